@@ -1,0 +1,90 @@
+"""Environments in which the official `openai` package judges our server.
+
+Standard library only: `poe referees` runs this file before anything else is tested. Each referee
+lives in its own virtual environment under `.referees/`, made once and kept. What is missing is
+an error and never a skip: a referee that did not come has not agreed.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[3] / ".referees"
+
+REQUIREMENTS = {
+    "2.54.0": "openai==2.54.0",
+    "3": "openai>=3,<4",
+}
+"""Version as tests name it -> what pip is asked for."""
+
+
+class MissingReferee(Exception):
+    """A referee's environment is absent, unfinished or out of date."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"no environment with openai {version}: run `poe referees`")
+
+
+def python(version: str) -> Path:
+    """The interpreter that imports `openai` of this version.
+
+    Raises:
+        MissingReferee: `poe referees` has not made it.
+        KeyError: No such referee.
+    """
+    if not _is_ready(version):
+        raise MissingReferee(version)
+    return _interpreter(version)
+
+
+def make(version: str) -> None:
+    """Make the environment of this version, unless it is ready."""
+    if _is_ready(version):
+        return
+    folder = _folder(version)
+    _call([sys.executable, "-m", "venv", "--clear", str(folder)], version)
+    pip = [str(_interpreter(version)), "-m", "pip", "install", "-q"]
+    _call([*pip, REQUIREMENTS[version]], version)
+    _call([str(_interpreter(version)), "-c", "import openai"], version)
+    _stamp(version).write_text(_contents(version))
+
+
+def _folder(version: str) -> Path:
+    return HOME / f"openai-{version}"
+
+
+def _interpreter(version: str) -> Path:
+    return _folder(version) / "bin" / "python"
+
+
+def _stamp(version: str) -> Path:
+    return _folder(version) / "ready"
+
+
+def _contents(version: str) -> str:
+    # A changed requirement or Python makes the environment anew.
+    return f"{REQUIREMENTS[version]} on Python {sys.version_info[0]}.{sys.version_info[1]}\n"
+
+
+def _is_ready(version: str) -> bool:
+    stamp = _stamp(version)
+    return (
+        _interpreter(version).exists()
+        and stamp.is_file()
+        and stamp.read_text() == _contents(version)
+    )
+
+
+def _call(command: list[str], version: str) -> None:
+    done = subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+        sys.exit(f"the environment for openai {version} failed at: {' '.join(command)}")
+
+
+if __name__ == "__main__":
+    for name in REQUIREMENTS:
+        make(name)
+        print(f"referee openai {name}: ready")
