@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
-
 from openai_runs.testing import repair_aioresponses
 
 pytest_plugins = ["openai_runs.testing"]

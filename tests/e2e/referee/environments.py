@@ -18,7 +18,7 @@ REQUIREMENTS = {
 """Version as tests name it -> what pip is asked for."""
 
 
-class MissingReferee(Exception):
+class MissingRefereeError(Exception):
     """A referee's environment is absent, unfinished or out of date."""
 
     def __init__(self, version: str) -> None:
@@ -29,11 +29,11 @@ def python(version: str) -> Path:
     """The interpreter that imports `openai` of this version.
 
     Raises:
-        MissingReferee: `poe referees` has not made it.
+        MissingRefereeError: `poe referees` has not made it.
         KeyError: No such referee.
     """
     if not _is_ready(version):
-        raise MissingReferee(version)
+        raise MissingRefereeError(version)
     return _interpreter(version)
 
 

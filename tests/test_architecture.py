@@ -1,0 +1,117 @@
+"""The house stands as DESIGN draws it: floors, light imports, short files and functions."""
+
+import ast
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "openai_runs"
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 40  # the docstring apart
+
+LONG_FILES: dict[str, str] = {}
+"""Path -> why it may be longer."""
+LONG_FUNCTIONS: dict[str, str] = {}
+"""`path::name` -> why it may be longer."""
+
+
+def sources(folder: Path) -> list[Path]:
+    """Return the folder's Python files."""
+    return sorted(folder.rglob("*.py"))
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield `path::name` and the length of each function, its docstring apart."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = node.body[0] if ast.get_docstring(node) else None
+            apart = (docstring.end_lineno or 0) - docstring.lineno + 1 if docstring else 0
+            length = (node.end_lineno or 0) - node.lineno + 1 - apart
+            yield f"{path.relative_to(ROOT)}::{node.name}", length
+
+
+def test_floors_hold() -> None:
+    """import-linter finds no import that goes up, and no room it was not told of."""
+    linter = Path(sysconfig.get_path("scripts")) / "lint-imports"
+
+    done = subprocess.run(
+        [str(linter), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_import_of_the_package_is_light() -> None:
+    """`import openai_runs` loads no HTTP, no SQL and no CLI toolkit."""
+    heavy = ["aiohttp", "sqlalchemy", "cyclopts", "rich", "pytest"]
+    script = f"import sys, openai_runs; print([n for n in {heavy} if n in sys.modules])"
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("room", ["_client", "server", "_protocol", "types"])
+def test_rooms_do_not_import_the_root(room: str) -> None:
+    """The root lists names for users; a room that took them from there would tie a knot."""
+    through_root = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(PACKAGE / room)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and node.module == "openai_runs")
+        or (isinstance(node, ast.Import) and "openai_runs" in [name.name for name in node.names])
+    ]
+
+    assert through_root == []
+
+
+@pytest.mark.parametrize("folder", ["openai_runs", "tests", "docs"])
+def test_files_are_short(folder: str) -> None:
+    """A file that passes 400 lines is split before the next feature."""
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in sources(ROOT / folder)
+    }
+    too_long = {name: length for name, length in lengths.items() if length > MAX_FILE_LINES}
+
+    assert {name: n for name, n in too_long.items() if name not in LONG_FILES} == {}
+
+
+@pytest.mark.parametrize("folder", ["openai_runs", "tests", "docs"])
+def test_functions_are_short(folder: str) -> None:
+    """A function that passes 40 lines, its docstring apart, is split."""
+    too_long = {
+        name: length
+        for path in sources(ROOT / folder)
+        for name, length in functions(path)
+        if length > MAX_FUNCTION_LINES
+    }
+
+    assert {name: n for name, n in too_long.items() if name not in LONG_FUNCTIONS} == {}
+
+
+def test_exceptions_are_still_needed() -> None:
+    """A file or function that has become short leaves the list of exceptions."""
+    files = {name for name in LONG_FILES if is_longer(ROOT / name)}
+    names = {
+        name
+        for path in (ROOT / key.partition("::")[0] for key in LONG_FUNCTIONS)
+        for name, length in functions(path)
+        if length > MAX_FUNCTION_LINES
+    }
+
+    assert set(LONG_FILES) == files
+    assert set(LONG_FUNCTIONS) <= names
+
+
+def is_longer(path: Path) -> bool:
+    """Tell whether the file passes the limit."""
+    return len(path.read_text().splitlines()) > MAX_FILE_LINES
