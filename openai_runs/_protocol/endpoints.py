@@ -1,0 +1,184 @@
+"""THE table: every operation once, for the client's URLs and the server's routes alike.
+
+Source: the OpenAPI description 2.3.0, 13 paths with 23 operations; the names are its
+operation ids (`submitToolOuputsToRun` is spelled as there).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.spec import (
+    QueryValue,
+    RequestSpec,
+    Retry,
+    check_id,
+    encode_body,
+    encode_query,
+)
+from openai_runs.types.assistants import Assistant, CreateAssistant, UpdateAssistant
+from openai_runs.types.base import Deleted, Page, Request
+from openai_runs.types.messages import CreateMessage, Message, UpdateMessage
+from openai_runs.types.runs import (
+    CreateRun,
+    CreateThreadAndRun,
+    Run,
+    SubmitToolOutputs,
+    UpdateRun,
+)
+from openai_runs.types.steps import RunStep
+from openai_runs.types.threads import CreateThread, Thread, UpdateThread
+
+__all__ = ["ENDPOINTS", "Endpoint"]
+
+T = TypeVar("T")
+
+_CURSOR: Final = ("limit", "order", "after", "before")
+
+
+class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One operation of the API."""
+
+    operation: str
+    """The OpenAPI operation id."""
+    method: str
+    path: str
+    """Below the base URL, with `{names}` for the ids."""
+    answer: Any
+    """What a 200 holds."""
+    body: type[Request] | None = None
+    """The closed Struct of the body; None where none is sent."""
+    query: tuple[str, ...] = ()
+    """Names of the query parameters."""
+    retry: str = Retry.FREELY
+    streams: bool = False
+    """Whether the body may ask for server-sent events."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the names of the ids in the path, in order."""
+        return tuple(name for _, name, _, _ in string.Formatter().parse(self.path) if name)
+
+    def spec(
+        self,
+        ids: Mapping[str, str],
+        *,
+        query: Mapping[str, QueryValue] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> RequestSpec[T]:
+        """Return the request for these ids.
+
+        Raises:
+            TypeError: An id is no text, or a value of the body cannot be written as JSON.
+            ValueError: An id is one that could change the path.
+        """
+        quoted = {name: check_id(name, value) for name, value in ids.items()}
+        return RequestSpec(
+            operation=self.operation,
+            method=self.method,
+            path=self.path.format_map(quoted),
+            query=encode_query(query) if query else "",
+            body=None if body is None else encode_body(body),
+            decoder=decoder_for(self.answer),
+            retry=self.retry,
+            thread_id=ids.get("thread_id"),
+            run_id=ids.get("run_id"),
+        )
+
+
+def _get(operation: str, path: str, answer: type[T], query: tuple[str, ...] = ()) -> Endpoint[T]:
+    return Endpoint(operation=operation, method="GET", path=path, answer=answer, query=query)
+
+
+def _post(
+    operation: str,
+    path: str,
+    body: type[Request] | None,
+    answer: type[T],
+    *,
+    query: tuple[str, ...] = (),
+    streams: bool = False,
+) -> Endpoint[T]:
+    return Endpoint(
+        operation=operation,
+        method="POST",
+        path=path,
+        body=body,
+        answer=answer,
+        query=query,
+        retry=Retry.GUARDED,
+        streams=streams,
+    )
+
+
+def _delete(operation: str, path: str) -> Endpoint[Deleted]:
+    return Endpoint(operation=operation, method="DELETE", path=path, answer=Deleted)
+
+
+_ASSISTANT: Final = "/assistants/{assistant_id}"
+_THREAD: Final = "/threads/{thread_id}"
+_MESSAGES: Final = f"{_THREAD}/messages"
+_MESSAGE: Final = f"{_MESSAGES}/{{message_id}}"
+_RUNS: Final = f"{_THREAD}/runs"
+_RUN: Final = f"{_RUNS}/{{run_id}}"
+_STEPS: Final = f"{_RUN}/steps"
+
+LIST_ASSISTANTS = _get("listAssistants", "/assistants", Page[Assistant], _CURSOR)
+CREATE_ASSISTANT = _post("createAssistant", "/assistants", CreateAssistant, Assistant)
+GET_ASSISTANT = _get("getAssistant", _ASSISTANT, Assistant)
+UPDATE_ASSISTANT = _post("modifyAssistant", _ASSISTANT, UpdateAssistant, Assistant)
+DELETE_ASSISTANT = _delete("deleteAssistant", _ASSISTANT)
+CREATE_THREAD = _post("createThread", "/threads", CreateThread, Thread)
+CREATE_THREAD_AND_RUN = _post(
+    "createThreadAndRun", "/threads/runs", CreateThreadAndRun, Run, streams=True
+)
+GET_THREAD = _get("getThread", _THREAD, Thread)
+UPDATE_THREAD = _post("modifyThread", _THREAD, UpdateThread, Thread)
+DELETE_THREAD = _delete("deleteThread", _THREAD)
+LIST_MESSAGES = _get("listMessages", _MESSAGES, Page[Message], (*_CURSOR, "run_id"))
+CREATE_MESSAGE = _post("createMessage", _MESSAGES, CreateMessage, Message)
+GET_MESSAGE = _get("getMessage", _MESSAGE, Message)
+UPDATE_MESSAGE = _post("modifyMessage", _MESSAGE, UpdateMessage, Message)
+DELETE_MESSAGE = _delete("deleteMessage", _MESSAGE)
+LIST_RUNS = _get("listRuns", _RUNS, Page[Run], _CURSOR)
+CREATE_RUN = _post("createRun", _RUNS, CreateRun, Run, query=("include",), streams=True)
+GET_RUN = _get("getRun", _RUN, Run)
+UPDATE_RUN = _post("modifyRun", _RUN, UpdateRun, Run)
+CANCEL_RUN = _post("cancelRun", f"{_RUN}/cancel", None, Run)
+SUBMIT_TOOL_OUTPUTS = _post(
+    "submitToolOuputsToRun", f"{_RUN}/submit_tool_outputs", SubmitToolOutputs, Run, streams=True
+)
+LIST_RUN_STEPS = _get("listRunSteps", _STEPS, Page[RunStep], (*_CURSOR, "include"))
+GET_RUN_STEP = _get("getRunStep", f"{_STEPS}/{{step_id}}", RunStep, ("include",))
+
+ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
+    LIST_ASSISTANTS,
+    CREATE_ASSISTANT,
+    GET_ASSISTANT,
+    UPDATE_ASSISTANT,
+    DELETE_ASSISTANT,
+    CREATE_THREAD,
+    CREATE_THREAD_AND_RUN,
+    GET_THREAD,
+    UPDATE_THREAD,
+    DELETE_THREAD,
+    LIST_MESSAGES,
+    CREATE_MESSAGE,
+    GET_MESSAGE,
+    UPDATE_MESSAGE,
+    DELETE_MESSAGE,
+    LIST_RUNS,
+    CREATE_RUN,
+    GET_RUN,
+    UPDATE_RUN,
+    CANCEL_RUN,
+    SUBMIT_TOOL_OUTPUTS,
+    LIST_RUN_STEPS,
+    GET_RUN_STEP,
+)
+"""All 23 operations; `/threads/runs` stands before `/threads/{thread_id}` on purpose."""

@@ -1,0 +1,77 @@
+"""The life of a run, as a table.
+
+Theory of operation. Everything that may change a run's status is a row here; the
+server asks `may_move` before it writes, the docs draw their picture from `TRANSITIONS`,
+and a waiting client asks only `is_settled`. This file does not know who asks.
+
+    queued -> in_progress -> completed | failed | incomplete
+    queued | in_progress | requires_action -> cancelling -> cancelled
+    in_progress -> requires_action -> queued            (outputs submitted)
+    queued | in_progress | requires_action -> expired
+    cancelling -> completed | failed | incomplete | expired   (the work won the race)
+
+Source: PROTOCOL 2.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
+from openai_runs.types.runs import RunStatus
+
+__all__ = ["CANCELLABLE", "TRANSITIONS", "is_settled", "may_move"]
+
+TRANSITIONS: Final[dict[str, frozenset[str]]] = {
+    RunStatus.QUEUED: frozenset(
+        {RunStatus.IN_PROGRESS, RunStatus.CANCELLING, RunStatus.EXPIRED, RunStatus.FAILED}
+    ),
+    RunStatus.IN_PROGRESS: frozenset(
+        {
+            RunStatus.QUEUED,  # taken up again after a restart
+            RunStatus.REQUIRES_ACTION,
+            RunStatus.CANCELLING,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.INCOMPLETE,
+            RunStatus.EXPIRED,
+        }
+    ),
+    RunStatus.REQUIRES_ACTION: frozenset(
+        {RunStatus.QUEUED, RunStatus.CANCELLING, RunStatus.EXPIRED}
+    ),
+    RunStatus.CANCELLING: frozenset(
+        {
+            RunStatus.CANCELLED,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.INCOMPLETE,
+            RunStatus.EXPIRED,
+        }
+    ),
+    **{status: frozenset[str]() for status in TERMINAL_STATUSES},
+}
+"""From each status, the statuses that may follow."""
+
+CANCELLABLE: Final = frozenset(
+    status for status, following in TRANSITIONS.items() if RunStatus.CANCELLING in following
+)
+"""Statuses from which a run can be cancelled."""
+
+
+def may_move(status: str, following: str) -> bool:
+    """Return whether a run may go from one status to the other.
+
+    >>> may_move("queued", "in_progress"), may_move("completed", "queued")
+    (True, False)
+    """
+    return following in TRANSITIONS.get(status, frozenset())
+
+
+def is_settled(status: str) -> bool:
+    """Return whether waiting longer is pointless: finished, in need of us, or never heard of.
+
+    >>> [is_settled(s) for s in ("queued", "cancelling", "requires_action", "vanished")]
+    [False, False, True, True]
+    """
+    return status not in ACTIVE_STATUSES or status == RunStatus.REQUIRES_ACTION

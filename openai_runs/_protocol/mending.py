@@ -1,0 +1,225 @@
+"""Reading answers: strictly first, and mended only where that fails.
+
+The strict decoder is msgspec's own and costs nothing extra. What it refuses is read
+once more as plain JSON and built up by hand, where shapes that known servers send are
+put right (PROTOCOL 0): float times, `{}` for absent, numbers in metadata, null for a
+field with a default, variants and list items that nobody here knows. A known field of a
+hopeless shape still fails, and the error names its path.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar, cast
+
+import msgspec
+from msgspec import NODEFAULT, ValidationError, inspect
+
+from openai_runs.types.base import Answer, Unknown, UnknownItem
+from openai_runs.types.messages import (
+    FileCitationAnnotation,
+    TextContent,
+    UnknownAnnotation,
+    UnknownContent,
+)
+from openai_runs.types.steps import (
+    CodeInterpreterLogs,
+    FunctionToolCall,
+    ToolCallsDetails,
+    UnknownOutput,
+    UnknownStepDetails,
+    UnknownToolCall,
+)
+from openai_runs.types.tools import (
+    FunctionTool,
+    ResponseFormatText,
+    UnknownResponseFormat,
+    UnknownTool,
+)
+
+__all__ = ["AnswerDecoder", "decoder_for"]
+
+T = TypeVar("T")
+
+_UNKNOWN: Final[dict[type, type[Unknown]]] = {
+    FunctionTool: UnknownTool,
+    FunctionToolCall: UnknownToolCall,
+    ToolCallsDetails: UnknownStepDetails,
+    TextContent: UnknownContent,
+    FileCitationAnnotation: UnknownAnnotation,
+    CodeInterpreterLogs: UnknownOutput,
+    ResponseFormatText: UnknownResponseFormat,
+}
+"""One member of each union, and what stands in for a variant the union does not have."""
+
+
+class AnswerDecoder(Generic[T]):
+    """Turns the JSON text of an answer into `T`."""
+
+    def __init__(self, kind: type[T]) -> None:
+        """Build the strict decoder; the description used for mending is built on first need."""
+        self._kind = kind
+        self._strict: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
+
+    def decode(self, text: bytes) -> T:
+        """Return the object in `text`.
+
+        Raises:
+            msgspec.DecodeError: `text` is no JSON, or a known field has a hopeless shape.
+        """
+        try:
+            return self._strict.decode(text)
+        except ValidationError:
+            wire = msgspec.json.decode(text)
+            return cast("T", _build(wire, _describe(self._kind), "$"))
+
+
+_DECODERS: Final[dict[Any, AnswerDecoder[Any]]] = {}
+
+
+def decoder_for(kind: type[T]) -> AnswerDecoder[T]:
+    """Return the one decoder of `kind`."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = AnswerDecoder(kind)
+    return decoder
+
+
+@lru_cache(maxsize=128)
+def _describe(kind: Any) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+def _build(wire: Any, shape: inspect.Type, path: str) -> Any:
+    match shape:
+        case inspect.StructType():
+            return _build_struct(wire, shape, path)
+        case inspect.ListType():
+            return _build_list(wire, shape, path)
+        case inspect.UnionType():
+            return _build_union(wire, shape, path)
+        case inspect.DictType(value_type=inspect.StrType()) if isinstance(wire, dict):
+            return {key: _as_text(value) for key, value in wire.items()}
+        case inspect.IntType() if isinstance(wire, float) and wire == wire and abs(wire) < 1e18:
+            return int(wire)
+        case _:
+            return _convert(wire, shape, path)
+
+
+def _convert(wire: Any, shape: inspect.Type, path: str) -> Any:
+    kinds: dict[type[inspect.Type], Any] = {
+        inspect.StrType: str,
+        inspect.IntType: int,
+        inspect.FloatType: float,
+        inspect.BoolType: bool,
+        inspect.NoneType: None,
+        inspect.DictType: dict,
+    }
+    if isinstance(shape, inspect.LiteralType):
+        if wire in shape.values:
+            return wire
+        raise ValidationError(f"Invalid enum value {wire!r} - at `{path}`")
+    if type(shape) not in kinds:  # Any, and Raw: as it came
+        return wire
+    try:
+        return msgspec.convert(wire, kinds[type(shape)])
+    except ValidationError as error:
+        raise ValidationError(f"{error} - at `{path}`") from None
+
+
+def _build_struct(wire: Any, shape: inspect.StructType, path: str) -> Any:
+    if not isinstance(wire, dict):
+        raise ValidationError(f"Expected `object`, got `{type(wire).__name__}` - at `{path}`")
+    given: dict[str, Any] = {}
+    for part in shape.fields:
+        name = part.encode_name
+        defaulted = part.default is not NODEFAULT or part.default_factory is not NODEFAULT
+        if name in wire and not (wire[name] is None and defaulted and not _nullable(part.type)):
+            given[part.name] = _build(wire[name], part.type, f"{path}.{name}")
+        elif not defaulted:
+            raise ValidationError(f"Object missing required field `{name}` - at `{path}`")
+    return shape.cls(**given)
+
+
+def _build_list(wire: Any, shape: inspect.ListType, path: str) -> list[Any]:
+    if not isinstance(wire, list):
+        raise ValidationError(f"Expected `array`, got `{type(wire).__name__}` - at `{path}`")
+    return [
+        _build_item(item, shape.item_type, f"{path}[{number}]") for number, item in enumerate(wire)
+    ]
+
+
+def _build_item(wire: Any, shape: inspect.Type, path: str) -> Any:
+    try:
+        return _build(wire, shape, path)
+    except ValidationError:
+        if not isinstance(wire, dict):
+            raise
+        stand_in = _stand_in(shape)
+        if stand_in is None:
+            raise
+        return stand_in(wire)
+
+
+def _stand_in(shape: inspect.Type) -> type[Unknown] | None:
+    """Return what may take the place of an unreadable value of this shape."""
+    if isinstance(shape, inspect.StructType) and issubclass(shape.cls, Answer):
+        return UnknownItem
+    members = shape.types if isinstance(shape, inspect.UnionType) else (shape,)
+    for member in members:
+        if isinstance(member, inspect.StructType) and member.cls in _UNKNOWN:
+            return _UNKNOWN[member.cls]
+    return None
+
+
+def _build_union(wire: Any, shape: inspect.UnionType, path: str) -> Any:
+    if wire is None and _nullable(shape):
+        return None
+    if isinstance(wire, dict):
+        return _build_variant(wire, shape, path)
+    others = [part for part in shape.types if not isinstance(part, inspect.StructType)]
+    failure: ValidationError | None = None
+    # Text last: an open set is `Literal | str`, and a number must not fail on its literals.
+    for part in sorted(others, key=lambda part: isinstance(part, inspect.NoneType)):
+        try:
+            return _build(wire, part, path)
+        except ValidationError as error:
+            failure = error
+    expected = f"Expected another shape, got `{type(wire).__name__}` - at `{path}`"
+    raise failure or ValidationError(expected)
+
+
+def _build_variant(wire: dict[str, Any], shape: inspect.UnionType, path: str) -> Any:
+    structs = [part for part in shape.types if isinstance(part, inspect.StructType)]
+    tagged = [part for part in structs if part.tag is not None]
+    if tagged:
+        for part in tagged:
+            if wire.get(part.tag_field or "type") == part.tag:
+                return _build(wire, part, path)
+        if not wire and _nullable(shape):
+            return None
+        stand_in = _stand_in(shape)
+        if stand_in is None:
+            raise ValidationError(f"Invalid value {wire.get('type')!r} - at `{path}.type`")
+        return stand_in(wire)
+    for part in structs:
+        try:
+            return _build(wire, part, path)
+        except ValidationError:
+            if wire or not _nullable(shape):
+                raise
+            return None  # `{}` where null was meant
+    maps = [part for part in shape.types if isinstance(part, inspect.DictType)]
+    if maps:
+        return _build(wire, maps[0], path)
+    raise ValidationError(f"Expected another shape, got `object` - at `{path}`")
+
+
+def _nullable(shape: inspect.Type) -> bool:
+    if isinstance(shape, inspect.UnionType):
+        return any(isinstance(part, inspect.NoneType) for part in shape.types)
+    return isinstance(shape, (inspect.NoneType, inspect.AnyType))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

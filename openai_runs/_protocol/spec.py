@@ -1,0 +1,146 @@
+"""A request, described: what is sent where, and what comes back.
+
+Ids and header values are checked here, before any request, so that none can change
+which endpoint is called or smuggle a header in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from openai_runs.config import MAX_ID_CHARS
+
+if TYPE_CHECKING:
+    from openai_runs._protocol.mending import AnswerDecoder
+
+__all__ = [
+    "QueryValue",
+    "RequestSpec",
+    "Retry",
+    "check_header",
+    "check_id",
+    "encode_body",
+    "encode_query",
+]
+
+T = TypeVar("T")
+
+QueryValue = str | int | float | bool | Sequence[str] | None
+"""A query value; a sequence is sent as `name[]=a&name[]=b`, None is left out."""
+
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
+_BAD_ID: Final = re.compile(r"[\x00-\x20\x7f-\x9f/\\?#%\ud800-\udfff]")
+_BAD_HEADER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Retry:
+    """How a request may be repeated."""
+
+    FREELY: Final = "freely"
+    """Reading, or deleting: any number of times."""
+    GUARDED: Final = "guarded"
+    """Creating or changing: only where it cannot happen twice (DESIGN 3, POST safety)."""
+
+
+class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One request, ready to be sent."""
+
+    operation: str
+    """The OpenAPI operation id, for messages."""
+    method: str
+    path: str
+    """Below the base URL; ids are quoted."""
+    query: str = ""
+    """Encoded, without the question mark."""
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}
+    decoder: Any
+    """An `AnswerDecoder[T]`; msgspec cannot name it."""
+    retry: str = Retry.FREELY
+    thread_id: str | None = None
+    run_id: str | None = None
+
+    def decode(self, text: bytes) -> T:
+        """Return the answer in `text`."""
+        decoder: AnswerDecoder[T] = self.decoder
+        return decoder.decode(text)
+
+
+def check_id(name: str, value: object) -> str:
+    """Return `value`, quoted for a path, if it can be an id.
+
+    >>> check_id("run_id", "run_abc")
+    'run_abc'
+
+    Raises:
+        TypeError: `value` is no text.
+        ValueError: `value` is empty, too long, or could change the path.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    if _PLAIN_ID.match(value):
+        return value
+    if not value:
+        raise ValueError(f"{name} must not be empty")
+    if len(value) > MAX_ID_CHARS:
+        raise ValueError(f"{name} has {len(value)} characters; at most {MAX_ID_CHARS} are allowed")
+    if value in {".", ".."} or _BAD_ID.search(value):
+        raise ValueError(
+            f"{name}={value!r} cannot be an id: it holds a character that would change the URL"
+        )
+    return quote(value, safe="")
+
+
+def check_header(name: str, value: object) -> str:
+    """Return `value` if it may stand in the header `name`; a refused value is not shown.
+
+    Raises:
+        TypeError: `value` is no text.
+        ValueError: `value` holds a line break or another control character.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"header {name!r} must be a string, got {type(value).__name__}")
+    if _BAD_HEADER.search(value):
+        raise ValueError(f"header {name!r} holds a control character")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"header {name!r} holds a character that cannot be sent") from None
+    return value
+
+
+def encode_query(values: Mapping[str, QueryValue]) -> str:
+    """Return the query string; None is left out.
+
+    >>> encode_query({"limit": 2, "after": None, "include": ["a[*]"]})
+    'limit=2&include%5B%5D=a%5B%2A%5D'
+    """
+    pairs: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, (str, int, float)):
+            pairs.append((name, _query_text(value)))
+        else:
+            pairs.extend((f"{name}[]", item) for item in value)
+    return urlencode(pairs) if pairs else ""
+
+
+def _query_text(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def encode_body(values: Mapping[str, Any]) -> bytes:
+    """Return the JSON text of a body; Structs inside it are written as they are on the wire.
+
+    Raises:
+        TypeError: A value cannot be written as JSON.
+    """
+    return msgspec.json.encode(values)

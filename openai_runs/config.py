@@ -1,0 +1,209 @@
+"""Every default, with its unit and where it comes from.
+
+What may not live here: decisions. A policy is a bag of numbers; what to do with
+them is said in `_protocol.retry` and `_client.waiting`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "ADOPT_DELAY",
+    "ASSISTANTS_VERSION",
+    "CANCEL_GRACE",
+    "CONNECT_TIMEOUT",
+    "DEFAULT_RUN_LIFETIME",
+    "DRAIN_GRACE",
+    "EXPIRY_MARGIN",
+    "HELD_SHARE",
+    "HOLD_MARGIN",
+    "IDEMPOTENCY_TTL",
+    "MAX_ANSWER_BYTES",
+    "MAX_CONNECTIONS",
+    "MAX_HOLD",
+    "MAX_ID_CHARS",
+    "MAX_POLL_HINT",
+    "MAX_REQUEST_BYTES",
+    "MAX_RETRIES",
+    "MAX_RETRY_AFTER",
+    "MAX_RUN_ATTEMPTS",
+    "MIN_POLL_DELAY",
+    "MODEL_TIMEOUT",
+    "POLL_AFTER_MS",
+    "REQUEST_TIMEOUT",
+    "RETRY_BUDGET",
+    "RETRY_COST",
+    "RUN_LIFETIME",
+    "Environment",
+    "PollPolicy",
+    "RetryPolicy",
+    "check_timeout",
+    "from_env",
+]
+
+REQUEST_TIMEOUT: Final = 60.0
+"""Seconds for one attempt, connecting and reading included; official SDK: 600."""
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds to open a connection; official SDK: 5."""
+MAX_RETRIES: Final = 2
+"""Retries after the first attempt; official SDK: 2."""
+MAX_CONNECTIONS: Final = 100
+"""Connections per client; aiohttp's own default."""
+MAX_RETRY_AFTER: Final = 120.0
+"""Seconds; a server that asks for a longer pause is given up on. Official SDK: 120."""
+RETRY_BUDGET: Final = 100.0
+"""Tokens in a client's retry bucket; botocore's standard mode holds 500 at 5 a retry."""
+RETRY_COST: Final = 5.0
+"""Tokens a retry takes; a success gives one back. 20 retries, then fail fast."""
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of a decompressed answer that are read before the call is refused."""
+MAX_ID_CHARS: Final = 256
+"""Characters of an id; the API's own ids have about 30."""
+ASSISTANTS_VERSION: Final = "v2"
+"""Value of the `OpenAI-Beta: assistants=` header; the seeds' first version is v1."""
+
+DEFAULT_RUN_LIFETIME: Final = 600.0
+"""Seconds a wait lasts where the server names no expiry; runs live 600 s (OpenAPI example)."""
+EXPIRY_MARGIN: Final = 10.0
+"""Seconds a default wait goes on past `expires_at`, so that the expiry itself is seen."""
+MIN_POLL_DELAY: Final = 0.05
+"""Seconds; the least pause between two polls, whatever a hint header says."""
+MAX_POLL_HINT: Final = 60.0
+"""Seconds; the most that `openai-poll-after-ms` can ask for."""
+HOLD_MARGIN: Final = 10.0
+"""Seconds a held poll may take beyond the `Prefer: wait` it asked for."""
+HELD_SHARE: Final = 0.5
+"""Share of a client's connections that held polls may occupy."""
+CANCEL_GRACE: Final = 5.0
+"""Seconds the shielded cancel of a server's run may take when the caller is cancelled."""
+ADOPT_DELAY: Final = 0.5
+"""Seconds between the two looks for a run whose create was lost."""
+
+RUN_LIFETIME: Final = 600
+"""Seconds from creation to expiry on our server; OpenAPI example: 600."""
+POLL_AFTER_MS: Final = 250
+"""Milliseconds in `openai-poll-after-ms`, sent on every GET of an active run."""
+MAX_HOLD: Final = 60.0
+"""Seconds; the most a `Prefer: wait` is honoured (PROTOCOL 5)."""
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of a request body the server reads."""
+IDEMPOTENCY_TTL: Final = 24 * 3600
+"""Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
+MAX_RUN_ATTEMPTS: Final = 3
+"""Times the server starts a run before it is failed as one that kills its worker."""
+MODEL_TIMEOUT: Final = 120.0
+"""Seconds one call of the model endpoint may take."""
+DRAIN_GRACE: Final = 10.0
+"""Seconds a stopping server lets running work finish."""
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a failed attempt is repeated. Immutable; share it freely."""
+
+    max_retries: int = MAX_RETRIES
+    """Retries after the first attempt; 0 turns retrying off."""
+    initial: float = 0.5
+    """Seconds before the first retry, doubled for each further one; official SDK: 0.5."""
+    maximum: float = 8.0
+    """Seconds; the longest pause the doubling reaches; official SDK: 8."""
+    jitter: float = 0.25
+    """Share of the pause taken away at random, 0 to 1; official SDK: 0.25."""
+    adopt: bool = True
+    """Mark creates so that a run whose answer was lost can be found and adopted."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers no wait could be made of."""
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries must be 0 or more, got {self.max_retries!r}")
+        _check_seconds("initial", self.initial)
+        _check_seconds("maximum", self.maximum)
+        _check_share("jitter", self.jitter)
+
+
+class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a wait paces its polls where the server gives no hint. Immutable."""
+
+    initial: float = 0.25
+    """Seconds before the second poll."""
+    factor: float = 1.5
+    """What each pause is multiplied by; at least 1."""
+    maximum: float = 5.0
+    """Seconds; the longest pause."""
+    jitter: float = 0.25
+    """Share of the pause taken away at random, 0 to 1."""
+    long_poll: float = 30.0
+    """Seconds asked for in `Prefer: wait`; 0 does not ask."""
+    max_outage: float = 60.0
+    """Seconds without any answer before the wait gives the server up."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers no wait could be made of."""
+        _check_seconds("initial", self.initial)
+        _check_seconds("maximum", self.maximum)
+        _check_seconds("long_poll", self.long_poll)
+        _check_seconds("max_outage", self.max_outage, infinite=True)
+        _check_share("jitter", self.jitter)
+        if not self.factor >= 1.0:
+            raise ValueError(f"factor must be at least 1, got {self.factor!r}")
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process environment says about a client."""
+
+    base_url: str | None = None
+    api_key: str | None = None
+    organization: str | None = None
+    project: str | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the key."""
+        key = "'***'" if self.api_key else "None"
+        return (
+            f"Environment(base_url={self.base_url!r}, api_key={key}, "
+            f"organization={self.organization!r}, project={self.project!r})"
+        )
+
+
+def from_env(environ: Mapping[str, str]) -> Environment:
+    """Return the client settings found in `environ`; blank values count as absent."""
+
+    def read(name: str) -> str | None:
+        return environ.get(name, "").strip() or None
+
+    return Environment(
+        base_url=read("OPENAI_BASE_URL"),
+        api_key=read("OPENAI_API_KEY"),
+        organization=read("OPENAI_ORG_ID"),
+        project=read("OPENAI_PROJECT_ID"),
+    )
+
+
+def check_timeout(name: str, value: float | None) -> float | None:
+    """Return `value` if it is None or a positive number of seconds, else raise `ValueError`.
+
+    Raises:
+        TypeError: `value` is no number.
+        ValueError: `value` is zero, negative or NaN.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, got {value!r}")
+    if math.isnan(value) or value <= 0:
+        raise ValueError(f"{name} must be more than 0 seconds, got {value!r}")
+    return float(value)
+
+
+def _check_seconds(name: str, value: float, *, infinite: bool = False) -> None:
+    if not value >= 0 or (math.isinf(value) and not infinite):
+        raise ValueError(f"{name} must be 0 or more seconds, got {value!r}")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")

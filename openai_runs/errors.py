@@ -1,0 +1,372 @@
+"""Every exception this package raises.
+
+OpenAIRunsError
+  ConfigError (ValueError)                 a setting that cannot work
+  APIError                                 a call went wrong
+    APIConnectionError                     no answer
+      APITimeoutError (TimeoutError)       no answer in time
+    APIResponseValidationError             an answer that cannot be read
+    APIStatusError                         an answer that says no
+      BadRequestError                      400
+        ActiveRunError                     the thread already has an active run
+      AuthenticationError                  401
+      PermissionDeniedError                403
+      NotFoundError                        404
+      ConflictError                        409
+      UnprocessableEntityError             422
+      RateLimitError                       429
+      InternalServerError                  500 and above
+  StreamError                              a stream went wrong
+    StreamInterrupted                      it was cut and could not be finished
+  RunError                                 a run did not end as hoped
+    RunFailed
+    RunExpired
+    RunCancelled
+    RunIncomplete
+    RunRequiresAction
+    RunWaitTimeout (TimeoutError)          the wait ended, the run goes on
+  ToolError                                a local tool could not be used
+
+Constructors take facts and write their own sentence. No type of ours is imported
+here, so that every room may raise; run errors hold what `RunLike` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "ActiveRunError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ConfigError",
+    "ConflictError",
+    "InternalServerError",
+    "NotFoundError",
+    "OpenAIRunsError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RunCancelled",
+    "RunError",
+    "RunExpired",
+    "RunFailed",
+    "RunIncomplete",
+    "RunLike",
+    "RunRequiresAction",
+    "RunWaitTimeout",
+    "StreamError",
+    "StreamInterrupted",
+    "ToolError",
+    "UnprocessableEntityError",
+]
+
+_EXCERPT_CHARS: Final = 200
+
+
+class ErrorLike(Protocol):
+    """What a run error reads of `Run.last_error`."""
+
+    @property
+    def code(self) -> str:
+        """Return the error's code."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """Return the error's text."""
+        ...
+
+
+class RunLike(Protocol):
+    """What a run error needs to know of a run."""
+
+    @property
+    def id(self) -> str:
+        """Return the run's id."""
+        ...
+
+    @property
+    def thread_id(self) -> str:
+        """Return the id of the run's thread."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """Return the run's status."""
+        ...
+
+    @property
+    def last_error(self) -> ErrorLike | None:
+        """Return why the run failed, if it did."""
+        ...
+
+
+def _rebuild(cls: type[OpenAIRunsError], args: tuple[Any, ...], facts: dict[str, Any]) -> Any:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class OpenAIRunsError(Exception):
+    """The base of everything this package raises on purpose."""
+
+    thread_id: str | None = None
+    """The thread the call was about, where known."""
+    run_id: str | None = None
+    """The run the call was about, where known."""
+
+    def __init__(
+        self, message: str, *, thread_id: str | None = None, run_id: str | None = None
+    ) -> None:
+        """Keep the sentence and the ids."""
+        super().__init__(message)
+        self.message = message
+        if thread_id is not None:
+            self.thread_id = thread_id
+        if run_id is not None:
+            self.run_id = run_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by facts, since constructors differ."""
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+    def locate(self, *, thread_id: str | None, run_id: str | None) -> None:
+        """Fill in the ids that are not known yet."""
+        if self.thread_id is None:
+            self.thread_id = thread_id
+        if self.run_id is None:
+            self.run_id = run_id
+
+    def __str__(self) -> str:
+        """Return the sentence, with the ids it does not name itself."""
+        where = [
+            f"{name}={value!r}"
+            for name, value in (("thread_id", self.thread_id), ("run_id", self.run_id))
+            if value is not None and value not in self.message
+        ]
+        return f"{self.message} ({', '.join(where)})" if where else self.message
+
+
+class ConfigError(OpenAIRunsError, ValueError):
+    """A setting that cannot work; raised before any request."""
+
+
+class APIError(OpenAIRunsError):
+    """A call of the API went wrong."""
+
+    status_code: int | None = None
+    """HTTP status, where there was an answer."""
+    code: str | None = None
+    """The server's error code."""
+    param: str | None = None
+    """The argument the server complains of."""
+    type: str | None = None
+    """The server's error type."""
+    request_id: str | None = None
+    """`x-request-id` of the answer, to quote to whoever runs the server."""
+    body: Any = None
+    """The decoded error body, or its text."""
+    attempts: int = 1
+    """How often the request was sent."""
+    retry_after: float | None = None
+    """Seconds the server asked us to wait, where it did."""
+    maybe_created: bool = False
+    """True if the server may have carried the call out although no answer came."""
+    idempotency_key: str | None = None
+    """The key the call was sent with; `runs.recover` finds a lost run by it."""
+
+
+class APIConnectionError(APIError):
+    """No answer: refused, reset, not resolved, or cut short."""
+
+    sent: bool = True
+    """False if the request provably never reached the server."""
+
+    def __init__(
+        self, what: str, *, method: str = "", url: str = "", sent: bool = True, **ids: str | None
+    ) -> None:
+        """Say what happened to which request; `url` carries no query and no secret."""
+        request = f" ({method} {url})" if url else ""
+        super().__init__(f"{what}{request}", **ids)
+        self.sent = sent
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """No answer in time."""
+
+
+class APIResponseValidationError(APIError):
+    """An answer came, but it is not JSON, has a wrong shape, or is too large."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        method: str = "",
+        url: str = "",
+        status_code: int | None = None,
+        excerpt: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Say what is wrong with the answer; at most 200 characters of it are shown."""
+        shown = f": {excerpt[:_EXCERPT_CHARS]!r}" if excerpt else ""
+        super().__init__(f"unreadable answer to {method} {url}: {problem}{shown}")
+        self.status_code = status_code
+        self.request_id = request_id
+        self.body = excerpt or None
+
+
+class APIStatusError(APIError):
+    """The server answered with an error status."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        code: str | None = None,
+        param: str | None = None,
+        type: str | None = None,  # noqa: A002 - the wire's name, and the official SDK's
+        request_id: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep what the server said."""
+        super().__init__(message)
+        self.status_code: int = status_code
+        self.code = code
+        self.param = param
+        self.type = type
+        self.request_id = request_id
+        self.body = body
+        self.headers: dict[str, str] = dict(headers or {})
+
+    def __str__(self) -> str:
+        """Return status, text, and what is needed to report it."""
+        facts = [f"HTTP {self.status_code}"]
+        facts += [
+            f"{name}={value!r}"
+            for name, value in (("code", self.code), ("param", self.param))
+            if value is not None
+        ]
+        if self.request_id:
+            facts.append(f"request_id={self.request_id!r}")
+        return f"{super().__str__()} [{', '.join(facts)}]"
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is wrong, or does not fit the state of the object."""
+
+
+class ActiveRunError(BadRequestError):
+    """400: the thread already has an active run."""
+
+    blocking_run_id: str | None = None
+    """The run that is in the way."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: no key, or a wrong one."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such object, or no such endpoint."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request contradicts an earlier one."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the request is well formed but not accepted."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests, or the quota is used up."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above: the server failed."""
+
+
+class StreamError(OpenAIRunsError):
+    """A stream went wrong."""
+
+
+class StreamInterrupted(StreamError):
+    """A stream was cut and could not be finished by polling either."""
+
+    text_so_far: str = ""
+    """The text received before the cut."""
+
+
+class RunError(OpenAIRunsError):
+    """A run did not end as hoped; `.run` is its last known state."""
+
+    _verb = "ended as"
+
+    def __init__(self, run: RunLike) -> None:
+        """Write the sentence from the run itself."""
+        sentence = f"run {run.id!r} {self._verb} {run.status!r}{self._reason(run)}"
+        super().__init__(sentence, thread_id=run.thread_id, run_id=run.id)
+        self.run = run
+
+    def _reason(self, run: RunLike) -> str:
+        error = run.last_error
+        return f" ({error.code}): {error.message[:_EXCERPT_CHARS]}" if error is not None else ""
+
+
+class RunFailed(RunError):
+    """The run ended as `failed`; `.run.last_error` says why."""
+
+
+class RunExpired(RunError):
+    """The run was not finished before its `expires_at`."""
+
+
+class RunCancelled(RunError):
+    """The run was cancelled, or is being cancelled."""
+
+
+class RunIncomplete(RunError):
+    """The run stopped at a token limit; `.run.incomplete_details` says which."""
+
+
+class RunRequiresAction(RunError):
+    """The run waits for tool outputs."""
+
+    _verb = "is waiting in"
+
+    def _reason(self, run: RunLike) -> str:
+        return "; answer its tool calls with runs.submit_tool_outputs()"
+
+
+class RunWaitTimeout(RunError, TimeoutError):
+    """The wait ended before the run did; the run itself goes on."""
+
+    def __init__(self, run: RunLike, waited: float) -> None:
+        """Say how long was waited, in seconds, and what the run was doing."""
+        OpenAIRunsError.__init__(
+            self,
+            f"run {run.id!r} was still {run.status!r} after {waited:.1f} s; it goes on: "
+            "wait again with its two ids, or cancel it",
+            thread_id=run.thread_id,
+            run_id=run.id,
+        )
+        self.run = run
+        self.waited = waited
+
+
+class ToolError(OpenAIRunsError):
+    """A local tool could not be used."""

@@ -1,0 +1,72 @@
+"""What is known of the HTTP answer an object came in; built when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import msgspec
+
+__all__ = ["HTTPInfo", "RateLimit"]
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """The `x-ratelimit-*` headers; None where the server sent none."""
+
+    limit_requests: int | None = None
+    limit_tokens: int | None = None
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
+    reset_requests: str | None = None
+    """As sent: a Go duration such as `6m0s`."""
+    reset_tokens: str | None = None
+    """As sent: a Go duration such as `6m0s`."""
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> RateLimit:
+        """Return the limits named in `headers`; values that are no numbers are skipped."""
+
+        def number(name: str) -> int | None:
+            text = headers.get(f"x-ratelimit-{name}", "")
+            return int(text) if text.isascii() and text.isdigit() else None
+
+        return cls(
+            limit_requests=number("limit-requests"),
+            limit_tokens=number("limit-tokens"),
+            remaining_requests=number("remaining-requests"),
+            remaining_tokens=number("remaining-tokens"),
+            reset_requests=headers.get("x-ratelimit-reset-requests"),
+            reset_tokens=headers.get("x-ratelimit-reset-tokens"),
+        )
+
+
+class HTTPInfo:
+    """The HTTP side of one answer."""
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], content: bytes, attempts: int
+    ) -> None:
+        """Keep references; nothing is parsed here."""
+        self.status = status
+        """HTTP status."""
+        self.headers = headers
+        """All headers, by case-insensitive name."""
+        self.content = content
+        """The body, decompressed, fields that this version does not know included."""
+        self.attempts = attempts
+        """How often the request was sent; 1 without a retry."""
+
+    @cached_property
+    def request_id(self) -> str | None:
+        """Return the id to quote to whoever runs the server."""
+        names = ("x-request-id", "apim-request-id", "x-ms-request-id")
+        return next((self.headers[name] for name in names if name in self.headers), None)
+
+    @cached_property
+    def rate_limit(self) -> RateLimit:
+        """Return the allowance the server reported with this answer."""
+        return RateLimit.from_headers(self.headers)
+
+    def __repr__(self) -> str:
+        """Show no header values."""
+        return f"HTTPInfo(status={self.status}, request_id={self.request_id!r})"
