@@ -5,11 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
-from openai_runs.testing import repair_aioresponses
 
 pytest_plugins = ["openai_runs.testing"]
 
-repair_aioresponses()
+
+def pytest_configure() -> None:
+    """Mend aioresponses for aiohttp 3.14 before a test uses it."""
+    # Here and not above: pytest rewrites the asserts of a plugin that nobody has imported yet.
+    from openai_runs.testing import repair_aioresponses
+
+    repair_aioresponses()
 
 
 @pytest.fixture(autouse=True)
