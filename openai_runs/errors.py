@@ -188,6 +188,8 @@ class APIConnectionError(APIError):
 
     sent: bool = True
     """False if the request provably never reached the server."""
+    retryable: bool = True
+    """False where trying again cannot help, as with a certificate that is not trusted."""
 
     def __init__(
         self, what: str, *, method: str = "", url: str = "", sent: bool = True, **ids: str | None

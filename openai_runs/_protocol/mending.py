@@ -58,7 +58,7 @@ class AnswerDecoder(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         """Build the strict decoder; the description used for mending is built on first need."""
-        self._kind = kind
+        self._kind: Any = kind
         self._strict: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
 
     def decode(self, text: bytes) -> T:

@@ -1,0 +1,170 @@
+"""An HTTP answer that says no, as one of our exceptions.
+
+Servers of this protocol write their errors in many ways (PROTOCOL 1.3); every one ends
+here as the same few facts. The API gives its run-specific refusals no code, so they are
+known by their text alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from openai_runs.errors import (
+    ActiveRunError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+)
+
+__all__ = ["blocking_run_id", "excerpt", "is_vendor_host", "status_error"]
+
+_CLASSES: Final[dict[int, type[APIStatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+_ACTIVE_RUN: Final = (
+    re.compile(r"Thread \S+ already has an active run (?P<run>[\w\-]+)"),
+    re.compile(r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"),
+)
+_SECRETS: Final = re.compile(r"(?i)\b(?:bearer\s+\S+|sk-[\w\-]{4,})")
+_MAX_MESSAGE_CHARS: Final = 500
+_VENDOR_HOST: Final = "api.openai.com"
+_SHUTDOWN: Final = (
+    "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
+    "still speaks the protocol, or use AsyncClient.local()"
+)
+
+
+def status_error(
+    status: int, headers: Mapping[str, str], content: bytes, *, host: str = ""
+) -> APIStatusError:
+    """Return the exception for an error answer.
+
+    Args:
+        status: HTTP status, 300 or above.
+        headers: By case-insensitive or lower-case name.
+        content: The body, of any kind.
+        host: Whose answer it is; the vendor's own 404 is explained.
+    """
+    body = _decode(content)
+    facts = _facts(body)
+    message = facts.get("message") or excerpt(content) or "no error text"
+    blocking = blocking_run_id(message) if status == 400 else None
+    if blocking is not None:
+        cls: type[APIStatusError] = ActiveRunError
+    elif status >= 500:
+        cls = InternalServerError
+    else:
+        cls = _CLASSES.get(status, APIStatusError)
+    if 300 <= status < 400:
+        message = _redirect_text(headers)
+    elif status == 404 and is_vendor_host(host):
+        message = f"{message}; {_SHUTDOWN}"
+    error = cls(
+        message,
+        status_code=status,
+        code=facts.get("code"),
+        param=facts.get("param"),
+        type=facts.get("type"),
+        request_id=_request_id(headers),
+        body=body if body is not None else excerpt(content),
+        headers={str(name).lower(): value for name, value in headers.items()},
+    )
+    if isinstance(error, ActiveRunError):
+        error.blocking_run_id = blocking
+    return error
+
+
+def blocking_run_id(message: str) -> str | None:
+    """Return the id of the run that is in the way, where the text says so.
+
+    >>> blocking_run_id("Thread thread_1 already has an active run run_2.")
+    'run_2'
+    """
+    for pattern in _ACTIVE_RUN:
+        found = pattern.search(message)
+        if found:
+            return found["run"]
+    return None
+
+
+def is_vendor_host(host: str) -> bool:
+    """Return whether `host` is the vendor's own, where the protocol has ended."""
+    return host == _VENDOR_HOST or host.endswith("." + _VENDOR_HOST)
+
+
+def excerpt(content: bytes, limit: int = 200) -> str:
+    """Return the beginning of a body on one line, with anything like a key masked."""
+    text = content[: limit * 4].decode("utf-8", "replace")
+    return _SECRETS.sub("***", " ".join(text.split()))[:limit]
+
+
+def _decode(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content) if content else None
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _facts(body: Any) -> dict[str, str]:
+    """Return message, code, param and type, from whichever form the server uses."""
+    if isinstance(body, str):
+        return {"message": body}
+    if not isinstance(body, dict):
+        return {}
+    error = body.get("error", body)
+    if isinstance(error, str):
+        error = {**body, "message": error}
+    elif not isinstance(error, dict):
+        error = body
+    if "message" not in error and "detail" in error:  # FastAPI
+        error = {**error, "message": error["detail"]}
+    facts = {name: _text(error.get(name)) for name in ("message", "code", "param", "type")}
+    return {name: text for name, text in facts.items() if text}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        text = "; ".join(_text(item) for item in value)
+    elif isinstance(value, dict):
+        text = _text(value.get("msg") or value.get("message")) or _json(value)
+    else:
+        text = str(value)
+    return _SECRETS.sub("***", text)[:_MAX_MESSAGE_CHARS]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _redirect_text(headers: Mapping[str, str]) -> str:
+    target = headers.get("location", "")
+    return (
+        f"the server redirects to {target[:200]!r}, and redirects are never followed; "
+        "set base_url to the address it names if you trust it"
+    )
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    for name in ("x-request-id", "apim-request-id", "x-ms-request-id"):
+        value = headers.get(name)
+        if value:
+            return value
+    return None

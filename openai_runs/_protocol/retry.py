@@ -1,0 +1,157 @@
+"""Whether a failed attempt is repeated, and after how long. Pure functions of facts.
+
+Theory of operation. An attempt ends in one of three ways. It *never reached* the server
+(no connection): repeating it cannot happen twice. It was *answered*: the status and the
+headers say whether repeating helps. Or it is *in doubt*: sent, but no answer came, or
+one that does not say whether the work was done (408, any 5xx). What may be repeated
+freely (GET, DELETE) is; what creates or changes something is repeated only if it never
+reached the server, on 429, or where the server remembers idempotency keys. Everything
+else in doubt is settled by looking (runs) or raised with `maybe_created`.
+
+A budget shared by a client's calls (botocore's and gRPC's retry throttle) keeps retries
+from multiplying the load on a server that is already failing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from openai_runs.config import MAX_RETRY_AFTER, RETRY_BUDGET, RETRY_COST, RetryPolicy
+
+__all__ = [
+    "RetryBudget",
+    "backoff",
+    "in_doubt",
+    "is_retryable",
+    "is_too_long",
+    "retry_after",
+    "server_time",
+]
+
+_RETRYABLE: Final = frozenset({408, 409, 429})
+_FINAL_CODES: Final = frozenset(
+    {"insufficient_quota", "idempotency_key_reused", "stream_position_lost"}
+)
+"""Error codes that time does not heal."""
+
+
+def is_retryable(status: int, headers: Mapping[str, str], code: str | None) -> bool:
+    """Return whether the same request may succeed later; `x-should-retry` wins.
+
+    >>> is_retryable(503, {}, None), is_retryable(400, {}, None)
+    (True, False)
+    """
+    said = headers.get("x-should-retry", "").strip().lower()
+    if said in {"true", "false"}:
+        return said == "true"
+    return code not in _FINAL_CODES and (status in _RETRYABLE or status >= 500)
+
+
+def in_doubt(status: int) -> bool:
+    """Return whether an answer leaves open if the work was done.
+
+    >>> in_doubt(408), in_doubt(503), in_doubt(429)
+    (True, True, False)
+    """
+    return status == 408 or status >= 500
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds the server asks us to wait; None if it does not, or says nonsense.
+
+    A date counts from the answer's own `Date`, so a client clock that is off does no harm;
+    `now` (Unix seconds) stands in where the server sends none.
+
+    >>> retry_after({"retry-after-ms": "1500"}, 0.0), retry_after({"retry-after": "-1"}, 0.0)
+    (1.5, None)
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        milliseconds = _number(headers.get(name))
+        if milliseconds is not None:
+            return milliseconds / 1000
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None or text is None:
+        return seconds
+    when = _date(text)
+    if when is None:
+        return None
+    return max(0.0, when - (server_time(headers) or now))
+
+
+def server_time(headers: Mapping[str, str]) -> float | None:
+    """Return the answer's `Date` as Unix seconds, or None."""
+    return _date(headers.get("date", ""))
+
+
+def is_too_long(seconds: float | None) -> bool:
+    """Return whether a server asks for a longer pause than a call should take."""
+    return seconds is not None and seconds > MAX_RETRY_AFTER
+
+
+def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: float) -> float:
+    """Return the seconds to wait after the failed `attempt` (the first is 1).
+
+    Args:
+        policy: The numbers.
+        attempt: Which attempt failed.
+        asked: What `retry_after` says.
+        chance: A random number from 0 to 1.
+
+    >>> backoff(RetryPolicy(jitter=0.0), 3, None, 0.5)
+    2.0
+    """
+    if asked is not None:
+        return asked
+    pause = min(policy.initial * 2.0 ** min(attempt - 1, 30), policy.maximum)
+    return pause * (1 - policy.jitter * chance)
+
+
+class RetryBudget:
+    """Tokens that retries take and successes give back; empty means: fail fast."""
+
+    def __init__(self, capacity: float = RETRY_BUDGET, cost: float = RETRY_COST) -> None:
+        """Start full."""
+        self._capacity = capacity
+        self._cost = cost
+        self._tokens = capacity
+
+    @property
+    def tokens(self) -> float:
+        """Return what is left."""
+        return self._tokens
+
+    def take(self) -> bool:
+        """Return whether a retry may be made, and pay for it."""
+        if self._tokens < self._cost:
+            return False
+        self._tokens -= self._cost
+        return True
+
+    def succeeded(self) -> None:
+        """Give one token back."""
+        self._tokens = min(self._capacity, self._tokens + 1.0)
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value >= 0 and not math.isnan(value) else None
+
+
+def _date(text: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if when.tzinfo is None:  # RFC 5322's "-0000": no zone is known, HTTP dates are UTC
+        when = when.replace(tzinfo=UTC)
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()

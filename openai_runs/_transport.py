@@ -1,0 +1,219 @@
+"""One exchange over HTTP: bytes out, bytes back, foreign exceptions translated.
+
+The client's only aiohttp room, also used by the server's `chat` backend. No retrying, no
+credentials, no JSON: those live above. Redirects are never followed, bodies are bounded,
+and every deadline is anyio's, since aiohttp's `total` can swallow a cancellation
+(aiohttp issue 5979).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl as ssl_module
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS
+from openai_runs.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    ConfigError,
+)
+
+__all__ = ["Reply", "Transport"]
+
+_NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""Failures before the first byte of the request: no connection was made."""
+
+
+class Reply(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By case-insensitive name."""
+    content: bytes
+    """Decompressed."""
+
+
+class Transport:
+    """A pool of connections; made in any place, opened in the loop that first uses it."""
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool = True,
+        trust_env: bool = False,
+    ) -> None:
+        """Keep the settings; a session of the caller's is used as it is and never closed."""
+        self._session = session
+        self._owned = session is None
+        self._max_connections = max_connections
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._proxy = proxy
+        self._ssl = ssl
+        self._trust_env = trust_env
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Reply:
+        """Return the answer to one request, sent once.
+
+        Args:
+            method: HTTP method.
+            url: Absolute and already encoded.
+            headers: All headers but those aiohttp adds itself.
+            body: The body, or None.
+            timeout: Seconds for all of it, waiting for a free connection included.
+            max_bytes: The most that is read of the decompressed answer.
+
+        Raises:
+            APITimeoutError: It took longer than `timeout`, or connecting took too long.
+            APIConnectionError: No answer; `.sent` is False if the server never saw the request.
+            APIResponseValidationError: The answer is larger than `max_bytes`.
+            ConfigError: The transport is closed, or belongs to another event loop or process.
+
+        Cancellation: closes the connection and lets the cancellation through.
+        """
+        session = self._open()
+        shown = url.partition("?")[0]
+        failure: APIConnectionError
+        try:
+            with anyio.fail_after(timeout):
+                async with session.request(
+                    method,
+                    URL(url, encoded=True),
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._timeout,
+                    proxy=self._proxy,
+                    ssl=self._ssl,
+                ) as response:
+                    content = await _read(response, max_bytes, method, shown)
+                    return Reply(response.status, response.headers, content)
+        except aiohttp.ClientResponseError as error:
+            # Not chained: it holds the request's headers, and the key with them.
+            failure = APIConnectionError(
+                f"the exchange broke down: HTTP {error.status} {error.message}",
+                method=method,
+                url=shown,
+                sent=not isinstance(error, aiohttp.ClientHttpProxyError),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translate(error, method, shown, timeout) from error
+        raise failure
+
+    @property
+    def max_connections(self) -> int:
+        """Return how many connections may be open at once."""
+        return self._max_connections
+
+    async def aclose(self) -> None:
+        """Close the connections; a second call does nothing."""
+        self._closed = True
+        if self._owned and self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ConfigError("this client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._pid != os.getpid():
+            self._adopt_loop(loop)
+        session = self._session
+        if session is None:
+            session = self._session = self._new_session()
+        elif session.closed:
+            raise ConfigError("the aiohttp.ClientSession this client was given is closed")
+        return session
+
+    def _adopt_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._pid != os.getpid() and self._loop is not None:
+            raise ConfigError("this client was used before a fork; make a new one in the child")
+        if self._loop is not None:
+            raise ConfigError(
+                "this client was first used in another event loop; make one client for each loop"
+            )
+        self._loop, self._pid = loop, os.getpid()
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=300),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._trust_env,
+            timeout=self._timeout,
+        )
+
+
+async def _read(
+    response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str
+) -> bytes:
+    declared = response.content_length
+    size = declared if declared is not None and "Content-Encoding" not in response.headers else 0
+    chunks: list[bytes] = []
+    if size <= max_bytes:
+        size = 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > max_bytes:
+                break
+        else:
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    response.close()
+    raise APIResponseValidationError(
+        f"it is larger than {max_bytes} bytes",
+        method=method,
+        url=shown,
+        status_code=response.status,
+    )
+
+
+def _translate(
+    error: aiohttp.ClientError | OSError, method: str, shown: str, timeout: float
+) -> APIConnectionError:
+    sent = not isinstance(error, _NEVER_SENT)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return APITimeoutError("connecting took too long", method=method, url=shown, sent=sent)
+    if isinstance(error, TimeoutError):
+        what = f"no answer within {timeout:.3g} s"
+        return APITimeoutError(what, method=method, url=shown, sent=sent)
+    failure = APIConnectionError(_reason(error), method=method, url=shown, sent=sent)
+    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.InvalidURL)):
+        failure.retryable = False
+    return failure
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"the server's certificate is not trusted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the host name cannot be resolved: {error.os_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection: {error.os_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    return f"the connection was lost: {type(error).__name__}: {error}"
