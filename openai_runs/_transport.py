@@ -139,7 +139,8 @@ class Transport:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise ConfigError("this client is closed; make a new one")
+            message = "this client is closed; make a new one"
+            raise ConfigError(message)
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._pid != os.getpid():
             self._adopt_loop(loop)
@@ -147,16 +148,19 @@ class Transport:
         if session is None:
             session = self._session = self._new_session()
         elif session.closed:
-            raise ConfigError("the aiohttp.ClientSession this client was given is closed")
+            message = "the aiohttp.ClientSession this client was given is closed"
+            raise ConfigError(message)
         return session
 
     def _adopt_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._pid != os.getpid() and self._loop is not None:
-            raise ConfigError("this client was used before a fork; make a new one in the child")
+            message = "this client was used before a fork; make a new one in the child"
+            raise ConfigError(message)
         if self._loop is not None:
-            raise ConfigError(
+            message = (
                 "this client was first used in another event loop; make one client for each loop"
             )
+            raise ConfigError(message)
         self._loop, self._pid = loop, os.getpid()
 
     def _new_session(self) -> aiohttp.ClientSession:
@@ -168,9 +172,7 @@ class Transport:
         )
 
 
-async def _read(
-    response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str
-) -> bytes:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str) -> bytes:
     declared = response.content_length
     size = declared if declared is not None and "Content-Encoding" not in response.headers else 0
     chunks: list[bytes] = []
@@ -184,8 +186,9 @@ async def _read(
         else:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     response.close()
+    message = f"it is larger than {max_bytes} bytes"
     raise APIResponseValidationError(
-        f"it is larger than {max_bytes} bytes",
+        message,
         method=method,
         url=shown,
         status_code=response.status,

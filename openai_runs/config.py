@@ -119,7 +119,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse numbers no wait could be made of."""
         if self.max_retries < 0:
-            raise ValueError(f"max_retries must be 0 or more, got {self.max_retries!r}")
+            message = f"max_retries must be 0 or more, got {self.max_retries!r}"
+            raise ValueError(message)
         _check_seconds("initial", self.initial)
         _check_seconds("maximum", self.maximum)
         _check_share("jitter", self.jitter)
@@ -149,7 +150,8 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         _check_seconds("max_outage", self.max_outage, infinite=True)
         _check_share("jitter", self.jitter)
         if not self.factor >= 1.0:
-            raise ValueError(f"factor must be at least 1, got {self.factor!r}")
+            message = f"factor must be at least 1, got {self.factor!r}"
+            raise ValueError(message)
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,17 +195,21 @@ def check_timeout(name: str, value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds or None, got {value!r}")
+        message = f"{name} must be a number of seconds or None, got {value!r}"
+        raise TypeError(message)
     if math.isnan(value) or value <= 0:
-        raise ValueError(f"{name} must be more than 0 seconds, got {value!r}")
+        message = f"{name} must be more than 0 seconds, got {value!r}"
+        raise ValueError(message)
     return float(value)
 
 
 def _check_seconds(name: str, value: float, *, infinite: bool = False) -> None:
     if not value >= 0 or (math.isinf(value) and not infinite):
-        raise ValueError(f"{name} must be 0 or more seconds, got {value!r}")
+        message = f"{name} must be 0 or more seconds, got {value!r}"
+        raise ValueError(message)
 
 
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+        message = f"{name} must be between 0 and 1, got {value!r}"
+        raise ValueError(message)

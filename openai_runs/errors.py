@@ -235,7 +235,7 @@ class APIStatusError(APIError):
         status_code: int,
         code: str | None = None,
         param: str | None = None,
-        type: str | None = None,  # noqa: A002 - the wire's name, and the official SDK's
+        type: str | None = None,  # the wire's name, and the official SDK's
         request_id: str | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,

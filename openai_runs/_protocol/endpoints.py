@@ -34,7 +34,33 @@ from openai_runs.types.runs import (
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import CreateThread, Thread, UpdateThread
 
-__all__ = ["ENDPOINTS", "Endpoint"]
+__all__ = [
+    "CANCEL_RUN",
+    "CREATE_ASSISTANT",
+    "CREATE_MESSAGE",
+    "CREATE_RUN",
+    "CREATE_THREAD",
+    "CREATE_THREAD_AND_RUN",
+    "DELETE_ASSISTANT",
+    "DELETE_MESSAGE",
+    "DELETE_THREAD",
+    "ENDPOINTS",
+    "GET_ASSISTANT",
+    "GET_MESSAGE",
+    "GET_RUN",
+    "GET_RUN_STEP",
+    "GET_THREAD",
+    "LIST_ASSISTANTS",
+    "LIST_MESSAGES",
+    "LIST_RUNS",
+    "LIST_RUN_STEPS",
+    "SUBMIT_TOOL_OUTPUTS",
+    "UPDATE_ASSISTANT",
+    "UPDATE_MESSAGE",
+    "UPDATE_RUN",
+    "UPDATE_THREAD",
+    "Endpoint",
+]
 
 T = TypeVar("T")
 

@@ -118,18 +118,21 @@ def _convert(wire: Any, shape: inspect.Type, path: str) -> Any:
     if isinstance(shape, inspect.LiteralType):
         if wire in shape.values:
             return wire
-        raise ValidationError(f"Invalid enum value {wire!r} - at `{path}`")
+        message = f"Invalid enum value {wire!r} - at `{path}`"
+        raise ValidationError(message)
     if type(shape) not in kinds:  # Any, and Raw: as it came
         return wire
     try:
         return msgspec.convert(wire, kinds[type(shape)])
     except ValidationError as error:
-        raise ValidationError(f"{error} - at `{path}`") from None
+        message = f"{error} - at `{path}`"
+        raise ValidationError(message) from None
 
 
 def _build_struct(wire: Any, shape: inspect.StructType, path: str) -> Any:
     if not isinstance(wire, dict):
-        raise ValidationError(f"Expected `object`, got `{type(wire).__name__}` - at `{path}`")
+        message = f"Expected `object`, got `{type(wire).__name__}` - at `{path}`"
+        raise ValidationError(message)
     given: dict[str, Any] = {}
     for part in shape.fields:
         name = part.encode_name
@@ -137,13 +140,15 @@ def _build_struct(wire: Any, shape: inspect.StructType, path: str) -> Any:
         if name in wire and not (wire[name] is None and defaulted and not _nullable(part.type)):
             given[part.name] = _build(wire[name], part.type, f"{path}.{name}")
         elif not defaulted:
-            raise ValidationError(f"Object missing required field `{name}` - at `{path}`")
+            message = f"Object missing required field `{name}` - at `{path}`"
+            raise ValidationError(message)
     return shape.cls(**given)
 
 
 def _build_list(wire: Any, shape: inspect.ListType, path: str) -> list[Any]:
     if not isinstance(wire, list):
-        raise ValidationError(f"Expected `array`, got `{type(wire).__name__}` - at `{path}`")
+        message = f"Expected `array`, got `{type(wire).__name__}` - at `{path}`"
+        raise ValidationError(message)
     return [
         _build_item(item, shape.item_type, f"{path}[{number}]") for number, item in enumerate(wire)
     ]
@@ -200,7 +205,8 @@ def _build_variant(wire: dict[str, Any], shape: inspect.UnionType, path: str) ->
             return None
         stand_in = _stand_in(shape)
         if stand_in is None:
-            raise ValidationError(f"Invalid value {wire.get('type')!r} - at `{path}.type`")
+            message = f"Invalid value {wire.get('type')!r} - at `{path}.type`"
+            raise ValidationError(message)
         return stand_in(wire)
     for part in structs:
         try:
@@ -212,7 +218,8 @@ def _build_variant(wire: dict[str, Any], shape: inspect.UnionType, path: str) ->
     maps = [part for part in shape.types if isinstance(part, inspect.DictType)]
     if maps:
         return _build(wire, maps[0], path)
-    raise ValidationError(f"Expected another shape, got `object` - at `{path}`")
+    message = f"Expected another shape, got `object` - at `{path}`"
+    raise ValidationError(message)
 
 
 def _nullable(shape: inspect.Type) -> bool:

@@ -82,17 +82,21 @@ def check_id(name: str, value: object) -> str:
         ValueError: `value` is empty, too long, or could change the path.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {value!r}")
+        message = f"{name} must be a string, got {value!r}"
+        raise TypeError(message)
     if _PLAIN_ID.match(value):
         return value
     if not value:
-        raise ValueError(f"{name} must not be empty")
+        message = f"{name} must not be empty"
+        raise ValueError(message)
     if len(value) > MAX_ID_CHARS:
-        raise ValueError(f"{name} has {len(value)} characters; at most {MAX_ID_CHARS} are allowed")
+        message = f"{name} has {len(value)} characters; at most {MAX_ID_CHARS} are allowed"
+        raise ValueError(message)
     if value in {".", ".."} or _BAD_ID.search(value):
-        raise ValueError(
+        message = (
             f"{name}={value!r} cannot be an id: it holds a character that would change the URL"
         )
+        raise ValueError(message)
     return quote(value, safe="")
 
 
@@ -104,13 +108,16 @@ def check_header(name: str, value: object) -> str:
         ValueError: `value` holds a line break or another control character.
     """
     if not isinstance(value, str):
-        raise TypeError(f"header {name!r} must be a string, got {type(value).__name__}")
+        message = f"header {name!r} must be a string, got {type(value).__name__}"
+        raise TypeError(message)
     if _BAD_HEADER.search(value):
-        raise ValueError(f"header {name!r} holds a control character")
+        message = f"header {name!r} holds a control character"
+        raise ValueError(message)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(f"header {name!r} holds a character that cannot be sent") from None
+        message = f"header {name!r} holds a character that cannot be sent"
+        raise ValueError(message) from None
     return value
 
 

@@ -17,7 +17,11 @@ from openai_runs.types.tools import (
     ToolResources,
 )
 
-__all__ = ["Assistant", "CreateAssistant", "UpdateAssistant"]
+__all__ = [
+    "Assistant",
+    "CreateAssistant",
+    "UpdateAssistant",
+]
 
 
 class Assistant(Answer, frozen=True, kw_only=True):
@@ -34,7 +38,7 @@ class Assistant(Answer, frozen=True, kw_only=True):
     model: str = field(default_factory=str)
     instructions: str | None = null()
     """At most 256,000 characters."""
-    tools: list[Tool] = field(default_factory=lambda: [])  # noqa: PIE807 - always written
+    tools: list[Tool] = field(default_factory=lambda: [])  # always written
     """At most 128."""
     tool_resources: ToolResources | None = null()
     metadata: Metadata | None = null()

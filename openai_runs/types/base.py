@@ -91,7 +91,8 @@ class UnknownItem(Unknown):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"unreadable list item has no {name!r}") from None
+            message = f"unreadable list item has no {name!r}"
+            raise AttributeError(message) from None
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -149,7 +150,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Let FastAPI use answers as response models without a pydantic model of ours."""
-        from pydantic_core import core_schema  # noqa: PLC0415 - only where pydantic asks
+        from pydantic_core import core_schema  # only where pydantic asks
 
         return core_schema.no_info_plain_validator_function(
             lambda value: value,
@@ -187,7 +188,8 @@ class Page(Answer, Generic[T], frozen=True, kw_only=True):
         """
         follow = self.__dict__.get("_follow")
         if follow is None:
-            raise RuntimeError("this page does not come from a list call, so it has no next page")
+            message = "this page does not come from a list call, so it has no next page"
+            raise RuntimeError(message)
         following: Page[T] | None = await follow()
         return following
 
@@ -259,5 +261,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_none(item) for item in value]
     return value
-
-

@@ -7,7 +7,10 @@ from functools import cached_property
 
 import msgspec
 
-__all__ = ["HTTPInfo", "RateLimit"]
+__all__ = [
+    "HTTPInfo",
+    "RateLimit",
+]
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,10 @@ __all__ = [
     "RefusalContent",
     "RequestAttachment",
     "RequestContent",
+    "RequestImageFile",
+    "RequestImageFileContent",
+    "RequestImageURL",
+    "RequestImageURLContent",
     "RequestTextContent",
     "Text",
     "TextContent",
@@ -102,7 +106,7 @@ class Text(Part, frozen=True, kw_only=True):
     """A text and the places in it that point elsewhere."""
 
     value: str
-    annotations: list[Annotation] = field(default_factory=lambda: [])  # noqa: PIE807 - always written
+    annotations: list[Annotation] = field(default_factory=lambda: [])  # always written
 
 
 class TextContent(Part, frozen=True, kw_only=True, tag="text"):
@@ -185,7 +189,7 @@ class Message(Answer, frozen=True, kw_only=True):
     incomplete_at: int | None = null()
     """Unix seconds."""
     role: Literal["user", "assistant"] | str = field(default_factory=str)
-    content: list[Content] = field(default_factory=lambda: [])  # noqa: PIE807 - always written
+    content: list[Content] = field(default_factory=lambda: [])  # always written
     assistant_id: str | None = null()
     run_id: str | None = null()
     """The run that wrote this message, or that it was created with."""

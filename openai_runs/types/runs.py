@@ -51,6 +51,7 @@ __all__ = [
     "Run",
     "RunErrorCode",
     "RunLastError",
+    "RunSettings",
     "RunStatus",
     "SubmitToolOutputs",
     "SubmitToolOutputsAction",
@@ -122,7 +123,7 @@ class RequiredToolCall(Part, frozen=True, kw_only=True):
 class SubmitToolOutputsAction(Part, frozen=True, kw_only=True):
     """The tool calls that wait."""
 
-    tool_calls: list[RequiredToolCall] = field(default_factory=lambda: [])  # noqa: PIE807
+    tool_calls: list[RequiredToolCall] = field(default_factory=lambda: [])  # always written
 
 
 class RequiredAction(Part, frozen=True, kw_only=True):
@@ -192,7 +193,7 @@ class Run(Answer, frozen=True, kw_only=True):
     incomplete_details: IncompleteRunDetails | None = null()
     model: str = field(default_factory=str)
     instructions: str | None = null()
-    tools: list[Tool] = field(default_factory=lambda: [])  # noqa: PIE807 - always written
+    tools: list[Tool] = field(default_factory=lambda: [])  # always written
     metadata: Metadata | None = null()
     """At most 16 pairs, keys of 64 and values of 512 characters."""
     usage: Usage | None = null()

@@ -95,7 +95,7 @@ class CodeInterpreterCall(Part, frozen=True, kw_only=True):
     """The code, and what came of it."""
 
     input: str = field(default_factory=str)
-    outputs: list[CodeInterpreterOutput] = field(default_factory=lambda: [])  # noqa: PIE807
+    outputs: list[CodeInterpreterOutput] = field(default_factory=lambda: [])  # always written
 
 
 class CodeInterpreterToolCall(Part, frozen=True, kw_only=True, tag="code_interpreter"):
@@ -152,7 +152,7 @@ class RetrievalToolCall(Part, frozen=True, kw_only=True, tag="retrieval"):
     """A call of v1's file search."""
 
     id: str
-    retrieval: dict[str, str] = field(default_factory=lambda: {})  # noqa: PIE807 - always written
+    retrieval: dict[str, str] = field(default_factory=lambda: {})  # always written
 
 
 class FunctionCallResult(Part, frozen=True, kw_only=True):
@@ -201,7 +201,7 @@ class MessageCreationDetails(Part, frozen=True, kw_only=True, tag="message_creat
 class ToolCallsDetails(Part, frozen=True, kw_only=True, tag="tool_calls"):
     """The step called tools."""
 
-    tool_calls: list[StepToolCall] = field(default_factory=lambda: [])  # noqa: PIE807
+    tool_calls: list[StepToolCall] = field(default_factory=lambda: [])  # always written
 
 
 if TYPE_CHECKING:

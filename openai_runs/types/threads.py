@@ -10,7 +10,11 @@ from openai_runs.types.base import Answer, Metadata, Request, RequestMetadata, n
 from openai_runs.types.messages import CreateMessage
 from openai_runs.types.tools import RequestToolResources, ToolResources
 
-__all__ = ["CreateThread", "Thread", "UpdateThread"]
+__all__ = [
+    "CreateThread",
+    "Thread",
+    "UpdateThread",
+]
 
 
 class Thread(Answer, frozen=True, kw_only=True):
