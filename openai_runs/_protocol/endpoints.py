@@ -84,6 +84,8 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     retry: str = Retry.FREELY
     streams: bool = False
     """Whether the body may ask for server-sent events."""
+    deletes: str = ""
+    """The `object` a delete answers with."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -112,9 +114,15 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
             body=None if body is None else encode_body(body),
             decoder=decoder_for(self.answer),
             retry=self.retry,
+            gone=self._gone(ids),
             thread_id=ids.get("thread_id"),
             run_id=ids.get("run_id"),
         )
+
+    def _gone(self, ids: Mapping[str, str]) -> bytes:
+        if not self.deletes:
+            return b""
+        return encode_body({"id": ids[self.ids[-1]], "object": self.deletes, "deleted": True})
 
 
 def _get(operation: str, path: str, answer: type[T], query: tuple[str, ...] = ()) -> Endpoint[T]:
@@ -142,8 +150,10 @@ def _post(
     )
 
 
-def _delete(operation: str, path: str) -> Endpoint[Deleted]:
-    return Endpoint(operation=operation, method="DELETE", path=path, answer=Deleted)
+def _delete(operation: str, path: str, deletes: str) -> Endpoint[Deleted]:
+    return Endpoint(
+        operation=operation, method="DELETE", path=path, answer=Deleted, deletes=deletes
+    )
 
 
 _ASSISTANT: Final = "/assistants/{assistant_id}"
@@ -158,19 +168,19 @@ LIST_ASSISTANTS = _get("listAssistants", "/assistants", Page[Assistant], _CURSOR
 CREATE_ASSISTANT = _post("createAssistant", "/assistants", CreateAssistant, Assistant)
 GET_ASSISTANT = _get("getAssistant", _ASSISTANT, Assistant)
 UPDATE_ASSISTANT = _post("modifyAssistant", _ASSISTANT, UpdateAssistant, Assistant)
-DELETE_ASSISTANT = _delete("deleteAssistant", _ASSISTANT)
+DELETE_ASSISTANT = _delete("deleteAssistant", _ASSISTANT, "assistant.deleted")
 CREATE_THREAD = _post("createThread", "/threads", CreateThread, Thread)
 CREATE_THREAD_AND_RUN = _post(
     "createThreadAndRun", "/threads/runs", CreateThreadAndRun, Run, streams=True
 )
 GET_THREAD = _get("getThread", _THREAD, Thread)
 UPDATE_THREAD = _post("modifyThread", _THREAD, UpdateThread, Thread)
-DELETE_THREAD = _delete("deleteThread", _THREAD)
+DELETE_THREAD = _delete("deleteThread", _THREAD, "thread.deleted")
 LIST_MESSAGES = _get("listMessages", _MESSAGES, Page[Message], (*_CURSOR, "run_id"))
 CREATE_MESSAGE = _post("createMessage", _MESSAGES, CreateMessage, Message)
 GET_MESSAGE = _get("getMessage", _MESSAGE, Message)
 UPDATE_MESSAGE = _post("modifyMessage", _MESSAGE, UpdateMessage, Message)
-DELETE_MESSAGE = _delete("deleteMessage", _MESSAGE)
+DELETE_MESSAGE = _delete("deleteMessage", _MESSAGE, "thread.message.deleted")
 LIST_RUNS = _get("listRuns", _RUNS, Page[Run], _CURSOR)
 CREATE_RUN = _post("createRun", _RUNS, CreateRun, Run, query=("include",), streams=True)
 GET_RUN = _get("getRun", _RUN, Run)

@@ -43,6 +43,7 @@ _ACTIVE_RUN: Final = (
 )
 _SECRETS: Final = re.compile(r"(?i)\b(?:bearer\s+\S+|sk-[\w\-]{4,})")
 _MAX_MESSAGE_CHARS: Final = 500
+_CONTROLS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _VENDOR_HOST: Final = "api.openai.com"
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
@@ -62,7 +63,10 @@ def status_error(
         host: Whose answer it is; the vendor's own 404 is explained.
     """
     body = _decode(content)
-    facts = _facts(body)
+    try:
+        facts = _facts(body)
+    except RecursionError:  # a body made to do this
+        facts = {}
     message = facts.get("message") or excerpt(content) or "no error text"
     blocking = blocking_run_id(message) if status == 400 else None
     if blocking is not None:
@@ -111,7 +115,7 @@ def is_vendor_host(host: str) -> bool:
 def excerpt(content: bytes, limit: int = 200) -> str:
     """Return the beginning of a body on one line, with anything like a key masked."""
     text = content[: limit * 4].decode("utf-8", "replace")
-    return _SECRETS.sub("***", " ".join(text.split()))[:limit]
+    return _one_line(text)[:limit]
 
 
 def _decode(content: bytes) -> Any:
@@ -147,7 +151,11 @@ def _text(value: Any) -> str:
         text = _text(value.get("msg") or value.get("message")) or _json(value)
     else:
         text = str(value)
-    return _SECRETS.sub("***", text)[:_MAX_MESSAGE_CHARS]
+    return _one_line(text)[:_MAX_MESSAGE_CHARS]
+
+
+def _one_line(text: str) -> str:
+    return _SECRETS.sub("***", _CONTROLS.sub(" ", text).strip())
 
 
 def _json(value: Any) -> str:
@@ -155,7 +163,7 @@ def _json(value: Any) -> str:
 
 
 def _redirect_text(headers: Mapping[str, str]) -> str:
-    target = headers.get("location", "")
+    target = headers.get("location", "").partition("?")[0]  # the query may hold a key
     return (
         f"the server redirects to {target[:200]!r}, and redirects are never followed; "
         "set base_url to the address it names if you trust it"

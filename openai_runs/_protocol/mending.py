@@ -22,13 +22,13 @@ from openai_runs.types.messages import (
     UnknownAnnotation,
     UnknownContent,
 )
+from openai_runs.types.runs import RequiredToolCall, UnknownToolCall
 from openai_runs.types.steps import (
     CodeInterpreterLogs,
     FunctionToolCall,
     ToolCallsDetails,
     UnknownOutput,
     UnknownStepDetails,
-    UnknownToolCall,
 )
 from openai_runs.types.tools import (
     FunctionTool,
@@ -44,6 +44,7 @@ T = TypeVar("T")
 _UNKNOWN: Final[dict[type, type[Unknown]]] = {
     FunctionTool: UnknownTool,
     FunctionToolCall: UnknownToolCall,
+    RequiredToolCall: UnknownToolCall,
     ToolCallsDetails: UnknownStepDetails,
     TextContent: UnknownContent,
     FileCitationAnnotation: UnknownAnnotation,
@@ -67,6 +68,15 @@ class AnswerDecoder(Generic[T]):
         Raises:
             msgspec.DecodeError: `text` is no JSON, or a known field has a hopeless shape.
         """
+        try:
+            return self._decode(text)
+        except RecursionError:
+            message = "JSON is nested too deeply"
+        except UnicodeDecodeError:
+            message = "JSON is not UTF-8"
+        raise msgspec.DecodeError(message)
+
+    def _decode(self, text: bytes) -> T:
         try:
             return self._strict.decode(text)
         except ValidationError:
@@ -100,30 +110,33 @@ def _build(wire: Any, shape: inspect.Type, path: str) -> Any:
             return _build_union(wire, shape, path)
         case inspect.DictType(value_type=inspect.StrType()) if isinstance(wire, dict):
             return {key: _as_text(value) for key, value in wire.items()}
+        case inspect.DictType() if isinstance(wire, dict):
+            held = shape.value_type
+            return {key: _build(value, held, f"{path}.{key}") for key, value in wire.items()}
         case inspect.IntType() if isinstance(wire, float) and wire == wire and abs(wire) < 1e18:
             return int(wire)
         case _:
             return _convert(wire, shape, path)
 
 
+_PLAIN: Final[dict[type[inspect.Type], Any]] = {
+    inspect.StrType: str,
+    inspect.IntType: int,
+    inspect.FloatType: float,
+    inspect.BoolType: bool,
+    inspect.DictType: dict,
+    inspect.AnyType: Any,
+}
+
+
 def _convert(wire: Any, shape: inspect.Type, path: str) -> Any:
-    kinds: dict[type[inspect.Type], Any] = {
-        inspect.StrType: str,
-        inspect.IntType: int,
-        inspect.FloatType: float,
-        inspect.BoolType: bool,
-        inspect.NoneType: None,
-        inspect.DictType: dict,
-    }
-    if isinstance(shape, inspect.LiteralType):
-        if wire in shape.values:
-            return wire
-        message = f"Invalid enum value {wire!r} - at `{path}`"
-        raise ValidationError(message)
-    if type(shape) not in kinds:  # Any, and Raw: as it came
+    if isinstance(shape, inspect.LiteralType) and wire in shape.values:
         return wire
+    if type(shape) not in _PLAIN:  # a caller's own type is read strictly or not at all
+        message = f"Invalid value of type `{type(wire).__name__}` - at `{path}`"
+        raise ValidationError(message)
     try:
-        return msgspec.convert(wire, kinds[type(shape)])
+        return msgspec.convert(wire, _PLAIN[type(shape)])
     except ValidationError as error:
         message = f"{error} - at `{path}`"
         raise ValidationError(message) from None
@@ -182,16 +195,16 @@ def _build_union(wire: Any, shape: inspect.UnionType, path: str) -> Any:
         return None
     if isinstance(wire, dict):
         return _build_variant(wire, shape, path)
-    others = [part for part in shape.types if not isinstance(part, inspect.StructType)]
     failure: ValidationError | None = None
-    # Text last: an open set is `Literal | str`, and a number must not fail on its literals.
-    for part in sorted(others, key=lambda part: isinstance(part, inspect.NoneType)):
+    for part in shape.types:
+        if isinstance(part, (inspect.StructType, inspect.NoneType)):
+            continue  # what they take was dealt with above
         try:
             return _build(wire, part, path)
         except ValidationError as error:
             failure = error
-    expected = f"Expected another shape, got `{type(wire).__name__}` - at `{path}`"
-    raise failure or ValidationError(expected)
+    message = f"Expected another shape, got `{type(wire).__name__}` - at `{path}`"
+    raise failure or ValidationError(message)
 
 
 def _build_variant(wire: dict[str, Any], shape: inspect.UnionType, path: str) -> Any:

@@ -14,7 +14,7 @@ from multiplying the load on a server that is already failing.
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,6 +37,8 @@ _FINAL_CODES: Final = frozenset(
     {"insufficient_quota", "idempotency_key_reused", "stream_position_lost"}
 )
 """Error codes that time does not heal."""
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE][+\-]?[0-9]+)?")
+"""Fewer forms than `float` takes: no sign, no NaN, no `1_0`, no digits of other scripts."""
 
 
 def is_retryable(status: int, headers: Mapping[str, str], code: str | None) -> bool:
@@ -80,7 +82,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     when = _date(text)
     if when is None:
         return None
-    return max(0.0, when - (server_time(headers) or now))
+    sent = server_time(headers)
+    return max(0.0, when - (now if sent is None else sent))
 
 
 def server_time(headers: Mapping[str, str]) -> float | None:
@@ -140,11 +143,7 @@ class RetryBudget:
 def _number(text: str | None) -> float | None:
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value >= 0 and not math.isnan(value) else None
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def _date(text: str) -> float | None:

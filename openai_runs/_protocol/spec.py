@@ -62,6 +62,8 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     decoder: Any
     """An `AnswerDecoder[T]`; msgspec cannot name it."""
     retry: str = Retry.FREELY
+    gone: bytes = b""
+    """What a DELETE sent twice answers when the first one had already worked."""
     thread_id: str | None = None
     run_id: str | None = None
 

@@ -1,0 +1,133 @@
+"""An async SDK for runs: start an assistant, wait for it, answer its tool calls.
+
+Names are loaded when first used, so that `import openai_runs` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from openai_runs._client.client import AsyncClient, await_run
+    from openai_runs._client.results import RunResult
+    from openai_runs.config import PollPolicy, RetryPolicy
+    from openai_runs.errors import (
+        ActiveRunError,
+        APIConnectionError,
+        APIError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ConfigError,
+        ConflictError,
+        InternalServerError,
+        NotFoundError,
+        OpenAIRunsError,
+        PermissionDeniedError,
+        RateLimitError,
+        RunCancelled,
+        RunError,
+        RunExpired,
+        RunFailed,
+        RunIncomplete,
+        RunRequiresAction,
+        RunWaitTimeout,
+        StreamError,
+        StreamInterrupted,
+        ToolError,
+        UnprocessableEntityError,
+    )
+    from openai_runs.types.assistants import Assistant
+    from openai_runs.types.base import Deleted, Page, SortOrder
+    from openai_runs.types.messages import Message
+    from openai_runs.types.runs import RequiredActionType, Run, RunErrorCode, RunStatus
+    from openai_runs.types.steps import RunStep, RunStepStatus, RunStepType
+    from openai_runs.types.threads import Thread
+
+__version__: Final = "0.1.0"
+
+_ROOMS: Final = {
+    "AsyncClient": "openai_runs._client.client",
+    "await_run": "openai_runs._client.client",
+    "RunResult": "openai_runs._client.results",
+    "PollPolicy": "openai_runs.config",
+    "RetryPolicy": "openai_runs.config",
+    "Assistant": "openai_runs.types.assistants",
+    "Deleted": "openai_runs.types.base",
+    "Page": "openai_runs.types.base",
+    "SortOrder": "openai_runs.types.base",
+    "Message": "openai_runs.types.messages",
+    "RequiredActionType": "openai_runs.types.runs",
+    "Run": "openai_runs.types.runs",
+    "RunErrorCode": "openai_runs.types.runs",
+    "RunStatus": "openai_runs.types.runs",
+    "RunStep": "openai_runs.types.steps",
+    "RunStepStatus": "openai_runs.types.steps",
+    "RunStepType": "openai_runs.types.steps",
+    "Thread": "openai_runs.types.threads",
+}
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "ActiveRunError",
+    "Assistant",
+    "AsyncClient",
+    "AuthenticationError",
+    "BadRequestError",
+    "ConfigError",
+    "ConflictError",
+    "Deleted",
+    "InternalServerError",
+    "Message",
+    "NotFoundError",
+    "OpenAIRunsError",
+    "Page",
+    "PermissionDeniedError",
+    "PollPolicy",
+    "RateLimitError",
+    "RequiredActionType",
+    "RetryPolicy",
+    "Run",
+    "RunCancelled",
+    "RunError",
+    "RunErrorCode",
+    "RunExpired",
+    "RunFailed",
+    "RunIncomplete",
+    "RunRequiresAction",
+    "RunResult",
+    "RunStatus",
+    "RunStep",
+    "RunStepStatus",
+    "RunStepType",
+    "RunWaitTimeout",
+    "SortOrder",
+    "StreamError",
+    "StreamInterrupted",
+    "Thread",
+    "ToolError",
+    "UnprocessableEntityError",
+    "await_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `name` from its room."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(_ROOMS.get(name, "openai_runs.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return [*__all__, "__version__"]

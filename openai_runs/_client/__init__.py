@@ -1,0 +1,1 @@
+"""The async client: resources over one pipeline, and the waits."""

@@ -1,0 +1,135 @@
+"""Calls made of several parts: creates that wait their turn, and one timeout over all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+
+from openai_runs._client.active_runs import when_free
+from openai_runs._client.arguments import (
+    CallOptions,
+    CreateRunArguments,
+    body_of,
+    options_of,
+    wait_options_of,
+)
+from openai_runs._client.creation import Creation
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.waiting import Waiter, plan_of
+from openai_runs._protocol.endpoints import CREATE_RUN
+from openai_runs.config import MIN_POLL_DELAY
+from openai_runs.errors import APITimeoutError
+from openai_runs.types.runs import Run
+
+__all__ = ["Attempts", "Starting", "Timed"]
+
+
+class Starting(Protocol):
+    """A start of a run that can be taken back."""
+
+    async def make(self, waiter: Waiter) -> Run:
+        """Return the started run."""
+        ...
+
+    async def undo(self, waiter: Waiter) -> None:
+        """Cancel what may have been started."""
+        ...
+
+
+class Attempts:
+    """The creates of one `runs.create`: a new one each time the thread was busy."""
+
+    def __init__(
+        self, pipeline: Pipeline, thread_id: str, assistant_id: str, taken: dict[str, Any]
+    ) -> None:
+        """Take the arguments apart; nothing is sent yet."""
+        self._pipeline = pipeline
+        self._thread_id = thread_id
+        self._options = options_of(taken)
+        self._mode = taken.pop("on_active_run", "raise")
+        include: Iterable[str] | None = taken.pop("include", None)
+        self._query = None if include is None else {"include": [*include]}
+        body = body_of("runs.create", CreateRunArguments, taken)
+        self._body = {"assistant_id": assistant_id, **body}
+        self.last: Creation | None = None
+
+    async def make(self, waiter: Waiter) -> Run:
+        """Return the run, once the thread is free for it."""
+        return await when_free(
+            waiter,
+            self._pipeline,
+            self._thread_id,
+            mode=self._mode,
+            options=self._options,
+            attempt=self._once,
+        )
+
+    async def undo(self, waiter: Waiter) -> None:
+        """Cancel what the last create may have started."""
+        if self.last is not None:
+            await self.last.undo(waiter)
+
+    async def _once(self, options: CallOptions) -> Run:
+        self.last = Creation(
+            self._pipeline, CREATE_RUN, self._thread_id, self._body, options, query=self._query
+        )
+        return await self.last.make()
+
+
+class Timed:
+    """One `timeout` over several requests and a wait."""
+
+    def __init__(self, pipeline: Pipeline, taken: dict[str, Any]) -> None:
+        """Take the options out of `taken`; the clock runs from here."""
+        self._now = pipeline.settings.seams.monotonic
+        self._began = self._now()
+        wait_options = wait_options_of(taken)
+        self.options: CallOptions = options_of(taken)
+        self._timeout = self.options.get("timeout")
+        self.plan = plan_of(
+            pipeline.settings.poll,
+            wait_options,
+            timeout=self._timeout,
+            request_timeout=self.options.get("request_timeout"),
+        )
+
+    def left(self) -> CallOptions:
+        """Return the options with what is left of the time."""
+        return {**self.options, "timeout": self._remaining()}
+
+    async def started(self, starting: Starting, waiter: Waiter) -> Run:
+        """Return the run `starting` makes; undo it if asked to when the wait ends early."""
+        try:
+            run = await starting.make(waiter)
+        except anyio.get_cancelled_exc_class():
+            if self.plan.on_cancel == "cancel":
+                await starting.undo(waiter)
+            raise
+        except APITimeoutError:
+            if self.plan.on_timeout == "cancel":
+                await starting.undo(waiter)
+            raise
+        return run
+
+    async def wait(
+        self,
+        waiter: Waiter,
+        run: Run | str,
+        thread_id: str,
+        *,
+        until: Callable[[str], bool] | None = None,
+    ) -> Run:
+        """Return the run once it is settled, within what is left of the time."""
+        changes: dict[str, Any] = {"timeout": self._remaining()}
+        if until is not None:
+            changes["until"] = until
+        plan = msgspec.structs.replace(self.plan, **changes)
+        return await waiter.wait(run, thread_id=thread_id, plan=plan)
+
+    def _remaining(self) -> float | None:
+        if self._timeout is None:
+            return None
+        return max(self._timeout - (self._now() - self._began), MIN_POLL_DELAY)

@@ -1,0 +1,488 @@
+"""The client: puts the rooms together, owns the connections, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import ssl as ssl_module
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from openai_runs._client.arguments import CallOptions, Reaction, StatusCallback
+from openai_runs._client.assistants import Assistants
+from openai_runs._client.embedded import Embedded, Server
+from openai_runs._client.messages import Messages
+from openai_runs._client.pipeline import Pipeline, Shared
+from openai_runs._client.runs import Runs
+from openai_runs._client.settings import (
+    Credential,
+    Seams,
+    Settings,
+    check_base_url,
+    no_base_url,
+)
+from openai_runs._client.threads import Threads
+from openai_runs._client.waiting import Waiter
+from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.spec import (
+    QueryValue,
+    RequestSpec,
+    Retry,
+    encode_body,
+    encode_query,
+)
+from openai_runs._transport import Transport
+from openai_runs.config import (
+    ASSISTANTS_VERSION,
+    CONNECT_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_RETRIES,
+    REQUEST_TIMEOUT,
+    PollPolicy,
+    RetryPolicy,
+    check_timeout,
+    from_env,
+)
+from openai_runs.errors import ConfigError
+from openai_runs.types.runs import Run
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["AsyncClient", "await_run"]
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Talks to one server of the Assistants protocol, from one event loop.
+
+    Use it with `async with`, or call `aclose` when done. It may be made anywhere, opened
+    in one task and closed in another.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: Credential | None = None,
+        *,
+        organization: str | None = None,
+        project: str | None = None,
+        request_timeout: float = REQUEST_TIMEOUT,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        max_retries: int = MAX_RETRIES,
+        retry: RetryPolicy | None = None,
+        poll: PollPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        default_query: Mapping[str, Any] | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool = True,
+        trust_env: bool = False,
+        assistants_version: Literal["v1", "v2"] | str = ASSISTANTS_VERSION,
+        seams: Seams | None = None,
+    ) -> None:
+        """Check the settings; no connection is made before the first request.
+
+        Args:
+            base_url: The server's URL up to the resources, such as
+                `http://127.0.0.1:8080/v1`; None: `OPENAI_BASE_URL`.
+            api_key: A key, or a sync or async callable asked before each request; None:
+                `OPENAI_API_KEY`, and no header if that is not set.
+            organization: Sent as `OpenAI-Organization`; None: `OPENAI_ORG_ID`.
+            project: Sent as `OpenAI-Project`; None: `OPENAI_PROJECT_ID`.
+            request_timeout: Seconds for one attempt.
+            connect_timeout: Seconds to open a connection.
+            max_retries: Retries after the first attempt; `retry` wins where given.
+            retry: How retries are paced, and whether lost creates are adopted.
+            poll: How waits are paced where the server gives no hint.
+            default_headers: Sent with each request.
+            default_query: Sent with each request.
+            max_connections: Connections open at once.
+            session: A session of the caller's, used as it is and never closed here.
+            proxy: URL of an HTTP proxy.
+            ssl: A context, True for the system's trust, False for no verification.
+            trust_env: Take proxies and credentials from the environment and `.netrc`.
+            assistants_version: `v2`, or `v1` for the protocol's first version.
+            seams: Sleep, clocks and chance, for tests.
+
+        Raises:
+            ConfigError: There is no base URL, or one that cannot be used safely.
+            ValueError: A setting is out of bounds.
+        """
+        env = from_env(os.environ)
+        url = base_url if base_url is not None else env.base_url
+        if url is None:
+            raise no_base_url()
+        check_timeout("connect_timeout", connect_timeout)
+        if max_connections < 1:
+            msg = f"max_connections must be at least 1, got {max_connections!r}"
+            raise ValueError(msg)
+        settings = Settings(
+            base_url=check_base_url(url),
+            credential=api_key if api_key is not None else env.api_key,
+            organization=organization if organization is not None else env.organization,
+            project=project if project is not None else env.project,
+            request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
+            retry=retry or RetryPolicy(max_retries=max_retries),
+            poll=poll or PollPolicy(),
+            default_headers=dict(default_headers or {}),
+            default_query=dict(default_query or {}),
+            assistants_version=assistants_version,
+            seams=seams or Seams(),
+        )
+        transport = Transport(
+            session=session,
+            max_connections=max_connections,
+            connect_timeout=connect_timeout,
+            proxy=proxy,
+            ssl=ssl,
+            trust_env=trust_env,
+        )
+        self._assemble(settings, Shared(transport))
+
+    def _assemble(
+        self, settings: Settings, shared: Shared, embedded: Embedded | None = None
+    ) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._embedded = embedded
+        self._owner = True
+        pipeline = self._pipeline = Pipeline(settings, shared)
+        waiter = Waiter(pipeline)
+        self.assistants = Assistants(pipeline)
+        """Assistants: create, retrieve, update, list, delete."""
+        self.messages = Messages(pipeline, waiter)
+        """Messages: create, retrieve, update, list, delete."""
+        self.runs = Runs(pipeline, waiter)
+        """Runs and, below it, steps."""
+        self.threads = Threads(pipeline, waiter, runs=self.runs, messages=self.messages)
+        """Threads: create, retrieve, update, delete, create_and_run."""
+
+    @classmethod
+    def azure(
+        cls,
+        endpoint: str,
+        credential: Credential,
+        api_version: str = "v1",
+        **options: Any,
+    ) -> AsyncClient:
+        """Return a client for Azure AI Foundry (classic).
+
+        Args:
+            endpoint: The project's endpoint, `https://.../api/projects/NAME`.
+            credential: A key (sent as `api-key`), a callable that gives a bearer token, or
+                a credential of `azure.identity.aio`; the latter two are asked before each
+                request, so a token that expires in mid-wait does no harm.
+            api_version: Sent as `api-version`.
+            **options: Keyword arguments of `AsyncClient`.
+
+        Raises:
+            ConfigError: The endpoint cannot be used.
+        """
+        query = {"api-version": api_version, **(options.pop("default_query", None) or {})}
+        client = cls(endpoint, credential, default_query=query, **options)
+        settings = msgspec.structs.replace(client._settings, key_header="api-key")
+        client._assemble(settings, client._shared)
+        return client
+
+    @classmethod
+    def local(
+        cls,
+        path: str | Path | None = None,
+        *,
+        model_url: str | None = None,
+        model_key: str | None = None,
+        backend: Any = None,
+        api_key: str | None = None,
+        request_timeout: float = REQUEST_TIMEOUT,
+        retry: RetryPolicy | None = None,
+        poll: PollPolicy | None = None,
+        seams: Seams | None = None,
+    ) -> AsyncClient:
+        """Return a client of the embedded server, which the first request starts.
+
+        The server listens on loopback and ends with the client. Where another process
+        already serves the same file, the client connects to that one.
+
+        Args:
+            path: The SQLite file; None: a temporary one, deleted at the end.
+            model_url: A chat-completions endpoint's base URL, the part before
+                `/chat/completions`; None: the `echo` backend answers.
+            model_key: The key of that endpoint.
+            backend: A backend of `openai_runs.server`, in place of both.
+            api_key: The key of a server that already serves the file, if it has one.
+            request_timeout: Seconds for one attempt.
+            retry: How retries are paced.
+            poll: How waits are paced.
+            seams: Sleep, clocks and chance, for tests.
+
+        Raises:
+            ConfigError: `openai_runs[server]` is not installed (at the first request).
+        """
+        client = cls.__new__(cls)
+        embedded = Embedded(
+            partial(_make_server, path, model_url=model_url, model_key=model_key, backend=backend),
+            partial(_find_server, path),
+        )
+        settings = Settings(
+            base_url=None,
+            credential=api_key,
+            request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
+            retry=retry or RetryPolicy(),
+            poll=poll or PollPolicy(),
+            seams=seams or Seams(),
+        )
+        client._assemble(settings, Shared(Transport(), embedded.start), embedded)
+        return client
+
+    def with_options(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: Credential | None = None,
+        request_timeout: float | None = None,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        poll: PollPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        default_query: Mapping[str, Any] | None = None,
+        assistants_version: str | None = None,
+    ) -> AsyncClient:
+        """Return a copy with other settings that shares this client's connections.
+
+        The copy need not be closed; it ends with this client. Headers and query are laid
+        over the ones there are.
+        """
+        old = self._settings
+        changes: dict[str, Any] = {
+            "base_url": None if base_url is None else check_base_url(base_url),
+            "credential": api_key,
+            "request_timeout": check_timeout("request_timeout", request_timeout),
+            "poll": poll,
+            "assistants_version": assistants_version,
+            "default_headers": {**old.default_headers, **(default_headers or {})},
+            "default_query": {**old.default_query, **(default_query or {})},
+        }
+        if retry is not None or max_retries is not None:
+            fewer = {} if max_retries is None else {"max_retries": max_retries}
+            changes["retry"] = msgspec.structs.replace(retry or old.retry, **fewer)
+        given = {name: value for name, value in changes.items() if value is not None}
+        copy = type(self).__new__(type(self))
+        copy._assemble(msgspec.structs.replace(old, **given), self._shared, self._embedded)
+        copy._owner = False
+        return copy
+
+    @cached_property
+    def beta(self) -> Beta:
+        """The same resources under the names of the official SDK: `client.beta.threads.runs`."""
+        return Beta(self)
+
+    @property
+    def base_url(self) -> str | None:
+        """The server's URL; None until the embedded server has been started."""
+        return self._pipeline.settings.base_url
+
+    @overload
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> dict[str, Any]: ...
+
+    @overload
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        into: type[T],
+        json: Mapping[str, Any] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> T: ...
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        into: Any = dict[str, Any],
+        json: Mapping[str, Any] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Any:
+        """Return the answer of an endpoint that has no method here, such as Foundry's threads.
+
+        Args:
+            method: HTTP method; GET, HEAD and DELETE are retried freely, others are guarded.
+            path: Below the base URL, beginning with `/`; ids in it must be quoted already.
+            into: What the answer is decoded into; a dict if not given.
+            json: The body.
+            query: The query; a list is sent as `name[]=...`.
+            **options: See `CallOptions`.
+
+        Raises:
+            ValueError: The path could lead elsewhere.
+            APIError: The call failed.
+
+        Cancellation: closes the request; a guarded one may have been carried out.
+        """
+        parts = path.split("/")
+        if not path.startswith("/") or "?" in path or "#" in path or {".", ".."} & set(parts):
+            msg = f"path must begin with '/' and hold no query or dots, got {path!r}"
+            raise ValueError(msg)
+        body = {**(json or {}), **(options.get("extra_body") or {})}
+        laid_over = {
+            **self._settings.default_query,
+            **(query or {}),
+            **(options.get("extra_query") or {}),
+        }
+        free = method.upper() in {"GET", "HEAD", "DELETE"}
+        spec: RequestSpec[Any] = RequestSpec(
+            operation=f"{method.upper()} {path}",
+            method=method.upper(),
+            path=path,
+            query=encode_query(laid_over),
+            body=encode_body(body) if json is not None or body else None,
+            decoder=decoder_for(into),
+            retry=Retry.FREELY if free else Retry.GUARDED,
+        )
+        return await self._pipeline.send(spec, options)
+
+    async def aclose(self) -> None:
+        """Close the connections, and end the embedded server; a second call does nothing."""
+        if not self._owner:
+            return
+        try:
+            await self._shared.transport.aclose()
+        finally:
+            if self._embedded is not None:
+                await self._embedded.stop()
+
+    close = aclose
+
+    async def __aenter__(self) -> Self:
+        """Start the embedded server, if there is one."""
+        if self._pipeline.settings.base_url is None:
+            await self._pipeline.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        """Show where the client leads, and no credential."""
+        return f"AsyncClient(base_url={self.base_url!r})"
+
+
+class Beta:
+    """The resources under the names the official SDK gives them."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        """Point at the client's own resources."""
+        self.assistants = client.assistants
+        """The same as `client.assistants`."""
+        self.threads = client.threads
+        """The same as `client.threads`, with `.runs` and `.messages` below it."""
+
+
+def _make_server(
+    path: str | Path | None, *, model_url: str | None, model_key: str | None, backend: Any
+) -> Server:
+    server = _import_server()
+    if backend is None and model_url is not None:
+        backend = server.ChatBackend(model_url, api_key=model_key)
+    made: Server = server.LocalServer(path, backend=backend)
+    return made
+
+
+def _find_server(path: str | Path | None) -> str | None:
+    return None if path is None else _import_server().serving_url(path)
+
+
+def _import_server() -> Any:
+    try:
+        from openai_runs import server
+    except ImportError as error:
+        msg = (
+            f"the embedded server needs the server extra ({error}): "
+            "pip install 'openai-runs[server]'"
+        )
+        raise ConfigError(msg) from error
+    return server
+
+
+async def await_run(
+    client: AsyncClient,
+    run: Run | str,
+    *,
+    thread_id: str | None = None,
+    timeout: float | None = None,
+    request_timeout: float | None = None,
+    poll: PollPolicy | None = None,
+    interval: float | None = None,
+    on_status: StatusCallback | None = None,
+    on_timeout: Reaction = "leave",
+    on_cancel: Reaction = "leave",
+) -> Run:
+    """Wait until the run leaves the server's hands, then return it.
+
+    Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
+
+    Args:
+        client: The client to ask with.
+        run: The run, or its id. A finished `Run` is returned without a request; any other
+            is looked at first.
+        thread_id: The thread's id; needed with a run id.
+        timeout: Seconds for the whole wait, counted from the call. None: what the run has
+            left by the server's own clock plus 10 s, or 610 s where the server names no
+            expiry; `math.inf` waits for ever.
+        request_timeout: Seconds one poll's answer may take beyond what the server was asked
+            to hold it (default 10).
+        poll: How to pace the polls; the client's policy if None.
+        interval: Seconds between polls in place of the policy's; the server's
+            `openai-poll-after-ms` wins where it is sent.
+        on_status: Called with the run on each change of its status; may be async. What it
+            raises ends the wait.
+        on_timeout: `cancel` asks the server to cancel the run when the time is up.
+        on_cancel: `cancel` asks the same when the waiting task is cancelled.
+
+    Returns:
+        The last `Run` seen: finished, `requires_action`, or of a status this version does
+        not know.
+
+    Raises:
+        RunWaitTimeout: The time was up; `.run` is the last state seen. The run goes on.
+        APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
+        APIStatusError: A poll was refused for good, such as 401 or 404.
+
+    Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
+    cancellation off for at most 5 s.
+    """
+    return await client.runs.wait(
+        run,
+        thread_id=thread_id,
+        timeout=timeout,
+        request_timeout=request_timeout,
+        poll=poll,
+        interval=interval,
+        on_status=on_status,
+        on_timeout=on_timeout,
+        on_cancel=on_cancel,
+    )

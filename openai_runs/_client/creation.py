@@ -1,0 +1,135 @@
+"""Starting a run so that it is started once.
+
+A create that is in doubt is settled by looking: the run carries this call's key as one
+of its metadata pairs (`_protocol.adoption`), unless the caller uses all 16, adoption is
+turned off, or the server is known to remember idempotency keys and needs no mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from openai_runs._client.arguments import CallOptions
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.waiting import Waiter
+from openai_runs._protocol.adoption import carries, find, mark, reveal
+from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
+from openai_runs._protocol.spec import QueryValue, RequestSpec
+from openai_runs.config import ADOPT_DELAY, CANCEL_GRACE
+from openai_runs.errors import ActiveRunError, APIError
+from openai_runs.types.runs import Run
+
+__all__ = ["Creation", "look_for"]
+
+
+class Creation:
+    """One create of a run, which can be settled and undone."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        endpoint: Endpoint[Run],
+        thread_id: str | None,
+        body: Mapping[str, Any],
+        options: CallOptions,
+        *,
+        query: Mapping[str, QueryValue] | None = None,
+    ) -> None:
+        """Build the request; `thread_id` is None where the thread is made with the run."""
+        self._pipeline = pipeline
+        self._thread_id = thread_id
+        self.key = options.get("idempotency_key") or pipeline.settings.seams.new_key()
+        sent = {**body, **(options.get("extra_body") or {})}
+        self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
+        self._marked = endpoint is CREATE_RUN and self._mark(sent)
+        ids = {} if thread_id is None else {"thread_id": thread_id}
+        self._spec: RequestSpec[Run] = pipeline.request(
+            endpoint, ids, self._options, query=query, body=sent
+        )
+
+    async def make(self) -> Run:
+        """Return the run, made by this call once and only once.
+
+        Raises:
+            ActiveRunError: The thread has an active run that is not this call's.
+            APIError: The call failed; `.maybe_created` says whether the run may exist.
+
+        Cancellation: closes the request; `undo` finds and cancels what it may have made.
+        """
+        settle = self._settle if self._marked else None
+        return reveal(await self._pipeline.send(self._spec, self._options, settle=settle))
+
+    async def undo(self, waiter: Waiter) -> None:
+        """Cancel the run if this call made one, for at most 5 s.
+
+        Cancellation: is held off for those 5 s.
+        """
+        run: Run | None = None
+        with anyio.move_on_after(CANCEL_GRACE, shield=True):
+            try:
+                if self._pipeline.honours_keys():
+                    # The same key and body again: the answer names the run it made.
+                    run = await self._pipeline.send(self._spec, self._options)
+                elif self._marked and self._thread_id is not None:
+                    run = await look_for(self._pipeline, self._thread_id, self.key)
+            except APIError as error:
+                waiter.note_lost(self._thread_id, error)
+        if run is not None and run.is_active:
+            await waiter.cancel_quietly(run.id, run.thread_id)
+
+    def _mark(self, sent: dict[str, Any]) -> bool:
+        if not self._pipeline.settings.retry.adopt or self._pipeline.honours_keys():
+            return False
+        marked = mark(sent.get("metadata"), self.key)
+        if marked is None:
+            return False
+        sent["metadata"] = marked
+        return True
+
+    async def _settle(self, failure: APIError) -> Run | None:
+        """Return the run this call made, although its answer was lost."""
+        assert self._thread_id is not None  # marked creates have a thread
+        if isinstance(failure, ActiveRunError):
+            if failure.blocking_run_id is None:
+                return None
+            ids = {"thread_id": self._thread_id, "run_id": failure.blocking_run_id}
+            run = await self._pipeline.send(self._pipeline.request(GET_RUN, ids))
+            return run if carries(run, self.key) else None
+        return await look_for(self._pipeline, self._thread_id, self.key)
+
+
+async def look_for(
+    pipeline: Pipeline, thread_id: str, key: str, *, timeout: float | None = None
+) -> Run | None:
+    """Return the run of the thread that was created with `key`, looking twice.
+
+    Endpoint: GET /threads/{thread_id}/runs, the newest 20; `timeout` bounds each look
+
+    Raises:
+        APIError: The list could not be fetched.
+
+    Cancellation: closes the request.
+    """
+    ids = {"thread_id": thread_id}
+    query: dict[str, QueryValue] = {"limit": 20, "order": "desc"}
+    for look in range(2):
+        if look:
+            await pipeline.settings.seams.sleep(ADOPT_DELAY)
+        spec = pipeline.request(LIST_RUNS, ids, query=query)
+        page = await pipeline.send(spec, {"timeout": timeout})
+        found = find(page.data, key)
+        if found is not None:
+            return await _fresh(pipeline, found)
+    return None
+
+
+async def _fresh(pipeline: Pipeline, run: Run) -> Run:
+    """Return the run as an answer of its own, or as it was found if that fails."""
+    ids = {"thread_id": run.thread_id, "run_id": run.id}
+    try:
+        return await pipeline.send(pipeline.request(GET_RUN, ids))
+    except APIError:
+        return run  # it is ours and exists: failing now would invite a second create

@@ -1,0 +1,70 @@
+"""The server inside this process: started once, by whoever needs it first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+__all__ = ["Embedded", "Server"]
+
+
+class Server(Protocol):
+    """What `openai_runs.server.LocalServer` offers; named here so that it stays unimported."""
+
+    @property
+    def url(self) -> str:
+        """Return the base URL, ending in `/v1`."""
+        ...
+
+    async def start(self) -> None:
+        """Open the file and listen."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop listening and close the file."""
+        ...
+
+
+class Embedded:
+    """Starts a server on first use, or finds the one that already serves the file."""
+
+    def __init__(self, make: Callable[[], Server], find: Callable[[], str | None]) -> None:
+        """Take how to make a server, and how to find the URL of one in another process."""
+        self._make = make
+        self._find = find
+        self._server: Server | None = None
+        self._lock: anyio.Lock | None = None
+
+    async def start(self) -> str:
+        """Return the URL of the running server.
+
+        Raises:
+            ConfigError: The server's packages are not installed, or its file cannot be used.
+
+        Cancellation: a server that was being started is closed again.
+        """
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        async with self._lock:
+            if self._server is not None:
+                return self._server.url
+            found = await anyio.to_thread.run_sync(self._find)
+            if found is not None:
+                return found
+            server = self._make()
+            try:
+                await server.start()
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await server.aclose()
+                raise
+            self._server = server
+            return server.url
+
+    async def stop(self) -> None:
+        """End the server, if this process runs it."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.aclose()

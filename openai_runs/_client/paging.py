@@ -1,0 +1,161 @@
+"""Lists: awaited for one page, iterated for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from openai_runs._client.arguments import LIST_NAMES, CallOptions, ListCall, options_of
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.spec import QueryValue
+from openai_runs.types.base import Page
+
+__all__ = ["AsyncPaginator", "paginate"]
+
+T = TypeVar("T")
+
+
+class AsyncPaginator(Generic[T]):
+    """A list call: `await` it for the first `Page`, or `async for` over all items.
+
+    Each page is a request of its own, and `timeout` bounds each. The iteration ends when
+    the server has no more, after `max_items`, or when the server's cursor stops moving.
+    With `before=X` it walks the list backwards from X.
+
+    Raises:
+        BadRequestError: The server does not know the cursor.
+        APIError: A page could not be fetched; items already yielded stay yielded.
+
+    Cancellation: closes the request under way; nothing is left open.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        endpoint: Endpoint[Page[T]],
+        ids: Mapping[str, str],
+        query: Mapping[str, QueryValue],
+        options: CallOptions,
+        *,
+        max_items: int | None = None,
+        reveal: Callable[[T], T] | None = None,
+    ) -> None:
+        """Check the arguments; nothing is sent yet."""
+        _check(query, max_items)
+        self._pipeline = pipeline
+        self._endpoint = endpoint
+        self._ids = ids
+        self._query = dict(query)
+        self._options = options
+        self._max_items = max_items
+        self._reveal = reveal
+        self._backwards = query.get("before") is not None and query.get("after") is None
+        pipeline.request(endpoint, ids, options, query=query)  # bad ids fail here, unsent
+
+    def __await__(self) -> Generator[Any, None, Page[T]]:
+        """Return the first page."""
+        return self._page(self._query).__await__()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield every item, page after page."""
+        left = self._max_items
+        if left == 0:
+            return
+        async for page in self.pages():
+            items: Iterable[T] = reversed(page.data) if self._backwards else page.data
+            for item in items:
+                yield item
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return
+
+    async def pages(self) -> AsyncIterator[Page[T]]:
+        """Yield every page."""
+        query = self._query
+        seen = {query.get("after"), query.get("before")}
+        while True:
+            page = await self._page(query)
+            cursor = self._cursor(page)
+            if not page.data or (cursor is not None and cursor in seen):
+                return  # the end, or a server that answers the same page again
+            yield page
+            if not page.has_more or cursor is None:
+                return
+            seen.add(cursor)
+            query = self._moved(query, cursor)
+
+    def _cursor(self, page: Page[T]) -> str | None:
+        if not page.data:
+            return None
+        edge, named = (
+            (page.data[0], page.first_id) if self._backwards else (page.data[-1], page.last_id)
+        )
+        own = getattr(edge, "id", None)
+        return own if isinstance(own, str) and own else named or None
+
+    def _moved(self, query: Mapping[str, QueryValue], cursor: str) -> dict[str, QueryValue]:
+        return {**query, ("before" if self._backwards else "after"): cursor}
+
+    async def _page(self, query: Mapping[str, QueryValue]) -> Page[T]:
+        spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
+        page = await self._pipeline.send(spec, self._options)
+        if self._reveal is not None:
+            page.data[:] = [self._reveal(item) for item in page.data]
+
+        async def follow() -> Page[T] | None:
+            cursor = self._cursor(page)
+            if not page.has_more or cursor is None:
+                return None
+            if cursor in {query.get("after"), query.get("before")}:
+                return None
+            return await self._page(self._moved(query, cursor))
+
+        page.__dict__["_follow"] = follow
+        return page
+
+
+def paginate(
+    pipeline: Pipeline,
+    endpoint: Endpoint[Page[T]],
+    ids: Mapping[str, str],
+    call: str,
+    arguments: ListCall,
+    *,
+    extra: Mapping[str, QueryValue] | None = None,
+    reveal: Callable[[T], T] | None = None,
+) -> AsyncPaginator[T]:
+    """Return the list call these arguments ask for; `extra` is what only this list takes.
+
+    Raises:
+        TypeError: An argument is unknown or of the wrong kind.
+        ValueError: An argument is out of bounds.
+    """
+    taken: dict[str, Any] = dict(arguments)
+    options = options_of(taken)
+    max_items = taken.pop("max_items", None)
+    for name in taken:
+        if name not in LIST_NAMES:
+            msg = f"{call}() got an unexpected keyword argument {name!r}"
+            raise TypeError(msg)
+    query = {**taken, **(extra or {})}
+    return AsyncPaginator(
+        pipeline, endpoint, ids, query, options, max_items=max_items, reveal=reveal
+    )
+
+
+def _check(query: Mapping[str, QueryValue], max_items: int | None) -> None:
+    limit, order = query.get("limit"), query.get("order")
+    for name, value, least in (("limit", limit, 1), ("max_items", max_items, 0)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            msg = f"{name} must be an integer, got {value!r}"
+            raise TypeError(msg)
+        if value < least:
+            msg = f"{name} must be at least {least}, got {value!r}"
+            raise ValueError(msg)
+    if order not in {None, "asc", "desc"}:
+        msg = f"order must be 'asc' or 'desc', got {order!r}"
+        raise ValueError(msg)

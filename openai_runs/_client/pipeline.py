@@ -1,0 +1,390 @@
+"""The way of every request: credentials, attempts, and reading the answer.
+
+One method for a call (`send`), one for a poll (`poll`: a single attempt, outside the
+retry loop and its budget). What may be repeated is decided by `_protocol.retry`; how a
+create in doubt is settled is told by the resource, which knows where to look.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final, NamedTuple, TypeVar
+
+import anyio
+import msgspec
+
+from openai_runs._client.arguments import CallOptions
+from openai_runs._client.settings import Settings
+from openai_runs._protocol import faults, retry
+from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
+from openai_runs._transport import Reply, Transport
+from openai_runs.config import HELD_SHARE, check_timeout
+from openai_runs.errors import (
+    ActiveRunError,
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+)
+from openai_runs.types.base import Answer
+from openai_runs.types.http import HTTPInfo
+
+__all__ = ["Pipeline", "Polled", "Settle", "Shared"]
+
+T = TypeVar("T")
+Settle = Callable[[APIError], Awaitable[T | None]]
+"""Looks whether a request in doubt was carried out; None if it was not."""
+
+_LOG: Final = logging.getLogger("openai_runs.client")
+_FEATURES: Final = "openai-runs-features"
+_OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait"})
+"""What the embedded server offers, known before it has answered anything."""
+_NO_OPTIONS: Final[CallOptions] = {}
+
+
+class Polled(NamedTuple):
+    """One answered poll."""
+
+    answer: Any
+    headers: Mapping[str, str]
+    held: bool
+    """Whether the server held the request back until something changed."""
+
+
+class Shared:
+    """What a client and its copies have in common: connections and what was learnt."""
+
+    def __init__(
+        self, transport: Transport, start: Callable[[], Awaitable[str]] | None = None
+    ) -> None:
+        """Take the transport; `start` brings the embedded server up and returns its URL."""
+        self.transport = transport
+        self.budget = retry.RetryBudget()
+        self.features: dict[str, frozenset[str]] = {}
+        """By base URL: the extensions its server has named (PROTOCOL 5)."""
+        self.start = start
+        self.gates: dict[str, Gate] = {}
+        """By thread: who is next to create a run on it."""
+        self.held = 0
+        self.max_held = max(1, int(transport.max_connections * HELD_SHARE))
+
+
+class Gate:
+    """A lock that knows how many want it, so that the last one can take it away."""
+
+    def __init__(self) -> None:
+        """Start open and unwanted."""
+        self.lock = anyio.Lock()
+        self.wanted = 0
+
+
+class _Call(NamedTuple):
+    """A request with everything that stays the same between its attempts."""
+
+    spec: RequestSpec[Any]
+    url: str
+    headers: dict[str, str]
+    key: str | None
+    timeout: float
+    deadline: float | None
+
+
+class Pipeline:
+    """Sends requests for one set of settings."""
+
+    def __init__(self, settings: Settings, shared: Shared) -> None:
+        """Join the settings of one client to what its copies share."""
+        self.settings = settings
+        self.shared = shared
+
+    def request(
+        self,
+        endpoint: Endpoint[T],
+        ids: Mapping[str, str],
+        options: CallOptions = _NO_OPTIONS,
+        *,
+        query: Mapping[str, QueryValue] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> RequestSpec[T]:
+        """Return the request with this client's and this call's extras laid over it."""
+        extra_query = options.get("extra_query")
+        if self.settings.default_query or extra_query:
+            query = {**self.settings.default_query, **(query or {}), **(extra_query or {})}
+        extra_body = options.get("extra_body")
+        if extra_body:
+            body = {**(body or {}), **extra_body}
+        return endpoint.spec(ids, query=query, body=body)
+
+    async def send(
+        self,
+        spec: RequestSpec[T],
+        options: CallOptions = _NO_OPTIONS,
+        *,
+        settle: Settle[T] | None = None,
+    ) -> T:
+        """Return the answer, after as many attempts as are safe and allowed.
+
+        Args:
+            spec: The request.
+            options: `timeout`, `request_timeout`, `extra_headers`, `idempotency_key`.
+            settle: Asked when a guarded request is in doubt; what it finds is returned,
+                and where it finds nothing the request may be sent again.
+
+        Raises:
+            APITimeoutError: `timeout` or an attempt's time-out passed.
+            APIError: Refused, unreadable or unreachable, and retrying is spent or unsafe.
+
+        Cancellation: closes the connection; a guarded request may have been carried out.
+        """
+        timeout = check_timeout("timeout", options.get("timeout"))
+        call = await self._prepare(spec, options, timeout)
+        if timeout is None:
+            return await self._deliver(call, settle)
+        try:
+            with anyio.fail_after(timeout):
+                return await self._deliver(call, settle)
+        except APIError:
+            raise
+        except TimeoutError:
+            error = APITimeoutError(
+                f"{spec.operation} got no answer within {timeout:.3g} s",
+                method=spec.method,
+                url=call.url.partition("?")[0],
+            )
+            raise self._explain(error, call, attempts=1, doubt=True) from None
+
+    async def poll(self, spec: RequestSpec[T], *, hold: int, timeout: float) -> Polled:
+        """Return the answer to one attempt, with the headers a wait goes by.
+
+        Args:
+            spec: A GET.
+            hold: Seconds the server is asked to hold the request; 0 does not ask.
+            timeout: Seconds for the attempt.
+
+        Raises:
+            APIError: The attempt failed; nothing is repeated here.
+
+        Cancellation: closes the connection.
+        """
+        call = await self._prepare(spec, {"request_timeout": timeout}, None)
+        if hold and self.shared.held < self.shared.max_held:
+            call.headers["Prefer"] = f"wait={hold}"
+            self.shared.held += 1
+        try:
+            reply = await self._exchange(call)
+            if reply.status >= 300:
+                raise self._status_error(call, reply)
+        except APIError as error:
+            self._explain(error, call, attempts=1, doubt=False)
+            raise
+        finally:
+            if "Prefer" in call.headers:
+                self.shared.held -= 1
+        answer = self._read(call, reply, 1)
+        held = "Prefer" in call.headers and "preference-applied" in reply.headers
+        return Polled(answer, reply.headers, held)
+
+    def honours_keys(self) -> bool:
+        """Return whether this server has said that it remembers idempotency keys."""
+        return "idempotency" in self.shared.features.get(self.settings.base_url or "", ())
+
+    async def _deliver(self, call: _Call, settle: Settle[T] | None) -> T:
+        attempt, doubted = 0, False
+        while True:
+            attempt += 1
+            try:
+                reply = await self._exchange(call)
+                if reply.status < 300:
+                    self.shared.budget.succeeded()
+                    return self._read(call, reply, attempt)  # type: ignore[no-any-return]
+                failure: APIError = self._status_error(call, reply)
+            except APIConnectionError as error:
+                failure = error
+            if _is_gone(call, failure, doubted):
+                return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
+            unsure = _is_unsure(failure)
+            guarded = call.spec.retry == Retry.GUARDED and not self.honours_keys()
+            if settle is not None and guarded and (unsure or (doubted and _is_refusal(failure))):
+                found = await self._settle(settle, failure, call)
+                if found is not None:
+                    return found
+            doubted = doubted or unsure
+            self._explain(failure, call, attempts=attempt, doubt=doubted)
+            again = settle is not None or not (unsure and guarded)
+            pause = self._pause(call, failure, attempt, again=again)
+            _LOG.debug(
+                "%s attempt %d failed (%s); again in %.3f s",
+                call.spec.operation,
+                attempt,
+                type(failure).__name__,
+                pause,
+            )
+            await self.settings.seams.sleep(pause)
+
+    def _pause(self, call: _Call, failure: APIError, attempt: int, *, again: bool) -> float:
+        """Return the seconds to the next attempt, or raise `failure` if there is none."""
+        settings = self.settings
+        policy = settings.retry
+        if not again or attempt > policy.max_retries or not _may_heal(failure):
+            raise failure
+        if retry.is_too_long(failure.retry_after) or not self.shared.budget.take():
+            raise failure
+        pause = retry.backoff(policy, attempt, failure.retry_after, settings.seams.chance())
+        if call.deadline is not None and settings.seams.monotonic() + pause >= call.deadline:
+            error = APITimeoutError(
+                f"{call.spec.operation} would have to wait {pause:.3g} s more, past its deadline; "
+                f"last failure: {failure.message[:200]}",
+                method=call.spec.method,
+                url=call.url.partition("?")[0],
+            )
+            error.maybe_created = failure.maybe_created
+            raise self._explain(error, call, attempts=attempt, doubt=False) from failure
+        return pause
+
+    async def _settle(self, settle: Settle[T], failure: APIError, call: _Call) -> T | None:
+        """Return what `settle` finds; where it cannot look, nothing may be sent again."""
+        try:
+            return await settle(failure)
+        except APIError as error:
+            failure.add_note(f"looking whether it was carried out failed as well: {error}")
+            raise self._explain(failure, call, attempts=failure.attempts, doubt=True) from error
+
+    async def _prepare(
+        self, spec: RequestSpec[Any], options: CallOptions, timeout: float | None
+    ) -> _Call:
+        settings = self.settings
+        base = settings.base_url
+        if base is None:
+            base = await self.start()
+        query = f"?{spec.query}" if spec.query else ""
+        key = options.get("idempotency_key")
+        headers = {**_fixed_headers(), "OpenAI-Beta": f"assistants={settings.assistants_version}"}
+        if settings.organization is not None:
+            headers["OpenAI-Organization"] = settings.organization
+        if settings.project is not None:
+            headers["OpenAI-Project"] = settings.project
+        if spec.body is not None:
+            headers["Content-Type"] = "application/json"
+        if spec.retry == Retry.GUARDED:
+            key = headers["Idempotency-Key"] = key or settings.seams.new_key()
+            check_header("Idempotency-Key", key)
+        headers.update(settings.default_headers)
+        headers.update(spec.headers)
+        for name, value in (options.get("extra_headers") or {}).items():
+            headers[name] = check_header(name, value)
+        attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
+        return _Call(
+            spec,
+            f"{base}{spec.path}{query}",
+            headers,
+            key,
+            attempt_timeout or settings.request_timeout,
+            None if timeout is None else settings.seams.monotonic() + timeout,
+        )
+
+    async def start(self) -> str:
+        """Start the embedded server and return its URL."""
+        if self.shared.start is None:  # a client always has an address or a server to start
+            msg = "no base_url and nothing to start"
+            raise AssertionError(msg)
+        base = await self.shared.start()
+        self.shared.features.setdefault(base, _OWN_FEATURES)
+        self.settings = msgspec.structs.replace(self.settings, base_url=base)
+        return base
+
+    async def _exchange(self, call: _Call) -> Reply:
+        spec = call.spec
+        try:
+            reply = await self.shared.transport.exchange(
+                spec.method,
+                call.url,
+                headers={**await self.settings.credentials(), **call.headers},
+                body=spec.body,
+                timeout=call.timeout,
+            )
+        except APIResponseValidationError as error:
+            self._explain(error, call, attempts=1, doubt=spec.retry == Retry.GUARDED)
+            raise
+        self._learn(reply)
+        return reply
+
+    def _learn(self, reply: Reply) -> None:
+        said = reply.headers.get(_FEATURES)
+        if said is None and reply.status >= 300:
+            return  # a proxy's error says nothing about the server behind it
+        base = self.settings.base_url or ""
+        features = frozenset(part.strip() for part in said.split(",")) if said else frozenset()
+        if self.shared.features.get(base) != features:
+            self.shared.features[base] = features
+
+    def _status_error(self, call: _Call, reply: Reply) -> APIStatusError:
+        host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
+        error = faults.status_error(reply.status, reply.headers, reply.content, host=host)
+        error.retry_after = retry.retry_after(reply.headers, self.settings.seams.wall())
+        return error
+
+    def _read(self, call: _Call, reply: Reply, attempts: int) -> Any:
+        try:
+            answer = call.spec.decode(reply.content)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            failure = APIResponseValidationError(
+                str(error) or type(error).__name__,
+                method=call.spec.method,
+                url=call.url.partition("?")[0],
+                status_code=reply.status,
+                excerpt=faults.excerpt(reply.content),
+                request_id=reply.headers.get("x-request-id"),
+            )
+            doubt = call.spec.retry == Retry.GUARDED
+            raise self._explain(failure, call, attempts=attempts, doubt=doubt) from error
+        if isinstance(answer, Answer):
+            answer.__dict__["_http"] = HTTPInfo(
+                reply.status, reply.headers, reply.content, attempts
+            )
+        return answer
+
+    def _explain(self, error: APIError, call: _Call, *, attempts: int, doubt: bool) -> APIError:
+        """Add to `error` what the caller needs to go on from here."""
+        error.locate(thread_id=call.spec.thread_id, run_id=call.spec.run_id)
+        error.attempts = attempts
+        error.maybe_created = error.maybe_created or (doubt and call.spec.retry == Retry.GUARDED)
+        error.idempotency_key = call.key
+        return error
+
+
+def _is_unsure(failure: APIError) -> bool:
+    """Return whether the request may have been carried out although it failed."""
+    if isinstance(failure, APIStatusError):
+        return retry.in_doubt(failure.status_code)
+    return isinstance(failure, APIConnectionError) and failure.sent
+
+
+def _is_refusal(failure: APIError) -> bool:
+    """Return whether the server said no for good: perhaps because the first try worked."""
+    return isinstance(failure, ActiveRunError) or failure.status_code in {400, 409}
+
+
+def _may_heal(failure: APIError) -> bool:
+    if isinstance(failure, APIStatusError):
+        return retry.is_retryable(failure.status_code, failure.headers, failure.code)
+    return isinstance(failure, APIConnectionError) and failure.retryable
+
+
+def _is_gone(call: _Call, failure: APIError, doubted: bool) -> bool:
+    """Return whether a DELETE sent again was told that the first one had worked."""
+    return doubted and call.spec.gone != b"" and failure.status_code == 404
+
+
+@cache
+def _fixed_headers() -> dict[str, str]:
+    release = version("openai-runs")
+    return {
+        "Accept": "application/json",
+        "User-Agent": f"openai_runs/{release} Python/{platform.python_version()}",
+    }

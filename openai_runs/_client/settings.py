@@ -1,0 +1,177 @@
+"""What a client was told: addresses, credentials, defaults. Checked once, then fixed.
+
+No request is made here and the environment is not read; `client.py` hands both in.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from random import random
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import anyio
+import msgspec
+
+from openai_runs._protocol.faults import is_vendor_host
+from openai_runs._protocol.spec import check_header
+from openai_runs.config import (
+    ASSISTANTS_VERSION,
+    REQUEST_TIMEOUT,
+    PollPolicy,
+    RetryPolicy,
+)
+from openai_runs.errors import ConfigError
+
+__all__ = ["AsyncCredential", "Credential", "Seams", "Settings", "check_base_url", "no_base_url"]
+
+AZURE_SCOPE: Final = "https://ai.azure.com/.default"
+"""What a token for Azure AI Foundry is asked for (PROTOCOL 0)."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_TLS_ONLY: Final = (".openai.com", ".azure.com", ".azure.us", ".azure.cn")
+
+
+class AccessToken(Protocol):
+    """What an Azure credential returns."""
+
+    @property
+    def token(self) -> str:
+        """Return the bearer token."""
+        ...
+
+
+class AsyncCredential(Protocol):
+    """A credential of `azure.identity.aio`; it keeps and renews its tokens itself."""
+
+    async def get_token(self, *scopes: str) -> AccessToken:
+        """Return a token that is valid now."""
+        ...
+
+
+Credential = str | Callable[[], str | Awaitable[str]] | AsyncCredential
+"""A key, a callable asked before each request, or an Azure credential."""
+
+
+class Seams(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test replaces: sleep, the clocks, chance and new ids."""
+
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that only go forward; every deadline is measured with it."""
+    wall: Callable[[], float] = time.time
+    """Unix seconds; only to read a Retry-After date of a server that sends no `Date`."""
+    chance: Callable[[], float] = random
+    """A number from 0 to 1, for jitter."""
+    new_key: Callable[[], str] = lambda: uuid4().hex
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a client that can differ between its copies."""
+
+    base_url: str | None
+    """Without a slash at the end; None until the embedded server has told its address."""
+    credential: Credential | None = None
+    key_header: str | None = None
+    """Header for a plain key where it is not `Authorization: Bearer` (Azure: `api-key`)."""
+    organization: str | None = None
+    project: str | None = None
+    request_timeout: float = REQUEST_TIMEOUT
+    retry: RetryPolicy = RetryPolicy()
+    poll: PollPolicy = PollPolicy()
+    default_headers: Mapping[str, str] = {}
+    default_query: Mapping[str, Any] = {}
+    assistants_version: str = ASSISTANTS_VERSION
+    seams: Seams = Seams()
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be sent."""
+        for name, value in self.default_headers.items():
+            check_header(name, value)
+        for name, text in (
+            ("OpenAI-Organization", self.organization),
+            ("OpenAI-Project", self.project),
+            ("OpenAI-Beta", self.assistants_version),
+        ):
+            if text is not None:
+                check_header(name, text)
+        if isinstance(self.credential, str):
+            check_header(self.key_header or "Authorization", self.credential)
+
+    def __repr__(self) -> str:
+        """Show no credential and no header value."""
+        return f"Settings(base_url={self.base_url!r}, retry={self.retry!r}, poll={self.poll!r})"
+
+    async def credentials(self) -> dict[str, str]:
+        """Return the headers that prove who calls; callables are asked anew each time."""
+        source = self.credential
+        if source is None:
+            return {}
+        if isinstance(source, str):
+            key = source
+        elif callable(source):
+            found = source()
+            key = await found if inspect.isawaitable(found) else found
+        else:
+            key = (await source.get_token(AZURE_SCOPE)).token
+        if not isinstance(key, str) or not key:
+            msg = f"api_key must give a non-empty string, got {type(key).__name__}"
+            raise ConfigError(msg)
+        if self.key_header is not None and isinstance(source, str):
+            return {self.key_header: key}
+        check_header("Authorization", key)
+        return {"Authorization": f"Bearer {key}"}
+
+
+def check_base_url(text: str) -> str:
+    """Return `text` as a base URL without a slash at the end.
+
+    Raises:
+        ConfigError: It is no absolute http(s) URL, carries credentials, a query or a
+            fragment, or would send a key to the vendor or to Azure in the clear.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = (parts.hostname or "").lower(), parts.port
+    except (ValueError, AttributeError, TypeError):
+        msg = f"base_url {text!r} is no URL"
+        raise ConfigError(msg) from None
+    if parts.scheme not in {"http", "https"} or not host:
+        msg = f"base_url must begin with http:// or https://, got {text!r}"
+        raise ConfigError(msg)
+    if parts.username is not None or parts.password is not None:
+        msg = "base_url must not carry credentials; use api_key or default_headers"
+        raise ConfigError(msg)
+    if parts.query or parts.fragment:
+        msg = f"base_url must end before the query, got {text!r}; use default_query"
+        raise ConfigError(msg)
+    if any(character.isspace() or not character.isprintable() for character in text):
+        msg = f"base_url {text!r} holds white space or control characters"
+        raise ConfigError(msg)
+    if parts.scheme == "http" and not _is_loopback(host):
+        if is_vendor_host(host) or host.endswith(_TLS_ONLY):
+            msg = f"base_url {text!r} would send the key in the clear; use https://"
+            raise ConfigError(msg)
+        warnings.warn(
+            f"base_url {text!r} is not encrypted: the key and all messages can be read on the way",
+            UserWarning,
+            stacklevel=4,
+        )
+    return text.rstrip("/")
+
+
+def no_base_url() -> ConfigError:
+    """Return the error for a client that was told no address."""
+    return ConfigError(
+        "no base_url was given and OPENAI_BASE_URL is not set. OpenAI switched its own Assistants "
+        "endpoints off on 2026-08-26, so there is no default: pass base_url= of a server that "
+        "speaks the protocol, use AsyncClient.azure(...) for Azure AI Foundry (classic), or "
+        "AsyncClient.local() for the embedded server"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in _LOOPBACK or host.startswith("127.") or host.endswith(".localhost")

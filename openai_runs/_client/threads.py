@@ -1,0 +1,194 @@
+"""Threads, and the call that makes one and starts a run on it."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from openai_runs._client.arguments import (
+    CallOptions,
+    CreateThreadAndRunAndPollCall,
+    CreateThreadAndRunArguments,
+    CreateThreadAndRunCall,
+    CreateThreadArguments,
+    CreateThreadCall,
+    UpdateThreadCall,
+    body_of,
+    options_of,
+)
+from openai_runs._client.attempts import Timed
+from openai_runs._client.creation import Creation
+from openai_runs._client.messages import Messages
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.runs import Runs
+from openai_runs._client.waiting import Waiter
+from openai_runs._protocol.endpoints import (
+    CREATE_THREAD,
+    CREATE_THREAD_AND_RUN,
+    DELETE_THREAD,
+    GET_THREAD,
+    UPDATE_THREAD,
+)
+from openai_runs.types.base import Deleted
+from openai_runs.types.runs import Run
+from openai_runs.types.threads import Thread
+
+__all__ = ["Threads"]
+
+
+class Threads:
+    """`client.threads`."""
+
+    def __init__(
+        self, pipeline: Pipeline, waiter: Waiter, *, runs: Runs, messages: Messages
+    ) -> None:
+        """Send through `pipeline`; runs and messages hang below as in the official SDK."""
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self.runs = runs
+        """The same as `client.runs`."""
+        self.messages = messages
+        """The same as `client.messages`."""
+
+    async def create(self, **arguments: Unpack[CreateThreadCall]) -> Thread:
+        """Make a thread and return it.
+
+        Endpoint: POST /threads
+
+        Args:
+            **arguments: See `CreateThreadArguments` and `CallOptions`.
+
+        Raises:
+            BadRequestError: An argument is refused; `.param` names it.
+            APIError: The call failed; `.maybe_created` says whether it may exist.
+
+        Cancellation: closes the request; the thread may have been created.
+        """
+        taken: dict[str, Any] = dict(arguments)
+        options = options_of(taken)
+        body = body_of("threads.create", CreateThreadArguments, taken)
+        spec = self._pipeline.request(CREATE_THREAD, {}, options, body=body)
+        return await self._pipeline.send(spec, options)
+
+    async def retrieve(self, thread_id: str, **options: Unpack[CallOptions]) -> Thread:
+        """Return one thread.
+
+        Endpoint: GET /threads/{thread_id}
+
+        Args:
+            thread_id: The thread's id.
+            **options: See `CallOptions`.
+
+        Raises:
+            NotFoundError: No such thread.
+            APIError: The call failed.
+
+        Cancellation: closes the request.
+        """
+        spec = self._pipeline.request(GET_THREAD, {"thread_id": thread_id}, options)
+        return await self._pipeline.send(spec, options)
+
+    async def update(self, thread_id: str, **arguments: Unpack[UpdateThreadCall]) -> Thread:
+        """Change the thread and return it; what is not given stays as it is.
+
+        Endpoint: POST /threads/{thread_id}
+
+        Args:
+            thread_id: The thread's id.
+            **arguments: `metadata`, `tool_resources`, and `CallOptions`.
+
+        Raises:
+            NotFoundError: No such thread.
+            APIError: The call failed.
+
+        Cancellation: closes the request; the change may have been made.
+        """
+        taken: dict[str, Any] = dict(arguments)
+        options = options_of(taken)
+        body = body_of("threads.update", UpdateThreadCall, taken)
+        ids = {"thread_id": thread_id}
+        spec = self._pipeline.request(UPDATE_THREAD, ids, options, body=body)
+        return await self._pipeline.send(spec, options)
+
+    async def delete(self, thread_id: str, **options: Unpack[CallOptions]) -> Deleted:
+        """Delete the thread with its messages and runs; an active run is cancelled.
+
+        Endpoint: DELETE /threads/{thread_id}
+
+        Args:
+            thread_id: The thread's id.
+            **options: See `CallOptions`.
+
+        Raises:
+            NotFoundError: No such thread.
+            APIError: The call failed.
+
+        Cancellation: closes the request; the thread may be gone.
+        """
+        spec = self._pipeline.request(DELETE_THREAD, {"thread_id": thread_id}, options)
+        return await self._pipeline.send(spec, options)
+
+    async def create_and_run(
+        self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunCall]
+    ) -> Run:
+        """Make a thread, start the assistant on it and return the run, queued.
+
+        Endpoint: POST /threads/runs
+
+        One request: it is sent again only if it never reached the server, on 429, or where
+        the server remembers idempotency keys.
+
+        Args:
+            assistant_id: The assistant's id.
+            **arguments: See `CreateThreadAndRunArguments` and `CallOptions`.
+
+        Raises:
+            BadRequestError: An argument is refused; `.param` names it.
+            APIError: The call failed; `.maybe_created` says whether the run may exist.
+
+        Cancellation: closes the request; thread and run may have been created.
+        """
+        return await self._creation(dict(arguments), assistant_id).make()
+
+    async def create_and_run_poll(
+        self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunAndPollCall]
+    ) -> Run:
+        """Make a thread, start a run and return it once it is settled.
+
+        Endpoint: POST /threads/runs, then GET .../runs/{run_id} (repeated)
+
+        Args:
+            assistant_id: The assistant's id.
+            **arguments: See `create_and_run` and `WaitOptions`; `timeout` covers all of it.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            APIError: The create was refused, or the server is gone.
+
+        Cancellation: leaves the run alone unless `on_cancel="cancel"`. Cancelled during
+        the create itself, the run can be found only on a server that remembers
+        idempotency keys.
+        """
+        taken: dict[str, Any] = dict(arguments)
+        timed = Timed(self._pipeline, taken)
+        taken.update(timed.options)
+        run = await timed.started(_Start(self._creation(taken, assistant_id)), self._waiter)
+        return await timed.wait(self._waiter, run, run.thread_id)
+
+    def _creation(self, taken: dict[str, Any], assistant_id: str) -> Creation:
+        options = options_of(taken)
+        body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
+        body["assistant_id"] = assistant_id
+        return Creation(self._pipeline, CREATE_THREAD_AND_RUN, None, body, options)
+
+
+class _Start:
+    """A create that needs no turn, as there is no thread yet to wait for."""
+
+    def __init__(self, creation: Creation) -> None:
+        self._creation = creation
+
+    async def make(self, waiter: Waiter) -> Run:
+        return await self._creation.make()
+
+    async def undo(self, waiter: Waiter) -> None:
+        await self._creation.undo(waiter)
