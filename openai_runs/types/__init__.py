@@ -63,6 +63,7 @@ from openai_runs.types.runs import (
     ReasoningEffort,
     RequiredAction,
     RequiredActionType,
+    RequiredCall,
     RequiredToolCall,
     Run,
     RunErrorCode,
@@ -72,6 +73,7 @@ from openai_runs.types.runs import (
     SubmitToolOutputs,
     SubmitToolOutputsAction,
     ToolOutput,
+    UnknownToolCall,
     UpdateRun,
     Usage,
 )
@@ -100,7 +102,6 @@ from openai_runs.types.steps import (
     ToolCallsDetails,
     UnknownOutput,
     UnknownStepDetails,
-    UnknownToolCall,
 )
 from openai_runs.types.threads import (
     CreateThread,
@@ -241,6 +242,7 @@ __all__ = [
     "RequestVectorStore",
     "RequiredAction",
     "RequiredActionType",
+    "RequiredCall",
     "RequiredToolCall",
     "ResponseFormat",
     "ResponseFormatJsonObject",

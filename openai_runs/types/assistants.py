@@ -43,11 +43,11 @@ class Assistant(Answer, frozen=True, kw_only=True):
     tool_resources: ToolResources | None = null()
     metadata: Metadata | None = null()
     """At most 16 pairs, keys of 64 and values of 512 characters."""
-    temperature: float | None = None
+    temperature: float | None = null()
     """From 0 to 2."""
-    top_p: float | None = None
+    top_p: float | None = null()
     """From 0 to 1."""
-    response_format: ResponseFormat | None = None
+    response_format: ResponseFormat | None = null()
     reasoning_effort: str | None = None
     file_ids: list[str] | None = None
     """v1 only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ __all__ = [
     "HTTPInfo",
     "RateLimit",
 ]
+
+_MAX_DIGITS: Final = 18
+"""Digits of a number that is believed; Python refuses to read more than 4300."""
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +35,8 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
 
         def number(name: str) -> int | None:
             text = headers.get(f"x-ratelimit-{name}", "")
-            return int(text) if text.isascii() and text.isdigit() else None
+            plain = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+            return int(text) if plain else None
 
         return cls(
             limit_requests=number("limit-requests"),

@@ -161,7 +161,7 @@ class Attachment(Part, frozen=True, kw_only=True):
     """A file that came with a message, and the tools that may read it."""
 
     file_id: str | None = None
-    tools: list[Tool] = field(default_factory=list)
+    tools: list[Tool] | None = None
 
 
 class IncompleteMessageDetails(Part, frozen=True, kw_only=True):

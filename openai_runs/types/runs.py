@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
@@ -22,6 +22,7 @@ from openai_runs.types.base import (
     Part,
     Request,
     RequestMetadata,
+    Unknown,
     null,
 )
 from openai_runs.types.messages import CreateMessage
@@ -47,6 +48,7 @@ __all__ = [
     "ReasoningEffort",
     "RequiredAction",
     "RequiredActionType",
+    "RequiredCall",
     "RequiredToolCall",
     "Run",
     "RunErrorCode",
@@ -56,6 +58,7 @@ __all__ = [
     "SubmitToolOutputs",
     "SubmitToolOutputsAction",
     "ToolOutput",
+    "UnknownToolCall",
     "UpdateRun",
     "Usage",
 ]
@@ -120,10 +123,26 @@ class RequiredToolCall(Part, frozen=True, kw_only=True):
         return self.kind
 
 
+class UnknownToolCall(Unknown):
+    """A tool call of a kind this version does not know, such as Foundry's `mcp`."""
+
+    @property
+    def id(self) -> str:
+        """Return the call's id, or an empty text."""
+        value = self.get("id")
+        return value if isinstance(value, str) else ""
+
+
+if TYPE_CHECKING:
+    RequiredCall: TypeAlias = RequiredToolCall | UnknownToolCall
+else:  # the mending decoder adds the unknown kind
+    RequiredCall: TypeAlias = RequiredToolCall
+
+
 class SubmitToolOutputsAction(Part, frozen=True, kw_only=True):
     """The tool calls that wait."""
 
-    tool_calls: list[RequiredToolCall] = field(default_factory=lambda: [])  # always written
+    tool_calls: list[RequiredCall] = field(default_factory=lambda: [])  # always written
 
 
 class RequiredAction(Part, frozen=True, kw_only=True):
@@ -198,8 +217,8 @@ class Run(Answer, frozen=True, kw_only=True):
     """At most 16 pairs, keys of 64 and values of 512 characters."""
     usage: Usage | None = null()
     """Null until the run is finished."""
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: float | None = null()
+    top_p: float | None = null()
     max_prompt_tokens: int | None = null()
     max_completion_tokens: int | None = null()
     truncation_strategy: TruncationStrategy | None = null()
@@ -228,11 +247,15 @@ class Run(Answer, frozen=True, kw_only=True):
 
     @property
     def tool_calls(self) -> list[RequiredToolCall]:
-        """Return the tool calls that wait for outputs; empty unless `needs_action`."""
+        """Return the function calls that wait for outputs; empty unless `needs_action`.
+
+        Calls of a kind this version does not know are in `required_action` only.
+        """
         action = self.required_action
         if action is None or action.submit_tool_outputs is None:
             return []
-        return action.submit_tool_outputs.tool_calls
+        calls = action.submit_tool_outputs.tool_calls
+        return [call for call in calls if isinstance(call, RequiredToolCall)]
 
     def raise_for_status(self) -> Run:
         """Return this run if it completed or is still at work.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from msgspec import field
 
 from openai_runs.types.base import Answer, Metadata, Part, Unknown, null
-from openai_runs.types.runs import RunLastError, Usage
+from openai_runs.types.runs import RunLastError, UnknownToolCall, Usage
 
 __all__ = [
     "CodeInterpreterCall",
@@ -34,7 +34,6 @@ __all__ = [
     "ToolCallsDetails",
     "UnknownOutput",
     "UnknownStepDetails",
-    "UnknownToolCall",
 ]
 
 
@@ -53,10 +52,6 @@ class RunStepType:
 
     MESSAGE_CREATION: Final = "message_creation"
     TOOL_CALLS: Final = "tool_calls"
-
-
-class UnknownToolCall(Unknown):
-    """A tool call of a kind this version does not know, such as Foundry's `mcp`."""
 
 
 class UnknownStepDetails(Unknown):

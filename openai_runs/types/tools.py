@@ -230,7 +230,7 @@ else:
 class CodeInterpreterResources(Part, frozen=True, kw_only=True):
     """Files the code interpreter may read; at most 20."""
 
-    file_ids: list[str] = field(default_factory=list)
+    file_ids: list[str] | None = None
 
 
 class FileSearchResources(Part, frozen=True, kw_only=True):
@@ -286,18 +286,18 @@ class RequestNamedToolChoice(Part, frozen=True, kw_only=True):
 RequestToolChoice: TypeAlias = Literal["none", "auto", "required"] | RequestNamedToolChoice
 
 
-class RequestStaticChunking(Part, frozen=True, kw_only=True):
+class RequestStaticChunking(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of static chunks, in tokens."""
 
     max_chunk_size_tokens: Annotated[int, Meta(ge=100, le=4096)]
     chunk_overlap_tokens: int
 
 
-class AutoChunking(Part, frozen=True, kw_only=True, tag="auto"):
+class AutoChunking(Part, frozen=True, kw_only=True, tag="auto", forbid_unknown_fields=True):
     """The default chunking."""
 
 
-class StaticChunking(Part, frozen=True, kw_only=True, tag="static"):
+class StaticChunking(Part, frozen=True, kw_only=True, tag="static", forbid_unknown_fields=True):
     """Chunks of a chosen size."""
 
     static: RequestStaticChunking
