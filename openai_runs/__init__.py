@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from openai_runs._client.client import AsyncClient, await_run
+    from openai_runs._client.awaiting import await_run
+    from openai_runs._client.client import AsyncClient
     from openai_runs._client.results import RunResult
     from openai_runs.config import PollPolicy, RetryPolicy
     from openai_runs.errors import (
@@ -51,7 +52,7 @@ __version__: Final = "0.1.0"
 
 _ROOMS: Final = {
     "AsyncClient": "openai_runs._client.client",
-    "await_run": "openai_runs._client.client",
+    "await_run": "openai_runs._client.awaiting",
     "RunResult": "openai_runs._client.results",
     "PollPolicy": "openai_runs.config",
     "RetryPolicy": "openai_runs.config",

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import msgspec
 
-from openai_runs._client.arguments import CallOptions, Reaction, StatusCallback
+from openai_runs._client.arguments import CallOptions
 from openai_runs._client.assistants import Assistants
 from openai_runs._client.embedded import Embedded, Server
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline, Shared
+from openai_runs._client.raw import raw_request
 from openai_runs._client.runs import Runs
 from openai_runs._client.settings import (
     Credential,
@@ -27,14 +28,7 @@ from openai_runs._client.settings import (
 )
 from openai_runs._client.threads import Threads
 from openai_runs._client.waiting import Waiter
-from openai_runs._protocol.mending import decoder_for
-from openai_runs._protocol.spec import (
-    QueryValue,
-    RequestSpec,
-    Retry,
-    encode_body,
-    encode_query,
-)
+from openai_runs._protocol.spec import QueryValue
 from openai_runs._transport import Transport
 from openai_runs.config import (
     ASSISTANTS_VERSION,
@@ -48,12 +42,11 @@ from openai_runs.config import (
     from_env,
 )
 from openai_runs.errors import ConfigError
-from openai_runs.types.runs import Run
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["AsyncClient", "await_run"]
+__all__ = ["AsyncClient"]
 
 T = TypeVar("T")
 
@@ -337,25 +330,13 @@ class AsyncClient:
 
         Cancellation: closes the request; a guarded one may have been carried out.
         """
-        parts = path.split("/")
-        if not path.startswith("/") or "?" in path or "#" in path or {".", ".."} & set(parts):
-            msg = f"path must begin with '/' and hold no query or dots, got {path!r}"
-            raise ValueError(msg)
-        body = {**(json or {}), **(options.get("extra_body") or {})}
-        laid_over = {
-            **self._settings.default_query,
-            **(query or {}),
-            **(options.get("extra_query") or {}),
-        }
-        free = method.upper() in {"GET", "HEAD", "DELETE"}
-        spec: RequestSpec[Any] = RequestSpec(
-            operation=f"{method.upper()} {path}",
-            method=method.upper(),
-            path=path,
-            query=encode_query(laid_over),
-            body=encode_body(body) if json is not None or body else None,
-            decoder=decoder_for(into),
-            retry=Retry.FREELY if free else Retry.GUARDED,
+        spec = raw_request(
+            method,
+            path,
+            query={**self._settings.default_query, **(query or {})},
+            body=json,
+            options=options,
+            into=into,
         )
         return await self._pipeline.send(spec, options)
 
@@ -426,63 +407,3 @@ def _import_server() -> Any:
         )
         raise ConfigError(msg) from error
     return server
-
-
-async def await_run(
-    client: AsyncClient,
-    run: Run | str,
-    *,
-    thread_id: str | None = None,
-    timeout: float | None = None,
-    request_timeout: float | None = None,
-    poll: PollPolicy | None = None,
-    interval: float | None = None,
-    on_status: StatusCallback | None = None,
-    on_timeout: Reaction = "leave",
-    on_cancel: Reaction = "leave",
-) -> Run:
-    """Wait until the run leaves the server's hands, then return it.
-
-    Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
-
-    Args:
-        client: The client to ask with.
-        run: The run, or its id. A finished `Run` is returned without a request; any other
-            is looked at first.
-        thread_id: The thread's id; needed with a run id.
-        timeout: Seconds for the whole wait, counted from the call. None: what the run has
-            left by the server's own clock plus 10 s, or 610 s where the server names no
-            expiry; `math.inf` waits for ever.
-        request_timeout: Seconds one poll's answer may take beyond what the server was asked
-            to hold it (default 10).
-        poll: How to pace the polls; the client's policy if None.
-        interval: Seconds between polls in place of the policy's; the server's
-            `openai-poll-after-ms` wins where it is sent.
-        on_status: Called with the run on each change of its status; may be async. What it
-            raises ends the wait.
-        on_timeout: `cancel` asks the server to cancel the run when the time is up.
-        on_cancel: `cancel` asks the same when the waiting task is cancelled.
-
-    Returns:
-        The last `Run` seen: finished, `requires_action`, or of a status this version does
-        not know.
-
-    Raises:
-        RunWaitTimeout: The time was up; `.run` is the last state seen. The run goes on.
-        APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
-        APIStatusError: A poll was refused for good, such as 401 or 404.
-
-    Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
-    cancellation off for at most 5 s.
-    """
-    return await client.runs.wait(
-        run,
-        thread_id=thread_id,
-        timeout=timeout,
-        request_timeout=request_timeout,
-        poll=poll,
-        interval=interval,
-        on_status=on_status,
-        on_timeout=on_timeout,
-        on_cancel=on_cancel,
-    )

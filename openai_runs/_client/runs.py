@@ -1,8 +1,7 @@
-"""Runs: started once, waited for, answered, cancelled, gathered."""
+"""Runs: the calls that wait for one, and the one that gathers what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
 import anyio
@@ -11,34 +10,21 @@ from openai_runs._client.active_runs import is_over
 from openai_runs._client.arguments import (
     CallOptions,
     CreateRunAndPollCall,
-    CreateRunCall,
     ListCall,
     Reaction,
     StatusCallback,
     ToolOutputs,
     WaitCall,
     WaitOptions,
-    tool_outputs_of,
 )
 from openai_runs._client.attempts import Attempts, Timed
-from openai_runs._client.creation import look_for
 from openai_runs._client.paging import AsyncPaginator, paginate
-from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
-from openai_runs._client.steps import Steps
-from openai_runs._client.waiting import Waiter, plan_of
-from openai_runs._protocol.adoption import reveal
-from openai_runs._protocol.endpoints import (
-    CANCEL_RUN,
-    GET_RUN,
-    LIST_MESSAGES,
-    LIST_RUNS,
-    SUBMIT_TOOL_OUTPUTS,
-    UPDATE_RUN,
-)
+from openai_runs._client.run_calls import RunCalls
+from openai_runs._client.waiting import plan_of
+from openai_runs._protocol.endpoints import LIST_MESSAGES
 from openai_runs.config import PollPolicy
-from openai_runs.errors import APIError, BadRequestError, NotFoundError
-from openai_runs.types.base import ACTIVE_STATUSES
+from openai_runs.errors import BadRequestError, NotFoundError
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, RunStatus
 from openai_runs.types.steps import RunStep
@@ -46,203 +32,8 @@ from openai_runs.types.steps import RunStep
 __all__ = ["Runs"]
 
 
-class Runs:
-    """`client.runs`."""
-
-    def __init__(self, pipeline: Pipeline, waiter: Waiter) -> None:
-        """Send through `pipeline`, wait with `waiter`."""
-        self._pipeline = pipeline
-        self._waiter = waiter
-        self.steps = Steps(pipeline)
-        """`client.runs.steps`."""
-
-    async def create(
-        self, thread_id: str, *, assistant_id: str, **arguments: Unpack[CreateRunCall]
-    ) -> Run:
-        """Start the assistant on the thread and return the run, queued.
-
-        Endpoint: POST /threads/{thread_id}/runs
-
-        The run is started once: where the answer is lost, it is looked for on the thread
-        and adopted before anything is sent again.
-
-        Args:
-            thread_id: The thread's id.
-            assistant_id: The assistant's id.
-            **arguments: See `CreateRunArguments` and `CallOptions`; `on_active_run` says
-                what to do while another run of the thread is active: `raise` (default),
-                `wait` (sharing `timeout`; None: 600 s) or `cancel`.
-
-        Raises:
-            ActiveRunError: Another run of the thread is active; `.blocking_run_id` names it.
-            BadRequestError: An argument is refused; `.param` names it.
-            APIError: The call failed; `.maybe_created` says whether the run may exist.
-
-        Cancellation: closes the request; the run may have been started (see `recover`).
-        """
-        taken: dict[str, Any] = dict(arguments)
-        attempts = Attempts(self._pipeline, thread_id, assistant_id, taken)
-        return await attempts.make(self._waiter)
-
-    async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
-        """Return the run as it is now.
-
-        Endpoint: GET /threads/{thread_id}/runs/{run_id}
-
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
-
-        Raises:
-            NotFoundError: No such run.
-            APIError: The call failed.
-
-        Cancellation: closes the request.
-        """
-        ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(GET_RUN, ids, options)
-        return reveal(await self._pipeline.send(spec, options))
-
-    async def update(
-        self,
-        run_id: str,
-        *,
-        thread_id: str,
-        metadata: Mapping[str, str] | None,
-        **options: Unpack[CallOptions],
-    ) -> Run:
-        """Replace the run's metadata and return the run.
-
-        Endpoint: POST /threads/{thread_id}/runs/{run_id}
-
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            metadata: At most 16 pairs, keys of 64 and values of 512 characters; None clears.
-            **options: See `CallOptions`.
-
-        Raises:
-            NotFoundError: No such run.
-            APIError: The call failed.
-
-        Cancellation: closes the request; the change may have been made.
-        """
-        ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(UPDATE_RUN, ids, options, body={"metadata": metadata})
-        return reveal(await self._pipeline.send(spec, options))
-
-    def list(self, thread_id: str, **arguments: Unpack[ListCall]) -> AsyncPaginator[Run]:
-        """Return the thread's runs: `await` for a page, `async for` for all.
-
-        Endpoint: GET /threads/{thread_id}/runs
-
-        Args:
-            thread_id: The thread's id.
-            **arguments: See `ListCall` and `CallOptions`.
-
-        Raises:
-            ValueError: An argument is out of bounds; nothing was sent.
-        """
-        ids = {"thread_id": thread_id}
-        return paginate(self._pipeline, LIST_RUNS, ids, "runs.list", arguments, reveal=reveal)
-
-    async def cancel(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
-        """Ask the server to cancel the run and return it, usually `cancelling`.
-
-        Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
-
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
-
-        Raises:
-            BadRequestError: The run is finished already; the text names its status.
-            NotFoundError: No such run.
-            APIError: The call failed.
-
-        Cancellation: closes the request; the run may be cancelled all the same.
-        """
-        ids = {"thread_id": thread_id, "run_id": run_id}
-
-        async def settle(failure: APIError) -> Run | None:
-            run = await self.retrieve(run_id, thread_id=thread_id)
-            stopping = run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED}
-            return run if stopping else None
-
-        spec = self._pipeline.request(CANCEL_RUN, ids, options)
-        return reveal(await self._pipeline.send(spec, options, settle=settle))
-
-    async def cancel_and_wait(
-        self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]
-    ) -> Run:
-        """Cancel the run and return it once it is finished, however it ended.
-
-        Endpoint: POST .../cancel, then GET /threads/{thread_id}/runs/{run_id} (repeated)
-
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            **arguments: See `CallOptions` and `WaitOptions`; `timeout` covers both parts.
-
-        Returns:
-            The finished run: `cancelled`, or what it became before the cancel arrived.
-
-        Raises:
-            RunWaitTimeout: It was still not finished when the time was up.
-            APIError: The cancel was refused for another reason, or the server is gone.
-
-        Cancellation: leaves the run as it is.
-        """
-        timed = Timed(self._pipeline, dict(arguments))
-        try:
-            await self.cancel(run_id, thread_id=thread_id, **timed.options)
-        except BadRequestError:
-            run = await self.retrieve(run_id, thread_id=thread_id, **timed.left())
-            if run.is_active and run.status != RunStatus.CANCELLING:
-                raise
-        return await timed.wait(self._waiter, run_id, thread_id, until=is_over)
-
-    async def submit_tool_outputs(
-        self,
-        run_id: str,
-        *,
-        thread_id: str,
-        tool_outputs: ToolOutputs,
-        **options: Unpack[CallOptions],
-    ) -> Run:
-        """Answer all waiting tool calls in one request and return the run, queued again.
-
-        Endpoint: POST /threads/{thread_id}/runs/{run_id}/submit_tool_outputs
-
-        Where the reply is lost, the run is looked at before anything is sent again.
-
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            tool_outputs: One `{"tool_call_id", "output"}` for each waiting call; an output
-                that is no text is sent as JSON text.
-            **options: See `CallOptions`.
-
-        Raises:
-            BadRequestError: A call is missing or unknown, or the run does not wait.
-            APIError: The call failed.
-
-        Cancellation: closes the request; the outputs may have arrived.
-        """
-        outputs = tool_outputs_of(tool_outputs)
-        submitted = {item.get("tool_call_id") for item in outputs}
-        ids = {"thread_id": thread_id, "run_id": run_id}
-
-        async def settle(failure: APIError) -> Run | None:
-            run = await self.retrieve(run_id, thread_id=thread_id)
-            waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
-            return None if waiting & submitted else run
-
-        body = {"tool_outputs": outputs}
-        spec = self._pipeline.request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
-        return reveal(await self._pipeline.send(spec, options, settle=settle))
+class Runs(RunCalls):
+    """`client.runs`: everything about runs, and `client.runs.steps` below it."""
 
     async def create_and_poll(
         self, thread_id: str, *, assistant_id: str, **arguments: Unpack[CreateRunAndPollCall]
@@ -384,6 +175,36 @@ class Runs:
         plan = plan_of(policy, options, timeout=timeout, request_timeout=request_timeout)
         return await self._waiter.wait(run, thread_id=thread_id, plan=plan)
 
+    async def cancel_and_wait(
+        self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]
+    ) -> Run:
+        """Cancel the run and return it once it is finished, however it ended.
+
+        Endpoint: POST .../cancel, then GET /threads/{thread_id}/runs/{run_id} (repeated)
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            **arguments: See `CallOptions` and `WaitOptions`; `timeout` covers both parts.
+
+        Returns:
+            The finished run: `cancelled`, or what it became before the cancel arrived.
+
+        Raises:
+            RunWaitTimeout: It was still not finished when the time was up.
+            APIError: The cancel was refused for another reason, or the server is gone.
+
+        Cancellation: leaves the run as it is.
+        """
+        timed = Timed(self._pipeline, dict(arguments))
+        try:
+            await self.cancel(run_id, thread_id=thread_id, **timed.options)
+        except BadRequestError:
+            run = await self.retrieve(run_id, thread_id=thread_id, **timed.left())
+            if run.is_active and run.status != RunStatus.CANCELLING:
+                raise
+        return await timed.wait(self._waiter, run_id, thread_id, until=is_over)
+
     async def result(self, run: Run, **options: Unpack[CallOptions]) -> RunResult:
         """Return the run with the messages it wrote and the steps it took.
 
@@ -422,32 +243,3 @@ class Runs:
             # The thread is there, as its messages were: a server without steps (astra).
             steps = []
         return RunResult(run=run, messages=messages, steps=steps)
-
-    async def recover(
-        self,
-        thread_id: str,
-        *,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-    ) -> Run | None:
-        """Return the run of a create whose answer was lost, or None if there is none.
-
-        Endpoint: GET /threads/{thread_id}/runs
-
-        Args:
-            thread_id: The thread's id.
-            idempotency_key: The key of the lost create, as its exception carries it
-                (`.idempotency_key`); None: the thread's active run, whoever started it.
-            timeout: Seconds for the whole call.
-
-        Raises:
-            APIError: The list could not be fetched.
-            APITimeoutError: The time was up.
-
-        Cancellation: closes the request.
-        """
-        if idempotency_key is not None:
-            run = await look_for(self._pipeline, thread_id, idempotency_key, timeout=timeout)
-            return None if run is None else reveal(run)
-        page = await self.list(thread_id, limit=20, order="desc", timeout=timeout)
-        return next((run for run in page.data if run.status in ACTIVE_STATUSES), None)
