@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from jsonschema import Draft202012Validator
 
-__all__ = ["EXAMPLES", "OPERATIONS", "SCHEMAS", "Operation", "problems", "validate"]
+__all__ = ["EXAMPLES", "OPERATIONS", "SCHEMAS", "Operation", "is_valid", "problems", "validate"]
 
 HERE: Final = Path(__file__).parent
 _FACTS: Final[dict[str, Any]] = json.loads((HERE / "facts.json").read_text())
@@ -62,6 +62,11 @@ SCHEMAS: Final[dict[str, Any]] = amended(_FACTS["schemas"])
 def _validator(schema: str) -> Draft202012Validator:
     reference = {"$ref": f"#/components/schemas/{schema}", "components": {"schemas": SCHEMAS}}
     return Draft202012Validator(reference)
+
+
+def is_valid(schema: str, value: object) -> bool:
+    """Tell whether `value` is valid, faster than `problems` does."""
+    return bool(_validator(schema).is_valid(value))
 
 
 def problems(schema: str, value: object) -> list[str]:
