@@ -109,7 +109,7 @@ for call, text in (
         raise AssertionError(f"not refused: {text}")
 
 done = runs.submit_tool_outputs_and_poll(
-    waiting.id,
+    run_id=waiting.id,
     thread_id=thread.id,
     tool_outputs=[{"tool_call_id": calls[0].id, "output": "green"}],
     poll_interval_ms=50,
