@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from openai_runs.types.steps import RunStep, RunStepStatus, RunStepType
     from openai_runs.types.threads import Thread
 
-__version__: Final = "0.1.0"
-
 _ROOMS: Final = {
     "AsyncClient": "openai_runs._client.client",
     "await_run": "openai_runs._client.awaiting",
@@ -121,6 +119,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load `name` from its room."""
+    if name == "__version__":
+        return import_module("openai_runs.config").VERSION
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +24,7 @@ __all__ = [
     "HOLD_MARGIN",
     "IDEMPOTENCY_TTL",
     "MAX_ANSWER_BYTES",
+    "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
     "MAX_HOLD",
     "MAX_ID_CHARS",
@@ -39,6 +40,7 @@ __all__ = [
     "RETRY_BUDGET",
     "RETRY_COST",
     "RUN_LIFETIME",
+    "VERSION",
     "Environment",
     "PollPolicy",
     "RetryPolicy",
@@ -46,6 +48,8 @@ __all__ = [
     "from_env",
 ]
 
+VERSION: Final = "0.1.0"
+"""The release; also in the `User-Agent`."""
 REQUEST_TIMEOUT: Final = 60.0
 """Seconds for one attempt, connecting and reading included; official SDK: 600."""
 CONNECT_TIMEOUT: Final = 5.0
@@ -88,6 +92,8 @@ RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""
 POLL_AFTER_MS: Final = 250
 """Milliseconds in `openai-poll-after-ms`, sent on every GET of an active run."""
+MAX_CONCURRENT_RUNS: Final = 64
+"""Runs our server executes at the same time; the others wait in its queue (DESIGN 4)."""
 MAX_HOLD: Final = 60.0
 """Seconds; the most a `Prefer: wait` is honoured (PROTOCOL 5)."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
@@ -149,8 +155,8 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         _check_seconds("long_poll", self.long_poll)
         _check_seconds("max_outage", self.max_outage, infinite=True)
         _check_share("jitter", self.jitter)
-        if not self.factor >= 1.0:
-            message = f"factor must be at least 1, got {self.factor!r}"
+        if not 1.0 <= self.factor < math.inf:
+            message = f"factor must be a finite number of at least 1, got {self.factor!r}"
             raise ValueError(message)
 
 
@@ -164,11 +170,17 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Show everything but the key."""
-        key = "'***'" if self.api_key else "None"
-        return (
-            f"Environment(base_url={self.base_url!r}, api_key={key}, "
-            f"organization={self.organization!r}, project={self.project!r})"
-        )
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Environment({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show rich tracebacks everything but the key; msgspec's own shows it."""
+        return [
+            ("base_url", self.base_url),
+            ("api_key", "***" if self.api_key else None),
+            ("organization", self.organization),
+            ("project", self.project),
+        ]
 
 
 def from_env(environ: Mapping[str, str]) -> Environment:

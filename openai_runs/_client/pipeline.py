@@ -11,7 +11,6 @@ import logging
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from importlib.metadata import version
 from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
@@ -23,7 +22,7 @@ from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
 from openai_runs._transport import Reply, Transport
-from openai_runs.config import HELD_SHARE, check_timeout
+from openai_runs.config import HELD_SHARE, VERSION, check_timeout
 from openai_runs.errors import (
     ActiveRunError,
     APIConnectionError,
@@ -383,8 +382,7 @@ def _is_gone(call: _Call, failure: APIError, doubted: bool) -> bool:
 
 @cache
 def _fixed_headers() -> dict[str, str]:
-    release = version("openai-runs")
     return {
         "Accept": "application/json",
-        "User-Agent": f"openai_runs/{release} Python/{platform.python_version()}",
+        "User-Agent": f"openai_runs/{VERSION} Python/{platform.python_version()}",
     }

@@ -44,7 +44,8 @@ assert run.truncation_strategy.last_messages == 5
 assert run.parallel_tool_calls is False
 assert run.usage.total_tokens == run.usage.prompt_tokens + run.usage.completion_tokens
 assert run.expires_at is None
-assert run.started_at and run.completed_at
+assert run.started_at
+assert run.completed_at
 assert run.required_action is None
 assert runs.retrieve(run.id, thread_id=thread.id) == run
 answer = threads.messages.list(thread.id, run_id=run.id).data

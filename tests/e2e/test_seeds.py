@@ -1,0 +1,420 @@
+"""Every operation, type, field, constant and parameter of both seeds, end to end.
+
+`docs/pages/explain/seeds.md` names these tests row by row.
+"""
+
+from typing import get_args, get_type_hints
+
+import pytest
+
+from openai_runs import (
+    APITimeoutError,
+    AsyncClient,
+    RequiredActionType,
+    Run,
+    RunErrorCode,
+    RunStatus,
+    RunStep,
+    RunStepStatus,
+    RunStepType,
+    SortOrder,
+    await_run,
+)
+from openai_runs.testing import RunsServer
+from openai_runs.types import (
+    CodeInterpreterTool,
+    FunctionTool,
+    FunctionToolCall,
+    MessageCreationDetails,
+    RetrievalTool,
+    ToolCallsDetails,
+    ToolOutput,
+)
+from tests.support import Answer, HostileServer, Received, run_json
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+async def start(client: AsyncClient, *, tools: bool = False) -> Run:
+    """Return a new run on a new thread."""
+    assistant = await client.assistants.create(
+        model="gpt-4o", instructions="Be brief.", tools=[WEATHER] if tools else []
+    )
+    thread = await client.threads.create()
+    return await client.runs.create(
+        thread.id,
+        assistant_id=assistant.id,
+        additional_messages=[{"role": "user", "content": "Hi"}],
+        metadata={"seed": "go"},
+    )
+
+
+async def waiting(client: AsyncClient, server: RunsServer) -> Run:
+    """Return a run that waits for the output of one tool call."""
+    server.call_tool("weather", {"city": "Oslo"})
+    run = await await_run(client, await start(client, tools=True), timeout=10)
+    assert run.status == RunStatus.REQUIRES_ACTION
+    return run
+
+
+async def test_create_run(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """A run is made with everything a request of the seeds can say."""
+    assistant = await runs_client.assistants.create(model="gpt-4o")
+    thread = await runs_client.threads.create()
+
+    run = await runs_client.runs.create(
+        thread.id,
+        assistant_id=assistant.id,
+        model="gpt-4.1",
+        instructions="Only yes or no.",
+        tools=[WEATHER],
+        metadata={"k": "v"},
+    )
+
+    assert (run.thread_id, run.assistant_id) == (thread.id, assistant.id)
+    assert (run.model, run.instructions) == ("gpt-4.1", "Only yes or no.")
+    assert isinstance(run.tools[0], FunctionTool)
+    assert run.metadata == {"k": "v"}
+    assert run.is_active
+
+
+async def test_retrieve_run(runs_client: AsyncClient) -> None:
+    """A run is read back by its two ids."""
+    run = await await_run(runs_client, await start(runs_client), timeout=10)
+
+    assert await runs_client.runs.retrieve(run.id, thread_id=run.thread_id) == run
+
+
+async def test_update_run(runs_client: AsyncClient) -> None:
+    """Metadata is replaced, and with None it is cleared."""
+    run = await await_run(runs_client, await start(runs_client), timeout=10)
+
+    changed = await runs_client.runs.update(
+        run.id, thread_id=run.thread_id, metadata={"seed": "kotlin"}
+    )
+    cleared = await runs_client.runs.update(run.id, thread_id=run.thread_id, metadata=None)
+
+    assert changed.metadata == {"seed": "kotlin"}
+    assert not cleared.metadata
+
+
+async def test_list_runs(runs_client: AsyncClient) -> None:
+    """Runs are listed by limit, order, after and before."""
+    first = await await_run(runs_client, await start(runs_client), timeout=10)
+    ids = [first.id]
+    for _ in range(2):
+        run = await runs_client.runs.create_and_poll(
+            first.thread_id, assistant_id=first.assistant_id, timeout=10
+        )
+        ids.append(run.id)
+
+    async def listed(**arguments: object) -> list[str]:
+        page = await runs_client.runs.list(first.thread_id, **arguments)  # type: ignore[arg-type]  # by name
+        return [run.id for run in page.data]
+
+    assert await listed(order=SortOrder.ASC) == ids
+    assert await listed(order=SortOrder.DESC, limit=2) == ids[:0:-1]
+    assert await listed(order="asc", after=ids[0]) == ids[1:]
+    assert await listed(order="asc", before=ids[2]) == ids[:2]
+    assert [run.id async for run in runs_client.runs.list(first.thread_id, limit=1)] == ids[::-1]
+
+
+async def test_submit_tool_outputs(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """The required action names the calls, and their outputs let the run go on."""
+    runs_server.call_tool("weather", {"city": "Oslo"})
+    run = await await_run(runs_client, await start(runs_client, tools=True), timeout=10)
+    assert run.required_action is not None
+    assert run.required_action.type == RequiredActionType.SUBMIT_TOOL_OUTPUTS
+    assert run.required_action.submit_tool_outputs is not None
+    (call,) = run.required_action.submit_tool_outputs.tool_calls
+    assert (call.type, call.function.name) == ("function", "weather")
+    assert "Oslo" in call.function.arguments
+    runs_server.reply("It rains.")
+
+    resumed = await runs_client.runs.submit_tool_outputs(
+        run.id,
+        thread_id=run.thread_id,
+        tool_outputs=[ToolOutput(tool_call_id=call.id, output="rain")],
+    )
+    done = await await_run(runs_client, resumed, timeout=10)
+
+    assert resumed.status == RunStatus.QUEUED
+    assert done.status == RunStatus.COMPLETED
+    assert (await runs_client.runs.result(done)).text == "It rains."
+
+
+@pytest.mark.parametrize(
+    ("output", "sent"),
+    [("text", "text"), ({"deg": 3}, '{"deg":3}'), (42, "42"), (None, "null"), (["a"], '["a"]')],
+    ids=["text", "object", "number", "null", "list"],
+)
+async def test_tool_outputs_of_any_type(
+    runs_server: RunsServer, runs_client: AsyncClient, output: object, sent: str
+) -> None:
+    """An output that is no text is sent as JSON text, as the Go seed's `any` allows."""
+    run = await waiting(runs_client, runs_server)
+
+    await runs_client.runs.submit_tool_outputs_and_poll(
+        run.id,
+        thread_id=run.thread_id,
+        tool_outputs=[{"tool_call_id": run.tool_calls[0].id, "output": output}],
+        timeout=10,
+    )
+
+    page = await runs_client.runs.steps.list(run.id, thread_id=run.thread_id, order="asc")
+    (call,) = page.data[0].tool_calls
+    assert isinstance(call, FunctionToolCall)
+    assert call.function.output == sent
+
+
+async def test_cancel_run(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """A run that waits is cancelled, by way of `cancelling`."""
+    run = await waiting(runs_client, runs_server)
+
+    asked = await runs_client.runs.cancel(run.id, thread_id=run.thread_id)
+    done = await await_run(runs_client, asked, timeout=10)
+
+    assert asked.status in {RunStatus.CANCELLING, RunStatus.CANCELLED}
+    assert done.status == RunStatus.CANCELLED
+    assert done.cancelled_at is not None
+
+
+async def test_create_thread_and_run(runs_client: AsyncClient) -> None:
+    """Thread, messages and run are made in one request."""
+    assistant = await runs_client.assistants.create(model="gpt-4o")
+
+    run = await runs_client.threads.create_and_run(
+        assistant_id=assistant.id,
+        thread={"messages": [{"role": "user", "content": "Hi"}], "metadata": {"t": "1"}},
+        instructions="Be kind.",
+        metadata={"r": "2"},
+    )
+    done = await await_run(runs_client, run, timeout=10)
+
+    thread = await runs_client.threads.retrieve(run.thread_id)
+    assert (thread.metadata, run.metadata, run.instructions) == ({"t": "1"}, {"r": "2"}, "Be kind.")
+    assert done.status == RunStatus.COMPLETED
+
+
+async def test_retrieve_step(runs_client: AsyncClient) -> None:
+    """A step is read back by its three ids."""
+    run = await await_run(runs_client, await start(runs_client), timeout=10)
+    page = await runs_client.runs.steps.list(run.id, thread_id=run.thread_id)
+
+    step = await runs_client.runs.steps.retrieve(
+        page.data[0].id, thread_id=run.thread_id, run_id=run.id
+    )
+
+    assert step == page.data[0]
+
+
+async def test_list_steps(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """Steps are listed by limit, order, after and before."""
+    run = await waiting(runs_client, runs_server)
+    await runs_client.runs.submit_tool_outputs_and_poll(
+        run.id,
+        thread_id=run.thread_id,
+        tool_outputs=[{"tool_call_id": run.tool_calls[0].id, "output": "rain"}],
+        timeout=10,
+    )
+
+    async def listed(**arguments: object) -> list[str]:
+        page = await runs_client.runs.steps.list(run.id, thread_id=run.thread_id, **arguments)  # type: ignore[arg-type]  # by name
+        return [step.id for step in page.data]
+
+    ids = await listed(order="asc")
+    assert len(ids) == 2
+    assert await listed(order="desc") == ids[::-1]
+    assert await listed(order="asc", limit=1) == ids[:1]
+    assert await listed(order="asc", after=ids[0]) == ids[1:]
+    assert await listed(order="asc", before=ids[1]) == ids[:1]
+
+
+async def test_run_fields(runs_client: AsyncClient) -> None:
+    """A finished run carries every field of the seeds."""
+    queued = await start(runs_client)
+    assert queued.expires_at is not None
+    run = await await_run(runs_client, queued, timeout=10)
+
+    assert run.id.startswith("run_")
+    assert run.object == "thread.run"
+    assert run.thread_id.startswith("thread_")
+    assert run.assistant_id.startswith("asst_")
+    assert run.status == RunStatus.COMPLETED
+    assert run.started_at is not None
+    assert run.completed_at is not None
+    assert run.created_at <= run.started_at <= run.completed_at
+    assert queued.expires_at > run.created_at
+    assert (run.model, run.instructions, run.tools) == ("gpt-4o", "Be brief.", [])
+    assert run.metadata == {"seed": "go"}
+    assert run.required_action is None
+    assert run.last_error is None
+    assert (run.cancelled_at, run.failed_at) == (None, None)
+
+
+async def test_run_last_error(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """A failed run says why, with one of the known codes."""
+    runs_server.fail(RunErrorCode.RATE_LIMIT_EXCEEDED, "Slow down.")
+
+    run = await await_run(runs_client, await start(runs_client), timeout=10)
+
+    assert run.status == RunStatus.FAILED
+    assert run.failed_at is not None
+    assert run.last_error is not None
+    assert run.last_error.code == RunErrorCode.RATE_LIMIT_EXCEEDED
+    assert run.last_error.message == "Slow down."
+    assert RunErrorCode.SERVER_ERROR == "server_error"
+
+
+def test_run_statuses() -> None:
+    """The constants are exactly the statuses that `Run.status` spells out."""
+    literal = get_args(get_type_hints(Run)["status"])[0]
+
+    constants = {value for name, value in vars(RunStatus).items() if name.isupper()}
+
+    assert constants == set(get_args(literal))
+
+
+async def test_step_fields(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """Steps carry every field of the seeds, for both kinds."""
+    run = await waiting(runs_client, runs_server)
+    await runs_client.runs.submit_tool_outputs_and_poll(
+        run.id,
+        thread_id=run.thread_id,
+        tool_outputs=[{"tool_call_id": run.tool_calls[0].id, "output": "rain"}],
+        timeout=10,
+    )
+
+    steps = [
+        step
+        async for step in runs_client.runs.steps.list(run.id, thread_id=run.thread_id, order="asc")
+    ]
+
+    assert [step.type for step in steps] == [
+        RunStepType.TOOL_CALLS,
+        RunStepType.MESSAGE_CREATION,
+    ]
+    called, wrote = steps
+    assert isinstance(called.step_details, ToolCallsDetails)
+    assert called.step_details.type == RunStepType.TOOL_CALLS
+    assert isinstance(wrote.step_details, MessageCreationDetails)
+    assert wrote.step_details.message_creation.message_id.startswith("msg_")
+    for step in steps:
+        assert step.id.startswith("step_")
+        assert step.object == "thread.run.step"
+        assert (step.assistant_id, step.thread_id, step.run_id) == (
+            run.assistant_id,
+            run.thread_id,
+            run.id,
+        )
+        assert step.status == RunStepStatus.COMPLETED
+        assert step.created_at >= run.created_at
+        assert step.completed_at is not None
+        assert (step.last_error, step.expired_at, step.cancelled_at, step.failed_at) == (
+            None,
+            None,
+            None,
+            None,
+        )
+        assert not step.metadata
+
+
+def test_step_statuses() -> None:
+    """The constants are exactly the statuses and types that `RunStep` spells out."""
+    hints = get_type_hints(RunStep)
+
+    statuses = {value for name, value in vars(RunStepStatus).items() if name.isupper()}
+    types = {value for name, value in vars(RunStepType).items() if name.isupper()}
+
+    assert statuses == set(get_args(get_args(hints["status"])[0]))
+    assert types == set(get_args(get_args(hints["type"])[0]))
+
+
+async def test_v1_header() -> None:
+    """With `assistants_version="v1"` each request carries the seeds' first header."""
+
+    def answer(request: Received) -> Answer:
+        return Answer(json=run_json("completed"))
+
+    async with (
+        HostileServer(answer) as server,
+        AsyncClient(server.url, "k", assistants_version="v1") as client,
+    ):
+        await client.runs.retrieve("run_1", thread_id="thread_1")
+        await client.with_options(assistants_version="v2").runs.retrieve(
+            "run_1", thread_id="thread_1"
+        )
+
+    assert [request.headers["openai-beta"] for request in server.requests] == [
+        "assistants=v1",
+        "assistants=v2",
+    ]
+
+
+async def test_v1_file_ids() -> None:
+    """What only v1 servers send is read: `file_ids` and the `retrieval` tool."""
+
+    def answer(request: Received) -> Answer:
+        tools = [{"type": "retrieval"}, {"type": "code_interpreter"}]
+        return Answer(json=run_json("completed", file_ids=["file_1"], tools=tools))
+
+    async with HostileServer(answer) as server, AsyncClient(server.url, "k") as client:
+        run = await client.runs.retrieve("run_1", thread_id="thread_1")
+
+    assert run.file_ids == ["file_1"]
+    assert [type(tool) for tool in run.tools] == [RetrievalTool, CodeInterpreterTool]
+
+
+async def test_http_facts() -> None:
+    """Each answer carries its HTTP side, as the Go seed's objects carry their headers."""
+
+    def answer(request: Received) -> Answer:
+        headers = {
+            "x-request-id": "req_1",
+            "x-ratelimit-limit-requests": "100",
+            "x-ratelimit-remaining-requests": "99",
+            "x-ratelimit-reset-requests": "6m0s",
+        }
+        page = {"object": "list", "data": [run_json()], "has_more": False}
+        one = request.path.endswith("run_1")
+        return Answer(json=run_json() if one else page, headers=headers)
+
+    async with HostileServer(answer) as server, AsyncClient(server.url, "k") as client:
+        run = await client.runs.retrieve("run_1", thread_id="thread_1")
+        page = await client.runs.list("thread_1")
+
+    for http in (run.http, page.http):
+        assert http is not None
+        assert (http.status, http.request_id, http.attempts) == (200, "req_1", 1)
+        assert http.headers["X-Request-Id"] == "req_1"
+        assert http.rate_limit.remaining_requests == 99
+        assert http.rate_limit.reset_requests == "6m0s"
+    assert page.data[0].http is None
+
+
+async def test_timeout_and_cancellation(runs_server: RunsServer, runs_client: AsyncClient) -> None:
+    """What the seeds give to a context, `timeout=` gives to every call."""
+    run = await start(runs_client)
+    runs_server.hang_connection(method="GET")
+
+    with pytest.raises(APITimeoutError) as caught:
+        await runs_client.runs.retrieve(run.id, thread_id=run.thread_id, timeout=0.2)
+
+    assert (caught.value.thread_id, caught.value.run_id) == (run.thread_id, run.id)
+
+
+async def test_beta_is_the_same(runs_client: AsyncClient) -> None:
+    """The names of the official SDK lead to the same resources."""
+    beta = runs_client.beta
+
+    assert beta.assistants is runs_client.assistants
+    assert beta.threads is runs_client.threads
+    assert beta.threads.runs is runs_client.runs
+    assert beta.threads.runs.steps is runs_client.runs.steps
+    assert beta.threads.messages is runs_client.messages
