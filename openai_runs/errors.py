@@ -47,6 +47,7 @@ __all__ = [
     "BadRequestError",
     "ConfigError",
     "ConflictError",
+    "ErrorLike",
     "InternalServerError",
     "NotFoundError",
     "OpenAIRunsError",
@@ -326,7 +327,9 @@ class RunError(OpenAIRunsError):
 
     def _reason(self, run: RunLike) -> str:
         error = run.last_error
-        return f" ({error.code}): {error.message[:_EXCERPT_CHARS]}" if error is not None else ""
+        if error is None:
+            return ""
+        return f" ({error.code}): {' '.join(error.message.split())[:_EXCERPT_CHARS]}"
 
 
 class RunFailed(RunError):

@@ -121,14 +121,14 @@ def excerpt(content: bytes, limit: int = 200) -> str:
 def _decode(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content) if content else None
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def _facts(body: Any) -> dict[str, str]:
     """Return message, code, param and type, from whichever form the server uses."""
     if isinstance(body, str):
-        return {"message": body}
+        return {"message": _text(body)}
     if not isinstance(body, dict):
         return {}
     error = body.get("error", body)
@@ -151,7 +151,7 @@ def _text(value: Any) -> str:
         text = _text(value.get("msg") or value.get("message")) or _json(value)
     else:
         text = str(value)
-    return _one_line(text)[:_MAX_MESSAGE_CHARS]
+    return _one_line(text[: _MAX_MESSAGE_CHARS * 4])[:_MAX_MESSAGE_CHARS]
 
 
 def _one_line(text: str) -> str:

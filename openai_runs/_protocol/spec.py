@@ -35,6 +35,8 @@ QueryValue = str | int | float | bool | Sequence[str] | None
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
 _BAD_ID: Final = re.compile(r"[\x00-\x20\x7f-\x9f/\\?#%\ud800-\udfff]")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+"""A token, as RFC 9110 section 5.1 asks."""
 _BAD_HEADER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -84,7 +86,7 @@ def check_id(name: str, value: object) -> str:
         ValueError: `value` is empty, too long, or could change the path.
     """
     if not isinstance(value, str):
-        message = f"{name} must be a string, got {value!r}"
+        message = f"{name} must be a string, got {type(value).__name__}"
         raise TypeError(message)
     if _PLAIN_ID.match(value):
         return value
@@ -105,10 +107,16 @@ def check_id(name: str, value: object) -> str:
 def check_header(name: str, value: object) -> str:
     """Return `value` if it may stand in the header `name`; a refused value is not shown.
 
+    >>> check_header("X-Trace", "a b")
+    'a b'
+
     Raises:
         TypeError: `value` is no text.
-        ValueError: `value` holds a line break or another control character.
+        ValueError: `name` is no header's name, or `value` holds a control character.
     """
+    if not _HEADER_NAME.match(name):
+        message = f"{name!r} cannot be the name of a header"
+        raise ValueError(message)
     if not isinstance(value, str):
         message = f"header {name!r} must be a string, got {type(value).__name__}"
         raise TypeError(message)
