@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
+import aiohttp  # noqa: TC002 - the signature can be evaluated by those who look at it
 import msgspec
 
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.assistants import Assistants
+from openai_runs._client.beta import Beta
 from openai_runs._client.embedded import Embedded, Server
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline, Shared
@@ -42,9 +44,6 @@ from openai_runs.config import (
     from_env,
 )
 from openai_runs.errors import ConfigError
-
-if TYPE_CHECKING:
-    import aiohttp
 
 __all__ = ["AsyncClient"]
 
@@ -274,7 +273,7 @@ class AsyncClient:
     @cached_property
     def beta(self) -> Beta:
         """The same resources under the names of the official SDK: `client.beta.threads.runs`."""
-        return Beta(self)
+        return Beta(self.assistants, self.threads)
 
     @property
     def base_url(self) -> str | None:
@@ -372,38 +371,30 @@ class AsyncClient:
         return f"AsyncClient(base_url={self.base_url!r})"
 
 
-class Beta:
-    """The resources under the names the official SDK gives them."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        """Point at the client's own resources."""
-        self.assistants = client.assistants
-        """The same as `client.assistants`."""
-        self.threads = client.threads
-        """The same as `client.threads`, with `.runs` and `.messages` below it."""
-
-
 def _make_server(
     path: str | Path | None, *, model_url: str | None, model_key: str | None, backend: Any
 ) -> Server:
-    server = _import_server()
+    try:  # imported here and in _find_server only, so that the extra stays optional
+        from openai_runs.server import ChatBackend, LocalServer
+    except ImportError as error:
+        raise _no_server(error) from error
     if backend is None and model_url is not None:
-        backend = server.ChatBackend(model_url, api_key=model_key)
-    made: Server = server.LocalServer(path, backend=backend)
-    return made
+        backend = ChatBackend(model_url, api_key=model_key)
+    return LocalServer(path, backend=backend)
 
 
 def _find_server(path: str | Path | None) -> str | None:
-    return None if path is None else _import_server().serving_url(path)
-
-
-def _import_server() -> Any:
+    if path is None:
+        return None
     try:
-        from openai_runs import server
+        from openai_runs.server import serving_url
     except ImportError as error:
-        msg = (
-            f"the embedded server needs the server extra ({error}): "
-            "pip install 'openai-runs[server]'"
-        )
-        raise ConfigError(msg) from error
-    return server
+        raise _no_server(error) from error
+    return serving_url(path)
+
+
+def _no_server(error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"the embedded server needs its extra ({error.name} is missing): "
+        "pip install 'openai-runs[server]'"
+    )

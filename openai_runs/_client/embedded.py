@@ -18,7 +18,7 @@ class Server(Protocol):
         """Return the base URL, ending in `/v1`."""
         ...
 
-    async def start(self) -> None:
+    async def start(self) -> object:
         """Open the file and listen."""
         ...
 

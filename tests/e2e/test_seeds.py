@@ -1,7 +1,4 @@
-"""Every operation, type, field, constant and parameter of both seeds, end to end.
-
-`docs/pages/explain/seeds.md` names these tests row by row.
-"""
+"""Both seeds, end to end: `docs/pages/explain/seeds.md` names these tests row by row."""
 
 from typing import get_args, get_type_hints
 
@@ -131,8 +128,9 @@ async def test_submit_tool_outputs(runs_server: RunsServer, runs_client: AsyncCl
     run = await await_run(runs_client, await start(runs_client, tools=True), timeout=10)
     assert run.required_action is not None
     assert run.required_action.type == RequiredActionType.SUBMIT_TOOL_OUTPUTS
-    assert run.required_action.submit_tool_outputs is not None
-    (call,) = run.required_action.submit_tool_outputs.tool_calls
+    assert run.required_action.submit_tool_outputs
+    assert run.required_action.submit_tool_outputs.tool_calls == run.tool_calls
+    (call,) = run.tool_calls
     assert (call.type, call.function.name) == ("function", "weather")
     assert "Oslo" in call.function.arguments
     runs_server.reply("It rains.")
@@ -192,13 +190,12 @@ async def test_create_thread_and_run(runs_client: AsyncClient) -> None:
     run = await runs_client.threads.create_and_run(
         assistant_id=assistant.id,
         thread={"messages": [{"role": "user", "content": "Hi"}], "metadata": {"t": "1"}},
-        instructions="Be kind.",
         metadata={"r": "2"},
     )
     done = await await_run(runs_client, run, timeout=10)
 
     thread = await runs_client.threads.retrieve(run.thread_id)
-    assert (thread.metadata, run.metadata, run.instructions) == ({"t": "1"}, {"r": "2"}, "Be kind.")
+    assert (thread.metadata, run.metadata) == ({"t": "1"}, {"r": "2"})
     assert done.status == RunStatus.COMPLETED
 
 
@@ -242,20 +239,17 @@ async def test_run_fields(runs_client: AsyncClient) -> None:
     assert queued.expires_at is not None
     run = await await_run(runs_client, queued, timeout=10)
 
-    assert run.id.startswith("run_")
+    assert (run.id[:4], run.thread_id[:7], run.assistant_id[:5]) == ("run_", "thread_", "asst_")
     assert run.object == "thread.run"
-    assert run.thread_id.startswith("thread_")
-    assert run.assistant_id.startswith("asst_")
     assert run.status == RunStatus.COMPLETED
-    assert run.started_at is not None
-    assert run.completed_at is not None
+    assert run.started_at
+    assert run.completed_at
     assert run.created_at <= run.started_at <= run.completed_at
     assert queued.expires_at > run.created_at
     assert (run.model, run.instructions, run.tools) == ("gpt-4o", "Be brief.", [])
     assert run.metadata == {"seed": "go"}
-    assert run.required_action is None
-    assert run.last_error is None
-    assert (run.cancelled_at, run.failed_at) == (None, None)
+    unset = (run.required_action, run.last_error, run.cancelled_at, run.failed_at)
+    assert unset == (None, None, None, None)
 
 
 async def test_run_last_error(runs_server: RunsServer, runs_client: AsyncClient) -> None:
@@ -284,44 +278,29 @@ def test_run_statuses() -> None:
 async def test_step_fields(runs_server: RunsServer, runs_client: AsyncClient) -> None:
     """Steps carry every field of the seeds, for both kinds."""
     run = await waiting(runs_client, runs_server)
+    output = {"tool_call_id": run.tool_calls[0].id, "output": "rain"}
     await runs_client.runs.submit_tool_outputs_and_poll(
-        run.id,
-        thread_id=run.thread_id,
-        tool_outputs=[{"tool_call_id": run.tool_calls[0].id, "output": "rain"}],
-        timeout=10,
+        run.id, thread_id=run.thread_id, tool_outputs=[output], timeout=10
     )
 
-    steps = [
-        step
-        async for step in runs_client.runs.steps.list(run.id, thread_id=run.thread_id, order="asc")
-    ]
+    page = await runs_client.runs.steps.list(run.id, thread_id=run.thread_id, order="asc")
 
-    assert [step.type for step in steps] == [
-        RunStepType.TOOL_CALLS,
-        RunStepType.MESSAGE_CREATION,
-    ]
-    called, wrote = steps
+    called, wrote = page.data
+    assert (called.type, wrote.type) == (RunStepType.TOOL_CALLS, RunStepType.MESSAGE_CREATION)
     assert isinstance(called.step_details, ToolCallsDetails)
     assert called.step_details.type == RunStepType.TOOL_CALLS
     assert isinstance(wrote.step_details, MessageCreationDetails)
     assert wrote.step_details.message_creation.message_id.startswith("msg_")
-    for step in steps:
+    for step in page.data:
         assert step.id.startswith("step_")
         assert step.object == "thread.run.step"
-        assert (step.assistant_id, step.thread_id, step.run_id) == (
-            run.assistant_id,
-            run.thread_id,
-            run.id,
-        )
+        owners = (step.assistant_id, step.thread_id, step.run_id)
+        assert owners == (run.assistant_id, run.thread_id, run.id)
         assert step.status == RunStepStatus.COMPLETED
         assert step.created_at >= run.created_at
         assert step.completed_at is not None
-        assert (step.last_error, step.expired_at, step.cancelled_at, step.failed_at) == (
-            None,
-            None,
-            None,
-            None,
-        )
+        assert (step.expired_at, step.cancelled_at, step.failed_at) == (None, None, None)
+        assert step.last_error is None
         assert not step.metadata
 
 
@@ -390,7 +369,7 @@ async def test_http_facts() -> None:
         page = await client.runs.list("thread_1")
 
     for http in (run.http, page.http):
-        assert http is not None
+        assert http
         assert (http.status, http.request_id, http.attempts) == (200, "req_1", 1)
         assert http.headers["X-Request-Id"] == "req_1"
         assert http.rate_limit.remaining_requests == 99
