@@ -1,0 +1,132 @@
+"""`openai-runs serve`: the server until a signal ends it.
+
+Standard output gets one line, for whoever started it; all else goes to standard error.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop
+from openai_runs.errors import ConfigError
+from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer, is_loopback
+
+__all__ = ["Settings", "perform"]
+
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was told."""
+
+    host: str
+    port: int
+    db: Path
+    model_url: str | None
+    model_key_env: str | None
+    api_key_env: str | None
+    backend: str | None
+
+
+def perform(settings: Settings) -> int:
+    """Serve until SIGTERM or Ctrl-C; return the exit code.
+
+    Raises:
+        Stop: The settings contradict each other, or the server cannot start.
+    """
+    backend = _backend(settings, os.environ)
+    api_key = _secret("--api-key-env", settings.api_key_env, os.environ)
+    if api_key is None and not is_loopback(settings.host):
+        sentence = (
+            f"--host {settings.host} can be reached from other machines, so clients must send a "
+            "key: put one into an environment variable and name it with --api-key-env"
+        )
+        raise Stop(sentence, USAGE)
+    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
+    logging.getLogger("openai_runs").setLevel(logging.INFO)
+    server = LocalServer(
+        settings.db, backend, host=settings.host, port=settings.port, api_key=api_key
+    )
+    return asyncio.run(_serve(server, settings))
+
+
+async def _serve(server: LocalServer, settings: Settings) -> int:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        try:
+            await server.start()
+        except (ConfigError, OSError) as error:
+            raise _explained(error, settings) from error
+        try:
+            print(f"listening on {server.url}", flush=True)
+            received = await anext(signals)
+            print("stopping once running work is done; again: at once", file=sys.stderr)
+            await _drain(server, signals)
+        finally:
+            await server.aclose()
+    return INTERRUPTED if received == signal.SIGINT else 0
+
+
+async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) -> None:
+    """Let running work finish, unless a second signal comes."""
+
+    async def watch() -> None:
+        await anext(signals)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await server.drain()
+        group.cancel_scope.cancel()
+
+
+def _backend(settings: Settings, environ: Mapping[str, str]) -> Backend:
+    key = _secret("--model-key-env", settings.model_key_env, environ)
+    chosen = settings.backend or ("chat" if settings.model_url else "echo")
+    if chosen == "echo":
+        given = "--model-url" if settings.model_url else "--model-key-env" if key else None
+        if given is not None:
+            sentence = f"{given} is of no use to the echo backend: use --backend chat"
+            raise Stop(sentence, USAGE)
+        return EchoBackend()
+    if not settings.model_url:
+        sentence = (
+            "--backend chat needs --model-url, the URL of a chat-completions endpoint up to "
+            "/chat/completions, such as http://127.0.0.1:11434/v1"
+        )
+        raise Stop(sentence, USAGE)
+    try:
+        return ChatBackend(settings.model_url, api_key=key)
+    except (ConfigError, ValueError) as error:
+        sentence = f"--model-url: {error}"
+        raise Stop(sentence, USAGE) from error
+
+
+def _secret(option: str, name: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return what the environment variable `name` holds; None if there is no name."""
+    if name is None:
+        return None
+    value = environ.get(name, "").strip()
+    if not value:
+        sentence = f"{option} {name}: the environment variable {name} is not set or empty"
+        raise Stop(sentence, USAGE)
+    return value
+
+
+def _explained(error: ConfigError | OSError, settings: Settings) -> Stop:
+    """Return what the user should read when the server did not start."""
+    if isinstance(error, ConfigError):
+        return Stop(f"{error}; name another file with --db")
+    where = f"port {settings.port} of {settings.host}"
+    if error.errno == errno.EADDRINUSE:
+        return Stop(f"{where} is in use: stop what listens there, or pass --port 0 for a free one")
+    reason = error.strerror or type(error).__name__
+    return Stop(f"cannot listen on {where} ({reason}): pass another --host or --port")
