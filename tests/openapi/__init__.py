@@ -4,6 +4,7 @@
 Where real servers contradict the description, `AMENDMENTS` says so and why.
 """
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -54,13 +55,16 @@ def amended(schemas: dict[str, Any]) -> dict[str, Any]:
     return schemas
 
 
-SCHEMAS: Final[dict[str, Any]] = amended(_FACTS["schemas"])
+PUBLISHED: Final[dict[str, Any]] = _FACTS["schemas"]
 """Component schemas by name, as JSON Schema 2020-12; references name components."""
+SCHEMAS: Final[dict[str, Any]] = amended(copy.deepcopy(PUBLISHED))
+"""The same with `AMENDMENTS`."""
 
 
 @cache
-def _validator(schema: str) -> Draft202012Validator:
-    reference = {"$ref": f"#/components/schemas/{schema}", "components": {"schemas": SCHEMAS}}
+def _validator(schema: str, *, published: bool = False) -> Draft202012Validator:
+    schemas = PUBLISHED if published else SCHEMAS
+    reference = {"$ref": f"#/components/schemas/{schema}", "components": {"schemas": schemas}}
     return Draft202012Validator(reference)
 
 
@@ -69,9 +73,12 @@ def is_valid(schema: str, value: object) -> bool:
     return bool(_validator(schema).is_valid(value))
 
 
-def problems(schema: str, value: object) -> list[str]:
-    """Return what is wrong with `value`, each with its path; an empty list if it is valid."""
-    found = _validator(schema).iter_errors(value)
+def problems(schema: str, value: object, *, published: bool = False) -> list[str]:
+    """Return what is wrong with `value`, each with its path; an empty list if it is valid.
+
+    With `published`, the description counts as it stands, without our amendments.
+    """
+    found = _validator(schema, published=published).iter_errors(value)
     return sorted(f"{error.json_path}: {error.message[:200]}" for error in found)
 
 
