@@ -12,12 +12,14 @@ import asyncio
 import os
 import ssl as ssl_module
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Final, NamedTuple
 
 import aiohttp
 import anyio
 from yarl import URL
 
+from openai_runs._protocol.faults import excerpt
 from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS
 from openai_runs.errors import (
     APIConnectionError,
@@ -28,6 +30,8 @@ from openai_runs.errors import (
 
 __all__ = ["Reply", "Transport"]
 
+_LARGE_BODY: Final = 1 << 20
+"""Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
 _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """Failures before the first byte of the request: no connection was made."""
 
@@ -91,7 +95,8 @@ class Transport:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
             APIConnectionError: No answer; `.sent` is False if the server never saw the request.
             APIResponseValidationError: The answer is larger than `max_bytes`.
-            ConfigError: The transport is closed, or belongs to another event loop or process.
+            ConfigError: The transport is closed, or belongs to another event loop or process, or
+                `url` is none.
 
         Cancellation: closes the connection and lets the cancellation through.
         """
@@ -103,7 +108,7 @@ class Transport:
                 async with session.request(
                     method,
                     URL(url, encoded=True),
-                    data=body,
+                    data=body if body is None or len(body) <= _LARGE_BODY else BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
                     raise_for_status=False,
@@ -115,14 +120,13 @@ class Transport:
                     return Reply(response.status, response.headers, content)
         except aiohttp.ClientResponseError as error:
             # Not chained: it holds the request's headers, and the key with them.
-            failure = APIConnectionError(
-                f"the exchange broke down: HTTP {error.status} {error.message}",
-                method=method,
-                url=shown,
-                sent=not isinstance(error, aiohttp.ClientHttpProxyError),
-            )
+            failure = _no_answer(error, method, shown)
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise _unusable(shown, error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _translate(error, method, shown, timeout) from error
+        except ValueError as error:  # a port out of range, a label too long for DNS
+            raise _unusable(shown, error) from error
         raise failure
 
     @property
@@ -169,7 +173,24 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
             timeout=self._timeout,
+            middlewares=(_send_once,),
         )
+
+
+class _Lost(aiohttp.ClientError):
+    """The connection was lost under a request that may have arrived."""
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending GET and DELETE a second time by itself: we count attempts."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Lost(_reason(error)) from error
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str) -> bytes:
@@ -195,6 +216,17 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int, method: str, s
     )
 
 
+def _no_answer(error: aiohttp.ClientResponseError, method: str, shown: str) -> APIConnectionError:
+    proxy = isinstance(error, aiohttp.ClientHttpProxyError)
+    what = f"the proxy refused with HTTP {error.status}" if proxy else "no proper HTTP"
+    reason = f"{what}: {excerpt(error.message.encode())}"
+    return APIConnectionError(reason, method=method, url=shown, sent=not proxy)
+
+
+def _unusable(shown: str, error: Exception) -> ConfigError:
+    return ConfigError(f"{shown!r} cannot be requested: {error or type(error).__name__}")
+
+
 def _translate(
     error: aiohttp.ClientError | OSError, method: str, shown: str, timeout: float
 ) -> APIConnectionError:
@@ -205,7 +237,7 @@ def _translate(
         what = f"no answer within {timeout:.3g} s"
         return APITimeoutError(what, method=method, url=shown, sent=sent)
     failure = APIConnectionError(_reason(error), method=method, url=shown, sent=sent)
-    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.InvalidURL)):
+    if isinstance(error, aiohttp.ClientSSLError):
         failure.retryable = False
     return failure
 
@@ -217,6 +249,9 @@ def _reason(error: Exception) -> str:
         return f"the host name cannot be resolved: {error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection: {error.os_error}"
+    if isinstance(error, _Lost):
+        return str(error)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
-    return f"the connection was lost: {type(error).__name__}: {error}"
+    said = excerpt(str(error).encode())  # aiohttp quotes what it could not parse, in many lines
+    return f"the connection was lost: {type(error).__name__}: {said}"
