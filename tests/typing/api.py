@@ -1,0 +1,124 @@
+"""What a user's type checker sees. Checked by mypy, never run.
+
+An `assert_type` that does not hold is an error; so is a `type: ignore` that is not needed,
+which is how the mistakes at the end are shown to be caught.
+"""
+
+from typing import Any, assert_type
+
+import msgspec
+
+from openai_runs import (
+    AsyncClient,
+    PollPolicy,
+    Run,
+    RunResult,
+    RunStatus,
+    RunStep,
+    RunStepStatus,
+    await_run,
+)
+from openai_runs.types import (
+    Assistant,
+    Deleted,
+    FunctionToolCall,
+    HTTPInfo,
+    Message,
+    Page,
+    RequiredToolCall,
+    Thread,
+    UnknownTool,
+    Usage,
+)
+
+
+class Mine(msgspec.Struct):
+    """A caller's own answer type."""
+
+    id: str
+
+
+async def main_calls(client: AsyncClient) -> None:
+    """Each call of the quick start has the type of what comes back."""
+    assistant = await client.assistants.create(model="m", instructions="i", temperature=None)
+    assert_type(assistant, Assistant)
+    assert_type(await client.assistants.update(assistant.id, name="n"), Assistant)
+    assert_type(await client.assistants.delete(assistant.id), Deleted)
+    thread = await client.threads.create(metadata={"a": "b"})
+    assert_type(thread, Thread)
+    assert_type(await client.threads.create_and_run(assistant_id=assistant.id), Run)
+    message = await client.messages.create(thread.id, role="user", content="Hi")
+    assert_type(message, Message)
+    assert_type(message.text, str)
+
+
+async def runs(client: AsyncClient) -> None:
+    """A run from its create to its result."""
+    run = await client.runs.create(
+        "thread_1",
+        assistant_id="asst_1",
+        additional_messages=[{"role": "user", "content": "Hi"}],
+        tools=[{"type": "bing_grounding"}],
+        on_active_run="wait",
+        timeout=60,
+    )
+    assert_type(run, Run)
+    assert_type(run.http, HTTPInfo | None)
+    assert_type(run.usage, Usage | None)
+    assert_type(run.tool_calls, list[RequiredToolCall])
+    assert_type(await await_run(client, run, timeout=60, poll=PollPolicy(maximum=1)), Run)
+    assert_type(await await_run(client, run.id, thread_id=run.thread_id), Run)
+    assert_type(await client.runs.create_and_poll("thread_1", assistant_id="asst_1"), Run)
+    outputs = [{"tool_call_id": call.id, "output": "4"} for call in run.tool_calls]
+    submitted = await client.runs.submit_tool_outputs(
+        run.id, thread_id=run.thread_id, tool_outputs=outputs
+    )
+    assert_type(submitted, Run)
+    assert_type(run.raise_for_status(), Run)
+    result = await client.runs.result(run)
+    assert_type(result, RunResult)
+    assert_type(result.text, str)
+    assert_type(await client.runs.recover("thread_1", idempotency_key="k"), Run | None)
+
+
+async def lists(client: AsyncClient) -> None:
+    """A list call gives a page when awaited and items when iterated."""
+    page = await client.runs.list("thread_1", limit=2)
+    assert_type(page, Page[Run])
+    assert_type(await page.next_page(), Page[Run] | None)
+    assert_type(page.data, list[Run])
+    async for run in client.runs.list("thread_1", order="asc", max_items=5):
+        assert_type(run, Run)
+    async for step in client.runs.steps.list("run_1", thread_id="thread_1"):
+        assert_type(step, RunStep)
+        for call in step.tool_calls:
+            if isinstance(call, FunctionToolCall):
+                assert_type(call.function.output, str | None)
+    async for message in client.messages.list("thread_1", run_id="run_1"):
+        assert_type(message, Message)
+
+
+async def requests(client: AsyncClient) -> None:
+    """What has no method is read into the type that is asked for."""
+    assert_type(await client.request("GET", "/files"), dict[str, Any])
+    assert_type(await client.request("GET", "/files/f", into=Mine), Mine)
+
+
+def unknown_kinds(assistant: Assistant) -> None:
+    """A kind from the future is part of the type, so that it is not forgotten."""
+    for tool in assistant.tools:
+        if isinstance(tool, UnknownTool):
+            assert_type(tool.raw, dict[str, Any])
+        assert_type(tool.type, str)
+
+
+async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:
+    """Each of these is caught before the program runs."""
+    print(run.status == RunStatus.COMPLTED)  # type: ignore[attr-defined]  # noqa: T201
+    print(step.status == RunStepStatus.QUEUED)  # type: ignore[attr-defined]  # noqa: T201
+    run.status = "failed"  # type: ignore[misc]
+    await client.runs.create("thread_1")  # type: ignore[call-arg]
+    await client.runs.create("thread_1", assistant_id="a", modle="m")  # type: ignore[call-arg]
+    await client.runs.retrieve("run_1", "thread_1")  # type: ignore[call-arg]
+    await client.runs.create("t", assistant_id="a", on_active_run="queue")  # type: ignore[arg-type]
+    await await_run(client, run, on_timeout="stop")  # type: ignore[arg-type]
