@@ -99,11 +99,21 @@ def perform() -> int:
 
 async def _unless_terminated(console: Console) -> int:
     """Clean up on SIGTERM as on Ctrl-C, which `asyncio.run` sees to."""
-    scope = anyio.CancelScope()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, scope.cancel)
-    with scope:
+    show = asyncio.current_task()
+    assert show is not None
+    terminated = anyio.Event()
+
+    def terminate() -> None:
+        terminated.set()
+        show.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
         return await _show(console)
-    return TERMINATED
+    except asyncio.CancelledError:
+        if terminated.is_set():
+            return TERMINATED
+        raise
 
 
 async def _show(console: Console) -> int:

@@ -1,0 +1,124 @@
+"""`openai-runs demo` shows a run from a tool call to the answer, and cleans up."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import COMMAND, clean_env, execute, files_in, launch
+
+
+async def test_demo_shows_the_tool_call_then_the_answer_then_the_steps(tmp_path: Path) -> None:
+    """The main job, in one command, without a key or a network."""
+    done = await execute("demo", folder=tmp_path, TMPDIR=str(tmp_path))
+
+    assert (done.code, done.err) == (0, "")
+    order = [
+        "in_progress",
+        "requires_action",
+        "look_up_order(",
+        "a Python function answers",
+        "completed",
+        "answer ",
+        "Steps of the run",
+        "tool_calls",
+        "message_creation",
+        "openai-runs serve",
+    ]
+    places = [done.out.index(words) for words in order]
+    assert places == sorted(places)
+
+
+async def test_demo_shows_durations_and_tokens_of_each_step(tmp_path: Path) -> None:
+    """The timeline adds up to what the run used."""
+    done = await execute("demo", folder=tmp_path)
+
+    rows = re.findall(r"^ +(\w+) .* (\d+\.\d\d) s +(\d+) +(\d+) *$", done.out, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["tool_calls", "message_creation", "run"]
+    read = [int(tokens) for _, _, tokens, _ in rows]
+    written = [int(tokens) for _, _, _, tokens in rows]
+    assert (sum(read[:2]), sum(written[:2])) == (read[2], written[2])
+
+
+async def test_piped_output_is_plain_text(tmp_path: Path) -> None:
+    """No escape code ends up in a file."""
+    done = await execute("demo", folder=tmp_path)
+
+    assert "\x1b" not in done.out
+    assert "\r" not in done.out
+
+
+async def test_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No file, neither where it was started nor among the temporary ones."""
+    await execute("demo", folder=tmp_path, TMPDIR=str(tmp_path))
+
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_interrupted_demo_leaves_nothing_behind(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """Ctrl-C in mid-wait: the shell's exit code, no traceback, no file."""
+    process = await launch("demo", folder=tmp_path, TMPDIR=str(tmp_path))
+    assert process.stdout is not None
+    while b"in_progress" not in (line := await process.stdout.readline()):
+        assert line
+    assert files_in(tmp_path) != []
+
+    process.send_signal(number)
+    _, err = await process.communicate()
+
+    assert (process.returncode, err) == (code, b"")
+    assert files_in(tmp_path) == []
+
+
+def test_demo_on_a_terminal_shows_that_it_waits(tmp_path: Path) -> None:
+    """On a terminal the status is live."""
+    text, code = run_on_terminal("demo", folder=tmp_path)
+
+    assert code == 0
+    assert "waiting: in_progress" in text
+    assert "\x1b[" in text
+    assert text.rstrip().endswith("everything else")
+
+
+async def test_demo_keeps_the_users_key_to_itself(tmp_path: Path) -> None:
+    """Keys, proxies and endpoints of the environment have no part in it."""
+    done = await execute(
+        "demo",
+        folder=tmp_path,
+        OPENAI_API_KEY="sk-secret",
+        OPENAI_BASE_URL="http://192.0.2.1/v1",
+        HTTP_PROXY="http://192.0.2.1:1",
+    )
+
+    assert done.code == 0
+    assert "sk-secret" not in done.out
+
+
+def run_on_terminal(*arguments: str, folder: Path) -> tuple[str, int]:
+    """Return what the command shows on a terminal, and its exit code."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=clean_env(TERM="xterm"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        pieces = []
+        try:
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+        except OSError:
+            pass  # Linux's way to say that the other end is closed
+        finally:
+            os.close(ours)
+    return b"".join(pieces).decode(), process.returncode

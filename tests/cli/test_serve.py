@@ -1,0 +1,210 @@
+"""`openai-runs serve` says where it listens, serves, and stops as it is told to."""
+
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from openai_runs import AsyncClient, AuthenticationError, Run
+from openai_runs.config import DRAIN_GRACE
+from tests.cli.processes import execute, serving
+from tests.support import Action, Answer, Hang, HostileServer, Received
+
+
+async def start_run(client: AsyncClient, text: str = "Hello!", **arguments: Any) -> Run:
+    """Start a run on a new thread."""
+    assistant = await client.assistants.create(model="m")
+    thread = await client.threads.create(messages=[{"role": "user", "content": text}])
+    return await client.runs.create(thread.id, assistant_id=assistant.id, **arguments)
+
+
+def completion(text: str) -> Answer:
+    """Return what a chat-completions endpoint answers."""
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": text},
+    }
+    return Answer(json={"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]})
+
+
+async def test_serve_prints_where_it_listens_and_answers_there(tmp_path: Path) -> None:
+    """The one line on standard output is the address of a working server."""
+    async with serving(folder=tmp_path) as server:
+        async with AsyncClient(server.url) as client:
+            run = await client.runs.wait(await start_run(client))
+            result = await client.runs.result(run)
+        left = await server.end(signal.SIGTERM)
+
+    assert server.url.startswith("http://127.0.0.1:")
+    assert (run.status, result.text) == ("completed", "Hello!")
+    assert (left.code, left.out) == (0, "")
+    assert (tmp_path / "runs.db").exists()
+
+
+async def test_serve_keeps_runs_for_the_next_server(tmp_path: Path) -> None:
+    """What was served is there after a restart on the same file."""
+    async with serving("--db", "kept.db", folder=tmp_path) as server:
+        async with AsyncClient(server.url) as client:
+            run = await client.runs.wait(await start_run(client))
+        await server.end(signal.SIGTERM)
+
+    async with (
+        serving("--db", "kept.db", folder=tmp_path) as server,
+        AsyncClient(server.url) as client,
+    ):
+        again = await client.runs.retrieve(run.id, thread_id=run.thread_id)
+
+    assert again == run
+
+
+async def test_serve_logs_a_line_for_each_run(tmp_path: Path) -> None:
+    """Standard error names the run that ended."""
+    async with serving(folder=tmp_path) as server:
+        async with AsyncClient(server.url) as client:
+            run = await client.runs.wait(await start_run(client))
+
+        await server.says(f"run {run.id}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_serve_lets_running_work_finish(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """A signal in mid-run: the model's answer is still taken, and stored."""
+    asked, free = anyio.Event(), anyio.Event()
+
+    async def answer(request: Received) -> Action:
+        asked.set()
+        await free.wait()
+        return completion("Just in time.")
+
+    async with HostileServer(answer) as model:
+        model_url = ["--model-url", model.url]
+        async with serving(*model_url, folder=tmp_path) as server:
+            async with AsyncClient(server.url) as client:
+                run = await start_run(client)
+                await asked.wait()
+            await server.signal(number)
+            await server.says("stopping")
+            free.set()
+            await server.process.wait()
+        async with serving(folder=tmp_path) as second, AsyncClient(second.url) as client:
+            run = await client.runs.retrieve(run.id, thread_id=run.thread_id)
+            result = await client.runs.result(run)
+
+    assert server.process.returncode == code
+    assert (result.run.status, result.text) == ("completed", "Just in time.")
+
+
+async def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    """Who cannot wait need not; the run goes on with the next server."""
+    asked = anyio.Event()
+
+    def hang_then_answer(request: Received) -> Action:
+        if asked.is_set():
+            return completion("Second try.")
+        asked.set()
+        return Hang()
+
+    async with HostileServer(hang_then_answer) as model:
+        model_url = ["--model-url", model.url]
+        async with serving(*model_url, folder=tmp_path) as server:
+            async with AsyncClient(server.url) as client:
+                run = await start_run(client)
+                await asked.wait()
+            await server.signal(signal.SIGINT)
+            await server.says("stopping")
+            with anyio.fail_after(DRAIN_GRACE - 1):  # it does not wait for the hanging model
+                left = await server.end(signal.SIGINT)
+        async with (
+            serving(*model_url, folder=tmp_path) as second,
+            AsyncClient(second.url) as client,
+        ):
+            run = await client.runs.wait(run.id, thread_id=run.thread_id)
+
+    assert left.code == 130
+    assert "Traceback" not in left.err
+    assert run.status == "completed"
+
+
+async def test_second_server_on_a_file_is_refused(tmp_path: Path) -> None:
+    """One server per file: the second names the file and where the first one is."""
+    async with serving(folder=tmp_path) as first:
+        second = await execute("serve", "--port", "0", folder=tmp_path)
+        async with AsyncClient(first.url) as client:
+            await client.threads.create()
+
+    assert (second.code, second.out) == (1, "")
+    assert "runs.db" in second.err
+    assert first.url in second.err
+    assert len(second.err.splitlines()) == 1
+
+
+async def test_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+    """Whose port is taken learns which, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = await execute("serve", "--port", port, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert f"port {port} of 127.0.0.1 is in use" in done.err
+    assert "--port 0" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+async def test_host_that_is_not_ours_is_one_sentence(tmp_path: Path) -> None:
+    """An address of another machine cannot be listened on."""
+    host = ["--host", "192.0.2.1", "--api-key-env", "KEY"]
+
+    done = await execute("serve", "--port", "0", *host, folder=tmp_path, KEY="sk-secret")
+
+    assert (done.code, done.out) == (1, "")
+    assert "192.0.2.1" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("db", ["missing/runs.db", "text/runs.db", "text", "."])
+async def test_unusable_file_is_one_sentence(db: str, tmp_path: Path) -> None:
+    """A folder that is not there, a file in its place, a file that is no database."""
+    (tmp_path / "text").write_text("This is not a database, but long enough for a header. " * 20)
+
+    done = await execute("serve", "--port", "0", "--db", db, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert f"'{db}'" in done.err
+    assert "--db" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+async def test_key_is_asked_for_on_every_address(tmp_path: Path) -> None:
+    """With --api-key-env other machines may connect, and only the key opens."""
+    options = ["--host", "0.0.0.0", "--api-key-env", "KEY"]
+    async with serving(*options, folder=tmp_path, KEY="sk-secret") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        async with AsyncClient(url, api_key="sk-secret") as client:
+            thread = await client.threads.create()
+        async with AsyncClient(url, api_key="sk-guess") as client:
+            with pytest.raises(AuthenticationError):
+                await client.threads.retrieve(thread.id)
+        left = await server.end(signal.SIGTERM)
+
+    assert "sk-secret" not in left.err
+
+
+async def test_model_key_reaches_the_model(tmp_path: Path) -> None:
+    """The key named by --model-key-env is sent to the model endpoint, and logged nowhere."""
+    options = ["--model-key-env", "KEY"]
+    async with HostileServer(lambda request: completion("Hi.")) as model:
+        where = ["--model-url", model.url]
+        async with serving(*where, *options, folder=tmp_path, KEY="sk-model") as server:
+            async with AsyncClient(server.url) as client:
+                run = await client.runs.wait(await start_run(client))
+            left = await server.end(signal.SIGTERM)
+
+    assert run.status == "completed"
+    assert [one.headers["authorization"] for one in model.requests] == ["Bearer sk-model"]
+    assert "sk-model" not in left.err
