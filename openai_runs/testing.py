@@ -99,14 +99,15 @@ class RunsServer:
 
     Example:
         ```python
-        async def test_answers(runs_server, runs_client):
-            runs_server.reply("Oslo is sunny.")
+        async def test_status_survives_a_bad_moment(runs_server, runs_client):
+            runs_server.reply("Sunny.")
             runs_server.fault(503, method="GET", path="/threads/*/runs/*")
-
+            assistant = await runs_client.assistants.create(model="any")
             thread = await runs_client.threads.create()
-            run = await runs_client.runs.create_and_poll(thread.id, assistant_id=...)
 
-            assert run.status == "completed"
+            run = await runs_client.runs.create_and_poll(thread.id, assistant_id=assistant.id)
+
+            assert (await runs_client.runs.result(run)).text == "Sunny."
         ```
 
     Args:
