@@ -96,14 +96,22 @@ class HostileServer:
         port = self._server.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}/v1"
 
+    def answer_with(self, handler: Handler) -> None:
+        """Do from now on what this handler says."""
+        self._handler = handler
+
     def seen(self, method: str, ending: str = "") -> list[Received]:
         """Return the requests of that method whose path ends so."""
         return [one for one in self.requests if one.method == method and one.path.endswith(ending)]
 
     async def __aenter__(self) -> Self:
         """Listen on a free port of the loopback."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self.start(0)
         return self
+
+    async def start(self, port: int) -> None:
+        """Listen on this port; 0: any free one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
 
     async def __aexit__(
         self,

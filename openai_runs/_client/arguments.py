@@ -36,7 +36,9 @@ __all__ = [
     "UpdateAssistantArguments",
     "WaitOptions",
     "body_of",
+    "look_options_of",
     "options_of",
+    "plain",
     "tool_outputs_of",
 ]
 
@@ -230,6 +232,7 @@ OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
 
 
 WAIT_OPTION_NAMES: Final = frozenset(WaitOptions.__annotations__)
+_LOOK_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
 LIST_NAMES: Final = ("limit", "order", "after", "before")
 
 
@@ -245,6 +248,12 @@ def options_of(arguments: dict[str, Any]) -> CallOptions:
     return cast("CallOptions", {name: arguments.pop(name) for name in found})
 
 
+def look_options_of(options: CallOptions) -> CallOptions:
+    """Return what a look at the result of a lost call has in common with the call."""
+    found = _LOOK_NAMES & options.keys()
+    return cast("CallOptions", {name: value for name, value in options.items() if name in found})
+
+
 def body_of(call: str, allowed: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON body made of `arguments`; UNSET is left out, None is sent as null.
 
@@ -258,24 +267,53 @@ def body_of(call: str, allowed: type, arguments: Mapping[str, Any]) -> dict[str,
             msg = f"{call}() got an unexpected keyword argument {name!r}"
             raise TypeError(msg)
         if value is not msgspec.UNSET:
-            body[name] = _plain(value)
+            body[name] = plain(value)
     return body
 
 
 def tool_outputs_of(outputs: ToolOutputs) -> list[dict[str, Any]]:
     """Return tool outputs as they are sent; an output that is no text becomes JSON text."""
-    sent: list[dict[str, Any]] = []
-    for item in outputs:
-        pair: dict[str, Any] = (
-            dict(item) if isinstance(item, Mapping) else msgspec.to_builtins(item)
-        )
-        if "output" in pair and not isinstance(pair["output"], str):
-            pair["output"] = msgspec.json.encode(pair["output"]).decode()
-        sent.append(pair)
-    return sent
+    if isinstance(outputs, (Mapping, str)):
+        msg = "tool_outputs must be a list of {'tool_call_id', 'output'}"
+        raise TypeError(msg)
+    return [_tool_output(item) for item in outputs]
 
 
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float, Mapping, msgspec.Struct, list, tuple)):
-        return value
-    return list(value) if isinstance(value, Iterable) else value
+def _tool_output(item: object) -> dict[str, Any]:
+    if isinstance(item, Mapping):
+        pair = dict(item)
+    elif isinstance(item, ToolOutput):
+        pair = msgspec.structs.asdict(item)
+    else:
+        msg = f"a tool output must be a mapping or a ToolOutput, got {type(item).__name__}"
+        raise TypeError(msg)
+    if "output" in pair and not isinstance(pair["output"], str):
+        pair["output"] = msgspec.json.encode(pair["output"], enc_hook=_unfold).decode()
+    return cast("dict[str, Any]", plain(pair))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON would hold it, so that it can be sent more than once.
+
+    >>> plain({"ids": (i for i in range(2))})
+    {'ids': [0, 1]}
+
+    Raises:
+        TypeError: It cannot be written as JSON.
+    """
+    return msgspec.to_builtins(value, enc_hook=_unfold)
+
+
+def _unfold(value: Any) -> Any:
+    """Return what msgspec can write in place of `value`, which it cannot."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):  # a pydantic model, such as the official SDK's objects
+        return dump(mode="json")
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    msg = f"{type(value).__name__} cannot be written as JSON"
+    raise TypeError(msg)

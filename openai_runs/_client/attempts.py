@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import anyio
@@ -20,6 +20,7 @@ from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter, plan_of
 from openai_runs._protocol.endpoints import CREATE_RUN
+from openai_runs._protocol.spec import check_id
 from openai_runs.config import MIN_POLL_DELAY
 from openai_runs.errors import APITimeoutError
 from openai_runs.types.runs import Run
@@ -53,13 +54,14 @@ class Attempts:
         include: Iterable[str] | None = taken.pop("include", None)
         self._query = None if include is None else {"include": [*include]}
         body = body_of("runs.create", CreateRunArguments, taken)
+        check_id("assistant_id", assistant_id)
         self._body = {"assistant_id": assistant_id, **body}
         self._count = 0
         self.last: Creation | None = None
 
-    async def make(self, waiter: Waiter) -> Run:
-        """Return the run, once the thread is free for it."""
-        return await when_free(
+    def make(self, waiter: Waiter) -> Coroutine[Any, Any, Run]:
+        """Return the run, once the thread is free for it; to be awaited."""
+        return when_free(
             waiter,
             self._pipeline,
             self._thread_id,
@@ -73,7 +75,7 @@ class Attempts:
         if self.last is not None:
             await self.last.undo(waiter)
 
-    async def _once(self, options: CallOptions) -> Run:
+    def _once(self, options: CallOptions) -> Coroutine[Any, Any, Run]:
         self._count += 1
         key = options.get("idempotency_key")
         if key is not None and self._count > 1:
@@ -82,7 +84,7 @@ class Attempts:
         self.last = Creation(
             self._pipeline, CREATE_RUN, self._thread_id, self._body, options, query=self._query
         )
-        return await self.last.make()
+        return self.last.make()
 
 
 class Timed:

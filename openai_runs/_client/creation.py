@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from openai_runs._client.arguments import CallOptions
+from openai_runs._client.arguments import CallOptions, look_options_of
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import carries, find, mark, reveal
@@ -74,7 +74,8 @@ class Creation:
                     # The same key and body again: the answer names the run it made.
                     run = await self._pipeline.send(self._spec, self._options)
                 elif self._marked and self._thread_id is not None:
-                    run = await look_for(self._pipeline, self._thread_id, self.key)
+                    looking = look_options_of(self._options)
+                    run = await look_for(self._pipeline, self._thread_id, self.key, looking)
             except APIError as error:
                 waiter.note_lost(self._thread_id, error)
         if run is not None and run.is_active:
@@ -92,21 +93,23 @@ class Creation:
     async def _settle(self, failure: APIError) -> Run | None:
         """Return the run this call made, although its answer was lost."""
         assert self._thread_id is not None  # marked creates have a thread
+        looking = look_options_of(self._options)
         if isinstance(failure, ActiveRunError):
             if failure.blocking_run_id is None:
                 return None
             ids = {"thread_id": self._thread_id, "run_id": failure.blocking_run_id}
-            run = await self._pipeline.send(self._pipeline.request(GET_RUN, ids))
+            spec = self._pipeline.request(GET_RUN, ids, looking)
+            run = await self._pipeline.send(spec, looking)
             return run if carries(run, self.key) else None
-        return await look_for(self._pipeline, self._thread_id, self.key)
+        return await look_for(self._pipeline, self._thread_id, self.key, looking)
 
 
 async def look_for(
-    pipeline: Pipeline, thread_id: str, key: str, *, timeout: float | None = None
+    pipeline: Pipeline, thread_id: str, key: str, options: CallOptions
 ) -> Run | None:
     """Return the run of the thread that was created with `key`, looking twice.
 
-    Endpoint: GET /threads/{thread_id}/runs, the newest 20; `timeout` bounds each look
+    Endpoint: GET /threads/{thread_id}/runs, the newest 20; `options` hold for each look
 
     Raises:
         APIError: The list could not be fetched.
@@ -118,18 +121,18 @@ async def look_for(
     for look in range(2):
         if look:
             await pipeline.settings.seams.sleep(ADOPT_DELAY)
-        spec = pipeline.request(LIST_RUNS, ids, query=query)
-        page = await pipeline.send(spec, {"timeout": timeout})
+        spec = pipeline.request(LIST_RUNS, ids, options, query=query)
+        page = await pipeline.send(spec, options)
         found = find(page.data, key)
         if found is not None:
-            return await _fresh(pipeline, found)
+            return await _fresh(pipeline, found, options)
     return None
 
 
-async def _fresh(pipeline: Pipeline, run: Run) -> Run:
+async def _fresh(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
     """Return the run as an answer of its own, or as it was found if that fails."""
     ids = {"thread_id": run.thread_id, "run_id": run.id}
     try:
-        return await pipeline.send(pipeline.request(GET_RUN, ids))
+        return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
     except APIError:
         return run  # it is ours and exists: failing now would invite a second create

@@ -14,6 +14,7 @@ from openai_runs._client.arguments import (
     MessageContent,
     body_of,
     options_of,
+    plain,
 )
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.pipeline import Pipeline
@@ -70,7 +71,7 @@ class Messages:
         options = options_of(taken)
         mode = taken.pop("on_active_run", "raise")
         body = body_of("messages.create", CreateMessageArguments, taken)
-        body.update(role=role, content=content if isinstance(content, str) else list(content))
+        body.update(role=role, content=plain(content))
 
         async def attempt(options: CallOptions) -> Message:
             ids = {"thread_id": thread_id}

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from openai_runs._client.arguments import LIST_NAMES, CallOptions, ListCall, options_of
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._protocol.endpoints import Endpoint
-from openai_runs._protocol.spec import QueryValue
+from openai_runs._protocol.spec import QueryValue, check_id
 from openai_runs.types.base import Page
 
 __all__ = ["AsyncPaginator", "paginate"]
@@ -81,7 +81,7 @@ class AsyncPaginator(Generic[T]):
             if not page.data or (cursor is not None and cursor in seen):
                 return  # the end, or a server that answers the same page again
             yield page
-            if not page.has_more or cursor is None:
+            if cursor is None or not _goes_on(page):
                 return
             seen.add(cursor)
             query = self._moved(query, cursor)
@@ -106,7 +106,7 @@ class AsyncPaginator(Generic[T]):
 
         async def follow() -> Page[T] | None:
             cursor = self._cursor(page)
-            if not page.has_more or cursor is None:
+            if cursor is None or not _goes_on(page):
                 return None
             if cursor in {query.get("after"), query.get("before")}:
                 return None
@@ -145,6 +145,11 @@ def paginate(
     )
 
 
+def _goes_on(page: Page[Any]) -> bool:
+    """Return whether another page may follow; a server that does not say is asked for one."""
+    return page.has_more or (page.http is not None and b'"has_more"' not in page.http.content)
+
+
 def _check(query: Mapping[str, QueryValue], max_items: int | None) -> None:
     limit, order = query.get("limit"), query.get("order")
     for name, value, least in (("limit", limit, 1), ("max_items", max_items, 0)):
@@ -156,6 +161,9 @@ def _check(query: Mapping[str, QueryValue], max_items: int | None) -> None:
         if value < least:
             msg = f"{name} must be at least {least}, got {value!r}"
             raise ValueError(msg)
+    for name in ("after", "before", "run_id"):
+        if query.get(name) is not None:
+            check_id(name, query[name])
     if order not in {None, "asc", "desc"}:
         msg = f"order must be 'asc' or 'desc', got {order!r}"
         raise ValueError(msg)

@@ -8,28 +8,26 @@ create in doubt is settled is told by the resource, which knows where to look.
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
 import msgspec
 
 from openai_runs._client.arguments import CallOptions
-from openai_runs._client.settings import Settings
+from openai_runs._client.settings import Settings, lay_over
 from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
 from openai_runs._transport import Reply, Transport
-from openai_runs.config import HELD_SHARE, VERSION, check_timeout
+from openai_runs.config import HELD_SHARE, check_timeout
 from openai_runs.errors import (
-    ActiveRunError,
     APIConnectionError,
     APIError,
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    RateLimitError,
 )
 from openai_runs.types.base import Answer
 from openai_runs.types.http import HTTPInfo
@@ -83,15 +81,32 @@ class Gate:
         self.wanted = 0
 
 
-class _Call(NamedTuple):
-    """A request with everything that stays the same between its attempts."""
+class _Call(msgspec.Struct, kw_only=True):
+    """A request with what stays the same between its attempts, and how far it got."""
 
-    spec: RequestSpec[Any]
+    spec: Any
+    """A `RequestSpec[T]`."""
     url: str
     headers: dict[str, str]
     key: str | None
     timeout: float
+    """Seconds for one attempt."""
     deadline: float | None
+    attempts: int = 0
+    pending: bool = False
+    """Whether an attempt is under way."""
+    doubted: bool = False
+    """Whether an attempt may have been carried out although it failed."""
+
+    @property
+    def guarded(self) -> bool:
+        """Return whether carrying it out twice would do harm."""
+        return bool(self.spec.retry == Retry.GUARDED)
+
+    @property
+    def shown_url(self) -> str:
+        """Return the URL without its query, for messages."""
+        return self.url.partition("?")[0]
 
 
 class Pipeline:
@@ -143,20 +158,16 @@ class Pipeline:
         """
         timeout = check_timeout("timeout", options.get("timeout"))
         call = await self._prepare(spec, options, timeout)
-        if timeout is None:
+        with anyio.move_on_after(timeout):
             return await self._deliver(call, settle)
-        try:
-            with anyio.fail_after(timeout):
-                return await self._deliver(call, settle)
-        except APIError:
-            raise
-        except TimeoutError:
-            error = APITimeoutError(
-                f"{spec.operation} got no answer within {timeout:.3g} s",
-                method=spec.method,
-                url=call.url.partition("?")[0],
-            )
-            raise self._explain(error, call, attempts=1, doubt=True) from None
+        error = APITimeoutError(
+            f"{spec.operation} got no answer within {timeout:.3g} s",
+            method=spec.method,
+            url=call.shown_url,
+            sent=call.pending or call.doubted,
+        )
+        call.doubted = call.doubted or call.pending
+        raise self._explain(error, call)
 
     async def poll(self, spec: RequestSpec[T], *, hold: int, timeout: float) -> Polled:
         """Return the answer to one attempt, with the headers a wait goes by.
@@ -176,16 +187,17 @@ class Pipeline:
             call.headers["Prefer"] = f"wait={hold}"
             self.shared.held += 1
         try:
-            reply = await self._exchange(call)
+            reply = await self._exchange(call, await self.settings.credentials())
+            self._learn(reply)
             if reply.status >= 300:
                 raise self._status_error(call, reply)
         except APIError as error:
-            self._explain(error, call, attempts=1, doubt=False)
+            self._explain(error, call)
             raise
         finally:
             if "Prefer" in call.headers:
                 self.shared.held -= 1
-        answer = self._read(call, reply, 1)
+        answer = self._read(call, reply)
         held = "Prefer" in call.headers and "preference-applied" in reply.headers
         return Polled(answer, reply.headers, held)
 
@@ -194,97 +206,98 @@ class Pipeline:
         return "idempotency" in self.shared.features.get(self.settings.base_url or "", ())
 
     async def _deliver(self, call: _Call, settle: Settle[T] | None) -> T:
-        attempt, doubted = 0, False
         while True:
-            attempt += 1
+            credentials = await self.settings.credentials()
             try:
-                reply = await self._exchange(call)
+                reply = await self._exchange(call, credentials)
+            except APIConnectionError as error:
+                call.pending = False
+                failure: APIError = error
+            except APIResponseValidationError as error:  # too large: it would be so again
+                call.doubted = True
+                self._explain(error, call)
+                raise
+            else:
+                call.pending = False
+                self._learn(reply)
                 if reply.status < 300:
                     self.shared.budget.succeeded()
-                    return self._read(call, reply, attempt)  # type: ignore[no-any-return]
-                failure: APIError = self._status_error(call, reply)
-            except APIConnectionError as error:
-                failure = error
-            if _is_gone(call, failure, doubted):
+                    return self._read(call, reply)  # type: ignore[no-any-return]
+                failure = self._status_error(call, reply)
+            if _is_gone(call, failure):
                 return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
+            guarded = call.guarded and not self.honours_keys()
             unsure = _is_unsure(failure)
-            guarded = call.spec.retry == Retry.GUARDED and not self.honours_keys()
-            if settle is not None and guarded and (unsure or (doubted and _is_refusal(failure))):
+            if settle is not None and guarded and (unsure or _is_refusal(call, failure)):
                 found = await self._settle(settle, failure, call)
                 if found is not None:
                     return found
-            doubted = doubted or unsure
-            self._explain(failure, call, attempts=attempt, doubt=doubted)
-            again = settle is not None or not (unsure and guarded)
-            pause = self._pause(call, failure, attempt, again=again)
-            _LOG.debug(
-                "%s attempt %d failed (%s); again in %.3f s",
-                call.spec.operation,
-                attempt,
-                type(failure).__name__,
-                pause,
-            )
-            await self.settings.seams.sleep(pause)
+            call.doubted = call.doubted or unsure
+            self._explain(failure, call)
+            safe = not guarded or _is_harmless(failure) or (unsure and settle is not None)
+            await self.settings.seams.sleep(self._pause(call, failure, safe=safe))
 
-    def _pause(self, call: _Call, failure: APIError, attempt: int, *, again: bool) -> float:
+    def _pause(self, call: _Call, failure: APIError, *, safe: bool) -> float:
         """Return the seconds to the next attempt, or raise `failure` if there is none."""
         settings = self.settings
-        policy = settings.retry
-        if not again or attempt > policy.max_retries or not _may_heal(failure):
+        if not safe or call.attempts > settings.retry.max_retries or not _may_heal(failure):
             raise failure
-        if retry.is_too_long(failure.retry_after) or not self.shared.budget.take():
+        if retry.is_too_long(failure.retry_after):
             raise failure
-        pause = retry.backoff(policy, attempt, failure.retry_after, settings.seams.chance())
+        chance = settings.seams.chance()
+        pause = retry.backoff(settings.retry, call.attempts, failure.retry_after, chance)
         if call.deadline is not None and settings.seams.monotonic() + pause >= call.deadline:
             error = APITimeoutError(
                 f"{call.spec.operation} would have to wait {pause:.3g} s more, past its deadline; "
                 f"last failure: {failure.message[:200]}",
                 method=call.spec.method,
-                url=call.url.partition("?")[0],
+                url=call.shown_url,
+                sent=call.doubted,
             )
-            error.maybe_created = failure.maybe_created
-            raise self._explain(error, call, attempts=attempt, doubt=False) from failure
+            raise self._explain(error, call) from failure
+        if not self.shared.budget.take():
+            raise failure
+        name, kind = call.spec.operation, type(failure).__name__
+        _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
         return pause
 
     async def _settle(self, settle: Settle[T], failure: APIError, call: _Call) -> T | None:
         """Return what `settle` finds; where it cannot look, nothing may be sent again."""
+        call.doubted = True
         try:
             return await settle(failure)
         except APIError as error:
             failure.add_note(f"looking whether it was carried out failed as well: {error}")
-            raise self._explain(failure, call, attempts=failure.attempts, doubt=True) from error
+            raise self._explain(failure, call) from error
 
     async def _prepare(
         self, spec: RequestSpec[Any], options: CallOptions, timeout: float | None
     ) -> _Call:
         settings = self.settings
+        attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
+        headers = settings.headers()
+        if spec.body is not None:
+            lay_over(headers, {"Content-Type": "application/json"})
+        key = options.get("idempotency_key")
+        if spec.retry == Retry.GUARDED:
+            key = key or settings.seams.new_key()
+            lay_over(headers, {"Idempotency-Key": check_header("Idempotency-Key", key)})
+        extra_headers = options.get("extra_headers")
+        if extra_headers:
+            for name, value in extra_headers.items():
+                check_header(name, value)
+            lay_over(headers, extra_headers)
         base = settings.base_url
         if base is None:
             base = await self.start()
         query = f"?{spec.query}" if spec.query else ""
-        key = options.get("idempotency_key")
-        headers = {**_fixed_headers(), "OpenAI-Beta": f"assistants={settings.assistants_version}"}
-        if settings.organization is not None:
-            headers["OpenAI-Organization"] = settings.organization
-        if settings.project is not None:
-            headers["OpenAI-Project"] = settings.project
-        if spec.body is not None:
-            headers["Content-Type"] = "application/json"
-        if spec.retry == Retry.GUARDED:
-            key = headers["Idempotency-Key"] = key or settings.seams.new_key()
-            check_header("Idempotency-Key", key)
-        headers.update(settings.default_headers)
-        headers.update(spec.headers)
-        for name, value in (options.get("extra_headers") or {}).items():
-            headers[name] = check_header(name, value)
-        attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
         return _Call(
-            spec,
-            f"{base}{spec.path}{query}",
-            headers,
-            key,
-            attempt_timeout or settings.request_timeout,
-            None if timeout is None else settings.seams.monotonic() + timeout,
+            spec=spec,
+            url=f"{base}{spec.path}{query}",
+            headers=headers,
+            key=key,
+            timeout=attempt_timeout or settings.request_timeout,
+            deadline=None if timeout is None else settings.seams.monotonic() + timeout,
         )
 
     async def start(self) -> str:
@@ -297,21 +310,18 @@ class Pipeline:
         self.settings = msgspec.structs.replace(self.settings, base_url=base)
         return base
 
-    async def _exchange(self, call: _Call) -> Reply:
-        spec = call.spec
-        try:
-            reply = await self.shared.transport.exchange(
-                spec.method,
-                call.url,
-                headers={**await self.settings.credentials(), **call.headers},
-                body=spec.body,
-                timeout=call.timeout,
-            )
-        except APIResponseValidationError as error:
-            self._explain(error, call, attempts=1, doubt=spec.retry == Retry.GUARDED)
-            raise
-        self._learn(reply)
-        return reply
+    def _exchange(self, call: _Call, credentials: dict[str, str]) -> Awaitable[Reply]:
+        """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
+        call.attempts += 1
+        call.pending = True
+        lay_over(credentials, call.headers)
+        return self.shared.transport.exchange(
+            call.spec.method,
+            call.url,
+            headers=credentials,
+            body=call.spec.body,
+            timeout=call.timeout,
+        )
 
     def _learn(self, reply: Reply) -> None:
         said = reply.headers.get(_FEATURES)
@@ -328,31 +338,31 @@ class Pipeline:
         error.retry_after = retry.retry_after(reply.headers, self.settings.seams.wall())
         return error
 
-    def _read(self, call: _Call, reply: Reply, attempts: int) -> Any:
+    def _read(self, call: _Call, reply: Reply) -> Any:
         try:
             answer = call.spec.decode(reply.content)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             failure = APIResponseValidationError(
                 str(error) or type(error).__name__,
                 method=call.spec.method,
-                url=call.url.partition("?")[0],
+                url=call.shown_url,
                 status_code=reply.status,
                 excerpt=faults.excerpt(reply.content),
                 request_id=reply.headers.get("x-request-id"),
             )
-            doubt = call.spec.retry == Retry.GUARDED
-            raise self._explain(failure, call, attempts=attempts, doubt=doubt) from error
+            call.doubted = True
+            raise self._explain(failure, call) from error
         if isinstance(answer, Answer):
             answer.__dict__["_http"] = HTTPInfo(
-                reply.status, reply.headers, reply.content, attempts
+                reply.status, reply.headers, reply.content, call.attempts
             )
         return answer
 
-    def _explain(self, error: APIError, call: _Call, *, attempts: int, doubt: bool) -> APIError:
+    def _explain(self, error: APIError, call: _Call) -> APIError:
         """Add to `error` what the caller needs to go on from here."""
         error.locate(thread_id=call.spec.thread_id, run_id=call.spec.run_id)
-        error.attempts = attempts
-        error.maybe_created = error.maybe_created or (doubt and call.spec.retry == Retry.GUARDED)
+        error.attempts = call.attempts
+        error.maybe_created = call.guarded and call.doubted
         error.idempotency_key = call.key
         return error
 
@@ -364,9 +374,16 @@ def _is_unsure(failure: APIError) -> bool:
     return isinstance(failure, APIConnectionError) and failure.sent
 
 
-def _is_refusal(failure: APIError) -> bool:
-    """Return whether the server said no for good: perhaps because the first try worked."""
-    return isinstance(failure, ActiveRunError) or failure.status_code in {400, 409}
+def _is_harmless(failure: APIError) -> bool:
+    """Return whether the request provably was not carried out, and may be sent again."""
+    if isinstance(failure, APIConnectionError):
+        return not failure.sent
+    return isinstance(failure, RateLimitError)
+
+
+def _is_refusal(call: _Call, failure: APIError) -> bool:
+    """Return whether the server said no perhaps because an earlier attempt had worked."""
+    return call.doubted and failure.status_code in {400, 409}
 
 
 def _may_heal(failure: APIError) -> bool:
@@ -375,14 +392,6 @@ def _may_heal(failure: APIError) -> bool:
     return isinstance(failure, APIConnectionError) and failure.retryable
 
 
-def _is_gone(call: _Call, failure: APIError, doubted: bool) -> bool:
+def _is_gone(call: _Call, failure: APIError) -> bool:
     """Return whether a DELETE sent again was told that the first one had worked."""
-    return doubted and call.spec.gone != b"" and failure.status_code == 404
-
-
-@cache
-def _fixed_headers() -> dict[str, str]:
-    return {
-        "Accept": "application/json",
-        "User-Agent": f"openai_runs/{VERSION} Python/{platform.python_version()}",
-    }
+    return call.doubted and call.spec.gone != b"" and failure.status_code == 404

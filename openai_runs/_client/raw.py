@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote
 
 from openai_runs._client.arguments import CallOptions
 from openai_runs._protocol.mending import decoder_for
@@ -11,7 +13,9 @@ from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_bo
 
 __all__ = ["raw_request"]
 
-_FREE = frozenset({"GET", "HEAD", "DELETE"})
+_FREE: Final = frozenset({"GET", "HEAD", "DELETE"})
+_PATH: Final = re.compile(r"(?:/(?:[\w\-.~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+\Z", re.ASCII)
+"""RFC 3986 section 3.3, absolute."""
 
 
 def raw_request(
@@ -26,11 +30,13 @@ def raw_request(
     """Return the request; what creates or changes something is guarded as in the table.
 
     Raises:
-        ValueError: The path could lead elsewhere.
+        ValueError: The path could lead elsewhere, or the method is no word.
     """
-    dotted = {".", ".."} & set(path.split("/"))
-    if not path.startswith("/") or "?" in path or "#" in path or dotted:
-        message = f"path must begin with '/' and hold no query and no dots, got {path!r}"
+    if not _PATH.match(path) or {".", ".."} & set(unquote(path).split("/")):
+        message = f"path must begin with '/', be quoted, and hold no query or dots, got {path!r}"
+        raise ValueError(message)
+    if not (method.isascii() and method.isalpha()):
+        message = f"method must be a word such as 'GET', got {method!r}"
         raise ValueError(message)
     extra_body = options.get("extra_body")
     if extra_body:

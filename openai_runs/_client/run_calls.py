@@ -10,6 +10,7 @@ from openai_runs._client.arguments import (
     CreateRunCall,
     ListCall,
     ToolOutputs,
+    look_options_of,
     tool_outputs_of,
 )
 from openai_runs._client.attempts import Attempts
@@ -154,7 +155,7 @@ class RunCalls:
         ids = {"thread_id": thread_id, "run_id": run_id}
 
         async def settle(failure: APIError) -> Run | None:
-            run = await self.retrieve(run_id, thread_id=thread_id)
+            run = await self.retrieve(run_id, thread_id=thread_id, **look_options_of(options))
             stopping = run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED}
             return run if stopping else None
 
@@ -193,7 +194,7 @@ class RunCalls:
         ids = {"thread_id": thread_id, "run_id": run_id}
 
         async def settle(failure: APIError) -> Run | None:
-            run = await self.retrieve(run_id, thread_id=thread_id)
+            run = await self.retrieve(run_id, thread_id=thread_id, **look_options_of(options))
             waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
             return None if waiting & submitted else run
 
@@ -225,7 +226,8 @@ class RunCalls:
         Cancellation: closes the request.
         """
         if idempotency_key is not None:
-            run = await look_for(self._pipeline, thread_id, idempotency_key, timeout=timeout)
+            options: CallOptions = {"timeout": timeout}
+            run = await look_for(self._pipeline, thread_id, idempotency_key, options)
             return None if run is None else reveal(run)
         page = await self.list(thread_id, limit=20, order="desc", timeout=timeout)
         return next((run for run in page.data if run.status in ACTIVE_STATUSES), None)

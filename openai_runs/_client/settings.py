@@ -6,11 +6,14 @@ No request is made here and the environment is not read; `client.py` hands both 
 from __future__ import annotations
 
 import inspect
+import platform
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from ipaddress import ip_address
 from random import random
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol, SupportsIndex
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -22,16 +25,24 @@ from openai_runs._protocol.spec import check_header
 from openai_runs.config import (
     ASSISTANTS_VERSION,
     REQUEST_TIMEOUT,
+    VERSION,
     PollPolicy,
     RetryPolicy,
 )
 from openai_runs.errors import ConfigError
 
-__all__ = ["AsyncCredential", "Credential", "Seams", "Settings", "check_base_url", "no_base_url"]
+__all__ = [
+    "AsyncCredential",
+    "Credential",
+    "Seams",
+    "Settings",
+    "check_base_url",
+    "lay_over",
+    "no_base_url",
+]
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
 """What a token for Azure AI Foundry is asked for (PROTOCOL 0)."""
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _TLS_ONLY: Final = (".openai.com", ".azure.com", ".azure.us", ".azure.cn")
 
 
@@ -54,6 +65,18 @@ class AsyncCredential(Protocol):
 
 Credential = str | Callable[[], str | Awaitable[str]] | AsyncCredential
 """A key, a callable asked before each request, or an Azure credential."""
+
+
+class _Secret(str):
+    """A key that no `repr` shows, such as that of a traceback's local variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, part: SupportsIndex | slice) -> str:
+        return _Secret(super().__getitem__(part))
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +123,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 check_header(name, text)
         if isinstance(self.credential, str):
             check_header(self.key_header or "Authorization", self.credential)
+            if not self.credential:
+                msg = "api_key must not be empty; None sends no key"
+                raise ConfigError(msg)
+            msgspec.structs.force_setattr(self, "credential", _Secret(self.credential))
 
     def __repr__(self) -> str:
         """Show no credential and no header value."""
         return f"Settings(base_url={self.base_url!r}, retry={self.retry!r}, poll={self.poll!r})"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled, and a client with it: the key stays in this process."""
+        msg = "a client cannot be pickled; make a new one where it is needed"
+        raise TypeError(msg)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show rich's tracebacks no more than `repr` does; msgspec's own shows all."""
+        return [("base_url", self.base_url), ("retry", self.retry), ("poll", self.poll)]
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that all requests have, but the credentials."""
+        headers = {**_fixed_headers(), "OpenAI-Beta": f"assistants={self.assistants_version}"}
+        if self.organization is not None:
+            headers["OpenAI-Organization"] = self.organization
+        if self.project is not None:
+            headers["OpenAI-Project"] = self.project
+        lay_over(headers, self.default_headers)
+        return headers
 
     async def credentials(self) -> dict[str, str]:
         """Return the headers that prove who calls; callables are asked anew each time."""
@@ -121,9 +167,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             msg = f"api_key must give a non-empty string, got {type(key).__name__}"
             raise ConfigError(msg)
         if self.key_header is not None and isinstance(source, str):
-            return {self.key_header: key}
+            return {self.key_header: _Secret(key)}
         check_header("Authorization", key)
-        return {"Authorization": f"Bearer {key}"}
+        return {"Authorization": _Secret(f"Bearer {key}")}
+
+
+def lay_over(headers: dict[str, str], extra: Mapping[str, str]) -> None:
+    """Put `extra` into `headers`, where a name counts as the same in any case.
+
+    >>> headers = {"OpenAI-Beta": "assistants=v2"}
+    >>> lay_over(headers, {"openai-beta": "assistants=v1"})
+    >>> headers
+    {'OpenAI-Beta': 'assistants=v1'}
+    """
+    names = {name.lower(): name for name in headers}
+    for name, value in extra.items():
+        headers[names.setdefault(name.lower(), name)] = value
 
 
 def check_base_url(text: str) -> str:
@@ -135,21 +194,23 @@ def check_base_url(text: str) -> str:
     """
     try:
         parts = urlsplit(text)
-        host, _ = (parts.hostname or "").lower(), parts.port
+        host, _ = (parts.hostname or "").lower().rstrip("."), parts.port
+        secrets = parts.username is not None or parts.password is not None
     except (ValueError, AttributeError, TypeError):
-        msg = f"base_url {text!r} is no URL"
+        msg = "base_url is no URL"
         raise ConfigError(msg) from None
-    if parts.scheme not in {"http", "https"} or not host:
-        msg = f"base_url must begin with http:// or https://, got {text!r}"
-        raise ConfigError(msg)
-    if parts.username is not None or parts.password is not None:
+    if secrets:
         msg = "base_url must not carry credentials; use api_key or default_headers"
         raise ConfigError(msg)
-    if parts.query or parts.fragment:
-        msg = f"base_url must end before the query, got {text!r}; use default_query"
+    shown = text.partition("?")[0].partition("#")[0]  # what follows may hold a key
+    if parts.scheme not in {"http", "https"} or not host:
+        msg = f"base_url must begin with http:// or https:// and name a host, got {shown!r}"
         raise ConfigError(msg)
-    if any(character.isspace() or not character.isprintable() for character in text):
-        msg = f"base_url {text!r} holds white space or control characters"
+    if "?" in text or "#" in text:
+        msg = f"base_url must end before the query, after {shown!r}; use default_query"
+        raise ConfigError(msg)
+    if not text.isascii() or any(c.isspace() or not c.isprintable() or c == "\\" for c in text):
+        msg = f"base_url {text!r} holds a character that must be encoded"
         raise ConfigError(msg)
     if parts.scheme == "http" and not _is_loopback(host):
         if is_vendor_host(host) or host.endswith(_TLS_ONLY):
@@ -158,7 +219,7 @@ def check_base_url(text: str) -> str:
         warnings.warn(
             f"base_url {text!r} is not encrypted: the key and all messages can be read on the way",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return text.rstrip("/")
 
@@ -174,4 +235,15 @@ def no_base_url() -> ConfigError:
 
 
 def _is_loopback(host: str) -> bool:
-    return host in _LOOPBACK or host.startswith("127.") or host.endswith(".localhost")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+@cache
+def _fixed_headers() -> dict[str, str]:
+    return {
+        "Accept": "application/json",
+        "User-Agent": f"openai_runs/{VERSION} Python/{platform.python_version()}",
+    }

@@ -28,6 +28,7 @@ from openai_runs._protocol.endpoints import (
     GET_THREAD,
     UPDATE_THREAD,
 )
+from openai_runs._protocol.spec import check_id
 from openai_runs.types.base import Deleted
 from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
@@ -177,6 +178,7 @@ class Threads:
     def _creation(self, taken: dict[str, Any], assistant_id: str) -> Creation:
         options = options_of(taken)
         body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
+        check_id("assistant_id", assistant_id)
         body["assistant_id"] = assistant_id
         return Creation(self._pipeline, CREATE_THREAD_AND_RUN, None, body, options)
 
