@@ -4,11 +4,15 @@ Only the model is played: its words, its pauses and its token counts are made up
 """
 
 import asyncio
+import os
 import re
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -70,8 +74,8 @@ _PATIENCE: Final = 30.0
 _NEXT: Final = """\
 
 What next:
-  openai-runs serve    the same server on a file, for any client of this protocol
-  openai-runs serve --model-url http://127.0.0.1:11434/v1    with a model of yours
+  {command} serve    the same server on a file, for any client of this protocol
+  {command} serve --model-url http://127.0.0.1:11434/v1    with a model of yours
   docs/pages/index.md, in the clone: the same in Python, and everything else"""
 
 
@@ -224,7 +228,15 @@ class Demo:
         run = result.run
         table.add_row("run", "", run.status, *_costs(sum(waited), run.usage))
         self._console.print(table)
-        self._console.print(_NEXT, soft_wrap=True)
+        self._console.print(_NEXT.format(command=_command()), soft_wrap=True)
+
+
+def _command() -> str:
+    """Return how this command can be called again from here."""
+    if shutil.which("openai-runs"):
+        return "openai-runs"
+    script = Path(sys.argv[0])
+    return os.path.relpath(script) if script.name == "openai-runs" else "python -m openai_runs"
 
 
 def _purpose(step: RunStep) -> str:

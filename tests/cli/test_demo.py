@@ -27,7 +27,7 @@ async def test_demo_shows_the_tool_call_then_the_answer_then_the_steps(tmp_path:
         "Steps of the run",
         "tool_calls",
         "message_creation",
-        "openai-runs serve",
+        " serve --model-url ",
     ]
     places = [done.out.index(words) for words in order]
     assert places == sorted(places)
@@ -57,6 +57,17 @@ async def test_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     await execute("demo", folder=tmp_path, TMPDIR=str(tmp_path))
 
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["on PATH", "not on PATH"])
+async def test_demo_names_a_command_that_can_be_called(found: bool, tmp_path: Path) -> None:
+    """What it proposes next works when pasted."""
+    (tmp_path / "openai-runs").touch(mode=0o755)
+
+    done = await execute("demo", folder=tmp_path, PATH=str(tmp_path) if found else "")
+
+    assert ("  openai-runs serve" in done.out) is found
+    assert ("  python -m openai_runs serve" in done.out) is not found
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
