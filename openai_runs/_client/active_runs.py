@@ -6,19 +6,18 @@ that fifty creates do not race for every gap.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 
-from openai_runs._client.arguments import CallOptions, OnActiveRun
+from openai_runs._client.arguments import CallOptions, OnActiveRun, look_options_of
 from openai_runs._client.pipeline import Gate, Pipeline
 from openai_runs._client.waiting import Waiter, WaitPlan
-from openai_runs._protocol.endpoints import CANCEL_RUN
-from openai_runs.config import DEFAULT_RUN_LIFETIME, check_timeout
-from openai_runs.errors import ActiveRunError, APIError, APITimeoutError, BadRequestError
+from openai_runs._protocol import retry
+from openai_runs.config import DEFAULT_RUN_LIFETIME, MIN_POLL_DELAY, check_timeout
+from openai_runs.errors import ActiveRunError, APITimeoutError, BadRequestError, RunWaitTimeout
 from openai_runs.types.base import ACTIVE_STATUSES
 
 __all__ = ["is_over", "when_free"]
@@ -39,7 +38,7 @@ async def when_free(
 
     Args:
         waiter: Waits for the blocking run.
-        pipeline: Cancels it.
+        pipeline: What the call is sent through.
         thread_id: The thread.
         mode: `wait` for the blocking run or `cancel` it; `raise` gives up at once.
         options: The call's; its `timeout` covers the waiting too (None: 600 s).
@@ -47,7 +46,7 @@ async def when_free(
 
     Raises:
         ActiveRunError: `mode` is `raise`, or the server does not say which run blocks.
-        APITimeoutError: The time passed.
+        APITimeoutError: The time passed; `.run_id` is the run that was in the way.
 
     Cancellation: leaves the blocking run as it is.
     """
@@ -56,60 +55,103 @@ async def when_free(
     if mode not in {"wait", "cancel"}:
         msg = f"on_active_run must be 'raise', 'wait' or 'cancel', got {mode!r}"
         raise ValueError(msg)
-    limit = check_timeout("timeout", options.get("timeout")) or DEFAULT_RUN_LIFETIME
-    each: CallOptions = {**options, "timeout": None}
-    blocker: ActiveRunError | None = None
-    try:
-        with anyio.fail_after(limit):
-            async with _turn(pipeline.shared.gates, thread_id):
-                while True:
-                    try:
-                        return await attempt(each)
-                    except ActiveRunError as error:
-                        blocker = error
-                        await _clear(waiter, pipeline, thread_id, mode, error)
-    except APIError:
-        raise
-    except TimeoutError:
-        blocking = blocker.blocking_run_id if blocker is not None else None
-        msg = f"thread {thread_id!r} was not free within {limit:.3g} s; run {blocking!r} was active"
-        raise APITimeoutError(
-            msg,
-            thread_id=thread_id,
-            run_id=blocking,
-        ) from blocker
+    busy = _Busy(waiter, pipeline, thread_id, mode, options)
+    async with busy.turn():
+        while True:
+            try:
+                return await attempt(busy.left())
+            except ActiveRunError as error:
+                await busy.clear(error)
 
 
-async def _clear(
-    waiter: Waiter, pipeline: Pipeline, thread_id: str, mode: OnActiveRun, error: ActiveRunError
-) -> None:
-    blocking = error.blocking_run_id
-    if blocking is None:
-        raise error
-    if mode == "cancel":
-        ids = {"thread_id": thread_id, "run_id": blocking}
+class _Busy:
+    """A thread that is, or may be, in use."""
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        pipeline: Pipeline,
+        thread_id: str,
+        mode: OnActiveRun,
+        options: CallOptions,
+    ) -> None:
+        self._waiter = waiter
+        self._gates = pipeline.shared.gates
+        self._policy = pipeline.settings.poll
+        self._seams = pipeline.settings.seams
+        self._thread_id = thread_id
+        self._mode = mode
+        self._options = options
+        self._limit = check_timeout("timeout", options.get("timeout")) or DEFAULT_RUN_LIFETIME
+        self._deadline = self._seams.monotonic() + self._limit
+        self._cleared: set[str] = set()
+        self._repeats = 0
+
+    def left(self) -> CallOptions:
+        """Return the call's options with what is left of its time."""
+        return {**self._options, "timeout": self._seconds_left()}
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for those who came before, and let the next one in at the end."""
+        gate = self._gates.setdefault(self._thread_id, Gate())
+        gate.wanted += 1
         try:
-            await pipeline.send(pipeline.request(CANCEL_RUN, ids))
-        except BadRequestError as refusal:
-            # It ended, or is being cancelled, in the meantime: the wait below finds out.
-            error.add_note(f"cancelling it was refused: {refusal.message}")
-    plan = WaitPlan(policy=pipeline.settings.poll, timeout=math.inf, until=is_over)
-    await waiter.wait(blocking, thread_id=thread_id, plan=plan)
+            with anyio.move_on_after(self._limit) as scope:
+                await gate.lock.acquire()
+            if scope.cancelled_caught:
+                raise self._late(None)
+            try:
+                yield
+            finally:
+                gate.lock.release()
+        finally:
+            gate.wanted -= 1
+            if not gate.wanted:
+                self._gates.pop(self._thread_id, None)
+
+    async def clear(self, error: ActiveRunError) -> None:
+        """Return once the run that `error` names is over."""
+        blocking = error.blocking_run_id
+        if blocking is None:
+            raise error
+        await self._breathe(blocking)
+        looking = look_options_of(self._options)
+        if self._mode == "cancel":
+            try:
+                asking: CallOptions = {**looking, "timeout": self._seconds_left()}
+                await self._waiter.cancel(blocking, self._thread_id, asking)
+            except BadRequestError as refusal:
+                # It ended, or is being cancelled, in the meantime: the wait below finds out.
+                error.add_note(f"cancelling it was refused: {refusal.message}")
+        plan = WaitPlan(
+            policy=self._policy, timeout=self._seconds_left(), options=looking, until=is_over
+        )
+        try:
+            await self._waiter.wait(blocking, thread_id=self._thread_id, plan=plan)
+        except (RunWaitTimeout, APITimeoutError) as late:
+            raise self._late(blocking) from late
+
+    async def _breathe(self, blocking: str) -> None:
+        """Pause where a server goes on naming a run that it says is over."""
+        if blocking in self._cleared:
+            self._repeats += 1
+            pause = retry.poll_pause(self._policy, self._repeats, self._seams.chance())
+            left = self._deadline - self._seams.monotonic()
+            await self._seams.sleep(max(min(pause, left), 0.0))
+            if pause >= left:
+                raise self._late(blocking)
+        self._cleared.add(blocking)
+
+    def _seconds_left(self) -> float:
+        return max(self._deadline - self._seams.monotonic(), MIN_POLL_DELAY)
+
+    def _late(self, blocking: str | None) -> APITimeoutError:
+        reason = f"run {blocking!r} was active" if blocking else "earlier calls for it still wait"
+        msg = f"thread {self._thread_id!r} was not free within {self._limit:.3g} s: {reason}"
+        return APITimeoutError(msg, sent=False, thread_id=self._thread_id, run_id=blocking)
 
 
 def is_over(status: str) -> bool:
     """Return whether a run of that status no longer blocks its thread."""
     return status not in ACTIVE_STATUSES
-
-
-@asynccontextmanager
-async def _turn(gates: dict[str, Gate], thread_id: str) -> AsyncIterator[None]:
-    gate = gates.setdefault(thread_id, Gate())
-    gate.wanted += 1
-    try:
-        async with gate.lock:
-            yield
-    finally:
-        gate.wanted -= 1
-        if not gate.wanted:
-            gates.pop(thread_id, None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 import anyio
 import msgspec
@@ -20,24 +20,13 @@ from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter, plan_of
 from openai_runs._protocol.endpoints import CREATE_RUN
+from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import MIN_POLL_DELAY
 from openai_runs.errors import APITimeoutError
 from openai_runs.types.runs import Run
 
-__all__ = ["Attempts", "Starting", "Timed"]
-
-
-class Starting(Protocol):
-    """A start of a run that can be taken back."""
-
-    async def make(self, waiter: Waiter) -> Run:
-        """Return the started run."""
-        ...
-
-    async def undo(self, waiter: Waiter) -> None:
-        """Cancel what may have been started."""
-        ...
+__all__ = ["Attempts", "Timed"]
 
 
 class Attempts:
@@ -94,33 +83,27 @@ class Timed:
         """Take the options out of `taken`; the clock runs from here."""
         self._now = pipeline.settings.seams.monotonic
         self._began = self._now()
-        wait_options = wait_options_of(taken)
+        waiting = wait_options_of(taken)
         self.options: CallOptions = options_of(taken)
         self._timeout = self.options.get("timeout")
-        self.plan = plan_of(
-            pipeline.settings.poll,
-            wait_options,
-            timeout=self._timeout,
-            request_timeout=self.options.get("request_timeout"),
-        )
+        self._plan = plan_of(pipeline.settings.poll, waiting, self.options)
 
     def left(self) -> CallOptions:
-        """Return the options with what is left of the time."""
-        return {**self.options, "timeout": self._remaining()}
+        """Return what a look in between takes along, with what is left of the time."""
+        return {**self._plan.options, "timeout": self._remaining()}
 
-    async def started(self, starting: Starting, waiter: Waiter) -> Run:
-        """Return the run `starting` makes; undo it if asked to when the wait ends early."""
+    async def start(self, start: Awaitable[Run], undo: Callable[[], Awaitable[None]]) -> Run:
+        """Return the run that comes of `start`; `undo` it if asked to where it ends early."""
         try:
-            run = await starting.make(waiter)
+            return await start
         except anyio.get_cancelled_exc_class():
-            if self.plan.on_cancel == "cancel":
-                await starting.undo(waiter)
+            if self._plan.on_cancel == "cancel":
+                await undo()
             raise
         except APITimeoutError:
-            if self.plan.on_timeout == "cancel":
-                await starting.undo(waiter)
+            if self._plan.on_timeout == "cancel":
+                await undo()
             raise
-        return run
 
     async def wait(
         self,
@@ -128,13 +111,10 @@ class Timed:
         run: Run | str,
         thread_id: str,
         *,
-        until: Callable[[str], bool] | None = None,
+        until: Callable[[str], bool] = is_settled,
     ) -> Run:
         """Return the run once it is settled, within what is left of the time."""
-        changes: dict[str, Any] = {"timeout": self._remaining()}
-        if until is not None:
-            changes["until"] = until
-        plan = msgspec.structs.replace(self.plan, **changes)
+        plan = msgspec.structs.replace(self._plan, timeout=self._remaining(), until=until)
         return await waiter.wait(run, thread_id=thread_id, plan=plan)
 
     def _remaining(self) -> float | None:

@@ -8,9 +8,8 @@ turned off, or the server is known to remember idempotency keys and needs no mar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
-
-import anyio
 
 from openai_runs._client.arguments import CallOptions, look_options_of
 from openai_runs._client.pipeline import Pipeline
@@ -18,7 +17,7 @@ from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import carries, find, mark, reveal
 from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec
-from openai_runs.config import ADOPT_DELAY, CANCEL_GRACE
+from openai_runs.config import ADOPT_DELAY
 from openai_runs.errors import ActiveRunError, APIError
 from openai_runs.types.runs import Run
 
@@ -45,6 +44,7 @@ class Creation:
         sent = {**body, **(options.get("extra_body") or {})}
         self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
         self._marked = endpoint is CREATE_RUN and self._mark(sent)
+        self._in_doubt = False
         ids = {} if thread_id is None else {"thread_id": thread_id}
         self._spec: RequestSpec[Run] = pipeline.request(
             endpoint, ids, self._options, query=query, body=sent
@@ -60,26 +60,34 @@ class Creation:
         Cancellation: closes the request; `undo` finds and cancels what it may have made.
         """
         settle = self._settle if self._marked else None
-        return reveal(await self._pipeline.send(self._spec, self._options, settle=settle))
+        self._in_doubt = True
+        try:
+            run = await self._pipeline.send(self._spec, self._options, settle=settle)
+        except APIError as error:
+            self._in_doubt = error.maybe_created
+            raise
+        self._in_doubt = False
+        return reveal(run)
 
     async def undo(self, waiter: Waiter) -> None:
-        """Cancel the run if this call made one, for at most 5 s.
+        """Cancel the run if this call may have made one, for at most 5 s.
 
         Cancellation: is held off for those 5 s.
         """
+        if self._in_doubt:
+            what = f"undoing a create on thread {self._thread_id or '(new)'}"
+            await waiter.quietly(what, partial(self._undo, waiter))
+
+    async def _undo(self, waiter: Waiter) -> None:
+        looking = look_options_of(self._options)
         run: Run | None = None
-        with anyio.move_on_after(CANCEL_GRACE, shield=True):
-            try:
-                if self._pipeline.honours_keys():
-                    # The same key and body again: the answer names the run it made.
-                    run = await self._pipeline.send(self._spec, self._options)
-                elif self._marked and self._thread_id is not None:
-                    looking = look_options_of(self._options)
-                    run = await look_for(self._pipeline, self._thread_id, self.key, looking)
-            except APIError as error:
-                waiter.note_lost(self._thread_id, error)
+        if self._pipeline.honours_keys():
+            # The same key and body again: the answer names the run it made.
+            run = await self._pipeline.send(self._spec, self._options)
+        elif self._marked and self._thread_id is not None:
+            run = await look_for(self._pipeline, self._thread_id, self.key, looking)
         if run is not None and run.is_active:
-            await waiter.cancel_quietly(run.id, run.thread_id)
+            await waiter.cancel(run.id, run.thread_id, looking)
 
     def _mark(self, sent: dict[str, Any]) -> bool:
         if not self._pipeline.settings.retry.adopt or self._pipeline.honours_keys():

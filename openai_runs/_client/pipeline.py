@@ -169,11 +169,14 @@ class Pipeline:
         call.doubted = call.doubted or call.pending
         raise self._explain(error, call)
 
-    async def poll(self, spec: RequestSpec[T], *, hold: int, timeout: float) -> Polled:
+    async def poll(
+        self, spec: RequestSpec[T], options: CallOptions, *, hold: int, timeout: float
+    ) -> Polled:
         """Return the answer to one attempt, with the headers a wait goes by.
 
         Args:
             spec: A GET.
+            options: `extra_headers`.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
 
@@ -182,12 +185,13 @@ class Pipeline:
 
         Cancellation: closes the connection.
         """
-        call = await self._prepare(spec, {"request_timeout": timeout}, None)
-        if hold and self.shared.held < self.shared.max_held:
-            call.headers["Prefer"] = f"wait={hold}"
-            self.shared.held += 1
+        call = await self._prepare(spec, {**options, "request_timeout": timeout}, None)
+        held = hold > 0 and self.shared.held < self.shared.max_held
+        if held:
+            lay_over(call.headers, {"Prefer": f"wait={hold}"})
+        self.shared.held += held
         try:
-            reply = await self._exchange(call, await self.settings.credentials())
+            reply = await self._exchange(call, await self.settings.credentials_within(timeout))
             self._learn(reply)
             if reply.status >= 300:
                 raise self._status_error(call, reply)
@@ -195,11 +199,9 @@ class Pipeline:
             self._explain(error, call)
             raise
         finally:
-            if "Prefer" in call.headers:
-                self.shared.held -= 1
-        answer = self._read(call, reply)
-        held = "Prefer" in call.headers and "preference-applied" in reply.headers
-        return Polled(answer, reply.headers, held)
+            self.shared.held -= held
+        held = held and "preference-applied" in reply.headers
+        return Polled(self._read(call, reply), reply.headers, held)
 
     def honours_keys(self) -> bool:
         """Return whether this server has said that it remembers idempotency keys."""

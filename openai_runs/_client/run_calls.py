@@ -18,7 +18,7 @@ from openai_runs._client.creation import look_for
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.steps import Steps
-from openai_runs._client.waiting import Waiter
+from openai_runs._client.waiting import Waiter, stopped
 from openai_runs._protocol.adoption import reveal
 from openai_runs._protocol.endpoints import (
     CANCEL_RUN,
@@ -29,7 +29,7 @@ from openai_runs._protocol.endpoints import (
 )
 from openai_runs.errors import APIError
 from openai_runs.types.base import ACTIVE_STATUSES
-from openai_runs.types.runs import Run, RunStatus
+from openai_runs.types.runs import Run
 
 __all__ = ["RunCalls"]
 
@@ -153,13 +153,8 @@ class RunCalls:
         Cancellation: closes the request; the run may be cancelled all the same.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-
-        async def settle(failure: APIError) -> Run | None:
-            run = await self.retrieve(run_id, thread_id=thread_id, **look_options_of(options))
-            stopping = run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED}
-            return run if stopping else None
-
         spec = self._pipeline.request(CANCEL_RUN, ids, options)
+        settle = stopped(self._pipeline, ids, options)
         return reveal(await self._pipeline.send(spec, options, settle=settle))
 
     async def submit_tool_outputs(

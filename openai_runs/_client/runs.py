@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Unpack
-
-import anyio
 
 from openai_runs._client.active_runs import is_over
 from openai_runs._client.arguments import (
@@ -61,7 +60,8 @@ class Runs(RunCalls):
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
         attempts = Attempts(self._pipeline, thread_id, assistant_id, taken)
-        run = await timed.started(attempts, self._waiter)
+        undo = partial(attempts.undo, self._waiter)
+        run = await timed.start(attempts.make(self._waiter), undo)
         return await timed.wait(self._waiter, run, run.thread_id)
 
     async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
@@ -108,14 +108,11 @@ class Runs(RunCalls):
         Cancellation: leaves the run alone unless `on_cancel="cancel"`.
         """
         timed = Timed(self._pipeline, dict(arguments))
-        try:
-            run = await self.submit_tool_outputs(
-                run_id, thread_id=thread_id, tool_outputs=tool_outputs, **timed.options
-            )
-        except anyio.get_cancelled_exc_class():
-            if timed.plan.on_cancel == "cancel":
-                await self._waiter.cancel_quietly(run_id, thread_id)
-            raise
+        submitting = self.submit_tool_outputs(
+            run_id, thread_id=thread_id, tool_outputs=tool_outputs, **timed.options
+        )
+        undo = partial(self._waiter.cancel_quietly, run_id, thread_id, timed.options)
+        run = await timed.start(submitting, undo)
         return await timed.wait(self._waiter, run, thread_id)
 
     async def wait(
@@ -164,15 +161,15 @@ class Runs(RunCalls):
         Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
         cancellation off for at most 5 s.
         """
-        options: WaitOptions = {
+        waiting: WaitOptions = {
             "poll": poll,
             "interval": interval,
             "on_status": on_status,
             "on_timeout": on_timeout,
             "on_cancel": on_cancel,
         }
-        policy = self._pipeline.settings.poll
-        plan = plan_of(policy, options, timeout=timeout, request_timeout=request_timeout)
+        options: CallOptions = {"timeout": timeout, "request_timeout": request_timeout}
+        plan = plan_of(self._pipeline.settings.poll, waiting, options)
         return await self._waiter.wait(run, thread_id=thread_id, plan=plan)
 
     async def cancel_and_wait(
@@ -198,12 +195,12 @@ class Runs(RunCalls):
         """
         timed = Timed(self._pipeline, dict(arguments))
         try:
-            await self.cancel(run_id, thread_id=thread_id, **timed.options)
+            run = await self.cancel(run_id, thread_id=thread_id, **timed.options)
         except BadRequestError:
             run = await self.retrieve(run_id, thread_id=thread_id, **timed.left())
             if run.is_active and run.status != RunStatus.CANCELLING:
                 raise
-        return await timed.wait(self._waiter, run_id, thread_id, until=is_over)
+        return await timed.wait(self._waiter, run, thread_id, until=is_over)
 
     async def result(self, run: Run, **options: Unpack[CallOptions]) -> RunResult:
         """Return the run with the messages it wrote and the steps it took.

@@ -24,12 +24,13 @@ from openai_runs._protocol.faults import is_vendor_host
 from openai_runs._protocol.spec import check_header
 from openai_runs.config import (
     ASSISTANTS_VERSION,
+    CANCEL_GRACE,
     REQUEST_TIMEOUT,
     VERSION,
     PollPolicy,
     RetryPolicy,
 )
-from openai_runs.errors import ConfigError
+from openai_runs.errors import APITimeoutError, ConfigError
 
 __all__ = [
     "AsyncCredential",
@@ -80,7 +81,7 @@ class _Secret(str):
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test replaces: sleep, the clocks, chance and new ids."""
+    """What a test replaces: sleep, the clocks, chance, new ids and the one fixed deadline."""
 
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     monotonic: Callable[[], float] = time.monotonic
@@ -90,6 +91,8 @@ class Seams(msgspec.Struct, frozen=True, kw_only=True):
     chance: Callable[[], float] = random
     """A number from 0 to 1, for jitter."""
     new_key: Callable[[], str] = lambda: uuid4().hex
+    cancel_grace: float = CANCEL_GRACE
+    """Seconds of real time that undoing may hold a cancellation off."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +173,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return {self.key_header: _Secret(key)}
         check_header("Authorization", key)
         return {"Authorization": _Secret(f"Bearer {key}")}
+
+    async def credentials_within(self, timeout: float) -> dict[str, str]:
+        """Return `credentials()`, asked for at most `timeout` seconds.
+
+        Raises:
+            APITimeoutError: It took longer; nothing was sent.
+        """
+        with anyio.move_on_after(timeout):
+            return await self.credentials()
+        what = f"the callable that gives the key took longer than {timeout:.3g} s"
+        raise APITimeoutError(what, sent=False)
 
 
 def lay_over(headers: dict[str, str], extra: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Unpack
 
 from openai_runs._client.arguments import (
@@ -172,7 +173,8 @@ class Threads:
         taken: dict[str, Any] = dict(arguments)
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
-        run = await timed.started(_Start(self._creation(taken, assistant_id)), self._waiter)
+        creation = self._creation(taken, assistant_id)
+        run = await timed.start(creation.make(), partial(creation.undo, self._waiter))
         return await timed.wait(self._waiter, run, run.thread_id)
 
     def _creation(self, taken: dict[str, Any], assistant_id: str) -> Creation:
@@ -181,16 +183,3 @@ class Threads:
         check_id("assistant_id", assistant_id)
         body["assistant_id"] = assistant_id
         return Creation(self._pipeline, CREATE_THREAD_AND_RUN, None, body, options)
-
-
-class _Start:
-    """A create that needs no turn, as there is no thread yet to wait for."""
-
-    def __init__(self, creation: Creation) -> None:
-        self._creation = creation
-
-    async def make(self, waiter: Waiter) -> Run:
-        return await self._creation.make()
-
-    async def undo(self, waiter: Waiter) -> None:
-        await self._creation.undo(waiter)

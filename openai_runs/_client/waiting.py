@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Final, NoReturn
 
 import anyio
 import msgspec
 
-from openai_runs._client.arguments import Reaction, StatusCallback, WaitOptions
-from openai_runs._client.pipeline import Pipeline, Polled
+from openai_runs._client.arguments import (
+    CallOptions,
+    Reaction,
+    StatusCallback,
+    WaitOptions,
+    look_options_of,
+)
+from openai_runs._client.pipeline import Pipeline, Polled, Settle
 from openai_runs._protocol import retry
 from openai_runs._protocol.adoption import reveal
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs.config import (
-    CANCEL_GRACE,
     DEFAULT_RUN_LIFETIME,
     EXPIRY_MARGIN,
     HOLD_MARGIN,
-    MAX_POLL_HINT,
     MAX_RETRY_AFTER,
     MIN_POLL_DELAY,
     PollPolicy,
@@ -44,9 +48,9 @@ from openai_runs.errors import (
     RateLimitError,
     RunWaitTimeout,
 )
-from openai_runs.types.runs import Run
+from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["WaitPlan", "Waiter", "plan_of"]
+__all__ = ["WaitPlan", "Waiter", "plan_of", "stopped"]
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _MAX_UNSEEN: Final = 3
@@ -62,8 +66,9 @@ class WaitPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     timeout: float | None = None
     """Seconds for the whole wait; None: what the run has left; `math.inf`: for ever."""
-    request_timeout: float | None = None
-    """Seconds an answer may take beyond what the server was asked to hold it."""
+    options: CallOptions = {}
+    """What each poll takes along: extra headers and query, and `request_timeout`, the seconds
+    an answer may take beyond what the server was asked to hold it."""
     policy: PollPolicy
     interval: float | None = None
     on_status: StatusCallback | None = None
@@ -74,7 +79,7 @@ class WaitPlan(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what no wait could be made of."""
         check_timeout("timeout", self.timeout)
-        check_timeout("request_timeout", self.request_timeout)
+        check_timeout("request_timeout", self.options.get("request_timeout"))
         check_timeout("interval", self.interval)
         for name, value in (("on_timeout", self.on_timeout), ("on_cancel", self.on_cancel)):
             if value not in {"leave", "cancel"}:
@@ -82,35 +87,29 @@ class WaitPlan(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(msg)
 
 
-def plan_of(
-    default: PollPolicy,
-    options: WaitOptions,
-    *,
-    timeout: float | None = None,
-    request_timeout: float | None = None,
-) -> WaitPlan:
+def plan_of(default: PollPolicy, waiting: WaitOptions, options: CallOptions) -> WaitPlan:
     """Return the plan these arguments ask for.
 
     Raises:
         TypeError: An argument is of the wrong kind.
         ValueError: An argument is out of bounds.
     """
-    interval = options.get("interval")
-    milliseconds = options.get("poll_interval_ms")
+    interval = waiting.get("interval")
+    milliseconds = waiting.get("poll_interval_ms")
     if milliseconds is not None:
         interval = milliseconds / 1000
-    poll = options.get("poll") or default
+    poll = waiting.get("poll") or default
     if not isinstance(poll, PollPolicy):
         msg = f"poll must be a PollPolicy, got {poll!r}"
         raise TypeError(msg)
     return WaitPlan(
-        timeout=timeout,
-        request_timeout=request_timeout,
+        timeout=options.get("timeout"),
+        options=look_options_of(options),
         policy=poll,
         interval=interval,
-        on_status=options.get("on_status"),
-        on_timeout=options.get("on_timeout", "leave"),
-        on_cancel=options.get("on_cancel", "leave"),
+        on_status=waiting.get("on_status"),
+        on_timeout=waiting.get("on_timeout", "leave"),
+        on_cancel=waiting.get("on_cancel", "leave"),
     )
 
 
@@ -136,33 +135,54 @@ class Waiter:
         try:
             return await one.finish()
         except anyio.get_cancelled_exc_class():
-            if plan.on_cancel == "cancel":
-                await self.cancel_quietly(run_id, thread_id)
+            if plan.on_cancel == "cancel" and not one.is_over:
+                await self.cancel_quietly(run_id, thread_id, plan.options)
             raise
-        except RunWaitTimeout:
-            if plan.on_timeout == "cancel":
-                await self.cancel_quietly(run_id, thread_id)
+        except (RunWaitTimeout, APITimeoutError) as error:
+            if plan.on_timeout == "cancel" and one.timed_out:
+                await self.cancel_quietly(run_id, thread_id, plan.options)
+                error.add_note("the server was asked to cancel it (on_timeout='cancel')")
             raise
 
-    async def cancel_quietly(self, run_id: str, thread_id: str) -> None:
-        """Ask the server to cancel the run, for at most 5 s, whatever happens around us.
+    async def cancel(self, run_id: str, thread_id: str, options: CallOptions) -> Run:
+        """Ask the server to cancel the run; where the reply is lost, look before asking again."""
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        spec = self._pipeline.request(CANCEL_RUN, ids, options)
+        settle = stopped(self._pipeline, ids, options)
+        return reveal(await self._pipeline.send(spec, options, settle=settle))
+
+    async def cancel_quietly(self, run_id: str, thread_id: str, options: CallOptions) -> None:
+        """Ask the server to cancel the run, for at most 5 s; it expires by itself otherwise.
 
         Cancellation: is held off for those 5 s.
         """
-        ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(CANCEL_RUN, ids)
-        with anyio.move_on_after(CANCEL_GRACE, shield=True) as scope:
-            try:
-                await self._pipeline.send(spec)
-            except APIError as error:
-                # Raising would hide why we are here; the run ends by itself at its expiry.
-                _LOG.warning("run %s could not be cancelled: %s", run_id, error)
-        if scope.cancelled_caught:
-            _LOG.warning("run %s was not cancelled within %s s", run_id, CANCEL_GRACE)
+        asking = partial(self.cancel, run_id, thread_id, look_options_of(options))
+        await self.quietly(f"cancelling run {run_id}", asking)
 
-    def note_lost(self, thread_id: str | None, error: APIError) -> None:
-        """Log that a create could not be taken back; the run ends by itself at its expiry."""
-        _LOG.warning("a create on thread %s could not be undone: %s", thread_id, error)
+    async def quietly(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
+        """Await `act` for at most 5 s, whatever happens around us, and log what goes wrong.
+
+        Cancellation: is held off for those 5 s.
+        """
+        grace = self._pipeline.settings.seams.cancel_grace
+        with anyio.move_on_after(grace, shield=True) as scope:
+            try:
+                await act()
+            except Exception as error:  # raised from here it would hide why we are here
+                _LOG.warning("%s failed: %s", what, error)
+        if scope.cancelled_caught:
+            _LOG.warning("%s took longer than %s s and was given up", what, grace)
+
+
+def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Settle[Run]:
+    """Return what looks whether a cancel in doubt was carried out."""
+    looking = look_options_of(options)
+
+    async def settle(failure: APIError) -> Run | None:
+        run = await pipeline.send(pipeline.request(GET_RUN, ids, looking), looking)
+        return run if run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED} else None
+
+    return settle
 
 
 class _Wait:
@@ -171,76 +191,76 @@ class _Wait:
     def __init__(
         self, pipeline: Pipeline, thread_id: str, run_id: str, run: Run | None, plan: WaitPlan
     ) -> None:
+        ids = {"thread_id": thread_id, "run_id": run_id}
         self._pipeline = pipeline
-        self._spec = pipeline.request(GET_RUN, {"thread_id": thread_id, "run_id": run_id})
+        self._spec = pipeline.request(GET_RUN, ids, plan.options)
         self._plan = plan
         self._now = pipeline.settings.seams.monotonic
-        self._started = self._heard = self._now()
+        self._started = self._now()
         limit = DEFAULT_RUN_LIFETIME + EXPIRY_MARGIN if plan.timeout is None else plan.timeout
         self._deadline = self._started + limit
         self._run = run
         self._seen = False
-        self._status = run.status if run is not None else None
+        self._statuses = set() if run is None else {run.status}
         self._looks = self._unseen = self._unreadable = self._failures = 0
+        self._failure: APIError | None = None
+        self._silent_since: float | None = None
         self._last_look = False
+        self.timed_out = False
+        self.is_over = False
+        """Whether the run was seen finished."""
 
     async def finish(self) -> Run:
         """Look, pause, look again, until the run is settled or the time is up."""
         while True:
-            changed, pause = False, 0.0
-            hold = self._hold()
-            began = self._now()
+            began, hold = self._now(), self._hold()
             try:
                 polled = await self._look(hold)
             except APIError as error:
-                pause = self._bear(error)
+                pause = self._bear(error, since=min(self._now(), began + hold))
             else:
-                run = self._take(polled)
-                changed = run.status != self._status
-                self._status = run.status
-                if changed:
-                    await self._report(run)
+                run, changed, news = self._take(polled)
+                if changed and self._plan.on_status is not None:
+                    outcome = self._plan.on_status(run)
+                    if inspect.isawaitable(outcome):
+                        await outcome
                 if self._plan.until(run.status):
                     return run
-                held = polled.held and (changed or self._now() - began >= hold / 2)
+                held = polled.held and (news or self._now() - began >= hold / 2)
                 pause = 0.0 if held else self._pause(polled.headers)
             await self._rest(pause)
 
     async def _look(self, hold: int) -> Polled:
-        left = self._deadline - self._now()
-        allowed = hold + (self._plan.request_timeout or HOLD_MARGIN)
-        if self._failures:
-            outage_left = self._heard + self._plan.policy.max_outage - self._now()
+        now = self._now()
+        allowed = hold + (self._plan.options.get("request_timeout") or HOLD_MARGIN)
+        if self._silent_since is not None:
+            outage_left = self._silent_since + self._plan.policy.max_outage - now
             allowed = min(allowed, max(outage_left, 1.0))
-        return await self._pipeline.poll(
-            self._spec, hold=hold, timeout=max(min(allowed, left), MIN_POLL_DELAY)
-        )
+        timeout = max(min(allowed, self._deadline - now), MIN_POLL_DELAY)
+        return await self._pipeline.poll(self._spec, self._plan.options, hold=hold, timeout=timeout)
 
     def _hold(self) -> int:
         """Return the seconds to ask for in `Prefer: wait`; the first look is never held."""
         if not self._seen or self._failures or self._last_look:
             return 0
         left = self._deadline - self._now()
-        return int(min(self._plan.policy.long_poll, left))
+        return int(min(self._plan.policy.long_poll, left * _LAST_LOOK))
 
-    def _take(self, polled: Polled) -> Run:
+    def _take(self, polled: Polled) -> tuple[Run, bool, bool]:
+        """Return the run, whether its status changed, and whether it never had that before."""
         run: Run = reveal(polled.answer)
-        self._heard = self._now()
-        self._failures = self._unreadable = 0
+        before = self._run.status if self._run is not None else None
+        news = run.status not in self._statuses
         if not self._seen and self._plan.timeout is None:
-            self._deadline = self._heard + _lifetime_left(run, polled.headers)
-        self._seen = True
-        self._run = run
-        return run
-
-    async def _report(self, run: Run) -> None:
-        if self._plan.on_status is not None:
-            outcome = self._plan.on_status(run)
-            if inspect.isawaitable(outcome):
-                await outcome
+            self._deadline = self._now() + _lifetime_left(run, polled.headers)
+        self._run, self._seen, self.is_over = run, True, run.is_terminal
+        self._statuses.add(run.status)
+        self._failures = self._unreadable = 0
+        self._failure = self._silent_since = None
+        return run, run.status != before, news
 
     def _pause(self, headers: Mapping[str, str]) -> float:
-        hint = _hint(headers)
+        hint = retry.poll_after(headers)
         if hint is not None:
             return hint
         if self._plan.interval is not None:
@@ -249,48 +269,47 @@ class _Wait:
         return self._growing(self._looks)
 
     def _growing(self, count: int) -> float:
-        policy = self._plan.policy
-        pause = min(policy.initial * policy.factor ** min(count - 1, 64), policy.maximum)
-        jittered = pause * (1 - policy.jitter * self._pipeline.settings.seams.chance())
-        return max(jittered, MIN_POLL_DELAY)
+        return retry.poll_pause(self._plan.policy, count, self._pipeline.settings.seams.chance())
 
-    def _bear(self, error: APIError) -> float:
+    def _bear(self, error: APIError, *, since: float) -> float:
         """Return the pause after a poll that failed, or raise if it is not to be borne."""
         self._failures += 1
+        self._failure = error
         if isinstance(error, NotFoundError) and not self._seen and self._unseen < _MAX_UNSEEN:
             self._unseen += 1
             return self._growing(self._unseen)
         if isinstance(error, APIStatusError):
             if not retry.is_retryable(error.status_code, error.headers, error.code):
                 raise error
-            if isinstance(error, RateLimitError):
-                self._heard = self._now()  # it refuses, so it is alive
         elif isinstance(error, APIResponseValidationError):
             self._unreadable += 1
             if self._unreadable > _MAX_UNREADABLE:
                 raise error
         elif not isinstance(error, APIConnectionError) or not error.retryable:
             raise error
+        if isinstance(error, RateLimitError):
+            self._silent_since = None  # it refuses, so it is alive
+        elif self._silent_since is None:
+            self._silent_since = since
         return self._outlast(error)
 
     def _outlast(self, error: APIError) -> float:
-        silence = self._now() - self._heard
-        if self._deadline - self._now() <= 0:
-            self._give_up(error)
-        if silence >= self._plan.policy.max_outage:
-            if isinstance(error, APIConnectionError):
-                raise error
+        now, limit = self._now(), self._plan.policy.max_outage
+        silence = 0.0 if self._silent_since is None else now - self._silent_since
+        if now >= self._deadline:
+            self._give_up()
+        if self._silent_since is not None and silence >= limit:
             outage = APIConnectionError(
-                f"no usable answer for {silence:.1f} s; the last was: {error.message[:200]}",
+                f"no usable answer for {silence:.1f} s; the last failure: {error.message[:200]}",
                 thread_id=error.thread_id,
                 run_id=error.run_id,
             )
             outage.attempts = self._failures
             raise outage from error
+        growing = self._growing(self._failures)
         if error.retry_after is not None:
-            return max(min(error.retry_after, MAX_RETRY_AFTER), MIN_POLL_DELAY)
-        left = self._plan.policy.max_outage - silence
-        return max(min(self._growing(self._failures), left), MIN_POLL_DELAY)
+            return max(min(error.retry_after, MAX_RETRY_AFTER), growing)
+        return max(min(growing, limit - silence), MIN_POLL_DELAY)
 
     async def _rest(self, pause: float) -> None:
         """Sleep for `pause`, but look once more shortly before the deadline."""
@@ -298,23 +317,22 @@ class _Wait:
         if left <= 0 or (self._last_look and pause >= left):
             if left > 0:
                 await self._pipeline.settings.seams.sleep(left)
-            self._give_up(None)
+            self._give_up()
         if pause >= left:
             self._last_look = True
             pause = left * _LAST_LOOK
         if pause > 0:
             await self._pipeline.settings.seams.sleep(pause)
 
-    def _give_up(self, cause: APIError | None) -> None:
+    def _give_up(self) -> NoReturn:
+        self.timed_out = True
         waited = self._now() - self._started
         if self._run is not None:
-            raise RunWaitTimeout(self._run, waited) from cause
+            raise RunWaitTimeout(self._run, waited) from self._failure
         msg = f"run {self._spec.run_id!r} could not be seen within {waited:.1f} s"
         raise APITimeoutError(
-            msg,
-            thread_id=self._spec.thread_id,
-            run_id=self._spec.run_id,
-        ) from cause
+            msg, thread_id=self._spec.thread_id, run_id=self._spec.run_id
+        ) from self._failure
 
 
 def _lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
@@ -323,17 +341,3 @@ def _lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
     if run.expires_at is None or not now:
         return DEFAULT_RUN_LIFETIME + EXPIRY_MARGIN
     return max(0.0, run.expires_at - now) + EXPIRY_MARGIN
-
-
-def _hint(headers: Mapping[str, str]) -> float | None:
-    """Return the server's `openai-poll-after-ms` in seconds, within bounds; None if it is junk."""
-    text = headers.get("openai-poll-after-ms")
-    if text is None:
-        return None
-    try:
-        seconds = float(text) / 1000
-    except ValueError:
-        return None
-    if math.isnan(seconds) or seconds < 0:
-        return None
-    return min(max(seconds, MIN_POLL_DELAY), MAX_POLL_HINT)

@@ -20,7 +20,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from openai_runs.config import MAX_RETRY_AFTER, RETRY_BUDGET, RETRY_COST, RetryPolicy
+from openai_runs.config import (
+    MAX_POLL_HINT,
+    MAX_RETRY_AFTER,
+    MIN_POLL_DELAY,
+    RETRY_BUDGET,
+    RETRY_COST,
+    PollPolicy,
+    RetryPolicy,
+)
 
 __all__ = [
     "RetryBudget",
@@ -28,6 +36,8 @@ __all__ = [
     "in_doubt",
     "is_retryable",
     "is_too_long",
+    "poll_after",
+    "poll_pause",
     "retry_after",
     "server_time",
 ]
@@ -112,6 +122,33 @@ def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: floa
         return asked
     pause = min(policy.initial * 2.0 ** min(attempt - 1, 30), policy.maximum)
     return pause * (1 - policy.jitter * chance)
+
+
+def poll_after(headers: Mapping[str, str]) -> float | None:
+    """Return the server's `openai-poll-after-ms` in seconds, within bounds; None if it is junk.
+
+    >>> poll_after({"openai-poll-after-ms": "1500"}), poll_after({"openai-poll-after-ms": "0"})
+    (1.5, None)
+    """
+    milliseconds = _number(headers.get("openai-poll-after-ms"))
+    if not milliseconds:
+        return None
+    return min(max(milliseconds / 1000, MIN_POLL_DELAY), MAX_POLL_HINT)
+
+
+def poll_pause(policy: PollPolicy, count: int, chance: float) -> float:
+    """Return the seconds between two polls where the server does not say.
+
+    Args:
+        policy: The numbers.
+        count: How many pauses this one makes (the first is 1).
+        chance: A random number from 0 to 1.
+
+    >>> poll_pause(PollPolicy(initial=1.0, factor=2.0), 3, 0.0)
+    4.0
+    """
+    pause = min(policy.initial * policy.factor ** min(count - 1, 64), policy.maximum)
+    return max(pause * (1 - policy.jitter * chance), MIN_POLL_DELAY)
 
 
 class RetryBudget:
