@@ -6,9 +6,9 @@ that fifty creates do not race for every gap.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -25,16 +25,18 @@ __all__ = ["is_over", "when_free"]
 T = TypeVar("T")
 
 
-async def when_free(
+def when_free(
     waiter: Waiter,
     pipeline: Pipeline,
     thread_id: str,
     *,
     mode: OnActiveRun,
     options: CallOptions,
-    attempt: Callable[[CallOptions], Awaitable[T]],
-) -> T:
-    """Return what `attempt` returns, once no run of the thread is in its way.
+    attempt: Callable[[CallOptions], Coroutine[Any, Any, T]],
+) -> Coroutine[Any, Any, T]:
+    """Return what `attempt` returns, once no run of the thread is in its way; to be awaited.
+
+    No coroutine itself, so that a call that does not wait is not a frame deeper.
 
     Args:
         waiter: Waits for the blocking run.
@@ -51,11 +53,14 @@ async def when_free(
     Cancellation: leaves the blocking run as it is.
     """
     if mode == "raise":
-        return await attempt(options)
+        return attempt(options)
     if mode not in {"wait", "cancel"}:
         msg = f"on_active_run must be 'raise', 'wait' or 'cancel', got {mode!r}"
         raise ValueError(msg)
-    busy = _Busy(waiter, pipeline, thread_id, mode, options)
+    return _in_turn(_Busy(waiter, pipeline, thread_id, mode, options), attempt)
+
+
+async def _in_turn(busy: _Busy, attempt: Callable[[CallOptions], Coroutine[Any, Any, T]]) -> T:
     async with busy.turn():
         while True:
             try:

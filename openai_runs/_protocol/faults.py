@@ -41,9 +41,10 @@ _ACTIVE_RUN: Final = (
     re.compile(r"Thread \S+ already has an active run (?P<run>[\w\-]+)"),
     re.compile(r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"),
 )
-_SECRETS: Final = re.compile(r"(?i)\b(?:bearer\s+\S+|sk-[\w\-]{4,})")
+_SECRETS: Final = re.compile(
+    r"""(?i)\b(?:bearer\s+[^\s"'<]+|sk-[\w\-]{4,}|api[-_]?key["']?\s*[:=]\s*["']?[^\s"'<,;]+)"""
+)
 _MAX_MESSAGE_CHARS: Final = 500
-_CONTROLS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _VENDOR_HOST: Final = "api.openai.com"
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
@@ -155,7 +156,8 @@ def _text(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    return _SECRETS.sub("***", _CONTROLS.sub(" ", text).strip())
+    printable = "".join(one if one.isprintable() else " " for one in text)
+    return _SECRETS.sub("***", " ".join(printable.split()))
 
 
 def _json(value: Any) -> str:
