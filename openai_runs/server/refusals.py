@@ -1,0 +1,154 @@
+"""Answers that say no: the exact texts, written once.
+
+What lives here: the exception that carries an error answer, and one function for each
+text that existing clients match on (PROTOCOL 2). What may not: deciding when to say no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "Refusal",
+    "Replay",
+    "StoreUnavailable",
+    "active_run",
+    "bad_cursor",
+    "busy_thread",
+    "cannot_cancel",
+    "invalid",
+    "key_reused",
+    "not_found",
+    "not_waiting",
+    "unauthorized",
+    "unexpected_outputs",
+]
+
+_INVALID: Final = "invalid_request_error"
+_RETRY_AFTER: Final = 1
+"""Seconds a client is asked to wait while the store cannot write."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, and a good one
+    """An answer with an error status, in OpenAI's shape."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str = _INVALID,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep what the answer holds; `kind` is its `type` on the wire."""
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code
+        self.param = param
+        self.code = code
+        self.kind = kind
+        self.headers = dict(headers or {})
+
+    def encode(self) -> bytes:
+        """Return the JSON text of the answer."""
+        error = {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
+        return msgspec.json.encode({"error": error})
+
+
+class StoreUnavailable(Refusal):
+    """503: the disk is full, the file is locked or read only; nothing was written."""
+
+    def __init__(self, problem: str) -> None:
+        """Say what SQLite said."""
+        super().__init__(
+            f"The server cannot use its database right now: {problem}.",
+            status_code=503,
+            code="store_unavailable",
+            kind="server_error",
+            headers={"retry-after": str(_RETRY_AFTER)},
+        )
+
+
+class Replay(Exception):  # noqa: N818 - control flow: the request was carried out before
+    """The answer that was given to this `Idempotency-Key` the first time."""
+
+    def __init__(self, status_code: int, body: bytes) -> None:
+        """Keep the stored answer."""
+        super().__init__(status_code)
+        self.status_code = status_code
+        self.body = body
+
+
+def invalid(message: str, param: str | None = None) -> Refusal:
+    """400: something in the request is wrong."""
+    return Refusal(message, param=param)
+
+
+def not_found(noun: str, object_id: str) -> Refusal:
+    """404, for an object that is not there or belongs to another thread."""
+    return Refusal(f"No {noun} found with id '{object_id}'.", status_code=404)
+
+
+def bad_cursor(param: str, noun: str, object_id: str) -> Refusal:
+    """400: a list was asked to go on from an object it does not hold."""
+    return Refusal(f"Invalid '{param}': no {noun} found with id '{object_id}'.", param=param)
+
+
+def active_run(thread_id: str, run_id: str) -> Refusal:
+    """400: one active run per thread."""
+    return Refusal(f"Thread {thread_id} already has an active run {run_id}.")
+
+
+def busy_thread(thread_id: str, run_id: str) -> Refusal:
+    """400: no message may be added while a run is active."""
+    return Refusal(f"Can't add messages to {thread_id} while a run {run_id} is active.")
+
+
+def cannot_cancel(status: str) -> Refusal:
+    """400: the run is finished, or is being cancelled already."""
+    return Refusal(f"Cannot cancel run with status '{status}'.")
+
+
+def not_waiting(status: str) -> Refusal:
+    """400: tool outputs for a run that does not wait for any."""
+    return Refusal(f'Runs in status "{status}" do not accept tool outputs.')
+
+
+def unexpected_outputs(expected: Iterable[str], given: Iterable[str]) -> Refusal:
+    """400: outputs are missing, doubled, or belong to no call."""
+    return Refusal(
+        f"Expected tool outputs for call_ids [{', '.join(expected)}], got [{', '.join(given)}]",
+        param="tool_outputs",
+    )
+
+
+def key_reused(key: str) -> Refusal:
+    """409: an `Idempotency-Key` came a second time with another request."""
+    return Refusal(
+        f"The Idempotency-Key '{key}' was used before with another request.",
+        status_code=409,
+        code="idempotency_key_reused",
+    )
+
+
+def unauthorized(key: str) -> Refusal:
+    """401: no key, or a wrong one; at most its last four characters are shown."""
+    if not key:
+        message = (
+            "You didn't provide an API key. Send it in an Authorization header using "
+            "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+        )
+        return Refusal(message, status_code=401)
+    prefix = "sk-" if key.startswith("sk-") else ""
+    shown = f"{prefix}...{key[-4:]}" if len(key) >= 12 else "***"
+    return Refusal(f"Incorrect API key provided: {shown}.", status_code=401, code="invalid_api_key")
