@@ -1,0 +1,233 @@
+"""Runs, as clients change them: made, cancelled, given outputs, removed with their thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from openai_runs.server import progress
+from openai_runs.server.making import NewRun
+from openai_runs.server.progress import Ending, LostRace
+from openai_runs.server.refusals import (
+    active_run,
+    cannot_cancel,
+    not_found,
+    not_waiting,
+    unexpected_outputs,
+)
+from openai_runs.server.store.moving import close_step, move, open_steps, write_run
+from openai_runs.server.store.rows import NOUNS, add, decode, encode, find
+from openai_runs.server.store.schema import messages, runs, steps, threads
+from openai_runs.server.store.writer import Moved, Removed, Transaction
+from openai_runs.types.assistants import Assistant
+from openai_runs.types.base import ACTIVE_STATUSES
+from openai_runs.types.messages import Message
+from openai_runs.types.runs import Run, RunStatus, ToolOutput
+from openai_runs.types.steps import RunStep
+from openai_runs.types.threads import Thread
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+__all__ = [
+    "Counts",
+    "History",
+    "Unfinished",
+    "active_run_id",
+    "cancel",
+    "count",
+    "create",
+    "delete_thread",
+    "history",
+    "submit",
+    "unfinished",
+    "update_run",
+]
+
+_ACTIVE = runs.c.status.in_(sorted(ACTIVE_STATUSES))
+
+
+class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
+    """An active run, as a starting server finds it."""
+
+    run_id: str
+    status: str
+    deadline: int
+    """Unix seconds at which it expires."""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the health page says of the active runs."""
+
+    by_status: dict[str, int]
+    oldest_created_at: int | None
+    """Unix seconds; None if no run is active."""
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model call is about: the thread before the run, and the run's own steps."""
+
+    messages: list[Message]
+    """Oldest first, without those the run wrote itself."""
+    steps: list[RunStep]
+    """Oldest first."""
+    written: dict[str, Message]
+    """The messages the run wrote itself, by id."""
+
+
+def active_run_id(connection: Connection, thread_id: str) -> str | None:
+    """Return the id of the thread's active run."""
+    query = select(runs.c.id).where(runs.c.thread_id == thread_id, _ACTIVE)
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def create(
+    tx: Transaction, thread_id: str, assistant_id: str, make: Callable[[Assistant], NewRun]
+) -> Run:
+    """Store the run that `make` builds from the assistant, and its messages before it.
+
+    Raises:
+        Refusal: There is no such thread or assistant, or the thread is busy.
+    """
+    find(tx.connection, Thread, thread_id)
+    new = make(find(tx.connection, Assistant, assistant_id))
+    blocking = active_run_id(tx.connection, thread_id)
+    if blocking is not None:
+        raise active_run(thread_id, blocking)
+    for message in new.messages:
+        add(tx.connection, message, thread_id=thread_id, run_id=message.run_id)
+    try:
+        tx.connection.execute(insert(runs), _row(new))
+    except IntegrityError as error:  # the index, which is what keeps the promise
+        blocking = active_run_id(tx.connection, thread_id)
+        if blocking is None:
+            raise
+        raise active_run(thread_id, blocking) from error
+    tx.announce(Moved(new.run))
+    return new.run
+
+
+def _row(new: NewRun) -> dict[str, Any]:
+    return {
+        "id": new.run.id,
+        "thread_id": new.run.thread_id,
+        "status": new.run.status,
+        "deadline": new.run.expires_at,
+        "reasoning_effort": new.reasoning_effort,
+        "body": encode(new.run),
+    }
+
+
+def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, Any]) -> Run:
+    """Change what is in no column: the metadata."""
+    row = _row_of(tx.connection, thread_id, run_id)
+    run = msgspec.structs.replace(decode(Run, row.body), **changes)
+    write_run(tx.connection, run)
+    return run
+
+
+def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
+    """Move the run to `cancelling`; the engine does the rest.
+
+    Raises:
+        Refusal: There is no such run, or it is finished or being cancelled already.
+    """
+    row = _row_of(tx.connection, thread_id, run_id)
+    try:
+        return move(tx, progress.moved(decode(Run, row.body), RunStatus.CANCELLING, now))
+    except LostRace:
+        raise cannot_cancel(row.status) from None
+
+
+def submit(
+    tx: Transaction, thread_id: str, run_id: str, outputs: list[ToolOutput], now: int
+) -> Run:
+    """Fill in the outputs and queue the run.
+
+    Raises:
+        Refusal: The run does not wait, or these are not exactly the outputs it waits for.
+    """
+    row = _row_of(tx.connection, thread_id, run_id)
+    run = decode(Run, row.body)
+    if run.status != RunStatus.REQUIRES_ACTION:
+        raise not_waiting(run.status)
+    if row.deadline <= now:  # the timer is about to say so
+        raise not_waiting(RunStatus.EXPIRED)
+    expected = [call.id for call in run.tool_calls]
+    sent = [output.tool_call_id for output in outputs]
+    if sorted(expected) != sorted(sent):
+        raise unexpected_outputs(expected, sent)
+    given = {output.tool_call_id: output.output for output in outputs}
+    for waiting in open_steps(tx.connection, run_id):
+        filled = progress.with_outputs(waiting.step, given)
+        done = progress.ended_step(filled, Ending(status="completed"), waiting.usage, now)
+        close_step(tx.connection, done)
+    return move(tx, progress.moved(run, RunStatus.QUEUED, now))
+
+
+def delete_thread(tx: Transaction, thread_id: str) -> None:
+    """Delete the thread with all that is on it; an active run goes too.
+
+    Raises:
+        Refusal: There is no such thread.
+    """
+    running = active_run_id(tx.connection, thread_id)
+    done = tx.connection.execute(delete(threads).where(threads.c.id == thread_id))
+    if not done.rowcount:
+        raise not_found(NOUNS[Thread], thread_id)
+    if running is not None:
+        tx.announce(Removed(running))
+
+
+def unfinished(connection: Connection) -> list[Unfinished]:
+    """Return the active runs, oldest first."""
+    query = select(runs.c.id, runs.c.status, runs.c.deadline).where(_ACTIVE)
+    return [
+        Unfinished(run_id=run_id, status=status, deadline=deadline)
+        for run_id, status, deadline in connection.execute(query.order_by(runs.c.seq)).all()
+    ]
+
+
+def count(connection: Connection) -> Counts:
+    """Return how many runs are in each active status, and the age of the oldest."""
+    query = select(runs.c.status, func.count()).where(_ACTIVE).group_by(runs.c.status)
+    by_status = {str(status): int(number) for status, number in connection.execute(query).all()}
+    oldest = connection.execute(
+        select(runs.c.body).where(_ACTIVE).order_by(runs.c.seq).limit(1)
+    ).scalar_one_or_none()
+    return Counts(
+        by_status=by_status,
+        oldest_created_at=None if oldest is None else decode(Run, oldest).created_at,
+    )
+
+
+def history(connection: Connection, run: Run, last_messages: int | None) -> History:
+    """Return what the model is to see; at most `last_messages` of the thread's own."""
+    of_run = select(steps.c.body).where(steps.c.run_id == run.id).order_by(steps.c.seq)
+    done = [decode(RunStep, body) for body in connection.execute(of_run).scalars()]
+    own = {progress.step_message_id(step) for step in done} - {None}
+    query = select(messages.c.body).where(messages.c.thread_id == run.thread_id)
+    if last_messages is not None:
+        query = query.limit(last_messages + len(own))
+    bodies = connection.execute(query.order_by(messages.c.seq.desc())).scalars().all()
+    thread = [decode(Message, body) for body in reversed(bodies)]
+    before = [message for message in thread if message.id not in own]
+    return History(
+        messages=before if last_messages is None else before[-last_messages:],
+        steps=done,
+        written={message.id: message for message in thread if message.id in own},
+    )
+
+
+def _row_of(connection: Connection, thread_id: str, run_id: str) -> Row[Any]:
+    find(connection, Thread, thread_id)
+    query = select(runs).where(runs.c.id == run_id, runs.c.thread_id == thread_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise not_found(NOUNS[Run], run_id)
+    return row

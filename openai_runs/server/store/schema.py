@@ -1,0 +1,153 @@
+"""The tables. A new file is made from here; `SCHEMA_VERSION` says how it looks.
+
+Columns are what is asked for in a WHERE; the rest of an object is its wire JSON in
+`body`, always rewritten together with the columns that repeat a part of it. `seq` is the
+order of creation: one writer hands it out, so it is also the order of commits, and a
+cursor that points at one never skips a row that is committed later.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from openai_runs.types.base import ACTIVE_STATUSES
+
+__all__ = [
+    "PROJECT",
+    "SCHEMA_VERSION",
+    "assistants",
+    "idempotency",
+    "messages",
+    "metadata",
+    "probe",
+    "runs",
+    "steps",
+    "threads",
+]
+
+SCHEMA_VERSION: Final = 1
+"""`PRAGMA user_version` of a file with these tables."""
+PROJECT: Final = "default"
+"""The one project there is; keys will belong to projects (DESIGN 4)."""
+
+metadata: Final = MetaData()
+
+
+def _seq() -> Column[int]:
+    return Column("seq", Integer, primary_key=True)
+
+
+def _id() -> Column[str]:
+    return Column("id", String, nullable=False, unique=True)
+
+
+def _body() -> Column[str]:
+    return Column("body", Text, nullable=False)
+
+
+def _thread_id() -> Column[str]:
+    return Column("thread_id", String, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False)
+
+
+assistants: Final = Table(
+    "assistants",
+    metadata,
+    _seq(),
+    _id(),
+    Column("project", String, nullable=False, default=PROJECT),
+    _body(),
+    sqlite_autoincrement=True,
+)
+
+threads: Final = Table(
+    "threads",
+    metadata,
+    _seq(),
+    _id(),
+    Column("project", String, nullable=False, default=PROJECT),
+    _body(),
+    sqlite_autoincrement=True,
+)
+
+messages: Final = Table(
+    "messages",
+    metadata,
+    _seq(),
+    _id(),
+    _thread_id(),
+    Column("run_id", String),
+    _body(),
+    Index("messages_by_thread", "thread_id", "seq"),
+    Index("messages_by_run", "run_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+_ACTIVE: Final = ", ".join(f"'{status}'" for status in sorted(ACTIVE_STATUSES))
+
+runs: Final = Table(
+    "runs",
+    metadata,
+    _seq(),
+    _id(),
+    _thread_id(),
+    Column("status", String, nullable=False),
+    Column("deadline", Integer, nullable=False),  # Unix seconds; outlives `expires_at`
+    Column("epoch", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("prompt_tokens", Integer, nullable=False, default=0),
+    Column("completion_tokens", Integer, nullable=False, default=0),
+    Column("reasoning_effort", String),  # not on the wire's run, but the model is told
+    _body(),
+    Index("runs_by_thread", "thread_id", "seq"),
+    Index("active_runs", "status", "seq", sqlite_where=text(f"status IN ({_ACTIVE})")),
+    Index(
+        "one_active_run",
+        "thread_id",
+        unique=True,
+        sqlite_where=text(f"status IN ({_ACTIVE})"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+steps: Final = Table(
+    "steps",
+    metadata,
+    _seq(),
+    _id(),
+    Column("run_id", String, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("status", String, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False, default=0),  # hidden while in progress
+    Column("completion_tokens", Integer, nullable=False, default=0),
+    _body(),
+    Index("steps_by_run", "run_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+idempotency: Final = Table(
+    "idempotency",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("created_at", Integer, nullable=False, index=True),
+    Column("status_code", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+probe: Final = Table(
+    "probe", metadata, Column("id", Integer, primary_key=True), Column("at", Integer)
+)
+"""One row, written by `/healthz` to see whether writing works."""

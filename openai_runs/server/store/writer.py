@@ -1,0 +1,234 @@
+"""The one writer thread, and the two readers.
+
+Theory of operation. Work that is queued while a commit is under way goes into the next
+transaction together, each piece in a savepoint of its own, so that a refused piece does
+not undo its neighbours; the disk is waited for once for all of them. Callers are answered
+after the commit. A caller that is cancelled takes nothing back: its work is in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable
+from openai_runs.server.store import idempotency
+from openai_runs.server.store.database import READERS
+from openai_runs.server.store.idempotency import Once
+from openai_runs.types.runs import Run
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import Connection
+
+__all__ = ["Moved", "Readers", "Removed", "Transaction", "Writer"]
+
+T = TypeVar("T")
+
+_LARGEST_BATCH: Final = 256
+"""Pieces of work in one transaction; more would make the first one wait too long."""
+
+_logger = logging.getLogger("openai_runs.server")
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A committed change of a run's status."""
+
+    run: Run
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """A run that went with its thread."""
+
+    run_id: str
+
+
+class Transaction:
+    """What a piece of work writes with, and where it says which runs moved."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Start with nothing to announce."""
+        self.connection = connection
+        self.changes: list[Moved | Removed] = []
+
+    def announce(self, change: Moved | Removed) -> None:
+        """Have the change told to everybody who listens, once it is committed."""
+        self.changes.append(change)
+
+
+Work = Callable[[Transaction], T]
+
+
+class _Job(msgspec.Struct, frozen=True):
+    work: Work[Any]
+    once: Once | None
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    value: Any = None
+    error: Exception | None = None
+    changes: list[Moved | Removed] = []
+
+
+class Writer:
+    """Runs pieces of work, one transaction after the other, in a thread of its own."""
+
+    def __init__(self, engine: Engine, on_change: Callable[[Moved | Removed], None]) -> None:
+        """Start the thread; `on_change` is called in the event loop after each commit."""
+        self._engine = engine
+        self._on_change = on_change
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        # A daemon: a program that forgets to close the server must still be able to end.
+        self._thread = threading.Thread(target=self._serve, name="openai_runs.writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Work[T], once: Once | None = None) -> T:
+        """Return what `work` returns, once it is on disk.
+
+        Raises:
+            Refusal: The work refused; nothing of it was written.
+            Replay: The work was done before under the same `once`.
+            StoreUnavailable: SQLite could not write.
+
+        Cancellation: the work is done all the same.
+        """
+        if self._closed:
+            message = "the server is shutting down"
+            raise StoreUnavailable(message)
+        loop = asyncio.get_running_loop()
+        job = _Job(work, once, loop, loop.create_future())
+        self._jobs.put(job)
+        result: T = await job.answer
+        return result
+
+    def stop(self) -> None:
+        """Take no more work; call it in the event loop, so that nothing slips in behind."""
+        self._closed = True
+        self._jobs.put(None)
+
+    def join(self) -> None:
+        """Wait until what is queued is done; blocks."""
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            batch, last = self._gather(first)
+            self._deliver(batch, self._commit(batch))
+            if last:
+                return
+
+    def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
+        batch = [first]
+        while len(batch) < _LARGEST_BATCH:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:
+                return batch, True
+            batch.append(job)
+        return batch, False
+
+    def _commit(self, batch: list[_Job]) -> list[_Outcome]:
+        begun = False
+        try:
+            with self._engine.begin() as connection:
+                begun = True
+                return [_carry_out(connection, job) for job in batch]
+        except DBAPIError as error:
+            if begun and len(batch) > 1:
+                # SQLite may have rolled back everything, so no savepoint counts. Alone, each
+                # piece gets its own verdict.
+                return [outcome for job in batch for outcome in self._commit([job])]
+            _logger.warning("the database cannot be written: %s", error.orig)
+            return [_Outcome(error=StoreUnavailable(str(error.orig))) for _ in batch]
+
+    def _deliver(self, batch: list[_Job], outcomes: list[_Outcome]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, _Outcome]]] = {}
+        for job, outcome in zip(batch, outcomes, strict=True):
+            by_loop.setdefault(job.loop, []).append((job, outcome))
+        for loop, answers in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._answer, answers)
+            except RuntimeError:  # the loop is gone, and whoever waited in it
+                _logger.warning("the event loop was closed before the server")
+
+    def _answer(self, answers: list[tuple[_Job, _Outcome]]) -> None:
+        for job, outcome in answers:
+            for change in outcome.changes:
+                self._on_change(change)
+            if job.answer.done():  # the caller was cancelled
+                continue
+            if outcome.error is not None:
+                job.answer.set_exception(outcome.error)
+            else:
+                job.answer.set_result(outcome.value)
+
+
+def _carry_out(connection: Connection, job: _Job) -> _Outcome:
+    """Do one piece of work in a savepoint of its own."""
+    transaction = Transaction(connection)
+    try:
+        with connection.begin_nested():
+            if job.once is not None:
+                idempotency.check(connection, job.once)
+            value = job.work(transaction)
+            if job.once is not None:
+                idempotency.keep(connection, job.once, 200, msgspec.json.encode(value))
+    except idempotency.KeyReused as refused:
+        return _Outcome(error=refused.refusal)
+    except Refusal as refusal:
+        if job.once is not None:
+            idempotency.keep(connection, job.once, refusal.status_code, refusal.encode())
+        return _Outcome(error=refusal)
+    except Replay as replay:
+        return _Outcome(error=replay)
+    except DBAPIError as error:
+        if isinstance(error, IntegrityError):  # ours: a bug, and nobody else's trouble
+            return _Outcome(error=error)
+        raise
+    except Exception as error:
+        return _Outcome(error=error)
+    return _Outcome(value=value, changes=transaction.changes)
+
+
+class Readers:
+    """Runs reads in a few threads, each read in one transaction that cannot write."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Make the pool; its threads start when first needed."""
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="openai_runs.reader")
+
+    async def run(self, read: Callable[[Connection], T]) -> T:
+        """Return what `read` returns.
+
+        Raises:
+            Refusal: The read found nothing, or a wrong cursor.
+            StoreUnavailable: SQLite could not read.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, self._read, read)
+        except DBAPIError as error:
+            _logger.warning("the database cannot be read: %s", error.orig)
+            raise StoreUnavailable(str(error.orig)) from error
+
+    def _read(self, read: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return read(connection)
+
+    def close(self) -> None:
+        """Finish what is queued, then end the threads; blocks."""
+        self._threads.shutdown()
