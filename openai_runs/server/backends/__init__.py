@@ -1,0 +1,1 @@
+"""Where answers come from. A backend is one method: a model call in, events out."""

@@ -1,0 +1,240 @@
+"""Between a run and the chat-completions wire. Pure: what is sent, and what an answer means."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from openai_runs.server.backends.base import (
+    Finish,
+    FinishReason,
+    ModelEvent,
+    ModelFailure,
+    ModelRequest,
+    TextDelta,
+    ToolCallDelta,
+    Turn,
+)
+from openai_runs.types.messages import (
+    ImageFileContent,
+    ImageURLContent,
+    Message,
+    RefusalContent,
+    TextContent,
+)
+from openai_runs.types.runs import Usage
+
+__all__ = ["build_request", "explain_status", "read_answer"]
+
+_EXCERPT_CHARS: Final = 200
+_FINISH: Final = {
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+_DEFAULT_SAMPLING: Final = 1.0
+"""`temperature` and `top_p` of a run that asked for none; some models take no other."""
+
+
+def build_request(request: ModelRequest, model: str | None, tokens_field: str) -> dict[str, Any]:
+    """Return the JSON object to post.
+
+    Args:
+        request: The model call.
+        model: What to call the model there; None: as the run does.
+        tokens_field: `max_completion_tokens`, or `max_tokens` for endpoints that know no other.
+
+    Raises:
+        ModelFailure: A message holds what this wire cannot carry.
+    """
+    run = request.run
+    body: dict[str, Any] = {"model": model or run.model, "messages": _messages(request)}
+    sampling = {"temperature": run.temperature, "top_p": run.top_p}
+    body.update({k: v for k, v in sampling.items() if v is not None and v != _DEFAULT_SAMPLING})
+    if run.max_completion_tokens is not None:
+        body[tokens_field] = run.max_completion_tokens - request.spent.completion_tokens
+    if request.reasoning_effort is not None:
+        body["reasoning_effort"] = request.reasoning_effort
+    if run.response_format is not None and run.response_format != "auto":
+        body["response_format"] = msgspec.to_builtins(run.response_format)
+    if request.functions:
+        body["tools"] = msgspec.to_builtins(request.functions)
+        body["tool_choice"] = msgspec.to_builtins(run.tool_choice or "auto")
+        body["parallel_tool_calls"] = run.parallel_tool_calls
+        if request.turns and run.tool_choice not in ("auto", "none"):
+            # A forced call is forced once, or the run could never come to an answer.
+            body["tool_choice"] = "auto"
+    return body
+
+
+def _messages(request: ModelRequest) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    if request.run.instructions:
+        messages.append({"role": "system", "content": request.run.instructions})
+    messages += [{"role": m.role, "content": _content(m)} for m in request.messages]
+    for turn in request.turns:
+        messages += _turn(turn)
+    return messages
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for part in message.content:
+        match part:
+            case TextContent():
+                parts.append({"type": "text", "text": part.text.value})
+            case RefusalContent():
+                parts.append({"type": "text", "text": part.refusal})
+            case ImageURLContent():
+                parts.append(
+                    {"type": "image_url", "image_url": msgspec.to_builtins(part.image_url)}
+                )
+            case ImageFileContent():
+                problem = (
+                    f"Message {message.id} holds an uploaded image, and this server has no files; "
+                    "send the image by its URL."
+                )
+                raise ModelFailure(problem, code="invalid_prompt")
+    if all(part["type"] == "text" for part in parts):  # the form that every endpoint takes
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _turn(turn: Turn) -> list[dict[str, Any]]:
+    calls = [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.function.name, "arguments": call.function.arguments},
+        }
+        for call in turn.tool_calls
+    ]
+    outputs = [
+        {"role": "tool", "tool_call_id": call.id, "content": call.function.output or ""}
+        for call in turn.tool_calls
+    ]
+    return [{"role": "assistant", "content": turn.text or None, "tool_calls": calls}, *outputs]
+
+
+class _Function(msgspec.Struct):
+    name: str = ""
+    arguments: str | dict[str, Any] | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    id: str | None = None
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
+class _Message(msgspec.Struct):
+    content: str | list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Answer)
+
+
+def read_answer(content: bytes) -> list[ModelEvent]:
+    """Return the events that a 200's body stands for.
+
+    Raises:
+        ModelFailure: It is no whole answer; nothing of it may be taken for one.
+    """
+    try:
+        answer = _DECODER.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        problem = f"The model endpoint sent no chat completion: {error}."
+        raise ModelFailure(problem[:_EXCERPT_CHARS]) from error
+    if not answer.choices:
+        problem = "The model endpoint sent a chat completion without choices."
+        raise ModelFailure(problem)
+    choice = answer.choices[0]
+    finish = Finish(
+        reason=_FINISH.get(choice.finish_reason or "", FinishReason.STOP),
+        usage=_usage(answer.usage),
+    )
+    events: list[ModelEvent] = [TextDelta(text) for text in [_text(choice.message)] if text]
+    events += [
+        ToolCallDelta(
+            index=index,
+            id=call.id or "",
+            name=call.function.name,
+            arguments=_arguments(call.function.arguments),
+        )
+        for index, call in enumerate(choice.message.tool_calls or [])
+    ]
+    if not events and choice.message.content is None and finish.reason == FinishReason.STOP:
+        problem = "The model endpoint sent a chat completion without content."
+        raise ModelFailure(problem)
+    return [*events, finish]
+
+
+def _text(message: _Message) -> str:
+    if isinstance(message.content, list):
+        return "".join(str(part.get("text") or "") for part in message.content)
+    return message.content or message.refusal or ""
+
+
+def _arguments(sent: str | dict[str, Any] | None) -> str:
+    if isinstance(sent, dict):  # some endpoints send the object itself
+        return msgspec.json.encode(sent).decode()
+    return sent or "{}"
+
+
+def _usage(sent: _Usage | None) -> Usage | None:
+    if sent is None:
+        return None
+    prompt, completion = max(0, sent.prompt_tokens or 0), max(0, sent.completion_tokens or 0)
+    return Usage(
+        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+    )
+
+
+def explain_status(status: int, content: bytes) -> ModelFailure:
+    """Return the failure that an error status stands for; `content` may hold no secret."""
+    if status in {401, 403}:
+        return ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
+    said = _error_text(content)
+    sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
+    if status == 429:
+        return ModelFailure(sentence, code="rate_limit_exceeded")
+    if status in {400, 413, 422}:
+        return ModelFailure(sentence, code="invalid_prompt")
+    return ModelFailure(sentence)
+
+
+def _error_text(content: bytes) -> str:
+    try:
+        body: Any = msgspec.json.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    error = body.get("error", body) if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message[:_EXCERPT_CHARS] if isinstance(message, str) else ""
+
+
+def error_code(content: bytes) -> str | None:
+    """Return the `error.code` of an error body, if it has one."""
+    try:
+        body: Any = msgspec.json.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else None
