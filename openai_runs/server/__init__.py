@@ -1,0 +1,63 @@
+"""The server: the same wire, in one process, on one SQLite file.
+
+`LocalServer` is a server on a port, `create_app` the same as an aiohttp application. A
+`Backend` says where answers come from.
+"""
+
+from __future__ import annotations
+
+from openai_runs.server.app import create_app
+from openai_runs.server.backends.base import (
+    Backend,
+    Finish,
+    FinishReason,
+    ModelEvent,
+    ModelFailure,
+    ModelRequest,
+    TextDelta,
+    ToolCallDelta,
+    Turn,
+)
+from openai_runs.server.backends.chat import ChatBackend
+from openai_runs.server.backends.echo import EchoBackend
+from openai_runs.server.backends.scripted import (
+    Call,
+    CallTools,
+    Cut,
+    Fail,
+    Hang,
+    Say,
+    ScriptedBackend,
+    ScriptedTurn,
+)
+from openai_runs.server.clock import Clock, SystemClock
+from openai_runs.server.local import LocalServer, is_loopback
+from openai_runs.server.store import serving_url
+
+__all__ = [
+    "Backend",
+    "Call",
+    "CallTools",
+    "ChatBackend",
+    "Clock",
+    "Cut",
+    "EchoBackend",
+    "Fail",
+    "Finish",
+    "FinishReason",
+    "Hang",
+    "LocalServer",
+    "ModelEvent",
+    "ModelFailure",
+    "ModelRequest",
+    "Say",
+    "ScriptedBackend",
+    "ScriptedTurn",
+    "SystemClock",
+    "TextDelta",
+    "ToolCallDelta",
+    "Turn",
+    "create_app",
+    "is_loopback",
+    "serving_url",
+]

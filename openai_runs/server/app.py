@@ -1,0 +1,238 @@
+"""The application: the endpoint table wired to the handlers, and what all answers share.
+
+Every answer leaves through `_answer_for`, also one that says no, so there is one place
+where an exception becomes a status, and one where the headers are set.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from aiohttp import web
+
+from openai_runs._protocol.endpoints import Endpoint
+from openai_runs.config import DRAIN_GRACE, MAX_CONCURRENT_RUNS, MAX_REQUEST_BYTES, RUN_LIFETIME
+from openai_runs.server import reading
+from openai_runs.server.backends.base import Backend
+from openai_runs.server.bulletin import Bulletin
+from openai_runs.server.clock import Clock, SystemClock
+from openai_runs.server.engine import Engine
+from openai_runs.server.handlers import HANDLERS, Call, Service
+from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable, unauthorized
+from openai_runs.server.store import SQLITE_VERSION, Store, open_store
+from openai_runs.types.base import Answer
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+__all__ = ["ENGINE", "PREFIX", "STORE", "create_app"]
+
+PREFIX: Final = "/v1"
+"""Where the operations are; the health page stands outside."""
+FEATURES: Final = "idempotency, prefer-wait"
+"""What of PROTOCOL 5 this server does."""
+API_VERSION: Final = "2020-10-01"
+"""`openai-version`, as OpenAI's own servers send it."""
+
+STORE: Final = web.AppKey("store", Store)
+ENGINE: Final = web.AppKey("engine", Engine)
+SERVICE: Final = web.AppKey("service", Service)
+
+_logger = logging.getLogger("openai_runs.server")
+
+
+def create_app(
+    db: str | Path | None = None,
+    *,
+    backend: Backend,
+    api_key: str | None = None,
+    middlewares: Iterable[Middleware] = (),
+    run_lifetime: int = RUN_LIFETIME,
+    max_concurrent_runs: int = MAX_CONCURRENT_RUNS,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    drain_grace: float = DRAIN_GRACE,
+    clock: Clock | None = None,
+) -> web.Application:
+    """Return an aiohttp application that serves the API under `/v1`.
+
+    Assistants may hold hosted tools (`code_interpreter`, `file_search`); a run that would
+    use one is refused, since nothing here could carry it out.
+
+    Args:
+        db: The SQLite file, made if it is not there; None: a temporary one, removed at the end.
+        backend: Where answers come from.
+        api_key: What clients must send; None lets everybody in, so bind to loopback only.
+        middlewares: Your own, inside ours: they see each request after the key was checked.
+        run_lifetime: Seconds from a run's creation to its expiry.
+        max_concurrent_runs: Runs executed at the same time; the others wait in the queue.
+        max_request_bytes: Bytes of a request body that are read.
+        drain_grace: Seconds that runs under way are given when the application stops.
+        clock: Another clock, for tests.
+    """
+    outer = [_answering, *([_checking_key(api_key)] if api_key else []), *middlewares]
+    app = web.Application(middlewares=outer, client_max_size=max_request_bytes)
+    for endpoint, handler in HANDLERS.items():
+        route = _route(endpoint, handler, max_request_bytes)
+        app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
+    app.router.add_route("GET", "/healthz", _health)
+
+    async def start(app: web.Application) -> None:
+        bulletin = Bulletin()
+        store = await open_store(db, bulletin.publish)
+        used = clock or SystemClock()
+        engine = Engine(store, backend, used, max_concurrent_runs=max_concurrent_runs)
+        bulletin.listen(engine.hear)
+        app[STORE], app[ENGINE] = store, engine
+        app[SERVICE] = Service(store, bulletin, used, run_lifetime)
+        await engine.start()
+
+    async def stop(app: web.Application) -> None:
+        if ENGINE in app:
+            await app[ENGINE].drain(drain_grace)
+            app[SERVICE].bulletin.close()
+
+    async def close(app: web.Application) -> None:
+        await _close(app, backend)
+
+    app.on_startup.append(start)
+    app.on_shutdown.append(stop)
+    app.on_cleanup.append(close)
+    return app
+
+
+async def _close(app: web.Application, backend: Backend) -> None:
+    try:
+        if ENGINE in app:
+            await app[ENGINE].aclose()
+    finally:
+        try:
+            if STORE in app:
+                await app[STORE].aclose()
+        finally:
+            closing = getattr(backend, "aclose", None)
+            if closing is not None:
+                await closing()
+
+
+def _route(
+    endpoint: Endpoint[Any], handler: Callable[[Call], Awaitable[Answer]], max_bytes: int
+) -> Handler:
+    """Return what aiohttp calls for one row of the table."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        service = request.app[SERVICE]
+        text = await reading.read_body(request, max_bytes)
+        body = None if endpoint.body is None else reading.decode_body(endpoint.body, text)
+        posted = request.method == "POST"
+        call = Call(
+            service=service,
+            ids=request.match_info,
+            query=request.query,
+            body=body,
+            once=reading.once_for(request, text, service.now) if posted else None,
+            wait=reading.preferred_wait(request.headers.getall("prefer", ())),
+        )
+        answer = await handler(call)
+        return _json(200, msgspec.json.encode(answer), call.headers)
+
+    return serve
+
+
+def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+
+
+@web.middleware
+async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn exceptions into answers, and set the headers that all answers have."""
+    began = time.perf_counter()
+    request_id = f"req_{secrets.token_hex(16)}"
+    try:
+        response = await handler(request)
+    except Exception as error:
+        response = _answer_for(error, request, request_id)
+    if not response.prepared:
+        response.headers["x-request-id"] = request_id
+        response.headers["openai-version"] = API_VERSION
+        response.headers["openai-runs-features"] = FEATURES
+        elapsed = (time.perf_counter() - began) * 1000
+        response.headers["openai-processing-ms"] = str(int(elapsed))
+    return response
+
+
+def _answer_for(error: Exception, request: web.Request, request_id: str) -> web.Response:
+    """Return the one answer an exception stands for."""
+    if isinstance(error, Replay):
+        return _json(error.status_code, error.body, {"idempotent-replayed": "true"})
+    if isinstance(error, Refusal):
+        return _json(error.status_code, error.encode(), error.headers)
+    if isinstance(error, web.HTTPException):
+        return _answer_for(_translated(error, request), request, request_id)
+    if isinstance(error, ConnectionError):  # the client is gone; nobody reads the answer
+        _logger.info("%s: the client went away", request_id)
+    else:
+        _logger.error("%s failed", request_id, exc_info=error)
+    message = f"The server had an error while processing your request. Its id is {request_id}."
+    refusal = Refusal(message, status_code=500, kind="server_error")
+    return _json(500, refusal.encode())
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
+    """Return aiohttp's own refusal in OpenAI's words."""
+    where = f"{request.method} {request.path}"
+    if error.status == 404:
+        return Refusal(f"Invalid URL ({where})", status_code=404, code="unknown_url")
+    if error.status == 405:
+        return Refusal(f"Invalid method for URL ({where})", status_code=405, headers=_allow(error))
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    return Refusal(error.reason, status_code=error.status, kind=kind)
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    return {"allow": error.headers["allow"]} if "allow" in error.headers else {}
+
+
+def _checking_key(api_key: str) -> Middleware:
+    """Return the middleware that lets only the holders of the key in."""
+    expected = api_key.encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/healthz":
+            presented = reading.presented_key(request.headers)
+            sent = presented.encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(sent, expected):
+                raise unauthorized(presented)
+        return await handler(request)
+
+    return check
+
+
+async def _health(request: web.Request) -> web.Response:
+    """Answer whether runs are being carried out, and how many wait."""
+    service, engine = request.app[SERVICE], request.app[ENGINE]
+    now = service.now
+    try:
+        await service.store.probe(now)
+        counts = await service.store.counts()
+    except StoreUnavailable as problem:
+        return _json(503, msgspec.json.encode({"status": "unavailable", "error": problem.message}))
+    oldest = counts.oldest_created_at
+    facts = {
+        "status": "ok" if engine.alive else "stopped",
+        "queued": counts.by_status.get("queued", 0),
+        "in_progress": counts.by_status.get("in_progress", 0),
+        "requires_action": counts.by_status.get("requires_action", 0),
+        "cancelling": counts.by_status.get("cancelling", 0),
+        "failed": engine.failed,
+        "oldest_seconds": 0 if oldest is None else max(0, now - oldest),
+        "sqlite": SQLITE_VERSION,
+    }
+    return _json(200 if engine.alive else 503, msgspec.json.encode(facts))

@@ -1,0 +1,173 @@
+"""A server on a port of this machine, to be opened and closed by hand or with `async with`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from openai_runs.config import DRAIN_GRACE
+from openai_runs.errors import ConfigError
+from openai_runs.server.app import ENGINE, PREFIX, STORE, create_app
+from openai_runs.server.backends.base import Backend
+from openai_runs.server.backends.echo import EchoBackend
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+__all__ = ["LocalServer", "is_loopback"]
+
+_KEEPALIVE: Final = 75.0
+"""Seconds an idle connection, or one that never ends its headers, stays open; nginx: 75."""
+_SHUTDOWN: Final = 5.0
+"""Seconds that requests under way are given when the server closes."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class LocalServer:
+    """The server, bound to a port, with its own database and its own runs at work.
+
+    Args:
+        db: The SQLite file; None: a temporary one, removed on close.
+        backend: Where answers come from; None: `EchoBackend()`.
+        port: 0: any free one.
+        host: Another address than loopback needs an `api_key`.
+        api_key: What clients must send; None lets everybody in.
+        middlewares: aiohttp middlewares of your own, called for each request.
+        options: What else `create_app` takes.
+
+    It may be opened in one task and closed in another. Closing puts runs that are under
+    way back into the queue; `drain` gives them time first.
+    """
+
+    def __init__(
+        self,
+        db: str | Path | None = None,
+        backend: Backend | None = None,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        api_key: str | None = None,
+        middlewares: Iterable[Middleware] = (),
+        **options: Any,
+    ) -> None:
+        """Keep the settings; `start` opens the server.
+
+        Raises:
+            ConfigError: The address can be reached from outside, and there is no key.
+        """
+        if not is_loopback(host) and not api_key:
+            message = (
+                f"host={host!r} can be reached from other machines, so the server needs an "
+                "api_key; bind to 127.0.0.1 to do without"
+            )
+            raise ConfigError(message)
+        self.backend: Backend = backend if backend is not None else EchoBackend()
+        self._host = host
+        self._port = port
+        options.setdefault("drain_grace", 0.0)
+        self._app = create_app(
+            db, backend=self.backend, api_key=api_key, middlewares=middlewares, **options
+        )
+        self._runner: web.AppRunner | None = None
+        self._url: str | None = None
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """Return the base URL for clients, such as `http://127.0.0.1:8080/v1`.
+
+        Raises:
+            RuntimeError: The server is not open.
+        """
+        if self._url is None:
+            message = "the server is not open: call start() or use `async with`"
+            raise RuntimeError(message)
+        return self._url
+
+    @property
+    def path(self) -> Path:
+        """Return the database file.
+
+        Raises:
+            RuntimeError: The server was never open.
+        """
+        if STORE not in self._app:
+            message = "the server is not open: call start() or use `async with`"
+            raise RuntimeError(message)
+        return self._app[STORE].path
+
+    async def start(self) -> None:
+        """Open the database, take up its unfinished runs, bind the port.
+
+        Raises:
+            ConfigError: The database cannot be used, or another server has it.
+            OSError: The port is taken.
+            RuntimeError: The server was opened before; make a new one.
+        """
+        if self._runner is not None:
+            message = "a server can be opened only once; make a new LocalServer"
+            raise RuntimeError(message)
+        self._runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=_KEEPALIVE,
+            handler_cancellation=True,  # a held request ends with its client
+            shutdown_timeout=_SHUTDOWN,
+        )
+        try:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._url = self._bound_url(self._runner)
+            self._app[STORE].lock.publish(self._url)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def _bound_url(self, runner: web.AppRunner) -> str:
+        port = runner.addresses[0][1]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{port}{PREFIX}"
+
+    async def drain(self, grace: float = DRAIN_GRACE) -> None:
+        """Begin no more runs, let those under way finish for `grace` seconds, put back the rest.
+
+        Requests are still answered; new runs wait in the queue for the next server.
+        """
+        if ENGINE in self._app:
+            await self._app[ENGINE].drain(grace)
+
+    async def aclose(self) -> None:
+        """Answer what is held, stop, and close the database; calling it twice is fine."""
+        self._url = None
+        if self._runner is not None and not self._closed:
+            self._closed = True
+            await self._runner.cleanup()
+
+    async def __aenter__(self) -> LocalServer:
+        """Open the server."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the server."""
+        await self.aclose()

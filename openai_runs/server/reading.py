@@ -1,0 +1,183 @@
+"""Reading a request: its body, its query, its headers. Refuses what cannot be read.
+
+What may not live here: anything that depends on what is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import anyio
+import msgspec
+from aiohttp import web
+
+from openai_runs.config import MAX_HOLD
+from openai_runs.server.refusals import Refusal, invalid
+from openai_runs.server.store import Once, PageQuery
+
+__all__ = [
+    "decode_body",
+    "once_for",
+    "page_query",
+    "preferred_wait",
+    "presented_key",
+    "read_body",
+]
+
+B = TypeVar("B")
+
+BODY_TIMEOUT: Final = 30.0
+"""Seconds a client may take to send a body; Gunicorn's worker time-out: 30."""
+MAX_LIMIT: Final = 100
+"""Items of a page (PROTOCOL 1.1)."""
+MAX_KEY_CHARS: Final = 255
+"""Characters of an `Idempotency-Key`; Stripe: 255."""
+
+_PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
+_FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
+_WAIT: Final = re.compile(r"\s*wait\s*=\s*\"?\s*(\d{1,9})\s*\"?\s*(?:;.*)?\Z", re.I)
+
+
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
+    """Return the body.
+
+    Raises:
+        Refusal: It is too large, takes too long to come, or cannot be decompressed.
+    """
+    declared = request.content_length
+    if declared is not None and declared > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        with anyio.fail_after(BODY_TIMEOUT):
+            # aiohttp's own reading: bounded by client_max_size, and kept for middlewares.
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(max_bytes) from None
+    except web.RequestPayloadError as error:  # badly compressed, badly chunked
+        message = "The request body cannot be read: its encoding is broken."
+        raise invalid(message) from error
+    except TimeoutError:
+        message = "The request body took too long to arrive."
+        raise Refusal(message, status_code=408) from None
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(
+        f"The request body is too large: at most {max_bytes} bytes are read.", status_code=413
+    )
+
+
+def decode_body(kind: type[B], text: bytes) -> B:
+    """Return the body as the Struct of its operation; an empty one is an empty object.
+
+    Raises:
+        Refusal: It is no JSON, or does not fit; `param` names the field.
+    """
+    try:
+        return msgspec.json.decode(text or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+        message = f"We could not parse the JSON body of your request: {problem}."
+        raise invalid(message) from None
+
+
+def _misfit(problem: str) -> Refusal:
+    """Return the refusal for what msgspec found.
+
+    >>> _misfit("Expected `str`, got `int` - at `$.tools[0].type`").param
+    'tools[0].type'
+    """
+    at = _PATH.search(problem)
+    path = at["path"].replace("[...]", "") if at else ""
+    found = problem[: at.start()] if at else problem
+    field = _FIELD.match(found)
+    if field is not None:
+        path = f"{path}.{field[2]}" if path else field[2]
+        what = "Missing required" if field[1] == "missing required" else "Unknown"
+        return invalid(f"{what} parameter: '{path}'.", path)
+    if not path:
+        return invalid(f"Invalid request body: {_lowered(found)}.")
+    return invalid(f"Invalid '{path}': {_lowered(found)}.", path)
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def page_query(query: Mapping[str, str]) -> PageQuery:
+    """Return which page is asked for.
+
+    Raises:
+        Refusal: `limit` or `order` makes no sense.
+    """
+    order = query.get("order", "desc")
+    if order not in {"asc", "desc"}:
+        message = "Invalid 'order': expected 'asc' or 'desc'."
+        raise invalid(message, "order")
+    limit = query.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
+        message = f"Invalid 'limit': expected an integer from 1 to {MAX_LIMIT}."
+        raise invalid(message, "limit")
+    return PageQuery(
+        limit=int(limit),
+        ascending=order == "asc",
+        after=query.get("after") or None,
+        before=query.get("before") or None,
+    )
+
+
+def preferred_wait(headers: Iterable[str]) -> int | None:
+    """Return the seconds of `Prefer: wait=N`, at most `MAX_HOLD`; junk is no wish.
+
+    >>> preferred_wait(['respond-async, WAIT="100"; x=1', "wait=5"])
+    60
+
+    Source: RFC 7240, section 2 (the first one counts) and 4.3.
+    """
+    for header in headers:
+        for preference in header.split(","):
+            found = _WAIT.match(preference)
+            if found is not None:
+                return min(int(found[1]), int(MAX_HOLD))
+    return None
+
+
+def presented_key(headers: Mapping[str, str]) -> str:
+    """Return the API key the request carries, or an empty text."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    return headers.get("api-key", "")
+
+
+def once_for(request: web.Request, text: bytes, now: int) -> Once | None:
+    """Return the request's `Idempotency-Key` with what it stands for.
+
+    Raises:
+        Refusal: The key is too long, or no plain text.
+    """
+    key = request.headers.get("idempotency-key")
+    if not key:
+        return None
+    if len(key) > MAX_KEY_CHARS or not (key.isascii() and key.isprintable()):
+        message = (
+            f"Invalid 'Idempotency-Key': expected at most {MAX_KEY_CHARS} printable characters."
+        )
+        raise invalid(
+            message,
+            "Idempotency-Key",
+        )
+    digest = hashlib.sha256(f"{request.method} {request.path}\n".encode("utf-8", "replace"))
+    digest.update(_canonical(text))
+    return Once(key=key, fingerprint=digest.digest(), at=now)
+
+
+def _canonical(text: bytes) -> bytes:
+    """Return the body in one form, so that the order of keys makes no other request of it."""
+    body: Any = msgspec.json.decode(text or b"{}")
+    return msgspec.json.encode(body, order="sorted")
