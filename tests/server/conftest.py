@@ -1,0 +1,39 @@
+"""Servers to call: the real one, on a real socket and a real file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from openai_runs.server import Backend, LocalServer, ScriptedBackend
+from tests.server.support import Caller
+
+Serve = Callable[..., Awaitable[Caller]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """A function that opens a server with a script, and returns who calls it."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def open_server(
+            *script: Any, backend: Backend | None = None, **options: Any
+        ) -> Caller:
+            used = backend or ScriptedBackend(script or (lambda request: "Fine."))
+            db = options.pop("db", tmp_path / "runs.db")
+            server = await stack.enter_async_context(LocalServer(db, used, **options))
+            return Caller(session, server.url)
+
+        yield open_server
+
+
+@pytest.fixture
+async def caller(serve: Serve) -> Caller:
+    """Calls a server whose model always says "Fine."."""
+    return await serve()

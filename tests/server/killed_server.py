@@ -1,0 +1,50 @@
+"""A server to be killed: serves the file it is told, prints its URL, and waits for the end.
+
+What the model does is said by the question: "hang" writes half a sentence and never ends,
+"tool" calls a tool, "slow" takes its time, anything else is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from openai_runs.server import (
+    Call,
+    CallTools,
+    Hang,
+    LocalServer,
+    ModelRequest,
+    Say,
+    ScriptedBackend,
+    ScriptedTurn,
+)
+
+
+def script(request: ModelRequest) -> ScriptedTurn:
+    """Return the turn that the question asks for."""
+    match request.question:
+        case "hang":
+            return Hang("Half a")
+        case "tool" if not request.turns:
+            return CallTools([Call("weather", {"city": "Oslo"})])
+        case "die":
+            signal.raise_signal(signal.SIGKILL)
+    return Say("Answered.", delay=0.01 if request.question == "slow" else 0)
+
+
+async def main() -> None:
+    """Serve until killed, or until SIGTERM: then drain and end."""
+    server = LocalServer(sys.argv[1], ScriptedBackend(script), max_concurrent_runs=int(sys.argv[2]))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await server.start()
+    print(server.url, flush=True)  # noqa: T201 - how the test learns where it is
+    await stop.wait()
+    await server.drain(0.2)
+    await server.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,162 @@
+"""What tests of the server stand on: a caller with bare aiohttp, and a clock moved by hand.
+
+Nothing here knows our SDK: what is tested is the wire.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import aiohttp
+
+ACTIVE = {"queued", "in_progress", "requires_action", "cancelling"}
+FUNCTION = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+class Reply(NamedTuple):
+    """An answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """Return the decoded body."""
+        return json.loads(self.text)
+
+    @property
+    def message(self) -> str:
+        """Return the text of an error."""
+        return str(self.json["error"]["message"])
+
+
+class Caller:
+    """Speaks the wire to one server."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session = session
+        self.url = url
+
+    async def send(self, method: str, path: str, **options: Any) -> Reply:
+        """Return the answer, whatever it says."""
+        async with self.session.request(method, self.url + path, **options) as response:
+            return Reply(response.status, response.headers, await response.text())
+
+    async def get(self, path: str, **options: Any) -> Any:
+        """Return what a GET finds; anything but a 200 fails the test."""
+        reply = await self.send("GET", path, **options)
+        assert reply.status == 200, reply.text
+        return reply.json
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> Any:
+        """Return what a POST makes; anything but a 200 fails the test."""
+        reply = await self.send("POST", path, json={} if body is None else body, **options)
+        assert reply.status == 200, reply.text
+        return reply.json
+
+    async def health(self) -> Reply:
+        """Return what the health page says."""
+        return await Caller(self.session, self.url.removesuffix("/v1")).send("GET", "/healthz")
+
+    async def assistant(self, **fields: Any) -> str:
+        """Return the id of a new assistant."""
+        made = await self.post("/assistants", {"model": "test", **fields})
+        return str(made["id"])
+
+    async def thread(self, text: str | None = None) -> str:
+        """Return the id of a new thread, with a user message if there is a text."""
+        messages = [] if text is None else [{"role": "user", "content": text}]
+        made = await self.post("/threads", {"messages": messages})
+        return str(made["id"])
+
+    async def start(self, text: str | None = "Hello", **fields: Any) -> Any:
+        """Return a new run on a new thread, of a new assistant with one function."""
+        assistant_id = await self.assistant(tools=[FUNCTION])
+        thread_id = await self.thread(text)
+        return await self.post(
+            f"/threads/{thread_id}/runs", {"assistant_id": assistant_id, **fields}
+        )
+
+    async def settled(self, run: Any) -> Any:
+        """Return the run once it is finished or waits for outputs."""
+        with anyio.fail_after(20):
+            while run["status"] in ACTIVE - {"requires_action"}:
+                run = await self.get(run_path(run), headers={"Prefer": "wait=10"})
+        return run
+
+    async def reaches(self, run: Any, status: str) -> Any:
+        """Return the run once it has this status."""
+        # Not held: between two requests the run may be there already, and would be held there.
+        with anyio.fail_after(20):
+            while (run := await self.get(run_path(run)))["status"] != status:
+                assert run["status"] in ACTIVE, f"ended as {run['status']}"
+                await anyio.sleep(0.01)
+        return run
+
+    async def steps(self, run: Any) -> list[Any]:
+        """Return the steps of the run, oldest first."""
+        page = await self.get(f"{run_path(run)}/steps?order=asc&limit=100")
+        return list(page["data"])
+
+    async def begun(self, run: Any) -> None:
+        """Return once the run has begun to write."""
+        with anyio.fail_after(20):
+            while not await self.steps(run):  # noqa: ASYNC110 - nobody announces a step
+                await anyio.sleep(0.01)
+
+    async def messages(self, run: Any) -> list[Any]:
+        """Return the messages of the run's thread, oldest first."""
+        page = await self.get(f"/threads/{run['thread_id']}/messages?order=asc&limit=100")
+        return list(page["data"])
+
+    async def submit(self, run: Any, output: str = "sunny") -> Reply:
+        """Answer all calls the run waits for."""
+        calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        outputs = [{"tool_call_id": call["id"], "output": output} for call in calls]
+        path = f"{run_path(run)}/submit_tool_outputs"
+        return await self.send("POST", path, json={"tool_outputs": outputs})
+
+
+def run_path(run: Any) -> str:
+    """Return the path of the run."""
+    return f"/threads/{run['thread_id']}/runs/{run['id']}"
+
+
+class ManualClock:
+    """A wall clock that stands still until it is moved."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self._now = now
+        self._moved = anyio.Event()
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, and wake who waits for it."""
+        self._now += seconds
+        self._moved.set()
+        self._moved = anyio.Event()
+
+    async def sleep_until(self, when: float) -> None:
+        """Return once the clock was moved that far."""
+        while self._now < when:
+            await self._moved.wait()

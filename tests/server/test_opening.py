@@ -1,0 +1,127 @@
+"""Opening and closing: by any task, more than once, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp.test_utils import TestServer
+
+from openai_runs.errors import ConfigError
+from openai_runs.server import EchoBackend, Hang, LocalServer, ScriptedBackend, create_app
+from tests.server.support import Caller
+
+
+async def test_server_is_opened_in_one_task_and_closed_in_another() -> None:
+    """No scope belongs to the task that opened it, and no task or thread stays."""
+    before = asyncio.all_tasks()
+    server = LocalServer(backend=ScriptedBackend([Hang()]))
+
+    await asyncio.create_task(server.start())
+    async with aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        await caller.reaches(await caller.start(), "in_progress")
+    await asyncio.create_task(server.aclose())
+    await server.aclose()
+
+    assert asyncio.all_tasks() == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = server.url
+
+
+async def test_server_cannot_be_opened_twice() -> None:
+    """A closed server is made anew, not opened again."""
+    async with LocalServer() as server:
+        with pytest.raises(RuntimeError, match="only once"):
+            await server.start()
+
+
+async def test_address_for_others_needs_a_key() -> None:
+    """What other machines can reach is never open to everybody."""
+    with pytest.raises(ConfigError, match="needs an api_key"):
+        LocalServer(host="0.0.0.0")
+
+    async with LocalServer(host="0.0.0.0", api_key="secret-key-1") as server:
+        assert server.url.startswith("http://0.0.0.0:")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_loopback_needs_no_key(host: str) -> None:
+    """Only this machine reaches it."""
+    LocalServer(host=host)
+
+
+async def test_taken_port_is_an_error_that_leaves_nothing_open(tmp_path: Path) -> None:
+    """The file is free again for the next try."""
+    async with LocalServer() as first:
+        port = int(first.url.rpartition(":")[2].removesuffix("/v1"))
+        with pytest.raises(OSError, match="address already in use"):
+            await LocalServer(tmp_path / "p.db", port=port).start()
+
+    async with LocalServer(tmp_path / "p.db", port=port) as second:
+        assert second.url.endswith(f":{port}/v1")
+
+
+async def test_application_runs_in_a_server_of_the_callers_own(tmp_path: Path) -> None:
+    """`create_app` is an aiohttp application like any other."""
+    app = create_app(tmp_path / "app.db", backend=EchoBackend(), drain_grace=0)
+
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        caller = Caller(session, str(server.make_url("/v1")))
+        run = await caller.settled(await caller.start("Say it again"))
+        message = (await caller.messages(run))[-1]
+
+    assert message["content"][0]["text"]["value"] == "Say it again"
+
+
+async def test_draining_server_answers_but_begins_no_run(tmp_path: Path) -> None:
+    """What comes while it drains waits for the next server."""
+    server = LocalServer(tmp_path / "drain.db")
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        await server.drain(1)
+        run = await caller.start()
+        await server.aclose()
+        async with LocalServer(tmp_path / "drain.db") as following:
+            caller = Caller(session, following.url)
+            ended = await caller.settled(run)
+
+    assert run["status"] == "queued"
+    assert ended["status"] == "completed"
+
+
+async def test_run_may_finish_while_the_server_drains(tmp_path: Path) -> None:
+    """Work that ends within the grace is not done again."""
+    from openai_runs.server import Say
+
+    backend = ScriptedBackend([Say("Done.", delay=0.2)])
+    server = LocalServer(tmp_path / "grace.db", backend)
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        run = await caller.reaches(await caller.start(), "in_progress")
+        with anyio.fail_after(10):
+            await server.drain(20)
+        ended = await caller.settled(run)
+    await server.aclose()
+
+    assert ended["status"] == "completed"
+    assert len(backend.requests) == 1
+
+
+async def test_health_says_so_when_nothing_is_carried_out() -> None:
+    """A server whose engine is gone is not well, though it answers."""
+    async with LocalServer() as server, aiohttp.ClientSession() as session:
+        (root,) = [t for t in asyncio.all_tasks() if t.get_name() == "openai_runs.engine"]
+        root.cancel()
+        await asyncio.wait([root])
+
+        reply = await Caller(session, server.url).health()
+
+    assert (reply.status, reply.json["status"]) == (503, "stopped")

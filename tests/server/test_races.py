@@ -1,0 +1,193 @@
+"""Whoever comes first wins, and it stays at that: cancel, submit, expiry and the work itself.
+
+Straight on the store, where the races are decided; the seeds make each order repeatable.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import pytest
+
+from openai_runs._protocol.lifecycle import TRANSITIONS
+from openai_runs.server.making import NewRun, build_assistant, build_new_run, build_thread
+from openai_runs.server.progress import Ending, LostRace
+from openai_runs.server.refusals import Refusal
+from openai_runs.server.store import Claim, Moved, PageQuery, Removed, Store, open_store
+from openai_runs.types.assistants import Assistant, CreateAssistant
+from openai_runs.types.base import TERMINAL_STATUSES
+from openai_runs.types.runs import CreateRun, Run, ToolOutput
+from openai_runs.types.steps import FunctionCallResult, FunctionToolCall
+from openai_runs.types.threads import CreateThread
+
+NOW = 1_800_000_000
+PAGE = PageQuery(limit=100)
+CALL = FunctionToolCall(id="call_1", function=FunctionCallResult(name="f", arguments="{}"))
+DONE = Ending(status="completed", text="Done.")
+
+
+class Recorded:
+    """A store, and what it announced."""
+
+    def __init__(self) -> None:
+        self.moves: list[Run] = []
+        self.store: Store
+
+    def hear(self, change: Moved | Removed) -> None:
+        """Keep the change."""
+        if isinstance(change, Moved):
+            self.moves.append(change.run)
+
+    async def new_run(self) -> Run:
+        """Return a queued run."""
+        assistant = build_assistant(CreateAssistant(model="m"), NOW)
+        thread = build_thread(CreateThread(), NOW)
+        await self.store.add_assistant(assistant, None)
+        await self.store.add_thread(thread, [], None)
+
+        def make(stored: Assistant) -> NewRun:
+            return build_new_run(stored, thread.id, CreateRun(assistant_id=stored.id), NOW, 600)
+
+        self.moves.clear()
+        return await self.store.add_run(thread.id, assistant.id, make, None)
+
+
+@pytest.fixture
+async def recorded(tmp_path: Path) -> AsyncIterator[Recorded]:
+    """An open store."""
+    used = Recorded()
+    used.store = await open_store(tmp_path / "races.db", used.hear)
+    yield used
+    await used.store.aclose()
+
+
+Act = Callable[[Store, Run], Awaitable[object]]
+
+
+async def _execute(store: Store, run: Run, turn: Callable[[Claim], Awaitable[object]]) -> None:
+    claim = await store.claim(run.id, NOW)
+    if claim is not None:
+        await store.begin_message(run.id, claim.epoch, NOW)
+        await turn(claim)
+
+
+async def complete(store: Store, run: Run) -> None:
+    """Execute the run to its end."""
+    await _execute(store, run, lambda c: store.end_run(run.id, DONE, NOW, epoch=c.epoch))
+
+
+async def call_tools(store: Store, run: Run) -> None:
+    """Execute the run to a tool call."""
+    turn = Ending(status="completed", text="Let me see.")
+    await _execute(store, run, lambda c: store.require_action(run.id, c.epoch, [CALL], turn, NOW))
+
+
+async def put_back(store: Store, run: Run) -> None:
+    """Begin to execute the run, and give it back."""
+    await _execute(store, run, lambda c: store.put_back(run.id, c.epoch, NOW))
+
+
+async def submit(store: Store, run: Run) -> None:
+    """Answer the tool call."""
+    outputs = [ToolOutput(tool_call_id="call_1", output="x")]
+    await store.submit_outputs(run.thread_id, run.id, outputs, NOW, None)
+
+
+async def cancel(store: Store, run: Run) -> None:
+    """Cancel the run, as request and engine do together."""
+    await store.cancel_run(run.thread_id, run.id, NOW, None)
+    await store.end_run(run.id, Ending(status="cancelled"), NOW)
+
+
+async def expire(store: Store, run: Run) -> None:
+    """Let the run's time be up."""
+    await store.end_run(run.id, Ending(status="expired"), NOW)
+
+
+ACTS: list[Act] = [complete, complete, call_tools, put_back, submit, submit, cancel, expire]
+
+
+async def race(recorded: Recorded, chance: random.Random) -> Run:
+    """Let a random choice of acts loose on one run; return it at its end."""
+    run = await recorded.new_run()
+    acts = chance.sample(ACTS, chance.randrange(2, len(ACTS) + 1))
+    pauses = [chance.randrange(4) for _ in acts]
+
+    async def attempt(act: Act, pause: int) -> None:
+        for _ in range(pause):
+            await anyio.lowlevel.checkpoint()
+        with suppress(Refusal, LostRace):  # somebody else was first
+            await act(recorded.store, run)
+
+    async with anyio.create_task_group() as group:
+        for act, pause in zip(acts, pauses, strict=True):
+            group.start_soon(attempt, act, pause)
+    await expire(recorded.store, run)
+    return await recorded.store.get_run(run.thread_id, run.id)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(8))
+async def test_one_end_and_only_legal_moves_whatever_the_order(
+    recorded: Recorded, seed: int
+) -> None:
+    """40 races a seed: each move is in the table, one is the last, and nothing is left open."""
+    chance = random.Random(seed)
+
+    for _ in range(40):
+        run = await race(recorded, chance)
+
+        statuses = [move.status for move in recorded.moves]
+        assert all(b in TRANSITIONS[a] for a, b in zip(statuses, statuses[1:], strict=False))
+        assert [status in TERMINAL_STATUSES for status in statuses].count(True) == 1
+        assert statuses[-1] == run.status
+        assert run.required_action is None
+        assert run.expires_at is None
+        steps = await recorded.store.list_steps(run.thread_id, run.id, PAGE)
+        assert all(step.status != "in_progress" for step in steps.data)
+        messages = await recorded.store.list_messages(run.thread_id, PAGE, None)
+        assert all(message.status != "in_progress" for message in messages.data)
+
+
+async def test_execution_that_lost_its_claim_writes_nothing(recorded: Recorded) -> None:
+    """A worker that was thought dead wakes up: everything it tries is refused."""
+    store, run = recorded.store, await recorded.new_run()
+    zombie = await store.claim(run.id, NOW)
+    heir = await store.claim(run.id, NOW)
+    assert zombie is not None
+    assert heir is not None
+    await store.begin_message(run.id, heir.epoch, NOW)
+
+    for write in (
+        lambda: store.begin_message(run.id, zombie.epoch, NOW),
+        lambda: store.require_action(run.id, zombie.epoch, [CALL], DONE, NOW),
+        lambda: store.put_back(run.id, zombie.epoch, NOW),
+    ):
+        with pytest.raises(LostRace):
+            await write()
+    assert await store.end_run(run.id, DONE, NOW, epoch=zombie.epoch) is None
+    ended = await store.end_run(run.id, DONE, NOW, epoch=heir.epoch)
+
+    assert ended is not None
+    assert ended.status == "completed"
+    assert [move.status for move in recorded.moves] == ["queued", "in_progress", "completed"]
+
+
+async def test_cancelled_caller_takes_nothing_back(recorded: Recorded) -> None:
+    """A write that was asked for is done whole, also if nobody waits for it any more."""
+    store = recorded.store
+    assistants = [build_assistant(CreateAssistant(model="m"), NOW) for _ in range(50)]
+
+    async with anyio.create_task_group() as group:
+        for assistant in assistants:
+            group.start_soon(store.add_assistant, assistant, None)
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    await store.probe(NOW)  # queued behind them
+    listed = await store.list_assistants(PAGE)
+
+    assert {each.id for each in listed.data} == {each.id for each in assistants}

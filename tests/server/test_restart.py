@@ -1,0 +1,210 @@
+"""After a crash every run ends legally, and nothing happens twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+
+from openai_runs.server import ModelRequest, Say, ScriptedBackend
+from tests.server.conftest import Serve
+from tests.server.support import FUNCTION, Caller, run_path
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = {"Idempotency-Key": "key-1"}
+
+
+class Doomed:
+    """A server in a process of its own, that can be killed."""
+
+    def __init__(self, process: asyncio.subprocess.Process, caller: Caller) -> None:
+        self.process = process
+        self.caller = caller
+
+    async def kill(self, how: signal.Signals = signal.SIGKILL) -> int:
+        """End the process and return its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        with anyio.fail_after(20):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def doomed(db: Path, slots: int = 64) -> AsyncIterator[Doomed]:
+    """Start the server of `killed_server.py` on a file."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.server.killed_server",
+        str(db),
+        str(slots),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with aiohttp.ClientSession() as session:
+        server = Doomed(
+            process, Caller(session, (await process.stdout.readline()).decode().strip())
+        )
+        try:
+            yield server
+        finally:
+            await server.kill()
+
+
+def finish(request: ModelRequest) -> Say:
+    """Answer everything, as a server that is well does."""
+    return Say("Finished.")
+
+
+@pytest.mark.timeout(120)
+async def test_every_run_ends_when_the_server_was_killed(tmp_path: Path, serve: Serve) -> None:
+    """Queued, at work, waiting, being cancelled: each goes on from where it was stored."""
+    db = tmp_path / "killed.db"
+    async with doomed(db, slots=1) as server:
+        before = server.caller
+        waiting = await before.settled(await before.start("tool"))
+        body = {"assistant_id": waiting["assistant_id"]}
+        working = await before.reaches(await before.start("hang"), "in_progress")
+        await before.begun(working)
+        half = (await before.messages(working))[-1]
+        queued = await before.start("hello")
+        path = f"/threads/{await before.thread('hello')}/runs"
+        once = await before.send("POST", path, json=body, headers=KEY)
+        await server.kill()
+
+    caller = await serve(backend=ScriptedBackend(finish), db=db)
+    again = await caller.send("POST", path, json=body, headers=KEY)
+    waits_on = await caller.get(run_path(waiting))
+    ended = [await caller.settled(run) for run in (working, queued, once.json)]
+    answered = await caller.settled((await caller.submit(waits_on)).json)
+
+    assert again.text == once.text
+    assert waits_on == waiting
+    assert [run["status"] for run in (*ended, answered)] == ["completed"] * 4
+    (step,) = await caller.steps(working)
+    message = (await caller.messages(working))[-1]
+    assert step["step_details"]["message_creation"]["message_id"] == half["id"] == message["id"]
+    assert message["content"][0]["text"]["value"] == "Finished."
+    assert len(await caller.messages(working)) == 2
+    assert [s["type"] for s in await caller.steps(answered)] == ["tool_calls", "message_creation"]
+
+
+@pytest.mark.timeout(120)
+async def test_cancelling_run_is_cancelled_when_the_server_comes_back(
+    tmp_path: Path, serve: Serve
+) -> None:
+    """A cancel that was answered is not forgotten."""
+    db = tmp_path / "killed.db"
+    async with doomed(db) as server:
+        run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
+        await server.kill()
+    # The moment between the two commits is too short to be hit from outside.
+    with sqlite3.connect(db) as file:
+        file.execute(
+            "UPDATE runs SET status = 'cancelling', body = json_set(body, '$.status', 'cancelling')"
+        )
+    file.close()
+
+    caller = await serve(db=db)
+
+    assert (await caller.reaches(run, "cancelled"))["cancelled_at"] is not None
+
+
+@pytest.mark.timeout(120)
+async def test_run_that_kills_its_server_is_given_up_after_three_attempts(
+    tmp_path: Path, serve: Serve
+) -> None:
+    """Poison is failed with a reason, and others are not affected."""
+    db = tmp_path / "poison.db"
+    async with doomed(db) as server:
+        good = await server.caller.settled(await server.caller.start("hello"))
+        assistant_id = await server.caller.assistant(tools=[FUNCTION])
+        thread_id = await server.caller.thread("die")
+        # The answer races with the death of the server.
+        with suppress(aiohttp.ClientError):
+            await server.caller.send(
+                "POST", f"/threads/{thread_id}/runs", json={"assistant_id": assistant_id}
+            )
+        assert await server.process.wait() == -signal.SIGKILL
+    for _ in range(2):
+        async with doomed(db) as server:
+            assert await server.process.wait() == -signal.SIGKILL
+
+    caller = await serve(db=db)
+    page = await caller.get(f"/threads/{thread_id}/runs")
+    run = await caller.settled(page["data"][0])
+
+    assert run["status"] == "failed"
+    assert run["last_error"] == {
+        "code": "server_error",
+        "message": "The server gave the run up after 3 attempts.",
+    }
+    assert await caller.get(run_path(good)) == good
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
+    tmp_path: Path, serve: Serve, seed: int
+) -> None:
+    """Killed at a random moment under load: every created run ends once, with one answer."""
+    chance = random.Random(seed)
+    db = tmp_path / "anywhere.db"
+    created: list[Any] = []
+    async with doomed(db, slots=8) as server:
+        caller = server.caller
+        assistant_id = await caller.assistant()
+        enough = chance.randrange(5, 60)
+        reached = anyio.Event()
+
+        async def create() -> None:
+            while not reached.is_set():
+                thread = {"messages": [{"role": "user", "content": "slow"}]}
+                body = {"assistant_id": assistant_id, "thread": thread}
+                try:
+                    reply = await caller.send("POST", "/threads/runs", json=body)
+                except aiohttp.ClientError:
+                    return
+                created.append(reply.json)
+                if len(created) >= enough:
+                    reached.set()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(create)
+            await reached.wait()
+            await server.kill()
+
+    caller = await serve(backend=ScriptedBackend(finish), db=db)
+    for run in created:
+        ended = await caller.settled(run)
+        assert ended["status"] == "completed"
+        assert [step["status"] for step in await caller.steps(run)] == ["completed"]
+        assert [m["role"] for m in await caller.messages(run)] == ["user", "assistant"]
+
+
+@pytest.mark.timeout(120)
+async def test_sigterm_puts_back_what_does_not_finish_in_time(tmp_path: Path, serve: Serve) -> None:
+    """Draining loses no attempt: the run waits in the queue for the next server."""
+    db = tmp_path / "drained.db"
+    async with doomed(db) as server:
+        run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
+        await server.caller.begun(run)
+        assert await server.kill(signal.SIGTERM) == 0
+
+    caller = await serve(backend=ScriptedBackend(finish), db=db)
+    ended = await caller.settled(run | {"status": "queued"})
+
+    assert ended["status"] == "completed"
+    assert len(await caller.steps(run)) == 1
