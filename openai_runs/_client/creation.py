@@ -40,12 +40,13 @@ class Creation:
         """Build the request; `thread_id` is None where the thread is made with the run."""
         self._pipeline = pipeline
         self._thread_id = thread_id
-        self.key = options.get("idempotency_key") or pipeline.settings.seams.new_key()
+        key = options.get("idempotency_key")
+        self.key = pipeline.settings.seams.new_key() if key is None else key
         sent = {**body, **(options.get("extra_body") or {})}
         self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
         self._marked = endpoint is CREATE_RUN and self._mark(sent)
         self._in_doubt = False
-        ids = {} if thread_id is None else {"thread_id": thread_id}
+        ids: dict[str, Any] = {"thread_id": thread_id} if "thread_id" in endpoint.ids else {}
         self._spec: RequestSpec[Run] = pipeline.request(
             endpoint, ids, self._options, query=query, body=sent
         )

@@ -242,9 +242,8 @@ class Pipeline:
     def _pause(self, call: _Call, failure: APIError, *, safe: bool) -> float:
         """Return the seconds to the next attempt, or raise `failure` if there is none."""
         settings = self.settings
-        if not safe or call.attempts > settings.retry.max_retries or not _may_heal(failure):
-            raise failure
-        if retry.is_too_long(failure.retry_after):
+        spent = call.attempts > settings.retry.max_retries
+        if not safe or spent or not _may_heal(failure) or retry.is_too_long(failure.retry_after):
             raise failure
         chance = settings.seams.chance()
         pause = retry.backoff(settings.retry, call.attempts, failure.retry_after, chance)
@@ -282,13 +281,14 @@ class Pipeline:
             lay_over(headers, {"Content-Type": "application/json"})
         key = options.get("idempotency_key")
         if spec.retry == Retry.GUARDED:
-            key = key or settings.seams.new_key()
-            lay_over(headers, {"Idempotency-Key": check_header("Idempotency-Key", key)})
-        extra_headers = options.get("extra_headers")
-        if extra_headers:
-            for name, value in extra_headers.items():
-                check_header(name, value)
-            lay_over(headers, extra_headers)
+            key = settings.seams.new_key() if key is None else key
+            if not check_header("Idempotency-Key", key):
+                msg = "idempotency_key must not be empty"
+                raise ValueError(msg)
+            lay_over(headers, {"Idempotency-Key": key})
+        extra = options.get("extra_headers")
+        if extra:
+            lay_over(headers, {name: check_header(name, value) for name, value in extra.items()})
         base = settings.base_url
         if base is None:
             base = await self.start()
