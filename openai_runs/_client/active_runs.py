@@ -64,7 +64,7 @@ async def _in_turn(busy: _Busy, attempt: Callable[[CallOptions], Coroutine[Any, 
     async with busy.turn():
         while True:
             try:
-                return await attempt(busy.left())
+                return await attempt(busy.options())
             except ActiveRunError as error:
                 await busy.clear(error)
 
@@ -90,11 +90,17 @@ class _Busy:
         self._limit = check_timeout("timeout", options.get("timeout")) or DEFAULT_RUN_LIFETIME
         self._deadline = self._seams.monotonic() + self._limit
         self._cleared: set[str] = set()
-        self._repeats = 0
+        self._attempts = self._repeats = 0
 
-    def left(self) -> CallOptions:
-        """Return the call's options with what is left of its time."""
-        return {**self._options, "timeout": self._seconds_left()}
+    def options(self) -> CallOptions:
+        """Return the next attempt's options: what is left of the time, and a key not used up."""
+        options: CallOptions = {**self._options, "timeout": self._seconds_left()}
+        self._attempts += 1
+        key = self._options.get("idempotency_key")
+        if key is not None and self._attempts > 1:
+            # A server that remembers the key would repeat its "thread is busy" for ever.
+            options["idempotency_key"] = f"{key}-{self._attempts}"
+        return options
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -45,7 +45,6 @@ class Attempts:
         body = body_of("runs.create", CreateRunArguments, taken)
         check_id("assistant_id", assistant_id)
         self._body = {"assistant_id": assistant_id, **body}
-        self._count = 0
         self.last: Creation | None = None
 
     def make(self, waiter: Waiter) -> Coroutine[Any, Any, Run]:
@@ -65,11 +64,6 @@ class Attempts:
             await self.last.undo(waiter)
 
     def _once(self, options: CallOptions) -> Coroutine[Any, Any, Run]:
-        self._count += 1
-        key = options.get("idempotency_key")
-        if key is not None and self._count > 1:
-            # A server that remembers the key would repeat its "thread is busy" for ever.
-            options = {**options, "idempotency_key": f"{key}-{self._count}"}
         self.last = Creation(
             self._pipeline, CREATE_RUN, self._thread_id, self._body, options, query=self._query
         )
