@@ -12,20 +12,35 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import openai_runs.config
 import openai_runs.errors
+from openai_runs import AsyncClient
+from openai_runs._protocol.endpoints import ENDPOINTS
+from openai_runs._protocol.lifecycle import TRANSITIONS
+from openai_runs._protocol.spec import Retry
+from openai_runs.types import TERMINAL_STATUSES, RunStatus
 
 PAGES = Path(__file__).resolve().parent / "pages"
 
 _PART = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
 )
+_ENDPOINT = re.compile(r"^\s*Endpoint: (?P<endpoint>[A-Z]+ \S+)$", re.MULTILINE)
+_STATUSES = [value for name, value in vars(RunStatus).items() if name.isupper()]
+_RESOURCES = ("assistants", "threads", "messages", "runs", "runs.steps")
 
 
 def fenced(text: str, language: str = "text") -> str:
     """Return `text` as a code block."""
     return f"```{language}\n{text.rstrip()}\n```\n"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def command_help(*arguments: str) -> str:
@@ -47,10 +62,47 @@ def defaults() -> str:
     """Return every default of `config.py` with its unit and origin, as one table."""
     source = ast.parse(inspect.getsource(openai_runs.config))
     rows = [
-        f"| `{name}` | `{value}` | {' '.join(meaning.split())} |"
+        [f"`{name}`", f"`{value}`", " ".join(meaning.split())]
         for name, value, meaning in _settings(source.body, "")
     ]
-    return "\n".join(["| name | default | what it is |", "|---|---|---|", *rows]) + "\n"
+    return table(["name", "default", "what it is"], rows)
+
+
+def endpoints() -> str:
+    """Return the endpoint table with the client's method for each row."""
+    methods = _methods()
+    rows = [
+        [
+            f"`{row.method}`",
+            f"`{row.path}`",
+            f"`{row.operation}`",
+            ", ".join(f"`{name}`" for name in methods.get(f"{row.method} {row.path}", [])),
+            "freely" if row.retry == Retry.FREELY else "guarded",
+            f"`{_shown(row.answer)}`",
+        ]
+        for row in ENDPOINTS
+    ]
+    head = ["method", "path", "operation", "in the client", "sent again", "answer"]
+    return table(head, rows)
+
+
+def lifecycle_diagram() -> str:
+    """Return the life-cycle table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> queued"]
+    for status in _STATUSES:
+        lines += [f"    {status} --> {name}" for name in _STATUSES if name in TRANSITIONS[status]]
+    lines += [f"    {status} --> [*]" for status in _STATUSES if status in TERMINAL_STATUSES]
+    return fenced("\n".join(lines), "mermaid")
+
+
+def lifecycle_table() -> str:
+    """Return the life-cycle table as a table."""
+    rows = [
+        [f"`{status}`", ", ".join(f"`{name}`" for name in _STATUSES if name in TRANSITIONS[status])]
+        for status in _STATUSES
+        if TRANSITIONS[status]
+    ]
+    return table(["from", "to"], rows)
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -58,7 +110,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs demo": lambda: command_help("demo"),
     "cli openai-runs serve": lambda: command_help("serve"),
     "defaults": defaults,
+    "endpoints": endpoints,
     "errors": error_tree,
+    "lifecycle diagram": lifecycle_diagram,
+    "lifecycle table": lifecycle_table,
 }
 """Name in a page's marker -> what makes the text."""
 
@@ -101,6 +156,26 @@ def _value(statement: ast.stmt) -> str:
 
 def _text(statement: ast.Expr) -> str:
     return str(ast.literal_eval(statement.value))
+
+
+def _methods() -> dict[str, list[str]]:
+    """Return, for each endpoint, the client's methods whose docstrings name it alone."""
+    client = AsyncClient(base_url="http://127.0.0.1:9/v1")
+    found: dict[str, list[str]] = {}
+    for resource in _RESOURCES:
+        owner: Any = client
+        for name in resource.split("."):
+            owner = getattr(owner, name)
+        for name, method in inspect.getmembers(owner, inspect.ismethod):
+            named = _ENDPOINT.search(method.__doc__ or "")
+            if named is not None:
+                found.setdefault(named["endpoint"], []).append(f"{resource}.{name}")
+    return found
+
+
+def _shown(answer: Any) -> str:
+    items = ", ".join(item.__name__ for item in get_args(answer))
+    return f"{get_origin(answer).__name__}[{items}]" if items else str(answer.__name__)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,34 @@ import os
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+# Not left to `AsyncClient.local()`: its first import reads files, which is not for the event loop.
+import openai_runs.server  # noqa: F401
 from docs import generate
-from openai_runs import AsyncClient
+from openai_runs import AsyncClient, Run, types
+from openai_runs._protocol.endpoints import ENDPOINTS
+from tests.test_seed_table import find
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+PAGES_FOLDER = ROOT / "docs" / "pages"
+PAGES = [ROOT / "README.md", *sorted(PAGES_FOLDER.rglob("*.md"))]
 
 _FENCE = re.compile(
     r"(?:<!-- no-run: (?P<reason>.+?) -->\n)?^```(?P<language>\w+).*\n(?P<source>(?s:.*?))^```$",
     re.MULTILINE,
 )
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+_MOVED = re.compile(r"^\| `[^|]+` \| (?:the same|`(?P<ours>[\w.]+)[^`]*`)[^|]* \|", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -49,28 +61,70 @@ def pages_with_python() -> list[Path]:
     return [page for page in PAGES if any(blocks_of(page))]
 
 
+def promised(block: Block) -> list[str]:
+    """Return the comment behind each `print`, which says what it prints."""
+    tokens = tokenize.generate_tokens(StringIO(block.source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    prints = [
+        (node.lineno, node.end_lineno)
+        for node in ast.walk(ast.parse(block.source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    silent = [line for line, end in prints if end not in comments]
+    assert silent == [], f"{block.place}: what is printed on lines {silent}?"
+    return [comments[end] for _, end in sorted(prints) if end is not None]
+
+
+def compare(block: Block, printed: list[str]) -> None:
+    """Fail unless what was printed is what the comments say; `...` stands for anything."""
+    wanted = promised(block)
+    same = len(wanted) == len(printed) and all(
+        re.fullmatch(".*".join(map(re.escape, text.split("..."))), got)
+        for text, got in zip(wanted, printed, strict=True)
+    )
+
+    assert same, f"{block.place} says {wanted} and prints {printed}"
+
+
+async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, object]:
+    """Run the page's blocks, one after the other, and return the names they leave."""
+    printed: list[str] = []
+
+    def record(*values: object) -> None:
+        printed.append(" ".join(map(str, values)))
+
+    names: dict[str, object] = {"client": client, "__name__": page.stem, "print": record}
+    for block in blocks_of(page):
+        code = compile(block.source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if block.reason:
+            continue
+        if "def test_" in block.source:
+            run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block.source, folder)
+        elif "asyncio.run(" in block.source:
+            compare(block, run_script([], block.source, folder).splitlines())
+        else:
+            printed.clear()
+            result = eval(code, names)
+            if inspect.iscoroutine(result):
+                await result
+            compare(block, printed)
+    return names
+
+
 @pytest.mark.parametrize("page", pages_with_python(), ids=lambda page: page.stem)
-async def test_python_blocks_run_against_the_local_server(page: Path, tmp_path: Path) -> None:
-    """A reader can paste the page's blocks, one after the other, and they work."""
+async def test_python_blocks_run_against_the_local_server(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader can paste the page's blocks, one after the other, and sees what they say."""
+    monkeypatch.chdir(tmp_path)
     async with AsyncClient.local() as client:
-        names: dict[str, object] = {"client": client, "__name__": page.stem}
-
-        for block in blocks_of(page):
-            code = compile(block.source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            if block.reason:
-                continue
-            if "asyncio.run(" in block.source:
-                run_script([], block.source, tmp_path)
-            elif "def test_" in block.source:
-                run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block.source, tmp_path)
-            else:
-                result = eval(code, names)
-                if inspect.iscoroutine(result):
-                    await result
+        await execute(page, client, tmp_path)
 
 
-def run_script(launcher: list[str], source: str, folder: Path) -> None:
-    """Run `source` as a program, or a test file, of its own."""
+def run_script(launcher: list[str], source: str, folder: Path) -> str:
+    """Run `source` as a program, or a test file, of its own; return what it prints."""
     script = folder / "test_block.py"
     script.write_text(source)
     done = subprocess.run(
@@ -82,10 +136,11 @@ def run_script(launcher: list[str], source: str, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_generated_parts_are_current() -> None:
-    """CLI help, error tree and defaults in the docs are what the code says now."""
+    """CLI help, error tree, defaults, endpoints and life cycle are what the code says now."""
     assert generate.outdated() == [], "run `poe generate`"
 
 
@@ -94,6 +149,109 @@ def test_every_generated_part_is_shown() -> None:
     text = "".join(page.read_text() for page in PAGES)
 
     assert [name for name in generate.PARTS if f"<!-- generated: {name} -->" not in text] == []
+
+
+def test_every_operation_names_its_method() -> None:
+    """The endpoint table of the docs shows a method of the client in each row."""
+    rows = generate.endpoints().splitlines()[2:]
+
+    assert len(rows) == len(ENDPOINTS)
+    assert [row for row in rows if "|  |" in row] == []
+
+
+def test_every_public_type_is_in_the_reference() -> None:
+    """The reference renders each room of `openai_runs.types`, so no type is left out."""
+    page = (PAGES_FOLDER / "reference" / "types.md").read_text()
+    rendered = set(re.findall(r"^::: openai_runs\.types\.(\w+)$", page, re.MULTILINE))
+    rooms = {path.stem for path in (ROOT / "openai_runs" / "types").glob("[!_]*.py")}
+
+    assert rendered == rooms
+    assert types.__all__
+
+
+def test_every_named_test_exists() -> None:
+    """A test that a page names as proof of a promise is a function of the file it names."""
+    named = {found for page in PAGES for found in _TEST.findall(page.read_text())}
+    defined = {
+        (file, node.name)
+        for file in {file for file, _ in named}
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+    assert named
+    assert named - defined == set()
+
+
+def test_names_to_move_to_exist() -> None:
+    """Each name in the second column of the moving tables is a name of ours."""
+    page = (PAGES_FOLDER / "guides" / "moving.md").read_text()
+    ours = [found["ours"] for found in _MOVED.finditer(page) if found["ours"]]
+
+    assert len(ours) > 20
+    for name in ours:
+        find(name)
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """Each relative link of the README is a file of the repository."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
+
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+async def test_web_handlers_answer_with_the_wire(tmp_path: Path) -> None:
+    """The FastAPI and aiohttp handlers of the web guide answer with exactly the wire's JSON."""
+    async with AsyncClient.local() as client:
+        names = await execute(PAGES_FOLDER / "guides" / "web.md", client, tmp_path)
+        run, application = names["run"], names["application"]
+        assert isinstance(run, Run)
+        assert isinstance(application, web.Application)
+        wire = await client.request("GET", f"/threads/{run.thread_id}/runs/{run.id}")
+        page = await client.request("GET", f"/threads/{run.thread_id}/runs")
+        path = f"/threads/{run.thread_id}/runs"
+
+        async with TestClient(TestServer(application)) as browser:
+            for ending, expected in (
+                (f"/{run.id}", wire),
+                (f"/{run.id}/wrapped", {"run": wire}),
+                ("", page),
+            ):
+                answer = await browser.get(path + ending)
+                assert await answer.json() == expected
+                assert await call_asgi(names["app"], path + ending) == expected
+
+
+async def call_asgi(app: object, path: str) -> object:
+    """Return the JSON an ASGI application answers a GET with."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    assert callable(app)
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 200
+    parts = (message.get("body", b"") for message in sent[1:])
+    return msgspec.json.decode(b"".join(part for part in parts if isinstance(part, bytes)))
 
 
 def test_readme_and_ci_use_the_same_test_command() -> None:
