@@ -45,6 +45,9 @@ def perform(settings: Settings) -> int:
     """
     backend = _backend(settings, os.environ)
     api_key = _secret("--api-key-env", settings.api_key_env, os.environ)
+    if not settings.host:
+        sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
+        raise Stop(sentence, USAGE)
     if api_key is None and not is_loopback(settings.host):
         sentence = (
             f"--host {settings.host} can be reached from other machines, so clients must send a "
@@ -63,7 +66,7 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         try:
             await server.start()
-        except (ConfigError, OSError) as error:
+        except (ConfigError, OSError, UnicodeError) as error:  # Unicode: of a host name
             raise _explained(error, settings) from error
         try:
             print(f"listening on {server.url}", flush=True)
@@ -118,14 +121,19 @@ def _secret(option: str, name: str | None, environ: Mapping[str, str]) -> str | 
     if not value:
         sentence = f"{option} {name}: the environment variable {name} is not set or empty"
         raise Stop(sentence, USAGE)
+    if not (value.isascii() and value.isprintable()):
+        sentence = f"{option} {name}: {name} holds characters that no HTTP header can carry"
+        raise Stop(sentence, USAGE)
     return value
 
 
-def _explained(error: ConfigError | OSError, settings: Settings) -> Stop:
+def _explained(error: ConfigError | OSError | UnicodeError, settings: Settings) -> Stop:
     """Return what the user should read when the server did not start."""
     if isinstance(error, ConfigError):
         return Stop(f"{error}; name another file with --db")
     where = f"port {settings.port} of {settings.host}"
+    if isinstance(error, UnicodeError):
+        return Stop(f"cannot listen on {where}: that is no host name")
     if error.errno == errno.EADDRINUSE:
         return Stop(f"{where} is in use: stop what listens there, or pass --port 0 for a free one")
     reason = error.strerror or type(error).__name__

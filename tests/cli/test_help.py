@@ -10,6 +10,8 @@ from tests.cli.processes import clean_env, execute, files_in
 
 HEAVY = ["aiohttp", "sqlalchemy", "openai_runs.server", "openai_runs._client.client"]
 
+KEYS = {"BLANK": " ", "FULL": "sk-secret", "BROKEN": "sk-\nsecret"}
+
 
 def run_main(
     arguments: list[str], before: str, after: str = ""
@@ -73,7 +75,9 @@ async def test_help_names_no_command_that_is_not_built(tmp_path: Path) -> None:
         (["serve", "--backend", "echo", "--model-url", "http://127.0.0.1:1/v1"], "--model-url"),
         (["serve", "--model-url", "no url"], "--model-url"),
         (["serve", "--host", "0.0.0.0"], "--api-key-env"),
+        (["serve", "--host", ""], "--host"),
         (["serve", "--api-key-env", "NO_SUCH"], "NO_SUCH"),
+        (["serve", "--api-key-env", "BROKEN"], "BROKEN"),
         (["serve", "--api-key-env", "BLANK"], "BLANK"),
         (["serve", "--model-key-env", "BLANK"], "BLANK"),
         (["serve", "--model-key-env", "FULL"], "--model-key-env"),
@@ -84,13 +88,13 @@ async def test_wrong_usage_exits_2_and_names_the_mistake(
     arguments: list[str], words: str, tmp_path: Path
 ) -> None:
     """A mistake in the arguments is told in plain words, and nothing is started or made."""
-    done = await execute(*arguments, folder=tmp_path, BLANK=" ", FULL="sk-secret")
+    done = await execute(*arguments, folder=tmp_path, **KEYS)
 
     assert (done.code, done.out) == (2, "")
     assert words in done.err
     assert "--help" in done.err
     assert "Traceback" not in done.err
-    assert "sk-secret" not in done.err
+    assert "secret" not in done.err
     assert files_in(tmp_path) == []
 
 

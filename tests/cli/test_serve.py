@@ -156,14 +156,15 @@ async def test_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     assert len(done.err.splitlines()) == 1
 
 
-async def test_host_that_is_not_ours_is_one_sentence(tmp_path: Path) -> None:
-    """An address of another machine cannot be listened on."""
-    host = ["--host", "192.0.2.1", "--api-key-env", "KEY"]
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", f"{'x' * 70}.example"])
+async def test_host_that_is_not_ours_is_one_sentence(host: str, tmp_path: Path) -> None:
+    """An address of another machine, or of none, cannot be listened on."""
+    options = ["--host", host, "--api-key-env", "KEY"]
 
-    done = await execute("serve", "--port", "0", *host, folder=tmp_path, KEY="sk-secret")
+    done = await execute("serve", "--port", "0", *options, folder=tmp_path, KEY="sk-secret")
 
     assert (done.code, done.out) == (1, "")
-    assert "192.0.2.1" in done.err
+    assert host in done.err
     assert len(done.err.splitlines()) == 1
 
 
