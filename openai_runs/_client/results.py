@@ -23,7 +23,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """Return the text of all messages, a blank line between them."""
-        return "\n\n".join(message.text for message in self.messages)
+        readable = (message for message in self.messages if isinstance(message, Message))
+        return "\n\n".join(message.text for message in readable)
 
     @property
     def usage(self) -> Usage | None:

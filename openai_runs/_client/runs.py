@@ -227,11 +227,7 @@ class Runs(RunCalls):
             extra={"run_id": run.id},
         )
         # Filtered here as well: not every server knows the run_id filter.
-        messages = [
-            message
-            async for message in listed
-            if message.role == "assistant" and message.run_id == run.id
-        ]
+        messages = [message async for message in listed if _is_written_by(run, message)]
         steps: list[RunStep]
         try:
             listed_steps = self.steps.list(run.id, thread_id=run.thread_id, **list_options)
@@ -240,3 +236,9 @@ class Runs(RunCalls):
             # The thread is there, as its messages were: a server without steps (astra).
             steps = []
         return RunResult(run=run, messages=messages, steps=steps)
+
+
+def _is_written_by(run: Run, message: object) -> bool:
+    # Not of `Message` for certain: an item that could not be read may lack either.
+    role, run_id = getattr(message, "role", None), getattr(message, "run_id", None)
+    return role == "assistant" and run_id == run.id
