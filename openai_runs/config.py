@@ -15,6 +15,7 @@ import msgspec
 __all__ = [
     "ADOPT_DELAY",
     "ASSISTANTS_VERSION",
+    "BODY_TIMEOUT",
     "CANCEL_GRACE",
     "CONNECT_TIMEOUT",
     "DEFAULT_RUN_LIFETIME",
@@ -23,6 +24,7 @@ __all__ = [
     "HELD_SHARE",
     "HOLD_MARGIN",
     "IDEMPOTENCY_TTL",
+    "KEEPALIVE_TIMEOUT",
     "MAX_ANSWER_BYTES",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
@@ -98,6 +100,10 @@ MAX_HOLD: Final = 60.0
 """Seconds; the most a `Prefer: wait` is honoured (PROTOCOL 5)."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+BODY_TIMEOUT: Final = 30.0
+"""Seconds a client may take to send a request body to our server; Gunicorn's time-out: 30."""
+KEEPALIVE_TIMEOUT: Final = 75.0
+"""Seconds our server keeps a connection on which no request becomes whole; nginx: 75."""
 IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3

@@ -12,13 +12,19 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 from aiohttp import web
 
 from openai_runs._protocol.endpoints import Endpoint
-from openai_runs.config import DRAIN_GRACE, MAX_CONCURRENT_RUNS, MAX_REQUEST_BYTES, RUN_LIFETIME
+from openai_runs.config import (
+    BODY_TIMEOUT,
+    DRAIN_GRACE,
+    MAX_CONCURRENT_RUNS,
+    MAX_REQUEST_BYTES,
+    RUN_LIFETIME,
+)
 from openai_runs.server import reading
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.bulletin import Bulletin
@@ -32,7 +38,7 @@ from openai_runs.types.base import Answer
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["ENGINE", "PREFIX", "STORE", "create_app"]
+__all__ = ["ENGINE", "PREFIX", "STORE", "AppOptions", "create_app"]
 
 PREFIX: Final = "/v1"
 """Where the operations are; the health page stands outside."""
@@ -48,6 +54,17 @@ SERVICE: Final = web.AppKey("service", Service)
 _logger = logging.getLogger("openai_runs.server")
 
 
+class AppOptions(TypedDict, total=False):
+    """What `create_app` and `LocalServer` take alike; `create_app` says what each is."""
+
+    run_lifetime: int
+    max_concurrent_runs: int
+    max_request_bytes: int
+    body_timeout: float
+    drain_grace: float
+    clock: Clock | None
+
+
 def create_app(
     db: str | Path | None = None,
     *,
@@ -57,6 +74,7 @@ def create_app(
     run_lifetime: int = RUN_LIFETIME,
     max_concurrent_runs: int = MAX_CONCURRENT_RUNS,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    body_timeout: float = BODY_TIMEOUT,
     drain_grace: float = DRAIN_GRACE,
     clock: Clock | None = None,
 ) -> web.Application:
@@ -73,13 +91,14 @@ def create_app(
         run_lifetime: Seconds from a run's creation to its expiry.
         max_concurrent_runs: Runs executed at the same time; the others wait in the queue.
         max_request_bytes: Bytes of a request body that are read.
+        body_timeout: Seconds a client may take to send them.
         drain_grace: Seconds that runs under way are given when the application stops.
         clock: Another clock, for tests.
     """
     outer = [_answering, *([_checking_key(api_key)] if api_key else []), *middlewares]
     app = web.Application(middlewares=outer, client_max_size=max_request_bytes)
     for endpoint, handler in HANDLERS.items():
-        route = _route(endpoint, handler, max_request_bytes)
+        route = _route(endpoint, handler, max_request_bytes, body_timeout)
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
     app.router.add_route("GET", "/healthz", _health)
 
@@ -122,13 +141,16 @@ async def _close(app: web.Application, backend: Backend) -> None:
 
 
 def _route(
-    endpoint: Endpoint[Any], handler: Callable[[Call], Awaitable[Answer]], max_bytes: int
+    endpoint: Endpoint[Any],
+    handler: Callable[[Call], Awaitable[Answer]],
+    max_bytes: int,
+    timeout: float,
 ) -> Handler:
     """Return what aiohttp calls for one row of the table."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         service = request.app[SERVICE]
-        text = await reading.read_body(request, max_bytes)
+        text = await reading.read_body(request, max_bytes, timeout)
         body = None if endpoint.body is None else reading.decode_body(endpoint.body, text)
         posted = request.method == "POST"
         call = Call(

@@ -71,14 +71,14 @@ class Engine:
 
     async def start(self) -> None:
         """Take up what an earlier server left behind, and begin to work."""
-        for left in await self._store.unfinished():
-            self._timer.watch(left.run_id, left.deadline)
-            if left.status in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
-                self._queue.append(left.run_id)
-            elif left.status == RunStatus.CANCELLING:
-                await self._store.end_run(left.run_id, Ending(status="cancelled"), self._now())
+        left = await self._store.unfinished()
+        for run in left:
+            self._timer.watch(run.run_id, run.deadline)
+            if run.status in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
+                self._queue.append(run.run_id)
+        cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
         # The one named root task of the engine (DESIGN 5); `aclose` awaits it.
-        self._root = asyncio.create_task(self._work(), name="openai_runs.engine")
+        self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
 
     async def drain(self, grace: float) -> None:
         """Begin no more runs; after `grace` seconds put back those still under way."""
@@ -112,8 +112,10 @@ class Engine:
     def _now(self) -> int:
         return int(self._clock.now())
 
-    async def _work(self) -> None:
+    async def _work(self, cancelling: list[str]) -> None:
         async with anyio.create_task_group() as group:
+            for run_id in cancelling:
+                group.start_soon(self._end, run_id, RunStatus.CANCELLED)
             group.start_soon(self._keep_time, group)
             group.start_soon(self._prune)
             self._launch(group)

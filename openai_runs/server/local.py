@@ -6,13 +6,13 @@ import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 from aiohttp import web
 
-from openai_runs.config import DRAIN_GRACE
+from openai_runs.config import DRAIN_GRACE, KEEPALIVE_TIMEOUT
 from openai_runs.errors import ConfigError
-from openai_runs.server.app import ENGINE, PREFIX, STORE, create_app
+from openai_runs.server.app import ENGINE, PREFIX, STORE, AppOptions, create_app
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.backends.echo import EchoBackend
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalServer", "is_loopback"]
 
-_KEEPALIVE: Final = 75.0
-"""Seconds an idle connection, or one that never ends its headers, stays open; nginx: 75."""
 _SHUTDOWN: Final = 5.0
 """Seconds that requests under way are given when the server closes."""
 
@@ -47,6 +45,7 @@ class LocalServer:
         host: Another address than loopback needs an `api_key`.
         api_key: What clients must send; None lets everybody in.
         middlewares: aiohttp middlewares of your own, called for each request.
+        keepalive_timeout: Seconds a connection may be idle, or take to send its headers.
         options: What else `create_app` takes.
 
     It may be opened in one task and closed in another. Closing puts runs that are under
@@ -62,7 +61,8 @@ class LocalServer:
         host: str = "127.0.0.1",
         api_key: str | None = None,
         middlewares: Iterable[Middleware] = (),
-        **options: Any,
+        keepalive_timeout: float = KEEPALIVE_TIMEOUT,
+        **options: Unpack[AppOptions],
     ) -> None:
         """Keep the settings; `start` opens the server.
 
@@ -78,6 +78,7 @@ class LocalServer:
         self.backend: Backend = backend if backend is not None else EchoBackend()
         self._host = host
         self._port = port
+        self._keepalive_timeout = keepalive_timeout
         options.setdefault("drain_grace", 0.0)
         self._app = create_app(
             db, backend=self.backend, api_key=api_key, middlewares=middlewares, **options
@@ -125,7 +126,7 @@ class LocalServer:
             self._app,
             access_log=None,
             handle_signals=False,
-            keepalive_timeout=_KEEPALIVE,
+            keepalive_timeout=self._keepalive_timeout,
             handler_cancellation=True,  # a held request ends with its client
             shutdown_timeout=_SHUTDOWN,
         )

@@ -29,20 +29,19 @@ __all__ = [
 
 B = TypeVar("B")
 
-BODY_TIMEOUT: Final = 30.0
-"""Seconds a client may take to send a body; Gunicorn's worker time-out: 30."""
 MAX_LIMIT: Final = 100
 """Items of a page (PROTOCOL 1.1)."""
 MAX_KEY_CHARS: Final = 255
 """Characters of an `Idempotency-Key`; Stripe: 255."""
 
+_NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
 _WAIT: Final = re.compile(r"\s*wait\s*=\s*\"?\s*(\d{1,9})\s*\"?\s*(?:;.*)?\Z", re.I)
 
 
-async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """Return the body.
+async def read_body(request: web.Request, max_bytes: int, timeout: float) -> bytes:
+    """Return the body, of at most `max_bytes`, if it comes within `timeout` seconds.
 
     Raises:
         Refusal: It is too large, takes too long to come, or cannot be decompressed.
@@ -51,7 +50,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)
     try:
-        with anyio.fail_after(BODY_TIMEOUT):
+        with anyio.fail_after(timeout):
             # aiohttp's own reading: bounded by client_max_size, and kept for middlewares.
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -80,7 +79,7 @@ def decode_body(kind: type[B], text: bytes) -> B:
         return msgspec.json.decode(text or b"{}", type=kind)
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NO_JSON as error:
         problem = "too deeply nested" if isinstance(error, RecursionError) else str(error)
         message = f"We could not parse the JSON body of your request: {problem}."
         raise invalid(message) from None
@@ -179,5 +178,8 @@ def once_for(request: web.Request, text: bytes, now: int) -> Once | None:
 
 def _canonical(text: bytes) -> bytes:
     """Return the body in one form, so that the order of keys makes no other request of it."""
-    body: Any = msgspec.json.decode(text or b"{}")
+    try:
+        body: Any = msgspec.json.decode(text or b"{}")
+    except _NO_JSON:  # of an operation that reads no body
+        return text
     return msgspec.json.encode(body, order="sorted")

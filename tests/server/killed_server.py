@@ -1,5 +1,8 @@
 """A server to be killed: serves the file it is told, prints its URL, and waits for the end.
 
+Arguments: the file, how many runs at once, and how often the clock may be looked at before
+it kills the process (0: as often as you like). The clock is looked at before each write.
+
 What the model does is said by the question: "hang" writes half a sentence and never ends,
 "tool" calls a tool, "slow" takes its time, anything else is answered.
 """
@@ -19,6 +22,7 @@ from openai_runs.server import (
     Say,
     ScriptedBackend,
     ScriptedTurn,
+    SystemClock,
 )
 
 
@@ -34,9 +38,28 @@ def script(request: ModelRequest) -> ScriptedTurn:
     return Say("Answered.", delay=0.01 if request.question == "slow" else 0)
 
 
+class FatalClock(SystemClock):
+    """A clock that kills who looks at it too often."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def now(self) -> float:
+        """Return Unix seconds, or do not return."""
+        self._looks -= 1
+        if self._looks == 0:
+            signal.raise_signal(signal.SIGKILL)
+        return super().now()
+
+
 async def main() -> None:
     """Serve until killed, or until SIGTERM: then drain and end."""
-    server = LocalServer(sys.argv[1], ScriptedBackend(script), max_concurrent_runs=int(sys.argv[2]))
+    server = LocalServer(
+        sys.argv[1],
+        ScriptedBackend(script),
+        max_concurrent_runs=int(sys.argv[2]),
+        clock=FatalClock(int(sys.argv[3])),
+    )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await server.start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
 from tests.openapi import OPERATIONS
 from tests.openapi.bodies import variations
+from tests.server.conftest import Serve
 from tests.server.support import Caller
 
 IDS = [
@@ -104,6 +106,32 @@ async def test_strange_headers_are_no_fault_of_the_server(caller: Caller, header
     received = await raw(caller.url, request(b"POST", b"/v1/threads", header, body=b"{}"))
 
     assert received.split(b" ")[1] in {b"200", b"400"}, received[:300]
+
+
+async def test_body_that_does_not_come_is_a_408(serve: Serve) -> None:
+    """A client that drips is not waited for."""
+    caller = await serve(body_timeout=0.2)
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b"{"
+        await answered.wait()
+
+    answered = anyio.Event()
+    async with caller.session.post(f"{caller.url}/threads", data=drip()) as response:
+        text = await response.text()
+        answered.set()
+
+    assert response.status == 408
+    assert "took too long" in text
+
+
+async def test_headers_that_do_not_end_close_the_connection(serve: Serve) -> None:
+    """Slowloris is let go."""
+    caller = await serve(keepalive_timeout=0.2)
+
+    received = await raw(caller.url, b"GET /v1/threads HTTP/1.1\r\nx-drip: ")
+
+    assert received == b""
 
 
 @pytest.mark.timeout(120)

@@ -112,6 +112,15 @@ async def test_longest_key_is_taken(caller: Caller) -> None:
     assert reply.status == 200
 
 
+async def test_body_that_is_not_read_may_be_anything(caller: Caller) -> None:
+    """Cancel has no body; what comes all the same is no fault of the server."""
+    run = await caller.settled(await caller.start())
+
+    reply = await caller.send("POST", f"{run_path(run)}/cancel", data=b"{nope", headers=KEY)
+
+    assert (reply.status, reply.message) == (400, "Cannot cancel run with status 'completed'.")
+
+
 async def test_key_on_a_get_means_nothing(caller: Caller) -> None:
     """Reading is repeatable anyway."""
     first = await caller.send("GET", "/assistants", headers=KEY)

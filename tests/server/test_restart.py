@@ -18,6 +18,7 @@ import pytest
 
 from openai_runs.server import ModelRequest, Say, ScriptedBackend
 from tests.server.conftest import Serve
+from tests.server.killed_server import script
 from tests.server.support import FUNCTION, Caller, run_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ class Doomed:
 
 
 @asynccontextmanager
-async def doomed(db: Path, slots: int = 64) -> AsyncIterator[Doomed]:
+async def doomed(db: Path, slots: int = 64, looks: int = 0) -> AsyncIterator[Doomed]:
     """Start the server of `killed_server.py` on a file."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -48,6 +49,7 @@ async def doomed(db: Path, slots: int = 64) -> AsyncIterator[Doomed]:
         "tests.server.killed_server",
         str(db),
         str(slots),
+        str(looks),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -192,6 +194,54 @@ async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
         assert ended["status"] == "completed"
         assert [step["status"] for step in await caller.steps(run)] == ["completed"]
         assert [m["role"] for m in await caller.messages(run)] == ["user", "assistant"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("looks", range(2, 26))
+async def test_run_ends_once_when_killed_before_any_write(
+    tmp_path: Path, serve: Serve, looks: int
+) -> None:
+    """A tool call and an answer, the server killed before the n-th write: all goes on."""
+    db = tmp_path / "writes.db"
+    async with doomed(db, looks=looks) as server:
+        with suppress(aiohttp.ClientError):
+            waiting = await server.caller.settled(await server.caller.start("tool"))
+            await server.caller.settled((await server.caller.submit(waiting)).json)
+
+    caller = await serve(backend=ScriptedBackend(script), db=db)
+    with sqlite3.connect(db) as file:
+        left = file.execute("SELECT thread_id, id, status FROM runs").fetchall()
+    file.close()
+    for thread_id, run_id, status in left:
+        run = await caller.settled({"thread_id": thread_id, "id": run_id, "status": "queued"})
+        if run["status"] == "requires_action":
+            run = await caller.settled((await caller.submit(run)).json)
+        assert run["status"] == "completed", status
+        assert [(s["type"], s["status"]) for s in await caller.steps(run)] == [
+            ("tool_calls", "completed"),
+            ("message_creation", "completed"),
+        ]
+        assert [m["role"] for m in await caller.messages(run)] == ["user", "assistant"]
+        assert run["usage"]["total_tokens"] == 30
+    assert len(left) <= 1
+
+
+async def test_row_that_cannot_be_read_stops_no_other_run(tmp_path: Path, serve: Serve) -> None:
+    """A damaged run is logged and left; the server starts, and others are executed."""
+    db = tmp_path / "row.db"
+    async with doomed(db) as server:
+        run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
+        await server.kill()
+    with sqlite3.connect(db) as file:
+        file.execute("UPDATE runs SET body = '{'")
+    file.close()
+
+    caller = await serve(db=db)
+    other = await caller.settled(await caller.start())
+    damaged = await caller.send("GET", run_path(run))
+
+    assert other["status"] == "completed"
+    assert damaged.status == 500
 
 
 @pytest.mark.timeout(120)
