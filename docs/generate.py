@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import openai_runs.config
 import openai_runs.errors
@@ -28,6 +28,8 @@ _PART = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
 )
 _ENDPOINT = re.compile(r"^\s*Endpoint: (?P<endpoint>[A-Z]+ \S+)$", re.MULTILINE)
+_PAPER = re.compile(r" \((?:DESIGN|ENGINEERING|PROTOCOL)[^)]*\)")
+"""A source that developers have and readers of the docs do not."""
 _STATUSES = [value for name, value in vars(RunStatus).items() if name.isupper()]
 _RESOURCES = ("assistants", "threads", "messages", "runs", "runs.steps")
 
@@ -62,7 +64,7 @@ def defaults() -> str:
     """Return every default of `config.py` with its unit and origin, as one table."""
     source = ast.parse(inspect.getsource(openai_runs.config))
     rows = [
-        [f"`{name}`", f"`{value}`", " ".join(meaning.split())]
+        [f"`{name}`", f"`{value}`", _PAPER.sub("", " ".join(meaning.split()))]
         for name, value, meaning in _settings(source.body, "")
     ]
     return table(["name", "default", "what it is"], rows)
@@ -73,17 +75,14 @@ def endpoints() -> str:
     methods = _methods()
     rows = [
         [
-            f"`{row.method}`",
-            f"`{row.path}`",
-            f"`{row.operation}`",
+            f"`{row.method} {row.path}`",
             ", ".join(f"`{name}`" for name in methods.get(f"{row.method} {row.path}", [])),
             "freely" if row.retry == Retry.FREELY else "guarded",
-            f"`{_shown(row.answer)}`",
+            row.operation,
         ]
         for row in ENDPOINTS
     ]
-    head = ["method", "path", "operation", "in the client", "sent again", "answer"]
-    return table(head, rows)
+    return table(["request", "in the client", "sent again", "in OpenAPI"], rows)
 
 
 def lifecycle_diagram() -> str:
@@ -171,11 +170,6 @@ def _methods() -> dict[str, list[str]]:
             if named is not None:
                 found.setdefault(named["endpoint"], []).append(f"{resource}.{name}")
     return found
-
-
-def _shown(answer: Any) -> str:
-    items = ", ".join(item.__name__ for item in get_args(answer))
-    return f"{get_origin(answer).__name__}[{items}]" if items else str(answer.__name__)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 # Not left to `AsyncClient.local()`: its first import reads files, which is not for the event loop.
 import openai_runs.server  # noqa: F401
 from docs import generate
-from openai_runs import AsyncClient, Run, types
+from openai_runs import AsyncClient, Run, errors
 from openai_runs._protocol.endpoints import ENDPOINTS
 from tests.test_seed_table import find
 
@@ -166,7 +166,14 @@ def test_every_public_type_is_in_the_reference() -> None:
     rooms = {path.stem for path in (ROOT / "openai_runs" / "types").glob("[!_]*.py")}
 
     assert rendered == rooms
-    assert types.__all__
+
+
+def test_every_error_is_in_the_reference() -> None:
+    """The reference renders each name of `openai_runs.errors`."""
+    page = (PAGES_FOLDER / "reference" / "errors.md").read_text()
+    rendered = re.findall(r"^::: openai_runs\.errors\.(\w+)$", page, re.MULTILINE)
+
+    assert sorted(rendered) == sorted(errors.__all__)
 
 
 def test_every_named_test_exists() -> None:
