@@ -251,7 +251,7 @@ async def test_official_create_and_poll_works() -> None:
             messages = await client.beta.threads.messages.list(thread_id=thread.id)
             printed += [m.model_dump_json(indent=2) for m in messages.data]
             async for m in client.beta.threads.messages.list(thread_id=thread.id, limit=20):
-                printed.append(m.content[0].text.value)  # type: ignore[union-attr]  # noqa: PERF401
+                printed.append(m.content[0].text.value)  # type: ignore[union-attr]
 
     assert json.loads(printed[0])["content"] == message["content"]
     assert printed[0].startswith('{\n  "')
@@ -274,10 +274,11 @@ async def test_official_tool_loop_works() -> None:
         run = await client.beta.threads.runs.poll(run_id="run_1", thread_id="thread_1")
         assert run.required_action is not None
         assert run.required_action.submit_tool_outputs is not None
-        tool_outputs = []
-        for tool in run.required_action.submit_tool_outputs.tool_calls:
-            if tool.function.name == "get_temperature":  # type: ignore[union-attr]
-                tool_outputs.append({"tool_call_id": tool.id, "output": "57"})  # noqa: PERF401
+        tool_outputs = [
+            {"tool_call_id": tool.id, "output": "57"}
+            for tool in run.required_action.submit_tool_outputs.tool_calls
+            if tool.function.name == "get_temperature"  # type: ignore[union-attr]
+        ]
         run = await client.beta.threads.runs.submit_tool_outputs_and_poll(
             thread_id="thread_1", run_id=run.id, tool_outputs=tool_outputs
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import anyio
@@ -168,3 +169,27 @@ async def test_gates_are_taken_away_by_the_last() -> None:
         await asyncio.wait([task])
 
     assert shared.gates == {}
+
+
+async def test_cancellation_after_any_step_leaves_the_queue_usable() -> None:
+    """Cancelled after each step in turn, in the queue or at its head: the next one gets through."""
+    for steps in count():
+        keeper = Keeper(looks=2)
+        keeper.add()
+        async with (
+            nothing_left(),
+            HostileServer(keeper) as server,
+            client_of(server, ManualClock(), poll=UNHELD) as client,
+        ):
+            tasks = [asyncio.create_task(client.runs.create(**WAIT)) for _ in range(3)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            late = not tasks[0].cancel()
+            tasks[1].cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert client._shared.gates == {}
+        assert isinstance(outcomes[2], Run)
+        if late:
+            break
+
+    assert steps > 20
