@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Unpack
 
+import anyio
 from aiohttp import web
 
 from openai_runs.config import DRAIN_GRACE, KEEPALIVE_TIMEOUT
@@ -153,11 +154,16 @@ class LocalServer:
             await self._app[ENGINE].drain(grace)
 
     async def aclose(self) -> None:
-        """Answer what is held, stop, and close the database; calling it twice is fine."""
+        """Answer what is held, stop, and close the database; calling it twice is fine.
+
+        Cancellation: by a scope of anyio's, waits until everything is closed.
+        """
         self._url = None
         if self._runner is not None and not self._closed:
             self._closed = True
-            await self._runner.cleanup()
+            # Shielded: a caller whose time is up must not leave the file locked behind it.
+            with anyio.CancelScope(shield=True):
+                await self._runner.cleanup()
 
     async def __aenter__(self) -> LocalServer:
         """Open the server."""

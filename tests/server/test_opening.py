@@ -34,6 +34,19 @@ async def test_server_is_opened_in_one_task_and_closed_in_another() -> None:
         _ = server.url
 
 
+async def test_server_is_closed_whole_when_its_scope_was_cancelled() -> None:
+    """A caller's deadline ends the server, and leaves no file, thread or lock behind."""
+    with anyio.CancelScope() as scope:
+        async with LocalServer(backend=ScriptedBackend([Hang()])) as server:
+            folder = server.path.parent
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+
+    assert scope.cancelled_caught
+    assert not await anyio.Path(folder).exists()
+    assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
+
+
 async def test_server_cannot_be_opened_twice() -> None:
     """A closed server is made anew, not opened again."""
     async with LocalServer() as server:
