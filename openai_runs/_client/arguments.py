@@ -34,8 +34,10 @@ __all__ = [
     "Reaction",
     "StatusCallback",
     "UpdateAssistantArguments",
+    "UpdateThreadArguments",
     "WaitOptions",
     "body_of",
+    "check_options",
     "look_options_of",
     "options_of",
     "plain",
@@ -127,6 +129,13 @@ class CreateThreadArguments(TypedDict, total=False):
     metadata: Mapping[str, str] | None
 
 
+class UpdateThreadArguments(TypedDict, total=False):
+    """What `threads.update` sends."""
+
+    tool_resources: RequestToolResources | JSONObject | None
+    metadata: Mapping[str, str] | None
+
+
 class CreateMessageArguments(TypedDict, total=False):
     """What `messages.create` sends besides role and content."""
 
@@ -203,11 +212,8 @@ class UpdateAssistantCall(UpdateAssistantArguments, CallOptions, total=False):
     """Everything `assistants.update` takes by keyword."""
 
 
-class UpdateThreadCall(CallOptions, total=False):
+class UpdateThreadCall(UpdateThreadArguments, CallOptions, total=False):
     """Everything `threads.update` takes by keyword."""
-
-    tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
 
 
 class ListCall(CallOptions, total=False):
@@ -246,6 +252,18 @@ def options_of(arguments: dict[str, Any]) -> CallOptions:
     """Take the call options out of `arguments` and return them."""
     found = OPTION_NAMES & arguments.keys()
     return cast("CallOptions", {name: arguments.pop(name) for name in found})
+
+
+def check_options(call: str, options: CallOptions) -> None:
+    """Refuse what no call takes; a method with no body of its own has let it through.
+
+    Raises:
+        TypeError: An option is not one of `CallOptions`.
+    """
+    unknown = options.keys() - OPTION_NAMES
+    if unknown:
+        msg = f"{call} got an unexpected keyword argument {sorted(unknown)[0]!r}"
+        raise TypeError(msg)
 
 
 def look_options_of(options: CallOptions) -> CallOptions:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from openai_runs._client.arguments import CallOptions, look_options_of
+from openai_runs._client.arguments import CallOptions, look_options_of, plain
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import carries, find, mark, reveal
@@ -42,7 +42,7 @@ class Creation:
         self._thread_id = thread_id
         key = options.get("idempotency_key")
         self.key = pipeline.settings.seams.new_key() if key is None else key
-        sent = {**body, **(options.get("extra_body") or {})}
+        sent = {**body, **plain(options.get("extra_body") or {})}
         self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
         self._marked = endpoint is CREATE_RUN and self._mark(sent)
         self._in_doubt = False

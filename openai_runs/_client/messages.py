@@ -129,7 +129,7 @@ class Messages:
         Cancellation: closes the request; the change may have been made.
         """
         ids = {"thread_id": thread_id, "message_id": message_id}
-        body = {"metadata": metadata}
+        body = {"metadata": plain(metadata)}
         spec = self._pipeline.request(UPDATE_MESSAGE, ids, options, body=body)
         return await self._pipeline.send(spec, options)
 

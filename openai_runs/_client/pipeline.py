@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import anyio
 import msgspec
 
-from openai_runs._client.arguments import CallOptions
+from openai_runs._client.arguments import CallOptions, check_options, plain
 from openai_runs._client.settings import Settings, lay_over
 from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
@@ -132,7 +132,7 @@ class Pipeline:
             query = {**self.settings.default_query, **(query or {}), **(extra_query or {})}
         extra_body = options.get("extra_body")
         if extra_body:
-            body = {**(body or {}), **extra_body}
+            body = {**(body or {}), **plain(extra_body)}
         return endpoint.spec(ids, query=query, body=body)
 
     async def send(
@@ -274,6 +274,7 @@ class Pipeline:
     async def _prepare(
         self, spec: RequestSpec[Any], options: CallOptions, timeout: float | None
     ) -> _Call:
+        check_options(spec.operation, options)
         settings = self.settings
         attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
         headers = settings.headers()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from openai_runs._client.arguments import CallOptions
+from openai_runs._client.arguments import CallOptions, plain
 from openai_runs._protocol.mending import decoder_for
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
 
@@ -46,7 +46,7 @@ def raw_request(
         method=method.upper(),
         path=path,
         query=encode_query({**query, **(options.get("extra_query") or {})}),
-        body=None if body is None else encode_body(body),
+        body=None if body is None else encode_body(plain(body)),
         decoder=decoder_for(into),
         retry=Retry.FREELY if method.upper() in _FREE else Retry.GUARDED,
     )

@@ -11,6 +11,7 @@ from openai_runs._client.arguments import (
     ListCall,
     ToolOutputs,
     look_options_of,
+    plain,
     tool_outputs_of,
 )
 from openai_runs._client.attempts import Attempts
@@ -117,7 +118,7 @@ class RunCalls:
         Cancellation: closes the request; the change may have been made.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(UPDATE_RUN, ids, options, body={"metadata": metadata})
+        spec = self._pipeline.request(UPDATE_RUN, ids, options, body={"metadata": plain(metadata)})
         return reveal(await self._pipeline.send(spec, options))
 
     def list(self, thread_id: str, **arguments: Unpack[ListCall]) -> AsyncPaginator[Run]:

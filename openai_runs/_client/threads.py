@@ -12,6 +12,7 @@ from openai_runs._client.arguments import (
     CreateThreadAndRunCall,
     CreateThreadArguments,
     CreateThreadCall,
+    UpdateThreadArguments,
     UpdateThreadCall,
     body_of,
     options_of,
@@ -106,7 +107,7 @@ class Threads:
         """
         taken: dict[str, Any] = dict(arguments)
         options = options_of(taken)
-        body = body_of("threads.update", UpdateThreadCall, taken)
+        body = body_of("threads.update", UpdateThreadArguments, taken)
         ids = {"thread_id": thread_id}
         spec = self._pipeline.request(UPDATE_THREAD, ids, options, body=body)
         return await self._pipeline.send(spec, options)
