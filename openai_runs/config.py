@@ -130,6 +130,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse numbers no wait could be made of."""
+        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int):
+            message = f"max_retries must be an integer, got {self.max_retries!r}"
+            raise TypeError(message)
         if self.max_retries < 0:
             message = f"max_retries must be 0 or more, got {self.max_retries!r}"
             raise ValueError(message)

@@ -86,6 +86,8 @@ class HostileServer:
         """Listen once entered."""
         self._handler = handler
         self.requests: list[Received] = []
+        self.accepted = 0
+        """Connections so far."""
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -134,6 +136,7 @@ class HostileServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.accepted += 1
         try:
             while await self._one(reader, writer):
                 pass

@@ -233,7 +233,7 @@ def check_base_url(text: str) -> str:
         warnings.warn(
             f"base_url {text!r} is not encrypted: the key and all messages can be read on the way",
             UserWarning,
-            stacklevel=3,
+            stacklevel=_callers_level(),
         )
     return text.rstrip("/")
 
@@ -253,6 +253,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` at which whoever calls this package stands."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("openai_runs."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @cache
