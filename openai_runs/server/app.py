@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -47,6 +48,20 @@ FEATURES: Final = "idempotency, prefer-wait"
 API_VERSION: Final = "2020-10-01"
 """`openai-version`, as OpenAI's own servers send it."""
 
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the application is started with."""
+
+    db: str | Path | None
+    backend: Backend
+    clock: Clock
+    run_lifetime: int
+    max_concurrent_runs: int
+    drain_grace: float
+
+
+SETTINGS: Final = web.AppKey("settings", _Settings)
 STORE: Final = web.AppKey("store", Store)
 ENGINE: Final = web.AppKey("engine", Engine)
 SERVICE: Final = web.AppKey("service", Service)
@@ -102,31 +117,43 @@ def create_app(
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
     app.router.add_route("GET", "/healthz", _health)
 
-    async def start(app: web.Application) -> None:
-        bulletin = Bulletin()
-        store = await open_store(db, bulletin.publish)
-        used = clock or SystemClock()
-        engine = Engine(store, backend, used, max_concurrent_runs=max_concurrent_runs)
-        bulletin.listen(engine.hear)
-        app[STORE], app[ENGINE] = store, engine
-        app[SERVICE] = Service(store, bulletin, used, run_lifetime)
-        await engine.start()
-
-    async def stop(app: web.Application) -> None:
-        if ENGINE in app:
-            await app[ENGINE].drain(drain_grace)
-            app[SERVICE].bulletin.close()
-
-    async def close(app: web.Application) -> None:
-        await _close(app, backend)
-
-    app.on_startup.append(start)
-    app.on_shutdown.append(stop)
-    app.on_cleanup.append(close)
+    app[SETTINGS] = _Settings(
+        db=db,
+        backend=backend,
+        clock=clock or SystemClock(),
+        run_lifetime=run_lifetime,
+        max_concurrent_runs=max_concurrent_runs,
+        drain_grace=drain_grace,
+    )
+    app.on_startup.append(_start)
+    app.on_shutdown.append(_stop)
+    app.on_cleanup.append(_close)
     return app
 
 
-async def _close(app: web.Application, backend: Backend) -> None:
+async def _start(app: web.Application) -> None:
+    """Open the store and set the engine to work."""
+    settings = app[SETTINGS]
+    bulletin = Bulletin()
+    store = await open_store(settings.db, bulletin.publish)
+    app[STORE] = store
+    app[SERVICE] = Service(store, bulletin, settings.clock, settings.run_lifetime)
+    app[ENGINE] = engine = Engine(
+        store, settings.backend, settings.clock, max_concurrent_runs=settings.max_concurrent_runs
+    )
+    bulletin.listen(engine.hear)
+    await engine.start()
+
+
+async def _stop(app: web.Application) -> None:
+    """Let runs under way finish or put them back, then let go of held requests."""
+    if ENGINE in app:
+        await app[ENGINE].drain(app[SETTINGS].drain_grace)
+        app[SERVICE].bulletin.close()
+
+
+async def _close(app: web.Application) -> None:
+    """Close everything that was opened, in the opposite order."""
     try:
         if ENGINE in app:
             await app[ENGINE].aclose()
@@ -135,7 +162,7 @@ async def _close(app: web.Application, backend: Backend) -> None:
             if STORE in app:
                 await app[STORE].aclose()
         finally:
-            closing = getattr(backend, "aclose", None)
+            closing = getattr(app[SETTINGS].backend, "aclose", None)
             if closing is not None:
                 await closing()
 
@@ -227,7 +254,7 @@ def _checking_key(api_key: str) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path != "/healthz":
+        if request.match_info.handler is not _health:
             presented = reading.presented_key(request.headers)
             sent = presented.encode("utf-8", "surrogateescape")
             if not hmac.compare_digest(sent, expected):

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from openai_runs.server import Call, CallTools, ModelRequest, Say, ScriptedBackend
+from openai_runs.server import Call, CallTools, ScriptedBackend
 from openai_runs.types.runs import Usage
 from tests.server.conftest import Serve
 from tests.server.support import run_path
@@ -17,49 +17,41 @@ from tests.server.support import run_path
 CALLS = CallTools([Call("weather", {"city": "Oslo"}), Call("weather", {"city": "Rome"})])
 
 
-async def test_tool_turn_waits_for_outputs_and_goes_on_with_them(serve: Serve) -> None:
-    """Parallel calls are one step; their outputs reach the model; the run completes."""
-    requests: list[ModelRequest] = []
+async def test_tool_turn_waits_for_its_outputs(serve: Serve) -> None:
+    """Parallel calls are one step, their outputs still open, and the run says what it wants."""
+    caller = await serve(CALLS)
 
-    def script(request: ModelRequest) -> Any:
-        requests.append(request)
-        return Say("Both sunny.") if request.turns else CALLS
+    run = await caller.settled(await caller.start())
+    (step,) = await caller.steps(run)
 
-    caller = await serve(backend=ScriptedBackend(script))
+    calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+    arguments = [call["function"]["arguments"] for call in calls]
+    assert run["status"] == "requires_action"
+    assert run["required_action"]["type"] == "submit_tool_outputs"
+    assert arguments == ['{"city":"Oslo"}', '{"city":"Rome"}']
+    assert (step["type"], step["status"], step["usage"]) == ("tool_calls", "in_progress", None)
+    asked = step["step_details"]["tool_calls"]
+    assert [call["id"] for call in asked] == [call["id"] for call in calls]
+    assert [call["function"]["output"] for call in asked] == [None, None]
+
+
+async def test_run_goes_on_with_its_outputs(serve: Serve) -> None:
+    """The step is completed with them, the model is shown them, and the run completes."""
+    backend = ScriptedBackend([CALLS, "Both sunny."])
+    caller = await serve(backend=backend)
     waiting = await caller.settled(await caller.start())
-    (open_step,) = await caller.steps(waiting)
 
     submitted = await caller.submit(waiting, "sunny")
     run = await caller.settled(submitted.json)
 
-    calls = waiting["required_action"]["submit_tool_outputs"]["tool_calls"]
-    assert waiting["status"] == "requires_action"
-    assert waiting["required_action"]["type"] == "submit_tool_outputs"
-    assert [call["function"]["arguments"] for call in calls] == [
-        '{"city":"Oslo"}',
-        '{"city":"Rome"}',
-    ]
-    assert (open_step["type"], open_step["status"], open_step["usage"]) == (
-        "tool_calls",
-        "in_progress",
-        None,
-    )
-    assert [c["function"]["output"] for c in open_step["step_details"]["tool_calls"]] == [
-        None,
-        None,
-    ]
-    assert submitted.json["status"] == "queued"
-    assert submitted.json["required_action"] is None
-    assert run["status"] == "completed"
-    assert run["usage"]["total_tokens"] == 30
     tools, message = await caller.steps(run)
-    assert (tools["id"], tools["status"], message["type"]) == (
-        open_step["id"],
-        "completed",
-        "message_creation",
-    )
-    assert [c["function"]["output"] for c in tools["step_details"]["tool_calls"]] == ["sunny"] * 2
-    assert [c.function.output for c in requests[1].turns[0].tool_calls] == ["sunny"] * 2
+    assert (submitted.json["status"], submitted.json["required_action"]) == ("queued", None)
+    assert (run["status"], run["usage"]["total_tokens"]) == ("completed", 30)
+    assert (tools["status"], message["type"]) == ("completed", "message_creation")
+    assert tools["usage"]["total_tokens"] == 15
+    outputs = [call["function"]["output"] for call in tools["step_details"]["tool_calls"]]
+    shown = [call.function.output for call in backend.requests[1].turns[0].tool_calls]
+    assert outputs == shown == ["sunny", "sunny"]
 
 
 async def test_many_tool_rounds_are_no_failed_attempts(serve: Serve) -> None:
