@@ -110,6 +110,7 @@ class Transport:
                     URL(url, encoded=True),
                     data=body if body is None or len(body) <= _LARGE_BODY else BytesIO(body),
                     headers=headers,
+                    skip_auto_headers=("Content-Type",),  # a POST without a body has none
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=self._timeout,

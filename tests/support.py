@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from openai_runs._client.settings import Seams
@@ -186,7 +187,7 @@ class ManualClock:
         """Let `seconds` pass at once, and others have their turn."""
         self.slept.append(seconds)
         self.now += seconds
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
     def seams(self, **changes: Any) -> Seams:
         """Return seams that use this clock, without jitter."""
