@@ -33,7 +33,7 @@ async def await_run(
             is looked at first.
         thread_id: The thread's id; needed with a run id.
         timeout: Seconds for the whole wait, counted from the call. None: what the run has
-            left by the server's own clock plus 10 s, or 610 s where the server names no
+            left by the server's own clock plus 10 s, or 600 s where the server names no
             expiry; `math.inf` waits for ever.
         request_timeout: Seconds one poll's answer may take beyond what the server was asked
             to hold it (default 10).

@@ -53,7 +53,8 @@ class Embedded:
             found = await anyio.to_thread.run_sync(self._find)
             if found is not None:
                 return found
-            server = self._make()
+            # In a worker thread, as the import of SQLAlchemy takes a good while.
+            server = await anyio.to_thread.run_sync(self._make)
             try:
                 await server.start()
             except BaseException:

@@ -203,6 +203,10 @@ class Pipeline:
         held = held and "preference-applied" in reply.headers
         return Polled(self._read(call, reply), reply.headers, held)
 
+    def holds(self) -> bool:
+        """Return whether this server has said that it holds a poll back until news come."""
+        return "prefer-wait" in self.shared.features.get(self.settings.base_url or "", ())
+
     def honours_keys(self) -> bool:
         """Return whether this server has said that it remembers idempotency keys."""
         return "idempotency" in self.shared.features.get(self.settings.base_url or "", ())

@@ -137,7 +137,7 @@ class Runs(RunCalls):
                 other is looked at first.
             thread_id: The thread's id; needed with a run id.
             timeout: Seconds for the whole wait, counted from the call. None: what the run
-                has left by the server's clock plus 10 s, or 610 s where the server names
+                has left by the server's clock plus 10 s, or 600 s where the server names
                 no expiry; `math.inf` waits for ever.
             request_timeout: Seconds one poll's answer may take beyond what the server was
                 asked to hold it (default 10).

@@ -85,6 +85,9 @@ class WaitPlan(msgspec.Struct, frozen=True, kw_only=True):
             if value not in {"leave", "cancel"}:
                 msg = f"{name} must be 'leave' or 'cancel', got {value!r}"
                 raise ValueError(msg)
+        if self.on_status is not None and not callable(self.on_status):
+            msg = f"on_status must be callable, got {self.on_status!r}"
+            raise TypeError(msg)
 
 
 def plan_of(default: PollPolicy, waiting: WaitOptions, options: CallOptions) -> WaitPlan:
@@ -197,7 +200,7 @@ class _Wait:
         self._plan = plan
         self._now = pipeline.settings.seams.monotonic
         self._started = self._now()
-        limit = DEFAULT_RUN_LIFETIME + EXPIRY_MARGIN if plan.timeout is None else plan.timeout
+        limit = DEFAULT_RUN_LIFETIME if plan.timeout is None else plan.timeout
         self._deadline = self._started + limit
         self._run = run
         self._seen = False
@@ -213,22 +216,32 @@ class _Wait:
     async def finish(self) -> Run:
         """Look, pause, look again, until the run is settled or the time is up."""
         while True:
-            began, hold = self._now(), self._hold()
+            began, hold, first = self._now(), self._hold(), not self._seen
             try:
                 polled = await self._look(hold)
             except APIError as error:
                 pause = self._bear(error, since=min(self._now(), began + hold))
             else:
                 run, changed, news = self._take(polled)
-                if changed and self._plan.on_status is not None:
-                    outcome = self._plan.on_status(run)
-                    if inspect.isawaitable(outcome):
-                        await outcome
+                if changed:
+                    await self._report(run)
                 if self._plan.until(run.status):
                     return run
                 held = polled.held and (news or self._now() - began >= hold / 2)
-                pause = 0.0 if held else self._pause(polled.headers)
+                at_once = held or (first and self._pipeline.holds())
+                pause = 0.0 if at_once else self._pause(polled.headers)
             await self._rest(pause)
+
+    async def _report(self, run: Run) -> None:
+        """Tell the caller of a new status, for no longer than the wait may last."""
+        if self._plan.on_status is None:
+            return
+        outcome = self._plan.on_status(run)
+        if inspect.isawaitable(outcome):
+            with anyio.move_on_after(self._deadline - self._now()) as scope:
+                await outcome
+            if scope.cancelled_caught:
+                self._give_up()
 
     async def _look(self, hold: int) -> Polled:
         now = self._now()
@@ -339,5 +352,5 @@ def _lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
     """Return the seconds the run has left by the server's own clock, plus a margin."""
     now = retry.server_time(headers) or run.created_at
     if run.expires_at is None or not now:
-        return DEFAULT_RUN_LIFETIME + EXPIRY_MARGIN
+        return DEFAULT_RUN_LIFETIME
     return max(0.0, run.expires_at - now) + EXPIRY_MARGIN

@@ -49,7 +49,7 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
             RunStatus.EXPIRED,
         }
     ),
-    **{status: frozenset[str]() for status in TERMINAL_STATUSES},
+    **{status: frozenset[str]() for status in sorted(TERMINAL_STATUSES)},
 }
 """From each status, the statuses that may follow."""
 

@@ -175,3 +175,40 @@ async def test_held_polls_leave_half_of_the_connections() -> None:
             await client.runs.retrieve("run_1", thread_id="thread_1")
         assert len(holding) == 2
         release.set()
+
+
+async def test_first_look_is_followed_at_once_where_the_server_is_known_to_hold() -> None:
+    """A server that names the extension is asked to hold right after the first look."""
+    clock = ManualClock()
+    known = {"openai-runs-features": "idempotency, prefer-wait", "openai-poll-after-ms": "5000"}
+
+    async with (
+        HostileServer(script(of_run("queued", known), DONE)) as server,
+        client_of(server, clock) as client,
+    ):
+        await await_run(client, **IDS)
+
+    assert clock.slept == []
+    assert [one.headers.get("prefer") for one in server.requests] == [None, "wait=30"]
+
+
+async def test_report_that_hangs_ends_with_the_wait() -> None:
+    """A callback that never returns is given up at the deadline, like everything else."""
+    async with (
+        HostileServer(script(QUEUED)) as server,
+        client_of(server, ManualClock()) as client,
+    ):
+        with pytest.raises(RunWaitTimeout):
+            await await_run(client, **IDS, timeout=0.2, on_status=lambda run: anyio.sleep_forever())
+
+
+async def test_report_that_cannot_be_called_is_refused_before_anything_is_sent() -> None:
+    """A wrong `on_status` is a mistake of the caller's, told at once."""
+    async with (
+        HostileServer(script(QUEUED)) as server,
+        client_of(server, ManualClock()) as client,
+    ):
+        with pytest.raises(TypeError, match="on_status must be callable"):
+            await client.runs.create_and_poll("thread_1", assistant_id="asst_1", on_status=3)  # type: ignore[arg-type]  # on purpose
+
+    assert server.requests == []
