@@ -9,7 +9,7 @@ import msgspec
 
 from tests.support import Action, Answer, Drop, Hang, Received, Reset, run_json
 
-__all__ = ["LOSSES", "NEVER_DONE", "Fate", "Ledger", "error"]
+__all__ = ["LOSSES", "NEVER_DONE", "Fate", "Ledger", "error", "patience"]
 
 _CLOSED: Final = {"completed", "cancelled", "expired", "failed"}
 
@@ -31,6 +31,11 @@ LOSSES: Final[dict[str, Action]] = {
     "504-html": Answer(504, body=b"<html>Gateway time-out</html>"),
 }
 """The ways in which the answer to a request that was carried out can be lost."""
+
+
+def patience(loss: Action) -> float:
+    """Return the seconds an attempt may take: few where it hangs, and enough elsewhere."""
+    return 0.25 if isinstance(loss, Hang) else 30.0
 
 
 class Fate(NamedTuple):

@@ -7,19 +7,15 @@ from typing import Any
 import pytest
 
 from openai_runs import APIError, AsyncClient, BadRequestError, NotFoundError
-from tests.client.ledger import LOSSES, error
+from tests.client.ledger import LOSSES, error, patience
 from tests.support import Action, Answer, Drop, HostileServer, ManualClock, Received, run_json
 
-ATTEMPT_TIMEOUT = 0.15
-"""Seconds; what a request that hangs costs a test."""
 OUTPUTS = [{"tool_call_id": "call_1", "output": "42"}]
 
 
 def client_of(server: HostileServer, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
-    return AsyncClient(
-        server.url, seams=ManualClock().seams(), request_timeout=ATTEMPT_TIMEOUT, **options
-    )
+    return AsyncClient(server.url, seams=ManualClock().seams(), **options)
 
 
 def waiting_for(*calls: str) -> dict[str, Any]:
@@ -68,7 +64,10 @@ async def cancel(client: AsyncClient) -> Any:
 async def test_outputs_are_sent_once_when_they_landed(loss: Action) -> None:
     """The run no longer waits for these calls: the outputs are there, and so is the run."""
     handler = OneRun(waiting_for("call_1"), (loss, run_json("queued")))
-    async with HostileServer(handler) as server, client_of(server) as client:
+    async with (
+        HostileServer(handler) as server,
+        client_of(server, request_timeout=patience(loss)) as client,
+    ):
         run = await submit(client)
 
     assert run.status == "queued"
@@ -80,7 +79,10 @@ async def test_outputs_are_sent_again_when_they_did_not_land(loss: Action) -> No
     """The run still waits for these very calls: nothing can happen twice."""
     before = waiting_for("call_1")
     handler = OneRun(before, (loss, before), (None, run_json("queued")))
-    async with HostileServer(handler) as server, client_of(server) as client:
+    async with (
+        HostileServer(handler) as server,
+        client_of(server, request_timeout=patience(loss)) as client,
+    ):
         run = await submit(client)
 
     assert run.status == "queued"
@@ -164,7 +166,10 @@ async def test_look_uses_the_headers_of_the_call(act: Any) -> None:
 async def test_cancel_is_sent_once_when_it_landed(loss: Action, status: str) -> None:
     """The run is on its way out: that is what was asked for."""
     handler = OneRun(run_json("in_progress"), (loss, run_json(status)))
-    async with HostileServer(handler) as server, client_of(server) as client:
+    async with (
+        HostileServer(handler) as server,
+        client_of(server, request_timeout=patience(loss)) as client,
+    ):
         run = await cancel(client)
 
     assert run.status == status

@@ -16,18 +16,15 @@ from openai_runs import (
     Run,
 )
 from openai_runs.types import ADOPTION_KEY
-from tests.client.ledger import LOSSES, NEVER_DONE, Fate, Ledger, error
+from tests.client.ledger import LOSSES, NEVER_DONE, Fate, Ledger, error, patience
 from tests.support import Action, Answer, Drop, HostileServer, ManualClock, Received
 
-ATTEMPT_TIMEOUT = 0.15
-"""Seconds; what a request that hangs costs a test."""
 SIXTEEN = {f"k{number}": "v" for number in range(16)}
 
 
 def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
     seams = clock.seams(new_key=iter(f"key-{n}" for n in range(99)).__next__)
-    options.setdefault("request_timeout", ATTEMPT_TIMEOUT)
     return AsyncClient(server.url, seams=seams, **options)
 
 
@@ -41,7 +38,10 @@ def is_clean(run: Run) -> bool:
 async def test_run_is_made_once_when_the_answer_is_lost(loss: Action, keys: bool) -> None:
     """The server stored the run and the answer was lost: that run is returned, and no second."""
     ledger, clock = Ledger(Fate(loss), keys=keys), ManualClock()
-    async with HostileServer(ledger) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         run = await client.runs.create("thread_1", assistant_id="asst_1", metadata={"a": "b"})
 
     assert len(ledger.runs) == 1
@@ -56,7 +56,10 @@ async def test_run_is_made_once_when_the_answer_is_lost(loss: Action, keys: bool
 async def test_run_is_made_once_when_the_server_did_nothing(loss: Action) -> None:
     """Lost before the server did anything: two looks find nothing, and the create is repeated."""
     ledger, clock = Ledger(Fate(loss, done=False)), ManualClock()
-    async with HostileServer(ledger) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         run = await client.runs.create("thread_1", assistant_id="asst_1")
 
     assert len(ledger.runs) == 1
@@ -164,7 +167,10 @@ async def test_mark_is_left_out_once_the_server_is_known_to_honour_keys() -> Non
 async def test_create_is_replayed_when_the_server_honours_keys(loss: Action) -> None:
     """No look is needed: the same key gets the same answer."""
     ledger, clock = Ledger(keys=True), ManualClock()
-    async with HostileServer(ledger) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         await client.runs.list("thread_1")
         ledger.fates = [Fate(loss)]
         run = await client.runs.create("thread_1", assistant_id="asst_1")
@@ -179,7 +185,10 @@ async def test_create_is_replayed_when_the_server_honours_keys(loss: Action) -> 
 async def test_nothing_is_sent_again_when_all_metadata_pairs_are_taken(loss: Action) -> None:
     """With 16 pairs of the caller's there is no room for the mark, so the doubt is raised."""
     ledger, clock = Ledger(Fate(loss)), ManualClock()
-    async with HostileServer(ledger) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         with pytest.raises(APIError) as caught:
             await client.runs.create("thread_1", assistant_id="asst_1", metadata=SIXTEEN)
 
@@ -194,7 +203,10 @@ async def test_nothing_is_sent_again_when_adoption_is_turned_off(loss: Action) -
     """`RetryPolicy(adopt=False)`: no mark, and so no repetition in doubt."""
     ledger, clock = Ledger(Fate(loss)), ManualClock()
     retry = RetryPolicy(adopt=False)
-    async with HostileServer(ledger) as server, client_of(server, clock, retry=retry) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss), retry=retry) as client,
+    ):
         with pytest.raises(APIError) as caught:
             await client.runs.create("thread_1", assistant_id="asst_1")
 

@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 
 from openai_runs import APIError, AsyncClient, BadRequestError, ConflictError, RateLimitError
-from tests.client.ledger import LOSSES, Fate, Ledger, error
+from tests.client.ledger import LOSSES, Fate, Ledger, error, patience
 from tests.support import Action, Answer, HostileServer, ManualClock, Received
-
-ATTEMPT_TIMEOUT = 0.15
-"""Seconds; what a request that hangs costs a test."""
 
 
 def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
-    return AsyncClient(server.url, seams=clock.seams(), request_timeout=ATTEMPT_TIMEOUT, **options)
+    return AsyncClient(server.url, seams=clock.seams(), **options)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 async def test_create_and_run_is_not_repeated_in_doubt(loss: Action) -> None:
     """The thread is not known, so nothing can be looked for: the doubt is raised."""
     ledger, clock = Ledger(Fate(loss)), ManualClock()
-    async with HostileServer(ledger) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         with pytest.raises(APIError) as caught:
             await client.threads.create_and_run(assistant_id="asst_1")
 
@@ -36,7 +36,10 @@ async def test_create_and_run_is_not_repeated_in_doubt(loss: Action) -> None:
 async def test_create_and_run_is_replayed_when_the_server_honours_keys(loss: Action) -> None:
     """One run, also where the answer to the first request was lost."""
     ledger, clock = Ledger(keys=True), ManualClock()
-    async with HostileServer(ledger) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(ledger) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         await client.runs.list("thread_1")
         ledger.fates = [Fate(loss)]
         run = await client.threads.create_and_run(assistant_id="asst_1")
@@ -70,7 +73,10 @@ async def test_creates_without_a_mark_are_not_repeated_in_doubt(call: str, loss:
                 return await client.threads.update("thread_1", metadata={})
 
     clock = ManualClock()
-    async with HostileServer(lambda _: loss) as server, client_of(server, clock) as client:
+    async with (
+        HostileServer(lambda _: loss) as server,
+        client_of(server, clock, request_timeout=patience(loss)) as client,
+    ):
         with pytest.raises(APIError) as caught:
             await make(client)
 
