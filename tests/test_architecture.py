@@ -17,7 +17,9 @@ MAX_FUNCTION_LINES = 40  # the docstring apart
 
 LONG_FILES: dict[str, str] = {}
 """Path -> why it may be longer."""
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "openai_runs/_client/client.py::__init__": "one line for each argument, as given and as kept",
+}
 """`path::name` -> why it may be longer."""
 
 

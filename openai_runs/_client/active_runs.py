@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import anyio
 
 from openai_runs._client.arguments import CallOptions, OnActiveRun, look_options_of
-from openai_runs._client.pipeline import Gate, Pipeline
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.shared import Gate
 from openai_runs._client.waiting import Waiter, WaitPlan
 from openai_runs._protocol import retry
 from openai_runs.config import DEFAULT_RUN_LIFETIME, MIN_POLL_DELAY, check_timeout

@@ -18,7 +18,7 @@ from openai_runs._client.assistants import Assistants
 from openai_runs._client.beta import Beta
 from openai_runs._client.embedded import Embedded, Server
 from openai_runs._client.messages import Messages
-from openai_runs._client.pipeline import Pipeline, Shared
+from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.raw import raw_request
 from openai_runs._client.runs import Runs
 from openai_runs._client.settings import (
@@ -28,6 +28,7 @@ from openai_runs._client.settings import (
     check_base_url,
     no_base_url,
 )
+from openai_runs._client.shared import Shared
 from openai_runs._client.threads import Threads
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.spec import QueryValue
@@ -53,8 +54,7 @@ T = TypeVar("T")
 class AsyncClient:
     """Talks to one server of the Assistants protocol, from one event loop.
 
-    Use it with `async with`, or call `aclose` when done. It may be made anywhere, opened
-    in one task and closed in another.
+    Use it with `async with`, or call `aclose` when done, in whichever task.
     """
 
     def __init__(

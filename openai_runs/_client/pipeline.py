@@ -16,11 +16,12 @@ import msgspec
 
 from openai_runs._client.arguments import CallOptions, check_options, plain
 from openai_runs._client.settings import Settings, lay_over
+from openai_runs._client.shared import Shared
 from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
-from openai_runs._transport import Reply, Transport
-from openai_runs.config import HELD_SHARE, check_timeout
+from openai_runs._transport import Reply
+from openai_runs.config import check_timeout
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -32,7 +33,7 @@ from openai_runs.errors import (
 from openai_runs.types.base import Answer
 from openai_runs.types.http import HTTPInfo
 
-__all__ = ["Pipeline", "Polled", "Settle", "Shared"]
+__all__ = ["Pipeline", "Polled", "Settle"]
 
 T = TypeVar("T")
 Settle = Callable[[APIError], Awaitable[T | None]]
@@ -52,33 +53,6 @@ class Polled(NamedTuple):
     headers: Mapping[str, str]
     held: bool
     """Whether the server held the request back until something changed."""
-
-
-class Shared:
-    """What a client and its copies have in common: connections and what was learnt."""
-
-    def __init__(
-        self, transport: Transport, start: Callable[[], Awaitable[str]] | None = None
-    ) -> None:
-        """Take the transport; `start` brings the embedded server up and returns its URL."""
-        self.transport = transport
-        self.budget = retry.RetryBudget()
-        self.features: dict[str, frozenset[str]] = {}
-        """By base URL: the extensions its server has named (PROTOCOL 5)."""
-        self.start = start
-        self.gates: dict[str, Gate] = {}
-        """By thread: who is next to create a run on it."""
-        self.held = 0
-        self.max_held = max(1, int(transport.max_connections * HELD_SHARE))
-
-
-class Gate:
-    """A lock that knows how many want it, so that the last one can take it away."""
-
-    def __init__(self) -> None:
-        """Start open and unwanted."""
-        self.lock = anyio.Lock()
-        self.wanted = 0
 
 
 class _Call(msgspec.Struct, kw_only=True):

@@ -240,7 +240,7 @@ class _Wait:
         if inspect.isawaitable(outcome):
             with anyio.move_on_after(self._deadline - self._now()) as scope:
                 await outcome
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and not self._plan.until(run.status):
                 self._give_up()
 
     async def _look(self, hold: int) -> Polled:

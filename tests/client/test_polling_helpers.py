@@ -215,15 +215,8 @@ async def test_healthy_runs_are_returned(status: str) -> None:
 
 async def test_official_create_and_poll_works() -> None:
     """beta.threads.runs.create_and_poll, then the messages of the thread."""
-    message = {
-        "id": "msg_1",
-        "object": "thread.message",
-        "created_at": 1,
-        "thread_id": "thread_1",
-        "role": "assistant",
-        "run_id": "run_1",
-        "content": [{"type": "text", "text": {"value": "Hello", "annotations": []}}],
-    }
+    content = [{"type": "text", "text": {"value": "Hello", "annotations": []}}]
+    message = {"id": "msg_1", "role": "assistant", "run_id": "run_1", "content": content}
 
     def handler(request: Received) -> Action:
         if request.path.endswith("/threads"):
@@ -253,7 +246,7 @@ async def test_official_create_and_poll_works() -> None:
             async for m in client.beta.threads.messages.list(thread_id=thread.id, limit=20):
                 printed.append(m.content[0].text.value)  # type: ignore[union-attr]
 
-    assert json.loads(printed[0])["content"] == message["content"]
+    assert json.loads(printed[0])["content"] == content
     assert printed[0].startswith('{\n  "')
     assert printed[1] == "Hello"
 

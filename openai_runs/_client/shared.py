@@ -1,0 +1,40 @@
+"""What a client and its copies have in common: connections, and what was learnt with them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from openai_runs._protocol.retry import RetryBudget
+from openai_runs._transport import Transport
+from openai_runs.config import HELD_SHARE
+
+__all__ = ["Gate", "Shared"]
+
+
+class Shared:
+    """What a client and its copies have in common: connections and what was learnt."""
+
+    def __init__(
+        self, transport: Transport, start: Callable[[], Awaitable[str]] | None = None
+    ) -> None:
+        """Take the transport; `start` brings the embedded server up and returns its URL."""
+        self.transport = transport
+        self.budget = RetryBudget()
+        self.features: dict[str, frozenset[str]] = {}
+        """By base URL: the extensions its server has named (PROTOCOL 5)."""
+        self.start = start
+        self.gates: dict[str, Gate] = {}
+        """By thread: who is next to create a run on it."""
+        self.held = 0
+        self.max_held = max(1, int(transport.max_connections * HELD_SHARE))
+
+
+class Gate:
+    """A lock that knows how many want it, so that the last one can take it away."""
+
+    def __init__(self) -> None:
+        """Start open and unwanted."""
+        self.lock = anyio.Lock()
+        self.wanted = 0
