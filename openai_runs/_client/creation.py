@@ -103,10 +103,9 @@ class Creation:
         """Return the run this call made, although its answer was lost."""
         assert self._thread_id is not None  # marked creates have a thread
         looking = look_options_of(self._options)
-        if isinstance(failure, ActiveRunError):
-            if failure.blocking_run_id is None:
-                return None
-            ids = {"thread_id": self._thread_id, "run_id": failure.blocking_run_id}
+        blocking = failure.blocking_run_id if isinstance(failure, ActiveRunError) else None
+        if blocking is not None:
+            ids = {"thread_id": self._thread_id, "run_id": blocking}
             spec = self._pipeline.request(GET_RUN, ids, looking)
             run = await self._pipeline.send(spec, looking)
             return run if carries(run, self.key) else None

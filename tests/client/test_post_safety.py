@@ -10,6 +10,7 @@ from openai_runs import (
     ActiveRunError,
     APIConnectionError,
     APIError,
+    APITimeoutError,
     AsyncClient,
     InternalServerError,
     RetryPolicy,
@@ -17,7 +18,7 @@ from openai_runs import (
 )
 from openai_runs.types import ADOPTION_KEY
 from tests.client.ledger import LOSSES, NEVER_DONE, Fate, Ledger, error, patience
-from tests.support import Action, Answer, Drop, HostileServer, ManualClock, Received
+from tests.support import Action, Answer, Drop, Hang, HostileServer, ManualClock, Received
 
 SIXTEEN = {f"k{number}": "v" for number in range(16)}
 
@@ -322,3 +323,19 @@ async def test_adopted_run_is_returned_when_it_cannot_be_fetched_alone() -> None
 
     assert (run.id, ledger.posts) == ("run_1", 1)
     assert is_clean(run)
+
+
+async def test_doubt_is_kept_when_the_deadline_passes_in_the_middle_of_a_look() -> None:
+    """The caller's time is up before it is known whether there is a run."""
+    posts = Ledger(Fate(Drop()))
+
+    def handler(request: Received) -> Action:
+        return Hang() if request.method == "GET" else posts(request)
+
+    async with HostileServer(handler) as server, client_of(server, ManualClock()) as client:
+        with pytest.raises(APITimeoutError) as caught:
+            await client.runs.create("thread_1", assistant_id="asst_1", timeout=0.3)
+
+    assert caught.value.maybe_created
+    assert caught.value.idempotency_key == "key-0"
+    assert [request.method for request in server.requests] == ["POST", "GET"]
