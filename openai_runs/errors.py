@@ -181,7 +181,8 @@ class APIError(OpenAIRunsError):
     maybe_created: bool = False
     """True if the server may have carried the call out although no answer came."""
     idempotency_key: str | None = None
-    """The key the call was sent with; `runs.recover` finds a lost run by it."""
+    """The key the call was sent with: `runs.recover` finds a lost run by it, and a server that
+    remembers keys answers the same call with the same key as it did the first time."""
 
 
 class APIConnectionError(APIError):

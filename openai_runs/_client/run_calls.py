@@ -209,6 +209,10 @@ class RunCalls:
 
         Endpoint: GET /threads/{thread_id}/runs
 
+        A create is marked with its key only where the server was not known to remember
+        keys. Where it is known to, None says nothing: repeat the create with the same
+        `idempotency_key` instead, and the answer is the run of the first.
+
         Args:
             thread_id: The thread's id.
             idempotency_key: The key of the lost create, as its exception carries it
