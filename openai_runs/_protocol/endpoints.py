@@ -218,3 +218,19 @@ ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
     GET_RUN_STEP,
 )
 """All 23 operations; `/threads/runs` stands before `/threads/{thread_id}` on purpose."""
+
+
+def _lay_out_types() -> None:
+    """Have msgspec look at all types now, while the import lock keeps other threads out.
+
+    It does so when a type is first decoded, and takes the process down if two threads do
+    that at once (a segmentation fault; seen with msgspec 0.22.0). Clients in two threads, or
+    a server in one and its client in another, would.
+    """
+    for endpoint in ENDPOINTS:
+        decoder_for(endpoint.answer)
+        if endpoint.body is not None:
+            msgspec.json.Decoder(endpoint.body)
+
+
+_lay_out_types()

@@ -177,6 +177,7 @@ async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
                 try:
                     reply = await caller.send("POST", "/threads/runs", json=body)
                 except aiohttp.ClientError:
+                    reached.set()
                     return
                 created.append(reply.json)
                 if len(created) >= enough:
@@ -186,7 +187,7 @@ async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
             for _ in range(8):
                 group.start_soon(create)
             await reached.wait()
-            await server.kill()
+            assert await server.kill() == -signal.SIGKILL  # and it did not die before
 
     caller = await serve(backend=ScriptedBackend(finish), db=db)
     for run in created:

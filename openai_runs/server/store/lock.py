@@ -33,6 +33,10 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Empty until the server is bound."""
 
 
+_HOLDER: Final = msgspec.json.Decoder(Holder)
+"""Made at import: msgspec must not meet a type in two threads at once for the first time."""
+
+
 def lock_path(db: Path) -> Path:
     """Return where the lock of this database is."""
     real = Path(os.path.realpath(db))
@@ -120,7 +124,7 @@ def _try_lock(fd: int, how: int) -> bool:
 
 def _read(fd: int) -> Holder | None:
     try:
-        return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+        return _HOLDER.decode(os.pread(fd, 4096, 0))
     except msgspec.MsgspecError:  # being written just now
         return None
 

@@ -153,6 +153,10 @@ class Writer:
                 return [outcome for job in batch for outcome in self._commit([job])]
             _logger.warning("the database cannot be written: %s", error.orig)
             return [_Outcome(error=StoreUnavailable(str(error.orig))) for _ in batch]
+        except Exception as error:
+            # The thread must outlive whatever it is, or everybody would wait for ever.
+            _logger.exception("a transaction failed")
+            return [_Outcome(error=error) for _ in batch]
 
     def _deliver(self, batch: list[_Job], outcomes: list[_Outcome]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, _Outcome]]] = {}
