@@ -1,19 +1,13 @@
 """The pytest plugin does to a test what it says, and nothing else."""
 
 import math
-import os
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
-from aioresponses import CallbackResult, aioresponses
 
 from openai_runs import (
     APIConnectionError,
@@ -25,7 +19,7 @@ from openai_runs import (
     Run,
 )
 from openai_runs.server import Call
-from openai_runs.testing import ReceivedRequest, RunsServer, Which, repair_aioresponses
+from openai_runs.testing import ReceivedRequest, RunsServer, Which
 
 WEATHER = {"type": "function", "function": {"name": "weather"}}
 
@@ -322,107 +316,6 @@ async def test_requests_are_kept_without_credentials(
     assert listing.json is None
     assert "sk-secret" not in repr(runs_server.requests)
     assert runs_server.seen("GET", "messages") == [listing]
-
-
-# --- in the suites of others
-
-
-def run_suite(folder: Path, test: str, conftest: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a test file of a user's, with warnings as errors, in a process of its own."""
-    (folder / "test_it.py").write_text(test)
-    (folder / "conftest.py").write_text(
-        f'import sys\n{conftest}\npytest_plugins = ["openai_runs.testing"]\n'
-    )
-    (folder / "pytest.ini").write_text(
-        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
-    )
-    root = str(Path(__file__).resolve().parents[1])
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": root, "OPENAI_API_KEY": "sk-of-the-developer"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_pytest_asyncio_is_all_a_user_needs(tmp_path: Path) -> None:
-    """One line in conftest.py, then tests in any mode and any loop scope."""
-    test = """
-import pytest
-
-@pytest.mark.asyncio
-async def test_own_loop(runs_server, runs_client):
-    runs_server.reply("Hi.")
-    assert (await runs_client.threads.create()).object == "thread"
-    assert "sk-of-the-developer" not in repr(runs_server.requests)
-
-@pytest.mark.asyncio(loop_scope="module")
-async def test_shared_loop(runs_server):
-    from openai_runs import AsyncClient
-    async with AsyncClient(runs_server.url) as client:
-        await client.threads.create()
-
-def test_no_loop(runs_server):
-    assert runs_server.url.startswith("http://127.0.0.1:")
-"""
-
-    done = run_suite(tmp_path, test)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("missing", "advice"),
-    [
-        ("sqlalchemy", "pip install 'openai-runs[server]'"),
-        ("pytest_asyncio", "pip install pytest-asyncio"),
-    ],
-)
-def test_missing_package_is_named(missing: str, advice: str, tmp_path: Path) -> None:
-    """A suite that lacks something says what to install, not where a traceback ended."""
-    test = "def test_it(runs_client):\n    pass\n"
-
-    done = run_suite(tmp_path, test, f"sys.modules[{missing!r}] = None")
-
-    assert done.returncode == 1
-    assert advice in done.stdout
-    assert "Traceback" not in done.stdout
-
-
-# --- aioresponses on aiohttp 3.14
-
-
-async def test_repaired_aioresponses_answers_as_it_used_to() -> None:
-    """Small and large bodies, headers, callbacks and exceptions, through a session."""
-    with aioresponses() as mocked:
-        mocked.get("http://a/small", payload={"a": 1}, headers={"x-request-id": "r"})
-        mocked.get("http://a/big", body=b"y" * 5_000_000)
-        mocked.get("http://a/pieces", body=b"y" * 5_000_000)
-        mocked.post("http://a/call", callback=lambda url, **kwargs: CallbackResult(status=429))
-        mocked.get("http://a/lost", exception=aiohttp.ClientConnectionError("lost"))
-        async with aiohttp.ClientSession() as session:
-            async with session.get("http://a/small") as answer:
-                assert await answer.json() == {"a": 1}
-                assert answer.headers["x-request-id"] == "r"
-            async with session.get("http://a/big") as answer:
-                assert len(await answer.read()) == 5_000_000
-            async with session.get("http://a/pieces") as answer:
-                sizes = [len(piece) async for piece in answer.content.iter_any()]
-                assert sum(sizes) == 5_000_000
-            async with session.post("http://a/call", json={}) as answer:
-                assert (answer.status, await answer.read()) == (429, b"")
-            with pytest.raises(aiohttp.ClientConnectionError):
-                await session.get("http://a/lost")
-
-
-async def test_repair_is_done_once() -> None:
-    """A second repair has nothing to do."""
-    repair_aioresponses()
-
-    assert repair_aioresponses() is False
 
 
 def post(server: RunsServer, path: str, **body: Any) -> Any:
