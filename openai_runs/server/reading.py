@@ -37,6 +37,7 @@ MAX_KEY_CHARS: Final = 255
 _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
+_NUMBER: Final = re.compile(r"[0-9]{1,9}\Z")
 _WAIT: Final = re.compile(r"\s*wait\s*=\s*\"?\s*(\d{1,9})\s*\"?\s*(?:;.*)?\Z", re.I)
 
 
@@ -119,7 +120,7 @@ def page_query(query: Mapping[str, str]) -> PageQuery:
         message = "Invalid 'order': expected 'asc' or 'desc'."
         raise invalid(message, "order")
     limit = query.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
+    if not (_NUMBER.match(limit) and 1 <= int(limit) <= MAX_LIMIT):
         message = f"Invalid 'limit': expected an integer from 1 to {MAX_LIMIT}."
         raise invalid(message, "limit")
     return PageQuery(
