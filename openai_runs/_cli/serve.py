@@ -17,8 +17,9 @@ import anyio
 import msgspec
 
 from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop
+from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
-from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer, is_loopback
+from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
 
 __all__ = ["Settings", "perform"]
 

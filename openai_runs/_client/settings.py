@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from ipaddress import ip_address
 from random import random
 from typing import Any, Final, NoReturn, Protocol, SupportsIndex
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ import anyio
 import msgspec
 
 from openai_runs._protocol.faults import is_vendor_host
+from openai_runs._protocol.hosts import is_loopback
 from openai_runs._protocol.spec import check_header
 from openai_runs.config import (
     ASSISTANTS_VERSION,
@@ -226,7 +226,7 @@ def check_base_url(text: str) -> str:
     if not text.isascii() or any(c.isspace() or not c.isprintable() or c == "\\" for c in text):
         msg = f"base_url {text!r} holds a character that must be encoded"
         raise ConfigError(msg)
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         if is_vendor_host(host) or host.endswith(_TLS_ONLY):
             msg = f"base_url {text!r} would send the key in the clear; use https://"
             raise ConfigError(msg)
@@ -246,13 +246,6 @@ def no_base_url() -> ConfigError:
         "speaks the protocol, use AsyncClient.azure(...) for Azure AI Foundry (classic), or "
         "AsyncClient.local() for the embedded server"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _callers_level() -> int:

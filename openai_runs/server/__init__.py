@@ -31,7 +31,7 @@ from openai_runs.server.backends.scripted import (
     ScriptedTurn,
 )
 from openai_runs.server.clock import Clock, SystemClock
-from openai_runs.server.local import LocalServer, is_loopback
+from openai_runs.server.local import LocalServer
 from openai_runs.server.store import serving_url
 
 __all__ = [
@@ -58,6 +58,5 @@ __all__ = [
     "ToolCallDelta",
     "Turn",
     "create_app",
-    "is_loopback",
     "serving_url",
 ]

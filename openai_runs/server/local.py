@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Unpack
 import anyio
 from aiohttp import web
 
+from openai_runs._protocol.hosts import is_loopback
 from openai_runs.config import DRAIN_GRACE, KEEPALIVE_TIMEOUT
 from openai_runs.errors import ConfigError
 from openai_runs.server.app import ENGINE, PREFIX, STORE, AppOptions, create_app
@@ -20,20 +20,10 @@ from openai_runs.server.backends.echo import EchoBackend
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
-__all__ = ["LocalServer", "is_loopback"]
+__all__ = ["LocalServer"]
 
 _SHUTDOWN: Final = 5.0
 """Seconds that requests under way are given when the server closes."""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server bound to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class LocalServer:
@@ -77,7 +67,7 @@ class LocalServer:
             )
             raise ConfigError(message)
         self.backend: Backend = backend if backend is not None else EchoBackend()
-        self._host = host
+        self._host = host.removeprefix("[").removesuffix("]")
         self._port = port
         self._keepalive_timeout = keepalive_timeout
         options.setdefault("drain_grace", 0.0)

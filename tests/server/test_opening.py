@@ -63,10 +63,22 @@ async def test_address_for_others_needs_a_key() -> None:
         assert server.url.startswith("http://0.0.0.0:")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "::1", "[::1]", "127.8.8.8", "x.localhost"]
+)
 def test_loopback_needs_no_key(host: str) -> None:
     """Only this machine reaches it."""
     LocalServer(host=host)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+async def test_address_of_version_6_is_served_with_or_without_brackets(host: str) -> None:
+    """Either form that people write, and one in the URL."""
+    async with LocalServer(host=host) as server, aiohttp.ClientSession() as session:
+        reply = await Caller(session, server.url).health()
+
+    assert reply.status == 200
+    assert server.url.startswith("http://[::1]:")
 
 
 async def test_taken_port_is_an_error_that_leaves_nothing_open(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Whether a host is this machine: by its name or address alone, nothing is looked up."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Final
+
+__all__ = ["is_loopback", "is_loopback_authority", "is_loopback_origin"]
+
+_AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, a name or an address, is this machine and no other.
+
+    >>> is_loopback("app.localhost"), is_loopback("[::1]"), is_loopback("0.0.0.0")
+    (True, True, False)
+
+    Source: RFC 6761, section 6.3; RFC 1122, section 3.2.1.3.
+    """
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return (mapped or address).is_loopback
+
+
+def is_loopback_authority(authority: str) -> bool:
+    """Return whether a `Host` header, with or without a port, names this machine.
+
+    >>> is_loopback_authority("127.0.0.1:8080"), is_loopback_authority("example.org:8080")
+    (True, False)
+    """
+    found = _AUTHORITY.fullmatch(authority)
+    return found is not None and is_loopback(found["host"])
+
+
+def is_loopback_origin(origin: str) -> bool:
+    """Return whether an `Origin` header names a page of this machine.
+
+    >>> is_loopback_origin("http://localhost:3000"), is_loopback_origin("null")
+    (True, False)
+    """
+    _, _, authority = origin.partition("://")
+    return is_loopback_authority(authority)
