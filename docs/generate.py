@@ -28,8 +28,6 @@ _PART = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
 )
 _ENDPOINT = re.compile(r"^\s*Endpoint: (?P<endpoint>[A-Z]+ \S+)$", re.MULTILINE)
-_PAPER = re.compile(r" \((?:DESIGN|ENGINEERING|PROTOCOL)[^)]*\)")
-"""A source that developers have and readers of the docs do not."""
 _STATUSES = [value for name, value in vars(RunStatus).items() if name.isupper()]
 _RESOURCES = ("assistants", "threads", "messages", "runs", "runs.steps")
 
@@ -64,7 +62,7 @@ def defaults() -> str:
     """Return every default of `config.py` with its unit and origin, as one table."""
     source = ast.parse(inspect.getsource(openai_runs.config))
     rows = [
-        [f"`{name}`", f"`{value}`", _PAPER.sub("", " ".join(meaning.split()))]
+        [f"`{name}`", f"`{value}`", " ".join(meaning.split())]
         for name, value, meaning in _settings(source.body, "")
     ]
     return table(["name", "default", "what it is"], rows)

@@ -35,6 +35,7 @@ __all__ = [
     "MAX_RETRIES",
     "MAX_RETRY_AFTER",
     "MAX_RUN_ATTEMPTS",
+    "MAX_RUN_LIFETIME",
     "MIN_POLL_DELAY",
     "MODEL_TIMEOUT",
     "POLL_AFTER_MS",
@@ -75,6 +76,8 @@ ASSISTANTS_VERSION: Final = "v2"
 
 DEFAULT_RUN_LIFETIME: Final = 600.0
 """Seconds a wait lasts where the server names no expiry; runs live 600 s (OpenAPI example)."""
+MAX_RUN_LIFETIME: Final = 24 * 3600.0
+"""Seconds; an expiry that is further away is not believed. Runs live 600 s."""
 EXPIRY_MARGIN: Final = 10.0
 """Seconds a default wait goes on past `expires_at`, so that the expiry itself is seen."""
 MIN_POLL_DELAY: Final = 0.05
@@ -95,9 +98,9 @@ RUN_LIFETIME: Final = 600
 POLL_AFTER_MS: Final = 250
 """Milliseconds in `openai-poll-after-ms`, sent on every GET of an active run."""
 MAX_CONCURRENT_RUNS: Final = 64
-"""Runs our server executes at the same time; the others wait in its queue (DESIGN 4)."""
+"""Runs our server executes at the same time; the others wait in its queue."""
 MAX_HOLD: Final = 60.0
-"""Seconds; the most a `Prefer: wait` is honoured (PROTOCOL 5)."""
+"""Seconds; the most a `Prefer: wait` is honoured (RFC 7240)."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
 BODY_TIMEOUT: Final = 30.0

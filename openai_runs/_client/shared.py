@@ -23,7 +23,7 @@ class Shared:
         self.transport = transport
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}
-        """By base URL: the extensions its server has named (PROTOCOL 5)."""
+        """By base URL: the extensions its server has named in `openai-runs-features`."""
         self.start = start
         self.gates: dict[str, Gate] = {}
         """By thread: who is next to create a run on it."""

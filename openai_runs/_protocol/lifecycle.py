@@ -10,7 +10,7 @@ and a waiting client asks only `is_settled`. This file does not know who asks.
     queued | in_progress | requires_action -> expired
     cancelling -> completed | failed | incomplete | expired   (the work won the race)
 
-Source: PROTOCOL 2.
+OpenAPI's RunObject names the statuses; docs/pages/explain/lifecycle.md draws the moves.
 """
 
 from __future__ import annotations

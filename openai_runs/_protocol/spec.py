@@ -46,7 +46,7 @@ class Retry:
     FREELY: Final = "freely"
     """Reading, or deleting: any number of times."""
     GUARDED: Final = "guarded"
-    """Creating or changing: only where it cannot happen twice (DESIGN 3, POST safety)."""
+    """Creating or changing: only where it cannot happen twice (docs/pages/guides/errors.md)."""
 
 
 class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -44,7 +44,7 @@ __all__ = ["ENGINE", "PREFIX", "STORE", "AppOptions", "create_app"]
 PREFIX: Final = "/v1"
 """Where the operations are; the health page stands outside."""
 FEATURES: Final = "idempotency, prefer-wait"
-"""What of PROTOCOL 5 this server does."""
+"""Which extensions this server has (docs/pages/explain/protocol.md)."""
 API_VERSION: Final = "2020-10-01"
 """`openai-version`, as OpenAI's own servers send it."""
 

@@ -77,7 +77,7 @@ class Engine:
             if run.status in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
                 self._queue.append(run.run_id)
         cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
-        # The one named root task of the engine (DESIGN 5); `aclose` awaits it.
+        # The one named root task of the engine; `aclose` awaits it.
         self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
 
     async def drain(self, grace: float) -> None:

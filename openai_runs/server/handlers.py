@@ -186,7 +186,7 @@ async def create_run(call: Call) -> Run:
 
 
 async def get_run(call: Call) -> Run:
-    """Answer getRun, at once or when the status has changed (PROTOCOL 5)."""
+    """Answer getRun, at once or when the status has changed (RFC 7240, `wait`)."""
     run = await _held_run(call) if call.wait is not None else await _stored_run(call)
     if run.is_active:
         call.headers["openai-poll-after-ms"] = str(POLL_AFTER_MS)

@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 _LETTERS: Final = string.ascii_letters + string.digits
 _ID_CHARS: Final = 24
-"""Letters and digits after the prefix (PROTOCOL 2)."""
+"""Letters and digits after the prefix; the vendor's ids look so."""
 
 
 def new_id(prefix: str) -> str:

@@ -30,7 +30,7 @@ __all__ = [
 B = TypeVar("B")
 
 MAX_LIMIT: Final = 100
-"""Items of a page (PROTOCOL 1.1)."""
+"""Items of a page at most (OpenAPI: listRuns, `limit`)."""
 MAX_KEY_CHARS: Final = 255
 """Characters of an `Idempotency-Key`; Stripe: 255."""
 

@@ -1,7 +1,8 @@
 """Answers that say no: the exact texts, written once.
 
 What lives here: the exception that carries an error answer, and one function for each
-text that existing clients match on (PROTOCOL 2). What may not: deciding when to say no.
+text that existing clients match on, listed in docs/pages/explain/protocol.md. What may
+not: deciding when to say no.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 ACTIVE_STATUSES: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
-"""Statuses of a run that is not finished (PROTOCOL 2)."""
+"""Statuses of a run that is not finished."""
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled", "incomplete", "expired"})
-"""Statuses after which nothing but the metadata changes (PROTOCOL 2)."""
+"""Statuses after which nothing but the metadata changes."""
 ADOPTION_KEY: Final = "openai_runs_key"
 """The metadata pair that marks a create of ours; never shown to the caller."""
 

@@ -49,7 +49,7 @@ async def get(client: AsyncClient, **options: Any) -> Thread:
 
 
 async def test_headers_are_those_of_the_protocol() -> None:
-    """Nothing that PROTOCOL 1.4 asks for is missing, and nothing is there twice."""
+    """No header of docs/pages/explain/protocol.md is missing, and none is there twice."""
     options: dict[str, Any] = {"organization": "org_1", "project": "proj_1", "api_key": "k"}
     thread = Answer(json={"id": "thread_1"})
     async with HostileServer(lambda _: thread) as server, client_of(server, **options) as client:

@@ -1,4 +1,4 @@
-"""A create whose answer was lost happens once (DESIGN 3, POST safety)."""
+"""A create whose answer was lost happens once (docs/pages/guides/errors.md)."""
 
 from __future__ import annotations
 

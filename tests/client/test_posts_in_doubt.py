@@ -1,4 +1,4 @@
-"""Requests that change something and carry no mark are sent once (DESIGN 3, POST safety)."""
+"""Requests that change something and carry no mark are sent once (docs/pages/guides/errors.md)."""
 
 from __future__ import annotations
 

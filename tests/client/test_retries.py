@@ -1,4 +1,4 @@
-"""How often and after how long a request is sent again (ENGINEERING 7, SDK cases 1-7)."""
+"""How often and after how long a request is sent again."""
 
 from __future__ import annotations
 

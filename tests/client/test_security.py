@@ -1,4 +1,4 @@
-"""Ids, headers, redirects and keys: what must not change, follow or leak (ENGINEERING 7)."""
+"""Ids, headers, redirects and keys: what must not change, follow or leak."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ OPERATIONS: Final = {facts["operation"]: Operation(**facts) for facts in _FACTS[
 """By operation id."""
 
 AMENDMENTS: Final[dict[tuple[str, ...], Any]] = {
-    # PROTOCOL 1.3: null on an empty page, in practice.
+    # Null on an empty page, in practice.
     ("List*Response", "first_id"): {"type": ["string", "null"]},
     ("List*Response", "last_id"): {"type": ["string", "null"]},
     # The description's own examples of runs say null.
@@ -50,7 +50,7 @@ def amended(schemas: dict[str, Any]) -> dict[str, Any]:
     for (pattern, name), meant in AMENDMENTS.items():
         for schema in (s for key, s in schemas.items() if Path(key).match(pattern)):
             schema["properties"][name] = meant
-    # PROTOCOL 1.2: an assistant may have 128 tools, and its runs inherit them.
+    # An assistant may have 128 tools, and its runs inherit them.
     schemas["RunObject"]["properties"]["tools"]["maxItems"] = 128
     return schemas
 

@@ -98,7 +98,7 @@ STRICTER = {
 LOOSER = {
     # path -> (labels, why we accept what the schema refuses)
     r"\.messages": ({"= None"}, "null is harmless, and other bodies allow it"),
-    r"\.tools": ({"21 items", "128 items"}, "runs inherit an assistant's 128 (PROTOCOL 1.2)"),
+    r"\.tools": ({"21 items", "128 items"}, "runs inherit an assistant's 128"),
     r"\.file_search": (None, "neither ids nor stores is harmless"),
     r"\.file_search\.vector_stores": ({"left out"}, "the same"),
 }

@@ -59,7 +59,7 @@ def test_every_status_is_reached_from_the_first() -> None:
     ],
 )
 def test_moves_are_those_of_the_protocol(status: str, following: str, allowed: bool) -> None:
-    """PROTOCOL 2, move by move; a status nobody knows goes nowhere."""
+    """The life of a run, move by move; a status nobody knows goes nowhere."""
     assert may_move(status, following) is allowed
 
 

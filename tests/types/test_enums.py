@@ -83,7 +83,7 @@ FOUND = [
 ]
 
 WIDER = {"RunStepObject.last_error.code": {"invalid_prompt"}}
-"""A step's error has the type of a run's, which knows one code more (PROTOCOL 1.3)."""
+"""A step's error has the type of a run's, which knows one code more (OpenAPI: RunObject)."""
 
 
 @pytest.mark.parametrize(("path", "ours", "described"), FOUND, ids=[row[0] for row in FOUND])

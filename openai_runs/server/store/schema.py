@@ -41,7 +41,7 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 """`PRAGMA user_version` of a file with these tables."""
 PROJECT: Final = "default"
-"""The one project there is; keys will belong to projects (DESIGN 4)."""
+"""The one project there is; keys that belong to projects may come."""
 
 metadata: Final = MetaData()
 
