@@ -24,7 +24,7 @@ from openai_runs.server.execution import Execution, Executor, insist
 from openai_runs.server.progress import Ending, LostRace
 from openai_runs.server.store import Moved, Removed, Store
 from openai_runs.types.base import TERMINAL_STATUSES
-from openai_runs.types.runs import Run, RunStatus
+from openai_runs.types.runs import Run, RunLastError, RunStatus
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -79,6 +79,7 @@ class Engine:
         cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
         # The one named root task of the engine; `aclose` awaits it.
         self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
+        self._root.add_done_callback(_report)
 
     async def drain(self, grace: float) -> None:
         """Begin no more runs; after `grace` seconds put back those still under way."""
@@ -182,13 +183,23 @@ class Engine:
             if execution.scope.cancelled_caught and self._draining:
                 await self._put_back(run_id, execution)
         except Exception:
-            # One row that cannot be read must not stop all other runs; this one expires.
+            # One run that cannot be written as it is must not stop all others, nor hang.
             _logger.exception("run %s cannot be executed", run_id)
+            await self._fail(run_id)
         finally:
             del self._running[run_id]
             self._stopped.set()
             self._stopped = anyio.Event()
             self._launch(group)
+
+    async def _fail(self, run_id: str) -> None:
+        """End a run with nothing but the fact that it failed."""
+        error = RunLastError(code="server_error", message="The server had an error.")
+        ending = Ending(status=RunStatus.FAILED, error=error)
+        try:
+            await insist(lambda: self._store.end_run(run_id, ending, self._now()))
+        except Exception:
+            _logger.exception("run %s cannot be ended: it expires", run_id)
 
     async def _put_back(self, run_id: str, execution: Execution) -> None:
         claim = execution.claim
@@ -224,6 +235,12 @@ class Engine:
         while True:
             await insist(lambda: self._store.prune(self._now()))
             await anyio.sleep(_PRUNE_INTERVAL)
+
+
+def _report(root: asyncio.Task[None]) -> None:
+    """Say at once that the engine ended by an error, and not only when it is closed."""
+    if not root.cancelled() and root.exception() is not None:
+        _logger.critical("the engine stopped: no run goes on", exc_info=root.exception())
 
 
 class _Timer:

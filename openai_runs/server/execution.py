@@ -7,6 +7,7 @@ done again by the next one, and what it writes too late is refused by its epoch.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -127,6 +128,13 @@ class Executor:
             raise
         except ModelFailure as failure:
             ending = _failed(failure.code, failure.message, execution.text)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if execution.scope.cancel_called or task is None or task.cancelling():
+                raise
+            # The backend cancelled something of its own; taken for ours, it would end the engine.
+            _logger.exception("run %s failed: its backend was cancelled from inside", claim.run.id)
+            ending = _failed("server_error", "The server had an error.", execution.text)
         except Exception:
             _logger.exception("run %s failed in the server", claim.run.id)
             ending = _failed("server_error", "The server had an error.", execution.text)

@@ -49,7 +49,8 @@ _FIND = select(
     idempotency.c.body,
 ).where(*_MINE)
 _DROP = delete(idempotency).where(*_MINE)
-_KEEP = insert(idempotency)
+_KEEP = insert(idempotency).prefix_with("OR REPLACE")
+"""Replaces a key that is over its time, which a refused savepoint brought back."""
 _PRUNE = delete(idempotency).where(idempotency.c.created_at < bindparam("before"))
 
 
