@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 
 from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.hosts import is_loopback_authority, is_loopback_origin
 from openai_runs.config import (
     BODY_TIMEOUT,
     DRAIN_GRACE,
@@ -32,7 +33,7 @@ from openai_runs.server.bulletin import Bulletin
 from openai_runs.server.clock import Clock, SystemClock
 from openai_runs.server.engine import Engine
 from openai_runs.server.handlers import HANDLERS, Call, Service
-from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable, unauthorized
+from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable, foreign, unauthorized
 from openai_runs.server.store import SQLITE_VERSION, Store, open_store
 from openai_runs.types.base import Answer
 
@@ -61,6 +62,12 @@ class _Settings:
     drain_grace: float
 
 
+_HOME: Final[tuple[tuple[str, list[str], Callable[[str], bool]], ...]] = (
+    ("Host", [""], is_loopback_authority),
+    ("Origin", [], is_loopback_origin),
+)
+"""Header, what stands for it where it is missing, and whether its value is this machine."""
+
 SETTINGS: Final = web.AppKey("settings", _Settings)
 STORE: Final = web.AppKey("store", Store)
 ENGINE: Final = web.AppKey("engine", Engine)
@@ -85,6 +92,7 @@ def create_app(
     *,
     backend: Backend,
     api_key: str | None = None,
+    loopback_only: bool = False,
     middlewares: Iterable[Middleware] = (),
     run_lifetime: int = RUN_LIFETIME,
     max_concurrent_runs: int = MAX_CONCURRENT_RUNS,
@@ -102,6 +110,10 @@ def create_app(
         db: The SQLite file, made if it is not there; None: a temporary one, removed at the end.
         backend: Where answers come from.
         api_key: What clients must send; None lets everybody in, so bind to loopback only.
+        loopback_only: Refuse with 403 what names another host than loopback in `Host` or `Origin`,
+            the health page included. Browsers let any web page send requests to this machine;
+            without a key, only these headers tell them from yours. `LocalServer` switches it
+            on when it has no key; off here, since your application may have a name of its own.
         middlewares: Your own, inside ours: they see each request after the key was checked.
         run_lifetime: Seconds from a run's creation to its expiry.
         max_concurrent_runs: Runs executed at the same time; the others wait in the queue.
@@ -110,7 +122,12 @@ def create_app(
         drain_grace: Seconds that runs under way are given when the application stops.
         clock: Another clock, for tests.
     """
-    outer = [_answering, *([_checking_key(api_key)] if api_key else []), *middlewares]
+    outer: list[Middleware] = [_answering]
+    if loopback_only:
+        outer.append(_keeping_home)
+    if api_key:
+        outer.append(_checking_key(api_key))
+    outer.extend(middlewares)
     app = web.Application(middlewares=outer, client_max_size=max_request_bytes)
     for endpoint, handler in HANDLERS.items():
         route = _route(endpoint, handler, max_request_bytes, body_timeout)
@@ -246,6 +263,20 @@ def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
 
 def _allow(error: web.HTTPException) -> dict[str, str]:
     return {"allow": error.headers["allow"]} if "allow" in error.headers else {}
+
+
+@web.middleware
+async def _keeping_home(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let only requests to and from this machine in.
+
+    A page whose name was rebound to 127.0.0.1 sends that name as `Host`; a page of another
+    site that posts across, which needs no preflight for `text/plain`, sends its `Origin`.
+    """
+    for name, missing, is_ours in _HOME:
+        for value in request.headers.getall(name, missing):
+            if not is_ours(value):
+                raise foreign(name, value)
+    return await handler(request)
 
 
 def _checking_key(api_key: str) -> Middleware:

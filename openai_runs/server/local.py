@@ -34,7 +34,8 @@ class LocalServer:
         backend: Where answers come from; None: `EchoBackend()`.
         port: 0: any free one.
         host: Another address than loopback needs an `api_key`.
-        api_key: What clients must send; None lets everybody in.
+        api_key: What clients must send; None lets everybody in who names a loopback address:
+            requests with another `Host` or `Origin`, as web pages of others send, are a 403.
         middlewares: aiohttp middlewares of your own, called for each request.
         keepalive_timeout: Seconds a connection may be idle, or take to send its headers.
         options: What else `create_app` takes.
@@ -72,7 +73,12 @@ class LocalServer:
         self._keepalive_timeout = keepalive_timeout
         options.setdefault("drain_grace", 0.0)
         self._app = create_app(
-            db, backend=self.backend, api_key=api_key, middlewares=middlewares, **options
+            db,
+            backend=self.backend,
+            api_key=api_key,
+            loopback_only=not api_key,
+            middlewares=middlewares,
+            **options,
         )
         self._runner: web.AppRunner | None = None
         self._url: str | None = None

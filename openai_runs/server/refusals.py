@@ -20,6 +20,7 @@ __all__ = [
     "bad_cursor",
     "busy_thread",
     "cannot_cancel",
+    "foreign",
     "invalid",
     "key_reused",
     "not_found",
@@ -139,6 +140,18 @@ def key_reused(key: str) -> Refusal:
         f"The Idempotency-Key '{key}' was used before with another request.",
         status_code=409,
         code="idempotency_key_reused",
+    )
+
+
+def foreign(header: str, value: str) -> Refusal:
+    """403: what may be a browser on a page of somebody else asks a server that has no key."""
+    return Refusal(
+        "This server has no API key, so it answers only what comes from this machine: "
+        f"the {header} header must name localhost or a loopback address, and is "
+        f"{ascii(value[:100])}. "
+        "To allow other names, start the server with an API key.",
+        status_code=403,
+        code="foreign_host",
     )
 
 

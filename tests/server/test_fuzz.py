@@ -48,7 +48,12 @@ async def raw(url: str, request: bytes) -> bytes:
 def request(method: bytes, target: bytes, *headers: bytes, body: bytes = b"") -> bytes:
     """Return the bytes of one request."""
     length = b"content-length: %d" % len(body)
-    lines = [method + b" " + target + b" HTTP/1.1", b"host: x", b"connection: close", length]
+    lines = [
+        method + b" " + target + b" HTTP/1.1",
+        b"host: 127.0.0.1",
+        b"connection: close",
+        length,
+    ]
     return b"\r\n".join([*lines, *headers, b"", b""]) + body
 
 

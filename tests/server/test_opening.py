@@ -75,10 +75,10 @@ def test_loopback_needs_no_key(host: str) -> None:
 async def test_address_of_version_6_is_served_with_or_without_brackets(host: str) -> None:
     """Either form that people write, and one in the URL."""
     async with LocalServer(host=host) as server, aiohttp.ClientSession() as session:
+        assert server.url.startswith("http://[::1]:")
         reply = await Caller(session, server.url).health()
 
     assert reply.status == 200
-    assert server.url.startswith("http://[::1]:")
 
 
 async def test_taken_port_is_an_error_that_leaves_nothing_open(tmp_path: Path) -> None:
