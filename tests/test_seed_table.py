@@ -1,7 +1,8 @@
-"""The table of the seeds names things that exist: ours, and the tests that go through them."""
+"""The table of the seeds is whole, and names things that exist: ours, and tests of them."""
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from openai_runs import AsyncClient, types
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "docs" / "pages" / "explain" / "seeds.md"
+NAMES = ROOT / "tests" / "e2e" / "seed_names.json"
+"""What the seeds say, taken from the two files once: names only."""
 
 _ROW = re.compile(r"^\| (go|kt) \| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
 _OURS = re.compile(r"(?P<path>[\w.]+)(?:\((?P<arguments>[\w*, ]+)\))?")
@@ -55,6 +58,29 @@ def find(path: str) -> Any:
     return found
 
 
+def names_of(seed: str) -> Iterator[str]:
+    """Yield every name of a seed, written as the table writes it."""
+    said = json.loads(NAMES.read_text())[seed]
+    for operation, taken in said["operations"].items():
+        yield operation
+        yield from (f"{operation}({parameter})" for parameter in taken)
+    for parameter in said["every_operation"]:
+        yield f"{parameter} (every operation)"
+    for kind, fields in said["types"].items():
+        yield f"{kind} (type)" if kind in said["operations"] else kind
+        yield from (f"{kind}.{field}" for field in fields)
+    yield from said["constants"]
+    yield from said["elsewhere"]  # what other files of the seed's package declare
+
+
+@pytest.mark.parametrize("seed", ["go", "kt"])
+def test_table_has_each_name_of_the_seeds_and_no_other(seed: str) -> None:
+    """No operation, parameter, type, field or constant is left out, and none is invented."""
+    shown = [row.name for row in ROWS if row.seed == seed]
+
+    assert sorted(shown) == sorted(names_of(seed))
+
+
 @pytest.mark.parametrize("ours", sorted({row.ours for row in ROWS}))
 async def test_ours_exists(ours: str) -> None:
     """Each name in the third column is there, and takes the arguments it is shown with."""
@@ -71,18 +97,34 @@ async def test_ours_exists(ours: str) -> None:
             assert argument in set(parameters(found))
 
 
+def sources() -> dict[str, str]:
+    """Return the text of each test of the files that the table names, its decorators included."""
+    found = {}
+    for file in {row.test.partition("::")[0] for row in ROWS}:
+        text = (ROOT / file).read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                marks = [ast.unparse(mark) for mark in node.decorator_list]
+                found[f"{file}::{node.name}"] = "\n".join([*marks, ast.unparse(node)])
+    return found
+
+
 def test_every_test_of_the_table_exists() -> None:
     """Each test in the fourth column is a function of the file it names."""
-    named = {row.test for row in ROWS}
-    files = {test.partition("::")[0] for test in named}
-    defined = {
-        f"{file}::{node.name}"
-        for file in files
-        for node in ast.walk(ast.parse((ROOT / file).read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+    assert {row.test for row in ROWS} - set(sources()) == set()
 
-    assert named - defined == set()
+
+def test_every_field_and_constant_is_touched_by_its_test() -> None:
+    """A row about `Run.failed_at` names a test that says `failed_at`."""
+    tests = sources()
+    members = [row for row in ROWS if row.ours[0].isupper() and "." in row.ours]
+
+    assert len(members) > 70
+    assert [
+        row.name
+        for row in members
+        if not re.search(rf"\b{row.ours.rpartition('.')[2]}\b", tests[row.test])
+    ] == []
 
 
 def test_table_is_read_whole() -> None:

@@ -1,6 +1,8 @@
 """Both seeds, end to end: `docs/pages/explain/seeds.md` names these tests row by row."""
 
-from typing import get_args, get_type_hints
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -8,12 +10,7 @@ from openai_runs import (
     APITimeoutError,
     AsyncClient,
     RequiredActionType,
-    Run,
-    RunErrorCode,
     RunStatus,
-    RunStep,
-    RunStepStatus,
-    RunStepType,
     SortOrder,
     await_run,
 )
@@ -22,42 +19,19 @@ from openai_runs.types import (
     CodeInterpreterTool,
     FunctionTool,
     FunctionToolCall,
-    MessageCreationDetails,
     RetrievalTool,
-    ToolCallsDetails,
     ToolOutput,
 )
+from tests.e2e.starting import WEATHER, start, waiting
 from tests.support import Answer, HostileServer, Received, run_json
 
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
+STEP = {
+    "id": "step_1",
+    "object": "thread.run.step",
+    "created_at": 1_700_000_000,
+    "status": "completed",
+    "step_details": {"type": "message_creation", "message_creation": {"message_id": "msg_1"}},
 }
-
-
-async def start(client: AsyncClient, *, tools: bool = False) -> Run:
-    """Return a new run on a new thread."""
-    assistant = await client.assistants.create(
-        model="gpt-4o", instructions="Be brief.", tools=[WEATHER] if tools else []
-    )
-    thread = await client.threads.create()
-    return await client.runs.create(
-        thread.id,
-        assistant_id=assistant.id,
-        additional_messages=[{"role": "user", "content": "Hi"}],
-        metadata={"seed": "go"},
-    )
-
-
-async def waiting(client: AsyncClient, server: RunsServer) -> Run:
-    """Return a run that waits for the output of one tool call."""
-    server.call_tool("weather", {"city": "Oslo"})
-    run = await await_run(client, await start(client, tools=True), timeout=10)
-    assert run.status == RunStatus.REQUIRES_ACTION
-    return run
 
 
 async def test_create_run(runs_server: RunsServer, runs_client: AsyncClient) -> None:
@@ -189,13 +163,20 @@ async def test_create_thread_and_run(runs_client: AsyncClient) -> None:
 
     run = await runs_client.threads.create_and_run(
         assistant_id=assistant.id,
+        model="gpt-4.1",
+        instructions="Only yes or no.",
+        tools=[WEATHER],
         thread={"messages": [{"role": "user", "content": "Hi"}], "metadata": {"t": "1"}},
         metadata={"r": "2"},
     )
     done = await await_run(runs_client, run, timeout=10)
 
     thread = await runs_client.threads.retrieve(run.thread_id)
+    messages = await runs_client.messages.list(run.thread_id, order="asc")
+    assert messages.data[0].text == "Hi"
     assert (thread.metadata, run.metadata) == ({"t": "1"}, {"r": "2"})
+    assert (run.model, run.instructions) == ("gpt-4.1", "Only yes or no.")
+    assert isinstance(run.tools[0], FunctionTool)
     assert done.status == RunStatus.COMPLETED
 
 
@@ -252,69 +233,6 @@ async def test_run_fields(runs_client: AsyncClient) -> None:
     assert unset == (None, None, None, None)
 
 
-async def test_run_last_error(runs_server: RunsServer, runs_client: AsyncClient) -> None:
-    """A failed run says why, with one of the known codes."""
-    runs_server.fail(RunErrorCode.RATE_LIMIT_EXCEEDED, "Slow down.")
-
-    run = await await_run(runs_client, await start(runs_client), timeout=10)
-
-    assert run.status == RunStatus.FAILED
-    assert run.failed_at is not None
-    assert run.last_error is not None
-    assert run.last_error.code == RunErrorCode.RATE_LIMIT_EXCEEDED
-    assert run.last_error.message == "Slow down."
-    assert RunErrorCode.SERVER_ERROR == "server_error"
-
-
-def test_run_statuses() -> None:
-    """The constants are exactly the statuses that `Run.status` spells out."""
-    literal = get_args(get_type_hints(Run)["status"])[0]
-
-    constants = {value for name, value in vars(RunStatus).items() if name.isupper()}
-
-    assert constants == set(get_args(literal))
-
-
-async def test_step_fields(runs_server: RunsServer, runs_client: AsyncClient) -> None:
-    """Steps carry every field of the seeds, for both kinds."""
-    run = await waiting(runs_client, runs_server)
-    output = {"tool_call_id": run.tool_calls[0].id, "output": "rain"}
-    await runs_client.runs.submit_tool_outputs_and_poll(
-        run.id, thread_id=run.thread_id, tool_outputs=[output], timeout=10
-    )
-
-    page = await runs_client.runs.steps.list(run.id, thread_id=run.thread_id, order="asc")
-
-    called, wrote = page.data
-    assert (called.type, wrote.type) == (RunStepType.TOOL_CALLS, RunStepType.MESSAGE_CREATION)
-    assert isinstance(called.step_details, ToolCallsDetails)
-    assert called.step_details.type == RunStepType.TOOL_CALLS
-    assert isinstance(wrote.step_details, MessageCreationDetails)
-    assert wrote.step_details.message_creation.message_id.startswith("msg_")
-    for step in page.data:
-        assert step.id.startswith("step_")
-        assert step.object == "thread.run.step"
-        owners = (step.assistant_id, step.thread_id, step.run_id)
-        assert owners == (run.assistant_id, run.thread_id, run.id)
-        assert step.status == RunStepStatus.COMPLETED
-        assert step.created_at >= run.created_at
-        assert step.completed_at is not None
-        assert (step.expired_at, step.cancelled_at, step.failed_at) == (None, None, None)
-        assert step.last_error is None
-        assert not step.metadata
-
-
-def test_step_statuses() -> None:
-    """The constants are exactly the statuses and types that `RunStep` spells out."""
-    hints = get_type_hints(RunStep)
-
-    statuses = {value for name, value in vars(RunStepStatus).items() if name.isupper()}
-    types = {value for name, value in vars(RunStepType).items() if name.isupper()}
-
-    assert statuses == set(get_args(get_args(hints["status"])[0]))
-    assert types == set(get_args(get_args(hints["type"])[0]))
-
-
 async def test_v1_header() -> None:
     """With `assistants_version="v1"` each request carries the seeds' first header."""
 
@@ -360,25 +278,46 @@ async def test_http_facts() -> None:
             "x-ratelimit-remaining-requests": "99",
             "x-ratelimit-reset-requests": "6m0s",
         }
-        page = {"object": "list", "data": [run_json()], "has_more": False}
-        one = request.path.endswith("run_1")
-        return Answer(json=run_json() if one else page, headers=headers)
+        step = request.path.rpartition("/steps")[1]
+        one = STEP if step else run_json()
+        page = {"object": "list", "data": [one], "has_more": False}
+        listed = request.path.endswith("s")
+        return Answer(json=page if listed else one, headers=headers)
 
     async with HostileServer(answer) as server, AsyncClient(server.url, "k") as client:
         run = await client.runs.retrieve("run_1", thread_id="thread_1")
-        page = await client.runs.list("thread_1")
+        runs = await client.runs.list("thread_1")
+        step = await client.runs.steps.retrieve("step_1", thread_id="thread_1", run_id="run_1")
+        steps = await client.runs.steps.list("run_1", thread_id="thread_1")
 
-    for http in (run.http, page.http):
+    for http in (run.http, runs.http, step.http, steps.http):
         assert http
         assert (http.status, http.request_id, http.attempts) == (200, "req_1", 1)
         assert http.headers["X-Request-Id"] == "req_1"
         assert http.rate_limit.remaining_requests == 99
         assert http.rate_limit.reset_requests == "6m0s"
-    assert page.data[0].http is None
+    assert (runs.data[0].http, steps.data[0].http) == (None, None)
+
+
+@asynccontextmanager
+async def listener() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
+    """Yield the URL of a server that never answers, and when it heard and lost a client."""
+    heard, lost = asyncio.Event(), asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        heard.set()
+        assert await reader.read() == b""  # the client has hung up
+        lost.set()
+        writer.close()
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/v1", heard, lost
 
 
 async def test_timeout_and_cancellation(runs_server: RunsServer, runs_client: AsyncClient) -> None:
-    """What the seeds give to a context, `timeout=` gives to every call."""
+    """What the seeds give to a context: a deadline for each call, and an end to it at will."""
     run = await start(runs_client)
     runs_server.hang_connection(method="GET")
 
@@ -386,6 +325,18 @@ async def test_timeout_and_cancellation(runs_server: RunsServer, runs_client: As
         await runs_client.runs.retrieve(run.id, thread_id=run.thread_id, timeout=0.2)
 
     assert (caught.value.thread_id, caught.value.run_id) == (run.thread_id, run.id)
+
+    async with listener() as (url, heard, lost), AsyncClient(url, "k") as client:
+        call = asyncio.create_task(client.runs.retrieve(run.id, thread_id=run.thread_id))
+        async with asyncio.timeout(10):
+            await heard.wait()
+            assert not lost.is_set()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await lost.wait()
+
+    assert call.cancelled()
 
 
 async def test_beta_is_the_same(runs_client: AsyncClient) -> None:
