@@ -26,7 +26,7 @@ from openai_runs.errors import (
     UnprocessableEntityError,
 )
 
-__all__ = ["blocking_run_id", "excerpt", "is_vendor_host", "status_error"]
+__all__ = ["blocking_run_id", "error_facts", "excerpt", "is_vendor_host", "status_error"]
 
 _CLASSES: Final[dict[int, type[APIStatusError]]] = {
     400: BadRequestError,
@@ -64,10 +64,7 @@ def status_error(
         host: Whose answer it is; the vendor's own 404 is explained.
     """
     body = _decode(content)
-    try:
-        facts = _facts(body)
-    except RecursionError:  # a body made to do this
-        facts = {}
+    facts = _bounded_facts(body)
     message = facts.get("message") or excerpt(content) or "no error text"
     blocking = blocking_run_id(message) if status == 400 else None
     if blocking is not None:
@@ -93,6 +90,15 @@ def status_error(
     if isinstance(error, ActiveRunError):
         error.blocking_run_id = blocking
     return error
+
+
+def error_facts(content: bytes) -> dict[str, str]:
+    """Return what an error body says: message, code, param and type, as far as it has them.
+
+    >>> error_facts(b'{"detail": [{"msg": "field required"}]}')
+    {'message': 'field required'}
+    """
+    return _bounded_facts(_decode(content))
 
 
 def blocking_run_id(message: str) -> str | None:
@@ -124,6 +130,13 @@ def _decode(content: bytes) -> Any:
         return msgspec.json.decode(content) if content else None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _bounded_facts(body: Any) -> dict[str, str]:
+    try:
+        return _facts(body)
+    except RecursionError:  # a body made to do this
+        return {}
 
 
 def _facts(body: Any) -> dict[str, str]:

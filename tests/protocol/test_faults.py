@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_runs import errors
-from openai_runs._protocol.faults import blocking_run_id, excerpt, is_vendor_host, status_error
+from openai_runs._protocol.faults import (
+    blocking_run_id,
+    error_facts,
+    excerpt,
+    is_vendor_host,
+    status_error,
+)
 from tests.samples import ERRORS, load, raw
 
 FORMS: dict[str, tuple[type[errors.APIStatusError], dict[str, str | None]]] = {
@@ -139,6 +145,14 @@ def test_odd_body_still_gives_one_line(content: bytes, message: str) -> None:
     error = status_error(400, {}, content)
 
     assert error.message == message
+
+
+@pytest.mark.parametrize("content", [each for each, _ in ODD.values()], ids=ODD)
+def test_facts_of_a_body_are_those_of_its_error(content: bytes) -> None:
+    """Who needs no exception reads the same text; where none is meant as one, there is none."""
+    facts = error_facts(content)
+
+    assert facts.get("message") in {None, status_error(400, {}, content).message}
 
 
 def test_deep_message_does_not_break_the_reader() -> None:

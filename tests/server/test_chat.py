@@ -231,6 +231,14 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         "HTTP 400: too long, ***",
         1,
     ),
+    "fastapi": (
+        answer({"detail": [{"loc": ["body", "model"], "msg": "unknown model"}]}, 422),
+        "invalid_prompt",
+        "HTTP 422: unknown model",
+        1,
+    ),
+    "fastapi-text": (answer({"detail": "no room"}, 500), "server_error", "500: no room", 3),
+    "flat": (answer({"message": "no\nsuch model"}, 404), "server_error", "no such model", 1),
     "429": (
         answer({"error": {"message": "slow down"}}, 429, "retry-after: 0"),
         "rate_limit_exceeded",

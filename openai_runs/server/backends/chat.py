@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
+from openai_runs._protocol.faults import error_facts
 from openai_runs._protocol.retry import backoff, is_retryable, is_too_long, retry_after
 from openai_runs._protocol.spec import check_header
 from openai_runs._transport import Reply, Transport
@@ -24,7 +25,6 @@ from openai_runs.errors import (
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
 from openai_runs.server.backends.chat_wire import (
     build_request,
-    error_code,
     explain_status,
     read_answer,
 )
@@ -112,9 +112,10 @@ class ChatBackend:
             else:
                 if reply.status == 200:
                     return reply
+                code = error_facts(reply.content).get("code")
                 failure = self._explain(reply)
                 asked = retry_after(reply.headers, time.time())
-                again = is_retryable(reply.status, reply.headers, error_code(reply.content))
+                again = is_retryable(reply.status, reply.headers, code)
             if not again or is_too_long(asked) or attempt > self._retry.max_retries:
                 raise failure
             await anyio.sleep(backoff(self._retry, attempt, asked, random.random()))

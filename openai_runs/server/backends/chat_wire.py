@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from openai_runs._protocol.faults import error_facts
 from openai_runs.server.backends.base import (
     Finish,
     FinishReason,
@@ -210,31 +211,10 @@ def explain_status(status: int, content: bytes) -> ModelFailure:
     """Return the failure that an error status stands for; `content` may hold no secret."""
     if status in {401, 403}:
         return ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
-    said = _error_text(content)
+    said = error_facts(content).get("message", "")[:_EXCERPT_CHARS]
     sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
     if status == 429:
         return ModelFailure(sentence, code="rate_limit_exceeded")
     if status in {400, 413, 422}:
         return ModelFailure(sentence, code="invalid_prompt")
     return ModelFailure(sentence)
-
-
-def _error_text(content: bytes) -> str:
-    try:
-        body: Any = msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
-    error = body.get("error", body) if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    return message[:_EXCERPT_CHARS] if isinstance(message, str) else ""
-
-
-def error_code(content: bytes) -> str | None:
-    """Return the `error.code` of an error body, if it has one."""
-    try:
-        body: Any = msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    error = body.get("error") if isinstance(body, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, str) else None
