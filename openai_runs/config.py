@@ -38,7 +38,7 @@ __all__ = [
     "MAX_RUN_LIFETIME",
     "MIN_POLL_DELAY",
     "MODEL_TIMEOUT",
-    "POLL_AFTER_MS",
+    "POLL_AFTER",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
@@ -95,8 +95,8 @@ ADOPT_DELAY: Final = 0.5
 
 RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""
-POLL_AFTER_MS: Final = 250
-"""Milliseconds in `openai-poll-after-ms`, sent on every GET of an active run."""
+POLL_AFTER: Final = 0.25
+"""Seconds that `openai-poll-after-ms` tells, sent on every GET of an active run."""
 MAX_CONCURRENT_RUNS: Final = 64
 """Runs our server executes at the same time; the others wait in its queue."""
 MAX_HOLD: Final = 60.0

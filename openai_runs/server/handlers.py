@@ -15,7 +15,7 @@ import anyio
 from openai_runs._protocol import endpoints
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.lifecycle import is_settled
-from openai_runs.config import POLL_AFTER_MS
+from openai_runs.config import POLL_AFTER
 from openai_runs.server import making
 from openai_runs.server.bulletin import Bulletin
 from openai_runs.server.clock import Clock
@@ -189,7 +189,7 @@ async def get_run(call: Call) -> Run:
     """Answer getRun, at once or when the status has changed (RFC 7240, `wait`)."""
     run = await _held_run(call) if call.wait is not None else await _stored_run(call)
     if run.is_active:
-        call.headers["openai-poll-after-ms"] = str(POLL_AFTER_MS)
+        call.headers["openai-poll-after-ms"] = str(round(POLL_AFTER * 1000))
     return run
 
 

@@ -23,8 +23,8 @@ __all__ = ["READERS", "open_reader", "open_writer", "prepare"]
 
 READERS: Final = 2
 """Reading connections, and the threads that use them."""
-_BUSY_TIMEOUT_MS: Final = 5000
-"""Milliseconds SQLite waits for a lock that another process has, such as a backup."""
+_BUSY_TIMEOUT: Final = 5.0
+"""Seconds SQLite waits for a lock that another process has, such as a backup."""
 _CHECKED_BYTES: Final = 64 * 1024 * 1024
 """Bytes up to which a file is checked as a whole when opened; larger ones take too long."""
 _WAL_PAGES: Final = 1000
@@ -70,7 +70,7 @@ def _connect(path: Path, *, query_only: bool) -> sqlite3.Connection:
         os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=256
     )
     pragmas = [
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}",
         "journal_mode = WAL",
         "synchronous = FULL",  # an answered 200 survives a loss of power
         "foreign_keys = ON",
