@@ -60,6 +60,12 @@ class Transport:
         trust_env: bool = False,
     ) -> None:
         """Keep the settings; a session of the caller's is used as it is and never closed."""
+        if isinstance(max_connections, bool) or not isinstance(max_connections, int):
+            message = f"max_connections must be an integer, got {max_connections!r}"
+            raise TypeError(message)
+        if max_connections < 1:
+            message = f"max_connections must be at least 1, got {max_connections!r}"
+            raise ValueError(message)
         self._session = session
         self._owned = session is None
         self._max_connections = max_connections
@@ -119,15 +125,18 @@ class Transport:
                 ) as response:
                     content = await _read(response, max_bytes, method, shown)
                     return Reply(response.status, response.headers, content)
+        except asyncio.CancelledError:
+            if not self._closed or _is_cancelled():
+                raise
+            failure = _closed_under(method, shown)
         except aiohttp.ClientResponseError as error:
             # Not chained: it holds the request's headers, and the key with them.
             failure = _no_answer(error, method, shown)
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        except (aiohttp.NonHttpUrlClientError, ValueError) as error:
+            # ValueError: InvalidURL, a port out of range, a label too long for DNS.
             raise _unusable(shown, error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _translate(error, method, shown, timeout) from error
-        except ValueError as error:  # a port out of range, a label too long for DNS
-            raise _unusable(shown, error) from error
         raise failure
 
     @property
@@ -192,6 +201,19 @@ async def _send_once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _Lost(_reason(error)) from error
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody asked for the cancellation of this task."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _closed_under(method: str, shown: str) -> APIConnectionError:
+    """Return the error for a call that waited for a connection of a pool that was closed."""
+    error = APIConnectionError("the client was closed", method=method, url=shown, sent=False)
+    error.retryable = False
+    return error
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str) -> bytes:

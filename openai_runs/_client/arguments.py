@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 import msgspec
 
-from openai_runs.types.messages import CreateMessage, RequestContent
+from openai_runs.config import PollPolicy
+from openai_runs.types.messages import CreateMessage, RequestAttachment, RequestContent
 from openai_runs.types.runs import ReasoningEffort, Run, ToolOutput
 from openai_runs.types.threads import CreateThread
 from openai_runs.types.tools import (
@@ -69,7 +70,7 @@ class CallOptions(TypedDict, total=False):
 class WaitOptions(TypedDict, total=False):
     """How a call waits, where it waits for a run."""
 
-    poll: Any
+    poll: PollPolicy | None
     """A `PollPolicy`."""
     interval: float | None
     """Seconds between polls in place of the policy's; the server's hint wins."""
@@ -139,7 +140,7 @@ class UpdateThreadArguments(TypedDict, total=False):
 class CreateMessageArguments(TypedDict, total=False):
     """What `messages.create` sends besides role and content."""
 
-    attachments: Iterable[JSONObject] | None
+    attachments: Iterable[RequestAttachment | JSONObject] | None
     metadata: Mapping[str, str] | None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -22,11 +22,13 @@ from openai_runs._client.waiting import Waiter, plan_of
 from openai_runs._protocol.endpoints import CREATE_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
-from openai_runs.config import MIN_POLL_DELAY
+from openai_runs.config import MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import APITimeoutError
 from openai_runs.types.runs import Run
 
-__all__ = ["Attempts", "Timed"]
+__all__ = ["Attempts", "Timed", "within"]
+
+T = TypeVar("T")
 
 
 class Attempts:
@@ -115,3 +117,20 @@ class Timed:
         if self._timeout is None:
             return None
         return max(self._timeout - (self._now() - self._began), MIN_POLL_DELAY)
+
+
+async def within(
+    timeout: float | None, what: str, work: Callable[[], Awaitable[T]], **ids: str
+) -> T:
+    """Return what `work` returns, if it takes no longer than `timeout` seconds.
+
+    Raises:
+        APITimeoutError: It took longer; `what` says what did, `ids` on what.
+    """
+    check_timeout("timeout", timeout)
+    with anyio.move_on_after(timeout):
+        return await work()
+    message = f"{what} took longer than {timeout:.3g} s"
+    error = APITimeoutError(message)
+    error.locate(thread_id=ids.get("thread_id"), run_id=ids.get("run_id"))
+    raise error

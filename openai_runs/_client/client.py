@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import aiohttp  # noqa: TC002 - the signature can be evaluated by those who look at it
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.assistants import Assistants
@@ -60,7 +61,7 @@ class AsyncClient:
     def __init__(
         self,
         base_url: str | None = None,
-        api_key: Credential | None = None,
+        api_key: Credential | None | UnsetType = UNSET,
         *,
         organization: str | None = None,
         project: str | None = None,
@@ -84,8 +85,8 @@ class AsyncClient:
         Args:
             base_url: The server's URL up to the resources, such as
                 `http://127.0.0.1:8080/v1`; None: `OPENAI_BASE_URL`.
-            api_key: A key, or a sync or async callable asked before each request; None:
-                `OPENAI_API_KEY`, and no header if that is not set.
+            api_key: A key, or a sync or async callable asked before each request; None sends
+                no key; not given: `OPENAI_API_KEY`, if that is set.
             organization: Sent as `OpenAI-Organization`; None: `OPENAI_ORG_ID`.
             project: Sent as `OpenAI-Project`; None: `OPENAI_PROJECT_ID`.
             request_timeout: Seconds for one attempt.
@@ -112,12 +113,9 @@ class AsyncClient:
         if url is None:
             raise no_base_url()
         check_timeout("connect_timeout", connect_timeout)
-        if max_connections < 1:
-            msg = f"max_connections must be at least 1, got {max_connections!r}"
-            raise ValueError(msg)
         settings = Settings(
             base_url=check_base_url(url),
-            credential=api_key if api_key is not None else env.api_key,
+            credential=env.api_key if api_key is UNSET else api_key,
             organization=organization if organization is not None else env.organization,
             project=project if project is not None else env.project,
             request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
@@ -179,7 +177,9 @@ class AsyncClient:
         """
         query = {"api-version": api_version, **(options.pop("default_query", None) or {})}
         client = cls(endpoint, credential, default_query=query, **options)
-        settings = msgspec.structs.replace(client._settings, key_header="api-key")
+        # What the environment says of OpenAI's organizations is none of Azure's business.
+        owner = {name: options.get(name) for name in ("organization", "project")}
+        settings = msgspec.structs.replace(client._settings, key_header="api-key", **owner)
         client._assemble(settings, client._shared)
         return client
 
@@ -261,9 +261,9 @@ class AsyncClient:
             "default_headers": {**old.default_headers, **(default_headers or {})},
             "default_query": {**old.default_query, **(default_query or {})},
         }
-        if retry is not None or max_retries is not None:
-            fewer = {} if max_retries is None else {"max_retries": max_retries}
-            changes["retry"] = msgspec.structs.replace(retry or old.retry, **fewer)
+        if retry is None and max_retries is not None:
+            retry = msgspec.structs.replace(old.retry, max_retries=max_retries)
+        changes["retry"] = retry
         given = {name: value for name, value in changes.items() if value is not None}
         copy = type(self).__new__(type(self))
         copy._assemble(msgspec.structs.replace(old, **given), self._shared, self._embedded)
@@ -316,7 +316,7 @@ class AsyncClient:
         """Return the answer of an endpoint that has no method here, such as Foundry's threads.
 
         Args:
-            method: HTTP method; GET, HEAD and DELETE are retried freely, others are guarded.
+            method: HTTP method; GET and DELETE are retried freely, others are guarded.
             path: Below the base URL, beginning with `/`; ids in it must be quoted already.
             into: What the answer is decoded into; a dict if not given.
             json: The body.
@@ -367,7 +367,7 @@ class AsyncClient:
         await self.aclose()
 
     def __repr__(self) -> str:
-        """Show where the client leads, and no credential."""
+        """Show no credential."""
         return f"AsyncClient(base_url={self.base_url!r})"
 
 

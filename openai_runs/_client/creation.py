@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from openai_runs._client.arguments import CallOptions, look_options_of, plain
+from openai_runs._client.call import Doubt
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import carries, find, mark, reveal
@@ -41,11 +42,12 @@ class Creation:
         self._pipeline = pipeline
         self._thread_id = thread_id
         key = options.get("idempotency_key")
+        self._given = key is not None
         self.key = pipeline.settings.seams.new_key() if key is None else key
         sent = {**body, **plain(options.get("extra_body") or {})}
         self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
         self._marked = endpoint is CREATE_RUN and self._mark(sent)
-        self._in_doubt = False
+        self._doubt = Doubt()
         ids: dict[str, Any] = {"thread_id": thread_id} if "thread_id" in endpoint.ids else {}
         self._spec: RequestSpec[Run] = pipeline.request(
             endpoint, ids, self._options, query=query, body=sent
@@ -60,14 +62,13 @@ class Creation:
 
         Cancellation: closes the request; `undo` finds and cancels what it may have made.
         """
-        settle = self._settle if self._marked else None
-        self._in_doubt = True
-        try:
-            run = await self._pipeline.send(self._spec, self._options, settle=settle)
-        except APIError as error:
-            self._in_doubt = error.maybe_created
-            raise
-        self._in_doubt = False
+        run = await self._pipeline.send(
+            self._spec,
+            self._options,
+            settle=self._settle if self._marked else None,
+            doubt=self._doubt,
+        )
+        self._doubt.unsure = False
         return reveal(run)
 
     async def undo(self, waiter: Waiter) -> None:
@@ -75,7 +76,7 @@ class Creation:
 
         Cancellation: is held off for those 5 s.
         """
-        if self._in_doubt:
+        if self._doubt.unsure:
             what = f"undoing a create on thread {self._thread_id or '(new)'}"
             await waiter.quietly(what, partial(self._undo, waiter))
 
@@ -91,7 +92,11 @@ class Creation:
             await waiter.cancel(run.id, run.thread_id, looking)
 
     def _mark(self, sent: dict[str, Any]) -> bool:
-        if not self._pipeline.settings.retry.adopt or self._pipeline.honours_keys():
+        if not self._pipeline.settings.retry.adopt:
+            return False
+        # A key of the caller's may be used again by a process that has not met the server yet:
+        # the body must be the same then, or the server takes it for another request.
+        if self._pipeline.honours_keys() and not self._given:
             return False
         marked = mark(sent.get("metadata"), self.key)
         if marked is None:
@@ -107,7 +112,9 @@ class Creation:
         if blocking is not None:
             ids = {"thread_id": self._thread_id, "run_id": blocking}
             spec = self._pipeline.request(GET_RUN, ids, looking)
-            run = await self._pipeline.send(spec, looking)
+            patience = self._pipeline.settings.request_timeout
+            polled = await self._pipeline.poll(spec, looking, hold=0, timeout=patience)
+            run: Run = polled.answer
             return run if carries(run, self.key) else None
         return await look_for(self._pipeline, self._thread_id, self.key, looking)
 

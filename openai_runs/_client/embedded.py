@@ -7,6 +7,8 @@ from typing import Protocol
 
 import anyio
 
+from openai_runs.errors import ConfigError
+
 __all__ = ["Embedded", "Server"]
 
 
@@ -36,6 +38,7 @@ class Embedded:
         self._find = find
         self._server: Server | None = None
         self._lock: anyio.Lock | None = None
+        self._closed = False
 
     async def start(self) -> str:
         """Return the URL of the running server.
@@ -45,27 +48,41 @@ class Embedded:
 
         Cancellation: a server that was being started is closed again.
         """
-        if self._lock is None:
-            self._lock = anyio.Lock()
-        async with self._lock:
+        async with self._turn():
+            if self._closed:
+                msg = "this client is closed; make a new one"
+                raise ConfigError(msg)
             if self._server is not None:
                 return self._server.url
             found = await anyio.to_thread.run_sync(self._find)
-            if found is not None:
-                return found
-            # In a worker thread, as the import of SQLAlchemy takes a good while.
-            server = await anyio.to_thread.run_sync(self._make)
-            try:
-                await server.start()
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await server.aclose()
-                raise
-            self._server = server
-            return server.url
+            return found or await self._serve()
+
+    async def _serve(self) -> str:
+        # In a worker thread, as the import of SQLAlchemy takes a good while.
+        server = await anyio.to_thread.run_sync(self._make)
+        try:
+            await server.start()
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await server.aclose()
+            if isinstance(error, ConfigError):  # another process may just have been faster
+                found = await anyio.to_thread.run_sync(self._find)
+                if found is not None:
+                    return found
+            raise
+        self._server = server
+        return server.url
 
     async def stop(self) -> None:
-        """End the server, if this process runs it."""
-        server, self._server = self._server, None
+        """End the server, if this process runs it, also one that is just being started."""
+        self._closed = True
+        with anyio.CancelScope(shield=True):  # starting is bounded: it waits for no network
+            async with self._turn():
+                server, self._server = self._server, None
         if server is not None:
             await server.aclose()
+
+    def _turn(self) -> anyio.Lock:
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        return self._lock

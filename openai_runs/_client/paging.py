@@ -98,19 +98,23 @@ class AsyncPaginator(Generic[T]):
     def _moved(self, query: Mapping[str, QueryValue], cursor: str) -> dict[str, QueryValue]:
         return {**query, ("before" if self._backwards else "after"): cursor}
 
-    async def _page(self, query: Mapping[str, QueryValue]) -> Page[T]:
+    async def _page(
+        self, query: Mapping[str, QueryValue], seen: frozenset[QueryValue] = frozenset()
+    ) -> Page[T]:
         spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
         page = await self._pipeline.send(spec, self._options)
         if self._reveal is not None:
             page.data[:] = [self._reveal(item) for item in page.data]
 
+        before = seen | {query.get("after"), query.get("before")}
+
         async def follow() -> Page[T] | None:
             cursor = self._cursor(page)
             if cursor is None or not _goes_on(page):
                 return None
-            if cursor in {query.get("after"), query.get("before")}:
-                return None
-            return await self._page(self._moved(query, cursor))
+            if cursor in before:
+                return None  # a server that turns in circles
+            return await self._page(self._moved(query, cursor), before)
 
         page.__dict__["_follow"] = follow
         return page

@@ -15,6 +15,16 @@ import anyio
 import msgspec
 
 from openai_runs._client.arguments import CallOptions, check_options, plain
+from openai_runs._client.call import (
+    Call,
+    Doubt,
+    is_gone,
+    is_harmless,
+    is_refusal,
+    is_unsure,
+    may_heal,
+    unsaid,
+)
 from openai_runs._client.settings import Settings, lay_over
 from openai_runs._client.shared import Shared
 from openai_runs._protocol import faults, retry
@@ -28,10 +38,9 @@ from openai_runs.errors import (
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
-    RateLimitError,
 )
 from openai_runs.types.base import Answer
-from openai_runs.types.http import HTTPInfo
+from openai_runs.types.http import HTTPInfo, request_id_of
 
 __all__ = ["Pipeline", "Polled", "Settle"]
 
@@ -53,34 +62,6 @@ class Polled(NamedTuple):
     headers: Mapping[str, str]
     held: bool
     """Whether the server held the request back until something changed."""
-
-
-class _Call(msgspec.Struct, kw_only=True):
-    """A request with what stays the same between its attempts, and how far it got."""
-
-    spec: Any
-    """A `RequestSpec[T]`."""
-    url: str
-    headers: dict[str, str]
-    key: str | None
-    timeout: float
-    """Seconds for one attempt."""
-    deadline: float | None
-    attempts: int = 0
-    pending: bool = False
-    """Whether an attempt is under way."""
-    doubted: bool = False
-    """Whether an attempt may have been carried out although it failed."""
-
-    @property
-    def guarded(self) -> bool:
-        """Return whether carrying it out twice would do harm."""
-        return bool(self.spec.retry == Retry.GUARDED)
-
-    @property
-    def shown_url(self) -> str:
-        """Return the URL without its query, for messages."""
-        return self.url.partition("?")[0]
 
 
 class Pipeline:
@@ -115,6 +96,7 @@ class Pipeline:
         options: CallOptions = _NO_OPTIONS,
         *,
         settle: Settle[T] | None = None,
+        doubt: Doubt | None = None,
     ) -> T:
         """Return the answer, after as many attempts as are safe and allowed.
 
@@ -123,6 +105,7 @@ class Pipeline:
             options: `timeout`, `request_timeout`, `extra_headers`, `idempotency_key`.
             settle: Asked when a guarded request is in doubt; what it finds is returned,
                 and where it finds nothing the request may be sent again.
+            doubt: Told how the call was left, also when it is cancelled.
 
         Raises:
             APITimeoutError: `timeout` or an attempt's time-out passed.
@@ -131,16 +114,20 @@ class Pipeline:
         Cancellation: closes the connection; a guarded request may have been carried out.
         """
         timeout = check_timeout("timeout", options.get("timeout"))
-        call = await self._prepare(spec, options, timeout)
-        with anyio.move_on_after(timeout):
-            return await self._deliver(call, settle)
+        call = self._prepare(spec, options, timeout)
+        try:
+            with anyio.move_on_after(timeout):
+                return await self._deliver(call, settle)
+        finally:
+            call.doubted = call.doubted or call.pending
+            if doubt is not None:
+                doubt.unsure = call.doubted
         error = APITimeoutError(
             f"{spec.operation} got no answer within {timeout:.3g} s",
             method=spec.method,
             url=call.shown_url,
-            sent=call.pending or call.doubted,
+            sent=call.doubted,
         )
-        call.doubted = call.doubted or call.pending
         raise self._explain(error, call)
 
     async def poll(
@@ -159,12 +146,13 @@ class Pipeline:
 
         Cancellation: closes the connection.
         """
-        call = await self._prepare(spec, {**options, "request_timeout": timeout}, None)
+        call = self._prepare(spec, {**options, "request_timeout": timeout}, None)
         held = hold > 0 and self.shared.held < self.shared.max_held
         if held:
             lay_over(call.headers, {"Prefer": f"wait={hold}"})
         self.shared.held += held
         try:
+            await self._locate(call)
             reply = await self._exchange(call, await self.settings.credentials_within(timeout))
             self._learn(reply)
             if reply.status >= 300:
@@ -178,17 +166,20 @@ class Pipeline:
         return Polled(self._read(call, reply), reply.headers, held)
 
     def holds(self) -> bool:
-        """Return whether this server has said that it holds a poll back until news come."""
+        """Return whether a poll sent now would be held back by this server until news come."""
+        if self.shared.held >= self.shared.max_held:
+            return False
         return "prefer-wait" in self.shared.features.get(self.settings.base_url or "", ())
 
     def honours_keys(self) -> bool:
         """Return whether this server has said that it remembers idempotency keys."""
         return "idempotency" in self.shared.features.get(self.settings.base_url or "", ())
 
-    async def _deliver(self, call: _Call, settle: Settle[T] | None) -> T:
+    async def _deliver(self, call: Call, settle: Settle[T] | None) -> T:
+        await self._locate(call)
         while True:
-            credentials = await self.settings.credentials()
             try:
+                credentials = await self.settings.credentials_within(call.timeout)
                 reply = await self._exchange(call, credentials)
             except APIConnectionError as error:
                 call.pending = False
@@ -204,24 +195,24 @@ class Pipeline:
                     self.shared.budget.succeeded()
                     return self._read(call, reply)  # type: ignore[no-any-return]
                 failure = self._status_error(call, reply)
-            if _is_gone(call, failure):
+            if is_gone(call, failure):
                 return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
             guarded = call.guarded and not self.honours_keys()
-            unsure = _is_unsure(failure)
-            if settle is not None and guarded and (unsure or _is_refusal(call, failure)):
+            unsure = is_unsure(failure)
+            if settle is not None and guarded and (unsure or is_refusal(call, failure)):
                 found = await self._settle(settle, failure, call)
                 if found is not None:
                     return found
             call.doubted = call.doubted or unsure
             self._explain(failure, call)
-            safe = not guarded or _is_harmless(failure) or (unsure and settle is not None)
+            safe = not guarded or is_harmless(failure) or (unsure and settle is not None)
             await self.settings.seams.sleep(self._pause(call, failure, safe=safe))
 
-    def _pause(self, call: _Call, failure: APIError, *, safe: bool) -> float:
+    def _pause(self, call: Call, failure: APIError, *, safe: bool) -> float:
         """Return the seconds to the next attempt, or raise `failure` if there is none."""
         settings = self.settings
         spent = call.attempts > settings.retry.max_retries
-        if not safe or spent or not _may_heal(failure) or retry.is_too_long(failure.retry_after):
+        if not safe or spent or not may_heal(failure) or retry.is_too_long(failure.retry_after):
             raise failure
         chance = settings.seams.chance()
         pause = retry.backoff(settings.retry, call.attempts, failure.retry_after, chance)
@@ -240,7 +231,7 @@ class Pipeline:
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
         return pause
 
-    async def _settle(self, settle: Settle[T], failure: APIError, call: _Call) -> T | None:
+    async def _settle(self, settle: Settle[T], failure: APIError, call: Call) -> T | None:
         """Return what `settle` finds; where it cannot look, nothing may be sent again."""
         call.doubted = True
         try:
@@ -249,9 +240,7 @@ class Pipeline:
             failure.add_note(f"looking whether it was carried out failed as well: {error}")
             raise self._explain(failure, call) from error
 
-    async def _prepare(
-        self, spec: RequestSpec[Any], options: CallOptions, timeout: float | None
-    ) -> _Call:
+    def _prepare(self, spec: RequestSpec[Any], options: CallOptions, timeout: float | None) -> Call:
         check_options(spec.operation, options)
         settings = self.settings
         attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
@@ -268,18 +257,19 @@ class Pipeline:
         extra = options.get("extra_headers")
         if extra:
             lay_over(headers, {name: check_header(name, value) for name, value in extra.items()})
-        base = settings.base_url
-        if base is None:
-            base = await self.start()
         query = f"?{spec.query}" if spec.query else ""
-        return _Call(
+        return Call(
             spec=spec,
-            url=f"{base}{spec.path}{query}",
+            url=f"{spec.path}{query}",
             headers=headers,
             key=key,
             timeout=attempt_timeout or settings.request_timeout,
             deadline=None if timeout is None else settings.seams.monotonic() + timeout,
         )
+
+    async def _locate(self, call: Call) -> None:
+        """Complete the URL, for which the embedded server may have to be started."""
+        call.url = f"{self.settings.base_url or await self.start()}{call.url}"
 
     async def start(self) -> str:
         """Start the embedded server and return its URL."""
@@ -291,10 +281,11 @@ class Pipeline:
         self.settings = msgspec.structs.replace(self.settings, base_url=base)
         return base
 
-    def _exchange(self, call: _Call, credentials: dict[str, str]) -> Awaitable[Reply]:
+    def _exchange(self, call: Call, credentials: dict[str, str]) -> Awaitable[Reply]:
         """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
         call.attempts += 1
         call.pending = True
+        call.secret = next(iter(credentials.values()), "")
         lay_over(credentials, call.headers)
         return self.shared.transport.exchange(
             call.spec.method,
@@ -313,13 +304,15 @@ class Pipeline:
         if self.shared.features.get(base) != features:
             self.shared.features[base] = features
 
-    def _status_error(self, call: _Call, reply: Reply) -> APIStatusError:
+    def _status_error(self, call: Call, reply: Reply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
-        error = faults.status_error(reply.status, reply.headers, reply.content, host=host)
+        headers = {name.lower(): unsaid(text, call) for name, text in reply.headers.items()}
+        content = unsaid(reply.content.decode("utf-8", "replace"), call).encode()
+        error = faults.status_error(reply.status, headers, content, host=host)
         error.retry_after = retry.retry_after(reply.headers, self.settings.seams.wall())
         return error
 
-    def _read(self, call: _Call, reply: Reply) -> Any:
+    def _read(self, call: Call, reply: Reply) -> Any:
         try:
             answer = call.spec.decode(reply.content)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -328,8 +321,8 @@ class Pipeline:
                 method=call.spec.method,
                 url=call.shown_url,
                 status_code=reply.status,
-                excerpt=faults.excerpt(reply.content),
-                request_id=reply.headers.get("x-request-id"),
+                excerpt=unsaid(faults.excerpt(reply.content), call),
+                request_id=request_id_of(reply.headers),
             )
             call.doubted = True
             raise self._explain(failure, call) from error
@@ -339,40 +332,10 @@ class Pipeline:
             )
         return answer
 
-    def _explain(self, error: APIError, call: _Call) -> APIError:
+    def _explain(self, error: APIError, call: Call) -> APIError:
         """Add to `error` what the caller needs to go on from here."""
         error.locate(thread_id=call.spec.thread_id, run_id=call.spec.run_id)
         error.attempts = call.attempts
         error.maybe_created = call.guarded and call.doubted
         error.idempotency_key = call.key
         return error
-
-
-def _is_unsure(failure: APIError) -> bool:
-    """Return whether the request may have been carried out although it failed."""
-    if isinstance(failure, APIStatusError):
-        return retry.in_doubt(failure.status_code)
-    return isinstance(failure, APIConnectionError) and failure.sent
-
-
-def _is_harmless(failure: APIError) -> bool:
-    """Return whether the request provably was not carried out, and may be sent again."""
-    if isinstance(failure, APIConnectionError):
-        return not failure.sent
-    return isinstance(failure, RateLimitError)
-
-
-def _is_refusal(call: _Call, failure: APIError) -> bool:
-    """Return whether the server said no perhaps because an earlier attempt had worked."""
-    return call.doubted and failure.status_code in {400, 409}
-
-
-def _may_heal(failure: APIError) -> bool:
-    if isinstance(failure, APIStatusError):
-        return retry.is_retryable(failure.status_code, failure.headers, failure.code)
-    return isinstance(failure, APIConnectionError) and failure.retryable
-
-
-def _is_gone(call: _Call, failure: APIError) -> bool:
-    """Return whether a DELETE sent again was told that the first one had worked."""
-    return call.doubted and call.spec.gone != b"" and failure.status_code == 404

@@ -13,7 +13,7 @@ from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_bo
 
 __all__ = ["raw_request"]
 
-_FREE: Final = frozenset({"GET", "HEAD", "DELETE"})
+_FREE: Final = frozenset({"GET", "DELETE"})
 _PATH: Final = re.compile(r"(?:/(?:[\w\-.~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+\Z", re.ASCII)
 """RFC 3986 section 3.3, absolute."""
 

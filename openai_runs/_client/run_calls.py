@@ -14,7 +14,7 @@ from openai_runs._client.arguments import (
     plain,
     tool_outputs_of,
 )
-from openai_runs._client.attempts import Attempts
+from openai_runs._client.attempts import Attempts, within
 from openai_runs._client.creation import look_for
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.pipeline import Pipeline
@@ -29,7 +29,6 @@ from openai_runs._protocol.endpoints import (
     UPDATE_RUN,
 )
 from openai_runs.errors import APIError
-from openai_runs.types.base import ACTIVE_STATUSES
 from openai_runs.types.runs import Run
 
 __all__ = ["RunCalls"]
@@ -225,9 +224,12 @@ class RunCalls:
 
         Cancellation: closes the request.
         """
-        if idempotency_key is not None:
-            options: CallOptions = {"timeout": timeout}
-            run = await look_for(self._pipeline, thread_id, idempotency_key, options)
-            return None if run is None else reveal(run)
-        page = await self.list(thread_id, limit=20, order="desc", timeout=timeout)
-        return next((run for run in page.data if run.status in ACTIVE_STATUSES), None)
+
+        async def look() -> Run | None:
+            if idempotency_key is not None:
+                run = await look_for(self._pipeline, thread_id, idempotency_key, {})
+                return None if run is None else reveal(run)
+            page = await self.list(thread_id, limit=20, order="desc")
+            return next((run for run in page if getattr(run, "is_active", False)), None)
+
+        return await within(timeout, "recovering a run", look, thread_id=thread_id)

@@ -16,12 +16,13 @@ from openai_runs._client.arguments import (
     WaitCall,
     WaitOptions,
 )
-from openai_runs._client.attempts import Attempts, Timed
+from openai_runs._client.attempts import Attempts, Timed, within
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.results import RunResult
 from openai_runs._client.run_calls import RunCalls
 from openai_runs._client.waiting import plan_of
 from openai_runs._protocol.endpoints import LIST_MESSAGES
+from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
 from openai_runs.errors import BadRequestError, NotFoundError
 from openai_runs.types.messages import Message
@@ -80,6 +81,7 @@ class Runs(RunCalls):
 
         Cancellation: leaves the run alone unless `on_cancel="cancel"`.
         """
+        check_id("run_id", run_id)
         timed = Timed(self._pipeline, dict(arguments))
         return await timed.wait(self._waiter, run_id, thread_id)
 
@@ -209,13 +211,24 @@ class Runs(RunCalls):
 
         Args:
             run: A run, as `wait` returned it.
-            **options: See `CallOptions`; each page is one call.
+            **options: See `CallOptions`; `timeout` covers all pages of both lists.
 
         Raises:
             APIError: A list could not be fetched.
+            APITimeoutError: The time was up.
 
         Cancellation: closes the request.
         """
+        each: CallOptions = {**options, "timeout": None}
+        return await within(
+            options.get("timeout"),
+            "gathering the result",
+            lambda: self._gather(run, each),
+            thread_id=run.thread_id,
+            run_id=run.id,
+        )
+
+    async def _gather(self, run: Run, options: CallOptions) -> RunResult:
         list_options: ListCall = {"order": "asc", "limit": 100}
         list_options.update(options)  # type: ignore[typeddict-item]  # ListCall has these keys
         listed: AsyncPaginator[Message] = paginate(

@@ -117,6 +117,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse what could not be sent."""
         for name, value in self.default_headers.items():
             check_header(name, value)
+        for policy, kind in ((self.retry, RetryPolicy), (self.poll, PollPolicy)):
+            if not isinstance(policy, kind):
+                msg = f"expected a {kind.__name__}, got {policy!r}"
+                raise TypeError(msg)
         for name, text in (
             ("OpenAI-Organization", self.organization),
             ("OpenAI-Project", self.project),
@@ -127,7 +131,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.credential, str):
             check_header(self.key_header or "Authorization", self.credential)
             if not self.credential:
-                msg = "api_key must not be empty; None sends no key"
+                msg = "api_key must not be empty; api_key=None sends no key"
                 raise ConfigError(msg)
             msgspec.structs.force_setattr(self, "credential", _Secret(self.credential))
 
@@ -183,7 +187,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         with anyio.move_on_after(timeout):
             return await self.credentials()
         what = f"the callable that gives the key took longer than {timeout:.3g} s"
-        raise APITimeoutError(what, sent=False)
+        error = APITimeoutError(what, sent=False)
+        error.retryable = False  # asking the same callable again would hang again
+        raise error
 
 
 def lay_over(headers: dict[str, str], extra: Mapping[str, str]) -> None:

@@ -34,6 +34,7 @@ from openai_runs.config import (
     EXPIRY_MARGIN,
     HOLD_MARGIN,
     MAX_RETRY_AFTER,
+    MAX_RUN_LIFETIME,
     MIN_POLL_DELAY,
     PollPolicy,
     check_timeout,
@@ -130,6 +131,10 @@ class Waiter:
                 return run
             thread_id, run_id, known = thread_id or run.thread_id, run.id, run
         else:
+            if not isinstance(run, str):
+                kind = type(run).__name__
+                msg = f"run must be a Run or a run id, got {kind}; was an await forgotten?"
+                raise TypeError(msg)
             if thread_id is None:
                 msg = "waiting by run id needs thread_id= as well"
                 raise TypeError(msg)
@@ -228,7 +233,7 @@ class _Wait:
                 if self._plan.until(run.status):
                     return run
                 held = polled.held and (news or self._now() - began >= hold / 2)
-                at_once = held or (first and self._pipeline.holds())
+                at_once = held or (first and self._hold() > 0 and self._pipeline.holds())
                 pause = 0.0 if at_once else self._pause(polled.headers)
             await self._rest(pause)
 
@@ -319,10 +324,12 @@ class _Wait:
             )
             outage.attempts = self._failures
             raise outage from error
-        growing = self._growing(self._failures)
+        pause = self._growing(self._failures)
         if error.retry_after is not None:
-            return max(min(error.retry_after, MAX_RETRY_AFTER), growing)
-        return max(min(growing, limit - silence), MIN_POLL_DELAY)
+            pause = max(min(error.retry_after, MAX_RETRY_AFTER), pause)
+        if self._silent_since is None:  # it said 429: not silent, and asked for its pause
+            return pause
+        return max(min(pause, limit - silence), MIN_POLL_DELAY)
 
     async def _rest(self, pause: float) -> None:
         """Sleep for `pause`, but look once more shortly before the deadline."""
@@ -353,4 +360,7 @@ def _lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
     now = retry.server_time(headers) or run.created_at
     if run.expires_at is None or not now:
         return DEFAULT_RUN_LIFETIME
-    return max(0.0, run.expires_at - now) + EXPIRY_MARGIN
+    left = run.expires_at - now
+    if left > MAX_RUN_LIFETIME:  # milliseconds, say: no run lives for years
+        return DEFAULT_RUN_LIFETIME
+    return max(0.0, left) + EXPIRY_MARGIN

@@ -25,6 +25,7 @@ from openai_runs.errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
+from openai_runs.types.http import request_id_of
 
 __all__ = ["blocking_run_id", "error_facts", "excerpt", "is_vendor_host", "status_error"]
 
@@ -83,7 +84,7 @@ def status_error(
         code=facts.get("code"),
         param=facts.get("param"),
         type=facts.get("type"),
-        request_id=_request_id(headers),
+        request_id=request_id_of(headers),
         body=body if body is not None else excerpt(content),
         headers={str(name).lower(): value for name, value in headers.items()},
     )
@@ -183,11 +184,3 @@ def _redirect_text(headers: Mapping[str, str]) -> str:
         f"the server redirects to {target[:200]!r}, and redirects are never followed; "
         "set base_url to the address it names if you trust it"
     )
-
-
-def _request_id(headers: Mapping[str, str]) -> str | None:
-    for name in ("x-request-id", "apim-request-id", "x-ms-request-id"):
-        value = headers.get(name)
-        if value:
-            return value
-    return None

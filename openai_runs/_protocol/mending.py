@@ -171,12 +171,10 @@ def _build_item(wire: Any, shape: inspect.Type, path: str) -> Any:
     try:
         return _build(wire, shape, path)
     except ValidationError:
-        if not isinstance(wire, dict):
-            raise
         stand_in = _stand_in(shape)
         if stand_in is None:
             raise
-        return stand_in(wire)
+        return stand_in(wire if isinstance(wire, dict) else {"value": wire})
 
 
 def _stand_in(shape: inspect.Type) -> type[Unknown] | None:

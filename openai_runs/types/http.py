@@ -48,6 +48,12 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the id to quote to whoever runs the server; Azure has its own names for it."""
+    names = ("x-request-id", "apim-request-id", "x-ms-request-id")
+    return next((headers[name] for name in names if headers.get(name)), None)
+
+
 class HTTPInfo:
     """The HTTP side of one answer."""
 
@@ -67,8 +73,7 @@ class HTTPInfo:
     @cached_property
     def request_id(self) -> str | None:
         """Return the id to quote to whoever runs the server."""
-        names = ("x-request-id", "apim-request-id", "x-ms-request-id")
-        return next((self.headers[name] for name in names if name in self.headers), None)
+        return request_id_of(self.headers)
 
     @cached_property
     def rate_limit(self) -> RateLimit:

@@ -334,6 +334,7 @@ def at(moment: float) -> dict[str, str]:
         pytest.param(of_run("queued", at(SENT_AT), expires_at=SENT_AT + 50), 60, id="Date"),
         pytest.param(of_run("queued", expires_at=1_700_000_600), 610, id="created_at"),
         pytest.param(of_run("queued"), 600, id="no expiry"),
+        pytest.param(of_run("queued", expires_at=1_700_000_600_000), 600, id="milliseconds"),
         pytest.param(of_run("queued", created_at=0, expires_at=99), 600, id="no creation"),
         pytest.param(of_run("queued", {"Date": "now"}, expires_at=1_700_000_600), 610, id="junk"),
         pytest.param(of_run("queued", at(SENT_AT), expires_at=SENT_AT - 9), 10, id="overdue"),

@@ -1,0 +1,97 @@
+"""One call: what stays the same between its attempts, and what its failures mean."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from openai_runs._protocol import retry
+from openai_runs._protocol.spec import Retry
+from openai_runs.errors import APIConnectionError, APIError, APIStatusError, RateLimitError
+
+__all__ = [
+    "Call",
+    "Doubt",
+    "is_gone",
+    "is_harmless",
+    "is_refusal",
+    "is_unsure",
+    "may_heal",
+    "unsaid",
+]
+
+_SECRET_CHARS: Final = 8
+"""Characters a key must have before its every mention is masked; shorter ones are words."""
+
+
+class Doubt:
+    """Whether a request may have been carried out although no answer came."""
+
+    unsure: bool = False
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """A request with what stays the same between its attempts, and how far it got."""
+
+    spec: Any
+    """A `RequestSpec[T]`."""
+    url: str
+    headers: dict[str, str]
+    key: str | None
+    timeout: float
+    """Seconds for one attempt."""
+    deadline: float | None
+    secret: str = ""
+    """The key that was sent; no error repeats it."""
+    attempts: int = 0
+    pending: bool = False
+    """Whether an attempt is under way."""
+    doubted: bool = False
+    """Whether an attempt may have been carried out although it failed."""
+
+    @property
+    def guarded(self) -> bool:
+        """Return whether carrying it out twice would do harm."""
+        return bool(self.spec.retry == Retry.GUARDED)
+
+    @property
+    def shown_url(self) -> str:
+        """Return the URL without its query, for messages."""
+        return self.url.partition("?")[0]
+
+
+def is_unsure(failure: APIError) -> bool:
+    """Return whether the request may have been carried out although it failed."""
+    if isinstance(failure, APIStatusError):
+        return retry.in_doubt(failure.status_code)
+    return isinstance(failure, APIConnectionError) and failure.sent
+
+
+def is_harmless(failure: APIError) -> bool:
+    """Return whether the request provably was not carried out, and may be sent again."""
+    if isinstance(failure, APIConnectionError):
+        return not failure.sent
+    return isinstance(failure, RateLimitError)
+
+
+def is_refusal(call: Call, failure: APIError) -> bool:
+    """Return whether the server said no perhaps because an earlier attempt had worked."""
+    return call.doubted and failure.status_code in {400, 409}
+
+
+def unsaid(text: str, call: Call) -> str:
+    """Return what a server said without the key it was sent; very short ones hide nothing."""
+    key = call.secret.removeprefix("Bearer ")
+    return text.replace(key, "***") if len(key) >= _SECRET_CHARS else text
+
+
+def may_heal(failure: APIError) -> bool:
+    if isinstance(failure, APIStatusError):
+        return retry.is_retryable(failure.status_code, failure.headers, failure.code)
+    return isinstance(failure, APIConnectionError) and failure.retryable
+
+
+def is_gone(call: Call, failure: APIError) -> bool:
+    """Return whether a DELETE sent again was told that the first one had worked."""
+    return call.doubted and call.spec.gone != b"" and failure.status_code == 404
