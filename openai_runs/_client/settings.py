@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
-"""What a token for Azure AI Foundry is asked for (PROTOCOL 0)."""
+"""What a token for Azure AI Foundry is asked for."""
 _TLS_ONLY: Final = (".openai.com", ".azure.com", ".azure.us", ".azure.cn")
 
 

@@ -1,8 +1,8 @@
 """An HTTP answer that says no, as one of our exceptions.
 
-Servers of this protocol write their errors in many ways (PROTOCOL 1.3); every one ends
-here as the same few facts. The API gives its run-specific refusals no code, so they are
-known by their text alone.
+Servers of this protocol write their errors in many ways, which
+docs/pages/explain/protocol.md lists; every one ends here as the same few facts. The API
+gives its run-specific refusals no code, so they are known by their text alone.
 """
 
 from __future__ import annotations

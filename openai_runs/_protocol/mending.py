@@ -2,9 +2,10 @@
 
 The strict decoder is msgspec's own and costs nothing extra. What it refuses is read
 once more as plain JSON and built up by hand, where shapes that known servers send are
-put right (PROTOCOL 0): float times, `{}` for absent, numbers in metadata, null for a
-field with a default, variants and list items that nobody here knows. A known field of a
-hopeless shape still fails, and the error names its path.
+put right: float times, `{}` for absent, numbers in metadata, null for a field with a
+default, variants and list items that nobody here knows. docs/pages/explain/protocol.md
+says which servers send them. A known field of a hopeless shape still fails, and the error
+names its path.
 """
 
 from __future__ import annotations
