@@ -31,10 +31,11 @@ Serve it, then point any client of this protocol at http://127.0.0.1:8080/v1:
 
 _EPILOGUE: Final = """\
 Exit codes:
-    0  completed                     4  the run failed, is incomplete or expired
-    1  error                         5  the run was cancelled
-    2  wrong usage                   6  the wait timed out
-    3  the run requires action     130  Ctrl-C
+    0  completed                     5  the run was cancelled
+    1  error                         6  the wait timed out
+    2  wrong usage                 130  Ctrl-C
+    3  the run requires action     143  SIGTERM, before the work was done
+    4  the run failed, is incomplete or expired
 """
 
 _app: Final = App(
@@ -76,6 +77,7 @@ def serve(
 
     Prints "listening on http://HOST:PORT/v1" once it accepts connections.
     SIGTERM and Ctrl-C let running work finish first; a second one stops at once.
+    Exits with 0 after SIGTERM, or with 143 if a second signal cut the work short.
 
     The echo backend repeats the last user message; when that says
     "Use the tool NAME for X." it calls the function NAME with X.
@@ -86,7 +88,8 @@ def serve(
         db: SQLite file, made if it is not there; one server per file.
         model_url: Chat-completions endpoint that answers: its URL before /chat/completions.
         model_key_env: Environment variable that holds the key of that endpoint.
-        api_key_env: Environment variable that holds the key clients must send.
+        api_key_env: Environment variable that holds the key clients must send; without
+            one, only requests to localhost or a loopback address are answered.
         backend: Where answers come from; chat with --model-url, else echo.
     """
     from openai_runs._cli.serve import Settings, perform

@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop
+from openai_runs._cli.ending import INTERRUPTED, TERMINATED, USAGE, Stop
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
 from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
@@ -73,23 +73,29 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
             print(f"listening on {server.url}", flush=True)
             received = await anext(signals)
             print("stopping once running work is done; again: at once", file=sys.stderr)
-            await _drain(server, signals)
+            finished = await _drain(server, signals)
         finally:
             await server.aclose()
-    return INTERRUPTED if received == signal.SIGINT else 0
+    if received == signal.SIGINT:
+        return INTERRUPTED
+    return 0 if finished else TERMINATED
 
 
-async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) -> None:
-    """Let running work finish, unless a second signal comes."""
+async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) -> bool:
+    """Let running work finish; return False if a second signal came first."""
+    finished = True
 
     async def watch() -> None:
+        nonlocal finished
         await anext(signals)
+        finished = False
         group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
         await server.drain()
         group.cancel_scope.cancel()
+    return finished
 
 
 def _backend(settings: Settings, environ: Mapping[str, str]) -> Backend:

@@ -46,7 +46,13 @@ async def test_help_shows_examples_and_exit_codes(tmp_path: Path) -> None:
     done = await execute("--help", folder=tmp_path)
 
     assert done.code == 0
-    for words in ("openai-runs demo", "--model-url http", "3  the run requires action", "Ctrl-C"):
+    for words in (
+        "openai-runs demo",
+        "--model-url http",
+        "3  the run requires action",
+        "130  Ctrl-C",
+        "143  SIGTERM",
+    ):
         assert words in done.out
 
 

@@ -100,7 +100,10 @@ async def test_serve_lets_running_work_finish(
     assert (result.run.status, result.text) == ("completed", "Just in time.")
 
 
-async def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_second_signal_stops_at_once(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
     """Who cannot wait need not; the run goes on with the next server."""
     asked = anyio.Event()
 
@@ -116,17 +119,17 @@ async def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
             async with AsyncClient(server.url) as client:
                 run = await start_run(client)
                 await asked.wait()
-            await server.signal(signal.SIGINT)
+            await server.signal(number)
             await server.says("stopping")
             with anyio.fail_after(DRAIN_GRACE - 1):  # it does not wait for the hanging model
-                left = await server.end(signal.SIGINT)
+                left = await server.end(number)
         async with (
             serving(*model_url, folder=tmp_path) as second,
             AsyncClient(second.url) as client,
         ):
             run = await client.runs.wait(run.id, thread_id=run.thread_id)
 
-    assert left.code == 130
+    assert left.code == code
     assert "Traceback" not in left.err
     assert run.status == "completed"
 
