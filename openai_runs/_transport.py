@@ -13,7 +13,7 @@ import os
 import ssl as ssl_module
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import anyio
@@ -70,8 +70,14 @@ class Transport:
         self._owned = session is None
         self._max_connections = max_connections
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._proxy = proxy
-        self._ssl = ssl
+        self._always: dict[str, Any] = {
+            "skip_auto_headers": ("Content-Type",),  # a POST without a body has none
+            "allow_redirects": False,
+            "raise_for_status": False,
+            "timeout": self._timeout,
+            "proxy": proxy,
+            "ssl": ssl,
+        }
         self._trust_env = trust_env
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -116,12 +122,7 @@ class Transport:
                     URL(url, encoded=True),
                     data=body if body is None or len(body) <= _LARGE_BODY else BytesIO(body),
                     headers=headers,
-                    skip_auto_headers=("Content-Type",),  # a POST without a body has none
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=self._timeout,
-                    proxy=self._proxy,
-                    ssl=self._ssl,
+                    **self._always,
                 ) as response:
                     content = await _read(response, max_bytes, method, shown)
                     return Reply(response.status, response.headers, content)
@@ -132,11 +133,12 @@ class Transport:
         except aiohttp.ClientResponseError as error:
             # Not chained: it holds the request's headers, and the key with them.
             failure = _no_answer(error, method, shown)
-        except (aiohttp.NonHttpUrlClientError, ValueError) as error:
-            # ValueError: InvalidURL, a port out of range, a label too long for DNS.
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise _unusable(shown, error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _translate(error, method, shown, timeout) from error
+        except ValueError as error:  # a port out of range, a label too long for DNS
+            raise _unusable(shown, error) from error
         raise failure
 
     @property
