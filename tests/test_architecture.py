@@ -1,4 +1,4 @@
-"""The house stands as DESIGN draws it: floors, light imports, short files and functions."""
+"""The house stands as architecture.md draws it: floors, light imports, short files, functions."""
 
 import ast
 import subprocess

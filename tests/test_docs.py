@@ -200,6 +200,38 @@ def test_names_to_move_to_exist() -> None:
         find(name)
 
 
+def test_only_papers_that_a_clone_holds_are_cited() -> None:
+    """No comment, docstring or page sends its reader to a paper outside the repository."""
+    papers = re.compile(
+        rf"\b(?:{'|'.join(['design', 'protocol', 'engineering', 'style']).upper()})\b"
+    )
+    places = [
+        "README.md",
+        "pyproject.toml",
+        ".ci",
+        "openai_runs",
+        "tests",
+        "docs/pages",
+        "docs/*.py",
+        "docs/*.toml",
+    ]
+    found = [path for place in places for path in ROOT.glob(place)]
+    files = [
+        file
+        for path in found
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file() and file.suffix != ".pyc"
+    ]
+
+    assert len(files) > 150
+    assert [
+        f"{file.relative_to(ROOT)}: {line}"
+        for file in files
+        for line in file.read_text(errors="replace").splitlines()
+        if papers.search(line)
+    ] == []
+
+
 def test_links_of_the_readme_lead_somewhere() -> None:
     """Each relative link of the README is a file of the repository."""
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())

@@ -127,7 +127,7 @@ async def test_cancellation_outlives_a_cancel_that_fails(
 
 
 async def test_cancel_is_given_up_after_five_seconds() -> None:
-    """The time that undoing may hold a cancellation off is DESIGN's 5 s."""
+    """The time that undoing may hold a cancellation off is 5 s."""
     assert ManualClock().seams().cancel_grace == 5.0
 
 
