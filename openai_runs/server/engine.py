@@ -22,6 +22,7 @@ from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock
 from openai_runs.server.execution import Execution, Executor, insist
 from openai_runs.server.progress import Ending, LostRace
+from openai_runs.server.refusals import StoreUnavailable
 from openai_runs.server.store import Moved, Removed, Store
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.runs import Run, RunLastError, RunStatus
@@ -33,6 +34,8 @@ __all__ = ["Engine"]
 
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two clearings of old idempotency keys."""
+_LEAVE_GRACE: Final = 2.0
+"""Seconds that cancelled work may take to end; a backend may hold on to it for ever."""
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -50,6 +53,8 @@ class Engine:
         self._slots = max_concurrent_runs
         self._queue: deque[str] = deque()
         self._running: dict[str, Execution] = {}
+        self._given_up: set[str] = set()
+        """Runs at work whose backend does not let itself be cancelled."""
         self._timer = _Timer()
         self._draining = False
         self._stopped = anyio.Event()
@@ -89,10 +94,12 @@ class Engine:
         for execution in self._running.values():
             execution.scope.cancel()
         if self.alive:
-            await self._until_idle()
+            with anyio.move_on_after(_LEAVE_GRACE):
+                await self._until_idle()
+            await self._give_up()
 
     async def aclose(self) -> None:
-        """Put back what is under way, and end.
+        """Put back what is under way, and end, without what cannot be cancelled.
 
         Raises:
             Exception: What the root task died of, if it did.
@@ -102,13 +109,27 @@ class Engine:
             return
         await self.drain(0)
         root.cancel()
-        await asyncio.wait([root])
-        if not root.cancelled():
+        ended, _ = await asyncio.wait([root], timeout=_LEAVE_GRACE)
+        if ended and not root.cancelled():
             root.result()
 
     async def _until_idle(self) -> None:
-        while self._running:
+        while self._running.keys() - self._given_up:
             await self._stopped.wait()
+
+    async def _give_up(self) -> None:
+        """Put back the runs whose execution goes on; what it still writes is refused."""
+        for run_id, execution in list(self._running.items()):
+            if run_id in self._given_up:
+                continue
+            self._given_up.add(run_id)
+            _logger.error(
+                "run %s is given up: its backend does not let itself be cancelled", run_id
+            )
+            try:
+                await self._put_back(run_id, execution)
+            except StoreUnavailable:
+                _logger.exception("run %s cannot be put back", run_id)
 
     def _now(self) -> int:
         return int(self._clock.now())
