@@ -42,7 +42,6 @@ class Creation:
         self._pipeline = pipeline
         self._thread_id = thread_id
         key = options.get("idempotency_key")
-        self._given = key is not None
         self.key = pipeline.settings.seams.new_key() if key is None else key
         sent = {**body, **plain(options.get("extra_body") or {})}
         self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
@@ -92,11 +91,7 @@ class Creation:
             await waiter.cancel(run.id, run.thread_id, looking)
 
     def _mark(self, sent: dict[str, Any]) -> bool:
-        if not self._pipeline.settings.retry.adopt:
-            return False
-        # A key of the caller's may be used again by a process that has not met the server yet:
-        # the body must be the same then, or the server takes it for another request.
-        if self._pipeline.honours_keys() and not self._given:
+        if not self._pipeline.settings.retry.adopt or self._pipeline.honours_keys():
             return False
         marked = mark(sent.get("metadata"), self.key)
         if marked is None:

@@ -17,6 +17,7 @@ from aiohttp import web
 from openai_runs.config import MAX_HOLD
 from openai_runs.server.refusals import Refusal, invalid
 from openai_runs.server.store import Once, PageQuery
+from openai_runs.types.base import ADOPTION_KEY
 
 __all__ = [
     "decode_body",
@@ -178,9 +179,15 @@ def once_for(request: web.Request, text: bytes, now: int) -> Once | None:
 
 
 def _canonical(text: bytes) -> bytes:
-    """Return the body in one form, so that the order of keys makes no other request of it."""
+    """Return the body in one form, so that the order of keys makes no other request of it.
+
+    Nor does the mark our client puts on a create until it knows that keys are remembered here.
+    """
     try:
         body: Any = msgspec.json.decode(text or b"{}")
     except _NO_JSON:  # of an operation that reads no body
         return text
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    if isinstance(metadata, dict) and metadata.pop(ADOPTION_KEY, None) and not metadata:
+        del body["metadata"]
     return msgspec.json.encode(body, order="sorted")

@@ -109,3 +109,21 @@ async def test_list_shows_each_run_once_while_others_are_created(runs_client: As
     assert descending == ids[3::-1]
     assert later[:3] == ids[2:]
     assert backwards == ids[2::-1]
+
+
+async def test_own_key_means_the_same_run_before_and_after_the_server_is_known(
+    runs_server: RunsServer,
+) -> None:
+    """A fresh client marks its create, one that knows the server does not: one run all the same."""
+    async with AsyncClient(runs_server.url) as client, AsyncClient(runs_server.url) as knowing:
+        assistant = await knowing.assistants.create(model="gpt-4o")
+        thread = await knowing.threads.create()
+
+        first = await client.runs.create(
+            thread.id, assistant_id=assistant.id, idempotency_key="order-1"
+        )
+        second = await knowing.runs.create(
+            thread.id, assistant_id=assistant.id, idempotency_key="order-1"
+        )
+
+    assert first.id == second.id
