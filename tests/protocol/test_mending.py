@@ -263,7 +263,8 @@ def test_item_that_is_no_object_costs_only_itself(item: object) -> None:
 
     page = decoder_for(Page[Run]).decode(wire)
 
-    assert page.data[0] == UnknownItem({"value": item})
+    odd: object = page.data[0]
+    assert odd == UnknownItem({"value": item})
     assert page.data[1].id == "run_1"
 
 
