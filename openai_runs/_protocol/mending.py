@@ -17,6 +17,18 @@ import msgspec
 from msgspec import NODEFAULT, ValidationError, inspect
 
 from openai_runs.types.base import Answer, Unknown, UnknownItem
+from openai_runs.types.deltas import (
+    CodeInterpreterLogsDelta,
+    FileCitationDelta,
+    FunctionToolCallDelta,
+    TextContentDelta,
+    ToolCallsDelta,
+    UnknownAnnotationDelta,
+    UnknownContentDelta,
+    UnknownOutputDelta,
+    UnknownStepDetailsDelta,
+    UnknownToolCallDelta,
+)
 from openai_runs.types.messages import (
     FileCitationAnnotation,
     TextContent,
@@ -51,6 +63,11 @@ _UNKNOWN: Final[dict[type, type[Unknown]]] = {
     FileCitationAnnotation: UnknownAnnotation,
     CodeInterpreterLogs: UnknownOutput,
     ResponseFormatText: UnknownResponseFormat,
+    TextContentDelta: UnknownContentDelta,
+    FileCitationDelta: UnknownAnnotationDelta,
+    FunctionToolCallDelta: UnknownToolCallDelta,
+    ToolCallsDelta: UnknownStepDetailsDelta,
+    CodeInterpreterLogsDelta: UnknownOutputDelta,
 }
 """One member of each union, and what stands in for a variant the union does not have."""
 
