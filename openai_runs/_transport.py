@@ -1,5 +1,8 @@
 """One exchange over HTTP: bytes out, bytes back, foreign exceptions translated.
 
+An answer is read whole (`exchange`) or, where it is a stream, handed out to be read as it
+comes (`open_stream`).
+
 The client's only aiohttp room, also used by the server's `chat` backend. No retrying, no
 credentials, no JSON: those live above. Redirects are never followed, bodies are bounded,
 and every deadline is anyio's, since aiohttp's `total` can swallow a cancellation
@@ -13,7 +16,7 @@ import os
 import ssl as ssl_module
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, overload
 
 import aiohttp
 import anyio
@@ -28,7 +31,7 @@ from openai_runs.errors import (
     ConfigError,
 )
 
-__all__ = ["Reply", "Transport"]
+__all__ = ["Reply", "StreamReply", "Transport"]
 
 _LARGE_BODY: Final = 1 << 20
 """Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
@@ -44,6 +47,44 @@ class Reply(NamedTuple):
     """By case-insensitive name."""
     content: bytes
     """Decompressed."""
+
+
+class StreamReply:
+    """An answer that is read as it comes; closed by whoever holds it."""
+
+    def __init__(self, response: aiohttp.ClientResponse, method: str, shown: str) -> None:
+        """Take over a response whose head has come."""
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.content = b""
+        self._response = response
+        self._method = method
+        self._shown = shown
+
+    async def read(self) -> bytes:
+        """Return the bytes that have come, at least one; none at the end of the answer.
+
+        Raises:
+            APIConnectionError: The connection was lost, or was closed by us.
+
+        Cancellation: loses nothing; the next call returns what came.
+        """
+        try:
+            return await self._response.content.readany()
+        except asyncio.CancelledError:
+            if not self._response.closed or _is_cancelled():
+                raise
+            reason = "the client was closed"
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._lost(_reason(error)) from error
+        raise self._lost(reason)
+
+    def _lost(self, reason: str) -> APIConnectionError:
+        return APIConnectionError(reason, method=self._method, url=self._shown)
+
+    def close(self) -> None:
+        """Let go of the connection: back to the pool if all was read, else closed."""
+        self._response.close()
 
 
 class Transport:
@@ -83,6 +124,7 @@ class Transport:
         self._pid = os.getpid()
         self._closed = False
 
+    @overload
     async def exchange(
         self,
         method: str,
@@ -92,7 +134,31 @@ class Transport:
         body: bytes | None = None,
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Reply:
+        stream: Literal[False] = False,
+    ) -> Reply: ...
+    @overload
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        stream: bool,
+    ) -> Reply | StreamReply: ...
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        stream: bool = False,
+    ) -> Reply | StreamReply:
         """Return the answer to one request, sent once.
 
         Args:
@@ -100,8 +166,11 @@ class Transport:
             url: Absolute and already encoded.
             headers: All headers but those aiohttp adds itself.
             body: The body, or None.
-            timeout: Seconds for all of it, waiting for a free connection included.
-            max_bytes: The most that is read of the decompressed answer.
+            timeout: Seconds for all of it, waiting for a free connection included; of a
+                stream, until its head is there.
+            max_bytes: The most that is read of the decompressed answer, if it is no stream.
+            stream: Whether to return a `StreamReply`, to be closed, where the server answers
+                with success and anything but JSON.
 
         Raises:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
@@ -117,13 +186,16 @@ class Transport:
         failure: APIConnectionError
         try:
             with anyio.fail_after(timeout):
-                async with session.request(
+                response = await session.request(
                     method,
                     URL(url, encoded=True),
                     data=body if body is None or len(body) <= _LARGE_BODY else BytesIO(body),
                     headers=headers,
                     **self._always,
-                ) as response:
+                )
+                if stream and response.status < 300 and "json" not in response.content_type:
+                    return StreamReply(response, method, shown)
+                async with response:
                     content = await _read(response, max_bytes, method, shown)
                     return Reply(response.status, response.headers, content)
         except asyncio.CancelledError:
