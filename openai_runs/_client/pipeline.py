@@ -1,7 +1,8 @@
 """The way of every request: credentials, attempts, and reading the answer.
 
-One method for a call (`send`), one for a poll (`poll`: a single attempt, outside the
-retry loop and its budget). What may be repeated is decided by `_protocol.retry`; how a
+One method for a call (`send`), one for a call that is answered by a stream
+(`open_stream`), one for a poll (`poll`: a single attempt, outside the retry loop and its
+budget). What may be repeated is decided by `_protocol.retry`; how a
 create in doubt is settled is told by the resource, which knows where to look.
 """
 
@@ -30,7 +31,7 @@ from openai_runs._client.shared import Shared
 from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
-from openai_runs._transport import Reply
+from openai_runs._transport import Reply, StreamReply
 from openai_runs.config import check_timeout
 from openai_runs.errors import (
     APIConnectionError,
@@ -50,8 +51,9 @@ Settle = Callable[[APIError], Awaitable[T | None]]
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _FEATURES: Final = "openai-runs-features"
-_OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait"})
+_OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait", "resume"})
 """What the embedded server offers, known before it has answered anything."""
+_STREAM: Final = "text/event-stream, application/json"
 _NO_OPTIONS: Final[CallOptions] = {}
 
 
@@ -130,6 +132,24 @@ class Pipeline:
         )
         raise self._explain(error, call)
 
+    async def open_stream(
+        self,
+        spec: RequestSpec[T],
+        options: CallOptions,
+        *,
+        settle: Settle[T] | None = None,
+        doubt: Doubt | None = None,
+    ) -> T | StreamReply:
+        """Return the open stream, or the answer of a server that does not stream.
+
+        Takes and raises what `send` does; `request_timeout` bounds the time to the stream's
+        head. What `settle` finds is returned in place of a stream.
+
+        Cancellation: closes the connection; a guarded request may have been carried out.
+        """
+        streamed = msgspec.structs.replace(spec, stream=True)
+        return await self.send(streamed, options, settle=settle, doubt=doubt)
+
     async def poll(
         self, spec: RequestSpec[T], options: CallOptions, *, hold: int, timeout: float
     ) -> Polled:
@@ -164,6 +184,10 @@ class Pipeline:
             self.shared.held -= held
         held = held and "preference-applied" in reply.headers
         return Polled(self._read(call, reply), reply.headers, held)
+
+    def resumes(self) -> bool:
+        """Return whether this server has said that a run's stream can be taken up again."""
+        return "resume" in self.shared.features.get(self.settings.base_url or "", ())
 
     def holds(self) -> bool:
         """Return whether a poll sent now would be held back by this server until news come."""
@@ -245,6 +269,8 @@ class Pipeline:
         settings = self.settings
         attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
         headers = settings.headers()
+        if spec.stream:
+            lay_over(headers, {"Accept": _STREAM})
         if spec.body is not None:
             lay_over(headers, {"Content-Type": "application/json"})
         key = options.get("idempotency_key")
@@ -281,7 +307,7 @@ class Pipeline:
         self.settings = msgspec.structs.replace(self.settings, base_url=base)
         return base
 
-    def _exchange(self, call: Call, credentials: dict[str, str]) -> Awaitable[Reply]:
+    def _exchange(self, call: Call, credentials: dict[str, str]) -> Awaitable[Reply | StreamReply]:
         """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
         call.attempts += 1
         call.pending = True
@@ -293,9 +319,10 @@ class Pipeline:
             headers=credentials,
             body=call.spec.body,
             timeout=call.timeout,
+            stream=call.spec.stream,
         )
 
-    def _learn(self, reply: Reply) -> None:
+    def _learn(self, reply: Reply | StreamReply) -> None:
         said = reply.headers.get(_FEATURES)
         if said is None and reply.status >= 300:
             return  # a proxy's error says nothing about the server behind it
@@ -304,7 +331,7 @@ class Pipeline:
         if self.shared.features.get(base) != features:
             self.shared.features[base] = features
 
-    def _status_error(self, call: Call, reply: Reply) -> APIStatusError:
+    def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
         headers = {name.lower(): unsaid(text, call) for name, text in reply.headers.items()}
         content = unsaid(reply.content.decode("utf-8", "replace"), call).encode()
@@ -312,7 +339,9 @@ class Pipeline:
         error.retry_after = retry.retry_after(reply.headers, self.settings.seams.wall())
         return error
 
-    def _read(self, call: Call, reply: Reply) -> Any:
+    def _read(self, call: Call, reply: Reply | StreamReply) -> Any:
+        if isinstance(reply, StreamReply):
+            return reply
         try:
             answer = call.spec.decode(reply.content)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

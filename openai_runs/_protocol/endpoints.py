@@ -54,6 +54,7 @@ __all__ = [
     "LIST_MESSAGES",
     "LIST_RUNS",
     "LIST_RUN_STEPS",
+    "STREAM_RUN",
     "SUBMIT_TOOL_OUTPUTS",
     "UPDATE_ASSISTANT",
     "UPDATE_MESSAGE",
@@ -191,6 +192,8 @@ SUBMIT_TOOL_OUTPUTS = _post(
 )
 LIST_RUN_STEPS = _get("listRunSteps", _STEPS, Page[RunStep], (*_CURSOR, "include"))
 GET_RUN_STEP = _get("getRunStep", f"{_STEPS}/{{step_id}}", RunStep, ("include",))
+STREAM_RUN = _get("streamRun", f"{_RUN}/stream", Run)
+"""Not OpenAI's: the events of a run, from after `Last-Event-ID` on, on servers that resume."""
 
 ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
     LIST_ASSISTANTS,

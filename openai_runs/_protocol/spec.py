@@ -68,6 +68,8 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What a DELETE sent twice answers when the first one had already worked."""
     thread_id: str | None = None
     run_id: str | None = None
+    stream: bool = False
+    """Whether the answer is asked for as server-sent events."""
 
     def decode(self, text: bytes) -> T:
         """Return the answer in `text`."""

@@ -52,8 +52,9 @@ def test_row_agrees_with_the_description(endpoint: Endpoint[Any]) -> None:
 
 
 def test_constants_are_the_rows() -> None:
-    """Each row has one name in capitals, and no row is missing from the list."""
+    """Each row has one name in capitals; the one extension is not among OpenAI's."""
     named = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
+    named.remove(endpoints.STREAM_RUN)
 
     assert sorted(row.operation for row in named) == sorted(BY_NAME)
 
