@@ -28,6 +28,7 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
+    "MAX_EVENT_BYTES",
     "MAX_HOLD",
     "MAX_ID_CHARS",
     "MAX_POLL_HINT",
@@ -69,6 +70,8 @@ RETRY_COST: Final = 5.0
 """Tokens a retry takes; a success gives one back. 20 retries, then fail fast."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
+MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of one event of a stream."""
 MAX_ID_CHARS: Final = 256
 """Characters of an id; the API's own ids have about 30."""
 ASSISTANTS_VERSION: Final = "v2"
