@@ -18,6 +18,8 @@ __all__ = ["COMMENT", "EventTooLarge", "Frame", "SSEParser", "encode"]
 
 COMMENT: Final = b": keep-alive\n\n"
 """What tells a reader that somebody is still there."""
+_LF: Final = 0x0A
+_CR: Final = 0x0D
 _BOM: Final = b"\xef\xbb\xbf"
 _MAX_RETRY_DIGITS: Final = 9
 """Digits of a `retry:` that is believed: eleven days in milliseconds."""
@@ -40,7 +42,7 @@ def encode(event: str, data: bytes, *, id: str = "") -> bytes:
     if _breaks_its_line(event) or _breaks_its_line(id) or "\0" in id:
         message = f"an event's name and id stand on one line each, got {event!r} and {id!r}"
         raise ValueError(message)
-    if b"\n" in data or b"\r" in data:
+    if _LF in data or _CR in data:
         data = _to_line_feeds(data).replace(b"\n", b"\ndata: ")
     place = f"id: {id}\n" if id else ""
     return f"event: {event}\n{place}data: ".encode() + data + b"\n\n"
@@ -113,7 +115,7 @@ class SSEParser:
             EventTooLarge: An event exceeds the limit. Events that this chunk completed before
                 it are returned first; the error then comes with the next chunk.
         """
-        if self._start is not None or self._after_cr or b"\r" in chunk:
+        if self._start is not None or self._after_cr or _CR in chunk:
             chunk = self._normalise(chunk)
         held = len(self._line) + len(self._data) + len(self._event)
         if self._too_large or len(chunk) + held > self._max_bytes:
@@ -138,7 +140,7 @@ class SSEParser:
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")  # the second half of a line end
             self._after_cr = False
-        if b"\r" in chunk:
+        if _CR in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = _to_line_feeds(chunk)
         return chunk
@@ -146,7 +148,7 @@ class SSEParser:
     def _read(self, text: bytes) -> None:
         """Take in text that cannot exceed the limit, whole events at a time."""
         if self._line:
-            if b"\n" not in text:  # a long line in small pieces
+            if _LF not in text:  # a long line in small pieces
                 self._line += text
                 return
             text = bytes(self._line) + text
@@ -216,7 +218,7 @@ class SSEParser:
             self._data += b"\n"
         elif name == b"event":
             self._event = value
-        elif name == b"id" and b"\0" not in value:
+        elif name == b"id" and 0 not in value:
             self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self._retry = int(value) / 1000

@@ -67,7 +67,8 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     """Its place in the run's stream, where the server gives one; what resuming begins after."""
     raw: bytes = b""
-    """The JSON of `data` as it was sent; empty where the client made the event itself."""
+    """The JSON of `data` as it was sent; empty where the client made the event itself, or where
+    it was no JSON."""
 
     @property
     def json(self) -> bytes:
