@@ -20,7 +20,11 @@ __all__ = [
     "CONNECT_TIMEOUT",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
+    "EVENTS_TTL",
     "EXPIRY_MARGIN",
+    "FLUSH_BYTES",
+    "FLUSH_INTERVAL",
+    "HEARTBEAT_INTERVAL",
     "HELD_SHARE",
     "HOLD_MARGIN",
     "IDEMPOTENCY_TTL",
@@ -31,20 +35,31 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "MAX_HOLD",
     "MAX_ID_CHARS",
+    "MAX_OUTPUT_BYTES",
+    "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
     "MAX_REQUEST_BYTES",
     "MAX_RETRIES",
     "MAX_RETRY_AFTER",
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
+    "MAX_TOOL_ROUNDS",
+    "MAX_STREAMS",
     "MIN_POLL_DELAY",
     "MODEL_TIMEOUT",
+    "OUTPUT_MARGIN",
     "POLL_AFTER",
+    "READER_BACKLOG",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
     "RUN_LIFETIME",
+    "STREAM_DRAIN",
+    "STREAM_IDLE",
+    "TOOL_TIMEOUT",
+    "UNREAD_FLUSH_INTERVAL",
     "VERSION",
+    "WRITE_TIMEOUT",
     "Environment",
     "PollPolicy",
     "RetryPolicy",
@@ -95,6 +110,21 @@ CANCEL_GRACE: Final = 5.0
 """Seconds the shielded cancel of a server's run may take when the caller is cancelled."""
 ADOPT_DELAY: Final = 0.5
 """Seconds between the two looks for a run whose create was lost."""
+STREAM_IDLE: Final = 30.0
+"""Seconds without an event before the run is looked at; our server's heartbeat is 15 s."""
+STREAM_DRAIN: Final = 1.0
+"""Seconds in which a stream may say that it is done, after the last event of its run."""
+
+MAX_PARALLEL_TOOLS: Final = 10
+"""Calls of local tools at the same time, of one run."""
+TOOL_TIMEOUT: Final = 60.0
+"""Seconds one call of a local tool may take; the same as one request."""
+MAX_TOOL_ROUNDS: Final = 20
+"""Times one call goes on with a run that asks for tools; LangGraph's recursion limit: 25."""
+MAX_OUTPUT_BYTES: Final = 512_000
+"""Bytes the outputs of one round may have together; OpenAI refused more than 512 kb."""
+OUTPUT_MARGIN: Final = 5.0
+"""Seconds before a run's expiry by which its outputs are sent; at most a tenth of what is left."""
 
 RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""
@@ -118,6 +148,22 @@ MODEL_TIMEOUT: Final = 120.0
 """Seconds one call of the model endpoint may take."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
+MAX_STREAMS: Final = 1000
+"""Streams our server has open at the same time; as many as the official SDK's connections."""
+HEARTBEAT_INTERVAL: Final = 15.0
+"""Seconds of silence after which a stream carries a comment; HTML standard, 9.2.7: about 15."""
+WRITE_TIMEOUT: Final = 15.0
+"""Seconds a reader may take no data before it is dropped; it may come back and resume."""
+READER_BACKLOG: Final = 256 * 1024
+"""Bytes kept for a reader that is slower than its run; beyond, it reads the database."""
+FLUSH_INTERVAL: Final = 0.05
+"""Seconds between two writes of a run's deltas while somebody reads them; 20 a second."""
+UNREAD_FLUSH_INTERVAL: Final = 1.0
+"""Seconds between them while nobody does: what a killed server loses of a text."""
+FLUSH_BYTES: Final = 64 * 1024
+"""Bytes of deltas that are written at once, whoever reads them."""
+EVENTS_TTL: Final = 7 * 24 * 3600
+"""Seconds the events of a finished run are kept, for readers that come back."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
