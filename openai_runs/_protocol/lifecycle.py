@@ -20,7 +20,7 @@ from typing import Final
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
 from openai_runs.types.runs import RunStatus
 
-__all__ = ["CANCELLABLE", "TRANSITIONS", "is_settled", "may_move"]
+__all__ = ["CANCELLABLE", "TRANSITIONS", "is_settled", "may_become", "may_move"]
 
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     RunStatus.QUEUED: frozenset(
@@ -66,6 +66,34 @@ def may_move(status: str, following: str) -> bool:
     (True, False)
     """
     return following in TRANSITIONS.get(status, frozenset())
+
+
+def _reachable(status: str) -> frozenset[str]:
+    reached: set[str] = set()
+    front = {status}
+    while front:
+        front = set().union(*(TRANSITIONS[one] for one in front)) - reached
+        reached |= front
+    return frozenset(reached)
+
+
+_REACHABLE: Final = {status: _reachable(status) for status in TRANSITIONS}
+
+
+def may_become(status: str, following: str) -> bool:
+    """Return whether a run seen in one status may later be seen in the other.
+
+    Moves in between may have gone unseen, and a status we do not know may come any time
+    before the end. What may not be is older than what was seen.
+
+    >>> may_become("queued", "completed"), may_become("completed", "in_progress")
+    (True, False)
+    """
+    if status not in TRANSITIONS or status == following:
+        return True
+    if following not in TRANSITIONS:
+        return status not in TERMINAL_STATUSES
+    return following in _REACHABLE[status]
 
 
 def is_settled(status: str) -> bool:

@@ -1,0 +1,253 @@
+"""What a stream has told so far: the run, its messages and its steps, growing.
+
+Theory of operation. Pieces of the same `index` belong together at each level of nesting;
+within one, texts are put one after the other (a list of pieces, joined when somebody
+reads), everything else is replaced by what comes later. So a delta costs the same however
+long the message is. Objects are built when asked for and kept until the next piece. What an
+object of the stream says of itself (`created`, `in_progress`) fills the gaps that the
+pieces leave, and its last form (`completed` and the like) takes their place.
+
+Servers skip indices, repeat ids, send pieces before `created` and objects twice:
+docs/pages/explain/protocol.md says which.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from openai_runs._protocol.lifecycle import may_become
+from openai_runs._protocol.pieces import Slots
+from openai_runs.types.deltas import (
+    MessageDeltaBody,
+    RunStepDeltaBody,
+    ToolCallsDelta,
+    UnknownStepDetailsDelta,
+)
+from openai_runs.types.events import (
+    Event,
+    MessageDeltaEvent,
+    MessageEvent,
+    RunEvent,
+    RunStepDeltaEvent,
+    RunStepEvent,
+    ThreadEvent,
+)
+from openai_runs.types.messages import Message, MessageRole
+from openai_runs.types.runs import Run
+from openai_runs.types.steps import (
+    MessageCreationDetails,
+    RunStep,
+    StepDetails,
+    ToolCallsDetails,
+    UnknownStepDetails,
+)
+from openai_runs.types.threads import Thread
+
+__all__ = ["Snapshot"]
+
+_MESSAGE_ENDS: Final = frozenset({"completed", "incomplete"})
+_STEP_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
+
+
+class _GrowingMessage:
+    """A message as far as it is known."""
+
+    def __init__(self, message_id: str) -> None:
+        self._id = message_id
+        self._told: Message | None = None  # what an event says of the message as a whole
+        self._role: str | None = None
+        self._content = Slots()
+        self.built: Message | None = None
+        self.is_settled = False
+
+    def take(self, message: Message, *, settled: bool) -> None:
+        if self.is_settled and not settled:
+            return
+        self._told = message
+        self.built = None
+        if settled:
+            self.is_settled = True
+            self._content = Slots()
+
+    def add(self, delta: MessageDeltaBody) -> None:
+        if self.is_settled:
+            return
+        self._role = delta.role or self._role
+        if delta.content:
+            self._content.add(delta.content, () if self._told is None else self._told.content)
+        self.built = None
+
+    def build(self, run: Run | None) -> Message:
+        if self.built is None:
+            told = self._told or self._untold(run)
+            if self._content:
+                told = replace(told, content=self._content.build(told.content))
+            self.built = told
+        return self.built
+
+    def _untold(self, run: Run | None) -> Message:
+        return Message(
+            id=self._id,
+            status="in_progress",
+            role=self._role or "assistant",
+            thread_id=run.thread_id if run is not None else "",
+            run_id=run.id if run is not None else None,
+            assistant_id=run.assistant_id if run is not None else None,
+        )
+
+
+class _GrowingStep:
+    """A step as far as it is known."""
+
+    def __init__(self, step_id: str) -> None:
+        self._id = step_id
+        self._told: RunStep | None = None  # what an event says of the step as a whole
+        self._details: StepDetails | None = None  # other than tool calls
+        self._calls = Slots()
+        self.built: RunStep | None = None
+        self._is_settled = False
+
+    def take(self, step: RunStep, *, settled: bool) -> None:
+        if self._is_settled and not settled:
+            return
+        self._told = step
+        self.built = None
+        if settled:
+            self._is_settled = True
+            self._calls = Slots()
+            self._details = None
+
+    def add(self, delta: RunStepDeltaBody) -> None:
+        details = delta.step_details
+        if self._is_settled or details is None:
+            return
+        if isinstance(details, ToolCallsDelta):
+            self._calls.add(details.tool_calls or ())
+            self._details = None
+        elif isinstance(details, UnknownStepDetailsDelta):
+            self._details = UnknownStepDetails(details)
+        elif details.message_creation is not None:
+            self._details = MessageCreationDetails(message_creation=details.message_creation)
+        self.built = None
+
+    def build(self, run: Run | None) -> RunStep:
+        if self.built is None:
+            told = self._told or self._untold(run)
+            details = self._details
+            if details is None and self._calls:
+                details = ToolCallsDetails(tool_calls=self._calls.build(told.tool_calls))
+            if details is not None:
+                told = replace(told, step_details=details, type=details.type)
+            self.built = told
+        return self.built
+
+    def _untold(self, run: Run | None) -> RunStep:
+        return RunStep(
+            id=self._id,
+            status="in_progress",
+            step_details=UnknownStepDetails(),
+            thread_id=run.thread_id if run is not None else "",
+            run_id=run.id if run is not None else "",
+            assistant_id=run.assistant_id if run is not None else "",
+        )
+
+
+class Snapshot:
+    """What a stream has told so far: the run, its messages and steps, growing."""
+
+    thread: Thread | None
+    """The thread, where the stream began with making one."""
+    run: Run | None
+    """The run as it was last told; never set back to an older state."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.thread = None
+        self.run = None
+        self._messages: dict[str, _GrowingMessage] = {}
+        self._steps: dict[str, _GrowingStep] = {}
+        self._text: str | None = ""
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event."""
+        if isinstance(event, MessageDeltaEvent):
+            self._message(event.data.id).add(event.data.delta)
+        elif isinstance(event, RunStepDeltaEvent):
+            self._step(event.data.id).add(event.data.delta)
+        elif isinstance(event, MessageEvent):
+            self._take_message(event.data, settled=_last_word(event) in _MESSAGE_ENDS)
+        elif isinstance(event, RunStepEvent):
+            self._step(event.data.id).take(event.data, settled=_last_word(event) in _STEP_ENDS)
+        elif isinstance(event, RunEvent):
+            self._take_run(event.data)
+        elif isinstance(event, ThreadEvent):
+            self.thread = event.data
+
+    @property
+    def messages(self) -> list[Message]:
+        """Return the messages, in the order in which they appeared."""
+        return [message.build(self.run) for message in self._messages.values()]
+
+    @property
+    def steps(self) -> list[RunStep]:
+        """Return the steps, in the order in which they appeared."""
+        return [step.build(self.run) for step in self._steps.values()]
+
+    @property
+    def text(self) -> str:
+        """Return the text that the run has written: of all its messages, nothing between them."""
+        if self._text is None:
+            written = (message for message in self.messages if message.role != MessageRole.USER)
+            self._text = "".join(message.text for message in written)
+        return self._text
+
+    def message(self, message_id: str) -> Message | None:
+        """Return the message as far as it is known; None if nothing is."""
+        message = self._messages.get(message_id)
+        return None if message is None else message.build(self.run)
+
+    def step(self, step_id: str) -> RunStep | None:
+        """Return the step as far as it is known; None if nothing is."""
+        step = self._steps.get(step_id)
+        return None if step is None else step.build(self.run)
+
+    def text_of(self, message_id: str) -> str:
+        """Return the text of the message so far; empty if there is none."""
+        message = self.message(message_id)
+        return "" if message is None else message.text
+
+    def _message(self, message_id: str) -> _GrowingMessage:
+        self._text = None
+        message = self._messages.get(message_id)
+        if message is None:
+            message = self._messages[message_id] = _GrowingMessage(message_id)
+        return message
+
+    def _step(self, step_id: str) -> _GrowingStep:
+        step = self._steps.get(step_id)
+        if step is None:
+            step = self._steps[step_id] = _GrowingStep(step_id)
+        return step
+
+    def _take_message(self, message: Message, *, settled: bool) -> None:
+        self._message(message.id).take(message, settled=settled)
+        text = message.text
+        if not settled or not text:
+            return
+        for other_id in [key for key, other in self._messages.items() if not other.is_settled]:
+            # Some servers write the id of another object into a message's last event.
+            if self.text_of(other_id) == text:
+                del self._messages[other_id]
+
+    def _take_run(self, run: Run) -> None:
+        if self.run is None:
+            for growing in (*self._messages.values(), *self._steps.values()):
+                growing.built = None  # it may name the run now
+        if self.run is None or self.run.id != run.id or may_become(self.run.status, run.status):
+            self.run = run
+
+
+def _last_word(event: MessageEvent | RunStepEvent) -> str:
+    return event.event.rpartition(".")[2]
