@@ -242,9 +242,11 @@ class Snapshot:
                 del self._messages[other_id]
 
     def _take_run(self, run: Run) -> None:
-        if self.run is None:
-            for growing in (*self._messages.values(), *self._steps.values()):
-                growing.built = None  # it may name the run now
+        if self.run is None:  # what came before may name its run now
+            for message in self._messages.values():
+                message.built = None
+            for step in self._steps.values():
+                step.built = None
         if self.run is None or self.run.id != run.id or may_become(self.run.status, run.status):
             self.run = run
 
