@@ -10,6 +10,9 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 import msgspec
 
+from openai_runs._client.encoding import plain, tool_outputs_of
+from openai_runs._client.functions import LocalToolCall, as_sent
+from openai_runs._client.schemas import response_format
 from openai_runs.config import PollPolicy
 from openai_runs.types.messages import CreateMessage, RequestAttachment, RequestContent
 from openai_runs.types.runs import ReasoningEffort, Run, ToolOutput
@@ -33,7 +36,11 @@ __all__ = [
     "CreateThreadArguments",
     "OnActiveRun",
     "Reaction",
+    "RunSettings",
+    "StartOptions",
     "StatusCallback",
+    "ToolOptions",
+    "TurnArguments",
     "UpdateAssistantArguments",
     "UpdateThreadArguments",
     "WaitOptions",
@@ -42,6 +49,7 @@ __all__ = [
     "look_options_of",
     "options_of",
     "plain",
+    "tool_options_of",
     "tool_outputs_of",
 ]
 
@@ -50,6 +58,10 @@ JSONObject = Mapping[str, Any]
 OnActiveRun = Literal["raise", "wait", "cancel"]
 Reaction = Literal["leave", "cancel"]
 StatusCallback = Callable[[Run], Awaitable[object] | object]
+Approval = Callable[[LocalToolCall], Awaitable[bool | str] | bool | str]
+ToolCallback = Callable[[LocalToolCall, str | None], Awaitable[object] | object]
+Tools = Iterable[RequestTool | Tool | JSONObject | Callable[..., Any]]
+"""Functions, made with `tool` or plain, and definitions of other tools."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -81,14 +93,30 @@ class WaitOptions(TypedDict, total=False):
     on_cancel: Reaction
 
 
-class RunArguments(TypedDict, total=False):
-    """What both calls that start a run send."""
+class ToolOptions(TypedDict, total=False):
+    """How local tools are called."""
+
+    max_parallel: int
+    """Calls at the same time; default 10."""
+    max_rounds: int
+    """Times a run may ask for tools before it is given up; default 20."""
+    tool_timeout: float | None
+    """Seconds for one call of a tool that has no time-out of its own; default 60. None: what
+    the run has left."""
+    max_output_bytes: int
+    """Bytes that all outputs of one round may have; default 512,000, what OpenAI took."""
+    approve: Approval | None
+    """Asked before each call: True lets it be made, a text refuses it with that reason."""
+    on_tool_call: ToolCallback | None
+    """Told of each call when it begins (with None) and when it ends (with its output)."""
+
+
+class RunSettings(TypedDict, total=False):
+    """What every call that starts a run sends, its tools apart."""
 
     model: str | None
     instructions: str | None
     """In place of the assistant's; at most 256,000 characters."""
-    tools: Iterable[RequestTool | Tool | JSONObject] | None
-    """In place of the assistant's; the API says at most 20."""
     metadata: Mapping[str, str] | None
     """At most 16 pairs, keys of 64 and values of 512 characters."""
     temperature: float | None
@@ -102,17 +130,29 @@ class RunArguments(TypedDict, total=False):
     truncation_strategy: RequestTruncationStrategy | JSONObject | None
     tool_choice: RequestToolChoice | JSONObject | None
     parallel_tool_calls: bool
-    response_format: RequestResponseFormat | JSONObject | None
+    response_format: RequestResponseFormat | JSONObject | type | None
+    """A Struct, dataclass or TypedDict is sent as its strict JSON schema."""
 
 
-class CreateRunArguments(RunArguments, total=False):
-    """What `runs.create` sends besides the assistant's id."""
+class RunArguments(RunSettings, total=False):
+    """What both calls that start a run send."""
+
+    tools: Tools | None
+    """In place of the assistant's; the API says at most 20."""
+
+
+class TurnArguments(TypedDict, total=False):
+    """What is sent besides by a call that starts a run on a thread there is."""
 
     reasoning_effort: ReasoningEffort | None
     additional_instructions: str | None
     """Appended to the instructions."""
     additional_messages: Iterable[CreateMessage | JSONObject] | None
     """Put on the thread before the run starts."""
+
+
+class CreateRunArguments(RunArguments, TurnArguments, total=False):
+    """What `runs.create` sends besides the assistant's id."""
 
 
 class CreateThreadAndRunArguments(RunArguments, total=False):
@@ -154,13 +194,13 @@ class CreateAssistantArguments(TypedDict, total=False):
     """At most 512 characters."""
     instructions: str | None
     """At most 256,000 characters."""
-    tools: Iterable[RequestTool | Tool | JSONObject]
+    tools: Tools
     """At most 128."""
     tool_resources: RequestToolResources | JSONObject | None
     metadata: Mapping[str, str] | None
     temperature: float | None
     top_p: float | None
-    response_format: RequestResponseFormat | JSONObject | None
+    response_format: RequestResponseFormat | JSONObject | type | None
 
 
 class UpdateAssistantArguments(CreateAssistantArguments, total=False):
@@ -169,13 +209,17 @@ class UpdateAssistantArguments(CreateAssistantArguments, total=False):
     model: str
 
 
-class CreateRunCall(CreateRunArguments, CallOptions, total=False):
-    """Everything `runs.create` takes by keyword."""
+class StartOptions(TypedDict, total=False):
+    """What else a call takes that starts a run on a thread there is."""
 
     include: Iterable[str] | None
     """`step_details.tool_calls[*].file_search.results[*].content`."""
     on_active_run: OnActiveRun
     """What to do when the thread has an active run: raise, wait for it, or cancel it."""
+
+
+class CreateRunCall(CreateRunArguments, StartOptions, CallOptions, total=False):
+    """Everything `runs.create` takes by keyword."""
 
 
 class CreateRunAndPollCall(CreateRunCall, WaitOptions, total=False):
@@ -239,6 +283,7 @@ OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
 
 
 WAIT_OPTION_NAMES: Final = frozenset(WaitOptions.__annotations__)
+_TOOL_OPTION_NAMES: Final = frozenset(ToolOptions.__annotations__)
 _LOOK_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
 LIST_NAMES: Final = ("limit", "order", "after", "before")
 
@@ -247,6 +292,12 @@ def wait_options_of(arguments: dict[str, Any]) -> WaitOptions:
     """Take the wait options out of `arguments` and return them."""
     found = WAIT_OPTION_NAMES & arguments.keys()
     return cast("WaitOptions", {name: arguments.pop(name) for name in found})
+
+
+def tool_options_of(arguments: dict[str, Any]) -> ToolOptions:
+    """Take the tool options out of `arguments` and return them."""
+    found = _TOOL_OPTION_NAMES & arguments.keys()
+    return cast("ToolOptions", {name: arguments.pop(name) for name in found})
 
 
 def options_of(arguments: dict[str, Any]) -> CallOptions:
@@ -273,6 +324,13 @@ def look_options_of(options: CallOptions) -> CallOptions:
     return cast("CallOptions", {name: value for name, value in options.items() if name in found})
 
 
+_SENT: Final[dict[str, Callable[[object], object]]] = {
+    "tools": as_sent,
+    "response_format": response_format,
+}
+"""Arguments that may be given as Python objects which are no JSON."""
+
+
 def body_of(call: str, allowed: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON body made of `arguments`; UNSET is left out, None is sent as null.
 
@@ -286,53 +344,5 @@ def body_of(call: str, allowed: type, arguments: Mapping[str, Any]) -> dict[str,
             msg = f"{call}() got an unexpected keyword argument {name!r}"
             raise TypeError(msg)
         if value is not msgspec.UNSET:
-            body[name] = plain(value)
+            body[name] = plain(_SENT[name](value) if name in _SENT else value)
     return body
-
-
-def tool_outputs_of(outputs: ToolOutputs) -> list[dict[str, Any]]:
-    """Return tool outputs as they are sent; an output that is no text becomes JSON text."""
-    if isinstance(outputs, (Mapping, str)):
-        msg = "tool_outputs must be a list of {'tool_call_id', 'output'}"
-        raise TypeError(msg)
-    return [_tool_output(item) for item in outputs]
-
-
-def _tool_output(item: object) -> dict[str, Any]:
-    if isinstance(item, Mapping):
-        pair = dict(item)
-    elif isinstance(item, ToolOutput):
-        pair = msgspec.structs.asdict(item)
-    else:
-        msg = f"a tool output must be a mapping or a ToolOutput, got {type(item).__name__}"
-        raise TypeError(msg)
-    if "output" in pair and not isinstance(pair["output"], str):
-        pair["output"] = msgspec.json.encode(pair["output"], enc_hook=_unfold).decode()
-    return cast("dict[str, Any]", plain(pair))
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as JSON would hold it, so that it can be sent more than once.
-
-    >>> plain({"ids": (i for i in range(2))})
-    {'ids': [0, 1]}
-
-    Raises:
-        TypeError: It cannot be written as JSON.
-    """
-    return msgspec.to_builtins(value, enc_hook=_unfold)
-
-
-def _unfold(value: Any) -> Any:
-    """Return what msgspec can write in place of `value`, which it cannot."""
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):  # a pydantic model, such as the official SDK's objects
-        return dump(mode="json")
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    msg = f"{type(value).__name__} cannot be written as JSON"
-    raise TypeError(msg)

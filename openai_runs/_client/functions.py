@@ -21,7 +21,7 @@ from openai_runs._client.schemas import as_strict, summary
 from openai_runs.config import check_timeout
 from openai_runs.types.runs import Run
 
-__all__ = ["LocalTool", "LocalToolCall", "as_sent", "local_tools", "tool"]
+__all__ = ["LocalTool", "LocalToolCall", "as_sent", "localized", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -212,22 +212,20 @@ def tool(
     return LocalTool(function, **options)
 
 
-def local_tools(tools: Iterable[object]) -> dict[str, LocalTool[..., Any]]:
-    """Return the local tools among `tools`, by name; definitions of others are passed over.
+def localized(tools: Iterable[object]) -> list[object]:
+    """Return the list with each function in it as a `LocalTool`; definitions stay as they are.
 
     Raises:
         TypeError: `tools` is no list, or a function cannot be a tool.
-        ValueError: Two have the same name.
+        ValueError: A function has a name that no tool may have, or two have the same.
     """
-    found: dict[str, LocalTool[..., Any]] = {}
-    for item in _each(tools):
-        if callable(item):
-            local = _as_local(item)
-            if local.name in found:
-                msg = f"two tools are named {local.name!r}; rename one with @tool(name=...)"
-                raise ValueError(msg)
-            found[local.name] = local
-    return found
+    items = [_as_local(item) if callable(item) else item for item in _each(tools)]
+    names = [item.name for item in items if isinstance(item, LocalTool)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        msg = f"two tools are named {twice!r}; rename one with @tool(name=...)"
+        raise ValueError(msg)
+    return items
 
 
 def as_sent(tools: object) -> object:
@@ -235,11 +233,12 @@ def as_sent(tools: object) -> object:
 
     Raises:
         TypeError: A function cannot be a tool.
-        ValueError: A function has a name that no tool may have.
+        ValueError: A function has a name that no tool may have, or two have the same.
     """
-    if tools is None or tools is UNSET:
-        return tools
-    return [_as_local(item).definition if callable(item) else item for item in _each(tools)]
+    if tools is None:
+        return None
+    items = localized(tools)  # type: ignore[arg-type]  # it looks for itself
+    return [item.definition if isinstance(item, LocalTool) else item for item in items]
 
 
 def _each(tools: Any) -> Iterator[object]:

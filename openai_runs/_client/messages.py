@@ -14,8 +14,8 @@ from openai_runs._client.arguments import (
     MessageContent,
     body_of,
     options_of,
-    plain,
 )
+from openai_runs._client.encoding import plain
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import anyio
 import msgspec
 
-from openai_runs._client.arguments import CallOptions, check_options, plain
+from openai_runs._client.arguments import CallOptions, check_options
 from openai_runs._client.call import (
     Call,
     Doubt,
@@ -26,6 +26,7 @@ from openai_runs._client.call import (
     may_heal,
     unsaid,
 )
+from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings, lay_over
 from openai_runs._client.shared import Shared
 from openai_runs._protocol import faults, retry

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from openai_runs._client.arguments import CallOptions, plain
+from openai_runs._client.arguments import CallOptions
+from openai_runs._client.encoding import plain
 from openai_runs._protocol.mending import decoder_for
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
 

@@ -11,11 +11,10 @@ from openai_runs._client.arguments import (
     ListCall,
     ToolOutputs,
     look_options_of,
-    plain,
-    tool_outputs_of,
 )
 from openai_runs._client.attempts import Attempts, within
 from openai_runs._client.creation import look_for
+from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.steps import Steps

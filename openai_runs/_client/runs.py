@@ -1,4 +1,4 @@
-"""Runs: the calls that wait for one, and the one that gathers what came of it."""
+"""Runs: the calls that wait for one."""
 
 from __future__ import annotations
 
@@ -9,30 +9,24 @@ from openai_runs._client.active_runs import is_over
 from openai_runs._client.arguments import (
     CallOptions,
     CreateRunAndPollCall,
-    ListCall,
     Reaction,
     StatusCallback,
     ToolOutputs,
     WaitCall,
     WaitOptions,
 )
-from openai_runs._client.attempts import Attempts, Timed, within
-from openai_runs._client.paging import AsyncPaginator, paginate
-from openai_runs._client.results import RunResult
-from openai_runs._client.run_calls import RunCalls
+from openai_runs._client.attempts import Attempts, Timed
+from openai_runs._client.tool_runs import ToolRuns
 from openai_runs._client.waiting import plan_of
-from openai_runs._protocol.endpoints import LIST_MESSAGES
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
-from openai_runs.errors import BadRequestError, NotFoundError
-from openai_runs.types.messages import Message
+from openai_runs.errors import BadRequestError
 from openai_runs.types.runs import Run, RunStatus
-from openai_runs.types.steps import RunStep
 
 __all__ = ["Runs"]
 
 
-class Runs(RunCalls):
+class Runs(ToolRuns):
     """`client.runs`: everything about runs, and `client.runs.steps` below it."""
 
     async def create_and_poll(
@@ -203,55 +197,3 @@ class Runs(RunCalls):
             if run.is_active and run.status != RunStatus.CANCELLING:
                 raise
         return await timed.wait(self._waiter, run, thread_id, until=is_over)
-
-    async def result(self, run: Run, **options: Unpack[CallOptions]) -> RunResult:
-        """Return the run with the messages it wrote and the steps it took.
-
-        Endpoint: GET /threads/{thread_id}/messages and GET .../runs/{run_id}/steps
-
-        Args:
-            run: A run, as `wait` returned it.
-            **options: See `CallOptions`; `timeout` covers all pages of both lists.
-
-        Raises:
-            APIError: A list could not be fetched.
-            APITimeoutError: The time was up.
-
-        Cancellation: closes the request.
-        """
-        each: CallOptions = {**options, "timeout": None}
-        return await within(
-            options.get("timeout"),
-            "gathering the result",
-            lambda: self._gather(run, each),
-            thread_id=run.thread_id,
-            run_id=run.id,
-        )
-
-    async def _gather(self, run: Run, options: CallOptions) -> RunResult:
-        list_options: ListCall = {"order": "asc", "limit": 100}
-        list_options.update(options)  # type: ignore[typeddict-item]  # ListCall has these keys
-        listed: AsyncPaginator[Message] = paginate(
-            self._pipeline,
-            LIST_MESSAGES,
-            {"thread_id": run.thread_id},
-            "runs.result",
-            list_options,
-            extra={"run_id": run.id},
-        )
-        # Filtered here as well: not every server knows the run_id filter.
-        messages = [message async for message in listed if _is_written_by(run, message)]
-        steps: list[RunStep]
-        try:
-            listed_steps = self.steps.list(run.id, thread_id=run.thread_id, **list_options)
-            steps = [step async for step in listed_steps]
-        except NotFoundError:
-            # The thread is there, as its messages were: a server without steps (astra).
-            steps = []
-        return RunResult(run=run, messages=messages, steps=steps)
-
-
-def _is_written_by(run: Run, message: object) -> bool:
-    # Not of `Message` for certain: an item that could not be read may lack either.
-    role, run_id = getattr(message, "role", None), getattr(message, "run_id", None)
-    return role == "assistant" and run_id == run.id

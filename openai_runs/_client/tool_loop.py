@@ -1,0 +1,120 @@
+"""The rounds of one run's tools: what is asked, what was answered, when to stop.
+
+The same for a run that is polled and for one that is streamed. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from openai_runs._client.arguments import ToolOptions
+from openai_runs._client.functions import LocalTool, localized
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.tool_calls import ToolCalls, check_count
+from openai_runs._client.waiting import lifetime_left
+from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
+from openai_runs.errors import ToolError
+from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
+
+__all__ = ["ToolLoop", "waiting_calls"]
+
+_SHARE: Final = 0.1
+"""Share of the time left that the margin before a run's expiry may take at most."""
+
+
+class ToolLoop:
+    """Answers the tool calls of one run, round after round.
+
+    Args:
+        pipeline: Whose clock is used.
+        tools: Functions, and definitions of tools that are not answered here.
+        options: How the functions are called.
+
+    Raises:
+        TypeError: A function cannot be a tool, or an option is of the wrong kind.
+        ValueError: A name or an option is out of bounds.
+    """
+
+    def __init__(self, pipeline: Pipeline, tools: Iterable[object], options: ToolOptions) -> None:
+        self.tools = localized(tools)
+        """What a create is told: local tools and definitions."""
+        local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
+        self._calls = ToolCalls(local, options)
+        self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
+        self._now = pipeline.settings.seams.monotonic
+        self._answered: dict[tuple[str, ...], str] = {}
+        self.rounds = 0
+        """Times the run has asked for tools so far."""
+
+    def is_answered(self, run: Run) -> bool:
+        """Return whether every call the run waits for has its output already.
+
+        So it is where a replica of the server lags behind, or the outputs did not arrive.
+        """
+        return all(_key(call) in self._answered for call in waiting_calls(run))
+
+    async def answer(
+        self,
+        run: Run,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> list[dict[str, str]]:
+        """Return the outputs of all calls the run waits for, each id once, in their order.
+
+        A call that was answered before is not made again: it gets the output it had.
+
+        Args:
+            run: The run that waits.
+            headers: Of the answer it came in, for the server's clock; None: the run's own.
+            deadline: By the pipeline's clock, when all must be done; None: a little before
+                the run expires. What is not finished gets an output that says so.
+
+        Raises:
+            ToolError: The run has asked more often than `max_rounds`; it is left waiting.
+            BaseException: What `approve` or `on_tool_call` raised.
+
+        Cancellation: cancels async tools; sync ones go on in their threads, unheard.
+        """
+        calls = waiting_calls(run)
+        new = [call for call in calls if _key(call) not in self._answered]
+        if new:
+            self._begin_round(run)
+            outputs = await self._calls.outputs(run, new, self._seconds(run, headers, deadline))
+            self._answered.update((_key(call), outputs[call.id]) for call in new)
+        return [{"tool_call_id": one.id, "output": self._answered[_key(one)]} for one in calls]
+
+    def _begin_round(self, run: Run) -> None:
+        if self.rounds >= self._max_rounds:
+            msg = f"run {run.id!r} asked for tools more than {self._max_rounds} times (max_rounds)"
+            raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
+        self.rounds += 1
+
+    def _seconds(
+        self, run: Run, headers: Mapping[str, str] | None, deadline: float | None
+    ) -> float:
+        if headers is None:
+            headers = run.http.headers if run.http is not None else {}
+        left = lifetime_left(run, headers) - EXPIRY_MARGIN
+        left -= min(OUTPUT_MARGIN, left * _SHARE)
+        return left if deadline is None else min(left, deadline - self._now())
+
+
+def waiting_calls(run: Run) -> list[RequiredCall]:
+    """Return the calls that wait for an output, unknown kinds included, each id once."""
+    action = run.required_action if run.needs_action else None
+    if action is None or action.submit_tool_outputs is None:
+        return []
+    calls = action.submit_tool_outputs.tool_calls
+    first: dict[str, RequiredCall] = {}
+    for call in calls:
+        first.setdefault(call.id, call)
+    first.pop("", None)  # cannot be answered
+    return list(first.values())
+
+
+def _key(call: RequiredCall) -> tuple[str, ...]:
+    # Not the id alone: some models number the calls of each round anew.
+    if isinstance(call, RequiredToolCall):
+        return call.id, call.function.name, call.function.arguments
+    return (call.id,)
