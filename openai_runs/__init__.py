@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from openai_runs._client.awaiting import await_run
     from openai_runs._client.client import AsyncClient
+    from openai_runs._client.functions import LocalTool, LocalToolCall, tool
+    from openai_runs._client.parameters import ToolContext
     from openai_runs._client.results import RunResult
     from openai_runs.config import PollPolicy, RetryPolicy
     from openai_runs.errors import (
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
 _ROOMS: Final = {
     "AsyncClient": "openai_runs._client.client",
     "await_run": "openai_runs._client.awaiting",
+    "LocalTool": "openai_runs._client.functions",
+    "LocalToolCall": "openai_runs._client.functions",
+    "tool": "openai_runs._client.functions",
+    "ToolContext": "openai_runs._client.parameters",
     "RunResult": "openai_runs._client.results",
     "PollPolicy": "openai_runs.config",
     "RetryPolicy": "openai_runs.config",
@@ -84,6 +90,8 @@ __all__ = [
     "ConflictError",
     "Deleted",
     "InternalServerError",
+    "LocalTool",
+    "LocalToolCall",
     "Message",
     "NotFoundError",
     "OpenAIRunsError",
@@ -111,9 +119,11 @@ __all__ = [
     "StreamError",
     "StreamInterrupted",
     "Thread",
+    "ToolContext",
     "ToolError",
     "UnprocessableEntityError",
     "await_run",
+    "tool",
 ]
 
 
