@@ -1,45 +1,32 @@
-"""A pytest plugin: the real server on a free port, with a model that follows a script.
-
-Enable it in the root `conftest.py` with `pytest_plugins = ["openai_runs.testing"]`; it needs
-`pytest`, `pytest-asyncio` and the `server` extra. `runs_server` is a `RunsServer`, `runs_client`
-an `AsyncClient` for it.
-"""
+"""The real server in a thread of its own, with a model that follows a script."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import PurePosixPath
-from types import SimpleNamespace, TracebackType
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack
 
 import anyio
 import msgspec
-import pytest
 from aiohttp import web
-from anyio.from_thread import start_blocking_portal
+from anyio import to_thread
 
-from openai_runs._client.client import AsyncClient
 from openai_runs.errors import ConfigError
+from openai_runs.testing.hosting import HostedServer
+from openai_runs.testing.received import ReceivedRequest, decoded, without_credentials
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
     # the server extra may be missing until a server is made
-    from openai_runs.server import Call, ModelRequest, ScriptedTurn
+    from openai_runs.server import Call, ModelRequest, ScriptedBackend, ScriptedTurn
 
-__all__ = [
-    "ReceivedRequest",
-    "RunsServer",
-    "Which",
-    "repair_aioresponses",
-    "runs_client",
-    "runs_server",
-]
+__all__ = ["RunsServer", "Which"]
 
 _PREFIX: Final = "/v1"
-_CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "api-key", "cookie"})
 _LIMITS: Final = {"max_completion_tokens": "length", "max_prompt_tokens": "prompt_length"}
 
 
@@ -56,25 +43,6 @@ class Which(TypedDict, total=False):
     after: bool
     """Strike after the server has done its work, so that a run is stored although its
     creator sees an error. What the server itself refuses stays refused."""
-
-
-class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as the server received it."""
-
-    method: str
-    path: str
-    """Below `/v1`, such as `/threads/thread_1/runs`."""
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    """Names in lower case; without credentials."""
-    json: Any
-    """The decoded body; None if it was empty or no JSON."""
-
-    def matches(self, method: str | None, path: str | None) -> bool:
-        """Return whether this is such a request; see `Which` for `path`."""
-        if method is not None and method.upper() != self.method:
-            return False
-        return path is None or PurePosixPath(self.path).match(path)
 
 
 class _Fault(msgspec.Struct, kw_only=True):
@@ -96,6 +64,7 @@ class RunsServer:
     `default_reply`. Each fault strikes the next requests of its kind, the oldest first.
 
     Its event loop is its own, so tests may be synchronous, block, or use any loop scope.
+    Open it with `with` or `async with`.
 
     Example:
         ```python
@@ -111,27 +80,21 @@ class RunsServer:
         ```
 
     Args:
-        options: What `LocalServer` takes besides file, backend and middlewares, such as
+        db: The SQLite file; None: a temporary one, removed on close.
+        port: 0: any free one, kept by `restart`.
+        options: What else `LocalServer` takes besides backend and middlewares, such as
             `run_lifetime=1`.
 
     Raises:
-        ConfigError: The server extra is not installed.
+        ConfigError: On opening: the server extra is not installed.
     """
 
-    def __init__(self, **options: Any) -> None:
-        try:
-            from openai_runs import server
-        except ImportError as error:
-            msg = f"runs_server needs the server extra ({error}): pip install 'openai-runs[server]'"
-            raise ConfigError(msg) from error
+    def __init__(self, db: str | Path | None = None, *, port: int = 0, **options: Any) -> None:
         self._turns: deque[ScriptedTurn] = deque()
         self._faults: list[_Fault] = []
-        self._resources = ExitStack()
-        self._closing: anyio.Event | None = None
-        self._backend = server.ScriptedBackend(self._next_turn)
-        self._server = server.LocalServer(
-            backend=self._backend, middlewares=[self._meddle], **options
-        )
+        self._backend: ScriptedBackend | None = None
+        self._options = options
+        self._hosted = HostedServer(db, port, self._settings)
         self.default_reply = "This is the scripted reply."
         """What the model says when no turn is left."""
         self.requests: list[ReceivedRequest] = []
@@ -139,13 +102,20 @@ class RunsServer:
 
     @property
     def url(self) -> str:
-        """Return the base URL for clients."""
-        return self._server.url
+        """Return the base URL for clients; it stays the same while the server is stopped.
+
+        Raises:
+            RuntimeError: The server is not open.
+        """
+        if not self._hosted.url:
+            message = "the server is not open: use `with` or `async with`"
+            raise RuntimeError(message)
+        return self._hosted.url
 
     @property
     def model_requests(self) -> list[ModelRequest]:
         """Return the calls the server made to its model, oldest first."""
-        return self._backend.requests
+        return [] if self._backend is None else self._backend.requests
 
     def seen(self, method: str | None = None, path: str | None = None) -> list[ReceivedRequest]:
         """Return the received requests of that kind; see `Which` for `path`."""
@@ -249,8 +219,7 @@ class RunsServer:
         """Never answer the next requests; see `Which`."""
 
         async def hang(request: web.Request) -> web.Response:
-            if self._closing is not None:
-                await self._closing.wait()
+            await self._hosted.stopping()
             return await _disconnect(request)
 
         self._faults.append(_Fault(act=hang, **which))
@@ -263,14 +232,38 @@ class RunsServer:
 
         self._faults.append(_Fault(act=wait, **which))
 
+    async def stop(self, *, drop: bool = True) -> None:
+        """Stop serving until `start`; what is stored, the turns and the faults stay.
+
+        Runs at work go back into the queue, as when any server stops.
+
+        Args:
+            drop: Cut all connections first, in mid-answer, as a crash does. False: answers
+                under way are ended properly first, for which they have 5 s.
+
+        Cancellation: the server stops nevertheless.
+        """
+        await to_thread.run_sync(partial(self._hosted.stop, drop=drop))
+
+    async def start(self) -> None:
+        """Serve again, on the same port and file; queued runs begin.
+
+        Raises:
+            OSError: Another program has taken the port.
+            RuntimeError: The server was not opened, or it is not stopped.
+
+        Cancellation: the server starts nevertheless.
+        """
+        await to_thread.run_sync(self._hosted.start)
+
+    async def restart(self, *, drop: bool = True) -> None:
+        """Stop and start again, on the same port and file; see `stop` for `drop`."""
+        await self.stop(drop=drop)
+        await self.start()
+
     def __enter__(self) -> Self:
         """Start the server."""
-        with ExitStack() as opened:
-            portal = opened.enter_context(start_blocking_portal("asyncio"))
-            opened.enter_context(portal.wrap_async_context_manager(self._server))
-            self._closing = portal.call(anyio.Event)
-            opened.callback(portal.call, self._closing.set)
-            self._resources = opened.pop_all()
+        self._hosted.open()
         return self
 
     def __exit__(
@@ -280,7 +273,32 @@ class RunsServer:
         trace: TracebackType | None,
     ) -> None:
         """End the server, hanging connections and runs included."""
-        self._resources.close()
+        self._hosted.close()
+
+    async def __aenter__(self) -> Self:
+        """Start the server, without blocking the event loop."""
+        await self._hosted.aopen()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the server, without blocking the event loop."""
+        await self._hosted.aclose()
+
+    def _settings(self) -> dict[str, Any]:
+        # Not before it is opened, and there not in the caller's event loop: importing takes long.
+        try:
+            from openai_runs.server import ScriptedBackend
+        except ImportError as error:
+            msg = f"runs_server needs the server extra ({error}): pip install 'openai-runs[server]'"
+            raise ConfigError(msg) from error
+        if self._backend is None:
+            self._backend = ScriptedBackend(self._next_turn)
+        return {**self._options, "backend": self._backend, "middlewares": [self._meddle]}
 
     def _next_turn(self, request: ModelRequest) -> ScriptedTurn:
         return self._turns.popleft() if self._turns else self.default_reply
@@ -289,6 +307,8 @@ class RunsServer:
     async def _meddle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         received = _received(request, await request.read())
         self.requests.append(received)
+        if request.transport is not None:
+            self._hosted.connections.add(request.transport)
         fault = self._take(received)
         if fault is None:
             return await handler(request)
@@ -309,17 +329,12 @@ class RunsServer:
 
 
 def _received(request: web.Request, body: bytes) -> ReceivedRequest:
-    try:
-        json = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        json = None
-    headers = {name.lower(): value for name, value in request.headers.items()}
     return ReceivedRequest(
         method=request.method,
         path=request.path.removeprefix(_PREFIX),
         query=dict(request.query),
-        headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
-        json=json,
+        headers=without_credentials(request.headers.items()),
+        json=decoded(body),
     )
 
 
@@ -327,73 +342,3 @@ async def _disconnect(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.close()
     return web.Response()  # goes nowhere
-
-
-@pytest.fixture
-def runs_server() -> Iterator[RunsServer]:
-    """The real server, with a database of its own and a model that follows a script."""
-    try:
-        server = RunsServer()
-    except ConfigError as problem:
-        pytest.fail(str(problem), pytrace=False)
-    with server:
-        yield server
-
-
-def _async_fixture(function: Callable[..., AsyncIterator[AsyncClient]]) -> Any:
-    try:
-        from pytest_asyncio import fixture
-    except ImportError:
-        return pytest.fixture(_without_asyncio, name=function.__name__)
-    return fixture(function)
-
-
-def _without_asyncio() -> None:
-    pytest.fail("runs_client needs pytest-asyncio: pip install pytest-asyncio", pytrace=False)
-
-
-@_async_fixture
-async def runs_client(runs_server: RunsServer) -> AsyncIterator[AsyncClient]:
-    """A client of `runs_server`, closed at the end."""
-    async with AsyncClient(runs_server.url, api_key="test") as client:
-        yield client
-
-
-def repair_aioresponses() -> bool:
-    """Mend aioresponses 0.7.9 for aiohttp 3.14 in this process; True if it needed that.
-
-    aiohttp 3.14 made `stream_writer` a required argument of `ClientResponse`, and its reader now
-    pauses a transport that a mocked answer does not have, so bodies over 128 KiB fail as well
-    (aioresponses issue 289). Both are probed by building an answer, so each half of the repair
-    vanishes on the day upstream is mended. Safe to call more than once.
-    """
-    from aiohttp import ClientResponse, StreamReader
-    from aiohttp.client_proto import ResponseHandler
-    from aioresponses import core
-    from yarl import URL
-
-    def builds(size: int) -> bool:
-        try:
-            core.RequestMatch("http://probe")._build_response(URL("http://probe"), body=b"x" * size)
-        except (TypeError, AssertionError):
-            return False
-        return True
-
-    class MockedResponse(ClientResponse):
-        """A `ClientResponse` that may be made without the request's stream writer."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.setdefault("stream_writer", SimpleNamespace(output_size=0))
-            super().__init__(*args, **kwargs)
-
-    def unpaused_reader(loop: Any = None) -> StreamReader:
-        # 1 GiB: no mocked body reaches it, so the missing transport is never paused.
-        return StreamReader(ResponseHandler(loop=loop), limit=2**30, loop=loop)
-
-    mended = builds(1)
-    if not mended:
-        core.ClientResponse = MockedResponse  # type: ignore[attr-defined]  # not exported, but used
-    mended_large = builds(1 << 18)
-    if not mended_large:
-        core.stream_reader_factory = unpaused_reader  # type: ignore[attr-defined]  # as above
-    return not (mended and mended_large)
