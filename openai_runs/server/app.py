@@ -18,23 +18,29 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 import msgspec
 from aiohttp import web
 
-from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.endpoints import STREAM_RUN, Endpoint
 from openai_runs._protocol.hosts import is_loopback_authority, is_loopback_origin
 from openai_runs.config import (
     BODY_TIMEOUT,
     DRAIN_GRACE,
+    HEARTBEAT_INTERVAL,
     MAX_CONCURRENT_RUNS,
     MAX_REQUEST_BYTES,
+    MAX_STREAMS,
     RUN_LIFETIME,
+    WRITE_TIMEOUT,
 )
 from openai_runs.server import reading
+from openai_runs.server.audience import Audience
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.bulletin import Bulletin
 from openai_runs.server.clock import Clock, SystemClock
 from openai_runs.server.engine import Engine
 from openai_runs.server.handlers import HANDLERS, Call, Service
+from openai_runs.server.making import given
 from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable, foreign, unauthorized
-from openai_runs.server.store import SQLITE_VERSION, Store, open_store
+from openai_runs.server.store import SQLITE_VERSION, Leg, Store, open_store
+from openai_runs.server.streaming import Pace, Streamer
 from openai_runs.types.base import Answer
 
 if TYPE_CHECKING:
@@ -44,7 +50,7 @@ __all__ = ["ENGINE", "PREFIX", "STORE", "AppOptions", "create_app"]
 
 PREFIX: Final = "/v1"
 """Where the operations are; the health page stands outside."""
-FEATURES: Final = "idempotency, prefer-wait"
+FEATURES: Final = "idempotency, prefer-wait, resume"
 """Which extensions this server has (docs/pages/explain/protocol.md)."""
 API_VERSION: Final = "2020-10-01"
 """`openai-version`, as OpenAI's own servers send it."""
@@ -60,6 +66,8 @@ class _Settings:
     run_lifetime: int
     max_concurrent_runs: int
     drain_grace: float
+    max_streams: int
+    pace: Pace
 
 
 _HOME: Final[tuple[tuple[str, list[str], Callable[[str], bool]], ...]] = (
@@ -72,6 +80,10 @@ SETTINGS: Final = web.AppKey("settings", _Settings)
 STORE: Final = web.AppKey("store", Store)
 ENGINE: Final = web.AppKey("engine", Engine)
 SERVICE: Final = web.AppKey("service", Service)
+STREAMER: Final = web.AppKey("streamer", Streamer)
+
+_ID: Final = web.RequestKey("id", str)
+_BEGAN: Final = web.RequestKey("began", float)
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -84,6 +96,9 @@ class AppOptions(TypedDict, total=False):
     max_request_bytes: int
     body_timeout: float
     drain_grace: float
+    max_streams: int
+    heartbeat_interval: float
+    write_timeout: float
     clock: Clock | None
 
 
@@ -99,6 +114,9 @@ def create_app(
     max_request_bytes: int = MAX_REQUEST_BYTES,
     body_timeout: float = BODY_TIMEOUT,
     drain_grace: float = DRAIN_GRACE,
+    max_streams: int = MAX_STREAMS,
+    heartbeat_interval: float = HEARTBEAT_INTERVAL,
+    write_timeout: float = WRITE_TIMEOUT,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an aiohttp application that serves the API under `/v1`.
@@ -120,6 +138,9 @@ def create_app(
         max_request_bytes: Bytes of a request body that are read.
         body_timeout: Seconds a client may take to send them.
         drain_grace: Seconds that runs under way are given when the application stops.
+        max_streams: Streams that may be open at the same time; more are a 503.
+        heartbeat_interval: Seconds of silence after which a stream carries a comment.
+        write_timeout: Seconds a reader of a stream may take no data before it is dropped.
         clock: Another clock, for tests.
     """
     outer: list[Middleware] = [_answering]
@@ -141,7 +162,10 @@ def create_app(
         run_lifetime=run_lifetime,
         max_concurrent_runs=max_concurrent_runs,
         drain_grace=drain_grace,
+        max_streams=max_streams,
+        pace=Pace(heartbeat=heartbeat_interval, patience=write_timeout),
     )
+    app.on_response_prepare.append(_add_headers)
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
     app.on_cleanup.append(_close)
@@ -154,19 +178,27 @@ async def _start(app: web.Application) -> None:
     bulletin = Bulletin()
     store = await open_store(settings.db, bulletin.publish)
     app[STORE] = store
-    app[SERVICE] = Service(store, bulletin, settings.clock, settings.run_lifetime)
+    audience = Audience(settings.max_streams)
+    app[SERVICE] = Service(store, bulletin, audience, settings.clock, settings.run_lifetime)
+    app[STREAMER] = Streamer(store, audience, settings.pace)
     app[ENGINE] = engine = Engine(
-        store, settings.backend, settings.clock, max_concurrent_runs=settings.max_concurrent_runs
+        store,
+        settings.backend,
+        settings.clock,
+        audience,
+        max_concurrent_runs=settings.max_concurrent_runs,
     )
+    bulletin.listen(audience.hear)
     bulletin.listen(engine.hear)
     await engine.start()
 
 
 async def _stop(app: web.Application) -> None:
-    """Let runs under way finish or put them back, then let go of held requests."""
+    """Let runs under way finish or put them back, then let go of held requests and streams."""
     if ENGINE in app:
         await app[ENGINE].drain(app[SETTINGS].drain_grace)
         app[SERVICE].bulletin.close()
+        app[SERVICE].audience.close()
 
 
 async def _close(app: web.Application) -> None:
@@ -186,11 +218,12 @@ async def _close(app: web.Application) -> None:
 
 def _route(
     endpoint: Endpoint[Any],
-    handler: Callable[[Call], Awaitable[Answer]],
+    handler: Callable[[Call], Awaitable[Answer | Leg]],
     max_bytes: int,
     timeout: float,
 ) -> Handler:
     """Return what aiohttp calls for one row of the table."""
+    resumes = endpoint is STREAM_RUN
 
     async def serve(request: web.Request) -> web.StreamResponse:
         service = request.app[SERVICE]
@@ -204,7 +237,11 @@ def _route(
             body=body,
             once=reading.once_for(request, text, service.now) if posted else None,
             wait=reading.preferred_wait(request.headers.getall("prefer", ())),
+            streamed=resumes or bool(given(getattr(body, "stream", None))),
+            position=reading.last_event(request.headers) if resumes else None,
         )
+        if call.streamed:
+            return await request.app[STREAMER].answer(request, lambda: handler(call), call.headers)
         answer = await handler(call)
         return _json(200, msgspec.json.encode(answer), call.headers)
 
@@ -217,20 +254,24 @@ def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> we
 
 @web.middleware
 async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn exceptions into answers, and set the headers that all answers have."""
-    began = time.perf_counter()
-    request_id = f"req_{secrets.token_hex(16)}"
+    """Turn exceptions into answers."""
+    request[_BEGAN] = time.perf_counter()
+    request[_ID] = request_id = f"req_{secrets.token_hex(16)}"
     try:
-        response = await handler(request)
+        return await handler(request)
     except Exception as error:
-        response = _answer_for(error, request, request_id)
-    if not response.prepared:
-        response.headers["x-request-id"] = request_id
-        response.headers["openai-version"] = API_VERSION
-        response.headers["openai-runs-features"] = FEATURES
-        elapsed = (time.perf_counter() - began) * 1000
-        response.headers["openai-processing-ms"] = str(int(elapsed))
-    return response
+        return _answer_for(error, request, request_id)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Set the headers that all answers have, just before the first byte of one is sent."""
+    if _ID not in request:  # an application around ours answers by itself
+        return
+    response.headers["x-request-id"] = request[_ID]
+    response.headers["openai-version"] = API_VERSION
+    response.headers["openai-runs-features"] = FEATURES
+    elapsed = (time.perf_counter() - request[_BEGAN]) * 1000
+    response.headers["openai-processing-ms"] = str(int(elapsed))
 
 
 def _answer_for(error: Exception, request: web.Request, request_id: str) -> web.Response:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from openai_runs.server.store import Moved, Removed
+from openai_runs.server.store import Change, Moved, Removed
 
 __all__ = ["Bulletin", "Watch"]
 
@@ -37,24 +37,25 @@ class Watch:
 
 
 class Bulletin:
-    """Publishes moves to those who watch a run, and to listeners that hear all of them."""
+    """Publishes moves to those who watch a run, and all changes to listeners."""
 
     def __init__(self) -> None:
         """Start with nobody listening."""
         self._watches: dict[str, set[Watch]] = {}
-        self._listeners: list[Callable[[Moved | Removed], None]] = []
+        self._listeners: list[Callable[[Change], None]] = []
         self.closed = False
         """Whether the server is stopping: nobody is to be held any more."""
 
-    def listen(self, listener: Callable[[Moved | Removed], None]) -> None:
-        """Call `listener` for every move from now on."""
+    def listen(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` for every change from now on."""
         self._listeners.append(listener)
 
-    def publish(self, change: Moved | Removed) -> None:
-        """Tell everybody."""
-        run_id = change.run.id if isinstance(change, Moved) else change.run_id
-        for watch in self._watches.get(run_id, ()):
-            watch.wake()
+    def publish(self, change: Change) -> None:
+        """Tell everybody; holders only of moves."""
+        if isinstance(change, Moved | Removed):
+            run_id = change.run.id if isinstance(change, Moved) else change.run_id
+            for watch in self._watches.get(run_id, ()):
+                watch.wake()
         for listener in self._listeners:
             listener(change)
 

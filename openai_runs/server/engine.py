@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from openai_runs.server.audience import Audience
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock
 from openai_runs.server.execution import Execution, Executor, insist
-from openai_runs.server.progress import Ending, LostRace
+from openai_runs.server.progress import Ending, LostRace, Writing
 from openai_runs.server.refusals import StoreUnavailable
-from openai_runs.server.store import Moved, Removed, Store
+from openai_runs.server.store import Change, Moved, Removed, Store
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.runs import Run, RunLastError, RunStatus
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _PRUNE_INTERVAL: Final = 3600.0
-"""Seconds between two clearings of old idempotency keys."""
+"""Seconds between two clearings of old idempotency keys and events."""
 _LEAVE_GRACE: Final = 2.0
 """Seconds that cancelled work may take to end; a backend may hold on to it for ever."""
 
@@ -44,12 +45,18 @@ class Engine:
     """Drives the runs of one store."""
 
     def __init__(
-        self, store: Store, backend: Backend, clock: Clock, *, max_concurrent_runs: int
+        self,
+        store: Store,
+        backend: Backend,
+        clock: Clock,
+        audience: Audience,
+        *,
+        max_concurrent_runs: int,
     ) -> None:
         """Prepare; `start` begins the work."""
         self._store = store
         self._clock = clock
-        self._executor = Executor(store, backend, clock)
+        self._executor = Executor(store, backend, clock, audience)
         self._slots = max_concurrent_runs
         self._queue: deque[str] = deque()
         self._running: dict[str, Execution] = {}
@@ -64,10 +71,11 @@ class Engine:
         self.failed = 0
         """Runs that failed since the server started."""
 
-    def hear(self, change: Moved | Removed) -> None:
+    def hear(self, change: Change) -> None:
         """Take note of a committed move."""
-        self._inbox.append(change)
-        self._news.set()
+        if isinstance(change, Moved | Removed):
+            self._inbox.append(change)
+            self._news.set()
 
     @property
     def alive(self) -> bool:
@@ -123,6 +131,8 @@ class Engine:
             if run_id in self._given_up:
                 continue
             self._given_up.add(run_id)
+            if execution.draft is not None:
+                execution.draft.drop()
             _logger.error(
                 "run %s is given up: its backend does not let itself be cancelled", run_id
             )
@@ -235,13 +245,23 @@ class Engine:
     async def _end(self, run_id: str, status: str) -> None:
         """End a run from outside, with as much as was written of its message."""
         execution = self._running.get(run_id)
-        text = None
+        draft = None
         if execution is not None:
             execution.scope.cancel()
-            text = execution.text or None
-        ending = Ending(status=status, text=text)
+            draft = execution.draft
+        ending = Ending(status=status)
+        if draft is not None:
+            draft.close()
+            ending = Ending(status=status, text=draft.text or None, calls=draft.calls)
+        writings: list[Writing] = []
+
+        async def write() -> None:
+            # What turns up after the first try is older: a flush that failed has put it back.
+            writings[:0] = draft.take() if draft is not None else []
+            await self._store.end_run(run_id, ending, self._now(), writings=writings)
+
         try:
-            await insist(lambda: self._store.end_run(run_id, ending, self._now()))
+            await insist(write)
         except Exception:
             _logger.exception("run %s cannot be ended as %s", run_id, status)
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
+from openai_runs.server.audience import Audience
 from openai_runs.server.backends.base import (
     Backend,
     Finish,
@@ -30,20 +31,18 @@ from openai_runs.server.backends.base import (
     Turn,
 )
 from openai_runs.server.clock import Clock
-from openai_runs.server.making import new_id
+from openai_runs.server.drafting import Draft
+from openai_runs.server.flushing import STORE_PAUSE, Flusher
 from openai_runs.server.progress import Ending, LostRace, step_message_id
 from openai_runs.server.refusals import StoreUnavailable
 from openai_runs.server.store import Claim, History, Store
 from openai_runs.types.runs import RunLastError
-from openai_runs.types.steps import FunctionCallResult, FunctionToolCall
+from openai_runs.types.steps import FunctionToolCall
 
 __all__ = ["Execution", "Executor", "insist"]
 
 T = TypeVar("T")
 
-_STORE_PAUSE: Final = 0.5
-"""Seconds before a write is tried again that the disk refused."""
-_CALL_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _INCOMPLETE: Final = {
     FinishReason.LENGTH: "max_completion_tokens",
     FinishReason.PROMPT_LENGTH: "max_prompt_tokens",
@@ -58,38 +57,33 @@ async def insist(write: Callable[[], Awaitable[T]]) -> T:
         try:
             return await write()
         except StoreUnavailable:
-            await anyio.sleep(_STORE_PAUSE)
+            await anyio.sleep(STORE_PAUSE)
 
 
 class Execution:
     """What is known of an execution that is under way."""
 
     def __init__(self) -> None:
-        """Start with nothing written."""
+        """Start with nothing claimed."""
         self.scope = anyio.CancelScope()
         self.claim: Claim | None = None
-        self.begun = False
-        """Whether this execution writes a message."""
-        self._parts: list[str] = []
+        self.draft: Draft | None = None
+        """What it writes, once it has claimed the run."""
 
-    @property
-    def text(self) -> str:
-        """Return what was written so far."""
-        return "".join(self._parts)
 
-    def write(self, text: str) -> None:
-        """Add to what was written."""
-        self._parts.append(text)
+class _CancelledInside(Exception):  # noqa: N818 - what it stands for is no error either
+    """The backend cancelled something of its own; taken for ours, it would end the engine."""
 
 
 class Executor:
-    """Executes runs, with a backend, on a store."""
+    """Executes runs, with a backend, on a store, before an audience."""
 
-    def __init__(self, store: Store, backend: Backend, clock: Clock) -> None:
-        """Keep the three."""
+    def __init__(self, store: Store, backend: Backend, clock: Clock, audience: Audience) -> None:
+        """Keep the four."""
         self._store = store
         self._backend = backend
         self._clock = clock
+        self._audience = audience
 
     def _now(self) -> int:
         return int(self._clock.now())
@@ -116,66 +110,82 @@ class Executor:
         return claim  # noqa: RET504 - the scope might swallow, for all mypy knows
 
     async def _take_turn(self, claim: Claim, execution: Execution) -> None:
+        request = await self._request(claim)
+        draft = execution.draft = Draft(
+            claim.run,
+            self._now,
+            message_id=claim.message_id,
+            step_id=claim.step.id if claim.step is not None else None,
+            taken=[call.id for turn in request.turns for call in turn.tool_calls],
+        )
         try:
-            finish, calls = await self._call_model(claim, execution)
-            if calls and finish.reason == FinishReason.STOP:
-                await self._require_action(claim, execution, calls, finish)
+            finish = await self._perform(claim, execution, draft, request)
+            draft.check()
+            if draft.calls and finish.reason == FinishReason.STOP:
+                await self._require_action(claim, draft, finish)
                 return
-            ending = _ending(finish, execution.text)
+            ending = _ending(finish, draft)
             if ending.status == "completed":
-                await self._begin(claim, execution)
+                draft.open_message()
         except LostRace:
             raise
         except ModelFailure as failure:
-            ending = _failed(failure.code, failure.message, execution.text)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if execution.scope.cancel_called or task is None or task.cancelling():
-                raise
-            # The backend cancelled something of its own; taken for ours, it would end the engine.
-            _logger.exception("run %s failed: its backend was cancelled from inside", claim.run.id)
-            ending = _failed("server_error", "The server had an error.", execution.text)
+            ending = _failed(failure.code, failure.message, draft)
         except Exception:
             _logger.exception("run %s failed in the server", claim.run.id)
-            ending = _failed("server_error", "The server had an error.", execution.text)
-        await self._end(claim, ending)
+            ending = _failed("server_error", "The server had an error.", draft)
+        await self._end(claim, draft, ending)
 
-    async def _end(self, claim: Claim, ending: Ending) -> None:
+    async def _end(self, claim: Claim, draft: Draft, ending: Ending) -> None:
+        run_id, epoch, writings = claim.run.id, claim.epoch, draft.take()
         await insist(
-            lambda: self._store.end_run(claim.run.id, ending, self._now(), epoch=claim.epoch)
+            lambda: self._store.end_run(run_id, ending, self._now(), writings=writings, epoch=epoch)
         )
 
-    async def _call_model(
-        self, claim: Claim, execution: Execution
-    ) -> tuple[Finish, list[FunctionToolCall]]:
+    async def _perform(
+        self, claim: Claim, execution: Execution, draft: Draft, request: ModelRequest
+    ) -> Finish:
+        """Make the model call, and store what comes while it comes."""
         spent = _spent_limit(claim)
         if spent is not None:
-            return Finish(reason=spent), []
-        request = await self._request(claim)
-        calls: dict[int, ToolCallDelta] = {}
+            return Finish(reason=spent)
+        flusher = Flusher(self._store, self._audience, claim, draft, self._now)
+        failure: Exception | None = None
+        finish: Finish | None = None
+        with self._audience.awaited(claim.run.id, draft.hurry):
+            async with anyio.create_task_group() as group:
+                group.start_soon(flusher.serve, group.cancel_scope)
+                try:
+                    finish = await self._call_model(draft, request)
+                except asyncio.CancelledError as error:
+                    if _is_cancelled(execution):
+                        raise
+                    failure = _CancelledInside()
+                    failure.__cause__ = error
+                except Exception as error:  # raised below, and not as one of a group
+                    failure = error
+                group.cancel_scope.cancel()
+        if flusher.failure is not None or failure is not None:
+            raise flusher.failure or failure  # type: ignore[misc]  # one of them is there
+        if finish is None:
+            message = "The model's answer was cut short."
+            raise ModelFailure(message)
+        return finish
+
+    async def _call_model(self, draft: Draft, request: ModelRequest) -> Finish | None:
         finish: Finish | None = None
         async with _closing(self._backend.respond(request)) as events:
             async for event in events:
                 match event:
                     case TextDelta() if event.text:
-                        await self._begin(claim, execution)
-                        execution.write(event.text)
+                        draft.say(event.text)
                     case ToolCallDelta():
-                        calls[event.index] = _merge(calls.get(event.index), event)
+                        draft.call(event)
                     case Finish():
                         finish = event
-        if finish is None:
-            message = "The model's answer was cut short."
-            raise ModelFailure(message)
-        return finish, _tool_calls(calls, request)
-
-    async def _begin(self, claim: Claim, execution: Execution) -> None:
-        """See that there is a message to write: the one a killed execution had begun, or a new."""
-        if execution.begun:
-            return
-        if claim.message_id is None:
-            await insist(lambda: self._store.begin_message(claim.run.id, claim.epoch, self._now()))
-        execution.begun = True
+                if draft.crowded:  # a backend that never waits lets nobody else do anything
+                    await anyio.lowlevel.checkpoint()
+        return finish
 
     async def _request(self, claim: Claim) -> ModelRequest:
         strategy = claim.run.truncation_strategy
@@ -189,16 +199,19 @@ class Executor:
             reasoning_effort=claim.reasoning_effort,
         )
 
-    async def _require_action(
-        self, claim: Claim, execution: Execution, calls: list[FunctionToolCall], finish: Finish
-    ) -> None:
-        turn = Ending(status="completed", text=execution.text, usage=finish.usage)
-        if not execution.begun:  # a message that a killed execution had begun stays unwritten
+    async def _require_action(self, claim: Claim, draft: Draft, finish: Finish) -> None:
+        turn = Ending(status="completed", text=draft.text, usage=finish.usage, calls=draft.calls)
+        if not draft.begun:  # a message that a killed execution had begun stays unwritten
             error = RunLastError(code="server_error", message="The server was restarted.")
-            turn = Ending(status="failed", error=error, usage=finish.usage)
-        await insist(
-            lambda: self._store.require_action(claim.run.id, claim.epoch, calls, turn, self._now())
-        )
+            turn = msgspec.structs.replace(turn, status="failed", error=error, text=None)
+        run_id, epoch, writings = claim.run.id, claim.epoch, draft.take()
+        await insist(lambda: self._store.require_action(run_id, epoch, writings, turn, self._now()))
+
+
+def _is_cancelled(execution: Execution) -> bool:
+    """Return whether somebody asked for the cancellation of this task."""
+    task = asyncio.current_task()
+    return execution.scope.cancel_called or task is None or task.cancelling() > 0
 
 
 @asynccontextmanager
@@ -220,51 +233,21 @@ def _spent_limit(claim: Claim) -> str | None:
     return None
 
 
-def _ending(finish: Finish, text: str) -> Ending:
+def _ending(finish: Finish, draft: Draft) -> Ending:
+    written = Ending(status="completed", text=draft.text, calls=draft.calls, usage=finish.usage)
     reason = _INCOMPLETE.get(finish.reason)
     if reason is not None:
-        return Ending(status="incomplete", reason=reason, text=text, usage=finish.usage)
+        return msgspec.structs.replace(written, status="incomplete", reason=reason)
     if finish.reason == FinishReason.CONTENT_FILTER:
         message = "The model's content filter held its answer back."
-        return Ending(
-            status="failed",
-            error=RunLastError(code="invalid_prompt", message=message),
-            text=text,
-            usage=finish.usage,
-            filtered=True,
-        )
-    return Ending(status="completed", text=text, usage=finish.usage)
+        error = RunLastError(code="invalid_prompt", message=message)
+        return msgspec.structs.replace(written, status="failed", error=error, filtered=True)
+    return written
 
 
-def _failed(code: str, message: str, text: str) -> Ending:
-    return Ending(status="failed", error=RunLastError(code=code, message=message), text=text)
-
-
-def _merge(call: ToolCallDelta | None, more: ToolCallDelta) -> ToolCallDelta:
-    if call is None:
-        return more
-    return msgspec.structs.replace(
-        call,
-        id=call.id or more.id,
-        name=call.name or more.name,
-        arguments=call.arguments + more.arguments,
-    )
-
-
-def _tool_calls(calls: dict[int, ToolCallDelta], request: ModelRequest) -> list[FunctionToolCall]:
-    """Return the calls, each with an id that no other call of the run has."""
-    taken = {call.id for turn in request.turns for call in turn.tool_calls}
-    built = []
-    for _, call in sorted(calls.items()):
-        if not call.name:
-            message = "The model called a tool without a name."
-            raise ModelFailure(message)
-        known = call.id in taken or not _CALL_ID.match(call.id)
-        call_id = new_id("call") if known else call.id
-        taken.add(call_id)
-        function = FunctionCallResult(name=call.name, arguments=call.arguments)
-        built.append(FunctionToolCall(id=call_id, function=function))
-    return built
+def _failed(code: str, message: str, draft: Draft) -> Ending:
+    error = RunLastError(code=code, message=message)
+    return Ending(status="failed", error=error, text=draft.text, calls=draft.calls)
 
 
 def _turns(history: History) -> list[Turn]:

@@ -17,12 +17,12 @@ from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs.config import POLL_AFTER
 from openai_runs.server import making
+from openai_runs.server.audience import Audience
 from openai_runs.server.bulletin import Bulletin
 from openai_runs.server.clock import Clock
 from openai_runs.server.making import build_message, build_new_run, build_thread, given
 from openai_runs.server.reading import page_query
-from openai_runs.server.refusals import invalid
-from openai_runs.server.store import Once, Store
+from openai_runs.server.store import Leg, Once, Position, Store
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Answer, Deleted, Page
 from openai_runs.types.messages import Message
@@ -39,6 +39,7 @@ class Service:
 
     store: Store
     bulletin: Bulletin
+    audience: Audience
     clock: Clock
     run_lifetime: int
     """Seconds from a run's creation to its expiry."""
@@ -61,6 +62,10 @@ class Call:
     once: Once | None
     wait: int | None
     """Seconds of `Prefer: wait`."""
+    streamed: bool = False
+    """Whether the answer is a stream of events."""
+    position: Position | None = None
+    """The event after which a stream is to go on."""
     headers: dict[str, str] = field(default_factory=dict)
     """What the handler wants the answer to say besides."""
 
@@ -107,10 +112,9 @@ async def create_thread(call: Call) -> Thread:
     return await call.store.add_thread(thread, messages, call.once)
 
 
-async def create_thread_and_run(call: Call) -> Run:
+async def create_thread_and_run(call: Call) -> Run | Leg:
     """Answer createThreadAndRun."""
     body: CreateThreadAndRun = call.body
-    _refuse_stream(body)
     thread, messages = _new_thread(given(body.thread) or CreateThread(), call.now)
     now, lifetime = call.now, call.service.run_lifetime
     return await call.store.add_thread_and_run(
@@ -118,7 +122,8 @@ async def create_thread_and_run(call: Call) -> Run:
         messages,
         body.assistant_id,
         lambda assistant: build_new_run(assistant, thread.id, body, now, lifetime),
-        call.once,
+        once=call.once,
+        streamed=call.streamed,
     )
 
 
@@ -172,9 +177,8 @@ async def list_runs(call: Call) -> Page[Run]:
     return await call.store.list_runs(call.ids["thread_id"], page_query(call.query))
 
 
-async def create_run(call: Call) -> Run:
+async def create_run(call: Call) -> Run | Leg:
     """Answer createRun."""
-    _refuse_stream(call.body)
     thread_id, body = call.ids["thread_id"], call.body
     now, lifetime = call.now, call.service.run_lifetime
     return await call.store.add_run(
@@ -182,6 +186,7 @@ async def create_run(call: Call) -> Run:
         body.assistant_id,
         lambda assistant: build_new_run(assistant, thread_id, body, now, lifetime),
         call.once,
+        streamed=call.streamed,
     )
 
 
@@ -223,12 +228,21 @@ async def cancel_run(call: Call) -> Run:
     return await call.store.cancel_run(thread_id, run_id, call.now, call.once)
 
 
-async def submit_tool_outputs(call: Call) -> Run:
+async def submit_tool_outputs(call: Call) -> Run | Leg:
     """Answer submitToolOuputsToRun."""
-    _refuse_stream(call.body)
     return await call.store.submit_outputs(
-        call.ids["thread_id"], call.ids["run_id"], call.body.tool_outputs, call.now, call.once
+        call.ids["thread_id"],
+        call.ids["run_id"],
+        call.body.tool_outputs,
+        call.now,
+        once=call.once,
+        streamed=call.streamed,
     )
+
+
+async def stream_run(call: Call) -> Leg:
+    """Answer streamRun, which is ours: the events of a run, from where a reader left it."""
+    return await call.store.log.find(call.ids["thread_id"], call.ids["run_id"], call.position)
 
 
 async def list_run_steps(call: Call) -> Page[RunStep]:
@@ -249,18 +263,7 @@ def _new_thread(body: CreateThread, now: int) -> tuple[Thread, list[Message]]:
     return thread, [build_message(message, thread.id, now) for message in sent]
 
 
-def _refuse_stream(body: Any) -> None:
-    if given(body.stream):
-        message = (
-            "Streaming is not offered by this server yet: leave `stream` out, and poll the run."
-        )
-        raise invalid(
-            message,
-            "stream",
-        )
-
-
-HANDLERS: Final[dict[Endpoint[Any], Callable[[Call], Awaitable[Answer]]]] = {
+HANDLERS: Final[dict[Endpoint[Any], Callable[[Call], Awaitable[Answer | Leg]]]] = {
     endpoints.LIST_ASSISTANTS: list_assistants,
     endpoints.CREATE_ASSISTANT: create_assistant,
     endpoints.GET_ASSISTANT: get_assistant,
@@ -284,5 +287,6 @@ HANDLERS: Final[dict[Endpoint[Any], Callable[[Call], Awaitable[Answer]]]] = {
     endpoints.SUBMIT_TOOL_OUTPUTS: submit_tool_outputs,
     endpoints.LIST_RUN_STEPS: list_run_steps,
     endpoints.GET_RUN_STEP: get_run_step,
+    endpoints.STREAM_RUN: stream_run,
 }
 """The handler of each row of the table."""

@@ -6,7 +6,7 @@ Times never go backwards within a run, whatever the machine's clock does.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -36,8 +36,12 @@ from openai_runs.types.steps import (
 )
 
 __all__ = [
+    "Delta",
     "Ending",
     "LostRace",
+    "Opening",
+    "Writing",
+    "answered_step",
     "ended_message",
     "ended_run",
     "ended_step",
@@ -47,7 +51,7 @@ __all__ = [
     "step_message_id",
     "tool_step",
     "waiting",
-    "with_outputs",
+    "with_calls",
 ]
 
 _STAMPS: Final = {
@@ -58,6 +62,11 @@ _STAMPS: Final = {
 _STEP_STATUS: Final = {
     # A run that met a limit: what it wrote so far is done, and steps know no `incomplete`.
     RunStatus.INCOMPLETE: RunStepStatus.COMPLETED,
+}
+_CALLS_STATUS: Final = {
+    # Calls that no run waits for any more were not carried out.
+    RunStatus.COMPLETED: RunStepStatus.FAILED,
+    RunStatus.INCOMPLETE: RunStepStatus.CANCELLED,
 }
 _STEP_STAMPS: Final = {
     RunStepStatus.COMPLETED: "completed_at",
@@ -91,6 +100,28 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the model call that ended it."""
     filtered: bool = False
     """Whether a content filter broke the message off."""
+    calls: list[FunctionToolCall] = []
+    """The tool calls being written, as far as they got."""
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """A step begins, with the message it writes."""
+
+    step: RunStep
+    message: Message | None = None
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """A piece of a message or of a step."""
+
+    event: str
+    """The name of the event that tells of it."""
+    data: bytes
+    """Its JSON."""
+
+
+Writing: TypeAlias = Opening | Delta
+"""What an execution writes while its model speaks."""
 
 
 def moved(run: Run, status: str, now: int, **changes: Any) -> Run:
@@ -176,13 +207,18 @@ def message_step(run: Run, message: Message, now: int) -> RunStep:
     return _step(run, "message_creation", details, now)
 
 
-def tool_step(run: Run, calls: list[FunctionToolCall], now: int) -> RunStep:
-    """Return the step of these calls, their outputs still open."""
-    return _step(run, "tool_calls", ToolCallsDetails(tool_calls=list(calls)), now)
+def tool_step(run: Run, now: int) -> RunStep:
+    """Return the step of tool calls that are about to come."""
+    return _step(run, "tool_calls", ToolCallsDetails(tool_calls=[]), now)
 
 
-def with_outputs(step: RunStep, outputs: dict[str, str]) -> RunStep:
-    """Return the step with the outputs filled in, by call id."""
+def with_calls(step: RunStep, calls: list[FunctionToolCall]) -> RunStep:
+    """Return the step with its calls, their outputs still open."""
+    details = ToolCallsDetails(tool_calls=list(calls))
+    return msgspec.structs.replace(step, step_details=details)
+
+
+def _with_outputs(step: RunStep, outputs: dict[str, str]) -> RunStep:
     replace = msgspec.structs.replace
     calls = [
         replace(call, function=replace(call.function, output=outputs[call.id]))
@@ -200,19 +236,30 @@ def step_message_id(step: RunStep) -> str | None:
     return None
 
 
+def answered_step(step: RunStep, outputs: dict[str, str], usage: Usage, now: int) -> RunStep:
+    """Return the step of tool calls that all have their outputs."""
+    return _ended(_with_outputs(step, outputs), RunStepStatus.COMPLETED, usage, now)
+
+
 def ended_step(step: RunStep, ending: Ending, usage: Usage, now: int) -> RunStep:
     """Return the step as the end of its turn, or of its run, leaves it."""
-    status = _STEP_STATUS.get(ending.status, ending.status)
-    changes: dict[str, Any] = {_STEP_STAMPS[status]: max(now, step.created_at)}
-    if status == RunStepStatus.FAILED:
-        changes["last_error"] = _step_error(ending.error)
+    statuses = _STEP_STATUS if step_message_id(step) is not None else _CALLS_STATUS
+    status = statuses.get(ending.status, ending.status)
+    if ending.calls and step_message_id(step) is None:
+        step = with_calls(step, ending.calls)
+    error = _step_error(ending.error) if status == RunStepStatus.FAILED else None
+    return _ended(step, status, usage, now, last_error=error)
+
+
+def _ended(step: RunStep, status: str, usage: Usage, now: int, **changes: Any) -> RunStep:
+    changes[_STEP_STAMPS[status]] = max(now, step.created_at)
     return msgspec.structs.replace(step, status=status, usage=usage, **changes)
 
 
 def _step_error(error: RunLastError | None) -> RunLastError:
     """Return the error a step may show: steps know no `invalid_prompt` (OpenAPI)."""
     if error is None:
-        return RunLastError(code="server_error", message="The run failed.")
+        return RunLastError(code="server_error", message="The server was restarted.")
     if error.code == "invalid_prompt":
         return RunLastError(code="server_error", message=error.message)
     return error

@@ -16,11 +16,12 @@ from aiohttp import web
 
 from openai_runs.config import MAX_HOLD
 from openai_runs.server.refusals import Refusal, invalid
-from openai_runs.server.store import Once, PageQuery
+from openai_runs.server.store import Once, PageQuery, Position
 from openai_runs.types.base import ADOPTION_KEY
 
 __all__ = [
     "decode_body",
+    "last_event",
     "once_for",
     "page_query",
     "preferred_wait",
@@ -39,6 +40,7 @@ _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}\Z")
+_EVENT_ID: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})\Z")
 _WAIT: Final = re.compile(r"\s*wait\s*=\s*\"?\s*(\d{1,9})\s*\"?\s*(?:;.*)?\Z", re.I)
 
 
@@ -146,6 +148,27 @@ def preferred_wait(headers: Iterable[str]) -> int | None:
             if found is not None:
                 return min(int(found[1]), int(MAX_HOLD))
     return None
+
+
+def last_event(headers: Mapping[str, str]) -> Position | None:
+    """Return the place that `Last-Event-ID` names; None if it is missing or empty.
+
+    >>> last_event({"last-event-id": "1-12"})
+    Position(epoch=1, seq=12)
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.4.
+
+    Raises:
+        Refusal: It is no id of ours.
+    """
+    sent = headers.get("last-event-id", "").strip()
+    if not sent:
+        return None
+    found = _EVENT_ID.match(sent)
+    if found is None:
+        message = "Invalid 'Last-Event-ID': expected the id of an event, such as '1-12'."
+        raise invalid(message, "Last-Event-ID")
+    return Position(int(found[1]), int(found[2]))
 
 
 def presented_key(headers: Mapping[str, str]) -> str:

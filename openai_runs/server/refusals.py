@@ -25,13 +25,15 @@ __all__ = [
     "key_reused",
     "not_found",
     "not_waiting",
+    "position_lost",
+    "too_many_streams",
     "unauthorized",
     "unexpected_outputs",
 ]
 
 _INVALID: Final = "invalid_request_error"
 _RETRY_AFTER: Final = 1
-"""Seconds a client is asked to wait while the store cannot write."""
+"""Seconds a client is asked to wait while the store cannot write, or all seats are taken."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, and a good one
@@ -140,6 +142,26 @@ def key_reused(key: str) -> Refusal:
         f"The Idempotency-Key '{key}' was used before with another request.",
         status_code=409,
         code="idempotency_key_reused",
+    )
+
+
+def position_lost(run_id: str) -> Refusal:
+    """409: the run's log does not hold what a stream was to go on from."""
+    return Refusal(
+        f"The events of run '{run_id}' are not kept from there on. Poll the run instead.",
+        status_code=409,
+        code="stream_position_lost",
+    )
+
+
+def too_many_streams(limit: int) -> Refusal:
+    """503: as many streams are open as there may be."""
+    return Refusal(
+        f"The server has {limit} streams open, and takes no more.",
+        status_code=503,
+        code="too_many_streams",
+        kind="server_error",
+        headers={"retry-after": str(_RETRY_AFTER)},
     )
 
 

@@ -6,6 +6,7 @@ Straight on the store, where the races are decided; the seeds make each order re
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +16,17 @@ import pytest
 
 from openai_runs._protocol.lifecycle import TRANSITIONS
 from openai_runs.server.making import NewRun, build_assistant, build_new_run, build_thread
-from openai_runs.server.progress import Ending, LostRace
+from openai_runs.server.progress import (
+    Ending,
+    LostRace,
+    Opening,
+    Writing,
+    message_step,
+    new_message,
+    tool_step,
+)
 from openai_runs.server.refusals import Refusal
-from openai_runs.server.store import Claim, Moved, PageQuery, Removed, Store, open_store
+from openai_runs.server.store import Change, Claim, Moved, PageQuery, Store, Told, open_store
 from openai_runs.types.assistants import Assistant, CreateAssistant
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.runs import CreateRun, Run, ToolOutput
@@ -35,12 +44,15 @@ class Recorded:
 
     def __init__(self) -> None:
         self.moves: list[Run] = []
+        self.told: list[bytes] = []
         self.store: Store
 
-    def hear(self, change: Moved | Removed) -> None:
+    def hear(self, change: Change) -> None:
         """Keep the change."""
         if isinstance(change, Moved):
             self.moves.append(change.run)
+        elif isinstance(change, Told):
+            self.told += re.findall(rb"event: (.*)\n", change.chunk.body)
 
     async def new_run(self) -> Run:
         """Return a queued run."""
@@ -53,7 +65,10 @@ class Recorded:
             return build_new_run(stored, thread.id, CreateRun(assistant_id=stored.id), NOW, 600)
 
         self.moves.clear()
-        return await self.store.add_run(thread.id, assistant.id, make, None)
+        self.told.clear()
+        run = await self.store.add_run(thread.id, assistant.id, make, None)
+        assert isinstance(run, Run)
+        return run
 
 
 @pytest.fixture
@@ -68,10 +83,16 @@ async def recorded(tmp_path: Path) -> AsyncIterator[Recorded]:
 Act = Callable[[Store, Run], Awaitable[object]]
 
 
+def opening(run: Run) -> list[Writing]:
+    """Return the beginning of a message."""
+    message = new_message(run, NOW)
+    return [Opening(step=message_step(run, message, NOW), message=message)]
+
+
 async def _execute(store: Store, run: Run, turn: Callable[[Claim], Awaitable[object]]) -> None:
     claim = await store.claim(run.id, NOW)
     if claim is not None:
-        await store.begin_message(run.id, claim.epoch, NOW)
+        await store.write(run, claim.epoch, opening(run), NOW)
         await turn(claim)
 
 
@@ -82,8 +103,9 @@ async def complete(store: Store, run: Run) -> None:
 
 async def call_tools(store: Store, run: Run) -> None:
     """Execute the run to a tool call."""
-    turn = Ending(status="completed", text="Let me see.")
-    await _execute(store, run, lambda c: store.require_action(run.id, c.epoch, [CALL], turn, NOW))
+    turn = Ending(status="completed", text="Let me see.", calls=[CALL])
+    step: list[Writing] = [Opening(step=tool_step(run, NOW))]
+    await _execute(store, run, lambda c: store.require_action(run.id, c.epoch, step, turn, NOW))
 
 
 async def put_back(store: Store, run: Run) -> None:
@@ -94,7 +116,7 @@ async def put_back(store: Store, run: Run) -> None:
 async def submit(store: Store, run: Run) -> None:
     """Answer the tool call."""
     outputs = [ToolOutput(tool_call_id="call_1", output="x")]
-    await store.submit_outputs(run.thread_id, run.id, outputs, NOW, None)
+    await store.submit_outputs(run.thread_id, run.id, outputs, NOW, once=None)
 
 
 async def cancel(store: Store, run: Run) -> None:
@@ -145,6 +167,9 @@ async def test_one_end_and_only_legal_moves_whatever_the_order(
         assert all(b in TRANSITIONS[a] for a, b in zip(statuses, statuses[1:], strict=False))
         assert [status in TERMINAL_STATUSES for status in statuses].count(True) == 1
         assert statuses[-1] == run.status
+        assert recorded.told[-1] == f"thread.run.{run.status}".encode()
+        told = [name for name in recorded.told if name.count(b".") == 2 and b"message" not in name]
+        assert told == [b"thread.run.created", *(f"thread.run.{s}".encode() for s in statuses)]
         assert run.required_action is None
         assert run.expires_at is None
         steps = await recorded.store.list_steps(run.thread_id, run.id, PAGE)
@@ -160,11 +185,11 @@ async def test_execution_that_lost_its_claim_writes_nothing(recorded: Recorded) 
     heir = await store.claim(run.id, NOW)
     assert zombie is not None
     assert heir is not None
-    await store.begin_message(run.id, heir.epoch, NOW)
+    await store.write(run, heir.epoch, opening(run), NOW)
 
     for write in (
-        lambda: store.begin_message(run.id, zombie.epoch, NOW),
-        lambda: store.require_action(run.id, zombie.epoch, [CALL], DONE, NOW),
+        lambda: store.write(run, zombie.epoch, opening(run), NOW),
+        lambda: store.require_action(run.id, zombie.epoch, [], DONE, NOW),
         lambda: store.put_back(run.id, zombie.epoch, NOW),
     ):
         with pytest.raises(LostRace):

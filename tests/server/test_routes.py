@@ -7,7 +7,7 @@ import re
 import aiohttp
 import pytest
 
-from openai_runs._protocol.endpoints import ENDPOINTS
+from openai_runs._protocol.endpoints import ENDPOINTS, STREAM_RUN
 from openai_runs.server import EchoBackend, create_app
 from openai_runs.server.handlers import HANDLERS
 from tests.server.conftest import Serve
@@ -15,7 +15,7 @@ from tests.server.support import Caller
 
 
 def test_routes_are_the_endpoint_table() -> None:
-    """The application routes exactly the table's methods and paths, under /v1."""
+    """The application routes the table's methods and paths, and the one that is ours."""
     app = create_app(None, backend=EchoBackend())
 
     routes = {
@@ -24,8 +24,9 @@ def test_routes_are_the_endpoint_table() -> None:
         if route.resource is not None and route.resource.canonical.startswith("/v1")
     }
 
-    assert routes == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
-    assert set(HANDLERS) == set(ENDPOINTS)
+    served = {*ENDPOINTS, STREAM_RUN}
+    assert routes == {(endpoint.method, endpoint.path) for endpoint in served}
+    assert set(HANDLERS) == served
 
 
 def test_handlers_have_the_names_of_their_rows() -> None:
@@ -44,7 +45,7 @@ async def test_headers_are_on_every_answer(caller: Caller, path: str) -> None:
     """Found, refused or unknown: the features and the request id are told."""
     reply = await caller.send("GET", path, headers={"x-request-id": "mine"})
 
-    assert reply.headers["openai-runs-features"] == "idempotency, prefer-wait"
+    assert reply.headers["openai-runs-features"] == "idempotency, prefer-wait, resume"
     assert reply.headers["openai-version"] == "2020-10-01"
     assert re.fullmatch(r"req_[0-9a-f]{32}", reply.headers["x-request-id"])
     assert reply.headers["openai-processing-ms"].isdigit()

@@ -197,12 +197,13 @@ async def test_unknown_query_parameter_is_ignored(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/threads/t/runs", "/threads/runs"])
-async def test_stream_is_refused_with_a_reason(caller: Caller, path: str) -> None:
-    """A client that asked for events must not be left with JSON."""
+async def test_refusal_before_a_stream_begins_is_json(caller: Caller, path: str) -> None:
+    """A client that asked for events is told no as everybody is."""
     reply = await caller.send("POST", path, json={**RUN, "stream": True})
 
-    assert (reply.status, reply.json["error"]["param"]) == (400, "stream")
-    assert "not offered" in reply.message
+    assert reply.status == 404
+    assert reply.headers["content-type"].startswith("application/json")
+    assert "No " in reply.message
 
 
 async def test_stream_false_is_no_stream(caller: Caller) -> None:

@@ -5,6 +5,7 @@ What may not live here: a table's name.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -29,6 +30,8 @@ _CHECKED_BYTES: Final = 64 * 1024 * 1024
 """Bytes up to which a file is checked as a whole when opened; larger ones take too long."""
 _WAL_PAGES: Final = 1000
 """Pages of the log after which SQLite copies them into the file; its own default."""
+
+_logger = logging.getLogger("openai_runs.server")
 
 
 def open_writer(path: Path) -> Engine:
@@ -84,7 +87,7 @@ def _connect(path: Path, *, query_only: bool) -> sqlite3.Connection:
 
 
 def prepare(engine: Engine, path: Path, metadata: MetaData, version: int) -> None:
-    """Make the tables of a new file, or see that an old one is whole and ours.
+    """Make the tables of a new file, or those an old one lacks; see that it is whole and ours.
 
     Raises:
         ConfigError: The file is damaged, not a database, not ours, or from a newer version.
@@ -95,6 +98,8 @@ def prepare(engine: Engine, path: Path, metadata: MetaData, version: int) -> Non
             found = _version(connection)
             if found == 0:
                 _make(connection, path, metadata, version)
+            elif found < version:
+                _upgrade(connection, path, metadata, version)
     except DatabaseError as error:
         message = f"cannot use database '{path}': {error.orig}"
         raise ConfigError(message) from error
@@ -127,3 +132,10 @@ def _make(connection: Connection, path: Path, metadata: MetaData, version: int) 
         raise ConfigError(message)
     metadata.create_all(connection, checkfirst=False)
     connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+
+
+def _upgrade(connection: Connection, path: Path, metadata: MetaData, version: int) -> None:
+    """Add the tables that came later; so far no table has changed."""
+    metadata.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    _logger.info("database '%s' now has schema version %d", path, version)

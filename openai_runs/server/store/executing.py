@@ -1,4 +1,4 @@
-"""What an execution writes for its run: the claim, a message, tool calls, the end.
+"""What an execution writes for its run: the claim, messages, tool calls, the end.
 
 Everything names the epoch of its claim; a claim raises the epoch, so whoever held the run
 before writes nothing any more.
@@ -13,20 +13,31 @@ from sqlalchemy import Row, select, update
 
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server import progress
-from openai_runs.server.progress import Ending, LostRace
-from openai_runs.server.store.moving import add_step, end_parts, move, open_steps, total
-from openai_runs.server.store.rows import add, decode, encode
+from openai_runs.server.progress import Ending, LostRace, Writing, step_message_id
+from openai_runs.server.store import events
+from openai_runs.server.store.events import LoggedEvent
+from openai_runs.server.store.moving import (
+    OpenStep,
+    end_parts,
+    fill_calls,
+    move,
+    open_steps,
+    put,
+    total,
+)
+from openai_runs.server.store.rows import decode, encode
 from openai_runs.server.store.schema import runs
 from openai_runs.server.store.writer import Moved, Transaction
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
-from openai_runs.types.steps import FunctionToolCall
+from openai_runs.types.steps import RunStep
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-__all__ = ["Claim", "begin_message", "claim", "end", "put_back", "require_action"]
+__all__ = ["Claim", "claim", "end", "put_back", "require_action", "write"]
 
 _TAKEABLE = runs.c.status.in_([RunStatus.QUEUED, RunStatus.IN_PROGRESS])
+_WRITABLE = runs.c.status.in_([RunStatus.IN_PROGRESS, RunStatus.CANCELLING])
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +50,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_effort: str | None
     message_id: str | None
     """The message an execution that was killed had begun; it is written on."""
+    step: RunStep | None
+    """The step of tool calls it had begun; they are made anew."""
 
 
 def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
@@ -53,77 +66,112 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
     if row.attempts >= MAX_RUN_ATTEMPTS:
         message = f"The server gave the run up after {row.attempts} attempts."
         error = RunLastError(code="server_error", message=message)
-        end(tx, run_id, Ending(status="failed", error=error), now)
+        end(tx, run_id, Ending(status="failed", error=error), now, writings=[])
         return None
     run = decode(Run, row.body)
-    if run.status == RunStatus.QUEUED:
+    begun = [each.step for each in open_steps(tx.connection, run_id)]
+    if begun:
+        _restart_turn(tx, run_id, now)
+    queued = run.status == RunStatus.QUEUED
+    if queued:
         run = progress.moved(run, RunStatus.IN_PROGRESS, now)
         tx.announce(Moved(run))
-    begun = [progress.step_message_id(each.step) for each in open_steps(tx.connection, run_id)]
+    epoch, body = _take(tx.connection, run, row.epoch)
+    if queued:
+        tx.tell(run_id, now, LoggedEvent(f"thread.run.{run.status}", body.encode()))
+    messages = [step_message_id(step) for step in begun]
     return Claim(
         run=run,
-        epoch=_take(tx.connection, run, row.epoch),
+        epoch=epoch,
         spent=_spent(row, None),
         reasoning_effort=row.reasoning_effort,
-        message_id=next((message_id for message_id in begun if message_id), None),
+        message_id=next((message_id for message_id in messages if message_id), None),
+        step=next((step for step in begun if step_message_id(step) is None), None),
     )
 
 
-def _take(connection: Connection, run: Run, epoch: int) -> int:
+def _restart_turn(tx: Transaction, run_id: str, now: int) -> None:
+    """Take back what was told of a turn that is made again, but for what it began."""
+    found = events.cut_turn(tx.connection, run_id)
+    if found is not None:
+        cut, again = found
+        tx.announce(cut)
+        tx.tell(run_id, now, *again)
+
+
+def _take(connection: Connection, run: Run, epoch: int) -> tuple[int, str]:
+    body = encode(run)
     values = {
         "status": run.status,
-        "body": encode(run),
+        "body": body,
         "epoch": runs.c.epoch + 1,
         "attempts": runs.c.attempts + 1,
     }
     taken = update(runs).where(runs.c.id == run.id, runs.c.epoch == epoch, _TAKEABLE)
-    return int(connection.execute(taken.values(values).returning(runs.c.epoch)).scalar_one())
+    connection.execute(taken.values(values))
+    return epoch + 1, body
 
 
-def begin_message(tx: Transaction, run_id: str, epoch: int, now: int) -> str:
-    """Put an empty message on the thread, with the step of writing it; return its id.
+def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: int) -> None:
+    """Store what the execution wrote since the last time.
 
     Raises:
         LostRace: The run has moved on without this execution.
     """
-    run, _ = _mine(tx.connection, run_id, epoch)
-    message = progress.new_message(run, now)
-    add(tx.connection, message, thread_id=run.thread_id, run_id=run_id)
-    add_step(tx.connection, progress.message_step(run, message, now))
-    return message.id
+    query = select(runs.c.status).where(runs.c.id == run.id, runs.c.epoch == epoch, _WRITABLE)
+    if tx.connection.execute(query).one_or_none() is None:
+        message = f"{run.id}: epoch {epoch} is over"
+        raise LostRace(message)
+    put(tx, run, writings, now)
 
 
 def require_action(
     tx: Transaction,
     run_id: str,
     epoch: int,
-    calls: list[FunctionToolCall],
+    writings: list[Writing],
     *,
     turn: Ending,
     now: int,
 ) -> Run:
-    """End the turn: what was written is complete, and the run waits for these calls.
+    """End the turn: what was written is complete, and the run waits for the turn's calls.
 
     Raises:
         LostRace: The run has moved on without this execution.
     """
     run, row = _mine(tx.connection, run_id, epoch)
-    following = progress.waiting(run, calls, now)
+    following = progress.waiting(run, turn.calls, now)
+    put(tx, run, writings, now)
+    messages, calls = _parted(open_steps(tx.connection, run_id))
     # The tokens are shown by the step of the calls; the text came with the same model call.
-    end_parts(tx.connection, run_id, msgspec.structs.replace(turn, usage=None), now)
-    add_step(tx.connection, progress.tool_step(run, calls, now), turn.usage)
+    end_parts(tx, messages, msgspec.structs.replace(turn, usage=None), now)
+    for part in calls:
+        fill_calls(tx.connection, part.step, turn.calls, turn.usage)
     spent = _spent(row, turn.usage)
     return move(
         tx,
         following,
+        now,
         attempts=0,  # this far is progress: the next turn has all its attempts
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
     )
 
 
+def _parted(parts: list[OpenStep]) -> tuple[list[OpenStep], list[OpenStep]]:
+    """Return the steps that write messages, and those that call tools."""
+    messages = [part for part in parts if step_message_id(part.step) is not None]
+    return messages, [part for part in parts if step_message_id(part.step) is None]
+
+
 def end(
-    tx: Transaction, run_id: str, ending: Ending, now: int, *, epoch: int | None = None
+    tx: Transaction,
+    run_id: str,
+    ending: Ending,
+    now: int,
+    *,
+    writings: list[Writing],
+    epoch: int | None = None,
 ) -> Run | None:
     """End the run, its open steps and messages; None if it was over before.
 
@@ -140,10 +188,22 @@ def end(
         run = progress.ended_run(decode(Run, row.body), ending, spent, now)
     except LostRace:
         return None
-    end_parts(tx.connection, run_id, ending, now)
+    put(tx, run, writings, now)
+    parts = open_steps(tx.connection, run_id)
+    end_parts(tx, parts, _with_text(tx.connection, ending, parts), now)
     return move(
-        tx, run, prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens
+        tx, run, now, prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens
     )
+
+
+def _with_text(connection: Connection, ending: Ending, parts: list[OpenStep]) -> Ending:
+    """Return the ending with the text of an execution that was killed, as far as it was told."""
+    ids = [step_message_id(part.step) for part in parts]
+    message_id = next((message_id for message_id in ids if message_id), None)
+    if ending.text is not None or message_id is None:
+        return ending
+    text = events.written_text(connection, parts[0].step.run_id, message_id)
+    return msgspec.structs.replace(ending, text=text)
 
 
 def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
@@ -154,7 +214,8 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     """
     run, row = _mine(tx.connection, run_id, epoch)
     again = progress.moved(run, RunStatus.QUEUED, now)
-    return move(tx, again, attempts=max(0, row.attempts - 1))
+    _restart_turn(tx, run_id, now)
+    return move(tx, again, now, attempts=max(0, row.attempts - 1))
 
 
 def _mine(connection: Connection, run_id: str, epoch: int) -> tuple[Run, Row[Any]]:

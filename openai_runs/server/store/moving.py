@@ -1,6 +1,7 @@
 """Writing a run and its steps back, together with what must happen at the same time.
 
-The columns that repeat a part of an object are written here and nowhere else.
+The columns that repeat a part of an object are written here and nowhere else, and the
+events that tell of it.
 """
 
 from __future__ import annotations
@@ -10,24 +11,35 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import select, update
 
-from openai_runs.server.progress import Ending, ended_message, ended_step, step_message_id
+from openai_runs.server.progress import (
+    Delta,
+    Ending,
+    Opening,
+    Writing,
+    ended_message,
+    ended_step,
+    step_message_id,
+    with_calls,
+)
+from openai_runs.server.store.events import LoggedEvent
 from openai_runs.server.store.rows import add, decode, encode
 from openai_runs.server.store.schema import messages, runs, steps
 from openai_runs.server.store.writer import Moved, Transaction
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, Usage
-from openai_runs.types.steps import RunStep
+from openai_runs.types.steps import FunctionToolCall, RunStep
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 __all__ = [
     "OpenStep",
-    "add_step",
     "close_step",
     "end_parts",
+    "fill_calls",
     "move",
     "open_steps",
+    "put",
     "total",
     "write_run",
 ]
@@ -40,29 +52,49 @@ class OpenStep(msgspec.Struct, frozen=True):
     usage: Usage
 
 
-def write_run(connection: Connection, run: Run, **columns: Any) -> None:
-    """Write the run; its status has not changed, or is announced by the caller."""
-    values = {"status": run.status, "body": encode(run), **columns}
+def write_run(connection: Connection, run: Run, **columns: Any) -> str:
+    """Write the run, and return its JSON; its status has not changed, or the caller tells."""
+    body = encode(run)
+    values = {"status": run.status, "body": body, **columns}
     connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+    return body
 
 
-def move(tx: Transaction, run: Run, **columns: Any) -> Run:
+def move(tx: Transaction, run: Run, now: int, **columns: Any) -> Run:
     """Write the run in its new status, and have that announced."""
-    write_run(tx.connection, run, **columns)
+    body = write_run(tx.connection, run, **columns)
     tx.announce(Moved(run))
+    tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", body.encode()))
     return run
 
 
-def add_step(connection: Connection, step: RunStep, usage: Usage | None = None) -> None:
-    """Store a step that begins."""
+def put(tx: Transaction, run: Run, writings: list[Writing], now: int) -> None:
+    """Store what an execution wrote: steps and messages that begin, and pieces of them."""
+    for writing in writings:
+        match writing:
+            case Opening():
+                _add_opening(tx, run, writing, now)
+            case Delta():
+                tx.tell(run.id, now, LoggedEvent(writing.event, writing.data))
+
+
+def _add_opening(tx: Transaction, run: Run, opening: Opening, now: int) -> None:
+    if opening.message is not None:
+        add(tx.connection, opening.message, thread_id=run.thread_id, run_id=run.id)
+    step = opening.step
     add(
-        connection,
+        tx.connection,
         step,
-        run_id=step.run_id,
+        run_id=run.id,
         status=step.status,
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
+        prompt_tokens=0,
+        completion_tokens=0,
     )
+    for kind, thing in (("thread.run.step", step), ("thread.message", opening.message)):
+        if thing is not None:
+            data = msgspec.json.encode(thing)
+            told = [LoggedEvent(f"{kind}.{what}", data) for what in ("created", "in_progress")]
+            tx.tell(run.id, now, *told)
 
 
 def open_steps(connection: Connection, run_id: str) -> list[OpenStep]:
@@ -82,26 +114,42 @@ def total(prompt: int, completion: int) -> Usage:
     )
 
 
-def close_step(connection: Connection, step: RunStep) -> None:
-    """Write a step that has ended."""
-    values = {"status": step.status, "body": encode(step)}
+def fill_calls(
+    connection: Connection, step: RunStep, calls: list[FunctionToolCall], usage: Usage | None
+) -> None:
+    """Write the calls of a step that goes on until their outputs come."""
+    values = {
+        "body": encode(with_calls(step, calls)),
+        "prompt_tokens": usage.prompt_tokens if usage else 0,
+        "completion_tokens": usage.completion_tokens if usage else 0,
+    }
     connection.execute(update(steps).where(steps.c.id == step.id).values(values))
 
 
-def end_parts(connection: Connection, run_id: str, ending: Ending, now: int) -> None:
-    """End the steps in progress, and the messages they write."""
-    for open_step in open_steps(connection, run_id):
-        usage = ending.usage or open_step.usage
-        close_step(connection, ended_step(open_step.step, ending, usage, now))
-        message_id = step_message_id(open_step.step)
+def close_step(tx: Transaction, step: RunStep, now: int) -> None:
+    """Write a step that has ended, and tell of it."""
+    body = encode(step)
+    values = {"status": step.status, "body": body}
+    tx.connection.execute(update(steps).where(steps.c.id == step.id).values(values))
+    tx.tell(step.run_id, now, LoggedEvent(f"thread.run.step.{step.status}", body.encode()))
+
+
+def end_parts(tx: Transaction, parts: list[OpenStep], ending: Ending, now: int) -> None:
+    """End these steps in progress, and the messages they write."""
+    for part in parts:
+        message_id = step_message_id(part.step)
         if message_id is not None:
-            _end_message(connection, message_id, ending, now)
+            _end_message(tx, part.step.run_id, message_id, ending, now)
+        # The tokens are those of one model call, so only one of its steps shows them.
+        usage = (ending.usage if part is parts[0] else None) or part.usage
+        close_step(tx, ended_step(part.step, ending, usage, now), now)
 
 
-def _end_message(connection: Connection, message_id: str, ending: Ending, now: int) -> None:
+def _end_message(tx: Transaction, run_id: str, message_id: str, ending: Ending, now: int) -> None:
     query = select(messages.c.body).where(messages.c.id == message_id)
-    body = connection.execute(query).scalar_one_or_none()
-    if body is not None:  # else somebody deleted it meanwhile
-        message = ended_message(decode(Message, body), ending, now)
-        values = {"body": encode(message)}
-        connection.execute(update(messages).where(messages.c.id == message_id).values(values))
+    found = tx.connection.execute(query).scalar_one_or_none()
+    if found is not None:  # else somebody deleted it meanwhile
+        message = ended_message(decode(Message, found), ending, now)
+        body = encode(message)
+        tx.connection.execute(update(messages).where(messages.c.id == message_id).values(body=body))
+        tx.tell(run_id, now, LoggedEvent(f"thread.message.{message.status}", body.encode()))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from sqlalchemy import Row, delete, func, insert, select
@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from openai_runs.server import progress
 from openai_runs.server.making import NewRun
-from openai_runs.server.progress import Ending, LostRace
+from openai_runs.server.progress import LostRace
 from openai_runs.server.refusals import (
     active_run,
     cannot_cancel,
@@ -19,6 +19,7 @@ from openai_runs.server.refusals import (
     not_waiting,
     unexpected_outputs,
 )
+from openai_runs.server.store.events import LoggedEvent
 from openai_runs.server.store.moving import close_step, move, open_steps, write_run
 from openai_runs.server.store.rows import NOUNS, add, decode, encode, find
 from openai_runs.server.store.schema import messages, runs, steps, threads
@@ -38,6 +39,7 @@ __all__ = [
     "History",
     "Unfinished",
     "active_run_id",
+    "add_thread",
     "cancel",
     "count",
     "create",
@@ -48,6 +50,8 @@ __all__ = [
     "update_run",
 ]
 
+_BEGIN: Final = ("created", "queued")
+"""What is told of a new run."""
 _ACTIVE = runs.c.status.in_(sorted(ACTIVE_STATUSES))
 
 
@@ -86,10 +90,24 @@ def active_run_id(connection: Connection, thread_id: str) -> str | None:
     return found
 
 
+def add_thread(tx: Transaction, thread: Thread, messages: list[Message]) -> Thread:
+    """Store a new thread with its first messages."""
+    add(tx.connection, thread)
+    for message in messages:
+        add(tx.connection, message, thread_id=thread.id)
+    return thread
+
+
 def create(
-    tx: Transaction, thread_id: str, assistant_id: str, make: Callable[[Assistant], NewRun]
+    tx: Transaction,
+    thread_id: str,
+    assistant_id: str,
+    make: Callable[[Assistant], NewRun],
+    before: Iterable[LoggedEvent] = (),
 ) -> Run:
     """Store the run that `make` builds from the assistant, and its messages before it.
+
+    Its log begins with the events `before`.
 
     Raises:
         Refusal: There is no such thread or assistant, or the thread is busy.
@@ -101,14 +119,17 @@ def create(
         raise active_run(thread_id, blocking)
     for message in new.messages:
         add(tx.connection, message, thread_id=thread_id, run_id=message.run_id)
+    row = _row(new)
     try:
-        tx.connection.execute(insert(runs), _row(new))
+        tx.connection.execute(insert(runs), row)
     except IntegrityError as error:  # the index, which is what keeps the promise
         blocking = active_run_id(tx.connection, thread_id)
         if blocking is None:
             raise
         raise active_run(thread_id, blocking) from error
     tx.announce(Moved(new.run))
+    told = [LoggedEvent(f"thread.run.{what}", row["body"].encode()) for what in _BEGIN]
+    tx.tell(new.run.id, new.run.created_at, *before, *told)
     return new.run
 
 
@@ -139,7 +160,7 @@ def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
     """
     row = _row_of(tx.connection, thread_id, run_id)
     try:
-        return move(tx, progress.moved(decode(Run, row.body), RunStatus.CANCELLING, now))
+        return move(tx, progress.moved(decode(Run, row.body), RunStatus.CANCELLING, now), now)
     except LostRace:
         raise cannot_cancel(row.status) from None
 
@@ -164,10 +185,9 @@ def submit(
         raise unexpected_outputs(expected, sent)
     given = {output.tool_call_id: output.output for output in outputs}
     for waiting in open_steps(tx.connection, run_id):
-        filled = progress.with_outputs(waiting.step, given)
-        done = progress.ended_step(filled, Ending(status="completed"), waiting.usage, now)
-        close_step(tx.connection, done)
-    return move(tx, progress.moved(run, RunStatus.QUEUED, now))
+        done = progress.answered_step(waiting.step, given, waiting.usage, now)
+        close_step(tx, done, now)
+    return move(tx, progress.moved(run, RunStatus.QUEUED, now), now)
 
 
 def delete_thread(tx: Transaction, thread_id: str) -> None:

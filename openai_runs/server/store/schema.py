@@ -29,6 +29,7 @@ __all__ = [
     "PROJECT",
     "SCHEMA_VERSION",
     "assistants",
+    "events",
     "idempotency",
     "messages",
     "metadata",
@@ -38,8 +39,8 @@ __all__ = [
     "threads",
 ]
 
-SCHEMA_VERSION: Final = 1
-"""`PRAGMA user_version` of a file with these tables."""
+SCHEMA_VERSION: Final = 2
+"""`PRAGMA user_version` of a file with these tables; version 1 had no `events`."""
 PROJECT: Final = "default"
 """The one project there is; keys that belong to projects may come."""
 
@@ -135,6 +136,18 @@ steps: Final = Table(
     Index("steps_by_run", "run_id", "seq"),
     sqlite_autoincrement=True,
 )
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("run_id", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("last", Integer, primary_key=True),  # sequence number of the last event in `body`
+    Column("first", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("created_at", Integer, nullable=False, index=True),
+    Column("body", LargeBinary, nullable=False),
+)
+"""A row holds the events of one piece of work, as they are sent."""
 
 idempotency: Final = Table(
     "idempotency",

@@ -14,14 +14,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable
-from openai_runs.server.store import idempotency
+from openai_runs.server.store import events, idempotency
 from openai_runs.server.store.database import READERS
+from openai_runs.server.store.events import Cut, LoggedEvent, Told
 from openai_runs.server.store.idempotency import Once
 from openai_runs.types.runs import Run
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import Connection
 
-__all__ = ["Moved", "Readers", "Removed", "Transaction", "Writer"]
+__all__ = ["Change", "Moved", "Readers", "Removed", "Transaction", "Writer"]
 
 T = TypeVar("T")
 
@@ -51,17 +52,35 @@ class Removed(msgspec.Struct, frozen=True):
     run_id: str
 
 
+Change: TypeAlias = Moved | Removed | Told | Cut
+"""What is announced after a commit."""
+
+
 class Transaction:
     """What a piece of work writes with, and where it says which runs moved."""
 
     def __init__(self, connection: Connection) -> None:
         """Start with nothing to announce."""
         self.connection = connection
-        self.changes: list[Moved | Removed] = []
+        self.changes: list[Change] = []
+        self._events: list[LoggedEvent] = []
+        self._run_id = ""
+        self._at = 0
 
-    def announce(self, change: Moved | Removed) -> None:
+    def announce(self, change: Change) -> None:
         """Have the change told to everybody who listens, once it is committed."""
         self.changes.append(change)
+
+    def tell(self, run_id: str, at: int, *told: LoggedEvent) -> None:
+        """Put events of the run into its log, all of one piece of work together."""
+        self._run_id = run_id
+        self._at = at
+        self._events.extend(told)
+
+    def write_log(self) -> None:
+        """Write down what was told; the end of the piece of work."""
+        if self._events:
+            self.announce(events.append(self.connection, self._run_id, self._at, self._events))
 
 
 Work = Callable[[Transaction], T]
@@ -77,13 +96,13 @@ class _Job(msgspec.Struct, frozen=True):
 class _Outcome(msgspec.Struct, frozen=True):
     value: Any = None
     error: Exception | None = None
-    changes: list[Moved | Removed] = []
+    changes: list[Change] = []
 
 
 class Writer:
     """Runs pieces of work, one transaction after the other, in a thread of its own."""
 
-    def __init__(self, engine: Engine, on_change: Callable[[Moved | Removed], None]) -> None:
+    def __init__(self, engine: Engine, on_change: Callable[[Change], None]) -> None:
         """Start the thread; `on_change` is called in the event loop after each commit."""
         self._engine = engine
         self._on_change = on_change
@@ -188,6 +207,7 @@ def _carry_out(connection: Connection, job: _Job) -> _Outcome:
             if job.once is not None:
                 idempotency.check(connection, job.once)
             value = job.work(transaction)
+            transaction.write_log()
             if job.once is not None:
                 idempotency.keep(connection, job.once, 200, msgspec.json.encode(value))
     except idempotency.KeyReused as refused:

@@ -1,0 +1,80 @@
+"""Storing what a model says while it speaks: in batches, and soon if somebody reads.
+
+A delta costs no transaction of its own: at most twenty times a second all that came is
+written at once, once a second if nobody reads. The model is never kept waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from openai_runs.config import FLUSH_INTERVAL, UNREAD_FLUSH_INTERVAL
+from openai_runs.server.audience import Audience
+from openai_runs.server.drafting import Draft
+from openai_runs.server.refusals import StoreUnavailable
+from openai_runs.server.store import Claim, Store
+
+__all__ = ["STORE_PAUSE", "Flusher"]
+
+STORE_PAUSE: Final = 0.5
+"""Seconds before a write is tried again that the disk refused."""
+
+
+class Flusher:
+    """Stores the draft of one execution, as it grows."""
+
+    def __init__(
+        self,
+        store: Store,
+        audience: Audience,
+        claim: Claim,
+        draft: Draft,
+        now: Callable[[], int],
+    ) -> None:
+        """Start with nothing stored."""
+        self._store = store
+        self._audience = audience
+        self._claim = claim
+        self._draft = draft
+        self._now = now
+        self._flushed_at = -math.inf
+        self.failure: Exception | None = None
+        """What ended it; the run must not go on, since nothing of it could be stored."""
+
+    async def serve(self, scope: anyio.CancelScope) -> None:
+        """Store until cancelled; what cannot be stored cancels `scope`.
+
+        Cancellation: lets a write that is under way come to its end.
+        """
+        try:
+            while True:
+                await self._draft.news()
+                await self._pause()
+                await self._flush()
+        except Exception as error:
+            self.failure = error
+            scope.cancel()
+
+    async def _pause(self) -> None:
+        read = self._audience.is_read(self._claim.run.id)
+        interval = FLUSH_INTERVAL if read else UNREAD_FLUSH_INTERVAL
+        rest = self._flushed_at + interval - anyio.current_time()
+        if rest > 0:
+            with anyio.move_on_after(rest):
+                await self._draft.urgent()
+
+    async def _flush(self) -> None:
+        writings = self._draft.take()
+        claim = self._claim
+        try:
+            # Shielded for the moment of one commit: whoever cancels must know what is stored.
+            with anyio.CancelScope(shield=True):
+                await self._store.write(claim.run, claim.epoch, writings, self._now())
+        except StoreUnavailable:
+            self._draft.put_back(writings)
+            await anyio.sleep(STORE_PAUSE)
+        self._flushed_at = anyio.current_time()

@@ -1,0 +1,335 @@
+"""The log of each run: its events as they are sent, numbered in the order of their commits.
+
+Theory of operation. A row is what one piece of work told, written in the transaction of
+what it tells of, so nothing is sent that is not on disk, and nothing that was rolled back
+was ever told. An event's id is `{epoch}-{seq}`: `seq` rises by one over the whole run, and
+`epoch` tells apart what an execution wrote that was killed, and what the next one wrote in
+its place. What is sent is the stored bytes, so all readers see the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, delete, exists, insert, select, update
+
+from openai_runs._protocol import sse
+from openai_runs.config import EVENTS_TTL
+from openai_runs.server.refusals import position_lost
+from openai_runs.server.store.rows import find
+from openai_runs.server.store.schema import events, runs
+from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
+from openai_runs.types.deltas import MessageDelta
+from openai_runs.types.events import EventName
+from openai_runs.types.runs import Run
+from openai_runs.types.threads import Thread
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from openai_runs.server.store.writer import Readers, Transaction
+
+__all__ = [
+    "Chunk",
+    "Cut",
+    "EventLog",
+    "Leg",
+    "LogPage",
+    "LoggedEvent",
+    "Position",
+    "Told",
+    "append",
+    "as_leg",
+    "cut_turn",
+    "last_seq",
+    "prune",
+    "written_text",
+]
+
+_ENDS: Final = tuple(
+    f"event: thread.run.{status}\n".encode()
+    for status in sorted({*TERMINAL_STATUSES, "requires_action"})
+)
+"""How the events begin that end a leg of a stream."""
+_DELTAS: Final = tuple(
+    f"event: {name}\n".encode() for name in (EventName.MESSAGE_DELTA, EventName.STEP_DELTA)
+)
+_TURN: Final = f"event: {EventName.RUN_IN_PROGRESS}\n".encode()
+_PAGE_ROWS: Final = 32
+"""Rows read at once for a reader that catches up."""
+_PAGE_BYTES: Final = 64 * 1024
+"""Bytes of them that are handed on at once, but at least one row."""
+_PRUNED_RUNS: Final = 200
+"""Runs whose events are pruned in one piece of work; the writer has others to serve."""
+
+_delta_decoder: Final = msgspec.json.Decoder(MessageDelta)
+
+
+class LoggedEvent(NamedTuple):
+    """An event before it has its place."""
+
+    name: str
+    data: bytes
+    """JSON."""
+
+
+class Position(NamedTuple):
+    """The place of an event in the log of its run; `{epoch}-{seq}` on the wire."""
+
+    epoch: int
+    seq: int
+
+
+class Chunk(NamedTuple):
+    """Consecutive events, as they are sent."""
+
+    first: int
+    last: int
+    """Sequence numbers of the first and the last one."""
+    body: bytes
+
+    @property
+    def ends_leg(self) -> bool:
+        """Return whether a leg of a stream ends with it: the run is over, or waits."""
+        begin = self.body.rfind(b"\n\n", 0, -2)
+        return self.body.startswith(_ENDS, begin + 2 if begin >= 0 else 0)
+
+    def after(self, seq: int) -> Chunk:
+        """Return what of it comes after this event."""
+        if seq < self.first:
+            return self
+        kept = _frames(self.body)[seq - self.first + 1 :]
+        return Chunk(seq + 1, self.last, b"".join(kept))
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Events that were committed."""
+
+    run_id: str
+    chunk: Chunk
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The events after `last` were taken back: what they tell of begins again."""
+
+    run_id: str
+    last: int
+
+
+class Leg(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a run's events a stream sends."""
+
+    thread_id: str
+    run_id: str
+    after: int
+    """The sequence number it begins after."""
+    ended: bool = False
+    """Whether the event at that place ends a leg."""
+    once: bool = True
+    """Whether it ends with the first leg's end, or only when nothing comes after that."""
+
+
+class LogPage(NamedTuple):
+    """Some of a run's log."""
+
+    chunks: list[Chunk]
+    more: bool
+    """Whether there is more after it."""
+    active: bool
+    """Whether the run goes on; False also if it is not there."""
+
+
+def _frames(body: bytes) -> list[bytes]:
+    return [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
+
+
+_MINE = events.c.run_id == bindparam("r")
+_LAST = select(events.c.last).where(_MINE).order_by(events.c.last.desc()).limit(1)
+_PLACE = select(runs.c.epoch, _LAST.scalar_subquery()).where(runs.c.id == bindparam("r"))
+_ADD = insert(events)
+_AFTER = (
+    select(events.c.first, events.c.last, events.c.body)
+    .where(_MINE, events.c.last > bindparam("after"))
+    .order_by(events.c.last)
+    .limit(_PAGE_ROWS)
+)
+_AT = (
+    select(events.c.epoch, events.c.first, events.c.last, events.c.body)
+    .where(_MINE, events.c.last >= bindparam("seq"))
+    .order_by(events.c.last)
+    .limit(1)
+)
+_BACKWARDS = (
+    select(events.c.first, events.c.last, events.c.body)
+    .where(_MINE)
+    .order_by(events.c.last.desc())
+    .execution_options(yield_per=_PAGE_ROWS)
+)
+_STATUS = select(runs.c.status).where(runs.c.id == bindparam("r"))
+
+
+def append(connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent]) -> Told:
+    """Write events at the end of the run's log, and return what is to be announced."""
+    epoch, last = connection.execute(_PLACE, {"r": run_id}).one()
+    first = (last or 0) + 1
+    frames = [
+        sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
+        for seq, event in enumerate(told, first)
+    ]
+    chunk = Chunk(first, first + len(frames) - 1, b"".join(frames))
+    row = {
+        "run_id": run_id,
+        "first": chunk.first,
+        "last": chunk.last,
+        "epoch": epoch,
+        "created_at": at,
+        "body": chunk.body,
+    }
+    connection.execute(_ADD, row)
+    return Told(run_id, chunk)
+
+
+def last_seq(connection: Connection, run_id: str) -> int:
+    """Return the sequence number of the newest event; 0 if there is none."""
+    return connection.execute(_LAST, {"r": run_id}).scalar_one_or_none() or 0
+
+
+def as_leg(work: Callable[[Transaction], Run]) -> Callable[[Transaction], Leg]:
+    """Return work that answers with the part of the log it begins, in place of the run."""
+
+    def begin(tx: Transaction) -> Leg:
+        run = work(tx)  # what it tells is appended when it is done
+        after = last_seq(tx.connection, run.id)
+        return Leg(thread_id=run.thread_id, run_id=run.id, after=after)
+
+    return begin
+
+
+def _turn_rows(connection: Connection, run_id: str) -> list[Chunk]:
+    """Return the rows of the turn under way, from the one in which it began, oldest first."""
+    rows: list[Chunk] = []
+    found = connection.execute(_BACKWARDS, {"r": run_id})
+    for first, last, body in found:
+        rows.append(Chunk(first, last, body))
+        if _TURN in body:
+            break
+    found.close()
+    return rows[::-1]
+
+
+def cut_turn(connection: Connection, run_id: str) -> tuple[Cut, list[LoggedEvent]] | None:
+    """Take back the deltas of the turn under way, and all after them; None: there are none.
+
+    The turn is made again from its beginning, so whoever reads the log must not see the
+    text twice.
+
+    Returns:
+        The cut, and what must be told again: steps and messages that began behind it.
+    """
+    cut: Cut | None = None
+    again: list[LoggedEvent] = []
+    begun = False
+    for row in _turn_rows(connection, run_id):
+        for seq, frame in enumerate(_frames(row.body), row.first):
+            begun = begun or frame.startswith(_TURN)
+            if cut is None and begun and frame.startswith(_DELTAS):
+                cut = Cut(run_id, seq - 1)
+                _cut(connection, run_id, row, cut.last)
+            elif cut is not None and not frame.startswith(_DELTAS):
+                again.append(_event(frame))
+    return None if cut is None else (cut, again)
+
+
+def _event(frame: bytes) -> LoggedEvent:
+    head, _, data = frame.removesuffix(b"\n\n").partition(b"\ndata: ")
+    return LoggedEvent(head.partition(b"\n")[0].removeprefix(b"event: ").decode(), data)
+
+
+def _cut(connection: Connection, run_id: str, row: Chunk, last: int) -> None:
+    """Delete what comes after the event `last`, the first of which stands in `row`."""
+    of_run = events.c.run_id == run_id
+    connection.execute(delete(events).where(of_run, events.c.last > row.last))
+    this = (of_run, events.c.last == row.last)
+    if last < row.first:
+        connection.execute(delete(events).where(*this))
+    else:
+        body = b"".join(_frames(row.body)[: last - row.first + 1])
+        connection.execute(update(events).where(*this).values(last=last, body=body))
+
+
+def written_text(connection: Connection, run_id: str, message_id: str) -> str:
+    """Return the text that the deltas of the turn under way have told of the message."""
+    texts = []
+    for row in _turn_rows(connection, run_id):
+        for frame in _frames(row.body):
+            if frame.startswith(_DELTAS[0]):
+                delta = _delta_decoder.decode(_event(frame).data)
+                texts.append(delta.text if delta.id == message_id else "")
+    return "".join(texts)
+
+
+def prune(connection: Connection, now: int) -> int:
+    """Forget events of some of the runs that ended long ago; return how many rows went."""
+    before = now - EVENTS_TTL
+    later = events.alias()
+    fresh = exists().where(later.c.run_id == events.c.run_id, later.c.created_at >= before)
+    going = exists().where(runs.c.id == events.c.run_id, runs.c.status.in_(sorted(ACTIVE_STATUSES)))
+    old = (
+        select(events.c.run_id)
+        .where(events.c.created_at < before, ~fresh, ~going)
+        .distinct()
+        .limit(_PRUNED_RUNS)
+    )
+    return connection.execute(delete(events).where(events.c.run_id.in_(old))).rowcount
+
+
+class EventLog:
+    """The logs, as streams read them."""
+
+    def __init__(self, readers: Readers) -> None:
+        """Read with these."""
+        self._readers = readers
+
+    async def find(self, thread_id: str, run_id: str, position: Position | None) -> Leg:
+        """Return the part of the run's log after `position`; None: all of it.
+
+        Raises:
+            Refusal: There is no such run, or its log does not hold that event (any more).
+        """
+
+        def read(connection: Connection) -> Leg:
+            find(connection, Thread, thread_id)
+            find(connection, Run, run_id, runs.c.thread_id == thread_id)
+            leg = Leg(thread_id=thread_id, run_id=run_id, after=0, once=False)
+            if position is None:
+                if not last_seq(connection, run_id):
+                    raise position_lost(run_id)
+                return leg
+            seq = position.seq
+            row = connection.execute(_AT, {"r": run_id, "seq": seq}).one_or_none()
+            if row is None or row.first > seq or row.epoch != position.epoch:
+                raise position_lost(run_id)
+            ended = row.last == seq and Chunk(row.first, row.last, row.body).ends_leg
+            return msgspec.structs.replace(leg, after=seq, ended=ended)
+
+        return await self._readers.run(read)
+
+    async def read(self, run_id: str, after: int) -> LogPage:
+        """Return some of what comes after this event, oldest first."""
+
+        def read(connection: Connection) -> LogPage:
+            rows: list[Any] = list(connection.execute(_AFTER, {"r": run_id, "after": after}))
+            status = connection.execute(_STATUS, {"r": run_id}).scalar_one_or_none()
+            chunks: list[Chunk] = []
+            size = 0
+            for row in rows:
+                if chunks and size + len(row.body) > _PAGE_BYTES:
+                    break
+                chunks.append(Chunk(row.first, row.last, row.body))
+                size += len(row.body)
+            more = len(chunks) < len(rows) or len(rows) == _PAGE_ROWS
+            return LogPage(chunks, more, status in ACTIVE_STATUSES)
+
+        return await self._readers.run(read)

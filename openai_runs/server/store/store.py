@@ -1,0 +1,384 @@
+"""The coroutines by which everybody else reads and writes: each is one transaction."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.to_thread
+import msgspec
+from sqlalchemy import delete
+
+from openai_runs.server.making import NewRun
+from openai_runs.server.progress import Ending, Writing
+from openai_runs.server.refusals import busy_thread, not_found
+from openai_runs.server.store import events, executing, idempotency, rows, runs, schema
+from openai_runs.server.store.database import open_reader, open_writer, prepare
+from openai_runs.server.store.events import (
+    EventLog,
+    Leg,
+    LoggedEvent,
+)
+from openai_runs.server.store.executing import Claim
+from openai_runs.server.store.idempotency import Once
+from openai_runs.server.store.lock import FileLock
+from openai_runs.server.store.rows import NOUNS, PageQuery, add, find, page, rewrite
+from openai_runs.server.store.runs import Counts, History, Unfinished
+from openai_runs.server.store.writer import (
+    Change,
+    Readers,
+    Transaction,
+    Writer,
+)
+from openai_runs.types.assistants import Assistant
+from openai_runs.types.base import Deleted, Page
+from openai_runs.types.events import EventName
+from openai_runs.types.messages import Message
+from openai_runs.types.runs import Run, ToolOutput
+from openai_runs.types.steps import RunStep
+from openai_runs.types.threads import Thread
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+_message_columns = schema.messages.c
+_step_columns = schema.steps.c
+_run_columns = schema.runs.c
+
+
+class Store:
+    """One open database file. Refusals of its methods are answers of the API."""
+
+    def __init__(
+        self,
+        path: Path,
+        lock: FileLock,
+        on_change: Callable[[Change], None],
+        *,
+        temporary: Path | None,
+    ) -> None:
+        """Open the locked file; blocks, so `open_store` does it in a worker thread."""
+        self.path = path
+        self.lock = lock
+        self._temporary = temporary
+        self._engines = [open_writer(path), open_reader(path)]
+        prepare(self._engines[0], path, schema.metadata, schema.SCHEMA_VERSION)
+        self._writer = Writer(self._engines[0], on_change)
+        self._readers = Readers(self._engines[1])
+        self.log = EventLog(self._readers)
+
+    async def aclose(self) -> None:
+        """Finish what is queued, close the file and give up the lock."""
+        self._writer.stop()
+        await anyio.to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        self._writer.join()
+        self._readers.close()
+        for engine in reversed(self._engines):
+            engine.dispose()
+        self.lock.release()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    async def _write(self, work: Callable[[Transaction], T], once: Once | None = None) -> T:
+        return await self._writer.run(work, once)
+
+    async def _read(self, read: Callable[[Connection], T]) -> T:
+        return await self._readers.run(read)
+
+    async def add_assistant(self, assistant: Assistant, once: Once | None) -> Assistant:
+        """Store a new assistant."""
+
+        def work(tx: Transaction) -> Assistant:
+            add(tx.connection, assistant)
+            return assistant
+
+        return await self._write(work, once)
+
+    async def get_assistant(self, assistant_id: str) -> Assistant:
+        """Return the assistant."""
+        return await self._read(lambda connection: find(connection, Assistant, assistant_id))
+
+    async def update_assistant(
+        self, assistant_id: str, changes: dict[str, Any], once: Once | None
+    ) -> Assistant:
+        """Change these fields of the assistant."""
+
+        def work(tx: Transaction) -> Assistant:
+            return rewrite(tx.connection, find(tx.connection, Assistant, assistant_id), **changes)
+
+        return await self._write(work, once)
+
+    async def delete_assistant(self, assistant_id: str) -> Deleted:
+        """Delete the assistant; its runs stay readable."""
+
+        def work(tx: Transaction) -> Deleted:
+            table = schema.assistants
+            done = tx.connection.execute(delete(table).where(table.c.id == assistant_id))
+            if not done.rowcount:
+                raise not_found(NOUNS[Assistant], assistant_id)
+            return Deleted(id=assistant_id, object="assistant.deleted", deleted=True)
+
+        return await self._write(work)
+
+    async def list_assistants(self, query: PageQuery) -> Page[Assistant]:
+        """Return a page of all assistants."""
+        return await self._read(lambda connection: page(connection, Assistant, query))
+
+    async def add_thread(
+        self, thread: Thread, messages: list[Message], once: Once | None
+    ) -> Thread:
+        """Store a new thread with its first messages."""
+        return await self._write(lambda tx: runs.add_thread(tx, thread, messages), once)
+
+    async def get_thread(self, thread_id: str) -> Thread:
+        """Return the thread."""
+        return await self._read(lambda connection: find(connection, Thread, thread_id))
+
+    async def update_thread(
+        self, thread_id: str, changes: dict[str, Any], once: Once | None
+    ) -> Thread:
+        """Change these fields of the thread."""
+
+        def work(tx: Transaction) -> Thread:
+            return rewrite(tx.connection, find(tx.connection, Thread, thread_id), **changes)
+
+        return await self._write(work, once)
+
+    async def delete_thread(self, thread_id: str) -> Deleted:
+        """Delete the thread with all that is on it, an active run included."""
+
+        def work(tx: Transaction) -> Deleted:
+            runs.delete_thread(tx, thread_id)
+            return Deleted(id=thread_id, object="thread.deleted", deleted=True)
+
+        return await self._write(work)
+
+    async def add_message(self, message: Message, once: Once | None) -> Message:
+        """Store a new message; refused while a run is active."""
+        thread_id = message.thread_id
+
+        def work(tx: Transaction) -> Message:
+            find(tx.connection, Thread, thread_id)
+            running = runs.active_run_id(tx.connection, thread_id)
+            if running is not None:
+                raise busy_thread(thread_id, running)
+            add(tx.connection, message, thread_id=thread_id)
+            return message
+
+        return await self._write(work, once)
+
+    async def get_message(self, thread_id: str, message_id: str) -> Message:
+        """Return the message."""
+        return await self._read(lambda connection: _message(connection, thread_id, message_id))
+
+    async def update_message(
+        self, thread_id: str, message_id: str, changes: dict[str, Any], once: Once | None
+    ) -> Message:
+        """Change these fields of the message."""
+
+        def work(tx: Transaction) -> Message:
+            return rewrite(tx.connection, _message(tx.connection, thread_id, message_id), **changes)
+
+        return await self._write(work, once)
+
+    async def delete_message(self, thread_id: str, message_id: str) -> Deleted:
+        """Delete the message."""
+
+        def work(tx: Transaction) -> Deleted:
+            _message(tx.connection, thread_id, message_id)
+            tx.connection.execute(delete(schema.messages).where(_message_columns.id == message_id))
+            return Deleted(id=message_id, object="thread.message.deleted", deleted=True)
+
+        return await self._write(work)
+
+    async def list_messages(
+        self, thread_id: str, query: PageQuery, run_id: str | None
+    ) -> Page[Message]:
+        """Return a page of the thread's messages, of one run only if `run_id` is given."""
+
+        def read(connection: Connection) -> Page[Message]:
+            find(connection, Thread, thread_id)
+            only = None if run_id is None else _message_columns.run_id == run_id
+            mine = _message_columns.thread_id == thread_id
+            return page(connection, Message, query, mine, only=only)
+
+        return await self._read(read)
+
+    async def _write_run(
+        self, work: Callable[[Transaction], Run], once: Once | None, streamed: bool
+    ) -> Run | Leg:
+        return await self._write(events.as_leg(work) if streamed else work, once)
+
+    async def add_run(
+        self,
+        thread_id: str,
+        assistant_id: str,
+        make: Callable[[Assistant], NewRun],
+        once: Once | None,
+        *,
+        streamed: bool = False,
+    ) -> Run | Leg:
+        """Store the run that `make` builds from the assistant as it is at that moment.
+
+        Return it, or where its events begin if it is to be streamed; so do the next two.
+        """
+
+        def work(tx: Transaction) -> Run:
+            return runs.create(tx, thread_id, assistant_id, make)
+
+        return await self._write_run(work, once, streamed)
+
+    async def add_thread_and_run(
+        self,
+        thread: Thread,
+        messages: list[Message],
+        assistant_id: str,
+        make: Callable[[Assistant], NewRun],
+        *,
+        once: Once | None,
+        streamed: bool = False,
+    ) -> Run | Leg:
+        """Store both, or neither."""
+
+        def work(tx: Transaction) -> Run:
+            runs.add_thread(tx, thread, messages)
+            made = LoggedEvent(EventName.THREAD_CREATED, msgspec.json.encode(thread))
+            return runs.create(tx, thread.id, assistant_id, make, [made])
+
+        return await self._write_run(work, once, streamed)
+
+    async def submit_outputs(
+        self,
+        thread_id: str,
+        run_id: str,
+        outputs: list[ToolOutput],
+        now: int,
+        *,
+        once: Once | None,
+        streamed: bool = False,
+    ) -> Run | Leg:
+        """Fill in the outputs the run waits for, and queue it."""
+
+        def work(tx: Transaction) -> Run:
+            return runs.submit(tx, thread_id, run_id, outputs, now)
+
+        return await self._write_run(work, once, streamed)
+
+    async def get_run(self, thread_id: str, run_id: str) -> Run:
+        """Return the run."""
+        return await self._read(lambda connection: _run(connection, thread_id, run_id))
+
+    async def update_run(
+        self, thread_id: str, run_id: str, changes: dict[str, Any], once: Once | None
+    ) -> Run:
+        """Change these fields of the run, finished or not."""
+        return await self._write(lambda tx: runs.update_run(tx, thread_id, run_id, changes), once)
+
+    async def list_runs(self, thread_id: str, query: PageQuery) -> Page[Run]:
+        """Return a page of the thread's runs."""
+
+        def read(connection: Connection) -> Page[Run]:
+            find(connection, Thread, thread_id)
+            return page(connection, Run, query, _run_columns.thread_id == thread_id)
+
+        return await self._read(read)
+
+    async def cancel_run(self, thread_id: str, run_id: str, now: int, once: Once | None) -> Run:
+        """Move the run to `cancelling`."""
+        return await self._write(lambda tx: runs.cancel(tx, thread_id, run_id, now), once)
+
+    async def get_step(self, thread_id: str, run_id: str, step_id: str) -> RunStep:
+        """Return the run step."""
+
+        def read(connection: Connection) -> RunStep:
+            _run(connection, thread_id, run_id)
+            return find(connection, RunStep, step_id, _step_columns.run_id == run_id)
+
+        return await self._read(read)
+
+    async def list_steps(self, thread_id: str, run_id: str, query: PageQuery) -> Page[RunStep]:
+        """Return a page of the run's steps."""
+
+        def read(connection: Connection) -> Page[RunStep]:
+            _run(connection, thread_id, run_id)
+            return page(connection, RunStep, query, _step_columns.run_id == run_id)
+
+        return await self._read(read)
+
+    async def claim(self, run_id: str, now: int) -> Claim | None:
+        """Take the run up for execution; None if there is nothing to execute."""
+        return await self._write(lambda tx: executing.claim(tx, run_id, now))
+
+    async def history(self, run: Run, last_messages: int | None) -> History:
+        """Return what the model is to see."""
+        return await self._read(lambda connection: runs.history(connection, run, last_messages))
+
+    async def write(self, run: Run, epoch: int, writings: list[Writing], now: int) -> None:
+        """Store what an execution of the run wrote since the last time."""
+        await self._write(lambda tx: executing.write(tx, run, epoch, writings, now))
+
+    async def require_action(
+        self, run_id: str, epoch: int, writings: list[Writing], turn: Ending, now: int
+    ) -> Run:
+        """Have the run wait for the outputs of the turn's calls."""
+        return await self._write(
+            lambda tx: executing.require_action(tx, run_id, epoch, writings, turn=turn, now=now)
+        )
+
+    async def end_run(
+        self,
+        run_id: str,
+        ending: Ending,
+        now: int,
+        *,
+        writings: Iterable[Writing] = (),
+        epoch: int | None = None,
+    ) -> Run | None:
+        """End the run; None if it was over before, or belongs to another execution."""
+        return await self._write(
+            lambda tx: executing.end(tx, run_id, ending, now, writings=list(writings), epoch=epoch)
+        )
+
+    async def put_back(self, run_id: str, epoch: int, now: int) -> Run:
+        """Queue the run again, for the next server."""
+        return await self._write(lambda tx: executing.put_back(tx, run_id, epoch, now))
+
+    async def unfinished(self) -> list[Unfinished]:
+        """Return the active runs, oldest first."""
+        return await self._read(runs.unfinished)
+
+    async def counts(self) -> Counts:
+        """Return how many runs are active."""
+        return await self._read(runs.count)
+
+    async def prune(self, now: int) -> None:
+        """Forget old idempotency keys, and the events of runs that ended long ago."""
+        await self._write(lambda tx: idempotency.prune(tx.connection, now))
+        while await self._write(lambda tx: events.prune(tx.connection, now)):
+            pass
+
+    async def probe(self, now: int) -> None:
+        """Write something, to see whether that works.
+
+        Raises:
+            StoreUnavailable: It does not.
+        """
+        await self._write(lambda tx: rows.touch(tx.connection, now))
+
+
+def _message(connection: Connection, thread_id: str, message_id: str) -> Message:
+    find(connection, Thread, thread_id)
+    return find(connection, Message, message_id, _message_columns.thread_id == thread_id)
+
+
+def _run(connection: Connection, thread_id: str, run_id: str) -> Run:
+    find(connection, Thread, thread_id)
+    return find(connection, Run, run_id, _run_columns.thread_id == thread_id)

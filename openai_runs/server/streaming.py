@@ -1,0 +1,184 @@
+"""Sending events: from the log first, then as they are committed.
+
+An answer is bytes of the log and nothing else, heartbeats and the final `done` apart, so
+that whoever lost it on the way can go on from the last id it has seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import msgspec
+from aiohttp import web
+
+from openai_runs._protocol import sse
+from openai_runs.config import HEARTBEAT_INTERVAL, WRITE_TIMEOUT
+from openai_runs.server.audience import Audience, Reader
+from openai_runs.server.refusals import Refusal, Replay
+from openai_runs.server.store import Chunk, Leg, Store
+
+__all__ = ["Pace", "Streamer"]
+
+_DONE: Final = sse.encode("done", b"[DONE]")
+_HEADERS: Final = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx hands on what it has
+}
+
+_leg_decoder: Final = msgspec.json.Decoder(Leg)
+_logger = logging.getLogger("openai_runs.server")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a stream is silent, and how long it bears a silent reader."""
+
+    heartbeat: float = HEARTBEAT_INTERVAL
+    """Seconds without an event after which a comment is sent."""
+    patience: float = WRITE_TIMEOUT
+    """Seconds a reader may take no data."""
+
+
+class _Follower:
+    """Goes through one leg of a run's log, and on as it grows."""
+
+    def __init__(self, store: Store, reader: Reader, leg: Leg) -> None:
+        """Begin where the leg begins."""
+        self._store = store
+        self._reader = reader
+        self._leg = leg
+        self._after = leg.after
+        self._at_end = leg.ended
+        self.done = False
+        """Whether the leg came to its end, once `next` has returned None."""
+
+    async def next(self) -> bytes | None:
+        """Return more events; None if there will be no more.
+
+        Cancellation: nothing is lost.
+        """
+        while not self._is_over():
+            if self._reader.behind:
+                body = await self._catch_up()
+            else:
+                body = self._take(self._reader.pop())
+            if body:
+                return body
+            if not self._reader.behind and not self._is_over():
+                await self._reader.news()
+        return None
+
+    def _is_over(self) -> bool:
+        reader = self._reader
+        if reader.cut is not None:
+            if reader.cut < self._after:  # what was sent is not true any more
+                return True
+            reader.cut = None
+        newest = not reader.behind and reader.empty
+        self.done = self._at_end and (newest or self._leg.once)
+        return self.done or (newest and reader.ended)
+
+    async def _catch_up(self) -> bytes:
+        reader = self._reader
+        reader.catch_up()
+        page = await self._store.log.read(self._leg.run_id, self._after)
+        if page.more:
+            reader.behind = True
+        elif not page.chunks and not page.active:  # deleted, or pruned
+            reader.end()
+        return b"".join(self._take(chunk) for chunk in page.chunks)
+
+    def _take(self, chunk: Chunk | None) -> bytes:
+        if chunk is None or chunk.last <= self._after or (self._at_end and self._leg.once):
+            return b""
+        new = chunk.after(self._after)
+        self._after = new.last
+        self._at_end = new.ends_leg
+        return new.body
+
+
+class Streamer:
+    """Answers with streams."""
+
+    def __init__(self, store: Store, audience: Audience, pace: Pace) -> None:
+        """Keep the three."""
+        self._store = store
+        self._audience = audience
+        self._pace = pace
+
+    async def answer(
+        self,
+        request: web.Request,
+        begin: Callable[[], Awaitable[object]],
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
+        """Return the stream of the leg that `begin` begins, once it was sent.
+
+        Raises:
+            Refusal: `begin` refused, or too many streams are open; nothing was sent.
+        """
+        with self._audience.seat():
+            more = dict(headers)
+            try:
+                leg = await begin()
+            except Replay as replay:
+                if replay.status_code != 200:
+                    raise
+                leg = _leg_decoder.decode(replay.body)
+                more["idempotent-replayed"] = "true"
+            assert isinstance(leg, Leg)
+            return await self._send(request, leg, more)
+
+    async def _send(
+        self, request: web.Request, leg: Leg, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**_HEADERS, **headers})
+        try:
+            with self._audience.join(leg.run_id) as reader:
+                await response.prepare(request)
+                if request.transport is not None:
+                    # What is written counts as taken only when the kernel has it.
+                    request.transport.set_write_buffer_limits(high=0)
+                await self._follow(_Follower(self._store, reader, leg), response)
+        except ConnectionError:
+            _logger.debug("run %s: a reader has left", leg.run_id)
+        except TimeoutError:
+            _logger.warning(
+                "run %s: a reader is dropped, it took no data for %g s",
+                leg.run_id,
+                self._pace.patience,
+            )
+            _abort(request)
+        except Exception:  # the answer has begun, so nothing else can be said
+            _logger.exception("run %s: a stream failed", leg.run_id)
+            _abort(request)
+        return response
+
+    async def _follow(self, follower: _Follower, response: web.StreamResponse) -> None:
+        while True:
+            body: bytes | None = sse.COMMENT
+            with anyio.move_on_after(self._pace.heartbeat):
+                body = await self._next(follower)
+            if body is None:
+                break
+            with anyio.fail_after(self._pace.patience):
+                await response.write(body)
+        with anyio.fail_after(self._pace.patience):
+            await response.write_eof(_DONE if follower.done else b"")
+
+    async def _next(self, follower: _Follower) -> bytes | None:
+        try:
+            return await follower.next()
+        except Refusal as refusal:  # the database cannot be read: the reader may resume
+            _logger.warning("a stream ends early: %s", refusal.message)
+            return None
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
