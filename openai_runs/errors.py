@@ -305,7 +305,14 @@ class InternalServerError(APIStatusError):
 
 
 class StreamError(OpenAIRunsError):
-    """A stream went wrong."""
+    """A stream went wrong: the server sent an error event, or one that cannot be read."""
+
+    code: str | None = None
+    """What the server calls the error, where it does."""
+    type: str | None = None
+    """Which kind of error the server says it is."""
+    body: Any = None
+    """What the server sent, as JSON values or as text."""
 
 
 class StreamInterrupted(StreamError):

@@ -29,6 +29,7 @@ __all__ = [
     "Raw",
     "Received",
     "Reset",
+    "Stall",
     "run_json",
 ]
 
@@ -76,7 +77,13 @@ class Hang(NamedTuple):
     """Never answer; the connection stays open until the server ends."""
 
 
-Action = Answer | Raw | Drop | Reset | Hang
+class Stall(NamedTuple):
+    """Write these bytes, and nothing more; the connection stays open."""
+
+    data: bytes
+
+
+Action = Answer | Raw | Drop | Reset | Hang | Stall
 Handler = Callable[[Received], Action | Awaitable[Action]]
 
 
@@ -164,6 +171,9 @@ class HostileServer:
                 raw: socket.socket = writer.get_extra_info("socket")
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
+            case Stall(data):
+                writer.write(data)
+                await anyio.sleep_forever()
             case Hang():
                 await anyio.sleep_forever()
             case Drop():

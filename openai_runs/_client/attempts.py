@@ -22,6 +22,7 @@ from openai_runs._client.waiting import Waiter, plan_of
 from openai_runs._protocol.endpoints import CREATE_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
+from openai_runs._transport import StreamReply
 from openai_runs.config import MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import APITimeoutError
 from openai_runs.types.runs import Run
@@ -35,9 +36,16 @@ class Attempts:
     """The creates of one `runs.create`: a new one each time the thread was busy."""
 
     def __init__(
-        self, pipeline: Pipeline, thread_id: str, assistant_id: str, taken: dict[str, Any]
+        self,
+        pipeline: Pipeline,
+        thread_id: str,
+        assistant_id: str,
+        taken: dict[str, Any],
+        *,
+        stream: bool = False,
     ) -> None:
         """Take the arguments apart; nothing is sent yet."""
+        self._stream = stream
         self._pipeline = pipeline
         self._thread_id = thread_id
         self._options = options_of(taken)
@@ -60,16 +68,39 @@ class Attempts:
             attempt=self._once,
         )
 
+    def open(self, waiter: Waiter) -> Coroutine[Any, Any, Run | StreamReply]:
+        """Return the run's stream, once the thread is free for it; to be awaited."""
+        return when_free(
+            waiter,
+            self._pipeline,
+            self._thread_id,
+            mode=self._mode,
+            options=self._options,
+            attempt=self._open_once,
+        )
+
     async def undo(self, waiter: Waiter) -> None:
         """Cancel what the last create may have started."""
         if self.last is not None:
             await self.last.undo(waiter)
 
     def _once(self, options: CallOptions) -> Coroutine[Any, Any, Run]:
+        return self._next(options).make()
+
+    def _open_once(self, options: CallOptions) -> Coroutine[Any, Any, Run | StreamReply]:
+        return self._next(options).open()
+
+    def _next(self, options: CallOptions) -> Creation:
         self.last = Creation(
-            self._pipeline, CREATE_RUN, self._thread_id, self._body, options, query=self._query
+            self._pipeline,
+            CREATE_RUN,
+            self._thread_id,
+            self._body,
+            options,
+            query=self._query,
+            stream=self._stream,
         )
-        return self.last.make()
+        return self.last
 
 
 class Timed:
@@ -82,22 +113,22 @@ class Timed:
         waiting = wait_options_of(taken)
         self.options: CallOptions = options_of(taken)
         self._timeout = self.options.get("timeout")
-        self._plan = plan_of(pipeline.settings.poll, waiting, self.options)
+        self.plan = plan_of(pipeline.settings.poll, waiting, self.options)
 
     def left(self) -> CallOptions:
         """Return what a look in between takes along, with what is left of the time."""
-        return {**self._plan.options, "timeout": self._remaining()}
+        return {**self.plan.options, "timeout": self.seconds_left()}
 
-    async def start(self, start: Awaitable[Run], undo: Callable[[], Awaitable[None]]) -> Run:
-        """Return the run that comes of `start`; `undo` it if asked to where it ends early."""
+    async def start(self, start: Awaitable[T], undo: Callable[[], Awaitable[None]]) -> T:
+        """Return what comes of `start`; `undo` it if asked to where it ends early."""
         try:
             return await start
         except anyio.get_cancelled_exc_class():
-            if self._plan.on_cancel == "cancel":
+            if self.plan.on_cancel == "cancel":
                 await undo()
             raise
         except APITimeoutError:
-            if self._plan.on_timeout == "cancel":
+            if self.plan.on_timeout == "cancel":
                 await undo()
             raise
 
@@ -110,10 +141,11 @@ class Timed:
         until: Callable[[str], bool] = is_settled,
     ) -> Run:
         """Return the run once it is settled, within what is left of the time."""
-        plan = msgspec.structs.replace(self._plan, timeout=self._remaining(), until=until)
+        plan = msgspec.structs.replace(self.plan, timeout=self.seconds_left(), until=until)
         return await waiter.wait(run, thread_id=thread_id, plan=plan)
 
-    def _remaining(self) -> float | None:
+    def seconds_left(self) -> float | None:
+        """Return what is left of `timeout`, at least a moment; None where there is none."""
         if self._timeout is None:
             return None
         return max(self._timeout - (self._now() - self._began), MIN_POLL_DELAY)

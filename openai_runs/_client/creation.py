@@ -13,11 +13,13 @@ from typing import Any
 
 from openai_runs._client.arguments import CallOptions, look_options_of, plain
 from openai_runs._client.call import Doubt
+from openai_runs._client.feed import first_run
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import carries, find, mark, reveal
 from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec
+from openai_runs._transport import StreamReply
 from openai_runs.config import ADOPT_DELAY
 from openai_runs.errors import ActiveRunError, APIError
 from openai_runs.types.runs import Run
@@ -37,6 +39,7 @@ class Creation:
         options: CallOptions,
         *,
         query: Mapping[str, QueryValue] | None = None,
+        stream: bool = False,
     ) -> None:
         """Build the request; `thread_id` is None where the thread is made with the run."""
         self._pipeline = pipeline
@@ -44,6 +47,8 @@ class Creation:
         key = options.get("idempotency_key")
         self.key = pipeline.settings.seams.new_key() if key is None else key
         sent = {**body, **plain(options.get("extra_body") or {})}
+        if stream:
+            sent["stream"] = True
         self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
         self._marked = endpoint is CREATE_RUN and self._mark(sent)
         self._doubt = Doubt()
@@ -70,6 +75,41 @@ class Creation:
         self._doubt.unsure = False
         return reveal(run)
 
+    async def open(self) -> Run | StreamReply:
+        """Return the stream of the run this call makes; a `Run` if there is none to be had.
+
+        Raises and is cancelled as `make`.
+        """
+        opened = await self._pipeline.open_stream(
+            self._spec,
+            self._options,
+            settle=self._settle if self._marked else None,
+            doubt=self._doubt,
+        )
+        # Until its first event has come, only the server knows which run it is.
+        self._doubt.unsure = not isinstance(opened, Run)
+        return opened
+
+    def settled(self) -> None:
+        """Take note that the caller knows the run: there is nothing to undo any more."""
+        self._doubt.unsure = False
+
+    async def find(self, options: CallOptions) -> Run | StreamReply | None:
+        """Return what this call has made although its answer was lost; None if it cannot be told.
+
+        Raises:
+            APIError: Looking failed.
+
+        Cancellation: closes the request.
+        """
+        if self._pipeline.honours_keys():
+            # The same key and body again: the answer is that of the first.
+            again: CallOptions = {**self._options, "timeout": options.get("timeout")}
+            return await self._pipeline.open_stream(self._spec, again)
+        if self._marked and self._thread_id is not None:
+            return await look_for(self._pipeline, self._thread_id, self.key, options)
+        return None
+
     async def undo(self, waiter: Waiter) -> None:
         """Cancel the run if this call may have made one, for at most 5 s.
 
@@ -81,12 +121,12 @@ class Creation:
 
     async def _undo(self, waiter: Waiter) -> None:
         looking = look_options_of(self._options)
-        run: Run | None = None
-        if self._pipeline.honours_keys():
-            # The same key and body again: the answer names the run it made.
-            run = await self._pipeline.send(self._spec, self._options)
-        elif self._marked and self._thread_id is not None:
-            run = await look_for(self._pipeline, self._thread_id, self.key, looking)
+        found = await self.find(looking)
+        run = (
+            None
+            if found is None
+            else await first_run(found, self._pipeline.settings.request_timeout)
+        )
         if run is not None and run.is_active:
             await waiter.cancel(run.id, run.thread_id, looking)
 

@@ -12,6 +12,7 @@ from openai_runs._client.arguments import (
     CreateThreadAndRunCall,
     CreateThreadArguments,
     CreateThreadCall,
+    ToolOptions,
     UpdateThreadArguments,
     UpdateThreadCall,
     body_of,
@@ -19,9 +20,11 @@ from openai_runs._client.arguments import (
 )
 from openai_runs._client.attempts import Timed
 from openai_runs._client.creation import Creation
+from openai_runs._client.legs import CreateLeg
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
-from openai_runs._client.runs import Runs
+from openai_runs._client.run_streams import Reading, RunStreams, StreamOptions
+from openai_runs._client.streaming import RunStream
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.endpoints import (
     CREATE_THREAD,
@@ -38,11 +41,17 @@ from openai_runs.types.threads import Thread
 __all__ = ["Threads"]
 
 
+class CreateThreadAndRunStreamCall(
+    CreateThreadAndRunAndPollCall, StreamOptions, ToolOptions, total=False
+):
+    """Everything `threads.create_and_run_stream` takes by keyword."""
+
+
 class Threads:
     """`client.threads`."""
 
     def __init__(
-        self, pipeline: Pipeline, waiter: Waiter, *, runs: Runs, messages: Messages
+        self, pipeline: Pipeline, waiter: Waiter, *, runs: RunStreams, messages: Messages
     ) -> None:
         """Send through `pipeline`; runs and messages hang below as in the official SDK."""
         self._pipeline = pipeline
@@ -178,9 +187,36 @@ class Threads:
         run = await timed.start(creation.make(), partial(creation.undo, self._waiter))
         return await timed.wait(self._waiter, run, run.thread_id)
 
-    def _creation(self, taken: dict[str, Any], assistant_id: str) -> Creation:
+    def create_and_run_stream(
+        self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunStreamCall]
+    ) -> RunStream:
+        """Make a thread, start a run on it and return the events of both.
+
+        Endpoint: POST /threads/runs with `stream`
+
+        Args:
+            assistant_id: The assistant's id.
+            **arguments: See `create_and_run`, and `runs.stream`.
+
+        Raises:
+            BadRequestError: On entering: an argument is refused; `.param` names it.
+            APIError: On entering: the call failed; `.maybe_created` says whether the run
+                may exist. Later errors: see `RunStream`.
+
+        Cancellation: see `RunStream`.
+        """
+        taken: dict[str, Any] = dict(arguments)
+        reading = Reading(self._pipeline, taken)
+        timed = Timed(self._pipeline, taken)
+        taken.update(timed.options)
+        creation = self._creation(taken, assistant_id, stream=True)
+        return self.runs.streamed(CreateLeg(creation, self._waiter), timed, reading)
+
+    def _creation(
+        self, taken: dict[str, Any], assistant_id: str, *, stream: bool = False
+    ) -> Creation:
         options = options_of(taken)
         body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
         check_id("assistant_id", assistant_id)
         body["assistant_id"] = assistant_id
-        return Creation(self._pipeline, CREATE_THREAD_AND_RUN, None, body, options)
+        return Creation(self._pipeline, CREATE_THREAD_AND_RUN, None, body, options, stream=stream)

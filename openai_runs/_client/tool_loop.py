@@ -39,13 +39,18 @@ class ToolLoop:
     def __init__(self, pipeline: Pipeline, tools: Iterable[object], options: ToolOptions) -> None:
         self.tools = localized(tools)
         """What a create is told: local tools and definitions."""
-        local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
-        self._calls = ToolCalls(local, options)
+        self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
+        self._calls = ToolCalls(self._local, options)
         self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
         self._now = pipeline.settings.seams.monotonic
         self._answered: dict[tuple[str, ...], str] = {}
         self.rounds = 0
         """Times the run has asked for tools so far."""
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether there is any function to answer with."""
+        return bool(self._local)
 
     def is_answered(self, run: Run) -> bool:
         """Return whether every call the run waits for has its output already.

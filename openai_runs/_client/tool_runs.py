@@ -40,10 +40,12 @@ from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run
 from openai_runs.types.steps import RunStep
 
-__all__ = ["ToolRuns"]
+__all__ = ["ToolRuns", "type_in"]
 
 _LOOKS: Final = 3
 """Looks, each after a pause, at a run that still asks for what was answered."""
+_REFUSALS: Final = (BadRequestError, ConflictError)
+"""Answers to a submit by which a server says that the run does not wait for these outputs."""
 _SUBMITS: Final = 3
 """Times the same outputs are sent before the run is given up."""
 
@@ -96,7 +98,7 @@ class ToolRuns(RunCalls):
         """
         taken: dict[str, Any] = dict(arguments)
         loop = ToolLoop(self._pipeline, tools, tool_options_of(taken))
-        kind = _type_in(taken.get("response_format"))
+        kind = type_in(taken.get("response_format"))
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options, tools=loop.tools)
         attempts = Attempts(self._pipeline, thread_id, assistant_id, taken)
@@ -228,14 +230,16 @@ class _Rounds:
         self._timed = timed
         self._began = self._settings.seams.monotonic()
         self._looks = self._submits = 0
+        self._taken = False
+        """Whether the server has said that it took the outputs of this round."""
         self._failure: APIError | None = None
-        """Why the last submit failed; None once one was taken."""
+        """Why the last submit of this round failed."""
 
     async def next(self, run: Run) -> Run:
         """Return the run when it is settled again."""
         if not self._loop.is_answered(run):
             self._looks = self._submits = 0
-            self._failure = None
+            self._taken, self._failure = False, None
             work = self._answer
         elif self._looks < _LOOKS:
             # A replica may lag behind the submit, or the submit may have failed.
@@ -257,7 +261,7 @@ class _Rounds:
         return run
 
     async def _answer(self, run: Run) -> Run:
-        if self._submits >= _SUBMITS or isinstance(self._failure, (BadRequestError, ConflictError)):
+        if self._submits >= _SUBMITS or isinstance(self._failure, _REFUSALS):
             raise self._failure or self._unheard(run)
         outputs = await self._loop.answer(run)
         self._submits += 1
@@ -268,11 +272,11 @@ class _Rounds:
         except APIError as failure:
             # Refused: it has ended, or somebody else has answered. Or the server is away: the
             # outputs are kept, and the run will say whether it still wants them.
-            if not isinstance(failure, (BadRequestError, ConflictError)) and not may_heal(failure):
+            if not isinstance(failure, _REFUSALS) and not may_heal(failure):
                 raise
-            self._failure = failure
-            return run
-        self._failure = None
+            self._failure = None if self._taken else failure
+        else:
+            self._taken, self._failure = True, None
         return run
 
     async def _within(self, run: Run, work: Callable[[Run], Awaitable[Run]]) -> Run:
@@ -284,7 +288,10 @@ class _Rounds:
             await self._react(run, self._timed.plan.on_cancel)
             raise
         await self._react(run, self._timed.plan.on_timeout)
-        raise RunWaitTimeout(run, self._settings.seams.monotonic() - self._began)
+        late = RunWaitTimeout(run, self._settings.seams.monotonic() - self._began)
+        if self._timed.plan.on_timeout == "cancel":
+            late.add_note("the server was asked to cancel it (on_timeout='cancel')")
+        raise late
 
     async def _react(self, run: Run, reaction: str) -> None:
         if reaction == "cancel":
@@ -295,7 +302,8 @@ class _Rounds:
         return ToolError(msg, thread_id=run.thread_id, run_id=run.id)
 
 
-def _type_in(response_format: object) -> type | None:
+def type_in(response_format: object) -> type | None:
+    """Return the type a response format was given as, if it was given as one."""
     is_type = isinstance(response_format, type) or get_origin(response_format) is not None
     return response_format if is_type else None  # type: ignore[return-value]  # or an alias
 

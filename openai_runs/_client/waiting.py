@@ -51,7 +51,7 @@ from openai_runs.errors import (
 )
 from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["WaitPlan", "Waiter", "plan_of", "stopped"]
+__all__ = ["WaitPlan", "Waiter", "lifetime_left", "plan_of", "stopped"]
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _MAX_UNSEEN: Final = 3
@@ -270,7 +270,7 @@ class _Wait:
         before = self._run.status if self._run is not None else None
         news = run.status not in self._statuses
         if not self._seen and self._plan.timeout is None:
-            self._deadline = self._now() + _lifetime_left(run, polled.headers)
+            self._deadline = self._now() + lifetime_left(run, polled.headers)
         self._run, self._seen, self.is_over = run, True, run.is_terminal
         self._statuses.add(run.status)
         self._failures = self._unreadable = 0
@@ -355,7 +355,7 @@ class _Wait:
         ) from self._failure
 
 
-def _lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
+def lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
     """Return the seconds the run has left by the server's own clock, plus a margin."""
     now = retry.server_time(headers) or run.created_at
     if run.expires_at is None or not now:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
+import msgspec
+
 from openai_runs.types.base import ADOPTION_KEY
+from openai_runs.types.events import RunEvent
 from openai_runs.types.runs import Run
 
-__all__ = ["carries", "find", "mark", "reveal"]
+__all__ = ["carries", "find", "mark", "reveal", "reveal_event"]
 
 _MAX_PAIRS: Final = 16
 
@@ -48,3 +51,13 @@ def reveal(run: R) -> R:
     if isinstance(metadata, dict):
         metadata.pop(ADOPTION_KEY, None)
     return run
+
+
+def reveal_event(event: RunEvent) -> RunEvent:
+    """Return `event` with the mark taken off its run, and out of its JSON."""
+    if ADOPTION_KEY not in (event.data.metadata or {}):
+        return event
+    reveal(event.data)
+    wire = msgspec.json.decode(event.raw)
+    wire["metadata"].pop(ADOPTION_KEY)
+    return msgspec.structs.replace(event, raw=msgspec.json.encode(wire))

@@ -1,0 +1,412 @@
+"""What a stream does to go on: read, take up a broken connection, answer tools, catch up.
+
+Theory of operation. A stream is made of legs (`legs`), each answered by one connection
+(`feed`). Where there is no connection to read, `_step` is what has to be done next; None
+at the end. Events are applied to the snapshot when they are taken, so what the caller sees
+of the run is never ahead of the events. No task runs in the background: all work is done
+while somebody awaits `advance`, and no cancel scope outlives that.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import msgspec
+
+from openai_runs._client.arguments import CallOptions
+from openai_runs._client.attempts import Timed
+from openai_runs._client.catching_up import missing_events
+from openai_runs._client.feed import Feed
+from openai_runs._client.legs import Leg, SubmitLeg, follow
+from openai_runs._client.patience import Patience
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.results import RunResult
+from openai_runs._client.tool_loop import ToolLoop
+from openai_runs._client.waiting import Waiter, lifetime_left
+from openai_runs._protocol.adoption import reveal, reveal_event
+from openai_runs._protocol.deltas import Snapshot
+from openai_runs._protocol.endpoints import GET_RUN
+from openai_runs._protocol.lifecycle import is_settled
+from openai_runs._protocol.retry import backoff
+from openai_runs._transport import StreamReply
+from openai_runs.config import HOLD_MARGIN
+from openai_runs.errors import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    BadRequestError,
+    ConflictError,
+    OpenAIRunsError,
+    RunWaitTimeout,
+    StreamError,
+    StreamInterrupted,
+    ToolError,
+)
+from openai_runs.types.events import Event, EventName, RunEvent
+from openai_runs.types.runs import Run
+
+__all__ = ["Driver", "Gather"]
+
+E = TypeVar("E", bound=OpenAIRunsError)
+Gather = Callable[[Run, CallOptions], Awaitable[RunResult]]
+
+
+class Driver:
+    """One stream, from its first request to its last event."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        waiter: Waiter,
+        timed: Timed,
+        leg: Leg,
+        *,
+        gather: Gather,
+        idle: float,
+        tools: ToolLoop | None = None,
+        response_format: type | None = None,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            pipeline: What requests are sent through.
+            waiter: Waits for the run where its stream cannot be taken up again.
+            timed: The call's time and options.
+            leg: The first leg.
+            gather: Fetches a run's messages and steps.
+            idle: Seconds without an event before the run is looked at.
+            tools: Answers tool calls; None: the stream ends where the run waits for outputs.
+            response_format: The type of the result's `parsed`.
+        """
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self._leg = leg
+        self._gather = gather
+        self._tools = tools
+        self._response_format = response_format
+        self.now = pipeline.settings.seams.monotonic
+        self._patience = Patience(self.now, timeout=timed.seconds_left(), idle=idle)
+        self._feed: Feed | None = None
+        self._step: Callable[[], Awaitable[None]] | None = self._begin
+        self._ids: dict[str, str] = {}
+        self._date: Any = {}
+        self._leg_is_over = False
+        self._tries = 0
+        self._failure: OpenAIRunsError | None = None
+        self._reported = ""
+        self.timed = timed
+        self.snapshot = Snapshot()
+        self.ready: deque[Event] = deque()
+        """Events that have come and were not taken yet."""
+        self.last_id = ""
+        self.recovered = False
+        """Whether the connection was lost and the rest was told in another way."""
+        self.is_whole = False
+        """Whether the snapshot holds all of the run, and not only this leg of it."""
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether there are no more events."""
+        return self._step is None and self._feed is None and not self.ready
+
+    @property
+    def is_reading(self) -> bool:
+        """Return whether there is a connection to read."""
+        return self._feed is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the first leg has been opened, or was tried to be."""
+        return self._step != self._begin
+
+    async def advance(self, until: float | None = None) -> None:
+        """Bring events into `ready`, or the stream nearer to its end.
+
+        Args:
+            until: When to return without an event while there is a connection to read; all
+                other work is not begun at all where this is given.
+
+        Cancellation: loses nothing while reading; a request under way is closed, and tools
+        that run are cancelled, after which the stream is over.
+        """
+        if self._feed is not None:
+            await self._read(self._feed, until)
+        elif self._step is not None and until is None:
+            await self._step()
+
+    async def take(self) -> Event:
+        """Return the next event of `ready`, with the snapshot brought up to it."""
+        event = self.ready.popleft()
+        if isinstance(event, RunEvent):
+            event = reveal_event(event)
+        self.snapshot.apply(event)
+        if event.id:
+            self.last_id = event.id
+        if isinstance(event, RunEvent):
+            self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
+            self._know(event.data)
+            await self._report(event.data)
+        return event
+
+    def close(self) -> None:
+        """Let go of the connection; there are no more events."""
+        self._drop()
+        self._step = None
+        self.ready.clear()
+
+    async def undo(self) -> None:
+        """Cancel the run, or what may have been started, for at most 5 s."""
+        run = self.snapshot.run
+        if self._ids and (run is None or run.is_active):
+            options = self.timed.plan.options
+            await self._waiter.cancel_quietly(self._ids["run_id"], self._ids["thread_id"], options)
+        elif not self._ids:
+            await self._leg.undo()
+
+    # --- opening ---------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        self._step = None  # whatever comes of it, a create is not begun again
+        self._join(await self._open(self._leg))
+
+    async def _open(self, leg: Leg) -> Run | StreamReply:
+        return await self.timed.start(leg.open(self.timed.left()), leg.undo)
+
+    def _join(self, opened: Run | StreamReply) -> None:
+        """Read the stream; where there is none to be had, the run itself tells what it can."""
+        if isinstance(opened, StreamReply):
+            self._feed = Feed(opened)
+            self._date = opened.headers
+            self._patience.heard()
+            self._leg_is_over = False
+            self._step = self._end_leg
+        else:
+            self._know(reveal(opened), is_news=False)
+            self.recovered = True
+            self._step = self._recover
+
+    def _know(self, run: Run, *, is_news: bool = True) -> None:
+        """Take note of which run this is, how long it has, and whether the leg is over."""
+        self._ids = {"thread_id": run.thread_id, "run_id": run.id}
+        self._leg.settled()
+        if self._patience.deadline is None:
+            self._patience.allow(lifetime_left(run, self._date))
+        if is_news:
+            self._leg_is_over = is_settled(run.status)
+
+    async def _report(self, run: Run) -> None:
+        callback = self.timed.plan.on_status
+        if callback is None or run.status == self._reported:
+            return
+        self._reported = run.status
+        outcome = callback(run)
+        if inspect.isawaitable(outcome):
+            with anyio.move_on_after(self._patience.seconds_left()):
+                await outcome
+
+    # --- reading ---------------------------------------------------------------------------
+
+    async def _read(self, feed: Feed, until: float | None) -> None:
+        limit = self._patience.limit(is_over=self._leg_is_over)
+        wait = limit if until is None else min(limit, until)
+        try:
+            events = await feed.read(max(0.0, wait - self.now()))
+        except APIConnectionError as error:
+            self._cut(error)
+        except StreamError as error:
+            self.close()
+            raise self._explain(error) from None
+        else:
+            if events:
+                self._patience.heard()
+                self._tries = 0
+                self.ready.extend(events)
+            elif events is None:
+                self._cut(None)
+            elif self.now() >= limit:
+                await self._overstay(feed)
+
+    async def _overstay(self, feed: Feed) -> None:
+        """Find out why nothing comes: the end without its mark, a stall, or a long thought."""
+        if self._leg_is_over:
+            self._cut(None)
+            return
+        if self._patience.seconds_left() <= 0:
+            self._drop()
+            self._step = None
+            raise await self._late()
+        self._patience.looked()
+        heard, feed.heard = feed.heard, False
+        try:
+            run = await self._look()
+        except APIError as error:
+            self._cut(error)
+            return
+        if run is None or is_settled(run.status) or not (heard or not self._pipeline.resumes()):
+            self._cut(None)
+
+    async def _look(self) -> Run | None:
+        if not self._ids:
+            return None
+        options = self.timed.plan.options
+        spec = self._pipeline.request(GET_RUN, self._ids, options)
+        timeout = min(HOLD_MARGIN, max(self._patience.seconds_left(), 1.0))
+        polled = await self._pipeline.poll(spec, options, hold=0, timeout=timeout)
+        run: Run = polled.answer
+        return run
+
+    def _cut(self, error: APIConnectionError | APIError | None) -> None:
+        """Go on after the connection is gone: to the end of the leg, or to recovering."""
+        self._drop()
+        if self._leg_is_over:
+            self._step = self._end_leg
+        else:
+            self._failure = error
+            self.recovered = True
+            self._step = self._recover
+
+    def _drop(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    # --- recovering ------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        """Take the stream up again where that can be done, else wait for the run and catch up."""
+        try:
+            self._tries += 1
+            if self._tries > 1:
+                await self._pause()
+            opened = await self._take_up()
+            if opened is None:
+                await self._catch_up()
+            else:
+                self._join(opened)
+        except OpenAIRunsError as error:
+            self._step = None
+            if isinstance(error, RunWaitTimeout) or self._patience.seconds_left() <= 0:
+                raise
+            raise self._interrupted(error) from error
+
+    async def _pause(self) -> None:
+        seams, policy = self._pipeline.settings.seams, self._pipeline.settings.retry
+        await seams.sleep(backoff(policy, self._tries - 1, None, seams.chance()))
+
+    async def _take_up(self) -> Run | StreamReply | None:
+        """Return the stream from where it broke; None if only the run itself can be asked."""
+        options = self.timed.left()
+        if not self._ids:
+            found = await self._leg.find(options)
+            if found is None:
+                lost = StreamInterrupted("the stream was cut before it told which run it is of")
+                raise self._explain(lost) from self._failure
+            return found
+        if self._tries > self._pipeline.settings.retry.max_retries + 1:
+            return None
+        if not self._pipeline.resumes():
+            return None
+        try:
+            if self.last_id or self._leg.from_the_start:
+                return await follow(self._pipeline, self._ids, self.last_id, options)
+            return await self._leg.find(options)
+        except APIError:
+            return None  # such as 409: the place is lost; what is stored tells the rest
+
+    async def _catch_up(self) -> None:
+        """Wait for the run and tell what was missed."""
+        told = await self._fetch()
+        self.ready.extend(missing_events(self.snapshot, told.run, told.messages, told.steps))
+        self.is_whole = True
+        self._leg_is_over = True
+        self._step = self._end_leg
+
+    async def _fetch(self) -> RunResult:
+        run: Run | str = self.snapshot.run or self._ids["run_id"]
+        run = await self.timed.wait(self._waiter, run, self._ids["thread_id"])
+        self._reported = run.status
+        gathered = await self._gather(run, self.timed.left())
+        return msgspec.structs.replace(gathered, recovered=True)
+
+    async def result(self) -> RunResult:
+        """Return what came of the run, waiting for it where the stream was left early."""
+        run = self.snapshot.run
+        if run is not None and self.is_whole and self._leg_is_over:
+            return RunResult(
+                run=run,
+                messages=self.snapshot.messages,
+                steps=self.snapshot.steps,
+                recovered=self.recovered,
+                response_format=self._response_format,
+            )
+        if not self._ids:
+            message = "this stream was left before it told which run it is of"
+            raise StreamError(message)
+        return await self._fetch()
+
+    def _interrupted(self, error: OpenAIRunsError) -> StreamInterrupted:
+        if isinstance(error, StreamInterrupted):
+            return error
+        cut = f" ({self._failure})" if self._failure is not None else ""
+        lost = StreamInterrupted(
+            f"the stream was cut{cut} and could not be finished by asking for the run: {error}"
+        )
+        return self._explain(lost)
+
+    # --- ending ----------------------------------------------------------------------------
+
+    async def _end_leg(self) -> None:
+        """Answer the tool calls the leg ended with, if it did; else this was the last."""
+        self._step = None
+        run = self.snapshot.run
+        if run is None or not run.needs_action or self._tools is None:
+            return
+        try:
+            outputs = await self.timed.start(self._outputs(run, self._tools), self.undo)
+        except ToolError:
+            if self.timed.plan.on_timeout == "cancel":
+                await self.undo()
+            raise
+        options: CallOptions = {**self.timed.options, "timeout": None, "idempotency_key": None}
+        leg = SubmitLeg(self._pipeline, self._waiter, self._ids, outputs, options)
+        try:
+            opened = await self._open(leg)
+        except (BadRequestError, ConflictError) as refusal:
+            opened = await self._moved_on(leg, refusal)
+        self._leg = leg
+        self._join(opened)
+
+    async def _outputs(self, run: Run, tools: ToolLoop) -> list[dict[str, str]]:
+        with anyio.move_on_after(self._patience.seconds_left()):
+            return await tools.answer(run, self._date)
+        raise await self._late()
+
+    async def _moved_on(self, leg: SubmitLeg, refusal: APIError) -> Run:
+        """Return the run that did not take the outputs, if it no longer waits for them."""
+        run = await leg.settle(refusal)
+        if run is None:
+            raise refusal
+        return run
+
+    async def _late(self) -> OpenAIRunsError:
+        waited, run = self.now() - self._patience.began, self.snapshot.run
+        error: OpenAIRunsError
+        if run is None:
+            error = APITimeoutError(f"the stream told of no run within {waited:.1f} s")
+        else:
+            error = RunWaitTimeout(run, waited)
+        if self.timed.plan.on_timeout == "cancel":
+            await self.undo()
+            error.add_note("the server was asked to cancel it (on_timeout='cancel')")
+        return self._explain(error)
+
+    def _explain(self, error: E) -> E:
+        """Add to `error` what the caller needs to go on from here."""
+        error.locate(thread_id=self._ids.get("thread_id"), run_id=self._ids.get("run_id"))
+        if isinstance(error, StreamInterrupted):
+            error.text_so_far = self.snapshot.text
+        return error

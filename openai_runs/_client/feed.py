@@ -1,0 +1,98 @@
+"""The events of one open stream, read as they come."""
+
+from __future__ import annotations
+
+import anyio
+
+from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
+from openai_runs._protocol.sse import EventTooLarge, SSEParser
+from openai_runs._transport import StreamReply
+from openai_runs.errors import APIConnectionError, OpenAIRunsError, StreamError
+from openai_runs.types.events import Event, RunEvent
+from openai_runs.types.runs import Run
+
+__all__ = ["Feed", "first_run"]
+
+
+class Feed:
+    """One answer that is a stream; closed by whoever made it."""
+
+    def __init__(self, reply: StreamReply) -> None:
+        """Take over an open stream."""
+        self._reply = reply
+        self._parser = SSEParser()
+        self._failure: OpenAIRunsError | None = None
+        self._is_done = False
+        self.heard = False
+        """Whether any bytes have come since this was last set to False."""
+
+    async def read(self, wait: float) -> list[Event] | None:
+        """Return the events that came next; none after `wait` seconds; None at the end.
+
+        Raises:
+            APIConnectionError: The connection was lost.
+            StreamError: The server sent an error event, or one that cannot be read. Events
+                that came before it were returned before.
+
+        Cancellation: loses nothing.
+        """
+        if self._failure is not None:
+            raise self._failure
+        with anyio.move_on_after(wait):
+            while not self._is_done:
+                chunk = await self._reply.read()
+                if not chunk:
+                    return None
+                self.heard = True
+                events = self._events_in(chunk)
+                if events:
+                    return events
+                if self._failure is not None:
+                    raise self._failure
+            return None
+        return []
+
+    def _events_in(self, chunk: bytes) -> list[Event]:
+        events: list[Event] = []
+        try:
+            for frame in self._parser.feed(chunk):
+                event = read_event(frame)
+                if event is None:
+                    self._is_done = True
+                    break
+                events.append(event)
+        except StreamFault as fault:
+            self._failure = _said(fault)
+        except (EventTooLarge, UnreadableEvent) as error:
+            self._failure = StreamError(f"the stream cannot be read: {error}")
+        return events
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._reply.close()
+
+
+def _said(fault: StreamFault) -> StreamError:
+    error = StreamError(f"the server ended the stream with an error: {fault.message}")
+    error.code, error.type, error.body = fault.code, fault.type, fault.body
+    return error
+
+
+async def first_run(reply: Run | StreamReply, wait: float) -> Run | None:
+    """Return the run that a call has started, whether it is answered by a stream or not.
+
+    Closes the stream; `wait` is the seconds until its first event about a run.
+    """
+    if isinstance(reply, Run):
+        return reply
+    feed = Feed(reply)
+    try:
+        while events := await feed.read(wait):
+            for event in events:
+                if isinstance(event, RunEvent):
+                    return event.data
+    except (APIConnectionError, StreamError):
+        return None
+    finally:
+        feed.close()
+    return None

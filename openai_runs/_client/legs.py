@@ -1,0 +1,202 @@
+"""The requests a stream is made of: how each is begun, found again, and undone.
+
+A run with tools is streamed in legs: one answers the create, one more each submission of
+tool outputs. A leg whose stream broke before its first event is found again by what its
+request left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from openai_runs._client.arguments import CallOptions, look_options_of
+from openai_runs._client.attempts import Attempts
+from openai_runs._client.creation import Creation
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.waiting import Waiter
+from openai_runs._protocol.adoption import reveal
+from openai_runs._protocol.endpoints import GET_RUN, STREAM_RUN, SUBMIT_TOOL_OUTPUTS
+from openai_runs._transport import StreamReply
+from openai_runs.errors import APIError
+from openai_runs.types.runs import Run
+
+__all__ = ["CreateLeg", "FollowLeg", "Leg", "SubmitLeg", "follow"]
+
+
+class Leg(Protocol):
+    """One request that a stream answers."""
+
+    from_the_start: bool
+    """Whether the leg's first event is the first of its run."""
+
+    async def open(self, options: CallOptions) -> Run | StreamReply:
+        """Return the stream; a `Run` where the server has none, or only that could be saved.
+
+        `options` hold what is left of the time.
+        """
+        ...
+
+    async def find(self, options: CallOptions) -> Run | StreamReply | None:
+        """Return what the request has done although its stream was lost; None: nobody knows."""
+        ...
+
+    async def undo(self) -> None:
+        """Cancel the run the request may have started or moved, for at most 5 s."""
+        ...
+
+    def settled(self) -> None:
+        """Take note that the run is known."""
+        ...
+
+
+class CreateLeg:
+    """The run is created."""
+
+    from_the_start = True
+
+    def __init__(self, creation: Creation | Attempts, waiter: Waiter) -> None:
+        """Begin with a create on a thread (`Attempts`), or one that makes its thread too."""
+        self._creation = creation
+        self._waiter = waiter
+
+    async def open(self, options: CallOptions) -> Run | StreamReply:
+        """Create the run; its own options hold the time."""
+        if isinstance(self._creation, Attempts):
+            return await self._creation.open(self._waiter)
+        return await self._creation.open()
+
+    async def find(self, options: CallOptions) -> Run | StreamReply | None:
+        """Ask again under the same key where that is safe, else look on the thread."""
+        creation = self._last
+        return None if creation is None else await creation.find(options)
+
+    async def undo(self) -> None:
+        """Cancel what the create may have started."""
+        await self._creation.undo(self._waiter)
+
+    def settled(self) -> None:
+        """Take note that the run is known."""
+        if self._last is not None:
+            self._last.settled()
+
+    @property
+    def _last(self) -> Creation | None:
+        creation = self._creation
+        return creation.last if isinstance(creation, Attempts) else creation
+
+
+class SubmitLeg:
+    """Tool outputs are submitted, and the run goes on."""
+
+    from_the_start = False
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        waiter: Waiter,
+        ids: Mapping[str, str],
+        outputs: list[dict[str, Any]],
+        options: CallOptions,
+    ) -> None:
+        """Build the request; an `idempotency_key` of the caller's is used."""
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self._ids = ids
+        self._submitted = {item.get("tool_call_id") for item in outputs}
+        key = options.get("idempotency_key") or pipeline.settings.seams.new_key()
+        self._options: CallOptions = {**options, "idempotency_key": key}
+        body = {"tool_outputs": outputs, "stream": True}
+        self._spec = pipeline.request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
+
+    async def open(self, options: CallOptions) -> Run | StreamReply:
+        """Submit; where the reply is lost, look at the run before anything is sent again."""
+        timed: CallOptions = {**self._options, "timeout": options.get("timeout")}
+        return await self._pipeline.open_stream(self._spec, timed, settle=self.settle)
+
+    async def find(self, options: CallOptions) -> Run | StreamReply | None:
+        """Ask again under the same key where that is safe, else return the run as it is."""
+        if self._pipeline.honours_keys():
+            return await self.open(options)
+        return await self._look(options)
+
+    def settled(self) -> None:
+        """Do nothing: the run was known before."""
+
+    async def undo(self) -> None:
+        """Cancel the run."""
+        ids = self._ids
+        await self._waiter.cancel_quietly(ids["run_id"], ids["thread_id"], self._options)
+
+    async def settle(self, failure: APIError) -> Run | None:
+        """Return the run if it no longer waits for what was submitted."""
+        run = await self._look(look_options_of(self._options))
+        waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
+        return None if waiting & self._submitted else run
+
+    async def _look(self, options: CallOptions) -> Run:
+        spec = self._pipeline.request(GET_RUN, self._ids, options)
+        return reveal(await self._pipeline.send(spec, options))
+
+
+class FollowLeg:
+    """A run that is already there is followed."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        waiter: Waiter,
+        ids: Mapping[str, str],
+        after: str | None,
+        options: CallOptions,
+    ) -> None:
+        """Begin after the event `after`, or with the run's first."""
+        self._pipeline = pipeline
+        self._ids = ids
+        self._after = after
+        self._options = options
+        self.from_the_start = after is None
+        self._cancel = partial(waiter.cancel_quietly, ids["run_id"], ids["thread_id"], options)
+
+    async def open(self, options: CallOptions) -> Run | StreamReply:
+        """Take the stream up where the server offers that, else return the run."""
+        timed: CallOptions = {**self._options, "timeout": options.get("timeout")}
+        spec = self._pipeline.request(GET_RUN, self._ids, timed)
+        run = reveal(await self._pipeline.send(spec, timed))
+        if not self._pipeline.resumes():
+            return run
+        try:
+            return await follow(self._pipeline, self._ids, self._after, timed)
+        except APIError:
+            return run  # its events are gone: what is stored of it tells the rest
+
+    async def find(self, options: CallOptions) -> Run | StreamReply | None:
+        """Begin again."""
+        return await self.open(options)
+
+    def settled(self) -> None:
+        """Do nothing: the run was known before."""
+
+    async def undo(self) -> None:
+        """Cancel the run."""
+        await self._cancel()
+
+
+async def follow(
+    pipeline: Pipeline, ids: Mapping[str, str], after: str | None, options: CallOptions
+) -> Run | StreamReply:
+    """Return the stream of a run from after the event `after` on.
+
+    Endpoint: GET /threads/{thread_id}/runs/{run_id}/stream
+
+    Raises:
+        ConflictError: The server no longer has that place.
+        APIError: The stream cannot be had.
+
+    Cancellation: closes the request.
+    """
+    if after:
+        headers = {**(options.get("extra_headers") or {}), "Last-Event-ID": after}
+        options = {**options, "extra_headers": headers}
+    return await pipeline.open_stream(pipeline.request(STREAM_RUN, ids, options), options)

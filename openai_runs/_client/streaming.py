@@ -1,0 +1,210 @@
+"""A run as it happens: one iteration from its first event to its last answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from openai_runs._client.driving import Driver
+from openai_runs._client.results import RunResult
+from openai_runs._protocol.deltas import Snapshot
+from openai_runs.config import check_timeout
+from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
+from openai_runs.types.messages import Message
+from openai_runs.types.runs import Run
+from openai_runs.types.steps import RunStep
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["RunStream"]
+
+
+class RunStream:
+    """The events of a run, as an async context manager and iterator.
+
+    One iteration spans the whole run: where the connection is lost, the stream is taken up
+    again, or the rest is told from what the server has stored; where local tools were
+    given, their calls are answered and the run goes on. Made by `runs.stream`,
+    `runs.submit_tool_outputs_stream`, `runs.follow` and `threads.create_and_run_stream`.
+
+    Iterating raises, besides what the first request may raise:
+        StreamError: The server sent an error event, or one that cannot be read.
+        StreamInterrupted: The stream was cut and asking for the run failed too;
+            `.text_so_far` has what came.
+        RunWaitTimeout: The time was up; `.run` is the last state seen.
+
+    Cancellation: an event that is awaited may be cancelled and awaited again, except while
+    a request is begun or tools run, after which the stream is over. Leaving the block
+    before the end closes the connection and leaves the run alone, or cancels it with
+    `on_cancel="cancel"`.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        """Iterate what `driver` brings; nothing is sent before the block is entered."""
+        self._driver = driver
+        self._is_closed = self._is_read = False
+        self._result: RunResult | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """Return the run as the last event left it; None before its first event."""
+        return self._driver.snapshot.run
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return what has been told so far: run, messages, steps, text; it grows."""
+        return self._driver.snapshot
+
+    @property
+    def recovered(self) -> bool:
+        """Return whether the connection was lost and the rest was told in another way."""
+        return self._driver.recovered
+
+    @property
+    def last_event_id(self) -> str:
+        """Return the place of the last event in the run's stream; empty without one."""
+        return self._driver.last_id
+
+    async def __aenter__(self) -> RunStream:
+        """Send the request, and return once the server has accepted it."""
+        if not self._driver.is_open:
+            await self._driver.advance()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection; a run that is left before its end follows `on_cancel`."""
+        await self._leave(early=error is not None or not self._driver.is_over)
+
+    async def aclose(self) -> None:
+        """Close the connection; a run that is left before its end follows `on_cancel`.
+
+        Cancellation: the run is cancelled all the same where that was asked for.
+        """
+        await self._leave(early=not self._driver.is_over)
+
+    async def _leave(self, *, early: bool) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._driver.close()
+        if early and self._driver.timed.plan.on_cancel == "cancel":
+            await self._driver.undo()
+
+    def __aiter__(self) -> RunStream:
+        """Return the stream: it is its own iterator, and goes on where it was left."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event."""
+        driver = self._driver
+        while not driver.ready:
+            if driver.is_over:
+                raise StopAsyncIteration
+            await self._advance(None)
+        return await driver.take()
+
+    async def _advance(self, until: float | None) -> None:
+        if self._is_read:
+            message = "another task is reading this stream; give each reader a stream of its own"
+            raise RuntimeError(message)
+        self._is_read = True
+        try:
+            await self._driver.advance(until)
+        finally:
+            self._is_read = False
+
+    async def text_deltas(self) -> AsyncIterator[str]:
+        """Yield the text as it comes; all pieces together are the result's `.text`.
+
+        Where the server began a text anew after a crash, with other words than before, the
+        pieces end where the two part; `.snapshot` and the result have the right text.
+
+        Raises:
+            RunFailed, RunExpired, RunCancelled, RunIncomplete: After the last piece, where
+                the run did not end as hoped.
+            OpenAIRunsError: See the class.
+        """
+        seen: set[str] = set()
+        async for event in self:
+            if isinstance(event, MessageDeltaEvent) and (text := event.data.text):
+                if seen and event.data.id not in seen:
+                    yield "\n\n"
+                seen.add(event.data.id)
+                yield text
+        self._check_end()
+
+    async def text_snapshots(self, *, every: float = 1.0) -> AsyncIterator[str]:
+        """Yield all of the text so far, for a message that is edited in place.
+
+        Args:
+            every: Seconds between two texts, at least; the last one comes at once.
+
+        Raises:
+            RunFailed, RunExpired, RunCancelled, RunIncomplete: After the last text, where
+                the run did not end as hoped.
+            OpenAIRunsError: See the class.
+        """
+        check_timeout("every", every)
+        driver = self._driver
+        shown, due, is_new = "", 0.0, False
+        while not driver.is_over:
+            if is_new and driver.now() >= due:
+                is_new = False
+                if (text := self.snapshot.text) != shown:
+                    shown, due = text, driver.now() + every
+                    yield text
+            elif driver.ready:
+                event = await driver.take()
+                is_new = is_new or isinstance(event, (MessageDeltaEvent, MessageEvent))
+            elif is_new and not driver.is_reading:
+                due = 0.0  # tools or a wait come next: show what there is before
+            else:
+                await self._advance(due if is_new else None)
+        if (text := self.snapshot.text) != shown:
+            yield text
+        self._check_end()
+
+    async def until_done(self) -> None:
+        """Read the stream to its end."""
+        async for _ in self:
+            pass
+
+    async def result(self) -> RunResult:
+        """Return what came of the run, reading the stream to its end first.
+
+        After the block as well: where it was left early, the run is waited for.
+
+        Endpoint: none where the stream has told everything, else as `runs.result`
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: closes the request.
+        """
+        if self._result is None:
+            await self.until_done()
+            self._result = await self._driver.result()
+        return self._result
+
+    async def get_final_run(self) -> Run:
+        """Return the run at its end, under the official SDK's name."""
+        return (await self.result()).run
+
+    async def get_final_messages(self) -> list[Message]:
+        """Return the messages the run wrote, under the official SDK's name."""
+        return (await self.result()).messages
+
+    async def get_final_run_steps(self) -> list[RunStep]:
+        """Return the run's steps, under the official SDK's name."""
+        return (await self.result()).steps
+
+    def _check_end(self) -> None:
+        if self.run is not None and self.run.is_terminal:
+            self.run.raise_for_status()
