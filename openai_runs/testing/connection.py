@@ -44,10 +44,6 @@ class PassedAnswer(msgspec.Struct, kw_only=True):
         """Return what was forwarded so far, without chunk sizes."""
         return bytes(self._body)
 
-    def add(self, data: bytes) -> None:
-        """Note what is forwarded next."""
-        self._body += data
-
 
 class _Expected(NamedTuple):
     """A request whose answer is to come."""
@@ -164,7 +160,7 @@ class Connection:
                 return await self._end(body, fault)
             if piece.payload:
                 left -= len(piece.raw)
-                answer.add(piece.raw)  # before it is sent: the client never has more than this
+                answer._body += piece.raw  # before it is sent: the client never has more than this
             await self._send(piece, fault, body)
 
     async def _strike(self, fault: Fault | None, body: Body) -> bool:

@@ -20,11 +20,12 @@ __all__ = [
 
 
 class _Partial(msgspec.Struct, frozen=True):
-    """Strikes in mid-body; a shorter body passes whole."""
+    """Strikes behind exactly `after` bytes of the decoded body; a shorter body passes whole.
+
+    Chunk sizes do not count, so it is an offset into the text of an event stream.
+    """
 
     after: int = 0
-    """Bytes of the body that are forwarded, exactly: an offset into the decoded body, such as the
-    text of an event stream. Chunk sizes and headers do not count. 0: only the headers."""
 
     def __post_init__(self) -> None:
         """Check the offset.
@@ -57,6 +58,9 @@ class Refuse(msgspec.Struct, frozen=True):
 class Cut(_Partial, frozen=True):
     """The connection closes (FIN) in mid-body; the client sees an incomplete answer."""
 
+    after: int = 0
+    """Bytes of the decoded body that come before; 0: only the headers."""
+
 
 class End(_Partial, frozen=True):
     """The answer ends early as if it were complete, then the connection closes.
@@ -65,6 +69,9 @@ class End(_Partial, frozen=True):
     end so; it is cut. The headers get `Connection: close`.
     """
 
+    after: int = 0
+    """Bytes of the decoded body that come before; 0: only the headers."""
+
 
 class Reset(_Partial, frozen=True):
     """The connection is reset (RST) in mid-body.
@@ -72,10 +79,15 @@ class Reset(_Partial, frozen=True):
     A client that has not read what came before may lose it, as with any reset.
     """
 
+    after: int = 0
+    """Bytes of the decoded body that come before; 0: only the headers."""
+
 
 class Stall(_Partial, frozen=True):
     """Nothing more comes in mid-body, while the connection stays open."""
 
+    after: int = 0
+    """Bytes of the decoded body that come before; 0: only the headers."""
     seconds: float | None = None
     """Then the rest follows. None: nothing follows until the client or the proxy closes."""
 
