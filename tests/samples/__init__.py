@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ANSWERS", "ERRORS", "differences", "load", "raw"]
+__all__ = ["ANSWERS", "ERRORS", "STREAMS", "differences", "load", "raw"]
 
 HERE = Path(__file__).parent
 
@@ -14,6 +14,8 @@ ANSWERS = sorted(
 """`<operation>/<what>.json` of each answer."""
 ERRORS = sorted(path.name for path in (HERE / "errors").iterdir())
 """`<status>_<what>.*` of each error body."""
+STREAMS = sorted(str(path.relative_to(HERE)) for path in HERE.glob("streams/*.sse"))
+"""`streams/<what>.sse` of each stream."""
 
 
 def raw(name: str) -> bytes:
