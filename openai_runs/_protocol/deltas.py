@@ -13,12 +13,13 @@ docs/pages/explain/protocol.md says which.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
 from openai_runs._protocol.lifecycle import may_become
 from openai_runs._protocol.pieces import Slots
+from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.deltas import (
     MessageDeltaBody,
     RunStepDeltaBody,
@@ -46,6 +47,8 @@ from openai_runs.types.steps import (
 from openai_runs.types.threads import Thread
 
 __all__ = ["Snapshot"]
+
+T = TypeVar("T", Message, Run, RunStep)
 
 _MESSAGE_ENDS: Final = frozenset({"completed", "incomplete"})
 _STEP_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -175,13 +178,15 @@ class Snapshot:
         if isinstance(event, MessageDeltaEvent):
             self._message(event.data.id).add(event.data.delta)
         elif isinstance(event, RunStepDeltaEvent):
-            self._step(event.data.id).add(event.data.delta)
+            self._step(self._step_id(event.data.id)).add(event.data.delta)
         elif isinstance(event, MessageEvent):
-            self._take_message(event.data, settled=_last_word(event) in _MESSAGE_ENDS)
+            message = _ended(event.data, event.event, _MESSAGE_ENDS)
+            self._take_message(message, settled=_last_word(event.event) in _MESSAGE_ENDS)
         elif isinstance(event, RunStepEvent):
-            self._step(event.data.id).take(event.data, settled=_last_word(event) in _STEP_ENDS)
+            step = _ended(event.data, event.event, _STEP_ENDS)
+            self._step(step.id).take(step, settled=_last_word(event.event) in _STEP_ENDS)
         elif isinstance(event, RunEvent):
-            self._take_run(event.data)
+            self._take_run(_ended(event.data, event.event, TERMINAL_STATUSES))
         elif isinstance(event, ThreadEvent):
             self.thread = event.data
 
@@ -225,6 +230,11 @@ class Snapshot:
             message = self._messages[message_id] = _GrowingMessage(message_id)
         return message
 
+    def _step_id(self, given: str) -> str:
+        """Return the id of the step that a delta is about; some servers give it the run's."""
+        is_the_runs = self._steps and self.run is not None and given == self.run.id
+        return next(reversed(self._steps)) if is_the_runs else given
+
     def _step(self, step_id: str) -> _GrowingStep:
         step = self._steps.get(step_id)
         if step is None:
@@ -232,14 +242,25 @@ class Snapshot:
         return step
 
     def _take_message(self, message: Message, *, settled: bool) -> None:
+        twin = self._twin_of(message) if settled else None
+        if twin is not None and message.id in self._messages:
+            del self._messages[twin]
+        elif twin is not None:
+            message = replace(message, id=twin)
         self._message(message.id).take(message, settled=settled)
+
+    def _twin_of(self, message: Message) -> str | None:
+        """Return the id under which the pieces of this message came, if it was another.
+
+        Some servers write the id of another object into one of a message's events.
+        """
         text = message.text
-        if not settled or not text:
-            return
-        for other_id in [key for key, other in self._messages.items() if not other.is_settled]:
-            # Some servers write the id of another object into a message's last event.
-            if self.text_of(other_id) == text:
-                del self._messages[other_id]
+        if not text or self.text_of(message.id):
+            return None
+        for message_id, other in self._messages.items():
+            if not other.is_settled and other.build(self.run).text == text:
+                return message_id
+        return None
 
     def _take_run(self, run: Run) -> None:
         if self.run is None:  # what came before may name its run now
@@ -251,5 +272,11 @@ class Snapshot:
             self.run = run
 
 
-def _last_word(event: MessageEvent | RunStepEvent) -> str:
-    return event.event.rpartition(".")[2]
+def _last_word(event: str) -> str:
+    return event.rpartition(".")[2]
+
+
+def _ended(told: T, event: str, ends: frozenset[str]) -> T:
+    """Return the object with the end that the event's name tells, where it does not say so."""
+    word = _last_word(event)
+    return replace(told, status=word) if word in ends and told.status not in ends else told
