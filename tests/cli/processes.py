@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -77,7 +78,13 @@ async def launch(*arguments: str, folder: Path, **env: str) -> asyncio.subproces
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_hear_interrupts,
     )
+
+
+def _hear_interrupts() -> None:
+    # A shell starts its background jobs, and so perhaps pytest, with Ctrl-C ignored for good.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def execute(*arguments: str, folder: Path, **env: str) -> Finished:
