@@ -147,6 +147,9 @@ class ToolRuns(RunCalls):
         taken: dict[str, Any] = dict(arguments)
         loop = ToolLoop(self._pipeline, tools, tool_options_of(taken))
         timed = Timed(self._pipeline, taken)
+        for name in taken:
+            msg = f"runs.resume() got an unexpected keyword argument {name!r}"
+            raise TypeError(msg)
         return await self._to_its_end(run_id, thread_id, loop, timed, response_format)
 
     async def result(
