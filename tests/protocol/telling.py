@@ -1,0 +1,90 @@
+"""Events as a server tells them, and what a snapshot makes of them."""
+
+from typing import Any
+
+import msgspec
+
+from openai_runs._protocol.deltas import Snapshot
+from openai_runs._protocol.events import read_event
+from openai_runs._protocol.sse import Frame
+from openai_runs.types import Event
+
+__all__ = [
+    "call_delta",
+    "full",
+    "message",
+    "message_delta",
+    "piece",
+    "run",
+    "snapshot_of",
+    "step",
+    "step_delta",
+    "tell",
+    "text",
+]
+
+
+def tell(name: str, **data: Any) -> Event:
+    """Return an event with this JSON object as its data."""
+    event = read_event(Frame(name, msgspec.json.encode(data), ""))
+    assert event is not None
+    return event
+
+
+def run(status: str, event: str = "", **fields: Any) -> Event:
+    """Return an event that tells a run's status."""
+    told = {"id": "run_1", "thread_id": "thread_1", "assistant_id": "asst_1", "status": status}
+    return tell(f"thread.run.{event or status}", **told, **fields)
+
+
+def message(event: str, *content: Any, id: str = "msg_1", **fields: Any) -> Event:
+    """Return an event that tells a whole message; a text is a text part."""
+    parts = [full(part) if isinstance(part, str) else part for part in content]
+    told = {"id": id, "status": event if event != "created" else "in_progress", "role": "assistant"}
+    return tell(f"thread.message.{event}", **{**told, **fields}, content=parts)
+
+
+def full(value: str, *annotations: Any) -> dict[str, Any]:
+    """Return a text part as a message has it."""
+    return {"type": "text", "text": {"value": value, "annotations": list(annotations)}}
+
+
+def piece(kind: str, index: int = 0, **fields: Any) -> dict[str, Any]:
+    """Return a piece of a part of a message."""
+    return {"index": index, "type": kind, **fields}
+
+
+def text(value: str | None, index: int = 0, **fields: Any) -> dict[str, Any]:
+    """Return a piece of a text part."""
+    return piece("text", index, text={"value": value, **fields})
+
+
+def message_delta(*parts: Any, id: str = "msg_1", **fields: Any) -> Event:
+    """Return a piece of a message; a text is a piece of text part 0."""
+    content = [text(part) if isinstance(part, str) else part for part in parts]
+    return tell("thread.message.delta", id=id, delta={"content": content, **fields})
+
+
+def step(event: str, details: Any, id: str = "step_1", **fields: Any) -> Event:
+    """Return an event that tells a whole step."""
+    status = event if event != "created" else "in_progress"
+    told = {"id": id, "type": details["type"], "status": status, "step_details": details}
+    return tell(f"thread.run.step.{event}", **told, **fields)
+
+
+def step_delta(details: Any, id: str = "step_1") -> Event:
+    """Return a piece of a step."""
+    return tell("thread.run.step.delta", id=id, delta={"step_details": details})
+
+
+def call_delta(*calls: Any, id: str = "step_1") -> Event:
+    """Return a piece of a step's tool calls."""
+    return step_delta({"type": "tool_calls", "tool_calls": list(calls)}, id)
+
+
+def snapshot_of(*events: Event) -> Snapshot:
+    """Return what these events have told."""
+    snapshot = Snapshot()
+    for event in events:
+        snapshot.apply(event)
+    return snapshot
