@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -14,7 +15,8 @@ import msgspec
 from openai_runs._protocol.faults import error_facts
 from openai_runs._protocol.retry import backoff, is_retryable, is_too_long, retry_after
 from openai_runs._protocol.spec import check_header
-from openai_runs._transport import Reply, Transport
+from openai_runs._protocol.sse import EventTooLarge, SSEParser
+from openai_runs._transport import Reply, StreamReply, Transport
 from openai_runs.config import MAX_ANSWER_BYTES, MODEL_TIMEOUT, RetryPolicy
 from openai_runs.errors import (
     APIConnectionError,
@@ -23,6 +25,7 @@ from openai_runs.errors import (
     ConfigError,
 )
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
+from openai_runs.server.backends.chat_stream import ChunkReader
 from openai_runs.server.backends.chat_wire import (
     build_request,
     explain_status,
@@ -32,18 +35,34 @@ from openai_runs.server.backends.chat_wire import (
 __all__ = ["ChatBackend"]
 
 _MASK: Final = "***"
+_TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
+
+
+class _Failed(Exception):  # noqa: N818 - carries what the run will show
+    """An attempt that failed, and whether another one may not."""
+
+    def __init__(
+        self, failure: ModelFailure, *, again: bool = False, after: float | None = None
+    ) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.again = again
+        self.after = after
+        """Seconds the endpoint asks to be left alone."""
 
 
 class ChatBackend:
     """Asks a chat-completions endpoint, which may be anybody's.
 
-    Model calls are made at least once: one whose answer was lost is made again.
+    Answers are asked for as a stream, and passed on as they come; an endpoint that answers
+    with the whole is understood too. Model calls are made at least once: one whose answer
+    was lost is made again, unless something of it was passed on.
 
     Args:
         base_url: What stands before `/chat/completions`; never taken from a request.
         api_key: Sent as a bearer token; None sends none.
         model: What to call the model there; None: as the run does.
-        timeout: Seconds for one attempt.
+        timeout: Seconds for one attempt; of a stream, until it begins, and then of silence.
         retry: How failed attempts are repeated: 429, 5xx and lost connections.
         max_tokens_field: Name of the token limit on that wire; `max_tokens` for older endpoints.
     """
@@ -70,7 +89,10 @@ class ChatBackend:
             raise ConfigError(message)
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._key = api_key
-        self._headers = {"content-type": "application/json", "accept": "application/json"}
+        self._headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream, application/json",
+        }
         if api_key is not None:
             self._headers["authorization"] = check_header("api_key", f"Bearer {api_key}")
         self._model = model
@@ -79,6 +101,8 @@ class ChatBackend:
         self._max_tokens_field = max_tokens_field
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
+        self._counts = True
+        """Whether the endpoint knows how to be asked for its token counts."""
 
     def __repr__(self) -> str:
         """Show where the answers come from, and no key."""
@@ -86,57 +110,123 @@ class ChatBackend:
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Make one model call."""
-        body = msgspec.json.encode(build_request(request, self._model, self._max_tokens_field))
-        reply = await self._post(body)
-        for event in read_answer(reply.content):
-            yield event
+        body = build_request(request, self._model, self._max_tokens_field)
+        attempt = 1
+        while True:
+            spoken = False
+            try:
+                async with aclosing(self._attempt(self._encode(body))) as events:
+                    async for event in events:
+                        spoken = True
+                        yield event
+                return
+            except _Failed as failed:
+                over = spoken or not failed.again or is_too_long(failed.after)
+                if over or attempt > self._retry.max_retries:
+                    raise failed.failure from failed.__cause__
+                pause = backoff(self._retry, attempt, failed.after, random.random())
+            await anyio.sleep(pause)
+            attempt += 1
+
+    def _encode(self, body: dict[str, Any]) -> bytes:
+        if not self._counts:
+            body.pop("stream_options", None)
+        return msgspec.json.encode(body)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _post(self, body: bytes) -> Reply:
-        """Return the 200, after as many attempts as the policy allows."""
-        attempt = 1
-        while True:
-            asked: float | None = None
-            try:
-                reply = await self._attempt(body)
-            except APITimeoutError as error:
-                message = f"The model endpoint did not answer within {self._timeout:g} s."
-                raise ModelFailure(message) from error
-            except APIConnectionError as error:
-                failure = ModelFailure("The connection to the model endpoint failed.")
-                failure.__cause__ = error
-                again = True
-            else:
-                if reply.status == 200:
-                    return reply
-                code = error_facts(reply.content).get("code")
-                failure = self._explain(reply)
-                asked = retry_after(reply.headers, time.time())
-                again = is_retryable(reply.status, reply.headers, code)
-            if not again or is_too_long(asked) or attempt > self._retry.max_retries:
-                raise failure
-            await anyio.sleep(backoff(self._retry, attempt, asked, random.random()))
-            attempt += 1
-
-    async def _attempt(self, body: bytes) -> Reply:
+    async def _attempt(self, body: bytes) -> AsyncGenerator[ModelEvent]:
+        """Ask once, and yield what is answered."""
         try:
-            return await self._transport.exchange(
+            reply = await self._transport.exchange(
                 "POST",
                 self._url,
                 headers=self._headers,
                 body=body,
                 timeout=self._timeout,
                 max_bytes=self._max_answer_bytes,
+                stream=True,
             )
+            if isinstance(reply, StreamReply):
+                try:
+                    async with aclosing(self._read(reply)) as events:
+                        async for event in events:
+                            yield event
+                finally:
+                    reply.close()
+                return
+        except (APITimeoutError, TimeoutError) as error:
+            message = f"The model endpoint did not answer within {self._timeout:g} s."
+            raise _Failed(ModelFailure(message)) from error
+        except APIConnectionError as error:
+            message = "The connection to the model endpoint failed."
+            raise _Failed(ModelFailure(message), again=True) from error
         except APIResponseValidationError as error:
-            message = "The model endpoint sent a longer answer than is read."
-            raise ModelFailure(message) from error
+            raise ModelFailure(_TOO_LONG) from error
+        if reply.status != 200:
+            raise self._refused(reply, body)
+        for event in read_answer(reply.content):
+            yield event
+
+    async def _read(self, reply: StreamReply) -> AsyncGenerator[ModelEvent]:
+        """Yield what an answer says that is read as it comes."""
+        if "text/event-stream" not in reply.headers.get("content-type", ""):
+            for event in read_answer(await self._read_whole(reply)):
+                yield event
+            return
+        parser, reader, size = SSEParser(max_bytes=self._max_answer_bytes), ChunkReader(), 0
+        while not reader.done:
+            with anyio.fail_after(self._timeout):
+                piece = await reply.read()
+            size += len(piece)
+            if not piece:
+                break
+            if size > self._max_answer_bytes:
+                raise ModelFailure(_TOO_LONG)
+            for frame in self._frames(parser, piece):
+                for event in self._masked(reader, frame):
+                    yield event
+        for event in reader.finish():
+            yield event
+
+    async def _read_whole(self, reply: StreamReply) -> bytes:
+        content = bytearray()
+        with anyio.fail_after(self._timeout):
+            while piece := await reply.read():
+                content += piece
+                if len(content) > self._max_answer_bytes:
+                    raise ModelFailure(_TOO_LONG)
+        return bytes(content)
+
+    def _frames(self, parser: SSEParser, piece: bytes) -> list[bytes]:
+        try:
+            return [frame.data for frame in parser.feed(piece)]
+        except EventTooLarge as error:
+            raise ModelFailure(_TOO_LONG) from error
+
+    def _masked(self, reader: ChunkReader, data: bytes) -> list[ModelEvent]:
+        try:
+            return reader.read(data)
+        except ModelFailure as failure:
+            raise self._without_key(failure) from failure.__cause__
+
+    def _refused(self, reply: Reply, body: bytes) -> _Failed:
+        """Return what a status other than 200 stands for."""
+        facts = error_facts(reply.content)
+        after = retry_after(reply.headers, time.time())
+        again = is_retryable(reply.status, reply.headers, facts.get("code"))
+        if reply.status in {400, 422} and "stream_options" in facts.get("message", ""):
+            # An endpoint from before that field; it will not know it next time either.
+            again = b'"stream_options"' in body
+            self._counts = False
+        return _Failed(self._explain(reply), again=again, after=after)
 
     def _explain(self, reply: Reply) -> ModelFailure:
-        failure = explain_status(reply.status, reply.content)
+        return self._without_key(explain_status(reply.status, reply.content))
+
+    def _without_key(self, failure: ModelFailure) -> ModelFailure:
         if self._key and self._key in failure.message:  # an endpoint that quotes what it got
             return ModelFailure(failure.message.replace(self._key, _MASK), code=failure.code)
         return failure

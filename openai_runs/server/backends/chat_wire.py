@@ -26,9 +26,19 @@ from openai_runs.types.messages import (
 )
 from openai_runs.types.runs import Usage
 
-__all__ = ["build_request", "explain_status", "read_answer"]
+__all__ = [
+    "EXCERPT_CHARS",
+    "ReportedUsage",
+    "build_request",
+    "explain_status",
+    "finish_reason",
+    "joined",
+    "read_answer",
+    "usage",
+]
 
-_EXCERPT_CHARS: Final = 200
+EXCERPT_CHARS: Final = 200
+"""Characters of an endpoint's words that are shown."""
 _FINISH: Final = {
     "length": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
@@ -49,7 +59,12 @@ def build_request(request: ModelRequest, model: str | None, tokens_field: str) -
         ModelFailure: A message holds what this wire cannot carry.
     """
     run = request.run
-    body: dict[str, Any] = {"model": model or run.model, "messages": _messages(request)}
+    body: dict[str, Any] = {
+        "model": model or run.model,
+        "messages": _messages(request),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     sampling = {"temperature": run.temperature, "top_p": run.top_p}
     body.update({k: v for k, v in sampling.items() if v is not None and v != _DEFAULT_SAMPLING})
     if run.max_completion_tokens is not None:
@@ -138,14 +153,16 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class ReportedUsage(msgspec.Struct):
+    """Tokens as the endpoint counts them."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: ReportedUsage | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
@@ -161,14 +178,14 @@ def read_answer(content: bytes) -> list[ModelEvent]:
         answer = _DECODER.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = f"The model endpoint sent no chat completion: {error}."
-        raise ModelFailure(problem[:_EXCERPT_CHARS]) from error
+        raise ModelFailure(problem[:EXCERPT_CHARS]) from error
     if not answer.choices:
         problem = "The model endpoint sent a chat completion without choices."
         raise ModelFailure(problem)
     choice = answer.choices[0]
     finish = Finish(
-        reason=_FINISH.get(choice.finish_reason or "", FinishReason.STOP),
-        usage=_usage(answer.usage),
+        reason=finish_reason(choice.finish_reason),
+        usage=usage(answer.usage),
     )
     events: list[ModelEvent] = [TextDelta(text) for text in [_text(choice.message)] if text]
     events += [
@@ -187,9 +204,19 @@ def read_answer(content: bytes) -> list[ModelEvent]:
 
 
 def _text(message: _Message) -> str:
-    if isinstance(message.content, list):
-        return "".join(str(part.get("text") or "") for part in message.content)
-    return message.content or message.refusal or ""
+    return joined(message.content) or message.refusal or ""
+
+
+def joined(content: str | list[dict[str, Any]] | None) -> str:
+    """Return the text of a content, which may come in parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return content or ""
+
+
+def finish_reason(sent: str | None) -> str:
+    """Return why the model stopped; what is not known counts as done."""
+    return _FINISH.get(sent or "", FinishReason.STOP)
 
 
 def _arguments(sent: str | dict[str, Any] | None) -> str:
@@ -198,7 +225,8 @@ def _arguments(sent: str | dict[str, Any] | None) -> str:
     return sent or "{}"
 
 
-def _usage(sent: _Usage | None) -> Usage | None:
+def usage(sent: ReportedUsage | None) -> Usage | None:
+    """Return the tokens of a call, if the endpoint tells them."""
     if sent is None:
         return None
     prompt, completion = max(0, sent.prompt_tokens or 0), max(0, sent.completion_tokens or 0)
@@ -211,7 +239,7 @@ def explain_status(status: int, content: bytes) -> ModelFailure:
     """Return the failure that an error status stands for; `content` may hold no secret."""
     if status in {401, 403}:
         return ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
-    said = error_facts(content).get("message", "")[:_EXCERPT_CHARS]
+    said = error_facts(content).get("message", "")[:EXCERPT_CHARS]
     sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
     if status == 429:
         return ModelFailure(sentence, code="rate_limit_exceeded")

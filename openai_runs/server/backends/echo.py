@@ -29,19 +29,35 @@ _REQUEST: Final = re.compile(
     r"use the tool\s+([A-Za-z0-9_-]{1,64})\s+for\s+(.+?)\s*\Z", re.I | re.S
 )
 
+_WORD: Final = re.compile(r"\s*\S+\s*|\s+")
+_MOST_PIECES: Final = 500
+"""Deltas of one answer at most: who repeats a book need not do it word by word."""
+
 
 class EchoBackend:
-    """Repeats the last user message, or does the tool call it asks for."""
+    """Repeats the last user message word by word, or does the tool call it asks for."""
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Answer one model call."""
         call = None if request.turns else wanted_call(request)
         text = "" if call is not None else _answer(request)
         if call is not None:
-            yield call
-        else:
-            yield TextDelta(text)
+            yield msgspec.structs.replace(call, arguments="")
+            yield ToolCallDelta(arguments=call.arguments)
+        for words in _words(text):
+            yield TextDelta(words)
         yield Finish(usage=_usage(request, call.arguments if call is not None else text))
+
+
+def _words(text: str) -> list[str]:
+    """Return the text word by word, with the space after each; a long one in larger pieces.
+
+    >>> _words("To be, or")
+    ['To ', 'be, ', 'or']
+    """
+    words = _WORD.findall(text)
+    several = -(-len(words) // _MOST_PIECES) or 1
+    return ["".join(words[at : at + several]) for at in range(0, len(words), several)]
 
 
 def wanted_call(request: ModelRequest) -> ToolCallDelta | None:

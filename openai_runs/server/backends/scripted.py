@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import anyio
@@ -28,10 +28,15 @@ _USAGE = Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
 class Say(msgspec.Struct, frozen=True):
     """The model says this text."""
 
-    text: str
+    text: str | list[str]
+    """A list: piece by piece, each of which a stream sends by itself."""
     delay: float = 0.0
     """Seconds before the first word."""
     usage: Usage = _USAGE
+    chunk: int = 0
+    """Characters of a piece; 0: not cut."""
+    pause: float = 0.0
+    """Seconds between two pieces."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -48,11 +53,15 @@ class CallTools(msgspec.Struct, frozen=True):
     """The model asks for these tool calls, all at once."""
 
     calls: list[Call]
-    text: str = ""
-    """What it says along with them."""
+    text: str | list[str] = ""
+    """What it says along with them; a list: piece by piece."""
     delay: float = 0.0
     """Seconds before it asks."""
     usage: Usage = _USAGE
+    chunk: int = 0
+    """Characters of a piece of the text and of the arguments; 0: not cut."""
+    pause: float = 0.0
+    """Seconds between two pieces."""
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -61,8 +70,8 @@ class Fail(msgspec.Struct, frozen=True):
     message: str = "The scripted model failed."
     code: str = "server_error"
     """`server_error`, `rate_limit_exceeded` or `invalid_prompt`."""
-    text: str = ""
-    """What it said before."""
+    text: str | list[str] = ""
+    """What it said before; a list: piece by piece."""
     delay: float = 0.0
     """Seconds before it fails."""
 
@@ -70,8 +79,8 @@ class Fail(msgspec.Struct, frozen=True):
 class Cut(msgspec.Struct, frozen=True):
     """The model meets a limit; the run ends `incomplete`, or `failed` for a filter."""
 
-    text: str = ""
-    """What it said before."""
+    text: str | list[str] = ""
+    """What it said before; a list: piece by piece."""
     reason: str = FinishReason.LENGTH
     """One of `FinishReason`."""
     delay: float = 0.0
@@ -82,8 +91,8 @@ class Cut(msgspec.Struct, frozen=True):
 class Hang(msgspec.Struct, frozen=True):
     """The model never ends; the run is cancelled, expires, or waits for the server to stop."""
 
-    text: str = ""
-    """What it said before."""
+    text: str | list[str] = ""
+    """What it said before; a list: piece by piece."""
 
 
 ScriptedTurn: TypeAlias = Say | CallTools | Fail | Cut | Hang | str
@@ -124,12 +133,15 @@ class ScriptedBackend:
         turn = self._next(request)
         if not isinstance(turn, Hang):
             await anyio.sleep(turn.delay)
-        if turn.text:
-            yield TextDelta(turn.text)
+        chunk, pause = (0, 0.0)
+        if isinstance(turn, Say | CallTools):
+            chunk, pause = turn.chunk, turn.pause
+        for number, delta in enumerate(_deltas(turn, chunk)):
+            if number:
+                await anyio.sleep(pause)
+            yield delta
         match turn:
             case Say() | CallTools():
-                for delta in _calls(turn):
-                    yield delta
                 yield Finish(usage=turn.usage)
             case Cut():
                 yield Finish(reason=turn.reason, usage=turn.usage)
@@ -148,19 +160,21 @@ class ScriptedBackend:
         return Say(turn) if isinstance(turn, str) else turn
 
 
-def _calls(turn: Say | CallTools) -> list[ToolCallDelta]:
-    if isinstance(turn, Say):
-        return []
-    return [
-        ToolCallDelta(
-            index=index,
-            id=call.id,
-            name=call.name,
-            arguments=(
-                call.arguments
-                if isinstance(call.arguments, str)
-                else msgspec.json.encode(call.arguments).decode()
-            ),
-        )
-        for index, call in enumerate(turn.calls)
-    ]
+def _deltas(turn: Say | CallTools | Fail | Cut | Hang, chunk: int) -> Iterator[ModelEvent]:
+    pieces = [turn.text] if isinstance(turn.text, str) else turn.text
+    for piece in pieces:
+        yield from (TextDelta(cut) for cut in _cut(piece, chunk))
+    if isinstance(turn, CallTools):
+        for index, call in enumerate(turn.calls):
+            arguments = call.arguments
+            if not isinstance(arguments, str):
+                arguments = msgspec.json.encode(arguments).decode()
+            first, *more = _cut(arguments, chunk) or [""]
+            yield ToolCallDelta(index=index, id=call.id, name=call.name, arguments=first)
+            yield from (ToolCallDelta(index=index, arguments=cut) for cut in more)
+
+
+def _cut(text: str, chunk: int) -> list[str]:
+    """Return the text in pieces of this many characters; 0: whole, and nothing of nothing."""
+    size = chunk or len(text) or 1
+    return [text[at : at + size] for at in range(0, len(text), size)]
