@@ -137,6 +137,21 @@ async def test_reset_of_the_server_is_a_reset_for_the_client() -> None:
     assert (ended.raw, ended.how) == (b"", "RST")
 
 
+async def test_answer_that_the_server_leaves_unfinished_is_closed() -> None:
+    """The client has what there was, and FIN."""
+    tape = TAPES["length"].replace(b"text/event-stream", b"text/plain\r\nConnection: close")[:-5]
+    async with (
+        upstream(tape) as server,
+        FaultProxy(server.url) as proxy,
+        calling(proxy.url) as caller,
+    ):
+        await caller.ask()
+        ended = await caller.read_all()
+
+    assert (ended.raw, ended.how) == (tape, "FIN")
+    assert not proxy.answers[0].complete
+
+
 async def test_server_that_is_not_there_is_a_reset() -> None:
     """While the server is down, so is the way to it."""
     with socket.socket() as taken:

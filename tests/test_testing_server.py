@@ -11,6 +11,7 @@ import pytest
 
 from openai_runs import APIConnectionError, APITimeoutError, AsyncClient, PollPolicy, await_run
 from openai_runs.testing import RunsServer
+from openai_runs.testing.hosting import HostedServer
 
 PATIENT = PollPolicy(initial=0.01, maximum=0.05)
 
@@ -33,6 +34,17 @@ async def test_server_is_opened_with_async_with() -> None:
     with pytest.raises(RuntimeError, match="not open"):
         _ = server.url
     assert serving() == set()
+
+
+async def test_server_that_nobody_wants_any_more_is_not_started() -> None:
+    """Its worker thread may begin only after its caller was cancelled."""
+    unwanted = threading.Event()
+    unwanted.set()
+    hosted = HostedServer(None, 0, dict)
+
+    await anyio.to_thread.run_sync(hosted.open, unwanted)
+
+    assert (hosted.url, serving()) == ("", set())
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3, 200])
@@ -81,6 +93,20 @@ async def test_file_and_port_can_be_chosen(tmp_path: Path) -> None:
         assert server.url == url
         async with AsyncClient(url) as client:
             assert await client.threads.retrieve(thread.id) == thread
+
+
+async def test_fault_after_a_stream_leaves_what_was_sent(runs_server: RunsServer) -> None:
+    """With `after` a stream has passed already; no second answer is written behind it."""
+    runs_server.reply("Sunny.")
+    runs_server.fault(503, after=True, path="runs")
+    async with AsyncClient(runs_server.url) as client:
+        assistant = await client.assistants.create(model="m")
+        thread = await client.threads.create()
+
+        async with client.runs.stream(thread.id, assistant_id=assistant.id) as stream:
+            result = await stream.result()
+
+    assert (result.text, result.recovered) == ("Sunny.", False)
 
 
 # --- stopping and starting in mid-test

@@ -42,7 +42,8 @@ class Which(TypedDict, total=False):
     `/threads/*/runs` is a whole path, `runs/*` the end of one."""
     after: bool
     """Strike after the server has done its work, so that a run is stored although its
-    creator sees an error. What the server itself refuses stays refused."""
+    creator sees an error. What the server itself refuses stays refused, and an event stream
+    has passed by then: a `FaultProxy` strikes in its middle."""
 
 
 class _Fault(msgspec.Struct, kw_only=True):
@@ -314,9 +315,9 @@ class RunsServer:
             return await handler(request)
         done = await handler(request) if fault.after else None
         answer = await fault.act(request)
-        if answer is not None:
-            return answer
-        return done if done is not None else await handler(request)
+        if done is not None and (answer is None or done.prepared):
+            return done
+        return await handler(request) if answer is None else answer
 
     def _take(self, received: ReceivedRequest) -> _Fault | None:
         for fault in self._faults:
