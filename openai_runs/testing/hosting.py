@@ -146,7 +146,7 @@ class HostedServer:
 
 # In worker threads: the caller may have an event loop of its own, which files would block.
 async def _make_folder() -> str:
-    return await to_thread.run_sync(tempfile.mkdtemp)
+    return await to_thread.run_sync(tempfile.mkdtemp, None, "openai-runs-")
 
 
 async def _remove(folder: str) -> None:
