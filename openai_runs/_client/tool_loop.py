@@ -21,6 +21,8 @@ __all__ = ["ToolLoop", "waiting_calls"]
 
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
+_DATE_STEP: Final = 1.0
+"""Seconds by which `Date` may lag behind the server's clock: it has no smaller ones."""
 
 
 class ToolLoop:
@@ -101,7 +103,7 @@ class ToolLoop:
         if headers is None:
             headers = run.http.headers if run.http is not None else {}
         left = lifetime_left(run, headers) - EXPIRY_MARGIN
-        left -= min(OUTPUT_MARGIN, left * _SHARE)
+        left -= min(OUTPUT_MARGIN, max(left * _SHARE, _DATE_STEP))
         return left if deadline is None else min(left, deadline - self._now())
 
 
