@@ -6,11 +6,14 @@ import msgspec
 
 from openai_runs._protocol.deltas import Snapshot
 from openai_runs._protocol.events import read_event
-from openai_runs._protocol.sse import Frame
+from openai_runs._protocol.sse import Frame, SSEParser
 from openai_runs.types import Event
+from tests.openapi import EXAMPLES
 
 __all__ = [
+    "DESCRIBED",
     "call_delta",
+    "events_of",
     "full",
     "message",
     "message_delta",
@@ -69,7 +72,7 @@ def step(event: str, details: Any, id: str = "step_1", **fields: Any) -> Event:
     """Return an event that tells a whole step."""
     status = event if event != "created" else "in_progress"
     told = {"id": id, "type": details["type"], "status": status, "step_details": details}
-    return tell(f"thread.run.step.{event}", **told, **fields)
+    return tell(f"thread.run.step.{event}", **{**told, **fields})
 
 
 def step_delta(details: Any, id: str = "step_1") -> Event:
@@ -88,3 +91,22 @@ def snapshot_of(*events: Event) -> Snapshot:
     for event in events:
         snapshot.apply(event)
     return snapshot
+
+
+def events_of(text: bytes) -> list[Any]:
+    """Return the events of a whole stream; None where it says that it is done."""
+    return [read_event(frame) for frame in SSEParser().feed(text)]
+
+
+def tidied(text: str) -> bytes:
+    """Return an example of the description without its slips: `data:` forgotten, `}` doubled."""
+    text = text.replace("\n{", "\ndata: {").replace("true}}\n", "true}\n")
+    return text.rstrip().encode() + b"\n\n"
+
+
+DESCRIBED = [
+    tidied(example["answer"])
+    for example in EXAMPLES["operations"]
+    if isinstance(example["answer"], str)
+]
+"""The streams of the OpenAPI description's examples."""

@@ -19,7 +19,7 @@ from openai_runs.types import (
     UnknownContentDelta,
     UnknownEvent,
 )
-from tests.openapi import EXAMPLES
+from tests.protocol.telling import DESCRIBED, events_of
 from tests.samples import STREAMS, raw
 
 RUN = b'{"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "status": "queued"}'
@@ -52,11 +52,6 @@ def kind_of(name: str) -> tuple[type[Any], bytes]:
 def read(event: str, data: bytes, id: str = "") -> Event | None:
     """Return the event of a frame."""
     return read_event(Frame(event, data, id))
-
-
-def events_of(text: bytes) -> list[Any]:
-    """Return the events of a whole stream; None where it says that it is done."""
-    return [read_event(frame) for frame in SSEParser().feed(text)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -261,19 +256,6 @@ def test_streams_of_other_servers_are_read(name: str) -> None:
 
     assert {type(event) for event in events} & {UnknownEvent, type(None)} == set()
     assert events[-1].data.object in {"thread.run", "thread.message.delta"}
-
-
-def tidied(text: str) -> bytes:
-    """Return an example of the description without its slips: `data:` forgotten, `}` doubled."""
-    text = text.replace("\n{", "\ndata: {").replace("true}}\n", "true}\n")
-    return text.rstrip().encode() + b"\n\n"
-
-
-DESCRIBED = [
-    tidied(example["answer"])
-    for example in EXAMPLES["operations"]
-    if isinstance(example["answer"], str)
-]
 
 
 @pytest.mark.parametrize("text", DESCRIBED, ids=range(len(DESCRIBED)))
