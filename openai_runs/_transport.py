@@ -205,12 +205,8 @@ class Transport:
         except aiohttp.ClientResponseError as error:
             # Not chained: it holds the request's headers, and the key with them.
             failure = _no_answer(error, method, shown)
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise _unusable(shown, error) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _translate(error, method, shown, timeout) from error
-        except ValueError as error:  # a port out of range, a label too long for DNS
-            raise _unusable(shown, error) from error
         raise failure
 
     @property
@@ -320,13 +316,13 @@ def _no_answer(error: aiohttp.ClientResponseError, method: str, shown: str) -> A
     return APIConnectionError(reason, method=method, url=shown, sent=not proxy)
 
 
-def _unusable(shown: str, error: Exception) -> ConfigError:
-    return ConfigError(f"{shown!r} cannot be requested: {error or type(error).__name__}")
-
-
 def _translate(
-    error: aiohttp.ClientError | OSError, method: str, shown: str, timeout: float
-) -> APIConnectionError:
+    error: Exception, method: str, shown: str, timeout: float
+) -> APIConnectionError | ConfigError:
+    is_url = isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError))
+    if is_url or not isinstance(error, (aiohttp.ClientError, OSError)):
+        # Also a port out of range, or a label too long for DNS.
+        return ConfigError(f"{shown!r} cannot be requested: {error or type(error).__name__}")
     sent = not isinstance(error, _NEVER_SENT)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return APITimeoutError("connecting took too long", method=method, url=shown, sent=sent)

@@ -9,7 +9,6 @@ while somebody awaits `advance`, and no cancel scope outlives that.
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -26,10 +25,9 @@ from openai_runs._client.patience import Patience
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
 from openai_runs._client.tool_loop import ToolLoop
-from openai_runs._client.waiting import Waiter, lifetime_left
+from openai_runs._client.waiting import Waiter, lifetime_left, look, tell
 from openai_runs._protocol.adoption import reveal, reveal_event
 from openai_runs._protocol.deltas import Snapshot
-from openai_runs._protocol.endpoints import GET_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.retry import backoff
 from openai_runs._transport import StreamReply
@@ -199,14 +197,9 @@ class Driver:
             self._leg_is_over = is_settled(run.status)
 
     async def _report(self, run: Run) -> None:
-        callback = self.timed.plan.on_status
-        if callback is None or run.status == self._reported:
-            return
-        self._reported = run.status
-        outcome = callback(run)
-        if inspect.isawaitable(outcome):
-            with anyio.move_on_after(self._patience.seconds_left()):
-                await outcome
+        if run.status != self._reported:
+            self._reported = run.status
+            await tell(self.timed.plan.on_status, run, self._patience.seconds_left())
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -252,14 +245,11 @@ class Driver:
     async def _look(self) -> Run | None:
         if not self._ids:
             return None
-        options = self.timed.plan.options
-        spec = self._pipeline.request(GET_RUN, self._ids, options)
         timeout = min(HOLD_MARGIN, max(self._patience.seconds_left(), 1.0))
-        polled = await self._pipeline.poll(spec, options, hold=0, timeout=timeout)
-        run: Run = polled.answer
-        return run
+        options: CallOptions = {**self.timed.plan.options, "timeout": timeout}
+        return await look(self._pipeline, self._ids, options)
 
-    def _cut(self, error: APIConnectionError | APIError | None) -> None:
+    def _cut(self, error: APIError | None) -> None:
         """Go on after the connection is gone: to the end of the leg, or to recovering."""
         self._drop()
         if self._leg_is_over:
@@ -352,10 +342,8 @@ class Driver:
         if isinstance(error, StreamInterrupted):
             return error
         cut = f" ({self._failure})" if self._failure is not None else ""
-        lost = StreamInterrupted(
-            f"the stream was cut{cut} and could not be finished by asking for the run: {error}"
-        )
-        return self._explain(lost)
+        asked = f"asking for the run did not help either: {error}"
+        return self._explain(StreamInterrupted(f"the stream was cut{cut}, and {asked}"))
 
     # --- ending ----------------------------------------------------------------------------
 

@@ -15,9 +15,8 @@ from openai_runs._client.arguments import CallOptions, look_options_of
 from openai_runs._client.attempts import Attempts
 from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
-from openai_runs._client.waiting import Waiter
-from openai_runs._protocol.adoption import reveal
-from openai_runs._protocol.endpoints import GET_RUN, STREAM_RUN, SUBMIT_TOOL_OUTPUTS
+from openai_runs._client.waiting import Waiter, look
+from openai_runs._protocol.endpoints import STREAM_RUN, SUBMIT_TOOL_OUTPUTS
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIError
 from openai_runs.types.runs import Run
@@ -119,7 +118,7 @@ class SubmitLeg:
         """Ask again under the same key where that is safe, else return the run as it is."""
         if self._pipeline.honours_keys():
             return await self.open(options)
-        return await self._look(options)
+        return await look(self._pipeline, self._ids, options)
 
     def settled(self) -> None:
         """Do nothing: the run was known before."""
@@ -131,13 +130,9 @@ class SubmitLeg:
 
     async def settle(self, failure: APIError) -> Run | None:
         """Return the run if it no longer waits for what was submitted."""
-        run = await self._look(look_options_of(self._options))
+        run = await look(self._pipeline, self._ids, look_options_of(self._options))
         waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
         return None if waiting & self._submitted else run
-
-    async def _look(self, options: CallOptions) -> Run:
-        spec = self._pipeline.request(GET_RUN, self._ids, options)
-        return reveal(await self._pipeline.send(spec, options))
 
 
 class FollowLeg:
@@ -162,8 +157,7 @@ class FollowLeg:
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Take the stream up where the server offers that, else return the run."""
         timed: CallOptions = {**self._options, "timeout": options.get("timeout")}
-        spec = self._pipeline.request(GET_RUN, self._ids, timed)
-        run = reveal(await self._pipeline.send(spec, timed))
+        run = await look(self._pipeline, self._ids, timed)
         if not self._pipeline.resumes():
             return run
         try:

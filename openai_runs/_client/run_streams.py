@@ -24,6 +24,7 @@ from openai_runs._client.runs import Runs
 from openai_runs._client.streaming import RunStream
 from openai_runs._client.tool_loop import ToolLoop
 from openai_runs._client.tool_runs import type_in
+from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import STREAM_IDLE, check_timeout
 from openai_runs.types.runs import Run
@@ -49,8 +50,10 @@ class StreamWaitCall(WaitCall, StreamOptions, total=False):
 class Reading:
     """What a stream's arguments say of how it is read, taken out of them."""
 
-    def __init__(self, pipeline: Pipeline, taken: dict[str, Any]) -> None:
+    def __init__(self, pipeline: Pipeline, waiter: Waiter, taken: dict[str, Any]) -> None:
         """Take `idle_timeout` and the tool options out of `taken`; functions become tools."""
+        self.pipeline = pipeline
+        self.waiter = waiter
         idle = check_timeout("idle_timeout", taken.pop("idle_timeout", None))
         self.idle = idle or STREAM_IDLE
         """Seconds without an event before the run is looked at."""
@@ -99,11 +102,11 @@ class RunStreams(Runs):
         Cancellation: see `RunStream`.
         """
         taken: dict[str, Any] = dict(arguments)
-        reading = Reading(self._pipeline, taken)
+        reading = Reading(self._pipeline, self._waiter, taken)
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
         attempts = Attempts(self._pipeline, thread_id, assistant_id, taken, stream=True)
-        return self.streamed(CreateLeg(attempts, self._waiter), timed, reading)
+        return stream_of(self, CreateLeg(attempts, self._waiter), timed, reading)
 
     @overload
     def create(
@@ -233,12 +236,12 @@ class RunStreams(Runs):
         Cancellation: see `RunStream`.
         """
         taken: dict[str, Any] = dict(arguments)
-        reading = Reading(self._pipeline, taken)
+        reading = Reading(self._pipeline, self._waiter, taken)
         timed = Timed(self._pipeline, taken)
         ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
         outputs = tool_outputs_of(tool_outputs)
         leg = SubmitLeg(self._pipeline, self._waiter, ids, outputs, timed.options)
-        return self.streamed(leg, timed, reading)
+        return stream_of(self, leg, timed, reading)
 
     def follow(
         self,
@@ -269,26 +272,27 @@ class RunStreams(Runs):
         Cancellation: see `RunStream`.
         """
         taken: dict[str, Any] = dict(arguments)
-        reading = Reading(self._pipeline, taken)
+        reading = Reading(self._pipeline, self._waiter, taken)
         timed = Timed(self._pipeline, taken)
         ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
         leg = FollowLeg(self._pipeline, self._waiter, ids, last_event_id, timed.plan.options)
-        return self.streamed(leg, timed, reading)
+        return stream_of(self, leg, timed, reading)
 
-    def streamed(self, leg: Leg, timed: Timed, reading: Reading) -> RunStream:
-        """Return the stream that begins with `leg`."""
 
-        async def gather(run: Run, options: CallOptions) -> RunResult:
-            return await self.result(run, response_format=reading.response_format, **options)
+def stream_of(runs: Runs, leg: Leg, timed: Timed, reading: Reading) -> RunStream:
+    """Return the stream that begins with `leg`, its result gathered as `runs.result` does."""
 
-        driver = Driver(
-            self._pipeline,
-            self._waiter,
-            timed,
-            leg,
-            gather=gather,
-            idle=reading.idle,
-            tools=reading.tools,
-            response_format=reading.response_format,
-        )
-        return RunStream(driver)
+    async def gather(run: Run, options: CallOptions) -> RunResult:
+        return await runs.result(run, response_format=reading.response_format, **options)
+
+    driver = Driver(
+        reading.pipeline,
+        reading.waiter,
+        timed,
+        leg,
+        gather=gather,
+        idle=reading.idle,
+        tools=reading.tools,
+        response_format=reading.response_format,
+    )
+    return RunStream(driver)

@@ -23,7 +23,7 @@ from openai_runs._client.creation import Creation
 from openai_runs._client.legs import CreateLeg
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
-from openai_runs._client.run_streams import Reading, RunStreams, StreamOptions
+from openai_runs._client.run_streams import Reading, RunStreams, StreamOptions, stream_of
 from openai_runs._client.streaming import RunStream
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.endpoints import (
@@ -206,11 +206,11 @@ class Threads:
         Cancellation: see `RunStream`.
         """
         taken: dict[str, Any] = dict(arguments)
-        reading = Reading(self._pipeline, taken)
+        reading = Reading(self._pipeline, self._waiter, taken)
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
         creation = self._creation(taken, assistant_id, stream=True)
-        return self.runs.streamed(CreateLeg(creation, self._waiter), timed, reading)
+        return stream_of(self.runs, CreateLeg(creation, self._waiter), timed, reading)
 
     def _creation(
         self, taken: dict[str, Any], assistant_id: str, *, stream: bool = False

@@ -51,7 +51,7 @@ from openai_runs.errors import (
 )
 from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["WaitPlan", "Waiter", "lifetime_left", "plan_of", "stopped"]
+__all__ = ["WaitPlan", "Waiter", "lifetime_left", "look", "plan_of", "stopped", "tell"]
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _MAX_UNSEEN: Final = 3
@@ -182,12 +182,17 @@ class Waiter:
             _LOG.warning("%s took longer than %s s and was given up", what, grace)
 
 
+async def look(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Run:
+    """Return the run as it is now."""
+    return reveal(await pipeline.send(pipeline.request(GET_RUN, ids, options), options))
+
+
 def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Settle[Run]:
     """Return what looks whether a cancel in doubt was carried out."""
     looking = look_options_of(options)
 
     async def settle(failure: APIError) -> Run | None:
-        run = await pipeline.send(pipeline.request(GET_RUN, ids, looking), looking)
+        run = await look(pipeline, ids, looking)
         return run if run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED} else None
 
     return settle
@@ -239,14 +244,9 @@ class _Wait:
 
     async def _report(self, run: Run) -> None:
         """Tell the caller of a new status, for no longer than the wait may last."""
-        if self._plan.on_status is None:
-            return
-        outcome = self._plan.on_status(run)
-        if inspect.isawaitable(outcome):
-            with anyio.move_on_after(self._deadline - self._now()) as scope:
-                await outcome
-            if scope.cancelled_caught and not self._plan.until(run.status):
-                self._give_up()
+        is_late = not await tell(self._plan.on_status, run, self._deadline - self._now())
+        if is_late and not self._plan.until(run.status):
+            self._give_up()
 
     async def _look(self, hold: int) -> Polled:
         now = self._now()
@@ -353,6 +353,18 @@ class _Wait:
         raise APITimeoutError(
             msg, thread_id=self._spec.thread_id, run_id=self._spec.run_id
         ) from self._failure
+
+
+async def tell(callback: StatusCallback | None, run: Run, seconds: float) -> bool:
+    """Tell `callback` of the run's new status; False if it took longer than `seconds`.
+
+    Cancellation: cancels the callback.
+    """
+    outcome = None if callback is None else callback(run)
+    with anyio.move_on_after(seconds) as scope:
+        if inspect.isawaitable(outcome):
+            await outcome
+    return not scope.cancelled_caught
 
 
 def lifetime_left(run: Run, headers: Mapping[str, str]) -> float:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from openai_runs import APIError, APIStatusError, AsyncClient, Page
+from openai_runs._client.streaming import RunStream
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.spec import check_id
 from tests.client.ledger import error
@@ -56,6 +57,7 @@ REQUIRED: dict[str, Any] = {
     "model": "m",
     "role": "user",
     "tool_outputs": [],
+    "tools": [],
 }
 """What methods ask for besides ids."""
 
@@ -99,8 +101,12 @@ IDS = [
 
 
 async def carry_out(client: AsyncClient, method: str, arguments: dict[str, Any]) -> object:
-    """Call the method, and await what it returns."""
-    return await attrgetter(method)(client)(**arguments)
+    """Call the method, and await what it returns, or enter it where it is a stream."""
+    outcome = attrgetter(method)(client)(**arguments)
+    if isinstance(outcome, RunStream):
+        async with outcome:
+            return outcome
+    return await outcome
 
 
 def test_every_operation_is_reached_by_a_method() -> None:
