@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from openai_runs._client.functions import LocalTool, LocalToolCall, tool
     from openai_runs._client.parameters import ToolContext
     from openai_runs._client.results import RunResult
+    from openai_runs._client.streaming import RunStream
     from openai_runs.config import PollPolicy, RetryPolicy
     from openai_runs.errors import (
         ActiveRunError,
@@ -58,6 +59,7 @@ _ROOMS: Final = {
     "tool": "openai_runs._client.functions",
     "ToolContext": "openai_runs._client.parameters",
     "RunResult": "openai_runs._client.results",
+    "RunStream": "openai_runs._client.streaming",
     "PollPolicy": "openai_runs.config",
     "RetryPolicy": "openai_runs.config",
     "Assistant": "openai_runs.types.assistants",
@@ -114,6 +116,7 @@ __all__ = [
     "RunStep",
     "RunStepStatus",
     "RunStepType",
+    "RunStream",
     "RunWaitTimeout",
     "SortOrder",
     "StreamError",

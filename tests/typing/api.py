@@ -16,14 +16,18 @@ from openai_runs import (
     RunStatus,
     RunStep,
     RunStepStatus,
+    RunStream,
     await_run,
+    tool,
 )
 from openai_runs.types import (
     Assistant,
     Deleted,
+    Event,
     FunctionToolCall,
     HTTPInfo,
     Message,
+    MessageDeltaEvent,
     Page,
     RequiredToolCall,
     Thread,
@@ -81,6 +85,35 @@ async def runs(client: AsyncClient) -> None:
     assert_type(await client.runs.recover("thread_1", idempotency_key="k"), Run | None)
 
 
+@tool(strict=True)
+def weather(city: str) -> str:
+    """Tell the weather."""
+    return city
+
+
+async def streams(client: AsyncClient) -> None:
+    """A stream is entered and iterated; `stream=True` opens one, anything else is a run."""
+    stream = client.runs.stream("t", assistant_id="a", tools=[weather, {"type": "file_search"}])
+    assert_type(stream, RunStream)
+    async with stream:
+        async for event in stream:
+            assert_type(event, Event)
+            if isinstance(event, MessageDeltaEvent):
+                assert_type(event.data.text, str)
+        assert_type(await stream.result(), RunResult)
+    async for piece in client.threads.create_and_run_stream(assistant_id="a").text_deltas():
+        assert_type(piece, str)
+    assert_type(await client.runs.create("t", assistant_id="a", stream=True), RunStream)
+    assert_type(await client.runs.create("t", assistant_id="a", stream=False), Run)
+    answered = await client.runs.submit_tool_outputs(
+        "r", thread_id="t", tool_outputs=[], stream=True
+    )
+    assert_type(answered, RunStream)
+    assert_type(client.runs.follow("r", thread_id="t", last_event_id="1-2"), RunStream)
+    assert_type(weather("Oslo"), str)
+    assert_type(await client.runs.run_tools("t", assistant_id="a", tools=[weather]), RunResult)
+
+
 async def lists(client: AsyncClient) -> None:
     """A list call gives a page when awaited and items when iterated."""
     page = await client.runs.list("thread_1", limit=2)
@@ -117,8 +150,8 @@ async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:
     print(run.status == RunStatus.COMPLTED)  # type: ignore[attr-defined]  # noqa: T201
     print(step.status == RunStepStatus.QUEUED)  # type: ignore[attr-defined]  # noqa: T201
     run.status = "failed"  # type: ignore[misc]
-    await client.runs.create("thread_1")  # type: ignore[call-arg]
-    await client.runs.create("thread_1", assistant_id="a", modle="m")  # type: ignore[call-arg]
+    await client.runs.create("thread_1")  # type: ignore[call-overload]
+    await client.runs.create("t", assistant_id="a", modle="m")  # type: ignore[call-overload]
     await client.runs.retrieve("run_1", "thread_1")  # type: ignore[call-arg]
-    await client.runs.create("t", assistant_id="a", on_active_run="queue")  # type: ignore[arg-type]
+    await client.runs.create("t", assistant_id="a", on_active_run="q")  # type: ignore[call-overload]
     await await_run(client, run, on_timeout="stop")  # type: ignore[arg-type]
