@@ -49,6 +49,8 @@ def test_role_comes_with_the_pieces() -> None:
     """The last role that was sent counts; without one the model speaks."""
     assert snapshot_of(message_delta("Hi", role="user")).messages[0].role == "user"
     assert snapshot_of(message_delta("Hi", role=None)).messages[0].role == "assistant"
+    empty = tell("thread.message.delta", id="msg_1", delta={"role": "user"})
+    assert snapshot_of(empty).messages[0].role == "user"
 
 
 ORDERS = {
@@ -302,7 +304,6 @@ def test_a_delta_costs_the_same_however_long_the_message_is() -> None:
         tracemalloc.stop()
 
     assert costs[-1] < 2 * costs[0]
-    assert max(costs) < 5_000 * 100  # less than the text itself: no piece is copied
     assert snapshot.text == "".join(f"{number:0100}" for number in range(20_000))
 
 

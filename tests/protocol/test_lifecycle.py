@@ -2,7 +2,13 @@
 
 import pytest
 
-from openai_runs._protocol.lifecycle import CANCELLABLE, TRANSITIONS, is_settled, may_move
+from openai_runs._protocol.lifecycle import (
+    CANCELLABLE,
+    TRANSITIONS,
+    is_settled,
+    may_become,
+    may_move,
+)
 from openai_runs.types import ACTIVE_STATUSES, TERMINAL_STATUSES
 from tests.openapi import SCHEMAS
 
@@ -72,3 +78,24 @@ def test_what_can_be_cancelled() -> None:
 def test_waiting_ends_on_every_status_but_three(status: str) -> None:
     """Queued, in progress and cancelling are worth waiting for; nothing else is."""
     assert is_settled(status) is (status not in {"queued", "in_progress", "cancelling"})
+
+
+@pytest.mark.parametrize("status", sorted(STATUSES))
+def test_status_may_become_what_some_way_leads_to(status: str) -> None:
+    """Statuses in between may have gone unseen; an end or a cancel leads nowhere else."""
+    later = {following for following in STATUSES if may_become(status, following)}
+
+    if status in TERMINAL_STATUSES:
+        assert later == {status}
+    elif status == "cancelling":
+        assert later == {"cancelling"} | TERMINAL_STATUSES
+    else:
+        assert later == STATUSES
+
+
+def test_unknown_status_may_come_before_the_end_and_lead_anywhere() -> None:
+    """A status from the future is neither refused nor a trap."""
+    assert may_become("in_progress", "paused")
+    assert may_become("paused", "queued")
+    assert may_become("paused", "resting")
+    assert not may_become("completed", "paused")

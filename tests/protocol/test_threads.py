@@ -12,14 +12,21 @@ from contextlib import suppress
 
 import msgspec
 from openai_runs._protocol.endpoints import ENDPOINTS
+from openai_runs._protocol.events import read_event
+from openai_runs._protocol.sse import Frame
 
 start = threading.Barrier(8)
 
 text = b'{"id": "x", "data": [], "tools": [{"type": "function"}]}'
 kinds = [kind for each in ENDPOINTS for kind in (each.answer, each.body) if kind is not None]
 
+names = ["thread.message.delta", "thread.run.step.delta", "thread.run.step.created", ""]
+
 def decode():
     start.wait()
+    for name in names:
+        with suppress(ValueError):
+            read_event(Frame(name, text, ""))
     for kind in kinds:
         with suppress(msgspec.ValidationError):
             msgspec.json.decode(text, type=kind)
