@@ -28,7 +28,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             used = backend or ScriptedBackend(script or (lambda request: "Fine."))
             db = options.pop("db", tmp_path / "runs.db")
             server = await stack.enter_async_context(LocalServer(db, used, **options))
-            return Caller(session, server.url)
+            return Caller(session, server.url, server.aclose)
 
         yield open_server
 

@@ -4,7 +4,8 @@ Arguments: the file, how many runs at once, and how often the clock may be looke
 it kills the process (0: as often as you like). The clock is looked at before each write.
 
 What the model does is said by the question: "hang" writes half a sentence and never ends,
-"tool" calls a tool, "slow" takes its time, anything else is answered.
+"tool" calls a tool, "call" takes ten seconds for that, "slow" takes its time, "long" says a
+long text in many pieces, anything else is answered.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ def script(request: ModelRequest) -> ScriptedTurn:
             return Hang("Half a")
         case "tool" if not request.turns:
             return CallTools([Call("weather", {"city": "Oslo"})])
+        case "call":
+            calls = [Call("weather", {"city": "O" * 2000})]
+            return CallTools(calls, "Let me see.", chunk=11, pause=0.05)
+        case "long":
+            return Say([f"word {number} " for number in range(300)], pause=0.01)
         case "die":
             signal.raise_signal(signal.SIGKILL)
     return Say("Answered.", delay=0.01 if request.question == "slow" else 0)

@@ -6,12 +6,14 @@ Nothing here knows our SDK: what is tested is the wire.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import aiohttp
 
@@ -47,12 +49,81 @@ class Reply(NamedTuple):
         return str(self.json["error"]["message"])
 
 
+class Event(NamedTuple):
+    """One event of a stream."""
+
+    name: str
+    id: str
+    data: Any
+    frame: bytes
+    """As it was sent."""
+
+
+class Streamed(NamedTuple):
+    """A stream, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def events(self) -> list[Event]:
+        """Return the events, `done` apart."""
+        return read_events(self.body)
+
+    @property
+    def names(self) -> list[str]:
+        """Return their names, without `thread.`; deltas that follow each other as one."""
+        return short_names(self.events)
+
+    @property
+    def done(self) -> bool:
+        """Return whether the server says that it was the end."""
+        return self.body.endswith(b"event: done\ndata: [DONE]\n\n")
+
+
+_FRAME = re.compile(rb"event: (.*)\nid: (.*)\ndata: (.*)\n\n")
+
+
+def read_events(body: bytes) -> list[Event]:
+    """Return the events in these bytes; comments and `done` apart, nothing else may be there."""
+    rest = _FRAME.sub(b"", body).replace(b": keep-alive\n\n", b"")
+    assert rest in {b"", b"event: done\ndata: [DONE]\n\n"}, rest[:200]
+    return [
+        Event(found[1].decode(), found[2].decode(), json.loads(found[3]), found[0])
+        for found in _FRAME.finditer(body)
+    ]
+
+
+def short_names(events: list[Event]) -> list[str]:
+    """Return the names without `thread.`, deltas that follow each other as one."""
+    names = [event.name.removeprefix("thread.") for event in events]
+    return [
+        name
+        for before, name in zip(["", *names], names, strict=False)
+        if not (name == before and name.endswith("delta"))
+    ]
+
+
+def told_text(events: list[Event]) -> str:
+    """Return the text that the deltas tell."""
+    deltas = [event.data["delta"] for event in events if event.name == "thread.message.delta"]
+    return "".join(delta["content"][0]["text"]["value"] for delta in deltas)
+
+
 class Caller:
     """Speaks the wire to one server."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        close: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
+    ) -> None:
         self.session = session
         self.url = url
+        self.close = close
+        """Closes the server, where that is ours to do."""
 
     async def send(self, method: str, path: str, **options: Any) -> Reply:
         """Return the answer, whatever it says."""
@@ -70,6 +141,26 @@ class Caller:
         reply = await self.send("POST", path, json={} if body is None else body, **options)
         assert reply.status == 200, reply.text
         return reply.json
+
+    async def stream(self, path: str, body: Any = None, **options: Any) -> Streamed:
+        """Return a stream to its end: of a POST if there is a body, else of a GET."""
+        if body is not None:
+            options["json"] = {**body, "stream": True}
+        method = "GET" if body is None else "POST"
+        async with self.session.request(method, self.url + path, **options) as response:
+            assert response.content_type == "text/event-stream", await response.text()
+            return Streamed(response.status, response.headers, await response.read())
+
+    async def replay(self, run: Any, after: str = "") -> Streamed:
+        """Return the events of a run, from the beginning or after an id."""
+        headers = {"Last-Event-ID": after} if after else {}
+        return await self.stream(f"{run_path(run)}/stream", headers=headers)
+
+    async def start_stream(self, text: str = "Hello", **fields: Any) -> Streamed:
+        """Return the stream of a new run on a new thread, of a new assistant."""
+        assistant_id = await self.assistant(tools=[FUNCTION])
+        path = f"/threads/{await self.thread(text)}/runs"
+        return await self.stream(path, {"assistant_id": assistant_id, **fields})
 
     async def health(self) -> Reply:
         """Return what the health page says."""
