@@ -47,7 +47,8 @@ def test_message_names_its_run_once_that_is_known() -> None:
 
 def test_role_comes_with_the_pieces() -> None:
     """The last role that was sent counts; without one the model speaks."""
-    assert snapshot_of(message_delta("Hi", role="user")).messages[0].role == "user"
+    user = message_delta("Hi", role="user")
+    assert snapshot_of(user, message_delta("Hi")).messages[0].role == "user"
     assert snapshot_of(message_delta("Hi", role=None)).messages[0].role == "assistant"
     empty = tell("thread.message.delta", id="msg_1", delta={"role": "user"})
     assert snapshot_of(empty).messages[0].role == "user"
@@ -205,11 +206,14 @@ def test_messages_of_equal_text_are_two() -> None:
         message_delta("Hi", id="msg_1"),
         message_delta("Hi", id="msg_2"),
         message("completed", "Hi", id="msg_2"),
-        message("completed", "Hi", id="msg_1"),
         message("completed", "Ho", id="msg_3"),
     )
 
-    assert snapshot.text == "HiHiHo"
+    assert [(one.id, one.text) for one in snapshot.messages] == [
+        ("msg_1", "Hi"),
+        ("msg_2", "Hi"),
+        ("msg_3", "Ho"),
+    ]
 
 
 def test_nothing_is_known_of_what_was_not_told() -> None:

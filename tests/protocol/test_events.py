@@ -84,6 +84,7 @@ LATER = [
     ("thread.run.paused", b'{"id": "run_1", "object": "thread.run"}', UnknownEvent),
     ("thread.run.step.paused", RUN, UnknownEvent),
     ("thread.run.step.pause.long", STEP, UnknownEvent),
+    ("thread.message.paused", RUN, UnknownEvent),
     ("thread.message.paused", b"[]", UnknownEvent),
     ("thread.message.paused", b"", UnknownEvent),
     ("thread.banana", b'{"object": "thread"}', UnknownEvent),
