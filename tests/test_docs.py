@@ -92,8 +92,13 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
     """Run the page's blocks, one after the other, and return the names they leave."""
     printed: list[str] = []
 
-    def record(*values: object) -> None:
-        printed.append(" ".join(map(str, values)))
+    unended: list[str] = []
+
+    def record(*values: object, end: str = "\n", flush: bool = False) -> None:
+        unended.append(" ".join(map(str, values)))
+        if end:
+            printed.append("".join(unended))
+            unended.clear()
 
     names: dict[str, object] = {"client": client, "__name__": page.stem, "print": record}
     for block in blocks_of(page):
@@ -109,6 +114,8 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
             result = eval(code, names)
             if inspect.iscoroutine(result):
                 await result
+            if unended:
+                record(end="\n")
             compare(block, printed)
     return names
 

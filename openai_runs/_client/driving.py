@@ -31,7 +31,7 @@ from openai_runs._protocol.deltas import Snapshot
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.retry import backoff
 from openai_runs._transport import StreamReply
-from openai_runs.config import HOLD_MARGIN
+from openai_runs.config import HOLD_MARGIN, MAX_ID_CHARS
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -142,7 +142,7 @@ class Driver:
         if isinstance(event, RunEvent):
             event = reveal_event(event)
         self.snapshot.apply(event)
-        if event.id:
+        if event.id and len(event.id) <= MAX_ID_CHARS:
             self.last_id = event.id
         if isinstance(event, RunEvent):
             self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED

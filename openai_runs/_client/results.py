@@ -32,7 +32,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def text(self) -> str:
         """Return the text of all messages, a blank line between them."""
-        return "\n\n".join(message.text for message in self._readable())
+        return "\n\n".join(message.text for message in self._readable() if message.text)
 
     @property
     def usage(self) -> Usage | None:

@@ -202,10 +202,10 @@ class Snapshot:
 
     @property
     def text(self) -> str:
-        """Return the text that the run has written: of all its messages, nothing between them."""
+        """Return the text that the run has written, a blank line between its messages."""
         if self._text is None:
             written = (message for message in self.messages if message.role != MessageRole.USER)
-            self._text = "".join(message.text for message in written)
+            self._text = "\n\n".join(message.text for message in written if message.text)
         return self._text
 
     def message(self, message_id: str) -> Message | None:

@@ -1,9 +1,10 @@
 """The mark on a create: found again by it, shown to nobody."""
 
+import msgspec
 import pytest
 
-from openai_runs._protocol.adoption import carries, find, mark, reveal
-from openai_runs.types import ADOPTION_KEY, Run, UnknownItem
+from openai_runs._protocol.adoption import carries, find, mark, reveal, reveal_event
+from openai_runs.types import ADOPTION_KEY, Run, RunEvent, UnknownItem
 
 
 def run(run_id: str, metadata: dict[str, str] | None) -> Run:
@@ -61,3 +62,23 @@ def test_reveal_takes_the_mark_off(metadata: dict[str, str] | None) -> None:
     shown = reveal(run("run_1", metadata))
 
     assert (shown.metadata or {}) == expected
+
+
+def test_event_loses_the_mark_and_keeps_what_nobody_knows() -> None:
+    """The run of an event, and the JSON it came in, have the caller's pairs only."""
+    marked = run("run_1", {"a": "b", ADOPTION_KEY: "k"})
+    wire = {**msgspec.to_builtins(marked), "novel": 1}
+    raw = msgspec.json.encode(wire)
+    event = RunEvent(event="thread.run.created", raw=raw, data=msgspec.json.decode(raw, type=Run))
+
+    revealed = reveal_event(event)
+
+    assert revealed.data.metadata == {"a": "b"}
+    assert msgspec.json.decode(revealed.raw) == {**wire, "metadata": {"a": "b"}}
+
+
+def test_event_without_the_mark_is_left_alone() -> None:
+    """The very same object comes back, its bytes with it."""
+    event = RunEvent(event="thread.run.created", raw=b"{}", data=run("run_1", {"a": "b"}))
+
+    assert reveal_event(event) is event

@@ -169,7 +169,7 @@ def test_messages_may_be_interleaved() -> None:
     )
 
     assert [one.id for one in snapshot.messages] == ["msg_2", "msg_1"]
-    assert (snapshot.text_of("msg_1"), snapshot.text) == ("ab", "xyab")
+    assert (snapshot.text_of("msg_1"), snapshot.text) == ("ab", "xy\n\nab")
 
 
 def test_text_is_what_the_run_wrote() -> None:
