@@ -41,7 +41,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def parsed(self) -> Any:
-        """The last message as an instance of `response_format`, read when first asked for.
+        """The last text as an instance of `response_format`, read when first asked for.
 
         None if no type was given, the run is not completed, or the model refused.
 
@@ -52,7 +52,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         refused = any(isinstance(part, RefusalContent) for one in readable for part in one.content)
         if self.response_format is None or refused or self.run.status != RunStatus.COMPLETED:
             return None
-        text = readable[-1].text if readable else ""
+        text = next((one.text for one in reversed(readable) if one.text), "")
         try:
             return schema_of(self.response_format).decode(text)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as problem:

@@ -90,9 +90,9 @@ def response_format(value: object) -> object:
     """
     if not isinstance(value, type) and get_origin(value) is None:
         return value
-    kind: Any = value
-    name = getattr(kind, "__name__", "response") if isinstance(kind, type) else str(kind)
-    schema = as_strict(schema_of(kind).json_schema, f"response_format {name}")
+    plain = schema_of(value).json_schema
+    name = str(plain.get("title", "response"))
+    schema = as_strict(plain, f"response_format {name}")
     described = {"name": re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64], "schema": schema}
     if schema.get("description"):
         described["description"] = schema["description"]
