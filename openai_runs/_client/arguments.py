@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 import msgspec
 
-from openai_runs._client.encoding import plain, tool_outputs_of
+from openai_runs._client.encoding import plain
 from openai_runs._client.functions import LocalToolCall, as_sent
 from openai_runs._client.schemas import response_format
 from openai_runs.config import PollPolicy
@@ -48,9 +48,7 @@ __all__ = [
     "check_options",
     "look_options_of",
     "options_of",
-    "plain",
     "tool_options_of",
-    "tool_outputs_of",
 ]
 
 JSONObject = Mapping[str, Any]

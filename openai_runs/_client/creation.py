@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from openai_runs._client.arguments import CallOptions, look_options_of, plain
+from openai_runs._client.arguments import CallOptions, look_options_of
 from openai_runs._client.call import Doubt
+from openai_runs._client.encoding import plain
 from openai_runs._client.feed import first_run
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter
