@@ -10,6 +10,8 @@ import msgspec
 
 from openai_runs import (
     AsyncClient,
+    LocalTool,
+    LocalToolCall,
     PollPolicy,
     Run,
     RunResult,
@@ -17,6 +19,7 @@ from openai_runs import (
     RunStep,
     RunStepStatus,
     RunStream,
+    ToolContext,
     await_run,
     tool,
 )
@@ -114,6 +117,55 @@ async def streams(client: AsyncClient) -> None:
     assert_type(await client.runs.run_tools("t", assistant_id="a", tools=[weather]), RunResult)
 
 
+@tool
+def bare(city: str, context: ToolContext) -> int:
+    """Keep its signature."""
+    return len(city)
+
+
+@tool(name="named", timeout=None)
+async def named(city: str) -> int:
+    """Keep its signature."""
+    return len(city)
+
+
+class Desk:
+    """Somebody with a tool."""
+
+    @tool
+    def ask(self, city: str) -> int:
+        """Be bound to its instance."""
+        return len(city)
+
+
+async def tools(client: AsyncClient) -> None:
+    """A tool stays the function it was, and every call that takes tools takes functions."""
+    assert_type(await named("Oslo"), int)
+    assert_type(bare.definition, dict[str, Any])
+    assert_type(Desk().ask, LocalTool[..., int])
+
+    def approve(call: LocalToolCall) -> bool | str:
+        return call.name != "pay" or f"{call.arguments} is too much"
+
+    await client.assistants.create(model="m", tools=[bare, len], response_format=Mine)
+    await client.runs.create("thread_1", assistant_id="asst_1", tools=[bare, named])
+    result = await client.runs.run_tools(
+        "thread_1",
+        assistant_id="asst_1",
+        tools=[bare, named, Desk().ask, {"type": "file_search"}, len],
+        approve=approve,
+        max_parallel=3,
+        response_format=Mine,
+        timeout=60,
+    )
+    assert_type(result, RunResult)
+    mine: Mine = result.parsed
+    assert_type(mine, Mine)
+    resumed = await client.runs.resume("run_1", thread_id="thread_1", tools=[bare])
+    assert_type(resumed, RunResult)
+    assert_type(await client.runs.result(resumed.run, response_format=Mine), RunResult)
+
+
 async def lists(client: AsyncClient) -> None:
     """A list call gives a page when awaited and items when iterated."""
     page = await client.runs.list("thread_1", limit=2)
@@ -139,10 +191,10 @@ async def requests(client: AsyncClient) -> None:
 
 def unknown_kinds(assistant: Assistant) -> None:
     """A kind from the future is part of the type, so that it is not forgotten."""
-    for tool in assistant.tools:
-        if isinstance(tool, UnknownTool):
-            assert_type(tool.raw, dict[str, Any])
-        assert_type(tool.type, str)
+    for one in assistant.tools:
+        if isinstance(one, UnknownTool):
+            assert_type(one.raw, dict[str, Any])
+        assert_type(one.type, str)
 
 
 async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:
@@ -154,4 +206,8 @@ async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:
     await client.runs.create("t", assistant_id="a", modle="m")  # type: ignore[call-overload]
     await client.runs.retrieve("run_1", "thread_1")  # type: ignore[call-arg]
     await client.runs.create("t", assistant_id="a", on_active_run="q")  # type: ignore[call-overload]
+    bare(3)  # type: ignore[call-arg, arg-type]
+    await client.runs.run_tools("thread_1", assistant_id="asst_1")  # type: ignore[call-arg]
+    await client.runs.run_tools("t", assistant_id="a", tools=bare)  # type: ignore[arg-type]
+    await client.runs.resume("r", thread_id="t", tools=[], max_round=3)  # type: ignore[call-arg]
     await await_run(client, run, on_timeout="stop")  # type: ignore[arg-type]
