@@ -239,7 +239,7 @@ async def read_and_kill(db: Path, question: str) -> list[Event]:
         response, events = await start_and_read(server.caller, f"thread.{last}", question)
         response.close()
         await server.kill()
-    return events
+    return list(events)
 
 
 @pytest.mark.timeout(120)
