@@ -14,6 +14,7 @@ MODULES = [
     "openai_runs",
     "openai_runs.config",
     "openai_runs.errors",
+    "openai_runs.relay",
     "openai_runs.server",
     "openai_runs.testing",
     "openai_runs.types",

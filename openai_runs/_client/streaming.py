@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from openai_runs._client.driving import Driver
 from openai_runs._client.results import RunResult
@@ -108,6 +110,41 @@ class RunStream:
                 raise StopAsyncIteration
             await self._advance(None)
         return await driver.take()
+
+    async def next_events(self, *, within: float) -> list[Event] | None:
+        """Return what comes next: all events that are there; None at the end of the stream.
+
+        Args:
+            within: Seconds after which an empty list is returned where there is a connection
+                to read and nothing comes. All else that a stream does to go on, such as
+                answering tool calls, is carried to its end however long it takes.
+
+        Raises:
+            OpenAIRunsError: See the class.
+
+        Cancellation: see the class.
+        """
+        driver = self._driver
+        until = driver.now() + within
+        while not driver.ready:
+            if driver.is_over:
+                return None
+            await self._advance(until if driver.is_reading else None)
+            if not driver.ready and driver.is_reading and driver.now() >= until:
+                return []
+        return [await driver.take() for _ in range(len(driver.ready))]
+
+    def set_on_cancel(self, on_cancel: Literal["leave", "cancel"]) -> None:
+        """Decide anew what becomes of the run where the stream is left before its end.
+
+        Raises:
+            ValueError: It is neither of the two.
+        """
+        if on_cancel not in ("leave", "cancel"):
+            message = f"on_cancel must be 'leave' or 'cancel', got {on_cancel!r}"
+            raise ValueError(message)
+        timed = self._driver.timed
+        timed.plan = msgspec.structs.replace(timed.plan, on_cancel=on_cancel)
 
     async def _advance(self, until: float | None) -> None:
         if self._is_read:

@@ -1,0 +1,243 @@
+"""A run's stream handed on to a browser, as bytes that any web framework can send.
+
+Framework-free: what comes in is a `RunStream`, what goes out are server-sent events. Who may
+follow which run is not known here; that is the endpoint's to check.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import anyio
+import msgspec
+
+from openai_runs._protocol.sse import COMMENT, encode
+from openai_runs.config import HEARTBEAT_INTERVAL, check_timeout
+from openai_runs.errors import (
+    OpenAIRunsError,
+    RunWaitTimeout,
+    StreamError,
+    StreamInterrupted,
+    ToolError,
+)
+from openai_runs.types.events import (
+    Event,
+    EventName,
+    MessageDeltaEvent,
+    MessageEvent,
+    RunEvent,
+    ThreadEvent,
+)
+
+if TYPE_CHECKING:
+    from openai_runs._client.streaming import RunStream
+
+__all__ = ["HEADERS", "Frames", "sse"]
+
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-store",
+        "X-Accel-Buffering": "no",  # nginx hands on what it has
+    }
+)
+"""Headers of an answer that is made of frames."""
+
+_BEGIN: Final = b"retry: 1000\n\n"
+"""The first bytes: they send the headers on their way, and no event. A browser that loses the
+connection comes back after this many milliseconds."""
+_DONE: Final = encode(EventName.DONE, b"[DONE]")
+_SHOWN: Final[dict[type, tuple[str, ...]]] = {
+    ThreadEvent: ("id", "object", "created_at"),
+    RunEvent: ("id", "object", "thread_id", "status", "last_error", "incomplete_details"),
+    MessageEvent: (
+        "id",
+        "object",
+        "created_at",
+        "thread_id",
+        "run_id",
+        "assistant_id",
+        "role",
+        "status",
+        "incomplete_details",
+        "completed_at",
+        "incomplete_at",
+        "content",
+    ),
+}
+"""Kind of event -> the fields of its object that a browser is shown."""
+_FAILURES: Final[tuple[tuple[type[OpenAIRunsError], str, str], ...]] = (
+    (RunWaitTimeout, "run_wait_timeout", "The run takes longer than this answer may; it goes on."),
+    (StreamInterrupted, "stream_interrupted", "The connection to the run was lost."),
+    (StreamError, "stream_error", "The run's stream ended with an error."),
+    (ToolError, "tool_error", "The run asks for tools that it cannot be given."),
+    (OpenAIRunsError, "upstream_error", "The run could not be followed any further."),
+)
+"""Error -> what a browser is told of it; the first class that fits. The error's own sentence may
+name hosts, ids of requests, or what a tool said: it is logged."""
+
+_logger = logging.getLogger("openai_runs.relay")
+
+
+class Frames:
+    """The frames of one relayed stream: an async iterator of bytes.
+
+    Opened by `await` or by `async with`, which raise what the first request raises, so that
+    the framework can still answer with an error status. Left unopened, the first frame opens
+    it. Whoever stops before the end closes it (`async with`, or `aclose`); a framework that
+    just forgets it leaves that to the event loop, which closes forgotten generators.
+
+    Made by `sse`.
+    """
+
+    def __init__(self, stream: RunStream, *, full: bool, heartbeat: float) -> None:
+        # A function of the module: as a method it would hold `self`, and forgotten frames would
+        # be closed only by the next collection of cycles.
+        self._frames = _frames(stream, full, heartbeat)
+        self._stream = stream
+        self._begin: bytes | None = None
+
+    def __await__(self) -> Generator[Any, None, Frames]:
+        """Open the stream."""
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Frames:
+        """Open the stream, if it is not open.
+
+        Raises:
+            APIError: The first request was refused, or it failed.
+        """
+        if self._begin is None:
+            self._begin = await anext(self._frames)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the stream; what becomes of the run is up to `on_disconnect`."""
+        await self.aclose()
+
+    def __aiter__(self) -> Frames:
+        """Return the frames: they are their own iterator."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next frames, as many as have come."""
+        if self._begin is None:
+            await self.__aenter__()
+        if self._begin:
+            begin, self._begin = self._begin, b""
+            return begin
+        return await anext(self._frames)
+
+    async def aclose(self) -> None:
+        """Close the stream; what becomes of the run is up to `on_disconnect`."""
+        await self._frames.aclose()
+        await self._stream.aclose()  # where it was handed in open, and no frame was ever taken
+
+
+def sse(
+    stream: RunStream,
+    *,
+    on_disconnect: Literal["continue", "cancel"] | None = None,
+    full: bool = False,
+    heartbeat: float = HEARTBEAT_INTERVAL,
+) -> Frames:
+    r"""Return the stream's events as server-sent events, for a browser's `EventSource`.
+
+    Under Starlette or FastAPI, and under aiohttp:
+
+        return StreamingResponse(await relay.sse(stream), headers=relay.HEADERS)
+
+        async with relay.sse(stream) as frames:
+            response = web.StreamResponse(headers=relay.HEADERS)
+            await response.prepare(request)
+            async for frame in frames:
+                await response.write(frame)
+
+    Each event keeps its name and its `id`: a browser that loses the connection asks again with
+    `Last-Event-ID`, which `runs.follow` takes as `last_event_id`. The last frame is `done`, or
+    `error` with `{"code", "message", "run_id"}` where the stream failed on the way. Events are
+    read as fast as frames are taken, and no faster.
+
+    Args:
+        stream: The stream, not yet opened or just opened; it is closed at the end.
+        on_disconnect: What becomes of the run when the frames are left before their end:
+            `continue` leaves it alone, `cancel` cancels it, for which there are 5 s. None: as
+            the stream's own `on_cancel` says, which by default leaves it.
+        full: Send every event as the server sent it. Else a browser is sent what it can show:
+            messages without metadata and attachments; of a run its ids, its status, and why it
+            failed; no steps, instructions, tools, metadata or events of unknown kinds.
+        heartbeat: Seconds without a frame after which a comment is sent, so that proxies keep
+            the connection. None is sent while local tools run, and while a run is waited for
+            because its stream cannot be taken up again.
+
+    Raises:
+        TypeError: `heartbeat` is no number.
+        ValueError: `heartbeat` or `on_disconnect` is out of bounds.
+
+    Cancellation: closes the stream; what becomes of the run is up to `on_disconnect`.
+    """
+    if on_disconnect is not None:
+        if on_disconnect not in ("continue", "cancel"):
+            message = f"on_disconnect must be 'continue' or 'cancel', got {on_disconnect!r}"
+            raise ValueError(message)
+        stream.set_on_cancel("cancel" if on_disconnect == "cancel" else "leave")
+    seconds = check_timeout("heartbeat", heartbeat)
+    return Frames(stream, full=full, heartbeat=seconds or HEARTBEAT_INTERVAL)
+
+
+async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGenerator[bytes]:
+    last = _DONE
+    async with stream:
+        yield _BEGIN
+        due = anyio.current_time() + heartbeat
+        while True:
+            try:
+                events = await stream.next_events(within=max(0.0, due - anyio.current_time()))
+            except OpenAIRunsError as error:
+                _logger.warning("a relayed stream failed: %s", error)
+                last = _failure(error)
+                break
+            if events is None:
+                break
+            frames = b"".join(_shown(events, full))
+            # Events that are not shown keep no proxy from taking the connection for dead.
+            if frames or anyio.current_time() >= due:
+                yield frames or COMMENT
+                due = anyio.current_time() + heartbeat
+        yield last
+
+
+def _shown(events: Iterable[Event], full: bool) -> Iterator[bytes]:
+    for event in events:
+        # Deltas pass as they came: they are most of a stream, and all that one holds is shown.
+        is_whole = full or isinstance(event, MessageDeltaEvent)
+        data = event.json if is_whole else _reduced(event)
+        if data is not None:
+            yield encode(event.event, data, id=event.id)
+
+
+def _reduced(event: Event) -> bytes | None:
+    """Return what a browser is shown of the event's object; None: nothing."""
+    names = _SHOWN.get(type(event))
+    if names is None:
+        return None
+    whole: dict[str, Any] = msgspec.json.decode(event.json)
+    shown = {name: whole[name] for name in names if name in whole}
+    error = shown.get("last_error")
+    if isinstance(error, dict):
+        shown["last_error"] = {name: error.get(name) for name in ("code", "message")}
+    return msgspec.json.encode(shown)
+
+
+def _failure(error: OpenAIRunsError) -> bytes:
+    code, message = next(said for kind, *said in _FAILURES if isinstance(error, kind))
+    told = {"code": code, "message": message, "run_id": error.run_id}
+    return encode(EventName.ERROR, msgspec.json.encode(told))
