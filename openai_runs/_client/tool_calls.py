@@ -268,7 +268,8 @@ async def _in_thread(work: Callable[[], object], name: str) -> object:
 
 
 def _error(text: str) -> str:
-    return msgspec.json.encode({"error": text}).decode()
+    whole = text.encode("utf-8", "replace").decode()  # half a character cannot be sent
+    return msgspec.json.encode({"error": whole}).decode()
 
 
 def _named(call: LocalToolCall) -> str:

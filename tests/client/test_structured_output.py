@@ -48,6 +48,10 @@ class Plain(TypedDict, total=False):
     city: str
 
 
+class Bare(msgspec.Struct):  # noqa: D101 - on purpose
+    city: str
+
+
 class Box(msgspec.Struct, Generic[T]):
     """Something in a box."""
 
@@ -63,6 +67,7 @@ KINDS: dict[str, tuple[Any, str, str, Any]] = {
         Weathers([Weather("Oslo", 3.0)]),
     ),
     "typed-dict": (Plain, "Plain", '{"city":null}', {}),
+    "undocumented": (Bare, "Bare", '{"city":"Oslo"}', Bare("Oslo")),
     "generic": (Box[int], "Box_int_", '{"inside":3}', Box(3)),
 }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NewType
 
 import pytest
 
 from openai_runs import LocalTool, tool
+
+Name = NewType("Name", str)
 
 
 class Desk:
@@ -16,6 +18,10 @@ class Desk:
     def __init__(self, name: str) -> None:
         """Take a name."""
         self.name = name
+
+    def lend(self, to: Name) -> str:
+        """Return to whom it is lent; the type is found where the method was written."""
+        return f"{self.name} to {to}"
 
     def plain(self, who: str) -> str:
         """Return a greeting."""
@@ -64,6 +70,12 @@ def test_callables_of_each_kind_are_tools(function: Any, name: str, said: str) -
     assert local.description.startswith("Return ")
     assert list(local.parameters["properties"]) == ["who"]
     assert local.function(**local.read('{"who": "x"}')) == said
+
+
+@pytest.mark.parametrize("function", [Desk("D").lend, functools.partial(Desk("D").lend)])
+def test_types_are_found_where_the_function_was_written(function: Any) -> None:
+    """Annotations are texts here: methods and partials know their module too."""
+    assert tool(function).parameters["properties"] == {"to": {"type": "string"}}
 
 
 def test_wrapped_function_is_shown_as_what_it_wraps() -> None:

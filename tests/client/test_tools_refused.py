@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from openai_runs import AsyncClient, tool
@@ -77,6 +78,18 @@ def test_function_that_cannot_be_a_tool_is_refused_by_name(function: Any, proble
         tool(function)
 
     assert str(caught.value).startswith(problem)
+
+
+def test_parameters_whose_types_share_a_name_are_refused() -> None:
+    """Each alone could be described; the two together could not be told apart."""
+    one, other = (msgspec.defstruct("Same", [(field, int)]) for field in ("a", "b"))
+
+    def look(a: int, b: int) -> None: ...
+
+    look.__annotations__.update(a=one, b=other)
+
+    with pytest.raises(TypeError, match="tool 'look': its parameters .* two types called 'Same'"):
+        tool(look)
 
 
 def test_return_type_that_is_not_there_does_no_harm() -> None:

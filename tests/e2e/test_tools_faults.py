@@ -113,6 +113,12 @@ def refuse() -> None:
     raise ToolError(reason)
 
 
+def refuse_in_halves() -> None:
+    """Tell the model half a character."""
+    reason = "no \ud800"
+    raise ToolError(reason)
+
+
 def fail() -> None:
     """Fail with a secret in the text."""
     raise RuntimeError(SECRET)
@@ -172,6 +178,7 @@ CANCELLED = {"error": "the tool was cancelled"}
 UNSENDABLE = {"error": "the result cannot be written as JSON"}
 FAILURES: dict[Callable[[], Any], Any] = {
     refuse: {"error": "only on Mondays"},
+    refuse_in_halves: {"error": "no ?"},
     fail: FAILED,
     fail_async: FAILED,
     stop: FAILED,
