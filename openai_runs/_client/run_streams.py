@@ -60,7 +60,7 @@ class Reading:
         self.response_format = type_in(taken.get("response_format"))
         options = tool_options_of(taken)
         tools = taken.get("tools")
-        loop = None if tools is None else ToolLoop(pipeline, tools, options)
+        loop = None if tools is None else ToolLoop(tools, options)
         if loop is not None:
             taken["tools"] = loop.tools
         self.tools = loop if loop is not None and loop.is_local else None

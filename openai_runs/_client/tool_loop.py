@@ -10,7 +10,6 @@ from typing import Final
 
 from openai_runs._client.arguments import ToolOptions
 from openai_runs._client.functions import LocalTool, localized
-from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.tool_calls import ToolCalls, check_count
 from openai_runs._client.waiting import lifetime_left
 from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
@@ -29,7 +28,6 @@ class ToolLoop:
     """Answers the tool calls of one run, round after round.
 
     Args:
-        pipeline: Whose clock is used.
         tools: Functions, and definitions of tools that are not answered here.
         options: How the functions are called.
 
@@ -38,13 +36,12 @@ class ToolLoop:
         ValueError: A name or an option is out of bounds.
     """
 
-    def __init__(self, pipeline: Pipeline, tools: Iterable[object], options: ToolOptions) -> None:
+    def __init__(self, tools: Iterable[object], options: ToolOptions) -> None:
         self.tools = localized(tools)
         """What a create is told: local tools and definitions."""
         self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
         self._calls = ToolCalls(self._local, options)
         self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
-        self._now = pipeline.settings.seams.monotonic
         self._answered: dict[tuple[str, ...], str] = {}
         self.rounds = 0
         """Times the run has asked for tools so far."""
@@ -62,20 +59,16 @@ class ToolLoop:
         return all(_key(call) in self._answered for call in waiting_calls(run))
 
     async def answer(
-        self,
-        run: Run,
-        headers: Mapping[str, str] | None = None,
-        deadline: float | None = None,
+        self, run: Run, headers: Mapping[str, str] | None = None
     ) -> list[dict[str, str]]:
         """Return the outputs of all calls the run waits for, each id once, in their order.
 
-        A call that was answered before is not made again: it gets the output it had.
+        A call that was answered before is not made again: it gets the output it had. What is
+        not finished a little before the run expires gets an output that says so.
 
         Args:
             run: The run that waits.
             headers: Of the answer it came in, for the server's clock; None: the run's own.
-            deadline: By the pipeline's clock, when all must be done; None: a little before
-                the run expires. What is not finished gets an output that says so.
 
         Raises:
             ToolError: The run has asked more often than `max_rounds`; it is left waiting.
@@ -87,7 +80,7 @@ class ToolLoop:
         new = [call for call in calls if _key(call) not in self._answered]
         if new:
             self._begin_round(run)
-            outputs = await self._calls.outputs(run, new, self._seconds(run, headers, deadline))
+            outputs = await self._calls.outputs(run, new, _seconds_for(run, headers))
             self._answered.update((_key(call), outputs[call.id]) for call in new)
         return [{"tool_call_id": one.id, "output": self._answered[_key(one)]} for one in calls]
 
@@ -96,15 +89,6 @@ class ToolLoop:
             msg = f"run {run.id!r} asked for tools more than {self._max_rounds} times (max_rounds)"
             raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
         self.rounds += 1
-
-    def _seconds(
-        self, run: Run, headers: Mapping[str, str] | None, deadline: float | None
-    ) -> float:
-        if headers is None:
-            headers = run.http.headers if run.http is not None else {}
-        left = lifetime_left(run, headers) - EXPIRY_MARGIN
-        left -= min(OUTPUT_MARGIN, max(left * _SHARE, _DATE_STEP))
-        return left if deadline is None else min(left, deadline - self._now())
 
 
 def waiting_calls(run: Run) -> list[RequiredCall]:
@@ -125,3 +109,11 @@ def _key(call: RequiredCall) -> tuple[str, ...]:
     if isinstance(call, RequiredToolCall):
         return call.id, call.function.name, call.function.arguments
     return (call.id,)
+
+
+def _seconds_for(run: Run, headers: Mapping[str, str] | None) -> float:
+    """Return the seconds the tools have, so that their outputs arrive before the run expires."""
+    if headers is None:
+        headers = run.http.headers if run.http is not None else {}
+    left = lifetime_left(run, headers) - EXPIRY_MARGIN
+    return left - min(OUTPUT_MARGIN, max(left * _SHARE, _DATE_STEP))

@@ -97,7 +97,7 @@ class ToolRuns(RunCalls):
         with `on_cancel="cancel"`, also when the create itself is cancelled.
         """
         taken: dict[str, Any] = dict(arguments)
-        loop = ToolLoop(self._pipeline, tools, tool_options_of(taken))
+        loop = ToolLoop(tools, tool_options_of(taken))
         kind = type_in(taken.get("response_format"))
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options, tools=loop.tools)
@@ -145,7 +145,7 @@ class ToolRuns(RunCalls):
         """
         check_id("run_id", run_id)
         taken: dict[str, Any] = dict(arguments)
-        loop = ToolLoop(self._pipeline, tools, tool_options_of(taken))
+        loop = ToolLoop(tools, tool_options_of(taken))
         timed = Timed(self._pipeline, taken)
         for name in taken:
             msg = f"runs.resume() got an unexpected keyword argument {name!r}"
