@@ -20,7 +20,7 @@ from openai_runs._client.arguments import CallOptions
 from openai_runs._client.attempts import Timed
 from openai_runs._client.catching_up import missing_events
 from openai_runs._client.feed import Feed
-from openai_runs._client.legs import Leg, SubmitLeg, follow
+from openai_runs._client.legs import AnswerLeg, Leg, follow
 from openai_runs._client.patience import Patience
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
@@ -36,8 +36,6 @@ from openai_runs.errors import (
     APIConnectionError,
     APIError,
     APITimeoutError,
-    BadRequestError,
-    ConflictError,
     OpenAIRunsError,
     RunWaitTimeout,
     StreamError,
@@ -359,12 +357,8 @@ class Driver:
             if self.timed.plan.on_timeout == "cancel":
                 await self.undo()
             raise
-        options: CallOptions = {**self.timed.options, "timeout": None, "idempotency_key": None}
-        leg = SubmitLeg(self._pipeline, self._waiter, self._ids, outputs, options)
-        try:
-            opened = await self._open(leg)
-        except (BadRequestError, ConflictError) as refusal:
-            opened = await self._moved_on(leg, refusal)
+        leg = AnswerLeg(self._pipeline, self._waiter, self._ids, outputs, self.timed)
+        opened = await self._open(leg)
         self._leg = leg
         self._join(opened)
 
@@ -372,13 +366,6 @@ class Driver:
         with anyio.move_on_after(self._patience.seconds_left()):
             return await tools.answer(run, self._date)
         raise await self._late()
-
-    async def _moved_on(self, leg: SubmitLeg, refusal: APIError) -> Run:
-        """Return the run that did not take the outputs, if it no longer waits for them."""
-        run = await leg.settle(refusal)
-        if run is None:
-            raise refusal
-        return run
 
     async def _late(self) -> OpenAIRunsError:
         waited, run = self.now() - self._patience.began, self.snapshot.run

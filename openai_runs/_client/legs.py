@@ -9,19 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+import msgspec
 
 from openai_runs._client.arguments import CallOptions, look_options_of
-from openai_runs._client.attempts import Attempts
+from openai_runs._client.attempts import Attempts, Timed
+from openai_runs._client.call import may_heal
 from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter, look
 from openai_runs._protocol.endpoints import STREAM_RUN, SUBMIT_TOOL_OUTPUTS
 from openai_runs._transport import StreamReply
-from openai_runs.errors import APIError
+from openai_runs.errors import APIError, BadRequestError, ConflictError
 from openai_runs.types.runs import Run
 
-__all__ = ["CreateLeg", "FollowLeg", "Leg", "SubmitLeg", "follow"]
+__all__ = ["AnswerLeg", "CreateLeg", "FollowLeg", "Leg", "SubmitLeg", "follow"]
+
+_SUBMITS: Final = 3
+"""Times that outputs are sent while their run goes on asking for them."""
 
 
 class Leg(Protocol):
@@ -131,8 +137,62 @@ class SubmitLeg:
     async def settle(self, failure: APIError) -> Run | None:
         """Return the run if it no longer waits for what was submitted."""
         run = await look(self._pipeline, self._ids, look_options_of(self._options))
+        return None if self._is_awaited_by(run) else run
+
+    def _is_awaited_by(self, run: Run) -> bool:
         waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
-        return None if waiting & self._submitted else run
+        return bool(waiting & self._submitted)
+
+
+class AnswerLeg(SubmitLeg):
+    """The outputs of local tools are submitted, for as long as their run asks for them."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        waiter: Waiter,
+        ids: Mapping[str, str],
+        outputs: list[dict[str, Any]],
+        timed: Timed,
+    ) -> None:
+        """Build the request; `timed` is the time and the options of the whole call."""
+        options: CallOptions = {**timed.options, "timeout": None, "idempotency_key": None}
+        super().__init__(pipeline, waiter, ids, outputs, options)
+        self._timed = timed
+
+    async def open(self, options: CallOptions) -> Run | StreamReply:
+        """Submit; a server that is away is waited for, since the outputs are worth it.
+
+        Where it refuses them, the run has ended or somebody else has answered: it is returned.
+        """
+        submits = 0
+        while True:
+            try:
+                return await super().open(self._timed.left())
+            except (BadRequestError, ConflictError) as refusal:
+                run = await self.settle(refusal)
+                if run is None:
+                    raise
+                return run
+            except APIError as failure:
+                submits += 1
+                if submits >= _SUBMITS or not may_heal(failure):
+                    raise
+            run = await self._see()
+            if not self._is_awaited_by(run):
+                return run
+
+    async def _see(self) -> Run:
+        """Return the run as soon as it can be seen, bearing what any wait for a run bears."""
+        plan = msgspec.structs.replace(
+            self._timed.plan,
+            timeout=self._timed.seconds_left(),
+            on_cancel="leave",  # whoever opens a leg undoes it
+            on_status=None,  # what is seen here is told by the events that follow
+            until=lambda status: True,
+        )
+        ids = self._ids
+        return await self._waiter.wait(ids["run_id"], thread_id=ids["thread_id"], plan=plan)
 
 
 class FollowLeg:

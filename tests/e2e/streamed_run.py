@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AT_ONCE",
     "CITY",
+    "IMPATIENT",
     "ON",
     "PIECES",
     "SHAPE",
@@ -48,6 +49,9 @@ PIECES = 500
 """Text deltas of a run whose question names no other number."""
 CITY = "Malmö, by the sea"
 """What the model asks the tool about; its arguments come in pieces."""
+IMPATIENT = 0.05
+"""Seconds without an event in which a stalled stream is found out; for those only, since a
+busy machine may be silent for as long."""
 AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
     "poll": PollPolicy(initial=0, maximum=0),
@@ -174,7 +178,7 @@ async def stream_through(url: str, *, count: int = PIECES, **options: Any) -> St
             assistant_id=assistant.id,
             additional_messages=[{"role": "user", "content": str(count)}],
             tools=[look_up],
-            **{"timeout": 30, "idle_timeout": 0.05, **options},
+            **{"timeout": 40, **options},
         ) as stream:
             events.extend([event async for event in stream])
             result = await stream.result()

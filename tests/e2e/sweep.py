@@ -19,7 +19,16 @@ from typing import NamedTuple
 import anyio
 
 from openai_runs.testing import Cut, FaultProxy, Reset, Stall
-from tests.e2e.streamed_run import ON, PIECES, Place, Served, check, served, stream_through
+from tests.e2e.streamed_run import (
+    IMPATIENT,
+    ON,
+    PIECES,
+    Place,
+    Served,
+    check,
+    served,
+    stream_through,
+)
 
 HOW = (Cut, Reset, Stall)
 AT_ONCE = 4
@@ -65,9 +74,10 @@ async def break_at(server: Served, number: int, place: Place, count: int) -> str
     try:
         async with asyncio.timeout(60), FaultProxy(server.url) as proxy:
             proxy.plan(how(after=place.after), on=ON[place.leg])
-            streamed = await stream_through(proxy.url, count=count)
+            idle = IMPATIENT if how is Stall else None
+            streamed = await stream_through(proxy.url, count=count, idle_timeout=idle)
             check(streamed, proxy, count=count)
-            if server.resumes and streamed.names != server.names:
+            if server.resumes and idle is None and streamed.names != server.names:
                 return f"{how.__name__} at {place}: other events than without"
     except Exception as error:  # one case must not end the sweep: it is counted
         return f"{how.__name__} at {place}: {type(error).__name__}: {error}"[:500]
