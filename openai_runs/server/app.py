@@ -143,18 +143,12 @@ def create_app(
         write_timeout: Seconds a reader of a stream may take no data before it is dropped.
         clock: Another clock, for tests.
     """
-    outer: list[Middleware] = [_answering]
-    if loopback_only:
-        outer.append(_keeping_home)
-    if api_key:
-        outer.append(_checking_key(api_key))
-    outer.extend(middlewares)
-    app = web.Application(middlewares=outer, client_max_size=max_request_bytes)
+    outer = [_answering, *_gates(api_key, loopback_only=loopback_only)]
+    app = web.Application(middlewares=[*outer, *middlewares], client_max_size=max_request_bytes)
     for endpoint, handler in HANDLERS.items():
         route = _route(endpoint, handler, max_request_bytes, body_timeout)
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
     app.router.add_route("GET", "/healthz", _health)
-
     app[SETTINGS] = _Settings(
         db=db,
         backend=backend,
@@ -318,6 +312,12 @@ async def _keeping_home(request: web.Request, handler: Handler) -> web.StreamRes
             if not is_ours(value):
                 raise foreign(name, value)
     return await handler(request)
+
+
+def _gates(api_key: str | None, *, loopback_only: bool) -> list[Middleware]:
+    """Return the middlewares that let not everybody in."""
+    gates: list[Middleware] = [_keeping_home] if loopback_only else []
+    return [*gates, _checking_key(api_key)] if api_key else gates
 
 
 def _checking_key(api_key: str) -> Middleware:

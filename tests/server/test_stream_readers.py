@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.to_thread
 import pytest
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from openai_runs.config import READER_BACKLOG
 from openai_runs.server import Call, CallTools, Hang, LocalServer, Say, ScriptedBackend, create_app
 from tests.server.conftest import Serve
 from tests.server.support import Caller, Streamed, run_path, told_text
+from tests.server.test_flushing import execute
 from tests.server.test_streams import read_until, rest_of, start_and_read
 
 SMALL = 4096
@@ -33,10 +34,12 @@ def resident_bytes() -> int:
 
 
 @asynccontextmanager
-async def narrow_server(script: list[Any], **options: Any) -> AsyncIterator[Caller]:
+async def narrow_server(
+    script: list[Any], *, db: Path | None = None, cancels: bool = True, **options: Any
+) -> AsyncIterator[Caller]:
     """Serve over sockets with small buffers; yield who calls, over sockets as usual."""
-    app = create_app(None, backend=ScriptedBackend(script), drain_grace=0, **options)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    app = create_app(db, backend=ScriptedBackend(script), drain_grace=0, **options)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=cancels, shutdown_timeout=1)
     await runner.setup()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
@@ -57,7 +60,7 @@ async def deaf_reader(caller: Caller, path: str) -> socket.socket:
     host, _, port = caller.url.removeprefix("http://").removesuffix("/v1").partition(":")
     loop = asyncio.get_running_loop()
     await loop.sock_connect(reader, (host, int(port)))
-    request = f"GET /v1{path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    request = f"GET /v1{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     await loop.sock_sendall(reader, request.encode())
     return reader
 
@@ -133,21 +136,64 @@ async def test_many_readers_read_the_same(serve: Serve) -> None:
     assert streams[0].done
 
 
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "written to"])
 async def test_reader_that_leaves_is_no_error(
-    serve: Serve, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, cancels: bool
 ) -> None:
     """The run goes on, the log is silent, and the seat is free again."""
     caplog.set_level(logging.INFO)
-    caller = await serve(Say(["Half ", "a word."], pause=0.3), max_streams=1)
-    response, events = await start_and_read(caller, "Half")
-    response.close()
+    turn = Say(["Half ", "a ", "word."], pause=0.2)
+    async with narrow_server([turn], cancels=cancels, max_streams=1) as caller:
+        response, events = await start_and_read(caller, "Half")
+        response.close()
 
-    ended = await caller.settled(events[0].data)
-    again = await caller.replay(ended)
+        ended = await caller.settled(events[0].data)
+        again = await caller.replay(ended)
 
     assert ended["status"] == "completed"
     assert told_text(again.events) == "Half a word."
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+TROUBLE: dict[str, tuple[str, str]] = {
+    "pruned": ("DELETE FROM events", ""),
+    "unreadable": ("DROP TABLE events", "a stream ends early"),
+    "damaged": ("UPDATE events SET body = 'text'", "a stream failed"),
+}
+
+
+@pytest.mark.parametrize("how", TROUBLE)
+async def test_stream_ends_without_done_when_its_log_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Whatever happens to it meanwhile, a reader never waits for ever, nor is told an untruth."""
+    statement, words = TROUBLE[how]
+    db = tmp_path / "gone.db"
+    text = [f"{number:5} " + "z" * 2000 for number in range(300)]
+    async with narrow_server([Say(text, pause=0.001)], db=db) as caller:
+        run = await caller.settled(await caller.start())
+        reader = await deaf_reader(caller, f"{run_path(run)}/stream")
+        with anyio.fail_after(20):
+            while "200 OK" not in (await asyncio.get_running_loop().sock_recv(reader, 64)).decode():
+                pass
+        await anyio.to_thread.run_sync(execute, db, statement)
+        received = b""
+        with anyio.fail_after(20):
+            while piece := await receive(reader):
+                received += piece
+        reader.close()
+
+    assert b"[DONE]" not in received
+    assert b"thread.message.delta" in received
+    assert words in caplog.text
+
+
+async def receive(reader: socket.socket) -> bytes:
+    """Return what has come; nothing at the end, however it came."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(reader, 65536)
+    except ConnectionResetError:
+        return b""
 
 
 async def test_silence_is_filled_with_comments(serve: Serve) -> None:
@@ -217,6 +263,23 @@ async def test_stopping_server_ends_streams_without_done(tmp_path: Path) -> None
     assert old.names[-1] == "run.requires_action"
 
 
+async def test_stopping_server_ends_streams_of_runs_that_wait(tmp_path: Path) -> None:
+    """One in the queue has nothing to be put back; its reader is let go all the same."""
+    db = tmp_path / "queue.db"
+    server = LocalServer(db, ScriptedBackend([Hang(), Hang()]), max_concurrent_runs=1)
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        await caller.reaches(await caller.start(), "in_progress")
+        response, events = await start_and_read(caller, "thread.run.queued")
+        with anyio.fail_after(20):
+            await server.aclose()
+        rest = await rest_of(response)
+
+    assert [event.name for event in events] == ["thread.run.created", "thread.run.queued"]
+    assert (rest.body, rest.done) == (b"", False)
+
+
 async def test_deleted_thread_ends_its_streams(serve: Serve) -> None:
     """There is nothing more to tell."""
     caller = await serve(Hang("Half"))
@@ -235,7 +298,6 @@ async def test_connection_is_used_again_after_a_stream(serve: Serve) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         one = Caller(session, caller.url)
         first, second = await one.start_stream(), await one.start_stream()
-        gc.collect()
 
     assert first.done
     assert second.done
