@@ -1,0 +1,422 @@
+"""A relayed stream: what a browser gets of it, and how it begins and ends."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from openai_runs import AsyncClient, PollPolicy, RetryPolicy, relay
+from openai_runs.errors import ActiveRunError, NotFoundError
+from openai_runs.testing import RunsServer
+from tests.client.broadcaster import HEAD, Broadcaster, frame, step_json
+from tests.relaying import INSTRUCTIONS, Paced, frames_of, paced, started, text_of, until_text
+from tests.support import Answer, HostileServer, Raw, Stall
+
+AT_ONCE: dict[str, Any] = {
+    "retry": RetryPolicy(initial=0, maximum=0),
+    "poll": PollPolicy(initial=0, maximum=0),
+}
+Told = tuple[Broadcaster, HostileServer, AsyncClient]
+
+
+@pytest.fixture
+async def told() -> AsyncIterator[Told]:
+    """Yield a run that is streamed whole, its server, and a client."""
+    broadcaster = Broadcaster()
+    async with (
+        HostileServer(broadcaster) as server,
+        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+    ):
+        yield broadcaster, server, client
+
+
+async def test_frames_tell_the_run_from_its_first_event_to_done(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """A browser reads them as server-sent events, with the server's own names and places."""
+    runs_server.reply("Hello.\nYou.")
+    run = await started(runs_client)
+
+    async with relay.sse(runs_client.runs.follow(run.id, thread_id=run.thread_id)) as frames:
+        seen = frames_of([body async for body in frames])
+
+    assert [one.event for one in seen] == [
+        "thread.created",
+        "thread.run.created",
+        "thread.run.queued",
+        "thread.run.in_progress",
+        "thread.message.created",
+        "thread.message.in_progress",
+        "thread.message.delta",
+        "thread.message.completed",
+        "thread.run.completed",
+        "done",
+    ]
+    assert text_of(seen) == "Hello.\nYou."
+    assert all(one.id for one in seen)
+    assert seen[-1].data == b"[DONE]"
+
+
+async def test_browser_that_comes_back_anywhere_misses_nothing_and_sees_nothing_twice(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """With the last id it saw, it gets exactly the frames after that one."""
+    runs_server.reply("Hello.")
+    run = await started(runs_client)
+
+    async def read(last: str | None) -> list[Any]:
+        stream = runs_client.runs.follow(run.id, thread_id=run.thread_id, last_event_id=last)
+        return frames_of([body async for body in relay.sse(stream)])
+
+    whole = await read(None)
+    for number, seen in enumerate(whole[:-2], 1):
+        assert [one.data for one in await read(seen.id)] == [one.data for one in whole[number:]]
+
+
+async def test_browser_is_shown_nothing_of_how_the_answer_was_made(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """No instructions, tools, metadata, model or steps; of a run its ids and its status."""
+    runs_server.call_tool("look_up", {"key": "hidden"})
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    run = await started(runs_client, tools=[tool])
+
+    stream = runs_client.runs.follow(run.id, thread_id=run.thread_id)
+    body = b"".join([part async for part in relay.sse(stream)])
+    last = frames_of(body)[-2]
+
+    for hidden in (INSTRUCTIONS, "look_up", "hidden", "secret", "metadata", "thread.run.step"):
+        assert hidden.encode() not in body
+    assert msgspec.json.decode(last.data) == {
+        "id": run.id,
+        "object": "thread.run",
+        "thread_id": run.thread_id,
+        "status": "requires_action",
+        "last_error": None,
+        "incomplete_details": None,
+    }
+
+
+async def test_browser_is_shown_why_a_run_failed(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """The error's code and its text, and nothing that may stand beside them."""
+    runs_server.fail("rate_limit_exceeded", "Too much at once.")
+    run = await started(runs_client)
+
+    stream = runs_client.runs.follow(run.id, thread_id=run.thread_id)
+    seen = frames_of([part async for part in relay.sse(stream)])
+
+    failed = msgspec.json.decode(seen[-2].data)
+    assert failed["status"] == "failed"
+    assert failed["last_error"] == {"code": "rate_limit_exceeded", "message": "Too much at once."}
+
+
+async def test_message_is_shown_without_metadata_and_attachments(told: Told) -> None:
+    """Its text is what it is there for; a field that nobody knows is not shown either."""
+    broadcaster, _, client = told
+    noted = frames_of(broadcaster.frames[5])[0]
+    message = {**msgspec.json.decode(noted.data), "metadata": {"a": "b"}, "attachments": []}
+    broadcaster.frames[5] = frame(noted.event, {**message, "x_trace": "c"})
+
+    stream = client.runs.stream("thread_1", assistant_id="asst_1")
+    seen = frames_of([body async for body in relay.sse(stream)])
+    (created,) = [one for one in seen if one.event == noted.event]
+
+    assert msgspec.json.decode(created.data).keys() == {
+        "id",
+        "object",
+        "created_at",
+        "thread_id",
+        "run_id",
+        "assistant_id",
+        "role",
+        "status",
+        "content",
+    }
+
+
+async def test_thread_of_a_run_is_shown_by_its_id(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """A page learns which thread was made for it, and no more."""
+    assistant = await runs_client.assistants.create(model="m")
+
+    stream = runs_client.threads.create_and_run_stream(
+        assistant_id=assistant.id, thread={"metadata": {"user": "secret"}}
+    )
+    seen = frames_of([body async for body in relay.sse(stream)])
+
+    assert seen[0].event == "thread.created"
+    assert msgspec.json.decode(seen[0].data).keys() == {"id", "object", "created_at"}
+
+
+async def test_full_stream_is_what_the_server_sends(told: Told) -> None:
+    """Every event with its JSON as it came, unknown events included."""
+    broadcaster, _, client = told
+    broadcaster.frames.insert(3, frame("thread.archived", {"a": [1, "\n"]}))
+
+    stream = client.runs.stream("thread_1", assistant_id="asst_1", metadata={})
+    begin, *bodies = [body async for body in relay.sse(stream, full=True)]
+
+    assert frames_of(bodies) == frames_of(broadcaster.stream)
+    assert begin == b"retry: 1000\n\n"
+
+
+@pytest.mark.parametrize("how", ["await", "async with", "first frame"])
+async def test_refusal_is_raised_before_the_first_byte(told: Told, how: str) -> None:
+    """So the framework can still answer with an error status."""
+    _, server, client = told
+    text = "Thread thread_1 already has an active run run_9."
+    server.answer_with(lambda request: Answer(400, {"error": {"message": text}}))
+    frames = relay.sse(client.runs.stream("thread_1", assistant_id="asst_1"))
+    ways: dict[str, Callable[[], Awaitable[Any]]] = {
+        "await": lambda: frames,
+        "async with": frames.__aenter__,
+        "first frame": frames.__anext__,
+    }
+    begin = ways[how]
+
+    with pytest.raises(ActiveRunError):
+        await begin()
+
+
+async def test_run_that_is_not_there_is_a_404_before_the_first_byte(
+    runs_client: AsyncClient,
+) -> None:
+    """Also where it is followed."""
+    thread = await runs_client.threads.create()
+
+    with pytest.raises(NotFoundError):
+        await relay.sse(runs_client.runs.follow("run_none", thread_id=thread.id))
+
+
+async def test_stream_that_is_open_already_is_relayed_whole(told: Told) -> None:
+    """Opened by `create(stream=True)`, or by its own block."""
+    broadcaster, server, client = told
+
+    stream = await client.runs.create("thread_1", assistant_id="asst_1", stream=True)
+    seen = frames_of([body async for body in await relay.sse(stream)])
+
+    assert text_of(seen) == broadcaster.text
+    assert len(server.requests) == 1
+
+
+FAULTS = {
+    "stream_error": b'event: error\ndata: {"message": "at 10.0.0.1 sk-secret", "code": "x"}\n\n',
+    "stream_interrupted": b"",
+}
+
+
+@pytest.mark.parametrize("code", FAULTS)
+async def test_failure_on_the_way_is_the_last_frame(
+    told: Told, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page is told what to do with it; what it names inside is logged, not sent."""
+    broadcaster, server, client = told
+    cut = HEAD + b"\r\n" + b"".join(broadcaster.frames[:8]) + FAULTS[code]
+    server.answer_with(lambda request: Raw(cut) if request.method == "POST" else Answer(404))
+
+    stream = client.runs.stream("thread_1", assistant_id="asst_1")
+    with caplog.at_level(logging.WARNING, "openai_runs.relay"):
+        seen = frames_of([body async for body in relay.sse(stream)])
+
+    assert text_of(seen) == "Hel"
+    assert seen[-1].event == "error"
+    said = msgspec.json.decode(seen[-1].data)
+    assert said.keys() == {"code", "message", "run_id"}
+    assert (said["code"], said["run_id"]) == (code, "run_1")
+    assert "10.0.0.1" not in said["message"]
+    assert "127.0.0.1" not in said["message"]
+    assert "run_1" in caplog.text
+
+
+async def test_wait_that_is_too_long_is_told_as_that() -> None:
+    """The run goes on, and a page may come back for it."""
+    model = Paced()
+    async with paced(model) as client:
+        run = await started(client)
+        stream = client.runs.follow(run.id, thread_id=run.thread_id, timeout=0.2)
+        seen = frames_of([body async for body in relay.sse(stream)])
+
+    said = msgspec.json.decode(seen[-1].data)
+    assert (seen[-1].event, said["code"], said["run_id"]) == ("error", "run_wait_timeout", run.id)
+
+
+async def test_endless_tool_calls_are_told_as_that(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """A run that asks for tools for ever is given up."""
+    for _ in range(2):
+        runs_server.call_tool("look_up")
+
+    def look_up() -> str:
+        """Look it up."""
+        return "nothing"
+
+    assistant = await runs_client.assistants.create(model="m")
+    thread = await runs_client.threads.create()
+    stream = runs_client.runs.stream(
+        thread.id, assistant_id=assistant.id, tools=[look_up], max_rounds=1
+    )
+    seen = frames_of([body async for body in relay.sse(stream)])
+
+    assert seen[-1].event == "error"
+    assert msgspec.json.decode(seen[-1].data)["code"] == "tool_error"
+
+
+async def test_silence_is_filled_with_comments() -> None:
+    """A proxy keeps a connection on which something comes."""
+    model = Paced()
+    async with paced(model) as client:
+        run = await started(client)
+        stream = client.runs.follow(run.id, thread_id=run.thread_id)
+        frames = await relay.sse(stream, heartbeat=0.01)
+        await until_text(frames, "Hello ")
+        filling = [await anext(frames) for _ in range(3)]
+        model.go_on.set()
+        rest = [body async for body in frames]
+
+    assert filling == [b": keep-alive\n\n"] * 3
+    assert text_of(frames_of(rest)) == "you"
+
+
+async def test_events_that_are_not_shown_are_filled_with_comments(told: Told) -> None:
+    """A proxy does not know that they have come."""
+    broadcaster, server, client = told
+    hidden = frame("thread.run.step.in_progress", step_json()) * 3
+    server.answer_with(lambda request: Stall(HEAD + b"\r\n" + broadcaster.frames[0] + hidden))
+    stream = client.runs.stream("thread_1", assistant_id="asst_1", idle_timeout=math.inf)
+
+    async with relay.sse(stream, heartbeat=1e-9) as frames:
+        begin = [await anext(frames) for _ in range(4)]
+
+    shown = [body for body in begin if body != b": keep-alive\n\n"]
+    assert [one.event for one in frames_of(shown)] in ([], ["thread.run.created"])
+    assert b"thread.run.step" not in b"".join(begin)
+
+
+@pytest.mark.parametrize("on_disconnect", ["continue", "cancel"])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "forgotten"])
+async def test_browser_that_leaves_decides_over_the_run_only_where_asked(
+    how: str, on_disconnect: Any
+) -> None:
+    """Closed by the framework, cancelled in mid-wait, or forgotten: the policy holds."""
+    model = Paced()
+    async with paced(model) as client:
+        run = await started(client)
+        stream = client.runs.follow(run.id, thread_id=run.thread_id)
+        frames = await relay.sse(stream, on_disconnect=on_disconnect)
+        await until_text(frames, "Hello ")
+
+        await leave(frames, how)
+        del frames
+
+        if on_disconnect == "continue":
+            model.go_on.set()
+        run = await client.runs.wait(run)
+
+    wanted = {"continue": "completed", "cancel": "cancelled"}
+    assert run.status == wanted[on_disconnect]
+
+
+async def leave(frames: relay.Frames, how: str) -> None:
+    """Stop taking frames, as frameworks do."""
+    if how == "closed":
+        await frames.aclose()
+    elif how == "cancelled":
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, frames)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+
+async def test_forgotten_frames_close_their_connection_at_once() -> None:
+    """Not only when cycles are collected next: nothing refers back to them."""
+    model = Paced()
+    async with paced(model) as client:
+        run = await started(client)
+        stream = client.runs.follow(run.id, thread_id=run.thread_id)
+        frames = await relay.sse(stream)
+        gc.disable()
+        try:
+            del frames
+            while await anext(stream, None):
+                pass
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("on_cancel", ["leave", "cancel"])
+async def test_streams_own_on_cancel_holds_where_the_relay_is_told_nothing(on_cancel: Any) -> None:
+    """`on_disconnect` is there to decide otherwise."""
+    model = Paced()
+    async with paced(model) as client:
+        run = await started(client)
+        stream = client.runs.follow(run.id, thread_id=run.thread_id, on_cancel=on_cancel)
+        async with relay.sse(stream) as frames:
+            await until_text(frames, "Hello ")
+        model.go_on.set()
+        run = await client.runs.wait(run)
+
+    assert run.status == {"leave": "completed", "cancel": "cancelled"}[on_cancel]
+
+
+async def test_open_stream_is_closed_although_no_frame_was_taken(told: Told) -> None:
+    """Whoever opened it has handed it over."""
+    _, _, client = told
+    stream = await client.runs.create("thread_1", assistant_id="asst_1", stream=True)
+
+    await relay.sse(stream).aclose()
+
+    assert [event async for event in stream] == []
+
+
+async def test_run_that_has_ended_is_not_cancelled_by_a_browser_that_leaves(told: Told) -> None:
+    """Between the last event and `done` there is nothing left to cancel."""
+    _, server, client = told
+    stream = client.runs.stream("thread_1", assistant_id="asst_1")
+
+    async with relay.sse(stream, on_disconnect="cancel") as frames:
+        async for body in frames:
+            if b"thread.run.completed" in body:
+                break
+
+    assert [request.method for request in server.requests] == ["POST"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"on_disconnect": "stop"}, ValueError),
+        ({"heartbeat": 0}, ValueError),
+        ({"heartbeat": "15"}, TypeError),
+    ],
+)
+async def test_wrong_arguments_are_refused_at_once(
+    told: Told, arguments: dict[str, Any], kind: type[Exception]
+) -> None:
+    """Before anything is sent."""
+    _, server, client = told
+    stream = client.runs.stream("thread_1", assistant_id="asst_1")
+
+    with pytest.raises(kind):
+        relay.sse(stream, **arguments)
+
+    assert server.requests == []
+
+
+async def test_stream_is_left_in_no_third_way(told: Told) -> None:
+    """Only the two that there are."""
+    _, _, client = told
+    stream = client.runs.stream("thread_1", assistant_id="asst_1")
+
+    with pytest.raises(ValueError, match="on_cancel"):
+        stream.set_on_cancel("stop")  # type: ignore[arg-type]  # that is the point
