@@ -92,57 +92,60 @@ def weather(
     return f"{city.name} {day} {unit.value} {hours} {context.call_id}"
 
 
-def test_definition_is_what_the_function_says() -> None:
-    """Names, types, bounds, defaults and descriptions come from annotations and docstring."""
-    assert weather.definition == {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "Return the weather of a city.",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "city": {"$ref": "#/$defs/City", "description": "Where to look."},
-                    "day": {
-                        "enum": ["today", "tomorrow"],
-                        "default": "today",
-                        "description": "Today or tomorrow.",
-                    },
-                    "unit": {
-                        "$ref": "#/$defs/Unit",
-                        "default": "c",
-                        "description": "Which scale.",
-                    },
-                    "hours": {
-                        "type": "integer",
-                        "minimum": 1,
-                        "maximum": 24,
-                        "default": 6,
-                        "description": "How far to look",
-                    },
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Return the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"$ref": "#/$defs/City", "description": "Where to look."},
+                "day": {
+                    "enum": ["today", "tomorrow"],
+                    "default": "today",
+                    "description": "Today or tomorrow.",
                 },
-                "required": ["city"],
-                "additionalProperties": False,
-                "$defs": {
-                    "City": {
-                        "title": "City",
-                        "description": "A place.",
-                        "type": "object",
-                        "properties": {
-                            "name": {"type": "string"},
-                            "country": {"type": "string", "default": "NO"},
-                        },
-                        "required": ["name"],
+                "unit": {
+                    "$ref": "#/$defs/Unit",
+                    "default": "c",
+                    "description": "Which scale.",
+                },
+                "hours": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": 24,
+                    "default": 6,
+                    "description": "How far to look",
+                },
+            },
+            "required": ["city"],
+            "additionalProperties": False,
+            "$defs": {
+                "City": {
+                    "title": "City",
+                    "description": "A place.",
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string"},
+                        "country": {"type": "string", "default": "NO"},
                     },
-                    "Unit": {
-                        "title": "Unit",
-                        "description": "A unit of temperature.",
-                        "enum": ["c", "f"],
-                    },
+                    "required": ["name"],
+                },
+                "Unit": {
+                    "title": "Unit",
+                    "description": "A unit of temperature.",
+                    "enum": ["c", "f"],
                 },
             },
         },
-    }
+    },
+}
+
+
+def test_definition_is_what_the_function_says() -> None:
+    """Names, types, bounds, defaults and descriptions come from annotations and docstring."""
+    assert weather.definition == WEATHER
     msgspec.convert(weather.definition, RequestFunctionTool)
 
 
