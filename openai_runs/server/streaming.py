@@ -130,6 +130,7 @@ class Streamer:
                 if replay.status_code != 200:
                     raise
                 leg = _leg_decoder.decode(replay.body)
+                await self._store.log.find(leg.thread_id, leg.run_id, None)  # may be gone
                 more["idempotent-replayed"] = "true"
             assert isinstance(leg, Leg)
             return await self._send(request, leg, more)

@@ -242,6 +242,19 @@ async def read_and_kill(db: Path, question: str) -> list[Event]:
     return list(events)
 
 
+async def test_same_key_finds_nothing_when_the_thread_was_deleted(serve: Serve) -> None:
+    """A 404 before a stream begins, and no new run."""
+    caller = await serve("Hi.")
+    body = {"assistant_id": await caller.assistant(), "stream": True}
+    first = await caller.stream("/threads/runs", body, headers=KEY)
+    thread_id = first.events[0].data["id"]
+
+    await caller.send("DELETE", f"/threads/{thread_id}")
+    again = await caller.send("POST", "/threads/runs", json=body, headers=KEY)
+
+    assert (again.status, again.message) == (404, f"No thread found with id '{thread_id}'.")
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("question", ["hang", "call", "long"])
 async def test_turn_is_told_anew_when_the_server_was_killed(

@@ -10,7 +10,7 @@ its place. What is sent is the stored bytes, so all readers see the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, delete, exists, insert, select, update
@@ -57,10 +57,10 @@ _DELTAS: Final = tuple(
     f"event: {name}\n".encode() for name in (EventName.MESSAGE_DELTA, EventName.STEP_DELTA)
 )
 _TURN: Final = f"event: {EventName.RUN_IN_PROGRESS}\n".encode()
-_PAGE_ROWS: Final = 32
-"""Rows read at once for a reader that catches up."""
+_FETCHED_ROWS: Final = 8
+"""Rows fetched at once; one may be as large as what a model says in a second."""
 _PAGE_BYTES: Final = 64 * 1024
-"""Bytes of them that are handed on at once, but at least one row."""
+"""Bytes after which a reader that catches up is handed what was read."""
 _PRUNED_RUNS: Final = 200
 """Runs whose events are pruned in one piece of work; the writer has others to serve."""
 
@@ -136,7 +136,7 @@ class LogPage(NamedTuple):
 
     chunks: list[Chunk]
     more: bool
-    """Whether there is more after it."""
+    """Whether there may be more after it."""
     active: bool
     """Whether the run goes on; False also if it is not there."""
 
@@ -153,7 +153,7 @@ _AFTER = (
     select(events.c.first, events.c.last, events.c.body)
     .where(_MINE, events.c.last > bindparam("after"))
     .order_by(events.c.last)
-    .limit(_PAGE_ROWS)
+    .execution_options(yield_per=_FETCHED_ROWS)
 )
 _AT = (
     select(events.c.epoch, events.c.first, events.c.last, events.c.body)
@@ -165,7 +165,7 @@ _BACKWARDS = (
     select(events.c.first, events.c.last, events.c.body)
     .where(_MINE)
     .order_by(events.c.last.desc())
-    .execution_options(yield_per=_PAGE_ROWS)
+    .execution_options(yield_per=_FETCHED_ROWS)
 )
 _STATUS = select(runs.c.status).where(runs.c.id == bindparam("r"))
 
@@ -320,16 +320,16 @@ class EventLog:
         """Return some of what comes after this event, oldest first."""
 
         def read(connection: Connection) -> LogPage:
-            rows: list[Any] = list(connection.execute(_AFTER, {"r": run_id, "after": after}))
             status = connection.execute(_STATUS, {"r": run_id}).scalar_one_or_none()
             chunks: list[Chunk] = []
             size = 0
-            for row in rows:
-                if chunks and size + len(row.body) > _PAGE_BYTES:
+            rows = connection.execute(_AFTER, {"r": run_id, "after": after})
+            for first, last, body in rows:
+                chunks.append(Chunk(first, last, body))
+                size += len(body)
+                if size > _PAGE_BYTES:
                     break
-                chunks.append(Chunk(row.first, row.last, row.body))
-                size += len(row.body)
-            more = len(chunks) < len(rows) or len(rows) == _PAGE_ROWS
-            return LogPage(chunks, more, status in ACTIVE_STATUSES)
+            rows.close()
+            return LogPage(chunks, size > _PAGE_BYTES, status in ACTIVE_STATUSES)
 
         return await self._readers.run(read)
