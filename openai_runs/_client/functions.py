@@ -48,7 +48,7 @@ class LocalTool(Generic[P, R]):
     Made by `tool`, or of a plain function wherever `tools=` takes one.
 
     Args:
-        function: Sync or async; every parameter that has no default needs an annotation.
+        function: Sync or async; each of its parameters needs an annotation.
         name: What the model calls it; None: the function's name.
         description: What the model is told; None: the docstring's first paragraph.
         strict: Send the schema in the subset of strict mode, and ask for strict mode.
