@@ -90,7 +90,7 @@ class Driver:
         self._step: Callable[[], Awaitable[None]] | None = self._begin
         self._ids: dict[str, str] = {}
         self._date: Any = {}
-        self._leg_is_over = False
+        self._leg_is_over = self._is_fresh = self._is_closed = self._is_undone = False
         self._tries = 0
         self._failure: OpenAIRunsError | None = None
         self._reported = ""
@@ -150,12 +150,16 @@ class Driver:
 
     def close(self) -> None:
         """Let go of the connection; there are no more events."""
+        self._is_closed = True
         self._drop()
         self._step = None
         self.ready.clear()
 
     async def undo(self) -> None:
-        """Cancel the run, or what may have been started, for at most 5 s."""
+        """Cancel the run, or what may have been started, for at most 5 s, and only once."""
+        if self._is_undone:
+            return
+        self._is_undone = True
         run = self.snapshot.run
         if self._ids and (run is None or run.is_active):
             options = self.timed.plan.options
@@ -170,11 +174,14 @@ class Driver:
         self._join(await self._open(self._leg))
 
     async def _open(self, leg: Leg) -> Run | StreamReply:
-        return await self.timed.start(leg.open(self.timed.left()), leg.undo)
+        return await self.timed.start(leg.open(self.timed.left()), self.undo)
 
     def _join(self, opened: Run | StreamReply) -> None:
         """Read the stream; where there is none to be had, the run itself tells what it can."""
-        if isinstance(opened, StreamReply):
+        if self._is_closed:
+            if isinstance(opened, StreamReply):
+                opened.close()
+        elif isinstance(opened, StreamReply):
             self._feed = Feed(opened)
             self._date = opened.headers
             self._patience.heard()
@@ -202,6 +209,9 @@ class Driver:
     # --- reading ---------------------------------------------------------------------------
 
     async def _read(self, feed: Feed, until: float | None) -> None:
+        if self._is_fresh:  # the caller may have taken long over what came last
+            self._is_fresh = False
+            self._patience.heard()
         limit = self._patience.limit(is_over=self._leg_is_over)
         wait = limit if until is None else min(limit, until)
         try:
@@ -213,7 +223,7 @@ class Driver:
             raise self._explain(error) from None
         else:
             if events:
-                self._patience.heard()
+                self._is_fresh = True
                 self._tries = 0
                 self.ready.extend(events)
             elif events is None:
@@ -250,6 +260,8 @@ class Driver:
     def _cut(self, error: APIError | None) -> None:
         """Go on after the connection is gone: to the end of the leg, or to recovering."""
         self._drop()
+        if self._is_closed:
+            return
         if self._leg_is_over:
             self._step = self._end_leg
         else:

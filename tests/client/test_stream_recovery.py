@@ -290,3 +290,36 @@ async def test_message_that_was_never_begun_is_told_by_catching_up(cut: Cut) -> 
         "thread.run.step.completed",
         "thread.run.completed",
     ]
+
+
+async def test_closing_ends_the_wait_of_another_task(cut: Cut) -> None:
+    """Whoever awaits an event of a stream that is closed gets the end, and no recovery begins."""
+    broadcaster, server, client = cut
+    broadcaster.cuts = [len(b"".join(broadcaster.frames[:3]))]
+    broadcaster.after_cut = Stall
+    stream = client.runs.stream("thread_1", assistant_id="asst_1")
+    names: list[str] = []
+
+    async def read() -> None:
+        names.extend([event.event async for event in stream])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        while stream.snapshot.run is None or stream.snapshot.run.status != "in_progress":
+            await anyio.sleep(0.01)
+        await stream.aclose()
+
+    assert names == broadcaster.names[:3]
+    assert len(server.requests) == 1
+
+
+async def test_slow_caller_is_not_taken_for_a_silent_server(cut: Cut) -> None:
+    """A caller that takes longer over an event than the idle limit causes no look at the run."""
+    _, server, client = cut
+
+    async with client.runs.stream("thread_1", assistant_id="asst_1", idle_timeout=0.02) as stream:
+        async for _ in stream:
+            await anyio.sleep(0.03)
+
+    assert len(server.requests) == 1
+    assert not stream.recovered
