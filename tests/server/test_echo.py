@@ -8,7 +8,7 @@ import pytest
 
 from openai_runs.server import EchoBackend
 from tests.server.conftest import Serve
-from tests.server.support import FUNCTION
+from tests.server.support import FUNCTION, told_text
 
 
 async def test_last_user_message_is_repeated(serve: Serve) -> None:
@@ -91,3 +91,32 @@ async def test_arguments_fit_what_the_function_asks_for(
 
     (call,) = run["required_action"]["submit_tool_outputs"]["tool_calls"]
     assert call["function"]["arguments"] == arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Hello", ["Hello"]),
+        (" To be,\nor  not", [" To ", "be,\n", "or  ", "not"]),
+        ("  ", ["  "]),
+    ],
+)
+async def test_text_is_said_word_by_word(serve: Serve, text: str, pieces: list[str]) -> None:
+    """Each word with the space behind it, so that nothing is lost."""
+    caller = await serve(backend=EchoBackend())
+
+    events = (await caller.start_stream(text)).events
+
+    deltas = [event.data["delta"] for event in events if event.name == "thread.message.delta"]
+    assert [delta["content"][0]["text"]["value"] for delta in deltas] == pieces
+
+
+async def test_long_text_is_said_in_fewer_pieces(serve: Serve) -> None:
+    """A book is not repeated word by word."""
+    caller = await serve(backend=EchoBackend())
+    text = " ".join(str(number) for number in range(5000))
+
+    events = (await caller.start_stream(text)).events
+
+    assert told_text(events) == text
+    assert [event.name for event in events].count("thread.message.delta") == 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_runs.server import Say, ScriptedBackend
+from openai_runs.server import Call, CallTools, Cut, Fail, Say, ScriptedBackend, ScriptedTurn
 from tests.server.conftest import Serve
 
 
@@ -33,3 +33,33 @@ async def test_function_is_asked_each_time(serve: Serve) -> None:
         assert message["content"][0]["text"]["value"] == text.upper()
     with pytest.raises(TypeError, match="takes no more turns"):
         backend.add("c")
+
+
+PIECES: dict[str, tuple[ScriptedTurn, list[str]]] = {
+    "whole": (Say("Sunny."), ["Sunny."]),
+    "given": (Say(["Sun", "", "ny."]), ["Sun", "ny."]),
+    "cut": (Say("Sunny.", chunk=4), ["Sunn", "y."]),
+    "given and cut": (Say(["Sunny", "."], chunk=4, pause=0.001), ["Sunn", "y", "."]),
+    "before a failure": (Fail(text=["Sun", "ny."]), ["Sun", "ny."]),
+    "before a limit": (Cut(["Sun", "ny."]), ["Sun", "ny."]),
+    "arguments": (CallTools([Call("f", "{}1234")], chunk=4), ["{}12", "34"]),
+    "text and arguments": (CallTools([Call("f", "{}")], ["a", "b"]), ["a", "b", "{}"]),
+    "no arguments": (CallTools([Call("f", "")], chunk=4), [""]),
+}
+
+
+@pytest.mark.parametrize("how", PIECES)
+async def test_turn_is_said_in_the_pieces_it_is_given(serve: Serve, how: str) -> None:
+    """A list as it is, and a text cut to size; what was said is the same."""
+    turn, expected = PIECES[how]
+    caller = await serve(turn)
+
+    events = (await caller.start_stream()).events
+
+    pieces = []
+    for delta in (event.data["delta"] for event in events if event.name.endswith(".delta")):
+        if "content" in delta:
+            pieces.append(delta["content"][0]["text"]["value"])
+        else:
+            pieces.append(delta["step_details"]["tool_calls"][0]["function"]["arguments"])
+    assert pieces == expected
