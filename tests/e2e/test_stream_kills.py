@@ -11,18 +11,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
 from anyio import to_thread
 
-from openai_runs import AsyncClient, PollPolicy, RetryPolicy
+from openai_runs import AsyncClient, PollPolicy, RetryPolicy, RunStream
 from openai_runs.testing import FaultProxy
 from openai_runs.types.events import Event, MessageDeltaEvent, RunStepDeltaEvent
 from openai_runs.types.steps import FunctionToolCall
 from tests.e2e.streamed_run import AT_ONCE, CITY, Served, served, stream_through, text_of
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 80
@@ -70,43 +73,36 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoomedServer]:
     server.end()
 
 
+async def nothing(group: TaskGroup) -> None:
+    """Let the tool be."""
+
+
+def never(event: Event, number: int) -> bool:
+    """Return False: no event is the one."""
+    return False
+
+
 async def struck(
     client: AsyncClient,
     strike: Strike,
     *,
-    at_event: Callable[[Event, int], bool] = lambda event, number: False,
-    in_tool: bool = False,
-    behind_tool: float | None = None,
+    at_event: Callable[[Event, int], bool] = never,
+    in_tool: Callable[[TaskGroup], Awaitable[None]] = nothing,
 ) -> None:
     """Stream a run whose server is struck once, and check that nothing is lost or doubled."""
     calls: list[str] = []
+    events: list[Event] = []
+    is_struck = False
 
     async def look_up(city: str) -> str:
         """Look a city up."""
         calls.append(city)
-        if in_tool:
-            await strike()
-        if behind_tool is not None:
-            group.start_soon(late, behind_tool)
+        await in_tool(group)
         return f"{city} is fine."
 
-    async def late(seconds: float) -> None:
-        await anyio.sleep(seconds)
-        await strike()
-
-    assistant = await client.assistants.create(model="m")
-    thread = await client.threads.create()
-    events: list[Event] = []
-    is_struck = False
     async with (
         anyio.create_task_group() as group,
-        client.runs.stream(
-            thread.id,
-            assistant_id=assistant.id,
-            additional_messages=[{"role": "user", "content": str(COUNT)}],
-            tools=[look_up],
-            timeout=50,
-        ) as stream,
+        await begin(client, tools=[look_up], timeout=50) as stream,
     ):
         async for event in stream:
             events.append(event)
@@ -121,6 +117,16 @@ async def struck(
     assert calls == [CITY]
     assert [event.event for event in events].count("thread.run.completed") == 1
     await check_stored(client, result.run)
+
+
+async def begin(client: AsyncClient, *, count: int = COUNT, **options: Any) -> RunStream:
+    """Return the stream of a run that says so many pieces, not opened."""
+    assistant = await client.assistants.create(model="m")
+    thread = await client.threads.create()
+    question = {"role": "user", "content": str(count)}
+    return client.runs.stream(
+        thread.id, assistant_id=assistant.id, additional_messages=[question], **options
+    )
 
 
 async def check_stored(client: AsyncClient, run: Any) -> None:
@@ -203,7 +209,11 @@ async def test_tool_is_answered_once_when_the_server_ends_meanwhile(
     doomed: DoomedServer, client: AsyncClient, how: signal.Signals
 ) -> None:
     """The run waits on untouched, and takes the output of a tool that knew of nothing."""
-    await struck(client, striking(doomed, how), in_tool=True)
+
+    async def strike(group: TaskGroup) -> None:
+        await striking(doomed, how)()
+
+    await struck(client, striking(doomed, how), in_tool=strike)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -212,8 +222,16 @@ async def test_tool_is_answered_once_when_the_server_is_killed_at_the_submit(
 ) -> None:
     """Before the outputs arrive, before their reply, or just behind it."""
     seconds = random.Random(seed).random() * 0.02
+    strike = striking(doomed, signal.SIGKILL)
 
-    await struck(client, striking(doomed, signal.SIGKILL), behind_tool=seconds)
+    async def strike_soon() -> None:
+        await anyio.sleep(seconds)
+        await strike()
+
+    async def strike_behind(group: TaskGroup) -> None:
+        group.start_soon(strike_soon)
+
+    await struck(client, strike, in_tool=strike_behind)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -277,15 +295,8 @@ async def test_followers_of_a_run_under_way_are_told_the_same(server: Served) ->
         AsyncClient(server.url, api_key="k", **AT_ONCE) as client,
         anyio.create_task_group() as group,
     ):
-        assistant = await client.assistants.create(model="m")
-        thread = await client.threads.create()
         events: list[Event] = []
-        stream = client.runs.stream(
-            thread.id,
-            assistant_id=assistant.id,
-            additional_messages=[{"role": "user", "content": "300"}],
-            tools=[lookup_of()],
-        )
+        stream = await begin(client, count=300, tools=[lookup_of()])
         async with stream:
             async for event in stream:
                 events.append(event)
