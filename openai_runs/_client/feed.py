@@ -22,9 +22,14 @@ class Feed:
         self._reply = reply
         self._parser = SSEParser()
         self._failure: OpenAIRunsError | None = None
-        self._is_done = False
+        self._is_done = self._has_told = False
         self.heard = False
         """Whether any bytes have come since this was last set to False."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the server said that this is all, and had told of nothing."""
+        return self._is_done and not self._has_told
 
     async def read(self, wait: float) -> list[Event] | None:
         """Return the events that came next; none after `wait` seconds; None at the end.
@@ -61,6 +66,7 @@ class Feed:
                     self._is_done = True
                     break
                 events.append(event)
+                self._has_told = True
         except StreamFault as fault:
             self._failure = _said(fault)
         except (EventTooLarge, UnreadableEvent) as error:
