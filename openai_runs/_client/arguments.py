@@ -5,7 +5,7 @@ A test compares the keys here with the request Structs and with the OpenAPI file
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Literal, TypedDict, cast
 
 import msgspec
@@ -48,6 +48,7 @@ __all__ = [
     "check_options",
     "look_options_of",
     "options_of",
+    "refuse",
     "tool_options_of",
 ]
 
@@ -310,9 +311,17 @@ def check_options(call: str, options: CallOptions) -> None:
     Raises:
         TypeError: An option is not one of `CallOptions`.
     """
-    unknown = options.keys() - OPTION_NAMES
-    if unknown:
-        msg = f"{call} got an unexpected keyword argument {sorted(unknown)[0]!r}"
+    refuse(call, options.keys() - OPTION_NAMES)
+
+
+def refuse(call: str, left: Collection[str]) -> None:
+    """Refuse the arguments that are left when a call has taken all it knows.
+
+    Raises:
+        TypeError: There are some.
+    """
+    if left:
+        msg = f"{call}() got an unexpected keyword argument {min(left)!r}"
         raise TypeError(msg)
 
 

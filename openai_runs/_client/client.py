@@ -21,7 +21,7 @@ from openai_runs._client.embedded import Embedded, Server
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.raw import raw_request
-from openai_runs._client.run_streams import RunStreams
+from openai_runs._client.runs import Runs
 from openai_runs._client.settings import (
     Credential,
     Seams,
@@ -149,7 +149,7 @@ class AsyncClient:
         """Assistants: create, retrieve, update, list, delete."""
         self.messages = Messages(pipeline, waiter)
         """Messages: create, retrieve, update, list, delete."""
-        self.runs = RunStreams(pipeline, waiter)
+        self.runs = Runs(pipeline, waiter)
         """Runs and, below it, steps."""
         self.threads = Threads(pipeline, waiter, runs=self.runs, messages=self.messages)
         """Threads: create, retrieve, update, delete, create_and_run."""

@@ -24,7 +24,7 @@ from openai_runs._client.legs import AnswerLeg, Leg, follow
 from openai_runs._client.patience import Patience
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
-from openai_runs._client.tool_loop import ToolLoop
+from openai_runs._client.tool_loop import ToolLoop, waiting_calls
 from openai_runs._client.waiting import Waiter, lifetime_left, look, tell
 from openai_runs._protocol.adoption import reveal, reveal_event
 from openai_runs._protocol.deltas import Snapshot
@@ -88,7 +88,7 @@ class Driver:
         self._patience = Patience(self.now, timeout=timed.seconds_left(), idle=idle)
         self._feed: Feed | None = None
         self._step: Callable[[], Awaitable[None]] | None = self._begin
-        self._ids: dict[str, str] = {}
+        self._ids = dict(leg.ids)
         self._date: Any = {}
         self._leg_is_over = self._is_fresh = self._is_closed = self._is_undone = False
         self._tries = 0
@@ -139,6 +139,8 @@ class Driver:
         event = self.ready.popleft()
         if isinstance(event, RunEvent):
             event = reveal_event(event)
+            if self._ids.get("run_id", event.data.id) != event.data.id:
+                return event  # of another run: told, and not taken for ours
         self.snapshot.apply(event)
         if event.id and len(event.id) <= MAX_ID_CHARS:
             self.last_id = event.id
@@ -182,7 +184,7 @@ class Driver:
             if isinstance(opened, StreamReply):
                 opened.close()
         elif isinstance(opened, StreamReply):
-            self._feed = Feed(opened)
+            self._feed = Feed(opened, after=self.last_id)
             self._date = opened.headers
             self._patience.heard()
             self._leg_is_over = False
@@ -227,6 +229,7 @@ class Driver:
                 self._tries = 0
                 self.ready.extend(events)
             elif events is None:
+                self._leg_is_over |= feed.is_empty and self._leg.after is not None
                 self._cut(None)
             elif self.now() >= limit:
                 await self._overstay(feed)
@@ -300,15 +303,14 @@ class Driver:
     async def _take_up(self) -> Run | StreamReply | None:
         """Return the stream from where it broke; None if only the run itself can be asked."""
         options = self.timed.left()
+        is_spent = self._tries > self._pipeline.settings.retry.max_retries + 1
         if not self._ids:
-            found = await self._leg.find(options)
+            found = None if is_spent else await self._leg.find(options)
             if found is None:
                 lost = StreamInterrupted("the stream was cut before it told which run it is of")
                 raise self._explain(lost) from self._failure
             return found
-        if self._tries > self._pipeline.settings.retry.max_retries + 1:
-            return None
-        if not self._pipeline.resumes():
+        if is_spent or not self._pipeline.resumes():
             return None
         try:
             if self.last_id or self._leg.from_the_start:
@@ -361,7 +363,7 @@ class Driver:
         """Answer the tool calls the leg ended with, if it did; else this was the last."""
         self._step = None
         run = self.snapshot.run
-        if run is None or not run.needs_action or self._tools is None:
+        if run is None or self._tools is None or not waiting_calls(run):
             return
         try:
             outputs = await self.timed.start(self._outputs(run, self._tools), self.undo)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from openai_runs._client.arguments import CallOptions, look_options_of
+from openai_runs._client.arguments import CallOptions
 from openai_runs._client.attempts import Attempts, Timed
 from openai_runs._client.call import may_heal
 from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.submission import Submission
 from openai_runs._client.waiting import Waiter, look
-from openai_runs._protocol.endpoints import STREAM_RUN, SUBMIT_TOOL_OUTPUTS
+from openai_runs._protocol.endpoints import STREAM_RUN
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIError, BadRequestError, ConflictError
 from openai_runs.types.runs import Run
@@ -35,6 +37,10 @@ class Leg(Protocol):
 
     from_the_start: bool
     """Whether the leg's first event is the first of its run."""
+    after: str | None
+    """The event that the caller has seen before; None: none that the caller has named."""
+    ids: Mapping[str, str]
+    """Of the thread and the run; empty where the run is yet to be made."""
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Return the stream; a `Run` where the server has none, or only that could be saved.
@@ -60,6 +66,8 @@ class CreateLeg:
     """The run is created."""
 
     from_the_start = True
+    after: str | None = None
+    ids: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, creation: Creation | Attempts, waiter: Waiter) -> None:
         """Begin with a create on a thread (`Attempts`), or one that makes its thread too."""
@@ -96,6 +104,7 @@ class SubmitLeg:
     """Tool outputs are submitted, and the run goes on."""
 
     from_the_start = False
+    after: str | None = None
 
     def __init__(
         self,
@@ -108,40 +117,27 @@ class SubmitLeg:
         """Build the request; an `idempotency_key` of the caller's is used."""
         self._pipeline = pipeline
         self._waiter = waiter
-        self._ids = ids
-        self._submitted = {item.get("tool_call_id") for item in outputs}
-        key = options.get("idempotency_key") or pipeline.settings.seams.new_key()
-        self._options: CallOptions = {**options, "idempotency_key": key}
-        body = {"tool_outputs": outputs, "stream": True}
-        self._spec = pipeline.request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
+        self.ids = ids
+        self._options = options
+        self._submission = Submission(pipeline, ids, outputs, options, stream=True)
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Submit; where the reply is lost, look at the run before anything is sent again."""
-        timed: CallOptions = {**self._options, "timeout": options.get("timeout")}
-        return await self._pipeline.open_stream(self._spec, timed, settle=self.settle)
+        return await self._submission.open(options.get("timeout"))
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
         """Ask again under the same key where that is safe, else return the run as it is."""
         if self._pipeline.honours_keys():
             return await self.open(options)
-        return await look(self._pipeline, self._ids, options)
+        return await look(self._pipeline, self.ids, options)
 
     def settled(self) -> None:
         """Do nothing: the run was known before."""
 
     async def undo(self) -> None:
         """Cancel the run."""
-        ids = self._ids
+        ids = self.ids
         await self._waiter.cancel_quietly(ids["run_id"], ids["thread_id"], self._options)
-
-    async def settle(self, failure: APIError) -> Run | None:
-        """Return the run if it no longer waits for what was submitted."""
-        run = await look(self._pipeline, self._ids, look_options_of(self._options))
-        return None if self._is_awaited_by(run) else run
-
-    def _is_awaited_by(self, run: Run) -> bool:
-        waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
-        return bool(waiting & self._submitted)
 
 
 class AnswerLeg(SubmitLeg):
@@ -170,7 +166,7 @@ class AnswerLeg(SubmitLeg):
             try:
                 return await super().open(self._timed.left())
             except (BadRequestError, ConflictError) as refusal:
-                run = await self.settle(refusal)
+                run = await self._submission.settle(refusal)
                 if run is None:
                     raise
                 return run
@@ -179,7 +175,7 @@ class AnswerLeg(SubmitLeg):
                 if submits >= _SUBMITS or not may_heal(failure):
                     raise
             run = await self._see()
-            if not self._is_awaited_by(run):
+            if not self._submission.is_awaited_by(run):
                 return run
 
     async def _see(self) -> Run:
@@ -191,7 +187,7 @@ class AnswerLeg(SubmitLeg):
             on_status=None,  # what is seen here is told by the events that follow
             until=lambda status: True,
         )
-        ids = self._ids
+        ids = self.ids
         return await self._waiter.wait(ids["run_id"], thread_id=ids["thread_id"], plan=plan)
 
 
@@ -208,8 +204,8 @@ class FollowLeg:
     ) -> None:
         """Begin after the event `after`, or with the run's first."""
         self._pipeline = pipeline
-        self._ids = ids
-        self._after = after
+        self.ids = ids
+        self.after = after
         self._options = options
         self.from_the_start = after is None
         self._cancel = partial(waiter.cancel_quietly, ids["run_id"], ids["thread_id"], options)
@@ -217,11 +213,11 @@ class FollowLeg:
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Take the stream up where the server offers that, else return the run."""
         timed: CallOptions = {**self._options, "timeout": options.get("timeout")}
-        run = await look(self._pipeline, self._ids, timed)
+        run = await look(self._pipeline, self.ids, timed)
         if not self._pipeline.resumes():
             return run
         try:
-            return await follow(self._pipeline, self._ids, self._after, timed)
+            return await follow(self._pipeline, self.ids, self.after, timed)
         except APIError:
             return run  # its events are gone: what is stored of it tells the rest
 

@@ -10,7 +10,6 @@ from openai_runs._client.arguments import (
     CreateRunCall,
     ListCall,
     ToolOutputs,
-    look_options_of,
 )
 from openai_runs._client.attempts import Attempts, within
 from openai_runs._client.creation import look_for
@@ -18,16 +17,15 @@ from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.steps import Steps
+from openai_runs._client.submission import Submission
 from openai_runs._client.waiting import Waiter, stopped
 from openai_runs._protocol.adoption import reveal
 from openai_runs._protocol.endpoints import (
     CANCEL_RUN,
     GET_RUN,
     LIST_RUNS,
-    SUBMIT_TOOL_OUTPUTS,
     UPDATE_RUN,
 )
-from openai_runs.errors import APIError
 from openai_runs.types.runs import Run
 
 __all__ = ["RunCalls"]
@@ -183,18 +181,9 @@ class RunCalls:
 
         Cancellation: closes the request; the outputs may have arrived.
         """
-        outputs = tool_outputs_of(tool_outputs)
-        submitted = {item.get("tool_call_id") for item in outputs}
         ids = {"thread_id": thread_id, "run_id": run_id}
-
-        async def settle(failure: APIError) -> Run | None:
-            run = await self.retrieve(run_id, thread_id=thread_id, **look_options_of(options))
-            waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
-            return None if waiting & submitted else run
-
-        body = {"tool_outputs": outputs}
-        spec = self._pipeline.request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
-        return reveal(await self._pipeline.send(spec, options, settle=settle))
+        outputs = tool_outputs_of(tool_outputs)
+        return await Submission(self._pipeline, ids, outputs, options).make()
 
     async def recover(
         self,

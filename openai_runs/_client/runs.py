@@ -1,95 +1,228 @@
-"""Runs: the calls that wait for one."""
+"""Runs: all of `client.runs`, and in this room the calls that a stream answers."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Unpack
+from collections.abc import Coroutine
+from typing import Any, Literal, TypedDict, Unpack, overload
 
-from openai_runs._client.active_runs import is_over
 from openai_runs._client.arguments import (
     CallOptions,
     CreateRunAndPollCall,
-    Reaction,
-    StatusCallback,
+    CreateRunCall,
+    ToolOptions,
     ToolOutputs,
     WaitCall,
-    WaitOptions,
+    refuse,
+    tool_options_of,
 )
 from openai_runs._client.attempts import Attempts, Timed
-from openai_runs._client.tool_runs import ToolRuns
-from openai_runs._client.waiting import plan_of
+from openai_runs._client.driving import Driver
+from openai_runs._client.encoding import tool_outputs_of
+from openai_runs._client.legs import CreateLeg, FollowLeg, Leg, SubmitLeg
+from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.results import RunResult
+from openai_runs._client.streaming import RunStream
+from openai_runs._client.tool_loop import ToolLoop
+from openai_runs._client.tool_runs import type_in
+from openai_runs._client.waiting import Waiter
+from openai_runs._client.waiting_runs import WaitingRuns
 from openai_runs._protocol.spec import check_id
-from openai_runs.config import PollPolicy
-from openai_runs.errors import BadRequestError
-from openai_runs.types.runs import Run, RunStatus
+from openai_runs.config import STREAM_IDLE, check_timeout
+from openai_runs.types.runs import Run
 
-__all__ = ["Runs"]
+__all__ = ["Reading", "Runs", "StreamCall", "StreamOptions", "StreamWaitCall"]
 
 
-class Runs(ToolRuns):
+class StreamOptions(TypedDict, total=False):
+    """How a stream is read."""
+
+    idle_timeout: float | None
+    """Seconds without an event before the run is looked at; None: 30."""
+
+
+class StreamCall(CreateRunAndPollCall, StreamOptions, ToolOptions, total=False):
+    """Everything `runs.stream` takes by keyword."""
+
+
+class StreamWaitCall(WaitCall, StreamOptions, total=False):
+    """Everything a stream of a run that is there takes by keyword."""
+
+
+class Reading:
+    """What a stream's arguments say of how it is read, taken out of them."""
+
+    def __init__(self, pipeline: Pipeline, waiter: Waiter, taken: dict[str, Any]) -> None:
+        """Take `idle_timeout` and the tool options out of `taken`; functions become tools."""
+        self.pipeline = pipeline
+        self.waiter = waiter
+        idle = check_timeout("idle_timeout", taken.pop("idle_timeout", None))
+        self.idle = idle or STREAM_IDLE
+        """Seconds without an event before the run is looked at."""
+        self.response_format = type_in(taken.get("response_format"))
+        options = tool_options_of(taken)
+        tools = taken.get("tools")
+        loop = None if tools is None else ToolLoop(tools, options)
+        if loop is not None:
+            taken["tools"] = loop.tools
+        self.tools = loop if loop is not None and loop.is_local else None
+        """What answers tool calls, where functions were given."""
+
+
+class Runs(WaitingRuns):
     """`client.runs`: everything about runs, and `client.runs.steps` below it."""
 
-    async def create_and_poll(
-        self, thread_id: str, *, assistant_id: str, **arguments: Unpack[CreateRunAndPollCall]
-    ) -> Run:
-        """Start a run and return it once it is settled; `create`, then `wait`.
+    def stream(
+        self, thread_id: str, *, assistant_id: str, **arguments: Unpack[StreamCall]
+    ) -> RunStream:
+        """Return the events of a new run, from its first to its last, tool calls answered.
 
-        Endpoint: POST /threads/{thread_id}/runs, then GET .../runs/{run_id} (repeated)
+        Endpoint: POST /threads/{thread_id}/runs with `stream`
+
+        Nothing is sent before the block is entered (or the first event is asked for):
+
+            async with client.runs.stream(thread.id, assistant_id=assistant.id) as stream:
+                async for text in stream.text_deltas():
+                    print(text, end="")
+            result = await stream.result()
 
         Args:
             thread_id: The thread's id.
             assistant_id: The assistant's id.
-            **arguments: See `create` and `WaitOptions`; `timeout` covers all of it.
-
-        Returns:
-            The run: finished, or `requires_action`.
+            **arguments: See `create`, `WaitOptions` and `ToolOptions`. Functions among
+                `tools` are called when the run asks for them, as in `run_tools`, and the
+                stream goes on; without any it ends where the run waits for outputs.
+                `timeout` covers all of it (None: what the run has left), `request_timeout`
+                the time until the server accepts a request, and `idle_timeout` the seconds
+                without an event (default 30) after which the run is looked at.
 
         Raises:
-            RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The create was refused, or the server is gone.
+            ActiveRunError: On entering: another run of the thread is active.
+            APIError: On entering: the create failed; `.maybe_created` says whether the run
+                may exist. Later errors: see `RunStream`.
 
-        Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`, also
-        when the create itself is cancelled.
+        Cancellation: see `RunStream`.
         """
         taken: dict[str, Any] = dict(arguments)
+        reading = Reading(self._pipeline, self._waiter, taken)
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
-        attempts = Attempts(self._pipeline, thread_id, assistant_id, taken)
-        undo = partial(attempts.undo, self._waiter)
-        run = await timed.start(attempts.make(self._waiter), undo)
-        return await timed.wait(self._waiter, run, run.thread_id)
+        attempts = Attempts(self._pipeline, thread_id, assistant_id, taken, stream=True)
+        return stream_of(self, CreateLeg(attempts, self._waiter), timed, reading)
 
-    async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
-        """Return the run once it is settled; `wait`, under the official SDK's name.
+    @overload
+    def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        stream: Literal[False] | None = None,
+        **arguments: Unpack[CreateRunCall],
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        stream: Literal[True],
+        **arguments: Unpack[StreamCall],
+    ) -> Coroutine[Any, Any, RunStream]: ...
+    def create(
+        self, thread_id: str, *, assistant_id: str, stream: bool | None = None, **arguments: Any
+    ) -> Coroutine[Any, Any, Run] | Coroutine[Any, Any, RunStream]:
+        """Start the assistant on the thread and return the run, queued; or its open stream.
 
-        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
+        Endpoint: POST /threads/{thread_id}/runs
+
+        The run is started once: where the answer is lost, it is looked for on the thread
+        and adopted before anything is sent again.
 
         Args:
-            run_id: The run's id.
             thread_id: The thread's id.
-            **arguments: See `CallOptions` and `WaitOptions`.
+            assistant_id: The assistant's id.
+            stream: Whether to return the run's events, as `stream` does, already begun.
+            **arguments: See `CreateRunArguments` and `CallOptions`; `on_active_run` says
+                what to do while another run of the thread is active: `raise` (default),
+                `wait` (sharing `timeout`; None: 600 s) or `cancel`. With `stream` also
+                what `stream` takes.
 
         Raises:
-            RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The server is gone, or refuses.
+            ActiveRunError: Another run of the thread is active; `.blocking_run_id` names it.
+            BadRequestError: An argument is refused; `.param` names it.
+            APIError: The call failed; `.maybe_created` says whether the run may exist.
 
-        Cancellation: leaves the run alone unless `on_cancel="cancel"`.
+        Cancellation: closes the request; the run may have been started (see `recover`).
         """
-        check_id("run_id", run_id)
-        timed = Timed(self._pipeline, dict(arguments))
-        return await timed.wait(self._waiter, run_id, thread_id)
+        if stream:
+            events = self.stream(thread_id, assistant_id=assistant_id, **arguments)
+            return events.__aenter__()
+        return super().create(thread_id, assistant_id=assistant_id, **arguments)
 
-    async def submit_tool_outputs_and_poll(
+    @overload
+    def submit_tool_outputs(
         self,
         run_id: str,
         *,
         thread_id: str,
         tool_outputs: ToolOutputs,
-        **arguments: Unpack[WaitCall],
-    ) -> Run:
-        """Answer the waiting tool calls and return the run once it is settled again.
+        stream: Literal[False] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def submit_tool_outputs(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: ToolOutputs,
+        stream: Literal[True],
+        **options: Unpack[StreamWaitCall],
+    ) -> Coroutine[Any, Any, RunStream]: ...
+    def submit_tool_outputs(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: ToolOutputs,
+        stream: bool | None = None,
+        **options: Any,
+    ) -> Coroutine[Any, Any, Run] | Coroutine[Any, Any, RunStream]:
+        """Answer all waiting tool calls in one request; return the run, or its open stream.
 
-        Endpoint: POST .../submit_tool_outputs, then GET .../runs/{run_id} (repeated)
+        Endpoint: POST /threads/{thread_id}/runs/{run_id}/submit_tool_outputs
+
+        Where the reply is lost, the run is looked at before anything is sent again.
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            tool_outputs: One `{"tool_call_id", "output"}` for each waiting call; an output
+                that is no text is sent as JSON text.
+            stream: Whether to return what follows as events, already begun.
+            **options: See `CallOptions`.
+
+        Raises:
+            BadRequestError: A call is missing or unknown, or the run does not wait.
+            APIError: The call failed.
+
+        Cancellation: closes the request; the outputs may have arrived.
+        """
+        answer: dict[str, Any] = {"thread_id": thread_id, "tool_outputs": tool_outputs}
+        if stream:
+            return self.submit_tool_outputs_stream(run_id, **answer, **options).__aenter__()
+        return super().submit_tool_outputs(run_id, **answer, **options)
+
+    def submit_tool_outputs_stream(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: ToolOutputs,
+        **arguments: Unpack[StreamWaitCall],
+    ) -> RunStream:
+        """Return the events that follow on the outputs of the waiting tool calls.
+
+        Endpoint: POST .../submit_tool_outputs with `stream`
 
         Args:
             run_id: The run's id.
@@ -98,102 +231,71 @@ class Runs(ToolRuns):
             **arguments: See `CallOptions` and `WaitOptions`; `timeout` covers all of it.
 
         Raises:
-            RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The outputs were refused, or the server is gone.
+            BadRequestError: On entering: a call is missing or unknown, or the run does not wait.
+            APIError: On entering: the call failed. Later errors: see `RunStream`.
 
-        Cancellation: leaves the run alone unless `on_cancel="cancel"`.
+        Cancellation: see `RunStream`.
         """
-        timed = Timed(self._pipeline, dict(arguments))
-        submitting = self.submit_tool_outputs(
-            run_id, thread_id=thread_id, tool_outputs=tool_outputs, **timed.options
-        )
-        undo = partial(self._waiter.cancel_quietly, run_id, thread_id, timed.options)
-        run = await timed.start(submitting, undo)
-        return await timed.wait(self._waiter, run, thread_id)
+        taken: dict[str, Any] = dict(arguments)
+        reading = Reading(self._pipeline, self._waiter, taken)
+        timed = Timed(self._pipeline, taken)
+        refuse("runs.submit_tool_outputs_stream", taken)
+        ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
+        outputs = tool_outputs_of(tool_outputs)
+        leg = SubmitLeg(self._pipeline, self._waiter, ids, outputs, timed.options)
+        return stream_of(self, leg, timed, reading)
 
-    async def wait(
+    def follow(
         self,
-        run: Run | str,
+        run_id: str,
         *,
-        thread_id: str | None = None,
-        timeout: float | None = None,
-        request_timeout: float | None = None,
-        poll: PollPolicy | None = None,
-        interval: float | None = None,
-        on_status: StatusCallback | None = None,
-        on_timeout: Reaction = "leave",
-        on_cancel: Reaction = "leave",
-    ) -> Run:
-        """Return the run once it leaves the server's hands; the same as `await_run`.
+        thread_id: str,
+        last_event_id: str | None = None,
+        **arguments: Unpack[StreamWaitCall],
+    ) -> RunStream:
+        """Return the events of a run that is already there, also one of another process.
 
-        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}/stream where the server offers it,
+        else GET /threads/{thread_id}/runs/{run_id} (repeated)
 
-        Args:
-            run: The run, or its id. A finished `Run` is returned without a request; any
-                other is looked at first.
-            thread_id: The thread's id; needed with a run id.
-            timeout: Seconds for the whole wait, counted from the call. None: what the run
-                has left by the server's clock plus 10 s, or 600 s where the server names
-                no expiry; `math.inf` waits for ever.
-            request_timeout: Seconds one poll's answer may take beyond what the server was
-                asked to hold it (default 10).
-            poll: How to pace the polls; the client's policy if None.
-            interval: Seconds between polls in place of the policy's; the server's
-                `openai-poll-after-ms` wins where it is sent.
-            on_status: Called with the run on each change of its status; may be async. What
-                it raises ends the wait.
-            on_timeout: `cancel` asks the server to cancel the run when the time is up.
-            on_cancel: `cancel` asks the same when the waiting task is cancelled.
-
-        Returns:
-            The last `Run` seen: finished, `requires_action`, or a status this version does
-            not know.
-
-        Raises:
-            RunWaitTimeout: The time was up; `.run` is the last state seen. It goes on.
-            APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
-            APIStatusError: A poll was refused for good, such as 401 or 404.
-
-        Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
-        cancellation off for at most 5 s.
-        """
-        waiting: WaitOptions = {
-            "poll": poll,
-            "interval": interval,
-            "on_status": on_status,
-            "on_timeout": on_timeout,
-            "on_cancel": on_cancel,
-        }
-        options: CallOptions = {"timeout": timeout, "request_timeout": request_timeout}
-        plan = plan_of(self._pipeline.settings.poll, waiting, options)
-        return await self._waiter.wait(run, thread_id=thread_id, plan=plan)
-
-    async def cancel_and_wait(
-        self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]
-    ) -> Run:
-        """Cancel the run and return it once it is finished, however it ended.
-
-        Endpoint: POST .../cancel, then GET /threads/{thread_id}/runs/{run_id} (repeated)
+        On a server that cannot take up a stream the run is waited for, and its messages
+        and steps come as events then.
 
         Args:
             run_id: The run's id.
             thread_id: The thread's id.
-            **arguments: See `CallOptions` and `WaitOptions`; `timeout` covers both parts.
-
-        Returns:
-            The finished run: `cancelled`, or what it became before the cancel arrived.
+            last_event_id: The `id` of the last event that was seen; None: from the first.
+            **arguments: See `CallOptions` and `WaitOptions`; `timeout` covers all of it.
 
         Raises:
-            RunWaitTimeout: It was still not finished when the time was up.
-            APIError: The cancel was refused for another reason, or the server is gone.
+            NotFoundError: On entering: no such run.
+            APIError: On entering: the call failed. Later errors: see `RunStream`.
 
-        Cancellation: leaves the run as it is.
+        Cancellation: see `RunStream`.
         """
-        timed = Timed(self._pipeline, dict(arguments))
-        try:
-            run = await self.cancel(run_id, thread_id=thread_id, **timed.options)
-        except BadRequestError:
-            run = await self.retrieve(run_id, thread_id=thread_id, **timed.left())
-            if run.is_active and run.status != RunStatus.CANCELLING:
-                raise
-        return await timed.wait(self._waiter, run, thread_id, until=is_over)
+        taken: dict[str, Any] = dict(arguments)
+        reading = Reading(self._pipeline, self._waiter, taken)
+        timed = Timed(self._pipeline, taken)
+        refuse("runs.follow", taken)
+        ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
+        leg = FollowLeg(self._pipeline, self._waiter, ids, last_event_id, timed.plan.options)
+        return stream_of(self, leg, timed, reading)
+
+
+def stream_of(runs: WaitingRuns, leg: Leg, timed: Timed, reading: Reading) -> RunStream:
+    """Return the stream that begins with `leg`, its result gathered as `runs.result` does."""
+
+    async def gather(run: Run, options: CallOptions) -> RunResult:
+        return await runs.result(run, response_format=reading.response_format, **options)
+
+    driver = Driver(
+        reading.pipeline,
+        reading.waiter,
+        timed,
+        leg,
+        gather=gather,
+        idle=reading.idle,
+        tools=reading.tools,
+        response_format=reading.response_format,
+    )
+    return RunStream(driver)

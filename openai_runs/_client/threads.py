@@ -23,7 +23,7 @@ from openai_runs._client.creation import Creation
 from openai_runs._client.legs import CreateLeg
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
-from openai_runs._client.run_streams import Reading, RunStreams, StreamOptions, stream_of
+from openai_runs._client.runs import Reading, Runs, StreamOptions, stream_of
 from openai_runs._client.streaming import RunStream
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.endpoints import (
@@ -51,7 +51,7 @@ class Threads:
     """`client.threads`."""
 
     def __init__(
-        self, pipeline: Pipeline, waiter: Waiter, *, runs: RunStreams, messages: Messages
+        self, pipeline: Pipeline, waiter: Waiter, *, runs: Runs, messages: Messages
     ) -> None:
         """Send through `pipeline`; runs and messages hang below as in the official SDK."""
         self._pipeline = pipeline
