@@ -104,7 +104,10 @@ def lifecycle_table() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs": command_help,
+    "cli openai-runs ask": lambda: command_help("ask"),
     "cli openai-runs demo": lambda: command_help("demo"),
+    "cli openai-runs runs show": lambda: command_help("runs", "show"),
+    "cli openai-runs runs wait": lambda: command_help("runs", "wait"),
     "cli openai-runs serve": lambda: command_help("serve"),
     "defaults": defaults,
     "endpoints": endpoints,

@@ -26,4 +26,6 @@ def main() -> None:
             file=sys.stderr,
         )
         code = 1
+    except KeyboardInterrupt:  # while modules are loaded; later the commands see to it
+        code = 130
     sys.exit(code)

@@ -6,13 +6,16 @@ What may not live here: an import of the client or the server; `--help` must be 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from openai_runs import __version__
-from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop
+from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
+
+if TYPE_CHECKING:
+    from openai_runs._cli.runs import Target
 
 __all__ = ["run"]
 
@@ -22,6 +25,12 @@ Runs of the OpenAI Assistants wire: start, wait, answer tools, read steps.
 Try it, without a key or a network:
 
     openai-runs demo
+    openai-runs ask "Hello!"
+
+Ask a model of yours, or a server that is there:
+
+    openai-runs ask "Hello!" --model-url http://127.0.0.1:11434/v1 --model phi4
+    openai-runs ask "Hello!" --base-url http://127.0.0.1:8080/v1
 
 Serve it, then point any client of this protocol at http://127.0.0.1:8080/v1:
 
@@ -34,8 +43,9 @@ Exit codes:
     0  completed                     5  the run was cancelled
     1  error                         6  the wait timed out
     2  wrong usage                 130  Ctrl-C
-    3  the run requires action     143  SIGTERM, before the work was done
-    4  the run failed, is incomplete or expired
+    3  the run requires action     141  nobody reads the output any more
+    4  the run failed, is          143  SIGTERM, before the work was done
+       incomplete or expired
 """
 
 _app: Final = App(
@@ -47,6 +57,11 @@ _app: Final = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+_runs: Final = App(name="runs", help="Look at a run, or wait for it, from its two ids.")
+_app.command(_runs)
+
+_Seconds = Annotated[float | None, Parameter(validator=Number(gt=0))]
+_Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 @_app.command
@@ -107,8 +122,156 @@ def serve(
     )
 
 
+@_app.command(usage="Usage: openai-runs ask [OPTIONS] TEXT")
+def ask(
+    text: Annotated[str | None, Parameter(name="TEXT")] = None,
+    /,
+    *,
+    stdin: Annotated[bool, Parameter(name="-", negative="", show_default=False)] = False,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    model_url: str | None = None,
+    model_key_env: str | None = None,
+    db: Path | None = None,
+    model: str | None = None,
+    instructions: str | None = None,
+    thread: str | None = None,
+    assistant: str | None = None,
+    timeout: _Seconds = None,
+    json: _Switch = False,
+) -> int:
+    """Ask, and read the answer as it is written.
+
+    The answer goes to standard output; ids, status and tokens to standard error.
+    Without a server to ask, one is started inside this command, which repeats
+    the text, or asks the model at --model-url.
+
+        openai-runs ask "Hello!"
+        openai-runs ask "Hello!" --model-url http://127.0.0.1:11434/v1 --model phi4
+        git diff | openai-runs ask - --instructions "Review this change."
+        openai-runs ask "And then?" --thread thread_... --db chat.db
+
+    Exits with the code of the run's status. Whatever ends the command early, such
+    as Ctrl-C or --timeout, has the server cancel the run.
+
+    Args:
+        text: What to ask; without it, standard input is read if it is no terminal.
+        stdin: Read TEXT from standard input.
+        base_url: Server to ask, up to /v1; else OPENAI_BASE_URL, if that is set.
+        api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
+        model_url: Chat-completions endpoint to ask instead: its URL before /chat/completions.
+        model_key_env: Environment variable that holds the key of that endpoint.
+        db: SQLite file to keep the thread in; where a server has it open, that is asked.
+        model: Model to ask; else gpt-4o-mini, or echo where the text is repeated.
+        instructions: What the model is told before.
+        thread: Go on with this thread of the server or the file.
+        assistant: Ask this assistant; else one is made, and removed afterwards.
+        timeout: Seconds after which the answer is given up.
+        json: Print one line of JSON at the end in place of the text.
+    """
+    from openai_runs._cli.ask import Question, perform
+    from openai_runs._cli.connecting import Place
+
+    return perform(
+        Question(
+            text=text,
+            stdin=stdin,
+            thread=thread,
+            assistant=assistant,
+            model=model,
+            instructions=instructions,
+            timeout=timeout,
+            json=json,
+            place=Place(
+                base_url=base_url,
+                api_key_env=api_key_env,
+                db=db,
+                model_url=model_url,
+                model_key_env=model_key_env,
+            ),
+        )
+    )
+
+
+@_runs.command
+def show(
+    run_id: str,
+    /,
+    *,
+    thread: str,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    db: Path | None = None,
+    json: _Switch = False,
+) -> int:
+    """Show a run with its steps and the messages it wrote.
+
+    Exits with 0 if it could be shown, whatever its status is.
+
+        openai-runs runs show run_... --thread thread_...
+        openai-runs runs show run_... --thread thread_... --json | jq .run.status
+
+    Args:
+        run_id: The run's id.
+        thread: Id of its thread.
+        base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
+        api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
+        db: Look into this file of a server of this package instead.
+        json: Print one line of JSON: run, steps, messages, as they are on the wire.
+    """
+    from openai_runs._cli import runs
+
+    target = _target(run_id, thread=thread, base_url=base_url, api_key_env=api_key_env, db=db)
+    return runs.show(target, as_json=json)
+
+
+@_runs.command
+def wait(
+    run_id: str,
+    /,
+    *,
+    thread: str,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    db: Path | None = None,
+    timeout: _Seconds = None,
+    json: _Switch = False,
+) -> int:
+    """Wait until a run is settled, and exit with the code of its status.
+
+    The run itself is left alone: neither Ctrl-C nor --timeout cancels it.
+
+        openai-runs runs wait run_... --thread thread_... --timeout 60 && echo done
+
+    Args:
+        run_id: The run's id.
+        thread: Id of its thread.
+        base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
+        api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
+        db: Ask the server that has this file open instead.
+        timeout: Seconds to wait at most; else what the run has left.
+        json: Print the run as one line of JSON, as it is on the wire.
+    """
+    from openai_runs._cli import runs
+
+    target = _target(run_id, thread=thread, base_url=base_url, api_key_env=api_key_env, db=db)
+    return runs.wait(target, timeout=timeout, as_json=json)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Carry out the command line `arguments`; return the exit code."""
+    try:
+        return _obey(arguments)
+    except Closed:
+        from openai_runs._cli.outputs import silence
+
+        silence(sys.stdout, sys.stderr)
+        return CLOSED
+
+
+def _obey(arguments: Sequence[str]) -> int:
+    if sys.stdout is None:
+        return _complain("standard output is closed: there is nowhere to print to", ERROR)
     try:
         code = _app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -120,8 +283,20 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _target(
+    run_id: str, *, thread: str, base_url: str | None, api_key_env: str | None, db: Path | None
+) -> "Target":
+    from openai_runs._cli.connecting import Place
+    from openai_runs._cli.runs import Target
+
+    place = Place(base_url=base_url, api_key_env=api_key_env, db=db)
+    return Target(run_id=run_id, thread_id=thread, place=place)
+
+
 def _complain(sentence: str, code: int) -> int:
-    print(f"openai-runs: {sentence}", file=sys.stderr)
+    from openai_runs._cli.outputs import say  # not before, as it loads what `--help` needs not
+
+    say(f"openai-runs: {sentence}", dim=False)
     if code == USAGE:
-        print("Try: openai-runs --help", file=sys.stderr)
+        say("Try: openai-runs --help", dim=False)
     return code

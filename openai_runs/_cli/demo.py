@@ -3,19 +3,17 @@
 Only the model is played: its words, its pauses and its token counts are made up.
 """
 
-import asyncio
 import os
 import re
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import anyio
 import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
@@ -24,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from openai_runs import AsyncClient, PollPolicy, Run, RunResult, RunStep, await_run
-from openai_runs._cli.ending import TERMINATED, TIMED_OUT, Stop, code_of
+from openai_runs._cli.ending import TIMED_OUT, Stop, code_of
+from openai_runs._cli.interrupting import carry_out
 from openai_runs.errors import OpenAIRunsError, RunWaitTimeout
 from openai_runs.server import (
     Call,
@@ -93,31 +92,12 @@ def perform() -> int:
     # Nothing is markup: what is shown comes over the wire.
     console = Console(markup=False, emoji=False, highlight=False)
     try:
-        return asyncio.run(_unless_terminated(console))
+        return carry_out(partial(_show, console))
     except RunWaitTimeout as error:
         raise Stop(str(error), TIMED_OUT) from error
     except (OpenAIRunsError, OSError) as error:
         sentence = f"the demo could not go on: {error}"
         raise Stop(sentence) from error
-
-
-async def _unless_terminated(console: Console) -> int:
-    """Clean up on SIGTERM as on Ctrl-C, which `asyncio.run` sees to."""
-    show = asyncio.current_task()
-    assert show is not None
-    terminated = anyio.Event()
-
-    def terminate() -> None:
-        terminated.set()
-        show.cancel()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        return await _show(console)
-    except asyncio.CancelledError:
-        if terminated.is_set():
-            return TERMINATED
-        raise
 
 
 async def _show(console: Console) -> int:

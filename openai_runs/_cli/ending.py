@@ -2,15 +2,30 @@
 
 from typing import Final
 
-__all__ = ["ERROR", "INTERRUPTED", "TERMINATED", "TIMED_OUT", "USAGE", "Stop", "code_of"]
+__all__ = [
+    "CLOSED",
+    "ERROR",
+    "INTERRUPTED",
+    "SIGNALLED",
+    "TERMINATED",
+    "TIMED_OUT",
+    "USAGE",
+    "Closed",
+    "Stop",
+    "code_of",
+]
 
 ERROR: Final = 1
 USAGE: Final = 2
 TIMED_OUT: Final = 6
-INTERRUPTED: Final = 130
-"""Ctrl-C; 128 + SIGINT, as shells have it."""
-TERMINATED: Final = 143
-"""SIGTERM before the work was done; 128 + SIGTERM."""
+SIGNALLED: Final = 128
+"""Plus the number of the signal that ended the work, as shells have it."""
+INTERRUPTED: Final = SIGNALLED + 2
+"""Ctrl-C (SIGINT)."""
+CLOSED: Final = SIGNALLED + 13
+"""Nobody reads the output any more (SIGPIPE)."""
+TERMINATED: Final = SIGNALLED + 15
+"""SIGTERM before the work was done."""
 
 _OF_STATUS: Final = {
     "completed": 0,
@@ -28,6 +43,10 @@ class Stop(Exception):  # noqa: N818 - the command ends here, as it should
     def __init__(self, sentence: str, code: int = ERROR) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class Closed(Exception):  # noqa: N818 - as when a pager is quit: nothing is wrong
+    """Nobody reads the output any more."""
 
 
 def code_of(status: str) -> int:

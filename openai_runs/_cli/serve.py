@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from openai_runs._cli.ending import INTERRUPTED, TERMINATED, USAGE, Stop
+from openai_runs._cli.environment import secret
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
 from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
@@ -45,7 +46,7 @@ def perform(settings: Settings) -> int:
         Stop: The settings contradict each other, or the server cannot start.
     """
     backend = _backend(settings, os.environ)
-    api_key = _secret("--api-key-env", settings.api_key_env, os.environ)
+    api_key = secret("--api-key-env", settings.api_key_env, os.environ)
     if not settings.host:
         sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
         raise Stop(sentence, USAGE)
@@ -99,7 +100,7 @@ async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) ->
 
 
 def _backend(settings: Settings, environ: Mapping[str, str]) -> Backend:
-    key = _secret("--model-key-env", settings.model_key_env, environ)
+    key = secret("--model-key-env", settings.model_key_env, environ)
     chosen = settings.backend or ("chat" if settings.model_url else "echo")
     if chosen == "echo":
         given = "--model-url" if settings.model_url else "--model-key-env" if key else None
@@ -118,20 +119,6 @@ def _backend(settings: Settings, environ: Mapping[str, str]) -> Backend:
     except (ConfigError, ValueError) as error:
         sentence = f"--model-url: {error}"
         raise Stop(sentence, USAGE) from error
-
-
-def _secret(option: str, name: str | None, environ: Mapping[str, str]) -> str | None:
-    """Return what the environment variable `name` holds; None if there is no name."""
-    if name is None:
-        return None
-    value = environ.get(name, "").strip()
-    if not value:
-        sentence = f"{option} {name}: the environment variable {name} is not set or empty"
-        raise Stop(sentence, USAGE)
-    if not (value.isascii() and value.isprintable()):
-        sentence = f"{option} {name}: {name} holds characters that no HTTP header can carry"
-        raise Stop(sentence, USAGE)
-    return value
 
 
 def _explained(error: ConfigError | OSError | UnicodeError, settings: Settings) -> Stop:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import anyio
+
+from openai_runs.testing import RunsServer
 
 __all__ = [
     "COMMAND",
@@ -19,8 +25,14 @@ __all__ = [
     "clean_env",
     "execute",
     "files_in",
+    "finish",
     "launch",
+    "pipe",
+    "read_until",
+    "received",
+    "run_on_terminal",
     "serving",
+    "start",
 ]
 
 COMMAND = [sys.executable, "-m", "openai_runs"]
@@ -59,7 +71,7 @@ class Serving:
     async def end(self, number: int) -> Finished:
         """Send a signal and return what the process left from here on."""
         self.process.send_signal(number)
-        return await _finish(self.process)
+        return await finish(self.process)
 
 
 def clean_env(**more: str) -> dict[str, str]:
@@ -69,14 +81,26 @@ def clean_env(**more: str) -> dict[str, str]:
 
 
 async def launch(*arguments: str, folder: Path, **env: str) -> asyncio.subprocess.Process:
-    """Start the command in `folder`."""
+    """Start the command in `folder`, with nothing to read."""
+    return await start(arguments, folder, env)
+
+
+async def start(
+    arguments: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    stdout: int = asyncio.subprocess.PIPE,
+) -> asyncio.subprocess.Process:
+    """Start the command in `folder`, on these ends of standard input and output."""
     return await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
         cwd=folder,
         env=clean_env(**env),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
+        stdin=stdin,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=_hear_interrupts,
     )
@@ -89,7 +113,48 @@ def _hear_interrupts() -> None:
 
 async def execute(*arguments: str, folder: Path, **env: str) -> Finished:
     """Return what the command leaves when it ends by itself."""
-    return await _finish(await launch(*arguments, folder=folder, **env))
+    return await finish(await launch(*arguments, folder=folder, **env))
+
+
+async def pipe(text: str, *arguments: str, folder: Path) -> Finished:
+    """Return what the command leaves that finds `text` on its standard input."""
+    process = await start(arguments, folder, {}, stdin=asyncio.subprocess.PIPE)
+    return await finish(process, text.encode())
+
+
+async def read_until(words: str, stream: asyncio.StreamReader | None) -> str:
+    """Return what comes on `stream` up to and with `words`."""
+    assert stream is not None
+    return (await stream.readuntil(words.encode())).decode()
+
+
+async def received(server: RunsServer, method: str, path: str, *, times: int = 1) -> None:
+    """Return once the server has received such requests, from whichever process."""
+    while len(server.seen(method, path)) < times:  # noqa: ASYNC110 - nobody announces a request
+        await anyio.sleep(0.01)
+
+
+def run_on_terminal(*arguments: str, folder: Path, **env: str) -> tuple[str, int]:
+    """Return what the command shows on a terminal, and its exit code."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=clean_env(TERM="xterm", **env),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        pieces = []
+        try:
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+        except OSError:
+            pass  # Linux's way to say that the other end is closed
+        finally:
+            os.close(ours)
+    return b"".join(pieces).decode(), process.returncode
 
 
 def files_in(folder: Path) -> list[str]:
@@ -104,15 +169,16 @@ async def serving(*arguments: str, folder: Path, **env: str) -> AsyncIterator[Se
     try:
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode()
-        assert line, (await _finish(process)).err
+        assert line, (await finish(process)).err
         yield Serving(process, line)
     finally:
         if process.returncode is None:
             process.kill()
-            await _finish(process)
+            await finish(process)
 
 
-async def _finish(process: asyncio.subprocess.Process) -> Finished:
-    out, err = await process.communicate()
+async def finish(process: asyncio.subprocess.Process, piped: bytes | None = None) -> Finished:
+    """Return what the process leaves from here on, when it has ended."""
+    out, err = await process.communicate(piped)
     assert process.returncode is not None
-    return Finished(process.returncode, out.decode(), err.decode())
+    return Finished(process.returncode, (out or b"").decode(), err.decode())

@@ -1,15 +1,12 @@
 """`openai-runs demo` shows a run from a tool call to the answer, and cleans up."""
 
-import os
-import pty
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import COMMAND, clean_env, execute, files_in, launch
+from tests.cli.processes import execute, files_in, launch, run_on_terminal
 
 
 async def test_demo_shows_the_tool_call_then_the_answer_then_the_steps(tmp_path: Path) -> None:
@@ -110,26 +107,3 @@ async def test_demo_keeps_the_users_key_to_itself(tmp_path: Path) -> None:
 
     assert done.code == 0
     assert "sk-secret" not in done.out
-
-
-def run_on_terminal(*arguments: str, folder: Path) -> tuple[str, int]:
-    """Return what the command shows on a terminal, and its exit code."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=clean_env(TERM="xterm"),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        pieces = []
-        try:
-            while piece := os.read(ours, 65536):
-                pieces.append(piece)
-        except OSError:
-            pass  # Linux's way to say that the other end is closed
-        finally:
-            os.close(ours)
-    return b"".join(pieces).decode(), process.returncode

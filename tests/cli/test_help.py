@@ -30,7 +30,11 @@ def run_main(
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[*command, "--help"] for command in ([], ["demo"], ["serve"], ["ask"], ["runs", "wait"])],
+    ids=" ".join,
+)
 def test_help_loads_neither_client_nor_server(arguments: list[str]) -> None:
     """`--help` imports nothing heavy."""
     after = f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
@@ -66,7 +70,7 @@ async def test_help_names_no_command_that_is_not_built(tmp_path: Path) -> None:
     done = await execute("--help", folder=tmp_path)
 
     shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("│")]
-    assert shown == ["demo", "serve", "--help", "--version"]
+    assert shown == ["ask", "demo", "runs", "serve", "--help", "--version"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,26 @@ async def test_help_names_no_command_that_is_not_built(tmp_path: Path) -> None:
         (["serve", "--api-key-env", "BLANK"], "BLANK"),
         (["serve", "--model-key-env", "BLANK"], "BLANK"),
         (["serve", "--model-key-env", "FULL"], "--model-key-env"),
+        (["ask"], "TEXT"),
+        (["ask", " \n"], "TEXT"),
+        (["ask", "two", "words"], "words"),
+        (["ask", "x", "-"], "TEXT"),
+        pytest.param(["ask", "\udcff"], "UTF-8", id="ask in Latin-1"),
+        (["ask", "x", "--timeout", "0"], "--timeout"),
+        (["ask", "x", "--base-url", "no url"], "no url"),
+        (["ask", "x", "--base-url", "http://127.0.0.1:1/v1", "--db", "runs.db"], "--db"),
+        (["ask", "x", "--base-url", "http://127.0.0.1:1/v1", "--api-key-env", "BROKEN"], "BROKEN"),
+        (["ask", "x", "--model-url", "no url"], "no url"),
+        (["ask", "x", "--model-key-env", "FULL"], "--model-url"),
+        (["ask", "x", "--api-key-env", "FULL"], "--base-url"),
+        (["ask", "x", "--thread", "thread_1"], "--db"),
+        (["ask", "x", "--assistant", "asst_1"], "--base-url"),
+        (["ask", "x", "--db", "runs.db", "--thread", "../x"], "thread"),
+        (["runs", "show", "run_1"], "--thread"),
+        (["runs", "show", "run_1", "--thread", "thread_1"], "2026-08-26"),
+        (["runs", "show", "a/b", "--thread", "thread_1", "--db", "runs.db"], "a/b"),
+        (["runs", "wait", "run_1", "--thread", "thread_1"], "OPENAI_BASE_URL"),
+        (["runs", "wait", "run_1", "--thread", "thread_1", "--timeout", "nan"], "--timeout"),
     ],
     ids=" ".join,
 )

@@ -1,0 +1,305 @@
+"""`openai-runs ask`: one question, answered word by word.
+
+Standard output gets the answer alone. Whatever ends the command early ends the run it
+started, too.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import msgspec
+
+from openai_runs import (
+    AsyncClient,
+    BadRequestError,
+    OpenAIRunsError,
+    PollPolicy,
+    Run,
+    RunError,
+    RunStatus,
+    RunWaitTimeout,
+)
+from openai_runs._cli.connecting import Place, check_ids, connect, explained
+from openai_runs._cli.describing import tokens, verdict
+from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
+from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.outputs import Answer, print_json, say
+from openai_runs._client.arguments import CreateRunArguments
+from openai_runs._client.streaming import RunStream
+
+__all__ = ["Question", "perform"]
+
+_POLL: Final = PollPolicy(max_outage=10.0)
+"""Somebody looks at a prompt and waits: ten seconds without a server are enough."""
+_GRACE: Final = 5.0
+"""Seconds for removing what was made for the one question."""
+_MOMENT: Final = 0.001
+"""Seconds: what is left when nothing is, as a time-out must not be zero."""
+_NAME: Final = "openai-runs ask"
+"""Of the assistant that is made for the question, in case it cannot be removed."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was told."""
+
+    text: str | None
+    stdin: bool
+    thread: str | None
+    assistant: str | None
+    model: str | None
+    instructions: str | None
+    timeout: float | None
+    json: bool
+    place: Place
+
+
+def perform(question: Question) -> int:
+    """Print the answer as it comes; return the exit code.
+
+    Raises:
+        Stop: The arguments contradict each other, or there is no answer to be had.
+        Closed: Nobody reads it any more.
+    """
+    text, place = _text_of(question), question.place
+    check_ids(thread=question.thread, assistant=question.assistant)
+    given = "--thread" if question.thread else "--assistant" if question.assistant else None
+    if given is not None and not place.is_lasting(os.environ):
+        sentence = (
+            f"{given} is known to a server or in a file: add --base-url (or set OPENAI_BASE_URL) "
+            "or --db"
+        )
+        raise Stop(sentence, USAGE)
+    logging.getLogger("openai_runs.client").addFilter(_is_news)
+    try:
+        return carry_out(Asking(question, text).run)
+    except OpenAIRunsError as error:
+        raise explained(error, place, timed=question.timeout is not None) from error
+
+
+def _text_of(question: Question) -> str:
+    text = question.text
+    if text is not None and question.stdin:
+        sentence = "- reads TEXT from standard input: give one of the two"
+        raise Stop(sentence, USAGE)
+    if text is None:
+        text = _piped(even_typed=question.stdin)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        sentence = "TEXT is no text in UTF-8"
+        raise Stop(sentence, USAGE) from error
+    if not text.strip():
+        sentence = "there is no TEXT: give it in quotes, or pipe it in"
+        raise Stop(sentence, USAGE)
+    return text
+
+
+def _piped(*, even_typed: bool) -> str:
+    """Return what is on standard input; of a terminal only if it was asked for."""
+    if sys.stdin is None or (sys.stdin.isatty() and not even_typed):
+        return ""
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+class Asking:
+    """One question on its way."""
+
+    def __init__(self, question: Question, text: str) -> None:
+        """Begin to count the time."""
+        self._question = question
+        self._text = text
+        self._is_lasting = question.place.is_lasting(os.environ)
+        self._model = question.model or question.place.default_model(os.environ)
+        self._deadline = None if question.timeout is None else time.monotonic() + question.timeout
+        self._answer = Answer()
+        self._run: Run | None = None
+
+    async def run(self) -> int:
+        """Return the exit code, once the answer is written.
+
+        Cancellation: cancels the run and removes what was made for it.
+        """
+        async with (
+            connect(self._question.place, poll=_POLL) as client,
+            self._assistant(client) as assistant_id,
+            self._thread(client) as thread_id,
+        ):
+            try:
+                return await self._ask(client, thread_id, assistant_id)
+            except anyio.get_cancelled_exc_class():
+                if self._run is not None and self._run.is_active:
+                    say(f"the server was asked to cancel run {self._run.id}")
+                raise
+
+    async def _ask(self, client: AsyncClient, thread_id: str, assistant_id: str) -> int:
+        stream = client.runs.stream(
+            thread_id,
+            assistant_id=assistant_id,
+            timeout=self._seconds_left(),
+            on_status=self._note,
+            on_timeout="cancel",
+            on_cancel="cancel",
+            **self._arguments(),
+        )
+        async with stream:
+            try:
+                await self._pass_on(stream)
+                result = await stream.result()
+            except BaseException as error:
+                self._break_line()
+                if isinstance(error, RunWaitTimeout):
+                    return self._give_up(stream, error)
+                raise
+        run = result.run
+        if self._question.json:
+            print_json(_document(run, result.text, recovered=result.recovered))
+        else:
+            await self._complete(result.text)
+        self._conclude(run, recovered=result.recovered)
+        return code_of(run.status)
+
+    def _arguments(self) -> CreateRunArguments:
+        question = self._question
+        sent: CreateRunArguments = {
+            "additional_messages": [{"role": "user", "content": self._text}]
+        }
+        if question.assistant is not None and question.model is not None:
+            sent["model"] = question.model  # an assistant of our own was made with it
+        if question.assistant is not None and question.instructions is not None:
+            sent["instructions"] = question.instructions
+        return sent
+
+    async def _pass_on(self, stream: RunStream) -> None:
+        try:
+            async for piece in stream.text_deltas():
+                if not self._question.json:
+                    await self._answer.write(piece)
+        except RunWaitTimeout:
+            raise
+        except RunError:
+            return  # a run that did not complete: its status is told when all is written
+
+    async def _complete(self, text: str) -> None:
+        """Write what the stream did not bring: nothing, unless the server crashed meanwhile."""
+        written = self._answer.text
+        if written.split() != text.split():
+            if written:
+                self._break_line()
+                say("the server began the answer anew; this is all of it:")
+            await self._answer.write(text)
+        await self._answer.end_line()
+
+    def _give_up(self, stream: RunStream, error: RunWaitTimeout) -> int:
+        assert stream.run is not None  # the error is made of it
+        if self._question.json:
+            text = stream.snapshot.text
+            print_json(_document(stream.run, text, recovered=stream.recovered))
+        say(
+            f"run {stream.run.id} was still {stream.run.status} after {error.waited:.1f} s; "
+            "the server was asked to cancel it"
+        )
+        return TIMED_OUT
+
+    def _conclude(self, run: Run, *, recovered: bool) -> None:
+        if recovered:
+            say("recovered: the stream broke off, or there was none; nothing is missing")
+        ending = [verdict(run)]
+        if used := tokens(run.usage):
+            ending.append(f"tokens {used}")
+        if self._is_lasting and run.is_terminal:
+            ending.append(f"go on with --thread {run.thread_id}")
+        say("; ".join(ending))
+        if run.needs_action:
+            ids = f'"{run.id}", thread_id="{run.thread_id}"'
+            say(f"no functions can be called from here: runs.resume({ids}, tools=[...]) in Python")
+        is_default = self._question.model is None and self._question.assistant is None
+        if run.status == RunStatus.FAILED and is_default:
+            say(f"it was asked of the model {self._model}; name another with --model")
+
+    def _note(self, run: Run) -> None:
+        if self._run is None:
+            say(f"run {run.id}, thread {run.thread_id}")
+        self._run = run
+
+    def _break_line(self) -> None:
+        """Let what is said next begin a line, where both outputs are one terminal."""
+        if self._answer.is_amid_line and sys.stdout.isatty():
+            say("")
+
+    def _seconds_left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(self._deadline - time.monotonic(), _MOMENT)
+
+    @asynccontextmanager
+    async def _assistant(self, client: AsyncClient) -> AsyncIterator[str]:
+        """Yield the id of the assistant to ask: the one named, or one for this question."""
+        if self._question.assistant is not None:
+            yield self._question.assistant
+            return
+        assistant = await client.assistants.create(
+            model=self._model,
+            name=_NAME,
+            instructions=self._question.instructions,
+            timeout=self._seconds_left(),
+        )
+        try:
+            yield assistant.id
+        finally:
+            await self._remove("assistant", assistant.id, client.assistants.delete)
+
+    @asynccontextmanager
+    async def _thread(self, client: AsyncClient) -> AsyncIterator[str]:
+        """Yield the id of the thread to ask on; a new one is kept once there is a run on it."""
+        if self._question.thread is not None:
+            yield self._question.thread
+            return
+        thread = await client.threads.create(timeout=self._seconds_left())
+        try:
+            yield thread.id
+        finally:
+            if self._run is None:
+                await self._remove("thread", thread.id, client.threads.delete)
+
+    async def _remove(
+        self, kind: str, object_id: str, delete: Callable[[str], Awaitable[object]]
+    ) -> None:
+        if not self._is_lasting:
+            return
+        with anyio.move_on_after(_GRACE, shield=True) as scope:
+            try:
+                await delete(object_id)
+            except OpenAIRunsError as error:  # raised from here it would hide why we are here
+                say(f"{kind} {object_id} could not be removed: {error}")
+        if scope.cancelled_caught:
+            say(f"{kind} {object_id} could not be removed within {_GRACE:g} s")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return False of a run that could not be cancelled because it was over already."""
+    return not any(isinstance(one, BadRequestError) for one in record.args or ())
+
+
+def _document(run: Run, text: str, *, recovered: bool) -> dict[str, Any]:
+    """Return what `--json` prints; the last three keys only where they say something."""
+    facts = {
+        "thread_id": run.thread_id,
+        "run_id": run.id,
+        "status": run.status,
+        "text": text,
+        "usage": run.usage,
+        "recovered": recovered,
+    }
+    reasons = {
+        "required_action": run.required_action,
+        "last_error": run.last_error,
+        "incomplete_details": run.incomplete_details,
+    }
+    told = {name: value for name, value in reasons.items() if value is not None}
+    return {**facts, **told}

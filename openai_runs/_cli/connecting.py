@@ -1,0 +1,154 @@
+"""Which server a command talks to, and what its user reads when that goes wrong."""
+
+import os
+import shlex
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from openai_runs import (
+    ActiveRunError,
+    APIConnectionError,
+    AsyncClient,
+    AuthenticationError,
+    ConfigError,
+    NotFoundError,
+    OpenAIRunsError,
+    PollPolicy,
+    StreamInterrupted,
+)
+from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
+from openai_runs._cli.environment import secret
+from openai_runs._cli.outputs import say
+from openai_runs._protocol.spec import check_id
+
+__all__ = ["Place", "check_ids", "connect", "explained"]
+
+_BASE_URL: Final = "OPENAI_BASE_URL"
+_ECHO: Final = "echo"
+_DEFAULT_MODEL: Final = "gpt-4o-mini"
+"""Somebody's model has to be named; servers without a choice take any name."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where runs are, as the command was told."""
+
+    base_url: str | None
+    api_key_env: str | None
+    db: Path | None
+    model_url: str | None = None
+    model_key_env: str | None = None
+
+    def url(self, environ: Mapping[str, str]) -> str | None:
+        """Return the URL of a server that is there; None: the embedded one is meant."""
+        is_embedded = self.db is not None or self.model_url is not None
+        found = None if is_embedded else environ.get(_BASE_URL, "").strip()
+        return self.base_url or found or None
+
+    def is_lasting(self, environ: Mapping[str, str]) -> bool:
+        """Return whether what is made there outlives the command."""
+        return self.db is not None or self.url(environ) is not None
+
+    def default_model(self, environ: Mapping[str, str]) -> str:
+        """Return the model to ask for where none is named."""
+        echoes = self.url(environ) is None and self.model_url is None
+        return _ECHO if echoes else _DEFAULT_MODEL
+
+    def options(self) -> str:
+        """Return the options that lead there again, each with a space before it."""
+        given = {
+            "--base-url": self.base_url,
+            "--api-key-env": self.api_key_env,
+            "--db": None if self.db is None else str(self.db),
+        }
+        return "".join(f" {name} {shlex.quote(text)}" for name, text in given.items() if text)
+
+
+def connect(place: Place, *, poll: PollPolicy | None = None) -> AsyncClient:
+    """Return a client of the server that `place` names, embedded or not.
+
+    Raises:
+        Stop: The options contradict each other, or cannot work.
+    """
+    url = place.url(os.environ)
+    _check(place, url)
+    key = secret("--api-key-env", place.api_key_env, os.environ)
+    try:
+        if url is not None:
+            return _remote(url, UNSET if key is None else key, poll)
+        return _embedded(place, key, poll)
+    except ValueError as error:  # ConfigError is one
+        raise Stop(str(error), USAGE) from error
+
+
+def check_ids(**ids: str | None) -> None:
+    """Refuse what can be no id, before anything is sent.
+
+    Raises:
+        Stop: It could lead elsewhere.
+    """
+    for name, value in ids.items():
+        if value is not None:
+            try:
+                check_id(name, value)
+            except ValueError as error:
+                raise Stop(str(error), USAGE) from error
+
+
+def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> Stop:
+    """Return what the user should read; `timed` if the command was given a time-out."""
+    advice = ""
+    if isinstance(error, ActiveRunError) and error.blocking_run_id and error.thread_id:
+        advice = f"wait for it: {_command('wait', error.blocking_run_id, error.thread_id, place)}"
+    elif isinstance(error, ConfigError) and place.db is not None:
+        advice = "name another file with --db"
+    elif isinstance(error, AuthenticationError):
+        advice = "name the variable that holds your key with --api-key-env, or set OPENAI_API_KEY"
+    elif isinstance(error, NotFoundError):
+        advice = "look at the ids, and at the address of the server"
+    elif isinstance(error, StreamInterrupted) and error.run_id and error.thread_id:
+        advice = f"once it is back: {_command('show', error.run_id, error.thread_id, place)}"
+    elif isinstance(error, APIConnectionError) and place.url(os.environ) is not None:
+        advice = "is a server running there? Its address is --base-url or OPENAI_BASE_URL"
+    is_late = timed and isinstance(error, TimeoutError)
+    return Stop("; ".join(filter(None, [str(error), advice])), TIMED_OUT if is_late else ERROR)
+
+
+def _command(name: str, run_id: str, thread_id: str, place: Place) -> str:
+    return f"openai-runs runs {name} {run_id} --thread {thread_id}{place.options()}"
+
+
+def _check(place: Place, url: str | None) -> None:
+    sentence = ""
+    if place.base_url is not None and (place.db is not None or place.model_url is not None):
+        given = "--db" if place.db is not None else "--model-url"
+        sentence = f"{given} is for the embedded server, --base-url for one that is there: use one"
+    elif place.model_key_env is not None and place.model_url is None:
+        sentence = "--model-key-env is the key of the endpoint that --model-url names: add that"
+    elif place.api_key_env is not None and url is None and place.db is None:
+        sentence = "--api-key-env is the key of a server that is there: add --base-url"
+    if sentence:
+        raise Stop(sentence, USAGE)
+
+
+def _remote(url: str, key: str | UnsetType, poll: PollPolicy | None) -> AsyncClient:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        client = AsyncClient(url, key, poll=poll)
+    for warning in caught:
+        say(f"openai-runs: {warning.message}")
+    return client
+
+
+def _embedded(place: Place, key: str | None, poll: PollPolicy | None) -> AsyncClient:
+    backend = None
+    model_key = secret("--model-key-env", place.model_key_env, os.environ)
+    if place.model_url is not None:
+        from openai_runs.server import ChatBackend  # only here, as it loads the database's room
+
+        backend = ChatBackend(place.model_url, api_key=model_key)
+    return AsyncClient.local(place.db, backend=backend, api_key=key, poll=poll)

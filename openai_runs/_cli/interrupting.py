@@ -1,0 +1,44 @@
+"""Work that a signal may end, and that cleans up behind itself when one does."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from openai_runs._cli.ending import SIGNALLED
+
+__all__ = ["carry_out"]
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+"""Besides SIGINT, which `asyncio.run` sees to."""
+
+
+def carry_out(work: Callable[[], Awaitable[int]]) -> int:
+    """Return the exit code of `work`, or that of the signal which ended it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, once `work` has cleaned up.
+    """
+    logging.basicConfig(level=logging.WARNING, format="openai-runs: %(message)s")
+    return asyncio.run(_until_signalled(work))
+
+
+async def _until_signalled(work: Callable[[], Awaitable[int]]) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    received: list[int] = []
+
+    def end(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` asks for
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+    try:
+        return await work()
+    except asyncio.CancelledError:
+        if received:
+            return SIGNALLED + received[0]
+        raise

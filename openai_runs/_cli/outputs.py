@@ -1,0 +1,137 @@
+"""The two outputs: results on the one, everything else on the other.
+
+What may not live here: a decision about what is said.
+"""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Final, TextIO
+
+import anyio.to_thread
+import msgspec
+
+from openai_runs._cli.ending import Closed, Stop
+
+__all__ = ["Answer", "print_json", "print_text", "printable", "say", "silence"]
+
+_CONTROLS: Final = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)
+} | {13: None}
+"""All but tab and line feed; a carriage return before one is dropped."""
+
+
+def printable(text: str) -> str:
+    r"""Return `text` without what could steer a terminal, as words of others may.
+
+    >>> printable("a\x1b[2Jb\r\n")
+    'a\\x1b[2Jb\n'
+    """
+    return text.translate(_CONTROLS)
+
+
+def say(text: str, *, dim: bool = True) -> None:
+    """Tell the person at the terminal something, apart from the result.
+
+    Raises:
+        Closed: Nobody reads standard error any more.
+    """
+    if sys.stderr is None:  # closed by whoever started the command
+        return
+    shown = printable(text)
+    if dim and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        shown = f"\x1b[2m{shown}\x1b[0m"
+    try:
+        print(shown, file=sys.stderr, flush=True)
+    except BrokenPipeError as error:
+        raise Closed from error
+
+
+def print_text(text: str) -> None:
+    """Print a whole result for people; what in it is not ours must be `printable` already.
+
+    Raises:
+        Closed: Nobody reads standard output any more.
+        Stop: It cannot be written, as to a full disk.
+    """
+    _write(f"{text}\n")
+
+
+def print_json(value: object) -> None:
+    """Print a whole result for programs: one line of JSON, in UTF-8 wherever we are.
+
+    Raises:
+        Closed: Nobody reads standard output any more.
+        Stop: It cannot be written, as to a full disk.
+    """
+    with _written():
+        sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+        sys.stdout.flush()
+
+
+class Answer:
+    """Standard output while an answer grows on it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing written."""
+        self.text = ""
+        """What was written so far."""
+
+    @property
+    def is_amid_line(self) -> bool:
+        """Return whether the last line is not ended."""
+        return bool(self.text) and not self.text.endswith("\n")
+
+    async def write(self, piece: str) -> None:
+        """Add a piece, and let it be seen.
+
+        Raises:
+            Closed: Nobody reads standard output any more.
+            Stop: It cannot be written, as to a full disk.
+
+        Cancellation: gives up a piece that its reader does not take.
+        """
+        self.text += piece
+        # A reader that is slow, such as a pager, must not hold up the connection.
+        await anyio.to_thread.run_sync(_write_words, piece, abandon_on_cancel=True)
+
+    async def end_line(self) -> None:
+        """End the last line, if it is not ended."""
+        if self.is_amid_line:
+            await self.write("\n")
+
+
+def silence(*streams: TextIO | None) -> None:
+    """Let what is still to be written go nowhere, so that Python does not complain at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with contextlib.suppress(io.UnsupportedOperation, AttributeError):  # not a file, or none
+            os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]  # None has none, see above
+
+
+def _write_words(text: str) -> None:
+    _write(printable(text) if sys.stdout.isatty() else text)
+
+
+def _write(text: str) -> None:
+    encoding = sys.stdout.encoding
+    with _written():
+        # What the encoding lacks is written as an escape, and does not end the answer.
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise Closed from error
+    except OSError as error:
+        silence(
+            sys.stdout
+        )  # what is left in the buffer would be tried, and fail, once more at the end
+        sentence = f"standard output cannot be written: {error.strerror}"
+        raise Stop(sentence) from error

@@ -1,0 +1,239 @@
+"""`openai-runs runs show` and `runs wait`: a run from its two ids, whoever started it."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from openai_runs import AsyncClient, Run
+from openai_runs.server import LocalServer, ScriptedBackend
+from openai_runs.testing import RunsServer
+from tests.cli.processes import (
+    execute,
+    files_in,
+    finish,
+    launch,
+    received,
+    run_on_terminal,
+    serving,
+)
+
+LOOK_UP = {"type": "function", "function": {"name": "look_up"}}
+
+
+async def start_run(client: AsyncClient) -> Run:
+    """Start a run on a new thread, with one function."""
+    assistant = await client.assistants.create(model="m", tools=[LOOK_UP])
+    return await client.threads.create_and_run(
+        assistant_id=assistant.id, thread={"messages": [{"role": "user", "content": "Hello!"}]}
+    )
+
+
+def ids_of(run: Run) -> list[str]:
+    """Return the run's ids as the commands take them."""
+    return [run.id, "--thread", run.thread_id]
+
+
+async def test_show_tells_status_steps_and_messages(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """A person sees what the run did, tool calls with their outputs."""
+    runs_server.call_tool("look_up", {"order": "1042"}, id="call_1")
+    runs_server.reply("It arrives\non Thursday \x1b[2J.")
+    run = await runs_client.runs.wait(await start_run(runs_client))
+    outputs = [{"tool_call_id": "call_1", "output": "left our warehouse"}]
+    run = await runs_client.runs.submit_tool_outputs_and_poll(
+        run.id, thread_id=run.thread_id, tool_outputs=outputs
+    )
+
+    done = await execute(
+        "runs", "show", *ids_of(run), "--base-url", runs_server.url, folder=tmp_path
+    )
+
+    assert (done.code, done.err) == (0, "")
+    words = [
+        run.id,
+        "completed",
+        run.thread_id,
+        "tokens      20 in, 10 out",
+        "tool_calls, completed",
+        'look_up({"order":"1042"})',
+        "-> left our warehouse",
+        "message_creation, completed",
+        "assistant, completed\n            It arrives\n            on Thursday \\x1b[2J.\n",
+    ]
+    places = [done.out.index(some) for some in words]
+    assert places == sorted(places)
+    assert "\x1b" not in done.out
+
+
+async def test_show_as_json_has_the_wire_objects(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """A program reads run, steps and messages as the server sends them."""
+    runs_server.fail(message="No luck.")
+    run = await runs_client.runs.wait(await start_run(runs_client))
+
+    done = await execute(
+        "runs", "show", *ids_of(run), "--json", folder=tmp_path, OPENAI_BASE_URL=runs_server.url
+    )
+
+    told = json.loads(done.out)
+    assert (done.code, done.out.count("\n")) == (0, 1)
+    assert told["run"] == run.to_dict()
+    assert (told["messages"], [step["status"] for step in told["steps"]]) == ([], [])
+
+
+SETTLED: dict[str, tuple[Callable[[RunsServer], None], int]] = {
+    "completed": (lambda server: server.reply("Hi."), 0),
+    'requires_action: look_up({"x":1})': (lambda server: server.call_tool("look_up", {"x": 1}), 3),
+    "failed (server_error): No luck.": (lambda server: server.fail(message="No luck."), 4),
+    "incomplete (max_completion_tokens)": (lambda server: server.incomplete(), 4),
+}
+
+
+@pytest.mark.parametrize("said", SETTLED)
+async def test_wait_exits_with_the_code_of_the_status(
+    said: str, runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """One line of words, or of JSON, and the code for the shell."""
+    prepare, code = SETTLED[said]
+    prepare(runs_server)
+    run = await start_run(runs_client)
+    command = ["runs", "wait", *ids_of(run), "--base-url", runs_server.url]
+
+    words = await execute(*command, folder=tmp_path)
+    document = await execute(*command, "--json", folder=tmp_path)
+
+    assert (words.code, words.out, words.err) == (code, f"{run.id} {said}\n", "")
+    assert document.code == code
+    assert json.loads(document.out)["id"] == run.id
+
+
+async def test_wait_lasts_until_the_run_is_settled(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """It ends when the run does, here by somebody's cancel."""
+    runs_server.hang()
+    run = await start_run(runs_client)
+    process = await launch(
+        "runs", "wait", *ids_of(run), "--base-url", runs_server.url, folder=tmp_path
+    )
+    await received(runs_server, "GET", "/threads/*/runs/*", times=2)  # it has begun to wait
+
+    await runs_client.runs.cancel(run.id, thread_id=run.thread_id)
+    left = await finish(process)
+
+    assert (left.code, left.out) == (5, f"{run.id} cancelled\n")
+
+
+async def test_wait_gives_up_in_time_and_leaves_the_run(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """Exit code 6: the status so far, and the run goes on."""
+    runs_server.hang()
+    run = await start_run(runs_client)
+    command = ["runs", "wait", *ids_of(run), "--base-url", runs_server.url, "--timeout", "0.5"]
+
+    words = await execute(*command, folder=tmp_path)
+    document = await execute(*command, "--json", folder=tmp_path)
+
+    assert (words.code, words.out, document.code) == (6, "", 6)
+    assert run.id in words.err
+    assert len(words.err.splitlines()) == 1
+    assert json.loads(document.out)["status"] == "in_progress"
+    assert (await runs_client.runs.retrieve(run.id, thread_id=run.thread_id)).is_active
+
+
+async def test_interrupted_wait_leaves_the_run(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """Ctrl-C ends what this command started: the waiting, and nothing else."""
+    runs_server.hang()
+    run = await start_run(runs_client)
+    process = await launch(
+        "runs", "wait", *ids_of(run), "--base-url", runs_server.url, folder=tmp_path
+    )
+    await received(runs_server, "GET", "/threads/*/runs/*")
+
+    process.send_signal(signal.SIGINT)
+    left = await finish(process)
+
+    assert (left.code, left.out, left.err) == (130, "", "")
+    assert (await runs_client.runs.retrieve(run.id, thread_id=run.thread_id)).is_active
+
+
+async def test_wait_on_a_terminal_shows_what_for(tmp_path: Path) -> None:
+    """A person sees the status while it lasts, and the line that stays."""
+    async with RunsServer() as server, AsyncClient(server.url) as client:
+        server.reply("Hi.", delay=1.5)
+        run = await start_run(client)
+
+        command = ["runs", "wait", *ids_of(run), "--base-url", server.url]
+        shown, code = await anyio.to_thread.run_sync(
+            lambda: run_on_terminal(*command, folder=tmp_path)
+        )
+
+    assert code == 0
+    assert f"waiting for {run.id}: in_progress" in shown
+    assert shown.endswith(f"{run.id} completed\r\n")
+
+
+@pytest.mark.parametrize("command", ["show", "wait"])
+async def test_unknown_run_is_named(
+    command: str, runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """One sentence with the id, and where else to look."""
+    thread = await runs_client.threads.create()
+    where = ["--thread", thread.id, "--base-url", runs_server.url]
+
+    done = await execute("runs", command, "run_none", *where, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert "run_none" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+async def test_served_file_leads_to_its_server(tmp_path: Path) -> None:
+    """With --db nobody needs to know the port."""
+    async with serving("--db", "kept.db", folder=tmp_path) as server:
+        async with AsyncClient(server.url) as client:
+            run = await start_run(client)
+
+        waited = await execute("runs", "wait", *ids_of(run), "--db", "kept.db", folder=tmp_path)
+        shown = await execute("runs", "show", *ids_of(run), "--db", "kept.db", folder=tmp_path)
+
+    assert (waited.code, waited.out) == (0, f"{run.id} completed\n")
+    assert (shown.code, "Hello!" in shown.out) == (0, True)
+
+
+async def test_file_is_looked_into_without_touching_its_runs(tmp_path: Path) -> None:
+    """A queued run waits for a server with its model; whoever only looks has none."""
+    idle = LocalServer(tmp_path / "kept.db", backend=ScriptedBackend(), max_concurrent_runs=0)
+    async with idle as server, AsyncClient(server.url) as client:
+        run = await start_run(client)
+    command = [*ids_of(run), "--db", "kept.db"]
+
+    shown = await execute("runs", "show", *command, folder=tmp_path)
+    again = await execute("runs", "show", *command, folder=tmp_path)
+    waited = await execute("runs", "wait", *command, folder=tmp_path)
+
+    assert (shown.code, shown.out) == (0, again.out)
+    assert "status      queued\n" in again.out
+    assert (waited.code, waited.out) == (1, "")
+    assert "openai-runs serve --db kept.db" in waited.err
+
+
+@pytest.mark.parametrize("command", ["show", "wait"])
+async def test_missing_file_is_not_made(command: str, tmp_path: Path) -> None:
+    """Looking leaves nothing behind."""
+    target = ["run_1", "--thread", "thread_1", "--db", "none.db"]
+
+    done = await execute("runs", command, *target, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert "'none.db'" in done.err
+    assert files_in(tmp_path) == []
