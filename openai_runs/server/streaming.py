@@ -47,21 +47,19 @@ class Pace:
 class _Follower:
     """Goes through one leg of a run's log, and on as it grows."""
 
-    def __init__(self, store: Store, reader: Reader, leg: Leg) -> None:
+    def __init__(self, store: Store, reader: Reader, leg: Leg, heartbeat: float) -> None:
         """Begin where the leg begins."""
         self._store = store
         self._reader = reader
         self._leg = leg
+        self._heartbeat = heartbeat
         self._after = leg.after
         self._at_end = leg.ended
         self.done = False
         """Whether the leg came to its end, once `next` has returned None."""
 
     async def next(self) -> bytes | None:
-        """Return more events; None if there will be no more.
-
-        Cancellation: nothing is lost.
-        """
+        """Return more events, or a comment after a long silence; None if that was all."""
         while not self._is_over():
             if self._reader.behind:
                 body = await self._catch_up()
@@ -70,7 +68,10 @@ class _Follower:
             if body:
                 return body
             if not self._reader.behind and not self._is_over():
-                await self._reader.news()
+                with anyio.move_on_after(self._heartbeat) as silence:
+                    await self._reader.news()
+                if silence.cancelled_caught:
+                    return sse.COMMENT
         return None
 
     def _is_over(self) -> bool:
@@ -145,7 +146,8 @@ class Streamer:
                 if request.transport is not None:
                     # What is written counts as taken only when the kernel has it.
                     request.transport.set_write_buffer_limits(high=0)
-                await self._follow(_Follower(self._store, reader, leg), response)
+                follower = _Follower(self._store, reader, leg, self._pace.heartbeat)
+                await self._follow(follower, response)
         except ConnectionError:
             _logger.debug("run %s: a reader has left", leg.run_id)
         except TimeoutError:
@@ -161,12 +163,7 @@ class Streamer:
         return response
 
     async def _follow(self, follower: _Follower, response: web.StreamResponse) -> None:
-        while True:
-            body: bytes | None = sse.COMMENT
-            with anyio.move_on_after(self._pace.heartbeat):
-                body = await self._next(follower)
-            if body is None:
-                break
+        while (body := await self._next(follower)) is not None:
             with anyio.fail_after(self._pace.patience):
                 await response.write(body)
         with anyio.fail_after(self._pace.patience):

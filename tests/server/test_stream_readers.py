@@ -212,6 +212,18 @@ async def test_silence_is_filled_with_comments(serve: Serve) -> None:
     assert rest.names[-1] == "run.cancelled"
 
 
+async def test_comments_take_nothing_away(serve: Serve) -> None:
+    """However short the silence that calls for one, all events come, once and in order."""
+    caller = await serve(Say([f"word {n} " for n in range(50)], pause=0.01), heartbeat_interval=0)
+
+    streamed = await caller.start_stream()
+
+    assert streamed.body.count(b": keep-alive\n\n") > 1
+    assert streamed.body.replace(b": keep-alive\n\n", b"") == (
+        await caller.replay(streamed.events[-1].data)
+    ).body.replace(b": keep-alive\n\n", b"")
+
+
 async def test_streams_beyond_the_limit_are_refused_before_anything_is_made(serve: Serve) -> None:
     """503 with a pause, for creates and for readers; JSON is served all the same."""
     caller = await serve(Hang("Half"), Say("Hi."), max_streams=1)
