@@ -11,6 +11,7 @@ import anyio
 import msgspec
 import uvicorn
 from aiohttp import web
+from anyio.lowlevel import checkpoint
 
 from openai_runs import AsyncClient, Run
 from openai_runs._protocol.sse import Frame, SSEParser
@@ -103,7 +104,7 @@ async def serve_asgi(app: Any) -> AsyncIterator[str]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         while not server.started:
-            await anyio.lowlevel.checkpoint()
+            await checkpoint()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

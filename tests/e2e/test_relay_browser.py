@@ -1,0 +1,129 @@
+"""The page and the back end of the guide, in a real browser: the text is exact, cut or not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_runs import AsyncClient
+from openai_runs.testing import Cut, FaultProxy, Reset
+from tests.e2e.browsing import CHROMIUM, Tab, browsing
+from tests.relaying import serve_asgi
+from tests.test_docs import PAGES_FOLDER, execute
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.timeout(120),
+]
+
+GUIDE = PAGES_FOLDER / "guides" / "relay.md"
+QUESTION = "Größe, <b>bold</b> & 'quoted': " + " ".join(f"word{n}" for n in range(300)) + ". 終"
+TEXT = 'document.querySelector("article").textContent'
+STATUS = 'document.querySelector("#status").textContent'
+ASK = """(text) => {
+    const form = document.querySelector("form");
+    form.elements.text.value = text;
+    form.requestSubmit();
+}"""
+
+
+@pytest.fixture
+async def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
+    """Yield the names of the guide's own code; its page lies where that looks for it."""
+    monkeypatch.chdir(tmp_path)
+    found = re.search(r"^```html\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    (tmp_path / "page.html").write_text(found[1])
+    async with AsyncClient.local() as client:
+        yield await execute(GUIDE, client, tmp_path)
+
+
+@pytest.fixture
+async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
+    """Yield a tab of the browser."""
+    async with browsing(tmp_path / "profile") as opened:
+        yield opened
+
+
+def followed(proxy: FaultProxy) -> list[Any]:
+    """Return the requests of the page's event source."""
+    return [one for one in proxy.requests if one.path.endswith("/events")]
+
+
+async def ask(tab: Tab, url: str, question: str) -> None:
+    """Open the page and ask, as a user does."""
+    await tab.open(f"{url}/")
+    await tab.value(f"({ASK})({question!r})")
+
+
+async def test_page_shows_the_answer_and_asks_no_more(guide: dict[str, Any], tab: Tab) -> None:
+    """One connection, closed at `done`; markup in an answer is text; a reload shows it again."""
+    async with serve_asgi(guide["app"]) as url, FaultProxy(url) as proxy:
+        await ask(tab, proxy.url, QUESTION)
+        await tab.until(STATUS, "completed")
+        await tab.until(TEXT, QUESTION)
+        assert len(followed(proxy)) == 1
+
+        await tab.call("Page.reload")
+        await tab.until(STATUS, "completed")
+        await tab.until(TEXT, QUESTION)
+        assert len(followed(proxy)) == 2
+
+
+@pytest.mark.parametrize("fault", [Cut, Reset])
+async def test_page_shows_the_answer_once_although_its_connection_was_cut(
+    guide: dict[str, Any], tab: Tab, fault: Any
+) -> None:
+    """Twice, in the middle of the text: the browser comes back by itself, and nothing doubles."""
+    async with serve_asgi(guide["app"]) as url, FaultProxy(url) as proxy:
+        proxy.plan(fault(after=9_000), fault(after=12_345))
+        await ask(tab, proxy.url, QUESTION)
+        await tab.until(STATUS, "completed")
+        await tab.until(TEXT, QUESTION)
+        first, second, third = followed(proxy)
+
+    assert proxy.faults_left == 0
+    assert "last-event-id" not in first.headers
+    assert second.headers["last-event-id"] != third.headers["last-event-id"]
+
+
+async def test_page_shows_the_answer_once_where_it_is_told_anew(
+    guide: dict[str, Any], tab: Tab
+) -> None:
+    """A server without places tells everything from the beginning; the page replaces its text."""
+    app = guide["app"]
+
+    async def forgetful(scope: Any, receive: Any, send: Any) -> None:
+        headers = [one for one in scope.get("headers", []) if one[0] != b"last-event-id"]
+        await app({**scope, "headers": headers}, receive, send)
+
+    async with serve_asgi(forgetful) as url, FaultProxy(url) as proxy:
+        proxy.plan(Cut(after=9_000))
+        await ask(tab, proxy.url, QUESTION)
+        await tab.until(STATUS, "completed")
+        await tab.until(TEXT, QUESTION)
+
+    assert proxy.faults_left == 0
+
+
+async def test_page_follows_a_run_whose_tools_are_answered_elsewhere(
+    guide: dict[str, Any], tab: Tab
+) -> None:
+    """It comes back for what follows on the outputs, and stops at the end."""
+    async with serve_asgi(guide["tool_app"]) as url, FaultProxy(url) as proxy:
+        await ask(tab, proxy.url, "Use the tool weather for Oslo.")
+        await tab.until(STATUS, "completed")
+        await tab.until(TEXT, "weather says: sunny")
+
+    assert followed(proxy)
+
+
+async def test_page_says_that_there_is_no_such_answer(guide: dict[str, Any], tab: Tab) -> None:
+    """A refusal is an error status, after which a browser does not come back."""
+    async with serve_asgi(guide["app"]) as url:
+        await tab.open(f"{url}/#thread_none/run_none")
+        await tab.until(STATUS, "The answer cannot be shown.")
