@@ -170,7 +170,7 @@ class Transport:
                 stream, until its head is there.
             max_bytes: The most that is read of the decompressed answer, if it is no stream.
             stream: Whether to return a `StreamReply`, to be closed, where the server answers
-                with success and anything but JSON.
+                with success and anything but JSON or a web page.
 
         Raises:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
@@ -193,7 +193,7 @@ class Transport:
                     headers=headers,
                     **self._always,
                 )
-                if stream and response.status < 300 and "json" not in response.content_type:
+                if stream and response.status < 300 and _is_stream(response.content_type):
                     return StreamReply(response, method, shown)
                 async with response:
                     content = await _read(response, max_bytes, method, shown)
@@ -284,6 +284,11 @@ def _closed_under(method: str, shown: str) -> APIConnectionError:
     error = APIConnectionError("the client was closed", method=method, url=shown, sent=False)
     error.retryable = False
     return error
+
+
+def _is_stream(content_type: str) -> bool:
+    """Return whether an answer that may be a stream is one, by whatever name, and no page."""
+    return "json" not in content_type and "html" not in content_type
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str) -> bytes:

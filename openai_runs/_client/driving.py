@@ -240,8 +240,7 @@ class Driver:
             self._cut(None)
             return
         if self._patience.seconds_left() <= 0:
-            self._drop()
-            self._step = None
+            self.close()
             raise await self._late()
         self._patience.looked()
         heard, feed.heard = feed.heard, False

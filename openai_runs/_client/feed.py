@@ -17,9 +17,10 @@ __all__ = ["Feed", "first_run"]
 class Feed:
     """One answer that is a stream; closed by whoever made it."""
 
-    def __init__(self, reply: StreamReply) -> None:
-        """Take over an open stream."""
+    def __init__(self, reply: StreamReply, *, after: str = "") -> None:
+        """Take over an open stream; events up to the one with the id `after` are left out."""
         self._reply = reply
+        self._after = _number(after)
         self._parser = SSEParser()
         self._failure: OpenAIRunsError | None = None
         self._is_done = self._has_told = False
@@ -65,7 +66,8 @@ class Feed:
                 if event is None:
                     self._is_done = True
                     break
-                events.append(event)
+                if not self._is_repeated(event):
+                    events.append(event)
                 self._has_told = True
         except StreamFault as fault:
             self._failure = _said(fault)
@@ -73,9 +75,26 @@ class Feed:
             self._failure = StreamError(f"the stream cannot be read: {error}")
         return events
 
+    def _is_repeated(self, event: Event) -> bool:
+        """Return whether a stream that was taken up tells again what it had told."""
+        if self._after is None:
+            return False
+        number = _number(event.id)
+        return number is not None and number <= self._after
+
     def close(self) -> None:
         """Let go of the connection."""
         self._reply.close()
+
+
+def _number(place: str) -> int | None:
+    """Return which event of its run an id names; None if it is not of our form.
+
+    >>> _number("2-17"), _number("17"), _number("")
+    (17, None, None)
+    """
+    epoch, _, number = place.partition("-")
+    return int(number) if epoch.isdecimal() and number.isdecimal() else None
 
 
 def _said(fault: StreamFault) -> StreamError:

@@ -25,6 +25,7 @@ class Patience:
         self._idle = idle
         self.deadline = None if timeout is None else self.began + timeout
         self._has_looked = False
+        self._end: float | None = None
 
     def allow(self, seconds: float) -> None:
         """Set the deadline, if the caller has set none."""
@@ -51,7 +52,10 @@ class Patience:
         `is_over` is whether all was said, and only the end of the stream is to come.
         """
         if is_over:
-            return self._since + STREAM_DRAIN
+            # From the first time on: what comes behind the end must not put it off.
+            self._end = self._end or self.now() + STREAM_DRAIN
+            return self._end
+        self._end = None
         limit = self._since + self._idle
         if self.deadline is None:
             return limit
