@@ -217,9 +217,19 @@ class FollowLeg:
         if not self._pipeline.resumes():
             return run
         try:
-            return await follow(self._pipeline, self.ids, self.after, timed)
+            return await self._follow(timed)
         except APIError:
             return run  # its events are gone: what is stored of it tells the rest
+
+    async def _follow(self, options: CallOptions) -> Run | StreamReply:
+        try:
+            return await follow(self._pipeline, self.ids, self.after, options)
+        except (BadRequestError, ConflictError):
+            if self.from_the_start:
+                raise
+            # The place is lost, or was never one of this run: everything is told anew.
+            self.after, self.from_the_start = None, True
+            return await follow(self._pipeline, self.ids, None, options)
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
         """Begin again."""

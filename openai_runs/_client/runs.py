@@ -265,6 +265,7 @@ class Runs(WaitingRuns):
             run_id: The run's id.
             thread_id: The thread's id.
             last_event_id: The `id` of the last event that was seen; None: from the first.
+                Where the server does not have that place, all is told from the first on.
             **arguments: See `CallOptions` and `WaitOptions`; `timeout` covers all of it.
 
         Raises:

@@ -88,3 +88,21 @@ async def test_time_that_is_up_names_the_run_that_is_followed(
         await stream.until_done()
 
     assert (caught.value.run_id, caught.value.thread_id) == (run.id, run.thread_id)
+
+
+@pytest.mark.parametrize("place", ["9-1", "1-9999", "nowhere", "é", "x" * 9000])
+async def test_whole_run_is_told_where_its_server_does_not_have_the_place(
+    runs_server: RunsServer, runs_client: AsyncClient, place: str
+) -> None:
+    """After a crash of the server, or from a browser that says what it likes: at once, anew."""
+    run, events = await ran(runs_server, runs_client)
+    asked = len(runs_server.requests)
+
+    async with runs_client.runs.follow(
+        run.id, thread_id=run.thread_id, last_event_id=place
+    ) as stream:
+        followed = [event async for event in stream]
+
+    assert [one.json for one in followed] == [one.json for one in events]
+    assert len(runs_server.requests) - asked <= 3
+    assert not stream.recovered
