@@ -18,7 +18,8 @@ async def start_run(client: AsyncClient, text: str = "Hello!", **arguments: Any)
     """Start a run on a new thread."""
     assistant = await client.assistants.create(model="m")
     thread = await client.threads.create(messages=[{"role": "user", "content": text}])
-    return await client.runs.create(thread.id, assistant_id=assistant.id, **arguments)
+    run: Run = await client.runs.create(thread.id, assistant_id=assistant.id, **arguments)
+    return run
 
 
 def completion(text: str) -> Answer:
