@@ -201,7 +201,8 @@ async def test_stream_that_is_open_already_is_relayed_whole(told: Told) -> None:
     broadcaster, server, client = told
 
     stream = await client.runs.create("thread_1", assistant_id="asst_1", stream=True)
-    seen = frames_of([body async for body in await relay.sse(stream)])
+    async with await relay.sse(stream) as frames:
+        seen = frames_of([body async for body in frames])
 
     assert text_of(seen) == broadcaster.text
     assert len(server.requests) == 1

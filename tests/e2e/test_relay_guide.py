@@ -1,4 +1,4 @@
-"""The page and the back end of the guide, in a real browser: the text is exact, cut or not."""
+"""The back ends and the page of the guide, in a real browser: the text is exact, cut or not."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from openai_runs import AsyncClient
 from openai_runs.testing import Cut, FaultProxy, Reset
 from tests.e2e.browsing import CHROMIUM, Tab, browsing
-from tests.relaying import serve_asgi
+from tests.relaying import frames_of, serve_aiohttp, serve_asgi, text_of
 from tests.test_docs import PAGES_FOLDER, execute
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-    pytest.mark.timeout(120),
-]
+pytestmark = pytest.mark.timeout(120)  # a browser takes its time to start
 
 GUIDE = PAGES_FOLDER / "guides" / "relay.md"
 QUESTION = "Größe, <b>bold</b> & 'quoted': " + " ".join(f"word{n}" for n in range(300)) + ". 終"
@@ -45,6 +45,8 @@ async def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 @pytest.fixture
 async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
     """Yield a tab of the browser."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
     async with browsing(tmp_path / "profile") as opened:
         yield opened
 
@@ -127,3 +129,49 @@ async def test_page_says_that_there_is_no_such_answer(guide: dict[str, Any], tab
     async with serve_asgi(guide["app"]) as url:
         await tab.open(f"{url}/#thread_none/run_none")
         await tab.until(STATUS, "The answer cannot be shown.")
+
+
+async def test_answer_can_be_the_stream_of_its_own_create(guide: dict[str, Any]) -> None:
+    """For servers that cannot take up a stream: one request, and the ids in its first events."""
+    async with (
+        serve_asgi(guide["app"]) as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/answers", json={"text": QUESTION}) as response,
+    ):
+        seen = frames_of(await response.read())
+
+    assert [one.event for one in seen[:2]] == ["thread.created", "thread.run.created"]
+    assert text_of(seen) == QUESTION
+
+
+async def test_every_way_of_the_guide_relays_the_same(guide: dict[str, Any]) -> None:
+    """FastAPI, FastAPI with `cancel`, and aiohttp."""
+    async with (
+        serve_asgi(guide["app"]) as fast,
+        serve_aiohttp(guide["application"]) as other,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{fast}/questions", json={"text": QUESTION}) as response:
+            ids = await response.json()
+        path = "/threads/{thread_id}/runs/{run_id}/events".format(**ids)
+        told = []
+        for url in (fast + path, f"{fast}{path}/once", other + path):
+            async with session.get(url) as response:
+                assert response.content_type == "text/event-stream"
+                told.append([one.data for one in frames_of(await response.read())])
+
+    assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize("run_id", ["run_none", "..", "a b"])
+async def test_wrong_ids_are_refused_with_an_error_status(
+    guide: dict[str, Any], run_id: str
+) -> None:
+    """No id that a browser can send is an error of the back end."""
+    path = f"/threads/thread_none/runs/{quote(run_id)}/events"
+    async with (
+        serve_asgi(guide["app"]) as url,
+        aiohttp.ClientSession() as session,
+        session.get(URL(url + path, encoded=True)) as response,
+    ):
+        assert response.status in {404, 422}
