@@ -359,6 +359,8 @@ async def test_run_put_back_by_a_stopping_server_is_told_anew(serve: Serve, tmp_
 
     assert not cut.done
     assert told_text(replay.events) == "Finished."
+    places = [event.id for event in replay.events]
+    assert not {event.id for event in before[7:]} & set(places), "a place is given away twice"
     assert replay.names[7:] == [
         "run.queued",
         "run.in_progress",

@@ -215,7 +215,8 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     run, row = _mine(tx.connection, run_id, epoch)
     again = progress.moved(run, RunStatus.QUEUED, now)
     _restart_turn(tx, run_id, now)
-    return move(tx, again, now, attempts=max(0, row.attempts - 1))
+    # A new epoch, lest the next event gets the place of one that was taken back.
+    return move(tx, again, now, attempts=max(0, row.attempts - 1), epoch=epoch + 1)
 
 
 def _mine(connection: Connection, run_id: str, epoch: int) -> tuple[Run, Row[Any]]:
