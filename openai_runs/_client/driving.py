@@ -1,10 +1,9 @@
 """What a stream does to go on: read, take up a broken connection, answer tools, catch up.
 
-Theory of operation. A stream is made of legs (`legs`), each answered by one connection
-(`feed`). Where there is no connection to read, `_step` is what has to be done next; None
-at the end. Events are applied to the snapshot when they are taken, so what the caller sees
-of the run is never ahead of the events. No task runs in the background: all work is done
-while somebody awaits `advance`, and no cancel scope outlives that.
+Theory of operation. A stream is made of legs (`legs`), each answered by one connection (`feed`).
+Where there is no connection to read, `_step` is what has to be done next; None at the end. Events
+are applied to the snapshot when they are taken, so the run is never ahead of them. No task runs in
+the background: work is done while somebody awaits `advance`, and no cancel scope outlives that.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from openai_runs._protocol.deltas import Snapshot
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.retry import backoff
 from openai_runs._transport import StreamReply
-from openai_runs.config import HOLD_MARGIN, MAX_ID_CHARS
+from openai_runs.config import HOLD_MARGIN, MAX_ID_CHARS, MIN_POLL_DELAY
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -255,7 +254,7 @@ class Driver:
     async def _look(self) -> Run | None:
         if not self._ids:
             return None
-        timeout = min(HOLD_MARGIN, max(self._patience.seconds_left(), 1.0))
+        timeout = min(HOLD_MARGIN, max(self._patience.seconds_left(), MIN_POLL_DELAY))
         options: CallOptions = {**self.timed.plan.options, "timeout": timeout}
         return await look(self._pipeline, self._ids, options)
 
@@ -297,7 +296,8 @@ class Driver:
 
     async def _pause(self) -> None:
         seams, policy = self._pipeline.settings.seams, self._pipeline.settings.retry
-        await seams.sleep(backoff(policy, self._tries - 1, None, seams.chance()))
+        pause = backoff(policy, self._tries - 1, None, seams.chance())
+        await seams.sleep(max(0.0, min(pause, self._patience.seconds_left())))
 
     async def _take_up(self) -> Run | StreamReply | None:
         """Return the stream from where it broke; None if only the run itself can be asked."""
@@ -364,6 +364,7 @@ class Driver:
         run = self.snapshot.run
         if run is None or self._tools is None or not waiting_calls(run):
             return
+        self._leg_is_over = False  # whoever leaves the stream here asks the run what came of it
         try:
             outputs = await self.timed.start(self._outputs(run, self._tools), self.undo)
         except ToolError:
@@ -382,11 +383,8 @@ class Driver:
 
     async def _late(self) -> OpenAIRunsError:
         waited, run = self.now() - self._patience.began, self.snapshot.run
-        error: OpenAIRunsError
-        if run is None:
-            error = APITimeoutError(f"the stream told of no run within {waited:.1f} s")
-        else:
-            error = RunWaitTimeout(run, waited)
+        silence = APITimeoutError(f"the stream told of no run within {waited:.1f} s")
+        error: OpenAIRunsError = silence if run is None else RunWaitTimeout(run, waited)
         if self.timed.plan.on_timeout == "cancel":
             await self.undo()
             error.add_note("the server was asked to cancel it (on_timeout='cancel')")

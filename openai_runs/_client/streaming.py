@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from openai_runs._client.driving import Driver
 from openai_runs._client.results import RunResult
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["RunStream"]
+
+_TURN: Final = 256
+"""Events that are handed out before other tasks have their turn, some 5 ms of work."""
 
 
 class RunStream:
@@ -46,6 +50,7 @@ class RunStream:
         """Iterate what `driver` brings; nothing is sent before the block is entered."""
         self._driver = driver
         self._is_closed = self._is_read = False
+        self._taken = 0
         self._result: RunResult | None = None
 
     @property
@@ -81,14 +86,19 @@ class RunStream:
         trace: TracebackType | None,
     ) -> None:
         """Close the connection; a run that is left before its end follows `on_cancel`."""
-        await self._leave(early=error is not None or not self._driver.is_over)
+        await self._leave(early=error is not None or not self._is_at_end)
 
     async def aclose(self) -> None:
         """Close the connection; a run that is left before its end follows `on_cancel`.
 
         Cancellation: the run is cancelled all the same where that was asked for.
         """
-        await self._leave(early=not self._driver.is_over)
+        await self._leave(early=not self._is_at_end)
+
+    @property
+    def _is_at_end(self) -> bool:
+        """Return whether all was told, and no other task is at work on what comes next."""
+        return self._driver.is_over and not self._is_read
 
     async def _leave(self, *, early: bool) -> None:
         if self._is_closed:
@@ -105,6 +115,7 @@ class RunStream:
     async def __anext__(self) -> Event:
         """Return the next event."""
         driver = self._driver
+        await self._give_way()
         while not driver.ready:
             if driver.is_over:
                 raise StopAsyncIteration
@@ -145,6 +156,12 @@ class RunStream:
             raise ValueError(message)
         timed = self._driver.timed
         timed.plan = msgspec.structs.replace(timed.plan, on_cancel=on_cancel)
+
+    async def _give_way(self) -> None:
+        """Let other tasks have their turn where very many events came at once."""
+        self._taken += 1
+        if self._taken % _TURN == 0:
+            await checkpoint()
 
     async def _advance(self, until: float | None) -> None:
         if self._is_read:
@@ -191,6 +208,7 @@ class RunStream:
         driver = self._driver
         shown, due, is_new = "", 0.0, False
         while not driver.is_over:
+            await self._give_way()
             if is_new and driver.now() >= due:
                 is_new = False
                 if (text := self.snapshot.text) != shown:
