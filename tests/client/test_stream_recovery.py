@@ -90,11 +90,10 @@ async def test_text_is_whole_when_broken_anywhere(cut: Cut, how: Any, seed: int)
     assert result.run.status == "completed"
 
 
+@pytest.mark.parametrize("cut", ["resuming"], indirect=True)
 async def test_resumed_stream_asks_for_what_follows(cut: Cut) -> None:
     """The id of the last whole event goes along, and nothing is fetched that was told."""
     broadcaster, server, client = cut
-    if not broadcaster.resumes:
-        pytest.skip("there is nothing to resume")
     broadcaster.cuts = [len(b"".join(broadcaster.frames[:9])) + 5]
 
     names, _, result = await told(client)
@@ -106,6 +105,7 @@ async def test_resumed_stream_asks_for_what_follows(cut: Cut) -> None:
     assert resumed.headers["last-event-id"] == "1-9"
 
 
+@pytest.mark.parametrize("cut", ["resuming"], indirect=True)
 async def test_lost_place_is_made_good_by_polling(cut: Cut) -> None:
     """A server that no longer has the place says 409; what it has stored tells the rest."""
     broadcaster, server, client = cut
@@ -299,14 +299,17 @@ async def test_closing_ends_the_wait_of_another_task(cut: Cut) -> None:
     broadcaster.after_cut = Stall
     stream = client.runs.stream("thread_1", assistant_id="asst_1")
     names: list[str] = []
+    is_read = anyio.Event()
 
     async def read() -> None:
-        names.extend([event.event async for event in stream])
+        async for event in stream:
+            names.append(event.event)
+            if len(names) == 3:
+                is_read.set()
 
     async with anyio.create_task_group() as group:
         group.start_soon(read)
-        while stream.snapshot.run is None or stream.snapshot.run.status != "in_progress":
-            await anyio.sleep(0.01)
+        await is_read.wait()
         await stream.aclose()
 
     assert names == broadcaster.names[:3]

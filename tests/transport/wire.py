@@ -55,7 +55,8 @@ async def listening(handler: Handler, context: ssl.SSLContext | None = None) -> 
 async def call(transport: Transport, url: str, **changes: Any) -> Reply:
     """Send one GET with the secret in its headers."""
     given: dict[str, Any] = {"headers": HEADERS, "timeout": LONG, **changes}
-    return await transport.exchange(given.pop("method", "GET"), url, **given)
+    reply: Reply = await transport.exchange(given.pop("method", "GET"), url, **given)
+    return reply
 
 
 async def failure(transport: Transport, url: str, **changes: Any) -> APIError:
