@@ -99,14 +99,21 @@ async def paced(model: Paced) -> AsyncIterator[AsyncClient]:
 @asynccontextmanager
 async def serve_asgi(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI application as its users do, and yield its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with _running(server, listener):
+            yield url
+
+
+@asynccontextmanager
+async def _running(server: uvicorn.Server, listener: socket.socket) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         while not server.started:
             await checkpoint()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield
         finally:
             server.should_exit = server.force_exit = True
 

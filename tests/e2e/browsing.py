@@ -46,6 +46,12 @@ class Tab:
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState", "complete")
 
+    async def reload(self) -> None:
+        """Open the page again, and return when it is there."""
+        await self.value("window.isOld = true")
+        await self.call("Page.reload")
+        await self.until("`${window.isOld} ${document.readyState}`", "undefined complete")
+
     async def value(self, script: str) -> Any:
         """Return the value of an expression in the page."""
         answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True)

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.timeout(120)  # a browser takes its time to start
 
 GUIDE = PAGES_FOLDER / "guides" / "relay.md"
 QUESTION = "Größe, <b>bold</b> & 'quoted': " + " ".join(f"word{n}" for n in range(300)) + ". 終"
-TEXT = 'document.querySelector("article").textContent'
-STATUS = 'document.querySelector("#status").textContent'
+TEXT = 'document.querySelector("article")?.textContent'
+STATUS = 'document.querySelector("#status")?.textContent'
 ASK = """(text) => {
     const form = document.querySelector("form");
     form.elements.text.value = text;
@@ -70,7 +70,7 @@ async def test_page_shows_the_answer_and_asks_no_more(guide: dict[str, Any], tab
         await tab.until(TEXT, QUESTION)
         assert len(followed(proxy)) == 1
 
-        await tab.call("Page.reload")
+        await tab.reload()
         await tab.until(STATUS, "completed")
         await tab.until(TEXT, QUESTION)
         assert len(followed(proxy)) == 2
