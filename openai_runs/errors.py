@@ -320,6 +320,8 @@ class StreamInterrupted(StreamError):
 
     text_so_far: str = ""
     """The text received before the cut."""
+    idempotency_key: str | None = None
+    """The key of a create whose run is not known; see `runs.recover`."""
 
 
 class RunError(OpenAIRunsError):

@@ -47,7 +47,7 @@ class Attempts:
         """Take the arguments apart; nothing is sent yet."""
         self._stream = stream
         self._pipeline = pipeline
-        self._thread_id = thread_id
+        self.thread_id = thread_id
         self._options = options_of(taken)
         self._mode = taken.pop("on_active_run", "raise")
         include: Iterable[str] | None = taken.pop("include", None)
@@ -62,7 +62,7 @@ class Attempts:
         return when_free(
             waiter,
             self._pipeline,
-            self._thread_id,
+            self.thread_id,
             mode=self._mode,
             options=self._options,
             attempt=self._once,
@@ -73,7 +73,7 @@ class Attempts:
         return when_free(
             waiter,
             self._pipeline,
-            self._thread_id,
+            self.thread_id,
             mode=self._mode,
             options=self._options,
             attempt=self._open_once,
@@ -94,7 +94,7 @@ class Attempts:
         self.last = Creation(
             self._pipeline,
             CREATE_RUN,
-            self._thread_id,
+            self.thread_id,
             self._body,
             options,
             query=self._query,

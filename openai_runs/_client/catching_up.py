@@ -60,7 +60,8 @@ def missing_events(
         events.extend(_of_step(snapshot, step))
     for message in left.values():
         events.extend(_of_message(snapshot, message))
-    if snapshot.run is None or snapshot.run.status != run.status:
+    known = snapshot.run
+    if known is None or known.status != run.status or known.tool_calls != run.tool_calls:
         events.append(RunEvent(event=f"thread.run.{run.status}", data=run))
     return events
 

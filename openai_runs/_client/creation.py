@@ -44,7 +44,7 @@ class Creation:
     ) -> None:
         """Build the request; `thread_id` is None where the thread is made with the run."""
         self._pipeline = pipeline
-        self._thread_id = thread_id
+        self.thread_id = thread_id
         key = options.get("idempotency_key")
         self.key = pipeline.settings.seams.new_key() if key is None else key
         sent = {**body, **plain(options.get("extra_body") or {})}
@@ -107,8 +107,8 @@ class Creation:
             # The same key and body again: the answer is that of the first.
             again: CallOptions = {**self._options, "timeout": options.get("timeout")}
             return await self._pipeline.open_stream(self._spec, again)
-        if self._marked and self._thread_id is not None:
-            return await look_for(self._pipeline, self._thread_id, self.key, options)
+        if self._marked and self.thread_id is not None:
+            return await look_for(self._pipeline, self.thread_id, self.key, options)
         return None
 
     async def undo(self, waiter: Waiter) -> None:
@@ -117,7 +117,7 @@ class Creation:
         Cancellation: is held off for those 5 s.
         """
         if self._doubt.unsure:
-            what = f"undoing a create on thread {self._thread_id or '(new)'}"
+            what = f"undoing a create on thread {self.thread_id or '(new)'}"
             await waiter.quietly(what, partial(self._undo, waiter))
 
     async def _undo(self, waiter: Waiter) -> None:
@@ -142,17 +142,17 @@ class Creation:
 
     async def _settle(self, failure: APIError) -> Run | None:
         """Return the run this call made, although its answer was lost."""
-        assert self._thread_id is not None  # marked creates have a thread
+        assert self.thread_id is not None  # marked creates have a thread
         looking = look_options_of(self._options)
         blocking = failure.blocking_run_id if isinstance(failure, ActiveRunError) else None
         if blocking is not None:
-            ids = {"thread_id": self._thread_id, "run_id": blocking}
+            ids = {"thread_id": self.thread_id, "run_id": blocking}
             spec = self._pipeline.request(GET_RUN, ids, looking)
             patience = self._pipeline.settings.request_timeout
             polled = await self._pipeline.poll(spec, looking, hold=0, timeout=patience)
             run: Run = polled.answer
             return run if carries(run, self.key) else None
-        return await look_for(self._pipeline, self._thread_id, self.key, looking)
+        return await look_for(self._pipeline, self.thread_id, self.key, looking)
 
 
 async def look_for(

@@ -10,31 +10,34 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
 
-from openai_runs._client.arguments import CallOptions
 from openai_runs._client.attempts import Timed
 from openai_runs._client.catching_up import missing_events
 from openai_runs._client.feed import Feed
-from openai_runs._client.legs import AnswerLeg, Leg, follow
+from openai_runs._client.fetching import Fetcher, Gather
+from openai_runs._client.legs import AnswerLeg, Leg
 from openai_runs._client.patience import Patience
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
+from openai_runs._client.taking_up import TakingUp, interrupted
 from openai_runs._client.tool_loop import ToolLoop, waiting_calls
-from openai_runs._client.waiting import Waiter, lifetime_left, look, tell
+from openai_runs._client.waiting import Waiter, lifetime_left, tell
 from openai_runs._protocol.adoption import reveal, reveal_event
 from openai_runs._protocol.deltas import Snapshot
 from openai_runs._protocol.lifecycle import is_settled
-from openai_runs._protocol.retry import backoff
 from openai_runs._transport import StreamReply
-from openai_runs.config import HOLD_MARGIN, MAX_ID_CHARS, MIN_POLL_DELAY
+from openai_runs.config import MAX_ID_CHARS
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
     APITimeoutError,
+    BadRequestError,
+    ConflictError,
     OpenAIRunsError,
     RunWaitTimeout,
     StreamError,
@@ -44,10 +47,11 @@ from openai_runs.errors import (
 from openai_runs.types.events import Event, EventName, RunEvent
 from openai_runs.types.runs import Run
 
-__all__ = ["Driver", "Gather"]
+__all__ = ["Driver"]
 
+_LOOKS: Final = 3
+"""Looks at a run that asks for what it was sent, before it is sent once more."""
 E = TypeVar("E", bound=OpenAIRunsError)
-Gather = Callable[[Run, CallOptions], Awaitable[RunResult]]
 
 
 class Driver:
@@ -75,22 +79,23 @@ class Driver:
             gather: Fetches a run's messages and steps.
             idle: Seconds without an event before the run is looked at.
             tools: Answers tool calls; None: the stream ends where the run waits for outputs.
-            response_format: The type of the result's `parsed`.
+            response_format: Of the result's `parsed`.
         """
         self._pipeline = pipeline
         self._waiter = waiter
         self._leg = leg
-        self._gather = gather
+        self._fetcher = Fetcher(pipeline, waiter, timed, gather, response_format)
+        self._taking_up = TakingUp(pipeline, timed, self._fetcher)
         self._tools = tools
-        self._response_format = response_format
         self.now = pipeline.settings.seams.monotonic
         self._patience = Patience(self.now, timeout=timed.seconds_left(), idle=idle)
         self._feed: Feed | None = None
         self._step: Callable[[], Awaitable[None]] | None = self._begin
         self._ids = dict(leg.ids)
         self._date: Any = {}
-        self._leg_is_over = self._is_fresh = self._is_closed = self._is_undone = False
-        self._tries = 0
+        self._dated = self._patience.began
+        self._leg_is_over = self._is_fresh = self._is_closed = False
+        self._is_undone = self._is_polled = self._has_moved = False
         self._failure: OpenAIRunsError | None = None
         self._reported = ""
         self.timed = timed
@@ -106,7 +111,7 @@ class Driver:
     @property
     def is_over(self) -> bool:
         """Return whether there are no more events."""
-        return self._step is None and self._feed is None and not self.ready
+        return not (self._step or self._feed or self.ready)
 
     @property
     def is_reading(self) -> bool:
@@ -134,20 +139,36 @@ class Driver:
             await self._step()
 
     async def take(self) -> Event:
-        """Return the next event of `ready`, with the snapshot brought up to it."""
-        event = self.ready.popleft()
+        """Return the next event of `ready`, with the snapshot brought up to it.
+
+        Raises `RunWaitTimeout` where the time was up. Cancellation: leaves the event there.
+        """
+        await self._check_time()
+        event = self.ready[0]
         if isinstance(event, RunEvent):
             event = reveal_event(event)
             if self._ids.get("run_id", event.data.id) != event.data.id:
-                return event  # of another run: told, and not taken for ours
+                return self.ready.popleft()  # of another run: told, and not taken for ours
+            await self._report(event.data)
+        if self.ready:  # else somebody has closed the stream meanwhile
+            self.ready.popleft()
         self.snapshot.apply(event)
         if event.id and len(event.id) <= MAX_ID_CHARS:
             self.last_id = event.id
         if isinstance(event, RunEvent):
             self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
             self._know(event.data)
-            await self._report(event.data)
         return event
+
+    @property
+    def will_report(self) -> bool:
+        """Return whether the caller's `on_status` may be called before the next event is taken."""
+        return self.timed.plan.on_status is not None and isinstance(self.ready[0], RunEvent)
+
+    async def _check_time(self) -> None:
+        if self._patience.seconds_left() <= 0 and not self._leg_is_over:
+            self.close()
+            raise await self._late()
 
     def close(self) -> None:
         """Let go of the connection; there are no more events."""
@@ -158,7 +179,7 @@ class Driver:
 
     async def undo(self) -> None:
         """Cancel the run, or what may have been started, for at most 5 s, and only once."""
-        if self._is_undone:
+        if self._is_undone or self._fetcher.has_cancelled:
             return
         self._is_undone = True
         run = self.snapshot.run
@@ -183,10 +204,10 @@ class Driver:
             if isinstance(opened, StreamReply):
                 opened.close()
         elif isinstance(opened, StreamReply):
-            self._feed = Feed(opened, after=self.last_id)
-            self._date = opened.headers
+            self._feed = Feed(opened, after=self.last_id if self._pipeline.resumes() else "")
+            self._date, self._dated = opened.headers, self.now()
             self._patience.heard()
-            self._leg_is_over = False
+            self._leg_is_over = self._is_polled = self._has_moved = False
             self._step = self._end_leg
         else:
             self._know(reveal(opened), is_news=False)
@@ -200,7 +221,9 @@ class Driver:
         if self._patience.deadline is None:
             self._patience.allow(lifetime_left(run, self._date))
         if is_news:
-            self._leg_is_over = is_settled(run.status)
+            # Not a status nobody knows: more may come, and silence or the end is seen as such.
+            self._leg_is_over = run.is_terminal or run.needs_action
+            self._has_moved = self._has_moved or not run.needs_action
 
     async def _report(self, run: Run) -> None:
         if run.status != self._reported:
@@ -210,6 +233,7 @@ class Driver:
     # --- reading ---------------------------------------------------------------------------
 
     async def _read(self, feed: Feed, until: float | None) -> None:
+        await self._check_time()
         if self._is_fresh:  # the caller may have taken long over what came last
             self._is_fresh = False
             self._patience.heard()
@@ -225,7 +249,7 @@ class Driver:
         else:
             if events:
                 self._is_fresh = True
-                self._tries = 0
+                self._taking_up.tries = 0
                 self.ready.extend(events)
             elif events is None:
                 self._leg_is_over |= feed.is_empty and self._leg.after is not None
@@ -238,25 +262,19 @@ class Driver:
         if self._leg_is_over:
             self._cut(None)
             return
-        if self._patience.seconds_left() <= 0:
-            self.close()
-            raise await self._late()
+        await self._check_time()
         self._patience.looked()
         heard, feed.heard = feed.heard, False
+        is_lost = not heard and (self._pipeline.resumes() or not self._ids)
+        failure: APIError | None = None
         try:
-            run = await self._look()
-        except APIError as error:
-            self._cut(error)
-            return
-        if run is None or is_settled(run.status) or not (heard or not self._pipeline.resumes()):
-            self._cut(None)
-
-    async def _look(self) -> Run | None:
-        if not self._ids:
-            return None
-        timeout = min(HOLD_MARGIN, max(self._patience.seconds_left(), MIN_POLL_DELAY))
-        options: CallOptions = {**self.timed.plan.options, "timeout": timeout}
-        return await look(self._pipeline, self._ids, options)
+            run = await self._fetcher.look(self._ids) if self._ids else None
+        except APIError as error:  # while bytes come, somebody is there
+            is_lost, failure = not heard, error
+        else:
+            is_lost = is_lost or (run is not None and is_settled(run.status))
+        if is_lost:
+            self._cut(failure)
 
     def _cut(self, error: APIError | None) -> None:
         """Go on after the connection is gone: to the end of the leg, or to recovering."""
@@ -280,10 +298,7 @@ class Driver:
     async def _recover(self) -> None:
         """Take the stream up again where that can be done, else wait for the run and catch up."""
         try:
-            self._tries += 1
-            if self._tries > 1:
-                await self._pause()
-            opened = await self._take_up()
+            opened = await self._taking_up.next(self._leg, self._ids, self.last_id)
             if opened is None:
                 await self._catch_up()
             else:
@@ -292,69 +307,33 @@ class Driver:
             self._step = None
             if isinstance(error, RunWaitTimeout) or self._patience.seconds_left() <= 0:
                 raise
-            raise self._interrupted(error) from error
-
-    async def _pause(self) -> None:
-        seams, policy = self._pipeline.settings.seams, self._pipeline.settings.retry
-        pause = backoff(policy, self._tries - 1, None, seams.chance())
-        await seams.sleep(max(0.0, min(pause, self._patience.seconds_left())))
-
-    async def _take_up(self) -> Run | StreamReply | None:
-        """Return the stream from where it broke; None if only the run itself can be asked."""
-        options = self.timed.left()
-        is_spent = self._tries > self._pipeline.settings.retry.max_retries + 1
-        if not self._ids:
-            found = None if is_spent else await self._leg.find(options)
-            if found is None:
-                lost = StreamInterrupted("the stream was cut before it told which run it is of")
-                raise self._explain(lost) from self._failure
-            return found
-        if is_spent or not self._pipeline.resumes():
-            return None
-        try:
-            if self.last_id or self._leg.from_the_start:
-                return await follow(self._pipeline, self._ids, self.last_id, options)
-            return await self._leg.find(options)
-        except APIError:
-            return None  # such as 409: the place is lost; what is stored tells the rest
+            lost = interrupted(error, self._failure)
+            raise self._explain(lost) from (self._failure if lost is error else error)
 
     async def _catch_up(self) -> None:
         """Wait for the run and tell what was missed."""
         told = await self._fetch()
+        if self._is_closed:
+            return
         self.ready.extend(missing_events(self.snapshot, told.run, told.messages, told.steps))
-        self.is_whole = True
-        self._leg_is_over = True
+        self.is_whole = self._is_polled = self._leg_is_over = True
         self._step = self._end_leg
 
     async def _fetch(self) -> RunResult:
-        run: Run | str = self.snapshot.run or self._ids["run_id"]
-        run = await self.timed.wait(self._waiter, run, self._ids["thread_id"])
-        self._reported = run.status
-        gathered = await self._gather(run, self.timed.left())
-        return msgspec.structs.replace(gathered, recovered=True)
+        run = self.snapshot.run or self._ids["run_id"]
+        told = await self._fetcher.fetch(run, self._ids["thread_id"])
+        self._reported = told.run.status
+        return msgspec.structs.replace(told, recovered=self.recovered)
 
     async def result(self) -> RunResult:
         """Return what came of the run, waiting for it where the stream was left early."""
         run = self.snapshot.run
         if run is not None and self.is_whole and self._leg_is_over:
-            return RunResult(
-                run=run,
-                messages=self.snapshot.messages,
-                steps=self.snapshot.steps,
-                recovered=self.recovered,
-                response_format=self._response_format,
-            )
+            return self._fetcher.told(run, self.snapshot, recovered=self.recovered)
         if not self._ids:
             message = "this stream was left before it told which run it is of"
             raise StreamError(message)
         return await self._fetch()
-
-    def _interrupted(self, error: OpenAIRunsError) -> StreamInterrupted:
-        if isinstance(error, StreamInterrupted):
-            return error
-        cut = f" ({self._failure})" if self._failure is not None else ""
-        asked = f"asking for the run did not help either: {error}"
-        return self._explain(StreamInterrupted(f"the stream was cut{cut}, and {asked}"))
 
     # --- ending ----------------------------------------------------------------------------
 
@@ -366,25 +345,45 @@ class Driver:
             return
         self._leg_is_over = False  # whoever leaves the stream here asks the run what came of it
         try:
+            is_told = self._has_moved and not self._is_polled
+            repeats = self._tools.repeats(run, is_new=is_told)
+            if repeats % _LOOKS:  # a replica may lag behind the submit
+                self._step = partial(self._look_again, repeats)
+                return
             outputs = await self.timed.start(self._outputs(run, self._tools), self.undo)
         except ToolError:
             if self.timed.plan.on_timeout == "cancel":
                 await self.undo()
             raise
+        if self._is_closed:
+            return
         leg = AnswerLeg(self._pipeline, self._waiter, self._ids, outputs, self.timed)
-        opened = await self._open(leg)
+        try:
+            opened = await self._open(leg)
+        except (BadRequestError, ConflictError):
+            if not repeats:
+                raise
+            self._step = partial(self._look_again, repeats)  # they were taken before
+            return
         self._leg = leg
         self._join(opened)
 
+    async def _look_again(self, count: int) -> None:
+        await self._fetcher.pause(count)
+        await self._check_time()
+        await self._catch_up()
+
     async def _outputs(self, run: Run, tools: ToolLoop) -> list[dict[str, str]]:
         with anyio.move_on_after(self._patience.seconds_left()):
-            return await tools.answer(run, self._date)
+            if self._is_polled:
+                return await tools.answer(run)
+            return await tools.answer(run, self._date, age=self.now() - self._dated)
         raise await self._late()
 
     async def _late(self) -> OpenAIRunsError:
         waited, run = self.now() - self._patience.began, self.snapshot.run
-        silence = APITimeoutError(f"the stream told of no run within {waited:.1f} s")
-        error: OpenAIRunsError = silence if run is None else RunWaitTimeout(run, waited)
+        error: OpenAIRunsError = APITimeoutError(f"the stream told no run in {waited:.1f} s")
+        error = error if run is None else RunWaitTimeout(run, waited)
         if self.timed.plan.on_timeout == "cancel":
             await self.undo()
             error.add_note("the server was asked to cancel it (on_timeout='cancel')")
@@ -392,7 +391,9 @@ class Driver:
 
     def _explain(self, error: E) -> E:
         """Add to `error` what the caller needs to go on from here."""
-        error.locate(thread_id=self._ids.get("thread_id"), run_id=self._ids.get("run_id"))
+        thread_id = self._ids.get("thread_id", self._leg.thread_id)
+        error.locate(thread_id=thread_id, run_id=self._ids.get("run_id"))
         if isinstance(error, StreamInterrupted):
             error.text_so_far = self.snapshot.text
+            error.idempotency_key = None if self._ids else self._leg.key
         return error

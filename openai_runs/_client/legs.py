@@ -42,6 +42,16 @@ class Leg(Protocol):
     ids: Mapping[str, str]
     """Of the thread and the run; empty where the run is yet to be made."""
 
+    @property
+    def thread_id(self) -> str | None:
+        """Return the thread, if there is one before the run is made."""
+        ...
+
+    @property
+    def key(self) -> str | None:
+        """Return the `Idempotency-Key` of a create; None where nothing is created."""
+        ...
+
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Return the stream; a `Run` where the server has none, or only that could be saved.
 
@@ -74,6 +84,16 @@ class CreateLeg:
         self._creation = creation
         self._waiter = waiter
 
+    @property
+    def thread_id(self) -> str | None:
+        """Return the thread; None where it is made with the run."""
+        return self._creation.thread_id
+
+    @property
+    def key(self) -> str | None:
+        """Return the key of the last create that was sent."""
+        return None if self._last is None else self._last.key
+
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Create the run; its own options hold the time."""
         if isinstance(self._creation, Attempts):
@@ -105,6 +125,12 @@ class SubmitLeg:
 
     from_the_start = False
     after: str | None = None
+    key: str | None = None
+
+    @property
+    def thread_id(self) -> str | None:
+        """Return the run's thread."""
+        return self.ids["thread_id"]
 
     def __init__(
         self,
@@ -152,8 +178,7 @@ class AnswerLeg(SubmitLeg):
         timed: Timed,
     ) -> None:
         """Build the request; `timed` is the time and the options of the whole call."""
-        options: CallOptions = {**timed.options, "timeout": None, "idempotency_key": None}
-        super().__init__(pipeline, waiter, ids, outputs, options)
+        super().__init__(pipeline, waiter, ids, outputs, timed.plan.options)
         self._timed = timed
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
@@ -193,6 +218,13 @@ class AnswerLeg(SubmitLeg):
 
 class FollowLeg:
     """A run that is already there is followed."""
+
+    key: str | None = None
+
+    @property
+    def thread_id(self) -> str | None:
+        """Return the run's thread."""
+        return self.ids["thread_id"]
 
     def __init__(
         self,

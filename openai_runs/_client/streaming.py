@@ -13,7 +13,7 @@ from openai_runs._client.results import RunResult
 from openai_runs._protocol.deltas import Snapshot
 from openai_runs.config import check_timeout
 from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
-from openai_runs.types.messages import Message
+from openai_runs.types.messages import Message, MessageRole
 from openai_runs.types.runs import Run
 from openai_runs.types.steps import RunStep
 
@@ -143,7 +143,10 @@ class RunStream:
             await self._advance(until if driver.is_reading else None)
             if not driver.ready and driver.is_reading and driver.now() >= until:
                 return []
-        return [await driver.take() for _ in range(len(driver.ready))]
+        taken = [await driver.take()]
+        while driver.ready and not driver.will_report:
+            taken.append(await driver.take())
+        return taken
 
     def set_on_cancel(self, on_cancel: Literal["leave", "cancel"]) -> None:
         """Decide anew what becomes of the run where the stream is left before its end.
@@ -184,12 +187,19 @@ class RunStream:
                 the run did not end as hoped.
             OpenAIRunsError: See the class.
         """
-        seen: set[str] = set()
+        told: dict[str, list[str]] = {}
         async for event in self:
-            if isinstance(event, MessageDeltaEvent) and (text := event.data.text):
-                if seen and event.data.id not in seen:
+            text = ""
+            if isinstance(event, MessageDeltaEvent):
+                text = event.data.text
+            elif isinstance(event, MessageEvent) and event.data.role != MessageRole.USER:
+                before = "".join(told.get(event.data.id, ()))
+                if event.data.text.startswith(before):  # told in one piece, or the end of it
+                    text = event.data.text[len(before) :]
+            if text:
+                if told and event.data.id not in told:
                     yield "\n\n"
-                seen.add(event.data.id)
+                told.setdefault(event.data.id, []).append(text)
                 yield text
         self._check_end()
 

@@ -22,6 +22,8 @@ _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
 _DATE_STEP: Final = 1.0
 """Seconds by which `Date` may lag behind the server's clock: it has no smaller ones."""
+_MAX_REPEATS: Final = 12
+"""Times in a row that a stream's run may ask for what it was sent."""
 
 
 class ToolLoop:
@@ -43,6 +45,7 @@ class ToolLoop:
         self._calls = ToolCalls(self._local, options)
         self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
         self._answered: dict[tuple[str, ...], str] = {}
+        self._repeats = 0
         self.rounds = 0
         """Times the run has asked for tools so far."""
 
@@ -58,8 +61,28 @@ class ToolLoop:
         """
         return all(_key(call) in self._answered for call in waiting_calls(run))
 
+    def repeats(self, run: Run, *, is_new: bool) -> int:
+        """Return how often in a row the run has asked for what it was sent; 0: for new things.
+
+        Args:
+            run: The run that waits.
+            is_new: Whether the run is known to have gone on since the last round. Then the
+                same call again is a call of its own: some servers number them anew.
+
+        Raises:
+            ToolError: It has asked too often.
+        """
+        if is_new:
+            for call in waiting_calls(run):
+                self._answered.pop(_key(call), None)
+        self._repeats = self._repeats + 1 if self.is_answered(run) else 0
+        if self._repeats > _MAX_REPEATS:
+            msg = f"run {run.id!r} goes on asking for outputs that it was sent"
+            raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
+        return self._repeats
+
     async def answer(
-        self, run: Run, headers: Mapping[str, str] | None = None
+        self, run: Run, headers: Mapping[str, str] | None = None, *, age: float = 0.0
     ) -> list[dict[str, str]]:
         """Return the outputs of all calls the run waits for, each id once, in their order.
 
@@ -69,6 +92,7 @@ class ToolLoop:
         Args:
             run: The run that waits.
             headers: Of the answer it came in, for the server's clock; None: the run's own.
+            age: Seconds since those headers came.
 
         Raises:
             ToolError: The run has asked more often than `max_rounds`; it is left waiting.
@@ -80,7 +104,7 @@ class ToolLoop:
         new = [call for call in calls if _key(call) not in self._answered]
         if new:
             self._begin_round(run)
-            outputs = await self._calls.outputs(run, new, _seconds_for(run, headers))
+            outputs = await self._calls.outputs(run, new, _seconds_for(run, headers) - age)
             self._answered.update((_key(call), outputs[call.id]) for call in new)
         return [{"tool_call_id": one.id, "output": self._answered[_key(one)]} for one in calls]
 
