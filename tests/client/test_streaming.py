@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
-from openai_runs import AsyncClient, PollPolicy, RetryPolicy
-from openai_runs.errors import ActiveRunError, RunFailed, StreamError
+from openai_runs import AsyncClient, PollPolicy, RetryPolicy, Run
+from openai_runs.errors import ActiveRunError, RunFailed, RunWaitTimeout, StreamError
 from openai_runs.types import MessageDeltaEvent, RunEvent, UnknownEvent
 from tests.client.broadcaster import Broadcaster, delta, frame, message_json
 from tests.support import Answer, HostileServer, run_json
@@ -268,3 +269,68 @@ async def test_event_has_its_own_json_with_unknown_fields(told: Told) -> None:
         "event": "thread.message.delta",
         "data": {**delta("Hel"), "novel": 1},
     }
+
+
+async def test_text_without_deltas_is_told_by_the_end_of_its_message(told: Told) -> None:
+    """A server that sends messages whole: the text is one piece, and comes once."""
+    broadcaster, _, client = told
+    broadcaster.frames[7:11] = []
+
+    async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
+        pieces = [piece async for piece in stream.text_deltas()]
+
+    assert pieces == ["Hello wörld"]
+
+
+async def test_unknown_status_in_mid_stream_does_not_end_it(told: Told) -> None:
+    """More may come after a status that nobody knows."""
+    broadcaster, server, client = told
+    broadcaster.frames.insert(8, frame("thread.run.paused", run_json("paused")))
+
+    async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
+        result = await stream.result()
+
+    assert result.text == "Hello wörld"
+    assert len(server.requests) == 1
+
+
+async def test_timeout_holds_for_a_caller_that_is_slow(told: Told) -> None:
+    """Although everything has come long ago: the time is that of the whole call."""
+    _, _, client = told
+
+    async with client.runs.stream("thread_1", assistant_id="asst_1", timeout=0.2) as stream:
+        await anext(stream)
+        await anyio.sleep(0.3)
+        with pytest.raises(RunWaitTimeout) as caught:
+            await anext(stream)
+
+    assert caught.value.run_id == "run_1"
+
+
+async def test_event_is_not_lost_when_on_status_is_cancelled(told: Told) -> None:
+    """An event whose announcement is cut short comes again, and is not announced again."""
+    broadcaster, _, client = told
+    seen: list[str] = []
+
+    async def slow(run: Run) -> None:
+        seen.append(run.status)
+        await anyio.sleep(0.05)
+
+    names: list[str] = []
+    async with client.runs.stream("thread_1", assistant_id="asst_1", on_status=slow) as stream:
+        while len(names) < len(broadcaster.names):
+            with anyio.move_on_after(0.01):
+                names.append((await anext(stream)).event)
+
+    assert names == broadcaster.names
+    assert seen == ["queued", "in_progress", "completed"]
+
+
+async def test_stream_left_early_is_not_called_recovered(told: Told) -> None:
+    """Nothing broke: the result is fetched because the caller left."""
+    _, _, client = told
+
+    async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
+        await anext(stream)
+
+    assert not (await stream.result()).recovered
