@@ -8,7 +8,6 @@ request left behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -120,17 +119,44 @@ class CreateLeg:
         return creation.last if isinstance(creation, Attempts) else creation
 
 
-class SubmitLeg:
-    """Tool outputs are submitted, and the run goes on."""
+class _OfARun:
+    """What the legs of a run have in common that is already there."""
 
-    from_the_start = False
-    after: str | None = None
     key: str | None = None
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        waiter: Waiter,
+        ids: Mapping[str, str],
+        options: CallOptions,
+        *,
+        after: str | None = None,
+        from_the_start: bool = False,
+    ) -> None:
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self._options = options
+        self.ids = ids
+        self.after = after
+        self.from_the_start = from_the_start
 
     @property
     def thread_id(self) -> str | None:
         """Return the run's thread."""
         return self.ids["thread_id"]
+
+    def settled(self) -> None:
+        """Do nothing: the run was known before."""
+
+    async def undo(self) -> None:
+        """Cancel the run."""
+        ids = self.ids
+        await self._waiter.cancel_quietly(ids["run_id"], ids["thread_id"], self._options)
+
+
+class SubmitLeg(_OfARun):
+    """Tool outputs are submitted, and the run goes on."""
 
     def __init__(
         self,
@@ -141,10 +167,7 @@ class SubmitLeg:
         options: CallOptions,
     ) -> None:
         """Build the request; an `idempotency_key` of the caller's is used."""
-        self._pipeline = pipeline
-        self._waiter = waiter
-        self.ids = ids
-        self._options = options
+        super().__init__(pipeline, waiter, ids, options)
         self._submission = Submission(pipeline, ids, outputs, options, stream=True)
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
@@ -156,14 +179,6 @@ class SubmitLeg:
         if self._pipeline.honours_keys():
             return await self.open(options)
         return await look(self._pipeline, self.ids, options)
-
-    def settled(self) -> None:
-        """Do nothing: the run was known before."""
-
-    async def undo(self) -> None:
-        """Cancel the run."""
-        ids = self.ids
-        await self._waiter.cancel_quietly(ids["run_id"], ids["thread_id"], self._options)
 
 
 class AnswerLeg(SubmitLeg):
@@ -216,15 +231,8 @@ class AnswerLeg(SubmitLeg):
         return await self._waiter.wait(ids["run_id"], thread_id=ids["thread_id"], plan=plan)
 
 
-class FollowLeg:
+class FollowLeg(_OfARun):
     """A run that is already there is followed."""
-
-    key: str | None = None
-
-    @property
-    def thread_id(self) -> str | None:
-        """Return the run's thread."""
-        return self.ids["thread_id"]
 
     def __init__(
         self,
@@ -235,12 +243,7 @@ class FollowLeg:
         options: CallOptions,
     ) -> None:
         """Begin after the event `after`, or with the run's first."""
-        self._pipeline = pipeline
-        self.ids = ids
-        self.after = after
-        self._options = options
-        self.from_the_start = after is None
-        self._cancel = partial(waiter.cancel_quietly, ids["run_id"], ids["thread_id"], options)
+        super().__init__(pipeline, waiter, ids, options, after=after, from_the_start=after is None)
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Take the stream up where the server offers that, else return the run."""
@@ -266,13 +269,6 @@ class FollowLeg:
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
         """Begin again."""
         return await self.open(options)
-
-    def settled(self) -> None:
-        """Do nothing: the run was known before."""
-
-    async def undo(self) -> None:
-        """Cancel the run."""
-        await self._cancel()
 
 
 async def follow(
