@@ -124,7 +124,7 @@ MAX_TOOL_ROUNDS: Final = 20
 MAX_OUTPUT_BYTES: Final = 512_000
 """Bytes the outputs of one round may have together; OpenAI refused more than 512 kb."""
 OUTPUT_MARGIN: Final = 5.0
-"""Seconds before a run's expiry by which its outputs are sent; at most a tenth of what is left."""
+"""Seconds before a run's expiry by which outputs go out; a tenth of the rest if less, but 2."""
 
 RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""

@@ -20,8 +20,9 @@ __all__ = ["ToolLoop", "waiting_calls"]
 
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
-_DATE_STEP: Final = 1.0
-"""Seconds by which `Date` may lag behind the server's clock: it has no smaller ones."""
+_LEAST_MARGIN: Final = 2.0
+"""Seconds of it at least: one by which `Date` may lag, as it has no smaller ones, and one for
+the way of the outputs."""
 _MAX_REPEATS: Final = 12
 """Times in a row that a stream's run may ask for what it was sent."""
 
@@ -140,4 +141,4 @@ def _seconds_for(run: Run, headers: Mapping[str, str] | None) -> float:
     if headers is None:
         headers = run.http.headers if run.http is not None else {}
     left = lifetime_left(run, headers) - EXPIRY_MARGIN
-    return left - min(OUTPUT_MARGIN, max(left * _SHARE, _DATE_STEP))
+    return left - min(OUTPUT_MARGIN, max(left * _SHARE, _LEAST_MARGIN))

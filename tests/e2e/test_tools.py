@@ -327,7 +327,7 @@ async def test_rounds_are_bounded(runs_server: RunsServer, runs_client: AsyncCli
 
 async def test_run_whose_time_is_up_is_answered_before_it_expires() -> None:
     """A tool without a time-out of its own is given up in time for its output to arrive."""
-    async with RunsServer(run_lifetime=3) as server:
+    async with RunsServer(run_lifetime=6) as server:
         server.call_tools(Call("hang"), Call("greet", {"name": "Kari"}))
         server.reply("Too late for one.")
 
