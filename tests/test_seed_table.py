@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_overloads
 
 import msgspec
 import pytest
@@ -36,8 +36,13 @@ ROWS = [Row(*found) for found in _ROW.findall(TABLE.read_text())]
 
 
 def parameters(callable_: Any) -> Iterator[str]:
-    """Yield the names a callable takes, those of its `Unpack[TypedDict]` included."""
-    signature = inspect.signature(callable_, eval_str=True)
+    """Yield the names a callable takes, those of its `Unpack[TypedDict]` included.
+
+    Of one with overloads they are those of the first, which gives the plain answer.
+    """
+    function = getattr(callable_, "__func__", callable_)
+    shown = next(iter(get_overloads(function)), function)
+    signature = inspect.signature(shown, eval_str=True)
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             (declared,) = get_args(parameter.annotation)
