@@ -12,7 +12,7 @@ from openai_runs import AsyncClient, PollPolicy, RetryPolicy, Run
 from openai_runs.errors import ActiveRunError, RunFailed, RunWaitTimeout, StreamError
 from openai_runs.types import MessageDeltaEvent, RunEvent, UnknownEvent
 from tests.client.broadcaster import Broadcaster, delta, frame, message_json
-from tests.support import Answer, HostileServer, run_json
+from tests.support import Answer, HostileServer, Stall, run_json
 
 AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
@@ -232,13 +232,19 @@ async def test_missing_done_and_data_only_envelopes_are_read(told: Told) -> None
 
 async def test_stream_of_another_task_is_refused(told: Told) -> None:
     """Two readers of one iterator would each miss what the other gets."""
-    _, _, client = told
+    broadcaster, _, client = told
+    broadcaster.cuts = [0]
+    broadcaster.after_cut = Stall
 
-    async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
-        stream._is_read = True
+    async with (
+        client.runs.stream("thread_1", assistant_id="asst_1") as stream,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(stream.until_done)
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(RuntimeError, match="another task"):
             await anext(stream)
-        stream._is_read = False
+        group.cancel_scope.cancel()
 
 
 async def test_second_message_is_set_apart_in_the_text(told: Told) -> None:
