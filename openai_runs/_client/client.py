@@ -344,7 +344,7 @@ class AsyncClient:
         if not self._owner:
             return
         try:
-            await self._shared.transport.aclose()
+            await self._shared.aclose()
         finally:
             if self._embedded is not None:
                 await self._embedded.stop()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from openai_runs._client.supervising import Supervisor
 from openai_runs._protocol.retry import RetryBudget
 from openai_runs._transport import Transport
 from openai_runs.config import HELD_SHARE
@@ -21,6 +22,7 @@ class Shared:
     ) -> None:
         """Take the transport; `start` brings the embedded server up and returns its URL."""
         self.transport = transport
+        self.supervisor = Supervisor()
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}
         """By base URL: the extensions its server has named in `openai-runs-features`."""
@@ -29,6 +31,13 @@ class Shared:
         """By thread: who is next to create a run on it."""
         self.held = 0
         self.max_held = max(1, int(transport.max_connections * HELD_SHARE))
+
+    async def aclose(self) -> None:
+        """Close the connections, and end what still works over them."""
+        try:
+            await self.transport.aclose()
+        finally:
+            await self.supervisor.aclose()
 
 
 class Gate:
