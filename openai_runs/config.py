@@ -46,6 +46,7 @@ __all__ = [
     "MAX_STREAMS",
     "MAX_TOOL_ROUNDS",
     "MIN_POLL_DELAY",
+    "MODEL_END_TIMEOUT",
     "MODEL_TIMEOUT",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
@@ -146,6 +147,8 @@ MAX_RUN_ATTEMPTS: Final = 3
 """Times the server starts a run before it is failed as one that kills its worker."""
 MODEL_TIMEOUT: Final = 120.0
 """Seconds one call of the model endpoint may take."""
+MODEL_END_TIMEOUT: Final = 5.0
+"""Seconds a model's finished answer is waited on for its token counts and its last line."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
 MAX_STREAMS: Final = 1000

@@ -117,6 +117,23 @@ ODD_CALLS: dict[str, list[bytes]] = {
         chunk(**call(0, id="a", name="f", arguments="{}")),
         chunk(**call(0, id="b", name="g", arguments="{}")),
     ],
+    "all with the same index, and no ids": [
+        chunk(**call(0, name="f", arguments="{")),
+        chunk(**call(0, name="f", arguments="}")),
+        chunk(**call(0, name="g", arguments="{}")),
+    ],
+    "an id of its own for each piece": [
+        chunk(**call(0, id="a1", name="f", arguments="")),
+        chunk(**call(0, id="a2", arguments="{")),
+        chunk(**call(0, id="a3", arguments="}")),
+        chunk(**call(1, id="b1", name="g", arguments="")),
+        chunk(**call(1, id="b2", arguments="{}")),
+    ],
+    "its id and name with each piece": [
+        chunk(**call(0, id="a", name="f", arguments="{}")),
+        chunk(**call(0, id="a", name="f", arguments=" ")),
+        chunk(**call(1, id="b", name="g", arguments="{}")),
+    ],
     "no index": [
         chunk(tool_calls=[call(None, id=i, name=n)["tool_calls"][0] for i, n in ("af", "bg")])
     ],
@@ -137,7 +154,7 @@ async def test_calls_of_endpoints_a_little_off_are_understood(serve: Serve, how:
 
     wanted = streamed.events[-1].data["required_action"]["submit_tool_outputs"]["tool_calls"]
     functions = [call["function"] for call in wanted]
-    assert functions == [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{}"}]
+    assert [(f["name"], f["arguments"].strip()) for f in functions] == [("f", "{}"), ("g", "{}")]
 
 
 BROKEN: dict[str, tuple[bytes, str, str]] = {
@@ -150,6 +167,16 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
         + b'"}}\n\n',
         "Half a",
         "failed in mid-answer: overloaded, ***",
+    ),
+    "an error by its name": (
+        chunk(content="Half a") + b'event: error\ndata: {"message": "out of memory"}\n\n',
+        "Half a",
+        "failed in mid-answer: out of memory",
+    ),
+    "an error in plain words": (
+        b"event: error\ndata: we are closed, " + KEY.encode() + b"\n\n",
+        "",
+        "failed in mid-answer: we are closed, ***",
     ),
     "an error without words": (b'data: {"error": 7}\n\n', "", "does not say why"),
     "nothing": (chunk(finish="stop") + DONE, "", "without content"),
@@ -177,6 +204,68 @@ async def test_stream_that_fails_fails_the_run(
     assert told_text(streamed.events).startswith(text)
     assert all(message["status"] == "incomplete" for message in messages[1:])
     assert KEY not in json.dumps(run) + caplog.text
+
+
+ENDED = chunk(content="Hello back.") + chunk(finish="stop", usage=USAGE)
+UNENDED = HEAD.replace(b"connection: close", b"content-length: 99999\r\nconnection: close")
+ENDINGS: dict[str, bytes] = {
+    "nothing more": HEAD + ENDED,
+    "a connection that dies": UNENDED + ENDED,
+    "a silent connection": Stalled(HEAD + ENDED),
+    "a blank behind the last word": HEAD + ENDED + b"data: [DONE] \n\n",
+    "a content type in capitals": HEAD.replace(b"text/event", b"Text/Event") + ENDED + DONE,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_finished_answer_is_kept_whatever_comes_after(serve: Serve, ending: str) -> None:
+    """What the model has finished is not lost because its endpoint ends badly."""
+    async with endpoint(ENDINGS[ending]) as used:
+        _, streamed = await ask(serve, used, timeout=1.0)
+
+    assert streamed.names[-1] == "run.completed"
+    assert told_text(streamed.events) == "Hello back."
+    assert streamed.events[-1].data["usage"] == USAGE
+    assert len(used.requests) == 1
+
+
+async def test_finished_answer_is_not_waited_on_for_long(serve: Serve) -> None:
+    """An endpoint that keeps its connection open does not keep the run open."""
+    async with endpoint(Stalled(HEAD + ENDED)) as used:
+        _, streamed = await ask(serve, used)  # with minutes for an answer that is not finished
+
+    assert streamed.names[-1] == "run.completed"
+
+
+COUNTS: dict[str, tuple[list[Any], tuple[int, int] | None]] = {
+    "null": ([None], None),
+    "words": (["unknown"], None),
+    "a list": ([[7, 3]], None),
+    "none of ours": ([{"tokens": 10}], None),
+    "strings": ([{"prompt_tokens": "7", "completion_tokens": "3"}], (7, 3)),
+    "one of two": ([{"prompt_tokens": 7}], (7, 0)),
+    "one after the other": ([{"prompt_tokens": 7}, {"completion_tokens": 3}], (7, 3)),
+    "one that is no number": ([{"prompt_tokens": "many", "completion_tokens": 3.0}], (0, 3)),
+    "taken back": ([USAGE, {"prompt_tokens": None}], (7, 3)),
+}
+
+
+@pytest.mark.parametrize("how", COUNTS)
+async def test_odd_token_counts_fail_no_run(serve: Serve, how: str) -> None:
+    """What can be read of them counts; what cannot is not told, streamed or whole."""
+    sent, wanted = COUNTS[how]
+    pieces = [chunk(content="Hello"), *(chunk(usage=usage) for usage in sent), chunk(finish="stop")]
+    async with endpoint(HEAD + b"".join(pieces) + DONE) as used:
+        _, streamed = await ask(serve, used)
+    whole = answer({**completion(), "usage": sent[0]}, 200, "content-type: application/json")
+    async with endpoint(whole) as used:
+        caller = await serve(backend=ChatBackend(used.url), db=None)
+        answered = await caller.start_stream()
+
+    told = streamed.events[-1].data["usage"] or {}
+    counts = (told.get("prompt_tokens", 0), told.get("completion_tokens", 0))
+    assert streamed.names[-1] == answered.names[-1] == "run.completed"
+    assert counts == (wanted or (0, 0))
 
 
 async def test_length_of_a_stream_is_incomplete(serve: Serve) -> None:

@@ -15,9 +15,9 @@ import msgspec
 from openai_runs._protocol.faults import error_facts
 from openai_runs._protocol.retry import backoff, is_retryable, is_too_long, retry_after
 from openai_runs._protocol.spec import check_header
-from openai_runs._protocol.sse import EventTooLarge, SSEParser
+from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
 from openai_runs._transport import Reply, StreamReply, Transport
-from openai_runs.config import MAX_ANSWER_BYTES, MODEL_TIMEOUT, RetryPolicy
+from openai_runs.config import MAX_ANSWER_BYTES, MODEL_END_TIMEOUT, MODEL_TIMEOUT, RetryPolicy
 from openai_runs.errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -29,12 +29,12 @@ from openai_runs.server.backends.chat_stream import ChunkReader
 from openai_runs.server.backends.chat_wire import (
     build_request,
     explain_status,
+    masked,
     read_answer,
 )
 
 __all__ = ["ChatBackend"]
 
-_MASK: Final = "***"
 _TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
 
 
@@ -172,24 +172,37 @@ class ChatBackend:
 
     async def _read(self, reply: StreamReply) -> AsyncGenerator[ModelEvent]:
         """Yield what an answer says that is read as it comes."""
-        if "text/event-stream" not in reply.headers.get("content-type", ""):
+        if "text/event-stream" not in reply.headers.get("content-type", "").lower():
             for event in read_answer(await self._read_whole(reply)):
                 yield event
             return
-        parser, reader, size = SSEParser(max_bytes=self._max_answer_bytes), ChunkReader(), 0
+        parser, size = SSEParser(max_bytes=self._max_answer_bytes), 0
+        reader = ChunkReader(self._key or "")
         while not reader.done:
-            with anyio.fail_after(self._timeout):
-                piece = await reply.read()
+            piece = await self._read_piece(reply, reader)
             size += len(piece)
             if not piece:
                 break
             if size > self._max_answer_bytes:
                 raise ModelFailure(_TOO_LONG)
             for frame in self._frames(parser, piece):
-                for event in self._masked(reader, frame):
+                for event in reader.read(frame):
                     yield event
         for event in reader.finish():
             yield event
+
+    async def _read_piece(self, reply: StreamReply, reader: ChunkReader) -> bytes:
+        """Return more of a stream; none once it is whole, whatever becomes of its connection."""
+        patience = self._timeout
+        if reader.is_finished:
+            patience = min(patience, MODEL_END_TIMEOUT)
+        try:
+            with anyio.fail_after(patience):
+                return await reply.read()
+        except (APIConnectionError, TimeoutError):
+            if not reader.is_finished:
+                raise
+            return b""
 
     async def _read_whole(self, reply: StreamReply) -> bytes:
         content = bytearray()
@@ -200,17 +213,11 @@ class ChatBackend:
                     raise ModelFailure(_TOO_LONG)
         return bytes(content)
 
-    def _frames(self, parser: SSEParser, piece: bytes) -> list[bytes]:
+    def _frames(self, parser: SSEParser, piece: bytes) -> list[Frame]:
         try:
-            return [frame.data for frame in parser.feed(piece)]
+            return parser.feed(piece)
         except EventTooLarge as error:
             raise ModelFailure(_TOO_LONG) from error
-
-    def _masked(self, reader: ChunkReader, data: bytes) -> list[ModelEvent]:
-        try:
-            return reader.read(data)
-        except ModelFailure as failure:
-            raise self._without_key(failure) from failure.__cause__
 
     def _refused(self, reply: Reply, body: bytes) -> _Failed:
         """Return what a status other than 200 stands for."""
@@ -221,12 +228,5 @@ class ChatBackend:
             # An endpoint from before that field; it will not know it next time either.
             again = b'"stream_options"' in body
             self._counts = False
-        return _Failed(self._explain(reply), again=again, after=after)
-
-    def _explain(self, reply: Reply) -> ModelFailure:
-        return self._without_key(explain_status(reply.status, reply.content))
-
-    def _without_key(self, failure: ModelFailure) -> ModelFailure:
-        if self._key and self._key in failure.message:  # an endpoint that quotes what it got
-            return ModelFailure(failure.message.replace(self._key, _MASK), code=failure.code)
-        return failure
+        failure = explain_status(reply.status, masked(reply.content, self._key or ""))
+        return _Failed(failure, again=again, after=after)

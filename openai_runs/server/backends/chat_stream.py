@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.faults import error_facts
+from openai_runs._protocol.faults import error_facts, excerpt
+from openai_runs._protocol.sse import Frame
 from openai_runs.server.backends.base import (
     Finish,
     ModelEvent,
@@ -16,15 +17,16 @@ from openai_runs.server.backends.base import (
 )
 from openai_runs.server.backends.chat_wire import (
     EXCERPT_CHARS,
-    ReportedUsage,
     finish_reason,
     joined,
+    masked,
     usage,
 )
 
 __all__ = ["ChunkReader"]
 
 _DONE: Final = b"[DONE]"
+_SILENT: Final = "it does not say why"
 
 
 class _Function(msgspec.Struct):
@@ -51,49 +53,71 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: ReportedUsage | None = None
+    usage: Any = None
     error: Any = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Chunk)
 
 
+class _Place:
+    """What tells the pieces of one call from those of the next."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        """Among our calls."""
+        self.id = ""
+        self.arguments: list[str] = []
+
+    def is_whole(self) -> bool:
+        """Tell whether its arguments need no further piece."""
+        try:
+            return isinstance(msgspec.json.decode("".join(self.arguments)), dict)
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+            return False
+
+
 class ChunkReader:
     """Reads the chunks of one streamed answer."""
 
-    def __init__(self) -> None:
-        """Start with nothing read."""
+    def __init__(self, secret: str = "") -> None:
+        """Start with nothing read; `secret` is masked where the endpoint quotes it in an error."""
+        self._secret = secret
         self.done = False
         """Whether the endpoint has said that it is done."""
         self._reason: str | None = None
-        self._usage: ReportedUsage | None = None
+        self._usage: dict[str, Any] = {}
         self._spoke = False
-        self._calls: dict[int, str] = {}
-        """Our index of a call -> its id."""
-        self._places: dict[int, int] = {}
-        """The endpoint's index of a call -> ours."""
-        self._bare: set[int] = set()
-        """Calls without arguments so far."""
+        self._calls: list[_Place] = []
+        self._places: dict[int, _Place] = {}
+        """The endpoint's index of a call -> the last call it was used for."""
 
-    def read(self, data: bytes) -> list[ModelEvent]:
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer is whole; what may follow is its token counts."""
+        return self.done or self._reason is not None
+
+    def read(self, frame: Frame) -> list[ModelEvent]:
         """Return the events that one chunk stands for.
 
         Raises:
             ModelFailure: It is no chunk of a chat completion, or says that the call failed.
         """
+        data = frame.data.strip()
         if data == _DONE:
             self.done = True
             return []
+        if frame.event == "error":
+            raise _failed(masked(data, self._secret))
         try:
             chunk = _DECODER.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             problem = f"The model endpoint sent no chat completion chunk: {error}."
             raise ModelFailure(problem[:EXCERPT_CHARS]) from error
         if chunk.error is not None:
-            said = error_facts(data).get("message", "")[:EXCERPT_CHARS]
-            problem = f"The model endpoint failed in mid-answer: {said or 'it does not say why'}"
-            raise ModelFailure(problem)
-        self._usage = chunk.usage or self._usage
+            raise _failed(masked(data, self._secret))
+        if isinstance(chunk.usage, dict):
+            self._usage |= {name: count for name, count in chunk.usage.items() if count is not None}
         if not chunk.choices:
             return []
         choice = chunk.choices[0]
@@ -105,15 +129,16 @@ class ChunkReader:
         text = joined(delta.content) or delta.refusal or ""
         pieces: list[ModelEvent] = [TextDelta(text)] if text else []
         for position, call in enumerate(delta.tool_calls or ()):
-            place = self._place(position if call.index is None else call.index, call.id or "")
+            place = self._place(position if call.index is None else call.index, call)
+            place.id = place.id or call.id or ""
             arguments = call.function.arguments
             if isinstance(arguments, dict):  # some endpoints send the object itself
                 arguments = msgspec.json.encode(arguments).decode()
             if arguments:
-                self._bare.discard(place)
+                place.arguments.append(arguments)
             pieces.append(
                 ToolCallDelta(
-                    index=place,
+                    index=place.index,
                     id=call.id or "",
                     name=call.function.name or "",
                     arguments=arguments or "",
@@ -121,14 +146,15 @@ class ChunkReader:
             )
         return pieces
 
-    def _place(self, index: int, call_id: str) -> int:
-        """Return our index of a call; some endpoints give all of theirs the same."""
+    def _place(self, index: int, call: _Call) -> _Place:
+        """Return where a piece belongs; some endpoints give all their calls the same index.
+
+        Only a piece with a name may begin a call there: others give each piece an id of its own.
+        """
         place = self._places.get(index)
-        if place is None or (call_id and self._calls[place] not in {"", call_id}):
-            place = self._places[index] = len(self._calls)
-            self._calls[place] = ""
-            self._bare.add(place)
-        self._calls[place] = self._calls[place] or call_id
+        if place is None or (call.function.name and _is_another(place, call.id or "")):
+            place = self._places[index] = _Place(len(self._calls))
+            self._calls.append(place)
         return place
 
     def finish(self) -> list[ModelEvent]:
@@ -137,12 +163,29 @@ class ChunkReader:
         Raises:
             ModelFailure: It was cut off, or empty; nothing of it may be taken for whole.
         """
-        if self._reason is None and not self.done:
+        if not self.is_finished:
             message = "The model's answer was cut short."
             raise ModelFailure(message)
         reason = finish_reason(self._reason)
         if not self._spoke and reason == "stop":
             problem = "The model endpoint sent a chat completion without content."
             raise ModelFailure(problem)
-        empty = [ToolCallDelta(index=place, arguments="{}") for place in sorted(self._bare)]
+        bare = [place.index for place in self._calls if not place.arguments]
+        empty = [ToolCallDelta(index=index, arguments="{}") for index in bare]
         return [*empty, Finish(reason=reason, usage=usage(self._usage))]
+
+
+def _is_another(place: _Place, call_id: str) -> bool:
+    """Tell whether a name that comes for a known call is that of the next one."""
+    if call_id and place.id:
+        return call_id != place.id
+    return place.is_whole()
+
+
+def _failed(data: bytes) -> ModelFailure:
+    """Return what an error in the place of a chunk stands for."""
+    said = error_facts(data).get("message", "")
+    if not said and not data.startswith((b"{", b"[")):  # words for people, and no JSON
+        said = excerpt(data)
+    problem = f"The model endpoint failed in mid-answer: {said[:EXCERPT_CHARS] or _SILENT}"
+    return ModelFailure(problem)

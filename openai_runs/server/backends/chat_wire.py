@@ -28,11 +28,11 @@ from openai_runs.types.runs import Usage
 
 __all__ = [
     "EXCERPT_CHARS",
-    "ReportedUsage",
     "build_request",
     "explain_status",
     "finish_reason",
     "joined",
+    "masked",
     "read_answer",
     "usage",
 ]
@@ -153,16 +153,9 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class ReportedUsage(msgspec.Struct):
-    """Tokens as the endpoint counts them."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
-    usage: ReportedUsage | None = None
+    usage: Any = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
@@ -225,14 +218,30 @@ def _arguments(sent: str | dict[str, Any] | None) -> str:
     return sent or "{}"
 
 
-def usage(sent: ReportedUsage | None) -> Usage | None:
-    """Return the tokens of a call, if the endpoint tells them."""
-    if sent is None:
+def usage(sent: Any) -> Usage | None:
+    """Return the tokens of a call, as far as the endpoint tells them."""
+    if not isinstance(sent, dict):
         return None
-    prompt, completion = max(0, sent.prompt_tokens or 0), max(0, sent.completion_tokens or 0)
+    counts = [_count(sent.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    if counts == [None, None]:
+        return None
+    prompt, completion = (max(0, count or 0) for count in counts)
     return Usage(
         prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
     )
+
+
+def _count(sent: object) -> int | None:
+    """Return a number of tokens; what is none is as good as not told."""
+    try:
+        return msgspec.convert(sent, int, strict=False)
+    except msgspec.ValidationError:
+        return None
+
+
+def masked(content: bytes, secret: str) -> bytes:
+    """Return what an endpoint says without the key that it quotes; before any of it is cut."""
+    return content.replace(secret.encode(), b"***") if secret else content
 
 
 def explain_status(status: int, content: bytes) -> ModelFailure:
