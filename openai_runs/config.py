@@ -174,6 +174,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     max_retries: int = MAX_RETRIES
     """Retries after the first attempt; 0 turns retrying off."""
+    patience: float | None = None
+    """Seconds after its first failure for which a call is tried again, however often, in place
+    of `max_retries` and outside of the client's budget; a 429 starts them anew, for 600 s in
+    all. None: `max_retries` counts."""
     initial: float = 0.5
     """Seconds before the first retry, doubled for each further one; official SDK: 0.5."""
     maximum: float = 8.0
@@ -191,6 +195,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_retries < 0:
             message = f"max_retries must be 0 or more, got {self.max_retries!r}"
             raise ValueError(message)
+        if self.patience is not None:
+            _check_seconds("patience", self.patience, infinite=True)
         _check_seconds("initial", self.initial)
         _check_seconds("maximum", self.maximum)
         _check_share("jitter", self.jitter)

@@ -7,17 +7,19 @@ import pytest
 
 from openai_runs.config import Environment, PollPolicy, RetryPolicy, check_timeout, from_env
 
-GOOD = [
+GOOD: list[tuple[type, dict[str, float]]] = [
     (RetryPolicy, {}),
     (RetryPolicy, {"max_retries": 0}),
     (RetryPolicy, {"initial": 0, "maximum": 0, "jitter": 0}),
     (RetryPolicy, {"jitter": 1}),
+    (RetryPolicy, {"patience": 0}),
+    (RetryPolicy, {"patience": math.inf}),
     (PollPolicy, {}),
     (PollPolicy, {"initial": 0, "long_poll": 0, "max_outage": 0, "maximum": 0}),
     (PollPolicy, {"max_outage": math.inf}),
     (PollPolicy, {"factor": 1}),
 ]
-BAD = [
+BAD: list[tuple[type, str, float]] = [
     (RetryPolicy, "max_retries", -1),
     (RetryPolicy, "initial", -0.1),
     (RetryPolicy, "initial", math.nan),
@@ -25,6 +27,8 @@ BAD = [
     (RetryPolicy, "jitter", 1.1),
     (RetryPolicy, "jitter", -0.1),
     (RetryPolicy, "jitter", math.nan),
+    (RetryPolicy, "patience", -1),
+    (RetryPolicy, "patience", math.nan),
     (PollPolicy, "initial", -1),
     (PollPolicy, "maximum", math.nan),
     (PollPolicy, "long_poll", math.inf),

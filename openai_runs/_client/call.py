@@ -8,6 +8,7 @@ import msgspec
 
 from openai_runs._protocol import retry
 from openai_runs._protocol.spec import Retry
+from openai_runs.config import RetryPolicy
 from openai_runs.errors import APIConnectionError, APIError, APIStatusError, RateLimitError
 
 __all__ = [
@@ -49,11 +50,26 @@ class Call(msgspec.Struct, kw_only=True):
     """Whether an attempt is under way."""
     doubted: bool = False
     """Whether an attempt may have been carried out although it failed."""
+    failing_since: float | None = None
+    """When the first attempt had failed."""
+    silent_since: float | None = None
+    """When the first of the last failures in a row that were no 429 had come."""
 
     @property
     def guarded(self) -> bool:
         """Return whether carrying it out twice would do harm."""
         return bool(self.spec.retry == Retry.GUARDED)
+
+    def is_spent(self, policy: RetryPolicy, failure: APIError, now: float) -> bool:
+        """Return whether no attempt is left after `failure`, of which note is taken."""
+        if self.failing_since is None:
+            self.failing_since = now
+        if isinstance(failure, RateLimitError):
+            self.silent_since = None
+        elif self.silent_since is None:
+            self.silent_since = now
+        silent = 0.0 if self.silent_since is None else now - self.silent_since
+        return retry.is_spent(policy, self.attempts, now - self.failing_since, silent)
 
     @property
     def shown_url(self) -> str:

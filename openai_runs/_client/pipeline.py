@@ -236,7 +236,7 @@ class Pipeline:
     def _pause(self, call: Call, failure: APIError, *, safe: bool) -> float:
         """Return the seconds to the next attempt, or raise `failure` if there is none."""
         settings = self.settings
-        spent = call.attempts > settings.retry.max_retries
+        spent = call.is_spent(settings.retry, failure, settings.seams.monotonic())
         if not safe or spent or not may_heal(failure) or retry.is_too_long(failure.retry_after):
             raise failure
         chance = settings.seams.chance()
@@ -250,7 +250,7 @@ class Pipeline:
                 sent=call.doubted,
             )
             raise self._explain(error, call) from failure
-        if not self.shared.budget.take():
+        if settings.retry.patience is None and not self.shared.budget.take():
             raise failure
         name, kind = call.spec.operation, type(failure).__name__
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)

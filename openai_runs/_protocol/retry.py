@@ -21,6 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from openai_runs.config import (
+    DEFAULT_RUN_LIFETIME,
     MAX_POLL_HINT,
     MAX_RETRY_AFTER,
     MIN_POLL_DELAY,
@@ -35,6 +36,7 @@ __all__ = [
     "backoff",
     "in_doubt",
     "is_retryable",
+    "is_spent",
     "is_too_long",
     "poll_after",
     "poll_pause",
@@ -106,6 +108,26 @@ def is_too_long(seconds: float | None) -> bool:
     return seconds is not None and seconds > MAX_RETRY_AFTER
 
 
+def is_spent(policy: RetryPolicy, attempt: int, failing: float, silent: float) -> bool:
+    """Return whether a call has been tried as often, or for as long, as its policy allows.
+
+    Args:
+        policy: The numbers.
+        attempt: Which attempt failed (the first is 1).
+        failing: Seconds since the first failure of the call.
+        silent: Seconds since the first of the last failures in a row that were no 429: a
+            server that refuses is alive.
+
+    >>> is_spent(RetryPolicy(max_retries=2), 3, 1.0, 1.0)
+    True
+    >>> is_spent(RetryPolicy(patience=60.0), 30, 90.0, 0.0)
+    False
+    """
+    if policy.patience is None or not policy.max_retries:
+        return attempt > policy.max_retries
+    return silent >= policy.patience or failing >= max(policy.patience, DEFAULT_RUN_LIFETIME)
+
+
 def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: float) -> float:
     """Return the seconds to wait after the failed `attempt` (the first is 1).
 
@@ -118,10 +140,13 @@ def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: floa
     >>> backoff(RetryPolicy(jitter=0.0), 3, None, 0.5)
     2.0
     """
-    if asked is not None:
-        return asked
-    pause = min(policy.initial * 2.0 ** min(attempt - 1, 30), policy.maximum)
-    return pause * (1 - policy.jitter * chance)
+    if asked is None:
+        pause = min(policy.initial * 2.0 ** min(attempt - 1, 30), policy.maximum)
+        pause *= 1 - policy.jitter * chance
+    else:
+        pause = asked
+    # Many attempts without a pause would be a flood.
+    return pause if policy.patience is None else max(pause, policy.initial, MIN_POLL_DELAY)
 
 
 def poll_after(headers: Mapping[str, str]) -> float | None:

@@ -11,6 +11,7 @@ from openai_runs._protocol.retry import (
     backoff,
     in_doubt,
     is_retryable,
+    is_spent,
     is_too_long,
     retry_after,
     server_time,
@@ -157,6 +158,39 @@ def test_backoff_doubles_to_a_maximum(
 ) -> None:
     """The official SDK's numbers: 0.5 s doubled up to 8 s, up to a quarter off; asked wins."""
     assert backoff(RetryPolicy(), attempt, asked, chance) == seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "initial", "seconds"),
+    [(0.0, 0.5, 0.5), (0.0, 0.0, 0.05), (None, 0.0, 0.05), (3.0, 0.5, 3.0), (None, 0.5, 2.0)],
+)
+def test_backoff_of_a_patient_policy_is_never_nothing(
+    asked: float | None, initial: float, seconds: float
+) -> None:
+    """A `Retry-After: 0` that is answered for minutes would be a flood."""
+    assert backoff(RetryPolicy(patience=60.0, initial=initial), 3, asked, 0.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempt", "failing", "silent", "verdict"),
+    [
+        (RetryPolicy(), 2, 1e9, 1e9, False),
+        (RetryPolicy(), 3, 0.0, 0.0, True),
+        (RetryPolicy(max_retries=0, patience=60.0), 1, 0.0, 0.0, True),
+        (RetryPolicy(patience=0.0), 1, 0.0, 0.0, True),
+        (RetryPolicy(patience=60.0), 1000, 59.9, 59.9, False),
+        (RetryPolicy(patience=60.0), 2, 60.0, 60.0, True),
+        (RetryPolicy(patience=60.0), 1000, 599.9, 0.0, False),
+        (RetryPolicy(patience=60.0), 1000, 600.0, 0.0, True),
+        (RetryPolicy(patience=900.0), 1000, 899.0, 0.0, False),
+        (RetryPolicy(patience=math.inf), 1000, 1e9, 1e9, False),
+    ],
+)
+def test_attempts_or_patience_are_spent(
+    policy: RetryPolicy, attempt: int, failing: float, silent: float, verdict: bool
+) -> None:
+    """The number of attempts counts, or the seconds of silence, and 600 s where 429s come."""
+    assert is_spent(policy, attempt, failing, silent) is verdict
 
 
 @given(
