@@ -19,7 +19,7 @@ from openai_runs._protocol import sse
 from openai_runs.config import HEARTBEAT_INTERVAL, WRITE_TIMEOUT
 from openai_runs.server.audience import Audience, Reader
 from openai_runs.server.refusals import Refusal, Replay
-from openai_runs.server.store import Chunk, Leg, Store
+from openai_runs.server.store import Chunk, Leg, Piece, Store
 
 __all__ = ["Pace", "Streamer"]
 
@@ -29,6 +29,9 @@ _HEADERS: Final = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # nginx hands on what it has
 }
+
+_SLICE_BYTES: Final = 64 * 1024
+"""Bytes written at once; a reader that takes them in time is not a silent one."""
 
 _leg_decoder: Final = msgspec.json.Decoder(Leg)
 _logger = logging.getLogger("openai_runs.server")
@@ -55,6 +58,8 @@ class _Follower:
         self._heartbeat = heartbeat
         self._after = leg.after
         self._at_end = leg.ended
+        self._within: Piece | None = None
+        """What was sent last of events that are sent in pieces."""
         self.done = False
         """Whether the leg came to its end, once `next` has returned None."""
 
@@ -77,7 +82,8 @@ class _Follower:
     def _is_over(self) -> bool:
         reader = self._reader
         if reader.cut is not None:
-            if reader.cut < self._after:  # what was sent is not true any more
+            sent = self._within.last if self._within is not None else self._after
+            if reader.cut < sent:  # what was sent is not true any more
                 return True
             reader.cut = None
         newest = not reader.behind and reader.empty
@@ -87,7 +93,10 @@ class _Follower:
     async def _catch_up(self) -> bytes:
         reader = self._reader
         reader.catch_up()
-        page = await self._store.log.read(self._leg.run_id, self._after)
+        page = await self._store.log.read(self._leg.run_id, self._after, self._within)
+        if page.piece is not None:
+            reader.behind = True
+            return self._take_piece(page.piece)
         if page.more:
             reader.behind = True
         elif not page.chunks and not page.active:  # deleted, or pruned
@@ -101,6 +110,13 @@ class _Follower:
         self._after = new.last
         self._at_end = new.ends_leg
         return new.body
+
+    def _take_piece(self, piece: Piece) -> bytes:
+        self._within = piece if piece.end is not None else None
+        if self._within is None:
+            self._after = piece.last
+            self._at_end = piece.ends_leg
+        return piece.body
 
 
 class Streamer:
@@ -164,8 +180,9 @@ class Streamer:
 
     async def _follow(self, follower: _Follower, response: web.StreamResponse) -> None:
         while (body := await self._next(follower)) is not None:
-            with anyio.fail_after(self._pace.patience):
-                await response.write(body)
+            for begin in range(0, len(body), _SLICE_BYTES):
+                with anyio.fail_after(self._pace.patience):
+                    await response.write(body[begin : begin + _SLICE_BYTES])
         with anyio.fail_after(self._pace.patience):
             await response.write_eof(_DONE if follower.done else b"")
 

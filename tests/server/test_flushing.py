@@ -6,10 +6,11 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
+import pytest
 
 from openai_runs.config import FLUSH_BYTES
 from openai_runs.server import (
@@ -20,14 +21,13 @@ from openai_runs.server import (
     ModelEvent,
     ModelRequest,
     Say,
+    ScriptedBackend,
     TextDelta,
 )
 from tests.server.conftest import Serve
-from tests.server.support import told_text
-from tests.server.test_streams import rest_of, start_and_read
-
-if TYPE_CHECKING:
-    import pytest
+from tests.server.support import run_path, told_text
+from tests.server.test_restart import doomed, finish
+from tests.server.test_streams import read_until, rest_of, start_and_read
 
 
 async def rows_of(db: Path, run: Any) -> list[int]:
@@ -244,3 +244,28 @@ async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None
     assert (lost.status, lost.json["error"]["code"]) == (409, "stream_position_lost")
     assert new.names[-1] == "run.completed"
     assert version == 2
+
+
+@pytest.mark.timeout(120)
+async def test_turn_begun_before_there_was_a_log_is_told_once(tmp_path: Path, serve: Serve) -> None:
+    """A run at work in a version 1 file, killed, taken up with a log, and killed again."""
+    db = tmp_path / "upgraded.db"
+    async with doomed(db) as server:
+        run = await server.caller.start("hang")
+        await server.caller.begun(run)
+        await server.kill()
+    for statement in ("DROP TABLE events", "PRAGMA user_version = 1"):
+        await anyio.to_thread.run_sync(execute, db, statement)
+    async with doomed(db) as server:
+        url, told = f"{server.caller.url}{run_path(run)}/stream", False
+        with anyio.fail_after(20):
+            while not told:
+                async with server.caller.session.get(url) as response:
+                    if response.status == 200:  # else there is no log of it yet
+                        told = bool(await read_until(response, "message.delta"))
+        await server.kill()
+
+    caller = await serve(backend=ScriptedBackend(finish), db=db)
+    await caller.settled(run)
+
+    assert told_text((await caller.replay(run)).events) == "Finished."

@@ -17,6 +17,7 @@ import pytest
 from openai_runs._protocol.lifecycle import TRANSITIONS
 from openai_runs.server.making import NewRun, build_assistant, build_new_run, build_thread
 from openai_runs.server.progress import (
+    Delta,
     Ending,
     LostRace,
     Opening,
@@ -216,3 +217,27 @@ async def test_cancelled_caller_takes_nothing_back(recorded: Recorded) -> None:
     listed = await store.list_assistants(PAGE)
 
     assert {each.id for each in listed.data} == {each.id for each in assistants}
+
+
+async def test_cancel_just_before_tool_calls_keeps_what_was_written(recorded: Recorded) -> None:
+    """The turn does not move the run any more, but all of its pieces are told."""
+    store, run = recorded.store, await recorded.new_run()
+    claim = await store.claim(run.id, NOW)
+    assert claim is not None
+    await store.write(run, claim.epoch, opening(run), NOW)
+    rest: list[Writing] = [Opening(step=tool_step(run, NOW)), Delta("thread.run.step.delta", b"{}")]
+    turn = Ending(status="completed", text="Let me see.", calls=[CALL])
+
+    await store.cancel_run(run.thread_id, run.id, NOW, None)
+    unmoved = await store.require_action(run.id, claim.epoch, rest, turn, NOW)
+    ended = await store.end_run(run.id, Ending(status="cancelled", calls=[CALL]), NOW)
+
+    assert unmoved.status == "cancelling"
+    assert ended is not None
+    assert ended.status == "cancelled"
+    assert recorded.told.count(b"thread.run.step.delta") == 1
+    assert recorded.told.index(b"thread.run.step.delta") < recorded.told.index(
+        b"thread.run.step.cancelled"
+    )
+    steps = await store.list_steps(run.thread_id, run.id, PAGE)
+    assert [step.status for step in steps.data] == ["cancelled", "cancelled"]

@@ -14,7 +14,7 @@ from typing import Final
 
 import anyio.to_thread
 
-from openai_runs.server.store.events import Chunk, Cut, EventLog, Leg, Position, Told
+from openai_runs.server.store.events import Chunk, Cut, EventLog, Leg, Piece, Position, Told
 from openai_runs.server.store.executing import Claim
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.lock import FileLock, serving_url
@@ -36,6 +36,7 @@ __all__ = [
     "Moved",
     "Once",
     "PageQuery",
+    "Piece",
     "Position",
     "Removed",
     "Store",

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import bindparam, delete, exists, insert, select, update
 
 from openai_runs._protocol import sse
-from openai_runs.config import EVENTS_TTL
+from openai_runs.config import EVENTS_TTL, READER_BACKLOG
 from openai_runs.server.refusals import position_lost
 from openai_runs.server.store.rows import find
 from openai_runs.server.store.schema import events, runs
@@ -38,6 +38,7 @@ __all__ = [
     "Leg",
     "LogPage",
     "LoggedEvent",
+    "Piece",
     "Position",
     "Told",
     "append",
@@ -57,10 +58,12 @@ _DELTAS: Final = tuple(
     f"event: {name}\n".encode() for name in (EventName.MESSAGE_DELTA, EventName.STEP_DELTA)
 )
 _TURN: Final = f"event: {EventName.RUN_IN_PROGRESS}\n".encode()
-_FETCHED_ROWS: Final = 8
-"""Rows fetched at once; one may be as large as what a model says in a second."""
+_FETCHED_ROWS: Final = 1
+"""Rows fetched at once; one may be as large as all that a model says."""
 _PAGE_BYTES: Final = 64 * 1024
 """Bytes after which a reader that catches up is handed what was read."""
+_PIECE_BYTES: Final = READER_BACKLOG
+"""Bytes of a larger row that a reader holds at once, however slowly it takes them."""
 _PRUNED_RUNS: Final = 200
 """Runs whose events are pruned in one piece of work; the writer has others to serve."""
 
@@ -131,14 +134,28 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it ends with the first leg's end, or only when nothing comes after that."""
 
 
+class Piece(NamedTuple):
+    """Consecutive bytes of events that are too large to be held as a whole."""
+
+    body: bytes
+    last: int
+    """The sequence number of the last of these events."""
+    epoch: int
+    end: int | None
+    """Where it ends in the events' bytes; None: where they end."""
+    ends_leg: bool
+    """Whether a leg of a stream ends with these events."""
+
+
 class LogPage(NamedTuple):
-    """Some of a run's log."""
+    """Some of a run's log: chunks, or one piece."""
 
     chunks: list[Chunk]
     more: bool
     """Whether there may be more after it."""
     active: bool
     """Whether the run goes on; False also if it is not there."""
+    piece: Piece | None = None
 
 
 def _frames(body: bytes) -> list[bytes]:
@@ -150,7 +167,7 @@ _LAST = select(events.c.last).where(_MINE).order_by(events.c.last.desc()).limit(
 _PLACE = select(runs.c.epoch, _LAST.scalar_subquery()).where(runs.c.id == bindparam("r"))
 _ADD = insert(events)
 _AFTER = (
-    select(events.c.first, events.c.last, events.c.body)
+    select(events.c.epoch, events.c.first, events.c.last, events.c.body)
     .where(_MINE, events.c.last > bindparam("after"))
     .order_by(events.c.last)
     .execution_options(yield_per=_FETCHED_ROWS)
@@ -230,8 +247,10 @@ def cut_turn(connection: Connection, run_id: str) -> tuple[Cut, list[LoggedEvent
     """
     cut: Cut | None = None
     again: list[LoggedEvent] = []
-    begun = False
-    for row in _turn_rows(connection, run_id):
+    rows = _turn_rows(connection, run_id)
+    # A turn that was under way when the log was introduced has no beginning there.
+    begun = not any(_TURN in row.body for row in rows)
+    for row in rows:
         for seq, frame in enumerate(_frames(row.body), row.first):
             begun = begun or frame.startswith(_TURN)
             if cut is None and begun and frame.startswith(_DELTAS):
@@ -316,20 +335,55 @@ class EventLog:
 
         return await self._readers.run(read)
 
-    async def read(self, run_id: str, after: int) -> LogPage:
-        """Return some of what comes after this event, oldest first."""
+    async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
+        """Return some of what comes after this event, and `within` it after this piece.
+
+        Oldest first; nothing if the events that the piece is of were taken back.
+        """
 
         def read(connection: Connection) -> LogPage:
             status = connection.execute(_STATUS, {"r": run_id}).scalar_one_or_none()
-            chunks: list[Chunk] = []
-            size = 0
+            active = status in ACTIVE_STATUSES
             rows = connection.execute(_AFTER, {"r": run_id, "after": after})
-            for first, last, body in rows:
-                chunks.append(Chunk(first, last, body))
-                size += len(body)
-                if size > _PAGE_BYTES:
-                    break
-            rows.close()
-            return LogPage(chunks, size > _PAGE_BYTES, status in ACTIVE_STATUSES)
+            try:
+                return _page((_Row(*row) for row in rows), after, within, active=active)
+            finally:
+                rows.close()
 
         return await self._readers.run(read)
+
+
+class _Row(NamedTuple):
+    epoch: int
+    first: int
+    last: int
+    body: bytes
+
+
+def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: bool) -> LogPage:
+    chunks: list[Chunk] = []
+    size = 0
+    for row in rows:
+        if within is not None and (row.last, row.epoch) != (within.last, within.epoch):
+            return LogPage([], more=False, active=False)
+        large = len(row.body) > _PIECE_BYTES
+        if large and not chunks:
+            piece = _piece(row, after, within.end or 0 if within is not None else 0)
+            return LogPage([], more=True, active=active, piece=piece)
+        if large or size > _PAGE_BYTES:
+            return LogPage(chunks, more=True, active=active)
+        chunks.append(Chunk(row.first, row.last, row.body))
+        size += len(row.body)
+    return LogPage(chunks, more=False, active=active)
+
+
+def _piece(row: _Row, after: int, begin: int) -> Piece:
+    chunk = Chunk(row.first, row.last, row.body).after(after)
+    end = begin + _PIECE_BYTES
+    return Piece(
+        body=chunk.body[begin:end],
+        last=row.last,
+        epoch=row.epoch,
+        end=end if end < len(chunk.body) else None,
+        ends_leg=chunk.ends_leg,
+    )

@@ -136,10 +136,15 @@ def require_action(
 ) -> Run:
     """End the turn: what was written is complete, and the run waits for the turn's calls.
 
+    A run that is being cancelled does not move; what was written of it is told all the same.
+
     Raises:
         LostRace: The run has moved on without this execution.
     """
-    run, row = _mine(tx.connection, run_id, epoch)
+    run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS, RunStatus.CANCELLING})
+    if run.status == RunStatus.CANCELLING:  # whoever ends it knows the whole, but not these
+        put(tx, run, writings, now)
+        return run
     following = progress.waiting(run, turn.calls, now)
     put(tx, run, writings, now)
     messages, calls = _parted(open_steps(tx.connection, run_id))
@@ -212,20 +217,22 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     Raises:
         LostRace: The run has moved on without this execution.
     """
-    run, row = _mine(tx.connection, run_id, epoch)
+    run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS})
     again = progress.moved(run, RunStatus.QUEUED, now)
     _restart_turn(tx, run_id, now)
     # A new epoch, lest the next event gets the place of one that was taken back.
     return move(tx, again, now, attempts=max(0, row.attempts - 1), epoch=epoch + 1)
 
 
-def _mine(connection: Connection, run_id: str, epoch: int) -> tuple[Run, Row[Any]]:
+def _mine(
+    connection: Connection, run_id: str, epoch: int, statuses: set[str]
+) -> tuple[Run, Row[Any]]:
     query = select(runs).where(runs.c.id == run_id, runs.c.epoch == epoch)
     row = connection.execute(query).one_or_none()
     if row is None:
         message = f"{run_id}: epoch {epoch} is over"
         raise LostRace(message)
-    if row.status != RunStatus.IN_PROGRESS:
+    if row.status not in statuses:
         message = f"{run_id}: {row.status}"
         raise LostRace(message)
     return decode(Run, row.body), row
