@@ -254,7 +254,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def from_env(environ: Mapping[str, str]) -> Environment:
-    """Return the client settings found in `environ`; blank values count as absent."""
+    """Return the client settings found in `environ`; blank values count as absent.
+
+    Args:
+        environ: Such as `os.environ`.
+    """
 
     def read(name: str) -> str | None:
         return environ.get(name, "").strip() or None
@@ -269,6 +273,10 @@ def from_env(environ: Mapping[str, str]) -> Environment:
 
 def check_timeout(name: str, value: float | None) -> float | None:
     """Return `value` if it is None or a positive number of seconds, else raise `ValueError`.
+
+    Args:
+        name: What the error calls it.
+        value: Seconds, None or not.
 
     Raises:
         TypeError: `value` is no number.

@@ -139,7 +139,12 @@ class OpenAIRunsError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
     def locate(self, *, thread_id: str | None, run_id: str | None) -> None:
-        """Fill in the ids that are not known yet."""
+        """Fill in the ids that are not known yet.
+
+        Args:
+            thread_id: The thread's, where it is known.
+            run_id: The run's, where it is known.
+        """
         if self.thread_id is None:
             self.thread_id = thread_id
         if self.run_id is None:

@@ -137,7 +137,10 @@ class Frames:
         return await anext(self._frames)
 
     async def aclose(self) -> None:
-        """Close the stream; what becomes of the run is up to `on_disconnect`."""
+        """Close the stream; what becomes of the run is up to `on_disconnect`.
+
+        Cancellation: the run is cancelled all the same where that was asked for.
+        """
         await self._frames.aclose()
         await self._stream.aclose()  # where it was handed in open, and no frame was ever taken
 

@@ -248,8 +248,24 @@ class AsyncClient:
     ) -> AsyncClient:
         """Return a copy with other settings that shares this client's connections.
 
-        The copy need not be closed; it ends with this client. Headers and query are laid
-        over the ones there are.
+        The copy need not be closed; it ends with this client. What is left out, or None, stays as
+        it is.
+
+        Args:
+            base_url: Where to send; the key goes along, unless `api_key` gives another.
+            api_key: A key, or a function that returns one.
+            request_timeout: Seconds for one attempt.
+            max_retries: Attempts beyond the first; a short form of `retry`.
+            retry: How failed attempts are repeated.
+            poll: How waits ask.
+            default_headers: Laid over the ones there are.
+            default_query: Laid over the one there is.
+            assistants_version: `v1` or `v2`.
+
+        Raises:
+            ConfigError: `base_url` cannot be used.
+            TypeError: A setting is of the wrong kind.
+            ValueError: A setting is out of its range.
         """
         old = self._settings
         changes: dict[str, Any] = {
@@ -340,7 +356,10 @@ class AsyncClient:
         return await self._pipeline.send(spec, options)
 
     async def aclose(self) -> None:
-        """Close the connections, and end the embedded server; a second call does nothing."""
+        """Close the connections, and end the embedded server; a second call does nothing.
+
+        Cancellation: what could not be closed in time is abandoned, and the embedded server ends.
+        """
         if not self._owner:
             return
         try:

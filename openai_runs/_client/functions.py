@@ -113,6 +113,9 @@ class LocalTool(Generic[P, R]):
     def read(self, text: str) -> dict[str, Any]:
         """Return the arguments that `text` holds, by name; those left out are left out.
 
+        Args:
+            text: JSON as the model wrote it.
+
         Raises:
             msgspec.MsgspecError: They are no JSON, or do not fit; the message names the path.
             RecursionError: They are nested too deeply.
@@ -121,7 +124,12 @@ class LocalTool(Generic[P, R]):
         return self._parameters.read(text)
 
     def completed(self, arguments: Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
-        """Return the arguments with `context` among them, if the function takes one."""
+        """Return the arguments with `context` among them, if the function takes one.
+
+        Args:
+            arguments: As `read` returned them.
+            context: What is known of the call that they are of.
+        """
         name = self._parameters.context
         return {**arguments} if name is None else {**arguments, name: context}
 

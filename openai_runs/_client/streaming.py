@@ -151,6 +151,9 @@ class RunStream:
     def set_on_cancel(self, on_cancel: Literal["leave", "cancel"]) -> None:
         """Decide anew what becomes of the run where the stream is left before its end.
 
+        Args:
+            on_cancel: `leave` lets it go on, `cancel` cancels it.
+
         Raises:
             ValueError: It is neither of the two.
         """
@@ -236,7 +239,14 @@ class RunStream:
         self._check_end()
 
     async def until_done(self) -> None:
-        """Read the stream to its end."""
+        """Read the stream to its end.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of the stream; `on_cancel` says what becomes of the run.
+        """
         async for _ in self:
             pass
 
@@ -259,15 +269,36 @@ class RunStream:
         return self._result
 
     async def get_final_run(self) -> Run:
-        """Return the run at its end, under the official SDK's name."""
+        """Return the run at its end, under the official SDK's name.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of `result`.
+        """
         return (await self.result()).run
 
     async def get_final_messages(self) -> list[Message]:
-        """Return the messages the run wrote, under the official SDK's name."""
+        """Return the messages the run wrote, under the official SDK's name.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of `result`.
+        """
         return (await self.result()).messages
 
     async def get_final_run_steps(self) -> list[RunStep]:
-        """Return the run's steps, under the official SDK's name."""
+        """Return the run's steps, under the official SDK's name.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of `result`.
+        """
         return (await self.result()).steps
 
     def _check_end(self) -> None:

@@ -26,7 +26,13 @@ class Clock(Protocol):
         ...
 
     async def sleep_until(self, when: float) -> None:
-        """Return once `now()` is at least `when`."""
+        """Return once `now()` is at least `when`.
+
+        Args:
+            when: Unix seconds; infinity is never reached.
+
+        Cancellation: ends the wait.
+        """
         ...
 
 
@@ -38,7 +44,13 @@ class SystemClock:
         return time.time()
 
     async def sleep_until(self, when: float) -> None:
-        """Return once `now()` is at least `when`, also if the clock is set meanwhile."""
+        """Return once `now()` is at least `when`, also if the clock is set meanwhile.
+
+        Args:
+            when: Unix seconds; infinity is never reached.
+
+        Cancellation: ends the wait.
+        """
         if math.isinf(when):
             await anyio.sleep_forever()
         while (left := when - time.time()) > 0:  # noqa: ASYNC110 - it is time that is waited for

@@ -115,6 +115,8 @@ class LocalServer:
             ConfigError: The database cannot be used, or another server has it.
             OSError: The port is taken.
             RuntimeError: The server was opened before; make a new one.
+
+        Cancellation: closes what was opened.
         """
         if self._runner is not None:
             message = "a server can be opened only once; make a new LocalServer"
@@ -145,6 +147,11 @@ class LocalServer:
         """Begin no more runs, let those under way finish for `grace` seconds, put back the rest.
 
         Requests are still answered; new runs wait in the queue for the next server.
+
+        Args:
+            grace: Seconds.
+
+        Cancellation: no more runs begin; those under way go on until the server is closed.
         """
         if ENGINE in self._app:
             await self._app[ENGINE].drain(grace)

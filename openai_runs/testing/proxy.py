@@ -91,7 +91,12 @@ class FaultProxy:
         self._schedule.add(faults, on)
 
     def seen(self, method: str | None = None, path: str | None = None) -> list[ReceivedRequest]:
-        """Return the requests of that kind; see `Which` for `path`."""
+        """Return the requests of that kind; see `Which` for `path`.
+
+        Args:
+            method: Such as `GET`; None: any.
+            path: As in `Which`; None: any.
+        """
         return [request for request in self.requests if request.matches(method, path)]
 
     async def start(self) -> None:
@@ -99,6 +104,8 @@ class FaultProxy:
 
         Raises:
             RuntimeError: The proxy is open.
+
+        Cancellation: nothing is left open.
         """
         if self._root is not None:
             message = "the proxy is open already"

@@ -26,7 +26,12 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The decoded body; None if it was empty or no JSON."""
 
     def matches(self, method: str | None, path: str | None) -> bool:
-        """Return whether this is such a request; see `Which` for `path`."""
+        """Return whether this is such a request.
+
+        Args:
+            method: Such as `GET`; None: any.
+            path: As in `Which`; None: any.
+        """
         if method is not None and method.upper() != self.method:
             return False
         return path is None or PurePosixPath(self.path).match(path)

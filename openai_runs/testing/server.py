@@ -119,11 +119,21 @@ class RunsServer:
         return [] if self._backend is None else self._backend.requests
 
     def seen(self, method: str | None = None, path: str | None = None) -> list[ReceivedRequest]:
-        """Return the received requests of that kind; see `Which` for `path`."""
+        """Return the received requests of that kind; see `Which` for `path`.
+
+        Args:
+            method: Such as `GET`; None: any.
+            path: As in `Which`; None: any.
+        """
         return [request for request in self.requests if request.matches(method, path)]
 
     def reply(self, text: str, *, delay: float = 0) -> None:
-        """Have the model say `text`, after `delay` seconds."""
+        """Have the model say `text`, after `delay` seconds.
+
+        Args:
+            text: All of it.
+            delay: Seconds before the first word.
+        """
         from openai_runs.server import Say
 
         self._turns.append(Say(text, delay=delay))
@@ -151,7 +161,13 @@ class RunsServer:
         self.call_tools(Call(name, arguments, id), text=text, delay=delay)
 
     def call_tools(self, *calls: Call, text: str = "", delay: float = 0) -> None:
-        """Have the model ask for several `openai_runs.server.Call` at once."""
+        """Have the model ask for several `openai_runs.server.Call` at once.
+
+        Args:
+            *calls: In the order of the run's tool calls.
+            text: What the model says along with them.
+            delay: Seconds before it asks.
+        """
         from openai_runs.server import CallTools
 
         self._turns.append(CallTools(list(calls), text=text, delay=delay))
@@ -163,7 +179,13 @@ class RunsServer:
         *,
         delay: float = 0,
     ) -> None:
-        """Have the model call fail, so that the run ends `failed` with this `last_error`."""
+        """Have the model call fail, so that the run ends `failed` with this `last_error`.
+
+        Args:
+            code: Of `last_error`.
+            message: Of `last_error`.
+            delay: Seconds before it fails.
+        """
         from openai_runs.server import Fail
 
         self._turns.append(Fail(message, code=code, delay=delay))
@@ -175,13 +197,23 @@ class RunsServer:
         text: str = "",
         delay: float = 0,
     ) -> None:
-        """Have the model stop at a token limit, after `text`; the run ends `incomplete`."""
+        """Have the model stop at a token limit, after `text`; the run ends `incomplete`.
+
+        Args:
+            reason: Of `incomplete_details`.
+            text: What the model had said by then.
+            delay: Seconds before it speaks.
+        """
         from openai_runs.server import Cut
 
         self._turns.append(Cut(text, reason=_LIMITS[reason], delay=delay))
 
     def hang(self, *, text: str = "") -> None:
-        """Have the model say `text` and never end; the run can be cancelled, or expires."""
+        """Have the model say `text` and never end; the run can be cancelled, or expires.
+
+        Args:
+            text: What it says before it falls silent.
+        """
         from openai_runs.server import Hang
 
         self._turns.append(Hang(text))
@@ -213,11 +245,19 @@ class RunsServer:
         self._faults.append(_Fault(act=answer, **which))
 
     def drop(self, **which: Unpack[Which]) -> None:
-        """Close the connection in place of the next answers; see `Which`."""
+        """Close the connection in place of the next answers; see `Which`.
+
+        Args:
+            **which: See `Which`.
+        """
         self._faults.append(_Fault(act=_disconnect, **which))
 
     def hang_connection(self, **which: Unpack[Which]) -> None:
-        """Never answer the next requests; see `Which`."""
+        """Never answer the next requests; see `Which`.
+
+        Args:
+            **which: See `Which`.
+        """
 
         async def hang(request: web.Request) -> web.Response:
             await self._hosted.stopping()
@@ -226,7 +266,12 @@ class RunsServer:
         self._faults.append(_Fault(act=hang, **which))
 
     def delay(self, seconds: float, **which: Unpack[Which]) -> None:
-        """Hold the next requests, or with `after` their answers; see `Which`."""
+        """Hold the next requests, or with `after` their answers; see `Which`.
+
+        Args:
+            seconds: For each of them.
+            **which: See `Which`.
+        """
 
         async def wait(request: web.Request) -> None:
             await anyio.sleep(seconds)
@@ -258,7 +303,17 @@ class RunsServer:
         await to_thread.run_sync(self._hosted.start)
 
     async def restart(self, *, drop: bool = True) -> None:
-        """Stop and start again, on the same port and file; see `stop` for `drop`."""
+        """Stop and start again, on the same port and file; see `stop` for `drop`.
+
+        Args:
+            drop: As of `stop`.
+
+        Raises:
+            OSError: Another program has taken the port.
+            RuntimeError: The server was not opened, or it is stopped.
+
+        Cancellation: the step under way is finished; a server that has stopped stays so.
+        """
         await self.stop(drop=drop)
         await self.start()
 

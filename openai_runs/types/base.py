@@ -123,16 +123,30 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict
         return built
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the wire's JSON text."""
+        """Return the wire's JSON text.
+
+        Args:
+            indent: Spaces for each level; None: all on one line.
+        """
         return _dump(self.to_dict(), indent)
 
     def model_dump(self, *, exclude_none: bool = False, mode: str = "json") -> dict[str, Any]:
-        """Return `to_dict()`, under the official SDK's name; `mode` changes nothing."""
+        """Return `to_dict()`, under the official SDK's name; `mode` changes nothing.
+
+        Args:
+            exclude_none: Leave out what is null, at every level.
+            mode: Taken, and without effect: the wire's JSON is all there is.
+        """
         wire = self.to_dict()
         return _without_none(wire) if exclude_none else wire
 
     def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
-        """Return `to_json()`, under the official SDK's name."""
+        """Return `to_json()`, under the official SDK's name.
+
+        Args:
+            indent: Spaces for each level; None: all on one line.
+            exclude_none: Leave out what is null, at every level.
+        """
         return _dump(self.model_dump(exclude_none=exclude_none), indent)
 
     def __iter__(self) -> Iterator[Any]:

@@ -31,7 +31,11 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> RateLimit:
-        """Return the limits named in `headers`; values that are no numbers are skipped."""
+        """Return the limits named in `headers`; values that are no numbers are skipped.
+
+        Args:
+            headers: Of an answer, by case-insensitive or lower-case name.
+        """
 
         def number(name: str) -> int | None:
             text = headers.get(f"x-ratelimit-{name}", "")

@@ -126,6 +126,9 @@ class Backend(Protocol):
         Calls are made at least once: after a crash of the server the same call comes again.
         An optional coroutine method `aclose()` is awaited when the server closes.
 
+        Args:
+            request: The run, its messages, its functions, and the turns there were before.
+
         Raises:
             ModelFailure: The call failed in a way the run should show.
 

@@ -65,6 +65,7 @@ class ChatBackend:
         timeout: Seconds for one attempt; of a stream, until it begins, and then of silence.
         retry: How failed attempts are repeated: 429, 5xx and lost connections.
         max_tokens_field: Name of the token limit on that wire; `max_tokens` for older endpoints.
+        max_answer_bytes: Of an answer that is longer nothing is taken.
     """
 
     def __init__(
@@ -109,7 +110,16 @@ class ChatBackend:
         return f"ChatBackend({self._url!r})"
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Make one model call."""
+        """Make one model call.
+
+        Args:
+            request: The run, its messages and functions.
+
+        Raises:
+            ModelFailure: The endpoint refused, failed, or could not be understood.
+
+        Cancellation: closes the connection.
+        """
         body = build_request(request, self._model, self._max_tokens_field)
         attempt = 1
         while True:
@@ -134,7 +144,10 @@ class ChatBackend:
         return msgspec.json.encode(body)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections.
+
+        Cancellation: what could not be closed in time is abandoned.
+        """
         await self._transport.aclose()
 
     async def _attempt(self, body: bytes) -> AsyncGenerator[ModelEvent]:

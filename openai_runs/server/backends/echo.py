@@ -38,7 +38,11 @@ class EchoBackend:
     """Repeats the last user message word by word, or does the tool call it asks for."""
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Answer one model call."""
+        """Answer one model call.
+
+        Args:
+            request: The run, its messages and functions.
+        """
         call = None if request.turns else wanted_call(request)
         text = "" if call is not None else _answer(request)
         if call is not None:

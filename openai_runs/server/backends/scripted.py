@@ -119,6 +119,9 @@ class ScriptedBackend:
     def add(self, *turns: ScriptedTurn) -> None:
         """Put more turns at the end of the script.
 
+        Args:
+            *turns: What the model does at the calls to come; a text is said.
+
         Raises:
             TypeError: The script is a function.
         """
@@ -128,7 +131,16 @@ class ScriptedBackend:
         self._turns.extend(turns)
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Answer one model call."""
+        """Answer one model call.
+
+        Args:
+            request: The run, its messages and functions.
+
+        Raises:
+            ModelFailure: The script says so, or has no turn left.
+
+        Cancellation: ends the turn.
+        """
         self.requests.append(request)
         turn = self._next(request)
         if not isinstance(turn, Hang):

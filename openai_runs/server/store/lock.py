@@ -94,6 +94,10 @@ def serving_url(path: str | os.PathLike[str], *, patience: float = 5.0) -> str |
 
     Blocks for at most `patience` seconds while a server that is just starting has the lock
     but no address yet: call it in a worker thread.
+
+    Args:
+        path: The database file.
+        patience: Seconds.
     """
     try:
         fd = os.open(lock_path(Path(path)), os.O_RDONLY | os.O_CLOEXEC)

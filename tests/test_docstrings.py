@@ -1,0 +1,149 @@
+"""Docstrings of public functions say what the signature cannot: arguments, errors, cancellation."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from openai_runs import AsyncClient
+from openai_runs.errors import OpenAIRunsError
+from tests.test_public_api import MODULES
+
+RESOURCES = ["assistants", "threads", "messages", "runs", "runs.steps"]
+SECTIONS = ["Example", "Endpoint", "Args", "Returns", "Yields", "Raises", "Cancellation"]
+MADE_BY_THE_PACKAGE = {
+    "Assistants",
+    "Frames",
+    "HTTPInfo",
+    "Messages",
+    "RunStream",
+    "Runs",
+    "Steps",
+    "Threads",
+}
+"""Classes of which users get instances and make none; so of the errors."""
+
+_SECTION = re.compile(rf"^({'|'.join(SECTIONS)}):", re.MULTILINE)
+_ARGUMENTS = re.compile(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", re.MULTILINE)
+
+
+class Documented(NamedTuple):
+    """A public function, and where its words are."""
+
+    name: str
+    function: Callable[..., Any]
+    text: str
+    """Its docstring; with that of the class, if it is a constructor."""
+
+    @property
+    def sections(self) -> list[str]:
+        """Return the names of the sections, in order."""
+        return _SECTION.findall(self.text)
+
+    @property
+    def parameters(self) -> list[str]:
+        """Return what a caller may give."""
+        names = list(inspect.signature(self.function).parameters)
+        return [name for name in names if name not in {"self", "cls"} and name[0] != "_"]
+
+
+def methods(name: str, cls: type) -> Iterator[Documented]:
+    """Yield the public methods of a class that are written here."""
+    made_by_us = issubclass(cls, OpenAIRunsError) or cls.__name__ in MADE_BY_THE_PACKAGE
+    for member, value in inspect.getmembers(cls):
+        function = inspect.unwrap(getattr(value, "__func__", value))
+        is_ours = inspect.isfunction(function) and function.__module__.startswith("openai_runs")
+        if is_ours and (member[0] != "_" or (member == "__init__" and not made_by_us)):
+            text = inspect.getdoc(function) or ""
+            if member == "__init__":
+                text = f"{inspect.getdoc(cls) or ''}\n{text}"
+            yield Documented(f"{name}.{member}", function, text)
+
+
+def public_classes() -> Iterator[tuple[str, type]]:
+    """Yield the classes that users meet, the client's resources among them."""
+    for module in map(importlib.import_module, MODULES):
+        for name in vars(module)["__all__"]:
+            value = getattr(module, name)
+            if isinstance(value, type):
+                yield f"{module.__name__}.{name}", value
+    client = AsyncClient(base_url="http://127.0.0.1:9/v1")
+    for resource in RESOURCES:
+        owner: Any = client
+        for part in resource.split("."):
+            owner = getattr(owner, part)
+        yield f"client.{resource}", type(owner)
+
+
+def public_functions() -> dict[str, Documented]:
+    """Return every public function and method, once, by its name."""
+    found: dict[Callable[..., Any], Documented] = {}
+    for module in map(importlib.import_module, MODULES):
+        for name in vars(module)["__all__"]:
+            value = getattr(module, name)
+            if inspect.isfunction(value):
+                text = inspect.getdoc(value) or ""
+                found.setdefault(value, Documented(f"{module.__name__}.{name}", value, text))
+    for name, cls in public_classes():
+        for method in methods(name, cls):
+            found.setdefault(method.function, method)
+    return {documented.name: documented for documented in found.values()}
+
+
+FUNCTIONS = public_functions()
+CLASSES = dict(public_classes())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_says_what_the_signature_cannot(name: str) -> None:
+    """It is there, its sections are in their order, and each parameter is explained."""
+    documented = FUNCTIONS[name]
+    arguments = "".join(_ARGUMENTS.findall(documented.text))
+    explained = set(re.findall(r"[`*\s,](\w+)(?:, [`*\w, ]+)?(?: \([^)]*\))?:", arguments))
+    order = [SECTIONS.index(section) for section in documented.sections]
+
+    assert documented.text.strip()
+    assert order == sorted(order)
+    assert [p for p in documented.parameters if p not in explained] == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, f in FUNCTIONS.items() if inspect.iscoroutinefunction(f.function)]
+)
+def test_coroutine_says_what_a_cancellation_does(name: str) -> None:
+    """A caller whose time is up knows what is left; one that sends also knows what is raised."""
+    sections = FUNCTIONS[name].sections
+
+    assert "Cancellation" in sections
+    assert "Endpoint" not in sections or "Raises" in sections
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_call_of_a_resource_names_its_endpoint(resource: str) -> None:
+    """Each coroutine of the client's resources says which request it makes."""
+    silent = [
+        name
+        for name, documented in FUNCTIONS.items()
+        if name.rpartition(".")[0] == f"client.{resource}"
+        and inspect.iscoroutinefunction(documented.function)
+        and "Endpoint" not in documented.sections
+    ]
+
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_class_and_its_properties_are_documented(name: str) -> None:
+    """Whoever completes a name in an editor is told what it is."""
+    cls = CLASSES[name]
+    properties = {
+        member: value
+        for member, value in inspect.getmembers(cls, lambda value: isinstance(value, property))
+        if member[0] != "_"
+    }
+
+    assert cls.__doc__
+    assert [f"{name}.{member}" for member, value in properties.items() if not value.__doc__] == []
