@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.assistants import Assistants
 from openai_runs._client.beta import Beta
-from openai_runs._client.embedded import Embedded, Server
+from openai_runs._client.embedded import Embedded, find_server, make_server
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.raw import raw_request
@@ -45,7 +45,6 @@ from openai_runs.config import (
     check_timeout,
     from_env,
 )
-from openai_runs.errors import ConfigError
 
 __all__ = ["AsyncClient"]
 
@@ -219,8 +218,8 @@ class AsyncClient:
         """
         client = cls.__new__(cls)
         embedded = Embedded(
-            partial(_make_server, path, model_url=model_url, model_key=model_key, backend=backend),
-            partial(_find_server, path),
+            partial(make_server, path, model_url=model_url, model_key=model_key, backend=backend),
+            partial(find_server, path),
         )
         settings = Settings(
             base_url=None,
@@ -388,32 +387,3 @@ class AsyncClient:
     def __repr__(self) -> str:
         """Show no credential."""
         return f"AsyncClient(base_url={self.base_url!r})"
-
-
-def _make_server(
-    path: str | Path | None, *, model_url: str | None, model_key: str | None, backend: Any
-) -> Server:
-    try:  # imported here and in _find_server only, so that the extra stays optional
-        from openai_runs.server import ChatBackend, LocalServer
-    except ImportError as error:
-        raise _no_server(error) from error
-    if backend is None and model_url is not None:
-        backend = ChatBackend(model_url, api_key=model_key)
-    return LocalServer(path, backend=backend)
-
-
-def _find_server(path: str | Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        from openai_runs.server import serving_url
-    except ImportError as error:
-        raise _no_server(error) from error
-    return serving_url(path)
-
-
-def _no_server(error: ImportError) -> ConfigError:
-    return ConfigError(
-        f"the embedded server needs its extra ({error.name} is missing): "
-        "pip install 'openai-runs[server]'"
-    )

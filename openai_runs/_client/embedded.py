@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import anyio
 
 from openai_runs.errors import ConfigError
 
-__all__ = ["Embedded", "Server"]
+__all__ = ["Embedded", "Server", "find_server", "make_server"]
 
 
 class Server(Protocol):
@@ -86,3 +87,42 @@ class Embedded:
         if self._lock is None:
             self._lock = anyio.Lock()
         return self._lock
+
+
+def make_server(
+    path: str | Path | None, *, model_url: str | None, model_key: str | None, backend: Any
+) -> Server:
+    """Return a server that has not been started; blocks for as long as its import takes.
+
+    Raises:
+        ConfigError: The server's packages are not installed, or `model_url` is none.
+    """
+    try:  # imported here and in find_server only, so that the extra stays optional
+        from openai_runs.server import ChatBackend, LocalServer
+    except ImportError as error:
+        raise _no_server(error) from error
+    if backend is None and model_url is not None:
+        backend = ChatBackend(model_url, api_key=model_key)
+    return LocalServer(path, backend=backend)
+
+
+def find_server(path: str | Path | None) -> str | None:
+    """Return the URL of a server that serves the file already; blocks while one is starting.
+
+    Raises:
+        ConfigError: The server's packages are not installed.
+    """
+    if path is None:
+        return None
+    try:
+        from openai_runs.server import serving_url
+    except ImportError as error:
+        raise _no_server(error) from error
+    return serving_url(path)
+
+
+def _no_server(error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"the embedded server needs its extra ({error.name} is missing): "
+        "pip install 'openai-runs[server]'"
+    )
