@@ -17,6 +17,11 @@ REQUIREMENTS = {
 }
 """Version as tests name it -> what pip is asked for."""
 
+BENCHMARKED = {"2.54.0-aiohttp": "openai[aiohttp]==2.54.0"}
+"""More of them, made only when `poe bench` needs them."""
+
+_ALL = REQUIREMENTS | BENCHMARKED
+
 
 class MissingRefereeError(Exception):
     """A referee's environment is absent, unfinished or out of date."""
@@ -44,7 +49,7 @@ def make(version: str) -> None:
     folder = _folder(version)
     _call([sys.executable, "-m", "venv", "--clear", str(folder)], version)
     pip = [str(_interpreter(version)), "-m", "pip", "install", "-q"]
-    _call([*pip, REQUIREMENTS[version]], version)
+    _call([*pip, _ALL[version]], version)
     _call([str(_interpreter(version)), "-c", "import openai"], version)
     _stamp(version).write_text(_contents(version))
 
@@ -63,7 +68,7 @@ def _stamp(version: str) -> Path:
 
 def _contents(version: str) -> str:
     # A changed requirement or Python makes the environment anew.
-    return f"{REQUIREMENTS[version]} on Python {sys.version_info[0]}.{sys.version_info[1]}\n"
+    return f"{_ALL[version]} on Python {sys.version_info[0]}.{sys.version_info[1]}\n"
 
 
 def _is_ready(version: str) -> bool:

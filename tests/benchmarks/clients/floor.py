@@ -1,0 +1,214 @@
+"""The floor: tuned bare aiohttp and msgspec, as somebody writes it who wants just this.
+
+One session, no cookies, no automatic headers, URLs already encoded, no total time-out, the
+body read whole and decoded by a decoder made beforehand. It retries nothing, refuses
+nothing, bounds nothing: what a package adds to it is what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from tests.benchmarks import samples
+from tests.benchmarks.clients import floor_types as types
+from tests.benchmarks.clients.stopwatch import (
+    Outcome,
+    enter,
+    of_page,
+    of_run,
+    of_step,
+    spent,
+)
+from tests.benchmarks.clients.waits import ACTIVE, wait_for_all
+
+_HEADERS = {
+    "Authorization": "Bearer k",
+    "OpenAI-Beta": "assistants=v2",
+    "Accept": "application/json",
+}
+_ENCODER = msgspec.json.Encoder()
+
+
+class Floor:
+    """The client."""
+
+    def __init__(self, url: str, connections: int = 100) -> None:
+        """Open the session; must be called in the event loop."""
+        self.url = url
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        )
+
+    async def __aenter__(self) -> Floor:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close the session."""
+        await self.session.close()
+
+    async def get(self, path: str) -> bytes:
+        """Return the body of what is there."""
+        async with self.session.get(URL(self.url + path, encoded=True)) as response:
+            body = await response.read()
+            if response.status >= 300:
+                raise RuntimeError(response.status)
+            return body
+
+    async def retrieve(self, run_id: str) -> types.Run:
+        """Return a run."""
+        return types.RUN.decode(await self.get(f"/threads/thread_1/runs/{run_id}"))
+
+    async def create(self, body: Mapping[str, Any]) -> types.Run:
+        """Start a run."""
+        async with self.session.post(
+            URL(f"{self.url}/threads/thread_1/runs", encoded=True),
+            data=_ENCODER.encode(body),
+            headers={"Content-Type": "application/json"},
+        ) as response:
+            content = await response.read()
+            if response.status >= 300:
+                raise RuntimeError(response.status)
+            return types.RUN.decode(content)
+
+    async def events(self, thread_id: str) -> AsyncIterator[tuple[bytes, Any]]:
+        """Yield name and object of each event; cut out of the chunks, not of lines."""
+        async with self.session.post(
+            URL(f"{self.url}/threads/{thread_id}/runs", encoded=True),
+            data=b'{"assistant_id":"asst_1","stream":true}',
+            headers={"Content-Type": "application/json"},
+        ) as response:
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *told, rest = (rest + chunk).split(b"\n\n")
+                for event in told:
+                    name, _, data = event.partition(b"\n")
+                    if name == b"event: done":
+                        return
+                    yield name[7:], types.EVENT.decode(data[6:])
+
+
+async def retrieve(given: Mapping[str, Any]) -> Outcome:
+    """Retrieve a run again and again."""
+    async with Floor(given["url"]) as floor:
+        cpu, run = await spent(
+            lambda: floor.retrieve("run_1"), count=given["count"], at_once=given["at_once"]
+        )
+    return {"metrics": {"cpu": cpu}, "facts": {"run": of_run(run)}}
+
+
+async def create(given: Mapping[str, Any]) -> Outcome:
+    """Create a run again and again."""
+    body = given["body"]
+    async with Floor(given["url"]) as floor:
+        cpu, run = await spent(lambda: floor.create(body), count=given["count"])
+    return {"metrics": {"cpu": cpu}, "facts": {"run": of_run(run)}}
+
+
+async def list_runs(given: Mapping[str, Any]) -> Outcome:
+    """List a hundred runs again and again."""
+    async with Floor(given["url"]) as floor:
+
+        async def listed() -> Any:
+            return types.RUNS.decode(await floor.get("/threads/thread_1/runs?limit=100"))
+
+        cpu, page = await spent(listed, count=given["count"])
+    return {"metrics": {"cpu": cpu}, "facts": {"runs": of_page(page, of_run)}}
+
+
+async def list_steps(given: Mapping[str, Any]) -> Outcome:
+    """List a hundred steps again and again."""
+    async with Floor(given["url"]) as floor:
+
+        async def listed() -> Any:
+            path = "/threads/thread_1/runs/run_1/steps?limit=100"
+            return types.STEPS.decode(await floor.get(path))
+
+        cpu, page = await spent(listed, count=given["count"])
+    return {"metrics": {"cpu": cpu}, "facts": {"steps": of_page(page, of_step)}}
+
+
+async def stream(given: Mapping[str, Any]) -> Outcome:
+    """Read a stream again and again; only where snapshots are asked for, join its text."""
+    keeps = given.get("snapshots", False)
+    async with Floor(given["url"]) as floor:
+
+        async def read() -> tuple[int, int, str]:
+            count, last = 0, None
+            pieces: list[str] = []
+            async for _, told in floor.events(given["thread"]):
+                count += 1
+                if isinstance(told, types.Delta):
+                    pieces += [
+                        part.text.value
+                        for part in told.delta.content or ()
+                        if isinstance(part, types.Text) and part.text.value
+                    ]
+                elif isinstance(told, types.Run):
+                    last = told
+            assert last is not None
+            text = "".join(pieces) if keeps else ""
+            return count, sum(map(len, pieces)), f"{last.status} {len(text)}"
+
+        cpu, (count, characters, end) = await spent(read, count=given["count"])
+    facts = {"events": count, "characters": characters, "end": end}
+    return {"metrics": {"cpu": cpu / count}, "facts": facts}
+
+
+async def decode(given: Mapping[str, Any]) -> Outcome:
+    """Decode the same bytes again and again."""
+    many, count = given["many"], given["count"]
+    body = samples.encode(
+        samples.page([samples.run(n) for n in range(100)]) if many else samples.run(1)
+    )
+    decoder: Callable[[bytes], Any] = types.RUNS.decode if many else types.RUN.decode
+    for _ in range(count // 5):
+        decoder(body)
+    began = time.process_time()
+    for _ in range(count):
+        last = decoder(body)
+    cpu = (time.process_time() - began) / count
+    return {
+        "metrics": {"cpu": cpu},
+        "facts": {"it": of_page(last, of_run) if many else of_run(last)},
+    }
+
+
+async def wait(given: Mapping[str, Any]) -> Outcome:
+    """Wait for many runs: a loop in each task, polling at a fixed interval."""
+    interval = given["interval"]
+    async with Floor(given["url"], given.get("connections", 100)) as floor:
+
+        async def until_settled(run_id: str) -> types.Run:
+            while True:
+                run = await floor.retrieve(run_id)
+                if run.status not in ACTIVE:
+                    return run
+                await asyncio.sleep(interval)
+
+        return await wait_for_all(until_settled, floor.retrieve, given)
+
+
+WORKS = {
+    "retrieve": retrieve,
+    "create": create,
+    "list_runs": list_runs,
+    "list_steps": list_steps,
+    "stream": stream,
+    "decode": decode,
+    "wait": wait,
+}
+
+if __name__ == "__main__":
+    enter(WORKS)

@@ -1,0 +1,136 @@
+"""Our client, used as its documentation says, with nothing turned off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from openai_runs import AsyncClient, PollPolicy
+from openai_runs._protocol.endpoints import GET_RUN, LIST_RUNS
+from openai_runs.types import MessageDeltaEvent
+from tests.benchmarks import samples
+from tests.benchmarks.clients.stopwatch import (
+    Outcome,
+    enter,
+    of_page,
+    of_run,
+    of_step,
+    spent,
+)
+from tests.benchmarks.clients.waits import wait_for_all
+
+
+async def retrieve(given: Mapping[str, Any]) -> Outcome:
+    """Retrieve a run again and again."""
+    async with AsyncClient(base_url=given["url"], api_key="k") as client:
+        cpu, run = await spent(
+            lambda: client.runs.retrieve("run_1", thread_id="thread_1"),
+            count=given["count"],
+            at_once=given["at_once"],
+        )
+    return {"metrics": {"cpu": cpu}, "facts": {"run": of_run(run)}}
+
+
+async def create(given: Mapping[str, Any]) -> Outcome:
+    """Create a run again and again."""
+    body = given["body"]
+    async with AsyncClient(base_url=given["url"], api_key="k") as client:
+        cpu, run = await spent(lambda: client.runs.create("thread_1", **body), count=given["count"])
+    return {"metrics": {"cpu": cpu}, "facts": {"run": of_run(run)}}
+
+
+async def list_runs(given: Mapping[str, Any]) -> Outcome:
+    """List a hundred runs again and again."""
+    async with AsyncClient(base_url=given["url"], api_key="k") as client:
+
+        async def listed() -> Any:
+            return await client.runs.list("thread_1", limit=100)
+
+        cpu, page = await spent(listed, count=given["count"])
+    return {"metrics": {"cpu": cpu}, "facts": {"runs": of_page(page, of_run)}}
+
+
+async def list_steps(given: Mapping[str, Any]) -> Outcome:
+    """List a hundred steps again and again."""
+    async with AsyncClient(base_url=given["url"], api_key="k") as client:
+
+        async def listed() -> Any:
+            return await client.runs.steps.list("run_1", thread_id="thread_1", limit=100)
+
+        cpu, page = await spent(listed, count=given["count"])
+    return {"metrics": {"cpu": cpu}, "facts": {"steps": of_page(page, of_step)}}
+
+
+async def stream(given: Mapping[str, Any]) -> Outcome:
+    """Read a stream again and again."""
+    keeps = given.get("snapshots", False)
+    async with AsyncClient(base_url=given["url"], api_key="k") as client:
+
+        async def read() -> tuple[int, int, str]:
+            count = characters = 0
+            async with client.runs.stream(given["thread"], assistant_id="asst_1") as events:
+                async for event in events:
+                    count += 1
+                    if isinstance(event, MessageDeltaEvent):
+                        characters += len(event.data.text)
+            run = events.snapshot.run
+            assert run is not None
+            text = events.snapshot.text if keeps else ""
+            return count, characters, f"{run.status} {len(text)}"
+
+        cpu, (count, characters, end) = await spent(read, count=given["count"])
+    facts = {"events": count, "characters": characters, "end": end}
+    return {"metrics": {"cpu": cpu / count}, "facts": facts}
+
+
+async def decode(given: Mapping[str, Any]) -> Outcome:
+    """Decode the same bytes again and again."""
+    many, count = given["many"], given["count"]
+    body = samples.encode(
+        samples.page([samples.run(n) for n in range(100)]) if many else samples.run(1)
+    )
+    runs = LIST_RUNS.spec({"thread_id": "thread_1"})
+    run = GET_RUN.spec({"thread_id": "thread_1", "run_id": "run_1"})
+    decoder: Any = runs.decode if many else run.decode
+    for _ in range(count // 5):
+        decoder(body)
+    began = time.process_time()
+    for _ in range(count):
+        last = decoder(body)
+    cpu = (time.process_time() - began) / count
+    return {
+        "metrics": {"cpu": cpu},
+        "facts": {"it": of_page(last, of_run) if many else of_run(last)},
+    }
+
+
+async def wait(given: Mapping[str, Any]) -> Outcome:
+    """Wait for many runs, at a fixed interval, or held back by a server that offers it."""
+    interval, hold = given["interval"], given.get("long_poll", 0)
+    connections = given.get("connections", 100)
+    async with AsyncClient(
+        base_url=given["url"],
+        api_key="k",
+        max_connections=connections,
+        poll=PollPolicy(long_poll=hold),
+    ) as client:
+        return await wait_for_all(
+            lambda run_id: client.runs.wait(run_id, thread_id="thread_1", interval=interval),
+            lambda run_id: client.runs.retrieve(run_id, thread_id="thread_1"),
+            given,
+        )
+
+
+WORKS = {
+    "retrieve": retrieve,
+    "create": create,
+    "list_runs": list_runs,
+    "list_steps": list_steps,
+    "stream": stream,
+    "decode": decode,
+    "wait": wait,
+}
+
+if __name__ == "__main__":
+    enter(WORKS)

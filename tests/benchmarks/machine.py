@@ -1,0 +1,44 @@
+"""Where it was measured: the machine, the load it was under, and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["described"]
+
+
+def described() -> dict[str, str]:
+    """Return what a reader needs to know about this machine, now."""
+    load = os.getloadavg()
+    return {
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()}",
+        "load at the start": ", ".join(f"{figure:.1f}" for figure in load),
+        "Python": platform.python_version(),
+        "packages": ", ".join(
+            f"{name} {version(name)}" for name in ("aiohttp", "msgspec", "anyio")
+        ),
+        "commit": _commit(),
+        "day": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,124 @@
+"""What is measured: one row for each piece of work, with what its processes are told."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tests.benchmarks import samples
+
+__all__ = ["GROUPS", "ROWS", "Row"]
+
+_CANNED = ("tests.benchmarks.servers.canned", "1999")
+_BODY = {
+    "assistant_id": "asst_9r8Vd5TzQ0bLkXn3WmPf7YcA",
+    "additional_messages": [{"role": "user", "content": "Where is my order?"}],
+    "instructions": samples.INSTRUCTIONS,
+    "metadata": {"customer": "c-1042"},
+}
+
+
+class Row(NamedTuple):
+    """One row of a table."""
+
+    name: str
+    """As `--only` takes it."""
+    title: str
+    group: str
+    """The table it stands in."""
+    work: str
+    """What the client's module is asked to do."""
+    params: dict[str, Any]
+    """What each process is told."""
+    server: tuple[str, ...] = _CANNED
+    """Module and arguments of the server's process; empty: none is needed."""
+    quick: dict[str, Any] = {}
+    """What `--quick` tells in place of `params`."""
+    quick_server: tuple[str, ...] | None = None
+    only: tuple[str, ...] | None = None
+    """Names of the contestants; None: all."""
+    rounds: int | None = None
+    """The most rounds it is given; None: as many as asked for."""
+
+
+def _stream(name: str, title: str, thread: str, count: int, **more: Any) -> Row:
+    params = {"thread": thread, "count": count, **more}
+    quick = {"count": max(count // 4, 1)}
+    return Row(f"sse-{name}", f"SSE, {title}, an event", "cpu", "stream", params, quick=quick)
+
+
+def _waits(name: str, title: str, runs: int, longest: int, rounds: int | None = None) -> Row:
+    """Return a row of waits on runs of 2 s and more."""
+    params = {"runs": runs, "start": 1.0, "interval": 1.0, "limit": longest + 60}
+    server = ("tests.benchmarks.servers.waits", "2")
+    return Row(
+        f"waits-{name}",
+        title,
+        "waits",
+        "wait",
+        params,
+        (*server, str(longest)),
+        quick={"limit": 30},
+        quick_server=(*server, "8"),
+        rounds=rounds,
+    )
+
+
+ROWS = (
+    Row(
+        "retrieve",
+        "retrieve a run, 1 at a time",
+        "cpu",
+        "retrieve",
+        {"count": 3000, "at_once": 1},
+        quick={"count": 800},
+    ),
+    Row(
+        "retrieve-100",
+        "retrieve a run, 100 at a time",
+        "cpu",
+        "retrieve",
+        {"count": 5000, "at_once": 100},
+        quick={"count": 1000},
+    ),
+    Row(
+        "create",
+        "create a run",
+        "cpu",
+        "create",
+        {"body": _BODY, "count": 2500},
+        quick={"count": 600},
+    ),
+    Row("list-runs", "list 100 runs", "cpu", "list_runs", {"count": 600}, quick={"count": 150}),
+    Row("list-steps", "list 100 steps", "cpu", "list_steps", {"count": 600}, quick={"count": 150}),
+    _stream("body", "2,010 events in one body", "thread_body", 20),
+    _stream("chunks", "one HTTP chunk an event", "thread_chunks", 20),
+    _stream("timed", "one event each millisecond", "thread_timed", 2),
+    _stream("snapshots", "with snapshots kept", "thread_body", 20, snapshots=True),
+    Row(
+        "decode",
+        "decode 1 run",
+        "cpu",
+        "decode",
+        {"many": False, "count": 50_000},
+        (),
+        quick={"count": 10_000},
+    ),
+    Row(
+        "decode-100",
+        "decode 100 runs",
+        "cpu",
+        "decode",
+        {"many": True, "count": 800},
+        (),
+        quick={"count": 200},
+    ),
+    _waits("1000", "1,000 runs of 2 to 8 s, polled each second", 1000, 8),
+    _waits("1000-long", "1,000 runs of 2 to 60 s, polled each second", 1000, 60, 3),
+    _waits("10000", "10,000 runs of 2 to 12 s, polled each second", 10_000, 12, 3),
+    _waits("10000-long", "10,000 runs of 2 to 60 s, polled each second", 10_000, 60, 1),
+)
+
+GROUPS = {
+    "cpu": "CPU of the client for one piece of work",
+    "waits": "Many waits at once",
+}
