@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from openai_runs._client.awaiting import await_run
     from openai_runs._client.client import AsyncClient
     from openai_runs._client.functions import LocalTool, LocalToolCall, tool
+    from openai_runs._client.mapping import RunMap
     from openai_runs._client.parameters import ToolContext
     from openai_runs._client.results import RunResult
     from openai_runs._client.streaming import RunStream
@@ -57,6 +58,7 @@ _ROOMS: Final = {
     "LocalTool": "openai_runs._client.functions",
     "LocalToolCall": "openai_runs._client.functions",
     "tool": "openai_runs._client.functions",
+    "RunMap": "openai_runs._client.mapping",
     "ToolContext": "openai_runs._client.parameters",
     "RunResult": "openai_runs._client.results",
     "RunStream": "openai_runs._client.streaming",
@@ -110,6 +112,7 @@ __all__ = [
     "RunExpired",
     "RunFailed",
     "RunIncomplete",
+    "RunMap",
     "RunRequiresAction",
     "RunResult",
     "RunStatus",

@@ -12,6 +12,7 @@ from openai_runs._client.active_runs import when_free
 from openai_runs._client.arguments import (
     CallOptions,
     CreateRunArguments,
+    CreateThreadAndRunArguments,
     body_of,
     options_of,
     wait_options_of,
@@ -19,7 +20,7 @@ from openai_runs._client.arguments import (
 from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.waiting import Waiter, plan_of
-from openai_runs._protocol.endpoints import CREATE_RUN
+from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
 from openai_runs._transport import StreamReply
@@ -27,7 +28,7 @@ from openai_runs.config import MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import APITimeoutError
 from openai_runs.types.runs import Run
 
-__all__ = ["Attempts", "Timed", "within"]
+__all__ = ["Attempts", "Timed", "thread_and_run", "within"]
 
 T = TypeVar("T")
 
@@ -101,6 +102,17 @@ class Attempts:
             stream=self._stream,
         )
         return self.last
+
+
+def thread_and_run(
+    pipeline: Pipeline, taken: dict[str, Any], assistant_id: str, *, stream: bool = False
+) -> Creation:
+    """Return the create of a run whose thread is made with it; nothing is sent yet."""
+    options = options_of(taken)
+    body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
+    check_id("assistant_id", assistant_id)
+    body["assistant_id"] = assistant_id
+    return Creation(pipeline, CREATE_THREAD_AND_RUN, None, body, options, stream=stream)
 
 
 class Timed:

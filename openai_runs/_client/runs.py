@@ -19,6 +19,7 @@ from openai_runs._client.attempts import Attempts, Timed
 from openai_runs._client.driving import Driver
 from openai_runs._client.encoding import tool_outputs_of
 from openai_runs._client.legs import CreateLeg, FollowLeg, Leg, SubmitLeg
+from openai_runs._client.mapping_runs import MappingRuns
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
 from openai_runs._client.streaming import RunStream
@@ -68,7 +69,7 @@ class Reading:
         """What answers tool calls, where functions were given."""
 
 
-class Runs(WaitingRuns):
+class Runs(MappingRuns):
     """`client.runs`: everything about runs, and `client.runs.steps` below it."""
 
     def stream(

@@ -8,7 +8,6 @@ from typing import Any, Unpack
 from openai_runs._client.arguments import (
     CallOptions,
     CreateThreadAndRunAndPollCall,
-    CreateThreadAndRunArguments,
     CreateThreadAndRunCall,
     CreateThreadArguments,
     CreateThreadCall,
@@ -18,8 +17,7 @@ from openai_runs._client.arguments import (
     body_of,
     options_of,
 )
-from openai_runs._client.attempts import Timed
-from openai_runs._client.creation import Creation
+from openai_runs._client.attempts import Timed, thread_and_run
 from openai_runs._client.legs import CreateLeg
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
@@ -28,12 +26,10 @@ from openai_runs._client.streaming import RunStream
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.endpoints import (
     CREATE_THREAD,
-    CREATE_THREAD_AND_RUN,
     DELETE_THREAD,
     GET_THREAD,
     UPDATE_THREAD,
 )
-from openai_runs._protocol.spec import check_id
 from openai_runs.types.base import Deleted
 from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
@@ -159,7 +155,7 @@ class Threads:
 
         Cancellation: closes the request; thread and run may have been created.
         """
-        return await self._creation(dict(arguments), assistant_id).make()
+        return await thread_and_run(self._pipeline, dict(arguments), assistant_id).make()
 
     async def create_and_run_poll(
         self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunAndPollCall]
@@ -183,7 +179,7 @@ class Threads:
         taken: dict[str, Any] = dict(arguments)
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
-        creation = self._creation(taken, assistant_id)
+        creation = thread_and_run(self._pipeline, taken, assistant_id)
         run = await timed.start(creation.make(), partial(creation.undo, self._waiter))
         return await timed.wait(self._waiter, run, run.thread_id)
 
@@ -209,14 +205,5 @@ class Threads:
         reading = Reading(self._pipeline, self._waiter, taken)
         timed = Timed(self._pipeline, taken)
         taken.update(timed.options)
-        creation = self._creation(taken, assistant_id, stream=True)
+        creation = thread_and_run(self._pipeline, taken, assistant_id, stream=True)
         return stream_of(self.runs, CreateLeg(creation, self._waiter), timed, reading)
-
-    def _creation(
-        self, taken: dict[str, Any], assistant_id: str, *, stream: bool = False
-    ) -> Creation:
-        options = options_of(taken)
-        body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
-        check_id("assistant_id", assistant_id)
-        body["assistant_id"] = assistant_id
-        return Creation(self._pipeline, CREATE_THREAD_AND_RUN, None, body, options, stream=stream)

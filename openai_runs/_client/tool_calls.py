@@ -173,14 +173,14 @@ class ToolCalls:
         return _error(f"the tool did not finish within {timeout:.3g} s")
 
 
-def check_count(name: str, options: ToolOptions, default: int) -> int:
+def check_count(name: str, options: Mapping[str, object], default: int) -> int:
     """Return the option `name`, a whole number of at least 1.
 
     Raises:
         TypeError: It is no whole number.
         ValueError: It is less than 1.
     """
-    value: object = options.get(name, default)
+    value = options.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"{name} must be a whole number, got {value!r}"
         raise TypeError(msg)

@@ -187,14 +187,15 @@ class ToolRuns(RunCalls):
         self,
         run: Run | str,
         thread_id: str,
-        loop: ToolLoop,
+        loop: ToolLoop | None,
         timed: Timed,
         kind: type | None,
     ) -> RunResult:
         run = await timed.wait(self._waiter, run, thread_id)
-        rounds = _Rounds(self, loop, timed)
-        while waiting_calls(run):
-            run = await rounds.next(run)
+        if loop is not None:
+            rounds = _Rounds(self, loop, timed)
+            while waiting_calls(run):
+                run = await rounds.next(run)
         return await self.result(run, response_format=kind, **timed.left())
 
     async def _gather(
