@@ -29,9 +29,11 @@ PAGES_FOLDER = ROOT / "docs" / "pages"
 PAGES = [ROOT / "README.md", *sorted(PAGES_FOLDER.rglob("*.md"))]
 
 _FENCE = re.compile(
-    r"(?:<!-- no-run: (?P<reason>.+?) -->\n)?^```(?P<language>\w+).*\n(?P<source>(?s:.*?))^```$",
+    r"(?:<!-- (?:no-run: (?P<reason>.+?)|typed: (?P<typed>.+?)) -->\n)?"
+    r"^```(?P<language>\w+).*\n(?P<source>(?s:.*?))^```$",
     re.MULTILINE,
 )
+_SHOWN = re.compile(r"\s*```text\n(?P<text>(?s:.*?))```\n")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _MOVED = re.compile(r"^\| `[^|]+` \| (?:the same|`(?P<ours>[\w.]+)[^`]*`)[^|]* \|", re.MULTILINE)
 
@@ -43,6 +45,10 @@ class Block(NamedTuple):
     source: str
     reason: str | None
     """Why it is compiled only, from a `<!-- no-run: reason -->` above it."""
+    typed: list[str]
+    """What a person types, from a `<!-- typed: line | line -->` above it."""
+    follows: str
+    """What the page says after it."""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -53,7 +59,9 @@ def blocks_of(page: Path) -> Iterator[Block]:
             line = text.count("\n", 0, found.start("source"))
             place = f"{page.relative_to(ROOT)}:{line + 1}"
             # Blank lines on top, so that a traceback names the line of the page.
-            yield Block(place, "\n" * line + found["source"], found["reason"])
+            source = "\n" * line + found["source"]
+            typed = found["typed"].split(" | ") if found["typed"] else []
+            yield Block(place, source, found["reason"], typed, text[found.end() :])
 
 
 def pages_with_python() -> list[Path]:
@@ -88,6 +96,17 @@ def compare(block: Block, printed: list[str]) -> None:
     assert same, f"{block.place} says {wanted} and prints {printed}"
 
 
+def compare_dialogue(block: Block, printed: str) -> None:
+    """Fail unless the next block of text is what a terminal shows: the echo of typing, answers."""
+    shown = _SHOWN.match(block.follows)
+    assert shown, f"{block.place}: what does the terminal show?"
+    wanted = shown["text"]
+    for line in block.typed:
+        wanted = wanted.replace(f"> {line}\n", "> ", 1)
+
+    assert printed.strip() == wanted.strip()
+
+
 async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, object]:
     """Run the page's blocks, one after the other, and return the names they leave."""
     printed: list[str] = []
@@ -107,6 +126,8 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
             continue
         if "def test_" in block.source:
             run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block.source, folder)
+        elif block.typed:
+            compare_dialogue(block, run_script([], block.source, folder, "\n".join(block.typed)))
         elif "asyncio.run(" in block.source:
             compare(block, run_script([], block.source, folder).splitlines())
         else:
@@ -130,7 +151,7 @@ async def test_python_blocks_run_against_the_local_server(
         await execute(page, client, tmp_path)
 
 
-def run_script(launcher: list[str], source: str, folder: Path) -> str:
+def run_script(launcher: list[str], source: str, folder: Path, typed: str = "") -> str:
     """Run `source` as a program, or a test file, of its own; return what it prints."""
     script = folder / "test_block.py"
     script.write_text(source)
@@ -138,6 +159,7 @@ def run_script(launcher: list[str], source: str, folder: Path) -> str:
         [sys.executable, *launcher, str(script)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input=typed,
         capture_output=True,
         text=True,
         check=False,

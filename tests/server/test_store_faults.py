@@ -215,6 +215,30 @@ async def test_full_disk_is_a_503_until_there_is_room(tmp_path: Path) -> None:
     assert done["status"] == "completed"
 
 
+async def test_statement_that_fails_is_logged_without_its_values(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What people wrote is in no log, not even where the database itself refuses it."""
+    caplog.set_level("DEBUG")
+    caller = await serve(db=tmp_path / "v.db")
+    thread = await caller.thread()
+
+    def forbid() -> None:
+        with sqlite3.connect(tmp_path / "v.db") as file:
+            file.execute(
+                "CREATE TRIGGER forbidden BEFORE INSERT ON messages "
+                "BEGIN SELECT RAISE(ABORT, 'not today'); END"
+            )
+
+    await anyio.to_thread.run_sync(forbid)
+    message = {"role": "user", "content": "a secret of mine"}
+    reply = await caller.send("POST", f"/threads/{thread}/messages", json=message)
+
+    assert reply.status >= 500
+    assert "not today" in caplog.text
+    assert "a secret of mine" not in caplog.text + reply.text
+
+
 async def test_temporary_file_is_gone_when_the_server_is(tmp_path: Path) -> None:
     """Without a file of its own, a server leaves nothing behind."""
     async with LocalServer() as server:

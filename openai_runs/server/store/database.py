@@ -37,7 +37,10 @@ _logger = logging.getLogger("openai_runs.server")
 def open_writer(path: Path) -> Engine:
     """Return the engine of the one writing connection."""
     engine = create_engine(
-        "sqlite://", creator=lambda: _connect(path, query_only=False), poolclass=StaticPool
+        "sqlite://",
+        creator=lambda: _connect(path, query_only=False),
+        poolclass=StaticPool,
+        hide_parameters=True,  # errors are logged, and what people wrote is not
     )
 
     # IMMEDIATE: a transaction that begins by reading could not become a writing one later.
@@ -56,6 +59,7 @@ def open_reader(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=READERS,
         max_overflow=0,
+        hide_parameters=True,
     )
 
     # One transaction for all statements of a read: they see one state of the file.
