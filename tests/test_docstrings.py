@@ -16,7 +16,6 @@ RESOURCES = ["assistants", "threads", "messages", "runs", "runs.steps"]
 SECTIONS = ["Example", "Endpoint", "Args", "Returns", "Yields", "Raises", "Cancellation"]
 MADE_BY_THE_PACKAGE = {
     "Assistants",
-    "Frames",
     "HTTPInfo",
     "Messages",
     "RunStream",
@@ -24,7 +23,7 @@ MADE_BY_THE_PACKAGE = {
     "Steps",
     "Threads",
 }
-"""Classes of which users get instances and make none; so of the errors."""
+"""Classes of which users get instances and make none; a docstring may say so, with "made by"."""
 
 _SECTION = re.compile(rf"^({'|'.join(SECTIONS)}):", re.MULTILINE)
 _ARGUMENTS = re.compile(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", re.MULTILINE)
@@ -52,7 +51,11 @@ class Documented(NamedTuple):
 
 def methods(name: str, cls: type) -> Iterator[Documented]:
     """Yield the public methods of a class that are written here."""
-    made_by_us = issubclass(cls, OpenAIRunsError) or cls.__name__ in MADE_BY_THE_PACKAGE
+    made_by_us = (
+        issubclass(cls, OpenAIRunsError)
+        or cls.__name__ in MADE_BY_THE_PACKAGE
+        or "made by `" in (cls.__doc__ or "").lower()
+    )
     for member, value in inspect.getmembers(cls):
         function = inspect.unwrap(getattr(value, "__func__", value))
         is_ours = inspect.isfunction(function) and function.__module__.startswith("openai_runs")
