@@ -112,13 +112,14 @@ class Transport:
         self._max_connections = max_connections
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._always: dict[str, Any] = {
-            "skip_auto_headers": ("Content-Type",),  # a POST without a body has none
             "allow_redirects": False,
             "raise_for_status": False,
             "timeout": self._timeout,
             "proxy": proxy,
             "ssl": ssl,
         }
+        # A POST without a body has no type either; a GET is sent without looking for one.
+        self._bodiless = {**self._always, "skip_auto_headers": ("Content-Type",)}
         self._trust_env = trust_env
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -182,31 +183,33 @@ class Transport:
         Cancellation: closes the connection and lets the cancellation through.
         """
         session = self._open()
-        shown = url.partition("?")[0]
         failure: APIConnectionError
         try:
-            with anyio.fail_after(timeout):
-                response = await session.request(
-                    method,
-                    URL(url, encoded=True),
-                    data=body if body is None or len(body) <= _LARGE_BODY else BytesIO(body),
-                    headers=headers,
-                    **self._always,
-                )
+            with anyio.CancelScope(deadline=anyio.current_time() + timeout):
+                to, data = URL(url, encoded=True), None if body is None else _payload(body)
+                how = self._bodiless if body is None and method != "GET" else self._always
+                response = await session.request(method, to, data=data, headers=headers, **how)
                 if stream and response.status < 300 and _is_stream(response.content_type):
-                    return StreamReply(response, method, shown)
-                async with response:
-                    content = await _read(response, max_bytes, method, shown)
-                    return Reply(response.status, response.headers, content)
+                    return StreamReply(response, method, _shown(url))
+                # Read by hand: a whole answer, once read, has let go of its connection.
+                try:
+                    content = await response.content.readany()
+                    if not response.content.at_eof() or len(content) > max_bytes:
+                        content = await _read_on(response, content, max_bytes, _shown(url))
+                except BaseException:
+                    response.close()
+                    raise
+                return Reply(response.status, response.headers, content)
+            failure = _too_late(method, _shown(url), timeout)
         except asyncio.CancelledError:
             if not self._closed or _is_cancelled():
                 raise
-            failure = _closed_under(method, shown)
+            failure = _closed_under(method, _shown(url))
         except aiohttp.ClientResponseError as error:
             # Not chained: it holds the request's headers, and the key with them.
-            failure = _no_answer(error, method, shown)
+            failure = _no_answer(error, method, _shown(url))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _translate(error, method, shown, timeout) from error
+            raise _translate(error, method, _shown(url), timeout) from error
         raise failure
 
     @property
@@ -291,27 +294,42 @@ def _is_stream(content_type: str) -> bool:
     return "json" not in content_type and "html" not in content_type
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int, method: str, shown: str) -> bytes:
+async def _read_on(
+    response: aiohttp.ClientResponse, begun: bytes, max_bytes: int, shown: str
+) -> bytes:
+    """Return an answer of which `begun` has come; one that will be too large is not awaited."""
     declared = response.content_length
     size = declared if declared is not None and "Content-Encoding" not in response.headers else 0
-    chunks: list[bytes] = []
+    chunks = [begun]
     if size <= max_bytes:
-        size = 0
-        async for chunk in response.content.iter_any():
+        size = len(begun)
+        while size <= max_bytes:
+            chunk = await response.content.readany()
+            if not chunk:
+                return b"".join(chunks)
             chunks.append(chunk)
             size += len(chunk)
-            if size > max_bytes:
-                break
-        else:
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    response.close()
     message = f"it is larger than {max_bytes} bytes"
     raise APIResponseValidationError(
         message,
-        method=method,
+        method=response.method,
         url=shown,
         status_code=response.status,
     )
+
+
+def _payload(body: bytes) -> bytes | BytesIO:
+    return body if len(body) <= _LARGE_BODY else BytesIO(body)
+
+
+def _shown(url: str) -> str:
+    """Return the URL as errors tell it: without its query, which may hold a key."""
+    return url.partition("?")[0]
+
+
+def _too_late(method: str, shown: str, timeout: float) -> APITimeoutError:
+    what = f"no answer within {timeout:.3g} s"
+    return APITimeoutError(what, method=method, url=shown, sent=True)
 
 
 def _no_answer(error: aiohttp.ClientResponseError, method: str, shown: str) -> APIConnectionError:
@@ -332,8 +350,7 @@ def _translate(
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return APITimeoutError("connecting took too long", method=method, url=shown, sent=sent)
     if isinstance(error, TimeoutError):
-        what = f"no answer within {timeout:.3g} s"
-        return APITimeoutError(what, method=method, url=shown, sent=sent)
+        return _too_late(method, shown, timeout)
     failure = APIConnectionError(_reason(error), method=method, url=shown, sent=sent)
     if isinstance(error, aiohttp.ClientSSLError):
         failure.retryable = False

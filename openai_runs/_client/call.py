@@ -38,11 +38,12 @@ class Call(msgspec.Struct, kw_only=True):
     spec: Any
     """A `RequestSpec[T]`."""
     url: str
+    """Without the server's address until the embedded server has told it."""
     headers: dict[str, str]
-    key: str | None
+    key: str | None = None
     timeout: float
     """Seconds for one attempt."""
-    deadline: float | None
+    deadline: float | None = None
     secret: str = ""
     """The key that was sent; no error repeats it."""
     attempts: int = 0
@@ -54,6 +55,11 @@ class Call(msgspec.Struct, kw_only=True):
     """When the first attempt had failed."""
     silent_since: float | None = None
     """When the first of the last failures in a row that were no 429 had come."""
+
+    @property
+    def is_nowhere(self) -> bool:
+        """Return whether it is not known yet where the server is."""
+        return self.url.startswith("/")
 
     @property
     def guarded(self) -> bool:

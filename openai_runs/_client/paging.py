@@ -51,7 +51,8 @@ class AsyncPaginator(Generic[T]):
         self._max_items = max_items
         self._reveal = reveal
         self._backwards = query.get("before") is not None and query.get("after") is None
-        pipeline.request(endpoint, ids, options, query=query)  # bad ids fail here, unsent
+        # Bad ids fail here, unsent.
+        self._first = pipeline.request(endpoint, ids, options, query=self._query)
 
     def __await__(self) -> Generator[Any, None, Page[T]]:
         """Return the first page."""
@@ -101,14 +102,16 @@ class AsyncPaginator(Generic[T]):
     async def _page(
         self, query: Mapping[str, QueryValue], seen: frozenset[QueryValue] = frozenset()
     ) -> Page[T]:
-        spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
+        spec = self._first
+        if query is not self._query:
+            spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
         page = await self._pipeline.send(spec, self._options)
         if self._reveal is not None:
             page.data[:] = [self._reveal(item) for item in page.data]
 
         before = seen | {query.get("after"), query.get("before")}
 
-        async def follow() -> Page[T] | None:
+        async def follow(page: Page[T]) -> Page[T] | None:  # the page holds it, not it the page
             cursor = self._cursor(page)
             if cursor is None or not _goes_on(page):
                 return None

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import anyio
 import msgspec
 
-from openai_runs._client.arguments import CallOptions, check_options
+from openai_runs._client.arguments import CallOptions
 from openai_runs._client.call import (
     Call,
     Doubt,
@@ -27,13 +27,13 @@ from openai_runs._client.call import (
     unsaid,
 )
 from openai_runs._client.encoding import plain
+from openai_runs._client.preparing import Preparer
 from openai_runs._client.settings import Settings, lay_over
 from openai_runs._client.shared import Shared
 from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
-from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
+from openai_runs._protocol.spec import QueryValue, RequestSpec
 from openai_runs._transport import Reply, StreamReply
-from openai_runs.config import check_timeout
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -54,7 +54,6 @@ _LOG: Final = logging.getLogger("openai_runs.client")
 _FEATURES: Final = "openai-runs-features"
 _OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait", "resume"})
 """What the embedded server offers, known before it has answered anything."""
-_STREAM: Final = "text/event-stream, application/json"
 _NO_OPTIONS: Final[CallOptions] = {}
 
 
@@ -74,6 +73,7 @@ class Pipeline:
         """Join the settings of one client to what its copies share."""
         self.settings = settings
         self.shared = shared
+        self._preparer = Preparer()
 
     def request(
         self,
@@ -85,12 +85,13 @@ class Pipeline:
         body: Mapping[str, Any] | None = None,
     ) -> RequestSpec[T]:
         """Return the request with this client's and this call's extras laid over it."""
-        extra_query = options.get("extra_query")
-        if self.settings.default_query or extra_query:
-            query = {**self.settings.default_query, **(query or {}), **(extra_query or {})}
-        extra_body = options.get("extra_body")
-        if extra_body:
-            body = {**(body or {}), **plain(extra_body)}
+        if self.settings.default_query or options:
+            extra_query = options.get("extra_query")
+            if self.settings.default_query or extra_query:
+                query = {**self.settings.default_query, **(query or {}), **(extra_query or {})}
+            extra_body = options.get("extra_body")
+            if extra_body:
+                body = {**(body or {}), **plain(extra_body)}
         return endpoint.spec(ids, query=query, body=body)
 
     async def send(
@@ -116,9 +117,11 @@ class Pipeline:
 
         Cancellation: closes the connection; a guarded request may have been carried out.
         """
-        timeout = check_timeout("timeout", options.get("timeout"))
-        call = self._prepare(spec, options, timeout)
+        call = self._preparer.prepare(self.settings, spec, options)
+        timeout = options.get("timeout")
         try:
+            if timeout is None:
+                return await self._deliver(call, settle)
             with anyio.move_on_after(timeout):
                 return await self._deliver(call, settle)
         finally:
@@ -152,13 +155,19 @@ class Pipeline:
         return await self.send(streamed, options, settle=settle, doubt=doubt)
 
     async def poll(
-        self, spec: RequestSpec[T], options: CallOptions, *, hold: int, timeout: float
+        self,
+        what: Call | RequestSpec[T],
+        options: CallOptions = _NO_OPTIONS,
+        *,
+        hold: int,
+        timeout: float,
     ) -> Polled:
         """Return the answer to one attempt, with the headers a wait goes by.
 
         Args:
-            spec: A GET.
-            options: `extra_headers`.
+            what: A GET; who polls it often has it prepared once:
+                `call = pipeline.prepare(spec, options)`, then `pipeline.poll(call, ...)`.
+            options: `extra_headers`; those of a prepared call are its own.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
 
@@ -167,14 +176,17 @@ class Pipeline:
 
         Cancellation: closes the connection.
         """
-        call = self._prepare(spec, {**options, "request_timeout": timeout}, None)
+        call = what if isinstance(what, Call) else self.prepare(what, options)
+        call.timeout, call.attempts = timeout, 0
         held = hold > 0 and self.shared.held < self.shared.max_held
-        if held:
-            lay_over(call.headers, {"Prefer": f"wait={hold}"})
         self.shared.held += held
         try:
-            await self._locate(call)
-            reply = await self._exchange(call, await self.settings.credentials_within(timeout))
+            if call.is_nowhere:
+                await self._locate(call)
+            headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
+            if held:
+                lay_over(headers, {"Prefer": f"wait={hold}"})
+            reply = await self._exchange(call, headers)
             self._learn(reply)
             if reply.status >= 300:
                 raise self._status_error(call, reply)
@@ -201,11 +213,12 @@ class Pipeline:
         return "idempotency" in self.shared.features.get(self.settings.base_url or "", ())
 
     async def _deliver(self, call: Call, settle: Settle[T] | None) -> T:
-        await self._locate(call)
+        if call.is_nowhere:
+            await self._locate(call)
         while True:
             try:
-                credentials = await self.settings.credentials_within(call.timeout)
-                reply = await self._exchange(call, credentials)
+                headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
+                reply = await self._exchange(call, headers)
             except APIConnectionError as error:
                 call.pending = False
                 failure: APIError = error
@@ -265,38 +278,25 @@ class Pipeline:
             failure.add_note(f"looking whether it was carried out failed as well: {error}")
             raise self._explain(failure, call) from error
 
-    def _prepare(self, spec: RequestSpec[Any], options: CallOptions, timeout: float | None) -> Call:
-        check_options(spec.operation, options)
-        settings = self.settings
-        attempt_timeout = check_timeout("request_timeout", options.get("request_timeout"))
-        headers = settings.headers()
-        if spec.stream:
-            lay_over(headers, {"Accept": _STREAM})
-        if spec.body is not None:
-            lay_over(headers, {"Content-Type": "application/json"})
-        key = options.get("idempotency_key")
-        if spec.retry == Retry.GUARDED:
-            key = settings.seams.new_key() if key is None else key
-            if not check_header("Idempotency-Key", key):
-                msg = "idempotency_key must not be empty"
-                raise ValueError(msg)
-            lay_over(headers, {"Idempotency-Key": key})
-        extra = options.get("extra_headers")
-        if extra:
-            lay_over(headers, {name: check_header(name, value) for name, value in extra.items()})
-        query = f"?{spec.query}" if spec.query else ""
-        return Call(
-            spec=spec,
-            url=f"{spec.path}{query}",
-            headers=headers,
-            key=key,
-            timeout=attempt_timeout or settings.request_timeout,
-            deadline=None if timeout is None else settings.seams.monotonic() + timeout,
-        )
+    def prepare(self, spec: RequestSpec[Any], options: CallOptions = _NO_OPTIONS) -> Call:
+        """Return the call of `spec`, with its URL and headers put together, not sent yet.
+
+        Raises:
+            TypeError: An option is not one of `CallOptions`, or of the wrong kind.
+            ValueError: An option cannot be sent, or is out of bounds.
+        """
+        return self._preparer.prepare(self.settings, spec, options)
 
     async def _locate(self, call: Call) -> None:
         """Complete the URL, for which the embedded server may have to be started."""
         call.url = f"{self.settings.base_url or await self.start()}{call.url}"
+
+    async def _asked(self, call: Call) -> dict[str, str]:
+        """Return the call's headers, with the key that there is now."""
+        headers = await self.settings.credentials_within(call.timeout)
+        call.secret = next(iter(headers.values()))
+        lay_over(headers, call.headers)
+        return headers
 
     async def start(self) -> str:
         """Start the embedded server and return its URL."""
@@ -308,16 +308,14 @@ class Pipeline:
         self.settings = msgspec.structs.replace(self.settings, base_url=base)
         return base
 
-    def _exchange(self, call: Call, credentials: dict[str, str]) -> Awaitable[Reply | StreamReply]:
+    def _exchange(self, call: Call, headers: dict[str, str]) -> Awaitable[Reply | StreamReply]:
         """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
         call.attempts += 1
         call.pending = True
-        call.secret = next(iter(credentials.values()), "")
-        lay_over(credentials, call.headers)
         return self.shared.transport.exchange(
             call.spec.method,
             call.url,
-            headers=credentials,
+            headers=headers,
             body=call.spec.body,
             timeout=call.timeout,
             stream=call.spec.stream,
@@ -328,8 +326,9 @@ class Pipeline:
         if said is None and reply.status >= 300:
             return  # a proxy's error says nothing about the server behind it
         base = self.settings.base_url or ""
-        features = frozenset(part.strip() for part in said.split(",")) if said else frozenset()
-        if self.shared.features.get(base) != features:
+        if self.shared.said.get(base, "") != said:
+            self.shared.said[base] = said
+            features = frozenset(part.strip() for part in said.split(",")) if said else frozenset()
             self.shared.features[base] = features
 
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
@@ -344,7 +343,7 @@ class Pipeline:
         if isinstance(reply, StreamReply):
             return reply
         try:
-            answer = call.spec.decode(reply.content)
+            answer = call.spec.decoder.decode(reply.content)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             failure = APIResponseValidationError(
                 str(error) or type(error).__name__,

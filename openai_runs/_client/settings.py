@@ -11,10 +11,10 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
+from os import urandom
 from random import random
 from typing import Any, Final, NoReturn, Protocol, SupportsIndex
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import anyio
 import msgspec
@@ -90,7 +90,7 @@ class Seams(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds; only to read a Retry-After date of a server that sends no `Date`."""
     chance: Callable[[], float] = random
     """A number from 0 to 1, for jitter."""
-    new_key: Callable[[], str] = lambda: uuid4().hex
+    new_key: Callable[[], str] = lambda: urandom(16).hex()
     cancel_grace: float = CANCEL_GRACE
     """Seconds of real time that undoing may hold a cancellation off."""
 
@@ -158,14 +158,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         lay_over(headers, self.default_headers)
         return headers
 
+    @property
+    def must_ask(self) -> bool:
+        """Return whether somebody has to be asked for the key, anew for each request."""
+        return not (self.credential is None or isinstance(self.credential, str))
+
+    def known_credentials(self) -> dict[str, str]:
+        """Return the headers that prove who calls; none where there are none, or `must_ask`."""
+        source = self.credential
+        if not isinstance(source, str):
+            return {}
+        if self.key_header is not None:
+            return {self.key_header: _Secret(source)}
+        return {"Authorization": _Secret(f"Bearer {source}")}
+
     async def credentials(self) -> dict[str, str]:
         """Return the headers that prove who calls; callables are asked anew each time."""
         source = self.credential
-        if source is None:
-            return {}
-        if isinstance(source, str):
-            key = source
-        elif callable(source):
+        if source is None or isinstance(source, str):
+            return self.known_credentials()
+        if callable(source):
             found = source()
             key = await found if inspect.isawaitable(found) else found
         else:
@@ -173,8 +185,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(key, str) or not key:
             msg = f"api_key must give a non-empty string, got {type(key).__name__}"
             raise ConfigError(msg)
-        if self.key_header is not None and isinstance(source, str):
-            return {self.key_header: _Secret(key)}
         check_header("Authorization", key)
         return {"Authorization": _Secret(f"Bearer {key}")}
 

@@ -26,6 +26,8 @@ class Shared:
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}
         """By base URL: the extensions its server has named in `openai-runs-features`."""
+        self.said: dict[str, str | None] = {}
+        """By base URL: that header as it came last; read again only where it has changed."""
         self.start = start
         self.gates: dict[str, Gate] = {}
         """By thread: who is next to create a run on it."""

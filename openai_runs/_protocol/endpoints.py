@@ -87,11 +87,26 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """Whether the body may ask for server-sent events."""
     deletes: str = ""
     """The `object` a delete answers with."""
+    ids: tuple[str, ...] = ()
+    """The names of the ids in the path, in order; taken from it."""
+    pattern: str = ""
+    """The path with `%s` for each id; made of it."""
+    decoder: Any = None
+    """The `AnswerDecoder[T]` of the answer."""
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return the names of the ids in the path, in order."""
-        return tuple(name for _, name, _, _ in string.Formatter().parse(self.path) if name)
+    def __post_init__(self) -> None:
+        """Take the path apart once, and not for each request."""
+        ids = tuple(name for _, name, _, _ in string.Formatter().parse(self.path) if name)
+        pattern = self.path.format_map(dict.fromkeys(ids, "%s"))
+        for name, value in (("ids", ids), ("pattern", pattern)):
+            msgspec.structs.force_setattr(self, name, value)
+        # Built here, which has msgspec look at the types while the import lock keeps other
+        # threads out. It does so when a type is first decoded, and takes the process down if
+        # two threads do that at once (a segmentation fault; seen with msgspec 0.22.0). Clients
+        # in two threads, or a server in one and its client in another, would.
+        msgspec.structs.force_setattr(self, "decoder", decoder_for(self.answer))
+        if self.body is not None:
+            msgspec.json.Decoder(self.body)
 
     def spec(
         self,
@@ -106,23 +121,21 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
             TypeError: An id is no text, or a value of the body cannot be written as JSON.
             ValueError: An id is one that could change the path.
         """
-        quoted = {name: check_id(name, value) for name, value in ids.items()}
+        quoted = tuple([check_id(name, ids[name]) for name in self.ids])
         return RequestSpec(
             operation=self.operation,
             method=self.method,
-            path=self.path.format_map(quoted),
+            path=self.pattern % quoted,
             query=encode_query(query) if query else "",
             body=None if body is None else encode_body(body),
-            decoder=decoder_for(self.answer),
+            decoder=self.decoder,
             retry=self.retry,
-            gone=self._gone(ids),
+            gone=self._gone(ids) if self.deletes else b"",
             thread_id=ids.get("thread_id"),
             run_id=ids.get("run_id"),
         )
 
     def _gone(self, ids: Mapping[str, str]) -> bytes:
-        if not self.deletes:
-            return b""
         return encode_body({"id": ids[self.ids[-1]], "object": self.deletes, "deleted": True})
 
 
@@ -221,19 +234,3 @@ ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
     GET_RUN_STEP,
 )
 """All 23 operations; `/threads/runs` stands before `/threads/{thread_id}` on purpose."""
-
-
-def _lay_out_types() -> None:
-    """Have msgspec look at all types now, while the import lock keeps other threads out.
-
-    It does so when a type is first decoded, and takes the process down if two threads do
-    that at once (a segmentation fault; seen with msgspec 0.22.0). Clients in two threads, or
-    a server in one and its client in another, would.
-    """
-    for endpoint in ENDPOINTS:
-        decoder_for(endpoint.answer)
-        if endpoint.body is not None:
-            msgspec.json.Decoder(endpoint.body)
-
-
-_lay_out_types()

@@ -78,7 +78,7 @@ class AnswerDecoder(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         """Build the strict decoder; the description used for mending is built on first need."""
         self._kind: Any = kind
-        self._strict: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
+        self._strict = msgspec.json.Decoder(kind).decode
 
     def decode(self, text: bytes) -> T:
         """Return the object in `text`.
@@ -87,19 +87,23 @@ class AnswerDecoder(Generic[T]):
             msgspec.DecodeError: `text` is no JSON, or a known field has a hopeless shape.
         """
         try:
-            return self._decode(text)
-        except RecursionError:
-            message = "JSON is nested too deeply"
-        except UnicodeDecodeError:
-            message = "JSON is not UTF-8"
-        raise msgspec.DecodeError(message)
-
-    def _decode(self, text: bytes) -> T:
-        try:
-            return self._strict.decode(text)
+            return self._strict(text)
         except ValidationError:
+            return self._mended(text)
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise _unreadable(error) from None
+
+    def _mended(self, text: bytes) -> T:
+        try:
             wire = msgspec.json.decode(text)
             return cast("T", _build(wire, _describe(self._kind), "$"))
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise _unreadable(error) from None
+
+
+def _unreadable(error: RecursionError | UnicodeDecodeError) -> msgspec.DecodeError:
+    is_deep = isinstance(error, RecursionError)
+    return msgspec.DecodeError("JSON is nested too deeply" if is_deep else "JSON is not UTF-8")
 
 
 _DECODERS: Final[dict[Any, AnswerDecoder[Any]]] = {}

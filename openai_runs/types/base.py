@@ -9,6 +9,7 @@ a key that is not declared is a mistake of the sender.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -58,11 +59,7 @@ def null() -> Any:
     For fields the API always sends. With `omit_defaults` only a plain default is left out
     of the JSON; one made by a factory is written.
     """
-    return field(default_factory=_none)
-
-
-def _none() -> None:
-    return None
+    return field(default_factory=NoneType)  # called for each absent field: no Python function
 
 
 class Unknown(dict[str, Any]):
@@ -204,7 +201,7 @@ class Page(Answer, Generic[T], frozen=True, kw_only=True):
         if follow is None:
             message = "this page does not come from a list call, so it has no next page"
             raise RuntimeError(message)
-        following: Page[T] | None = await follow()
+        following: Page[T] | None = await follow(self)
         return following
 
     def keys(self) -> Iterator[str]:

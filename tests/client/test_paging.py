@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
@@ -385,3 +387,13 @@ async def test_filters_and_extras_are_kept_on_every_page() -> None:
         assert request.headers["x-tenant"] == "t"
     assert [r.query.get("run_id") for r in server.requests[:3]] == [["run_7"]] * 3
     assert [r.query.get("include[]") for r in server.requests[3:]] == [["a[*].b"]] * 3
+
+
+async def test_page_is_let_go_of_with_its_last_name() -> None:
+    """A page does not hold itself: its hundred items need no garbage collector."""
+    page = page_of(*IDS)
+    async with HostileServer(lambda _: page) as server, AsyncClient(server.url) as client:
+        first = await client.runs.list("thread_1")
+
+        assert gc.get_referrers(first) == []
+        assert sys.getrefcount(first) == 2

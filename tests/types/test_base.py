@@ -200,8 +200,8 @@ def test_next_page_is_what_the_list_call_left() -> None:
     """A page asks the call it came from; None after the last."""
     page = read("listMessages/astra_page.json")
 
-    async def follow() -> None:
-        return None
+    async def follow(last: object) -> None:
+        assert last is page
 
     vars(page)["_follow"] = follow
 
