@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
+import anyio
 import msgspec
 
 from openai_runs._client.arguments import (
@@ -15,6 +17,7 @@ from openai_runs._client.arguments import (
     ToolOptions,
     Tools,
     WaitOptions,
+    look_options_of,
     refuse,
     tool_options_of,
 )
@@ -29,12 +32,15 @@ from openai_runs._client.tool_loop import ToolLoop
 from openai_runs._client.tool_runs import type_in
 from openai_runs._client.waiting import Waiter
 from openai_runs._client.waiting_runs import WaitingRuns
-from openai_runs.errors import ConfigError, OpenAIRunsError
+from openai_runs._protocol.endpoints import GET_ASSISTANT
+from openai_runs.errors import APIError, ConfigError, OpenAIRunsError
 from openai_runs.types.runs import Run
 
 __all__ = ["MapCall", "MappingRuns"]
 
 K = TypeVar("K")
+
+_LOG: Final = logging.getLogger("openai_runs.client")
 
 
 class MapCall(RunSettings, StartOptions, CallOptions, WaitOptions, ToolOptions, total=False):
@@ -115,6 +121,8 @@ class _Job:
         self._pipeline = _patient(pipeline, plan.policy.max_outage)
         self._waiter = Waiter(self._pipeline)
         self._runs = MappingRuns(self._pipeline, self._waiter)
+        self._asking = anyio.Lock()
+        self._has_asked = False
 
     async def carry_out(self, key: object, item: Mapping[str, Any]) -> RunResult:
         """Return what came of the item.
@@ -127,6 +135,9 @@ class _Job:
         """
         try:
             start = _Start(self._pipeline, self._waiter, self._merged(item))
+            if start.thread_id is None:
+                with anyio.move_on_after(start.timed.seconds_left()):
+                    await self._know_server(start)
             run = await start.make()
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, OpenAIRunsError):
@@ -135,6 +146,26 @@ class _Job:
             raise ConfigError(msg) from error
         runs, timed = self._runs, start.timed
         return await runs._to_its_end(run, run.thread_id, start.tools, timed, start.kind)
+
+    async def _know_server(self, start: _Start) -> None:
+        """Ask for the assistant, where no answer has told yet if this server remembers keys.
+
+        Until it is known, a thread made with its run could not be asked for a second time.
+        """
+        async with self._asking:
+            features = self._pipeline.shared.features
+            base = self._pipeline.settings.base_url
+            if self._has_asked or base is None or base in features:
+                return
+            ids = {"assistant_id": start.assistant_id}
+            looking = look_options_of(start.timed.options)
+            try:
+                await self._pipeline.send(
+                    self._pipeline.request(GET_ASSISTANT, ids, looking), looking
+                )
+            except APIError as error:  # not what was asked for: the create will say it
+                _LOG.debug("no answer told what the server can do: %s", error)
+            self._has_asked = True
 
     def _merged(self, item: object) -> dict[str, Any]:
         if not isinstance(item, Mapping):
@@ -160,13 +191,14 @@ class _Start:
         self.kind = type_in(taken.get("response_format"))
         self.timed = Timed(pipeline, taken)
         taken.update(self.timed.options)
-        thread_id, assistant_id = taken.pop("thread_id", None), taken.pop("assistant_id", None)
+        self.thread_id: str | None = taken.pop("thread_id", None)
+        self.assistant_id: str = taken.pop("assistant_id", None)
         create: Attempts | Creation
-        if thread_id is None:
-            create = thread_and_run(pipeline, taken, assistant_id)
+        if self.thread_id is None:
+            create = thread_and_run(pipeline, taken, self.assistant_id)
             self._create: Callable[[], Awaitable[Run]] = create.make
         else:
-            create = Attempts(pipeline, thread_id, assistant_id, taken)
+            create = Attempts(pipeline, self.thread_id, self.assistant_id, taken)
             self._create = partial(create.make, waiter)
         self._undo = partial(create.undo, waiter)
 

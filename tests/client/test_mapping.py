@@ -308,13 +308,13 @@ async def test_two_readers_share_the_outcomes(client: AsyncClient) -> None:
 async def test_patience_of_a_batch_is_the_clients_where_it_has_one(server: HostileServer) -> None:
     """`max_retries=0` stays one attempt, and a `patience` of the client's own is kept."""
     for policy in (RetryPolicy(max_retries=0), RetryPolicy(patience=0.0)):
-        seen = len(server.requests)
+        seen = len(server.seen("POST"))
         server.answer_with(lambda request: Desk()(request)._replace(status=503))  # type: ignore[call-arg]
         async with AsyncClient(server.url, retry=policy) as client:
             found = await outcomes(client.runs.map([(1, {"thread": {}})], **CASE))
 
         assert found[1].status_code == 503
-        assert len(server.requests) == seen + 1
+        assert len(server.seen("POST")) == seen + 1
 
 
 @tool
