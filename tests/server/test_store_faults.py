@@ -24,18 +24,17 @@ def test_writer_is_durable_and_readers_cannot_write(tmp_path: Path) -> None:
     """WAL and FULL, so that an answered 200 survives a loss of power; foreign keys hold."""
     writer, reader = open_writer(tmp_path / "a.db"), open_reader(tmp_path / "a.db")
 
-    def pragma(connection: object, name: str) -> object:
-        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()  # type: ignore[attr-defined]  # SQLAlchemy's
+    def pragma(connection: sqlite3.Connection, name: str) -> object:
+        return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    with writer.connect() as write, reader.connect() as read:
-        assert pragma(write, "journal_mode") == "wal"
-        assert pragma(write, "synchronous") == 2  # FULL
-        assert pragma(write, "foreign_keys") == 1
-        assert pragma(write, "busy_timeout") == 5000
-        assert pragma(read, "query_only") == 1
-        assert pragma(read, "busy_timeout") == 5000
-    writer.dispose()
-    reader.dispose()
+    assert pragma(writer, "journal_mode") == "wal"
+    assert pragma(writer, "synchronous") == 2  # FULL
+    assert pragma(writer, "foreign_keys") == 1
+    assert pragma(writer, "busy_timeout") == 5000
+    assert pragma(reader, "query_only") == 1
+    assert pragma(reader, "busy_timeout") == 5000
+    writer.close()
+    reader.close()
 
 
 async def test_database_keeps_one_active_run_itself(serve: Serve, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Opening the file: connections, pragmas, the version of the schema, what SQLite cannot read.
+"""The driver: opening the file, transactions, the version of the schema, what cannot be read.
 
-What may not live here: a table's name.
+What another database would change stands here and nowhere else: its driver, its dialect,
+how its transactions begin. What may not live here: a table's name.
 """
 
 from __future__ import annotations
@@ -8,19 +9,35 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Engine, MetaData, create_engine, event
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy import MetaData, create_mock_engine
+from sqlalchemy.dialects import sqlite
 
 from openai_runs.errors import ConfigError
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+__all__ = [
+    "DIALECT",
+    "READERS",
+    "Connection",
+    "Cursor",
+    "Error",
+    "IntegrityError",
+    "open_reader",
+    "open_writer",
+    "prepare",
+    "savepoint",
+    "transaction",
+]
 
-__all__ = ["READERS", "open_reader", "open_writer", "prepare"]
+Connection: TypeAlias = sqlite3.Connection
+Cursor: TypeAlias = sqlite3.Cursor
+Error: Final = sqlite3.Error
+IntegrityError: Final = sqlite3.IntegrityError
+DIALECT: Final = sqlite.dialect(paramstyle="named")
 
 READERS: Final = 2
 """Reading connections, and the threads that use them."""
@@ -34,79 +51,94 @@ _WAL_PAGES: Final = 1000
 _logger = logging.getLogger("openai_runs.server")
 
 
-def open_writer(path: Path) -> Engine:
-    """Return the engine of the one writing connection."""
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: _connect(path, query_only=False),
-        poolclass=StaticPool,
-        hide_parameters=True,  # errors are logged, and what people wrote is not
-    )
-
-    # IMMEDIATE: a transaction that begins by reading could not become a writing one later.
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
-
-
-def open_reader(path: Path) -> Engine:
-    """Return the engine of the reading connections, which SQLite keeps from writing."""
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: _connect(path, query_only=True),
-        poolclass=QueuePool,
-        pool_size=READERS,
-        max_overflow=0,
-        hide_parameters=True,
-    )
-
-    # One transaction for all statements of a read: they see one state of the file.
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
+def open_writer(path: Path) -> Connection:
+    """Return the one writing connection."""
+    connection = _connect(path)
+    try:
+        for pragma in (
+            f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}",
+            "journal_mode = WAL",
+            "synchronous = FULL",  # an answered 200 survives a loss of power
+            "foreign_keys = ON",
+            f"wal_autocheckpoint = {_WAL_PAGES}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except Error as error:
+        connection.close()
+        raise _unusable(path, error) from error
+    return connection
 
 
-def _connect(path: Path, *, query_only: bool) -> sqlite3.Connection:
-    # isolation_level None: sqlite3 begins nothing by itself. The pools hand a connection to
-    # one thread at a time, so sqlite3's own check of the thread would only be in the way.
-    connection = sqlite3.connect(
-        os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=256
-    )
-    pragmas = [
+def open_reader(path: Path) -> Connection:
+    """Return a reading connection, which SQLite keeps from writing."""
+    connection = _connect(path)
+    for pragma in (
         f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}",
-        "journal_mode = WAL",
-        "synchronous = FULL",  # an answered 200 survives a loss of power
         "foreign_keys = ON",
-        f"wal_autocheckpoint = {_WAL_PAGES}",
-    ]
-    if query_only:
-        pragmas = [pragmas[0], "foreign_keys = ON", "query_only = ON"]
-    for pragma in pragmas:
+        "query_only = ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
-def prepare(engine: Engine, path: Path, metadata: MetaData, version: int) -> None:
+def _connect(path: Path) -> Connection:
+    # isolation_level None: sqlite3 begins nothing by itself. A connection is handed to one
+    # thread at a time, so sqlite3's own check of the thread would only be in the way.
+    return sqlite3.connect(
+        os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+
+
+def _unusable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"cannot use database '{path}': {error}")
+
+
+@contextmanager
+def transaction(connection: Connection, *, writing: bool) -> Iterator[None]:
+    """Commit what is done inside, or roll it back on any error.
+
+    A reading one is for all statements of a read to see one state of the file.
+    """
+    # IMMEDIATE: a transaction that begins by reading could not become a writing one later.
+    connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[None]:
+    """Within a transaction: keep what is done inside, or undo just that on any error."""
+    connection.execute("SAVEPOINT piece")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # else SQLite has rolled back everything by itself
+            connection.execute("ROLLBACK TO piece")
+            connection.execute("RELEASE piece")
+        raise
+    connection.execute("RELEASE piece")
+
+
+def prepare(connection: Connection, path: Path, metadata: MetaData, version: int) -> None:
     """Make the tables of a new file, or those an old one lacks; see that it is whole and ours.
 
     Raises:
         ConfigError: The file is damaged, not a database, not ours, or from a newer version.
     """
     try:
-        _check_whole(engine, path)
-        with engine.begin() as connection:
-            found = _version(connection)
-            if found == 0:
-                _make(connection, path, metadata, version)
-            elif found < version:
-                _upgrade(connection, path, metadata, version)
-    except DatabaseError as error:
-        message = f"cannot use database '{path}': {error.orig}"
-        raise ConfigError(message) from error
+        _check_whole(connection, path)
+        with transaction(connection, writing=True):
+            found = _pragma(connection, "user_version")
+            if found < version:
+                _make(connection, path, metadata, found)
+                connection.execute(f"PRAGMA user_version = {version}")
+    except Error as error:
+        raise _unusable(path, error) from error
     if found > version:
         message = (
             f"database '{path}' has schema version {found}; this version of openai-runs knows "
@@ -115,31 +147,31 @@ def prepare(engine: Engine, path: Path, metadata: MetaData, version: int) -> Non
         raise ConfigError(message)
 
 
-def _check_whole(engine: Engine, path: Path) -> None:
+def _check_whole(connection: Connection, path: Path) -> None:
     if path.exists() and path.stat().st_size > _CHECKED_BYTES:
         return
-    with engine.connect() as connection:
-        verdict: Any = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    verdict = _pragma(connection, "quick_check(1)")
     if verdict != "ok":
         message = f"database '{path}' is damaged: {verdict}"
         raise ConfigError(message)
 
 
-def _version(connection: Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+def _pragma(connection: Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
-def _make(connection: Connection, path: Path, metadata: MetaData, version: int) -> None:
-    tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
-    if tables:
+def _make(connection: Connection, path: Path, metadata: MetaData, found: int) -> None:
+    """Add the tables that are not there; so far no table has changed."""
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    there = {name for (name,) in names}
+    if found == 0 and there:
         message = f"database '{path}' belongs to another program"
         raise ConfigError(message)
-    metadata.create_all(connection, checkfirst=False)
-    connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    lacking = [table for table in metadata.sorted_tables if table.name not in there]
 
+    def define(statement: Any, *_: object) -> None:
+        connection.execute(str(statement.compile(dialect=DIALECT)))
 
-def _upgrade(connection: Connection, path: Path, metadata: MetaData, version: int) -> None:
-    """Add the tables that came later; so far no table has changed."""
-    metadata.create_all(connection)
-    connection.exec_driver_sql(f"PRAGMA user_version = {version}")
-    _logger.info("database '%s' now has schema version %d", path, version)
+    metadata.create_all(create_mock_engine("sqlite://", define), lacking, checkfirst=False)
+    if found:
+        _logger.info("database '%s' has new tables: it had schema version %d", path, found)

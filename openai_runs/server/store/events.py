@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, exists, insert, select, update
+from sqlalchemy import BindParameter, bindparam, delete, exists, select, update
 
 from openai_runs._protocol import sse
 from openai_runs.config import EVENTS_TTL, READER_BACKLOG
 from openai_runs.server.refusals import position_lost
-from openai_runs.server.store.rows import find
-from openai_runs.server.store.schema import events, runs
+from openai_runs.server.store.database import Connection
+from openai_runs.server.store.rows import find, see
+from openai_runs.server.store.schema import ACTIVE, events, runs
+from openai_runs.server.store.statements import Statement, inserting
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
 from openai_runs.types.deltas import MessageDelta
 from openai_runs.types.events import EventName
@@ -27,8 +29,6 @@ from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
     from openai_runs.server.store.writer import Readers, Transaction
 
 __all__ = [
@@ -58,8 +58,6 @@ _DELTAS: Final = tuple(
     f"event: {name}\n".encode() for name in (EventName.MESSAGE_DELTA, EventName.STEP_DELTA)
 )
 _TURN: Final = f"event: {EventName.RUN_IN_PROGRESS}\n".encode()
-_FETCHED_ROWS: Final = 1
-"""Rows fetched at once; one may be as large as all that a model says."""
 _PAGE_BYTES: Final = 64 * 1024
 """Bytes after which a reader that catches up is handed what was read."""
 _PIECE_BYTES: Final = READER_BACKLOG
@@ -162,34 +160,57 @@ def _frames(body: bytes) -> list[bytes]:
     return [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
 
 
+class _Row(NamedTuple):
+    epoch: int
+    first: int
+    last: int
+    body: bytes
+
+
 _MINE = events.c.run_id == bindparam("r")
-_LAST = select(events.c.last).where(_MINE).order_by(events.c.last.desc()).limit(1)
-_PLACE = select(runs.c.epoch, _LAST.scalar_subquery()).where(runs.c.id == bindparam("r"))
-_ADD = insert(events)
-_AFTER = (
-    select(events.c.epoch, events.c.first, events.c.last, events.c.body)
-    .where(_MINE, events.c.last > bindparam("after"))
-    .order_by(events.c.last)
-    .execution_options(yield_per=_FETCHED_ROWS)
+_COLUMNS = [events.c[name] for name in _Row._fields]
+_NEWEST = select(events.c.last).where(_MINE).order_by(events.c.last.desc()).limit(1)
+_LAST: Final = Statement(_NEWEST)
+_PLACE: Final = Statement(
+    select(runs.c.epoch, _NEWEST.scalar_subquery()).where(runs.c.id == bindparam("r"))
 )
-_AT = (
-    select(events.c.epoch, events.c.first, events.c.last, events.c.body)
+_AFTER: Final = Statement(
+    select(*_COLUMNS).where(_MINE, events.c.last > bindparam("after")).order_by(events.c.last)
+)
+_AT: Final = Statement(
+    select(*_COLUMNS)
     .where(_MINE, events.c.last >= bindparam("seq"))
     .order_by(events.c.last)
     .limit(1)
 )
-_BACKWARDS = (
-    select(events.c.first, events.c.last, events.c.body)
-    .where(_MINE)
-    .order_by(events.c.last.desc())
-    .execution_options(yield_per=_FETCHED_ROWS)
-)
-_STATUS = select(runs.c.status).where(runs.c.id == bindparam("r"))
+_BACKWARDS: Final = Statement(select(*_COLUMNS).where(_MINE).order_by(events.c.last.desc()))
+_STATUS: Final = Statement(select(runs.c.status).where(runs.c.id == bindparam("r")))
+_THIS = (_MINE, events.c.last == bindparam("this"))
+_DROP: Final = Statement(delete(events).where(*_THIS))
+_DROP_LATER: Final = Statement(delete(events).where(_MINE, events.c.last > bindparam("this")))
+_SHORTEN: Final = Statement(update(events).where(*_THIS), ["last", "body"])
+
+
+def _prune_some() -> Statement:
+    later = events.alias()
+    before: BindParameter[int] = bindparam("before")
+    fresh = exists().where(later.c.run_id == events.c.run_id, later.c.created_at >= before)
+    going = exists().where(runs.c.id == events.c.run_id, ACTIVE)
+    old = (
+        select(events.c.run_id)
+        .where(events.c.created_at < before, ~fresh, ~going)
+        .distinct()
+        .limit(_PRUNED_RUNS)
+    )
+    return Statement(delete(events).where(events.c.run_id.in_(old)))
+
+
+_PRUNE: Final = _prune_some()
 
 
 def append(connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent]) -> Told:
     """Write events at the end of the run's log, and return what is to be announced."""
-    epoch, last = connection.execute(_PLACE, {"r": run_id}).one()
+    epoch, last = _PLACE.one(connection, r=run_id)
     first = (last or 0) + 1
     frames = [
         sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
@@ -204,13 +225,13 @@ def append(connection: Connection, run_id: str, at: int, told: Iterable[LoggedEv
         "created_at": at,
         "body": chunk.body,
     }
-    connection.execute(_ADD, row)
+    inserting(events, *row).run(connection, **row)
     return Told(run_id, chunk)
 
 
 def last_seq(connection: Connection, run_id: str) -> int:
     """Return the sequence number of the newest event; 0 if there is none."""
-    return connection.execute(_LAST, {"r": run_id}).scalar_one_or_none() or 0
+    return _LAST.value(connection, r=run_id) or 0
 
 
 def as_leg(work: Callable[[Transaction], Run]) -> Callable[[Transaction], Leg]:
@@ -227,12 +248,10 @@ def as_leg(work: Callable[[Transaction], Run]) -> Callable[[Transaction], Leg]:
 def _turn_rows(connection: Connection, run_id: str) -> list[Chunk]:
     """Return the rows of the turn under way, from the one in which it began, oldest first."""
     rows: list[Chunk] = []
-    found = connection.execute(_BACKWARDS, {"r": run_id})
-    for first, last, body in found:
+    for _, first, last, body in _BACKWARDS.run(connection, r=run_id):
         rows.append(Chunk(first, last, body))
         if _TURN in body:
             break
-    found.close()
     return rows[::-1]
 
 
@@ -268,14 +287,12 @@ def _event(frame: bytes) -> LoggedEvent:
 
 def _cut(connection: Connection, run_id: str, row: Chunk, last: int) -> None:
     """Delete what comes after the event `last`, the first of which stands in `row`."""
-    of_run = events.c.run_id == run_id
-    connection.execute(delete(events).where(of_run, events.c.last > row.last))
-    this = (of_run, events.c.last == row.last)
+    _DROP_LATER.run(connection, r=run_id, this=row.last)
     if last < row.first:
-        connection.execute(delete(events).where(*this))
+        _DROP.run(connection, r=run_id, this=row.last)
     else:
         body = b"".join(_frames(row.body)[: last - row.first + 1])
-        connection.execute(update(events).where(*this).values(last=last, body=body))
+        _SHORTEN.run(connection, r=run_id, this=row.last, last=last, body=body)
 
 
 def written_text(connection: Connection, run_id: str, message_id: str) -> str:
@@ -291,17 +308,7 @@ def written_text(connection: Connection, run_id: str, message_id: str) -> str:
 
 def prune(connection: Connection, now: int) -> int:
     """Forget events of some of the runs that ended long ago; return how many rows went."""
-    before = now - EVENTS_TTL
-    later = events.alias()
-    fresh = exists().where(later.c.run_id == events.c.run_id, later.c.created_at >= before)
-    going = exists().where(runs.c.id == events.c.run_id, runs.c.status.in_(sorted(ACTIVE_STATUSES)))
-    old = (
-        select(events.c.run_id)
-        .where(events.c.created_at < before, ~fresh, ~going)
-        .distinct()
-        .limit(_PRUNED_RUNS)
-    )
-    return connection.execute(delete(events).where(events.c.run_id.in_(old))).rowcount
+    return _PRUNE.run(connection, before=now - EVENTS_TTL).rowcount
 
 
 class EventLog:
@@ -319,16 +326,19 @@ class EventLog:
         """
 
         def read(connection: Connection) -> Leg:
-            find(connection, Thread, thread_id)
-            find(connection, Run, run_id, runs.c.thread_id == thread_id)
+            see(connection, Thread, thread_id)
+            find(connection, Run, run_id, thread_id=thread_id)
             leg = Leg(thread_id=thread_id, run_id=run_id, after=0, once=False)
             if position is None:
                 if not last_seq(connection, run_id):
                     raise position_lost(run_id)
                 return leg
             seq = position.seq
-            row = connection.execute(_AT, {"r": run_id, "seq": seq}).one_or_none()
-            if row is None or row.first > seq or row.epoch != position.epoch:
+            found = _AT.one(connection, r=run_id, seq=seq)
+            if found is None:
+                raise position_lost(run_id)
+            row = _Row(*found)
+            if row.first > seq or row.epoch != position.epoch:
                 raise position_lost(run_id)
             ended = row.last == seq and Chunk(row.first, row.last, row.body).ends_leg
             return msgspec.structs.replace(leg, after=seq, ended=ended)
@@ -342,22 +352,11 @@ class EventLog:
         """
 
         def read(connection: Connection) -> LogPage:
-            status = connection.execute(_STATUS, {"r": run_id}).scalar_one_or_none()
-            active = status in ACTIVE_STATUSES
-            rows = connection.execute(_AFTER, {"r": run_id, "after": after})
-            try:
-                return _page((_Row(*row) for row in rows), after, within, active=active)
-            finally:
-                rows.close()
+            active = _STATUS.value(connection, r=run_id) in ACTIVE_STATUSES
+            rows = _AFTER.run(connection, r=run_id, after=after)  # one at a time: they may be large
+            return _page((_Row(*row) for row in rows), after, within, active=active)
 
         return await self._readers.run(read)
-
-
-class _Row(NamedTuple):
-    epoch: int
-    first: int
-    last: int
-    body: bytes
 
 
 def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: bool) -> LogPage:

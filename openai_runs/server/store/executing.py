@@ -6,15 +6,16 @@ before writes nothing any more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Row, select, update
+from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
 
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server import progress
 from openai_runs.server.progress import Ending, LostRace, Writing, step_message_id
 from openai_runs.server.store import events
+from openai_runs.server.store.database import Connection
 from openai_runs.server.store.events import LoggedEvent
 from openai_runs.server.store.moving import (
     OpenStep,
@@ -27,17 +28,49 @@ from openai_runs.server.store.moving import (
 )
 from openai_runs.server.store.rows import decode, encode
 from openai_runs.server.store.schema import runs
+from openai_runs.server.store.statements import Statement
 from openai_runs.server.store.writer import Moved, Transaction
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
 __all__ = ["Claim", "claim", "end", "put_back", "require_action", "write"]
 
-_TAKEABLE = runs.c.status.in_([RunStatus.QUEUED, RunStatus.IN_PROGRESS])
-_WRITABLE = runs.c.status.in_([RunStatus.IN_PROGRESS, RunStatus.CANCELLING])
+
+class _Row(NamedTuple):
+    """What the columns of a run hold."""
+
+    status: str
+    deadline: int
+    epoch: int
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_effort: str | None
+    body: str
+
+
+def _among(*statuses: str) -> ColumnElement[bool]:
+    return runs.c.status.in_([literal_column(f"'{status}'") for status in statuses])
+
+
+_MINE = runs.c.id == bindparam("key")
+_AT_EPOCH = runs.c.epoch == bindparam("held")
+_TAKEABLE = _among(RunStatus.QUEUED, RunStatus.IN_PROGRESS)
+_FIND: Final = Statement(select(*(runs.c[name] for name in _Row._fields)).where(_MINE))
+_TAKE: Final = Statement(
+    update(runs)
+    .where(_MINE, _AT_EPOCH, _TAKEABLE)
+    .values(epoch=runs.c.epoch + 1, attempts=runs.c.attempts + 1),
+    ["status", "body"],
+)
+_WRITABLE: Final = Statement(
+    select(runs.c.seq).where(_MINE, _AT_EPOCH, _among(RunStatus.IN_PROGRESS, RunStatus.CANCELLING))
+)
+
+
+def _find(connection: Connection, run_id: str) -> _Row | None:
+    row = _FIND.one(connection, key=run_id)
+    return None if row is None else _Row(*row)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +92,10 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
 
     A run that was taken up too often without getting anywhere is failed instead.
     """
-    query = select(runs).where(runs.c.id == run_id, _TAKEABLE)
-    row = tx.connection.execute(query).one_or_none()
+    row = _find(tx.connection, run_id)
     if row is None or row.deadline <= now:
+        return None
+    if row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
         return None
     if row.attempts >= MAX_RUN_ATTEMPTS:
         message = f"The server gave the run up after {row.attempts} attempts."
@@ -101,14 +135,7 @@ def _restart_turn(tx: Transaction, run_id: str, now: int) -> None:
 
 def _take(connection: Connection, run: Run, epoch: int) -> tuple[int, str]:
     body = encode(run)
-    values = {
-        "status": run.status,
-        "body": body,
-        "epoch": runs.c.epoch + 1,
-        "attempts": runs.c.attempts + 1,
-    }
-    taken = update(runs).where(runs.c.id == run.id, runs.c.epoch == epoch, _TAKEABLE)
-    connection.execute(taken.values(values))
+    _TAKE.run(connection, key=run.id, held=epoch, status=run.status, body=body)
     return epoch + 1, body
 
 
@@ -118,8 +145,7 @@ def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: i
     Raises:
         LostRace: The run has moved on without this execution.
     """
-    query = select(runs.c.status).where(runs.c.id == run.id, runs.c.epoch == epoch, _WRITABLE)
-    if tx.connection.execute(query).one_or_none() is None:
+    if _WRITABLE.value(tx.connection, key=run.id, held=epoch) is None:
         message = f"{run.id}: epoch {epoch} is over"
         raise LostRace(message)
     put(tx, run, writings, now)
@@ -182,11 +208,8 @@ def end(
 
     Without `epoch` for those who end a run from outside: cancelling, expiry.
     """
-    query = select(runs).where(runs.c.id == run_id)
-    if epoch is not None:
-        query = query.where(runs.c.epoch == epoch)
-    row = tx.connection.execute(query).one_or_none()
-    if row is None:
+    row = _find(tx.connection, run_id)
+    if row is None or row.epoch != (row.epoch if epoch is None else epoch):
         return None
     spent = _spent(row, ending.usage)
     try:
@@ -224,12 +247,9 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     return move(tx, again, now, attempts=max(0, row.attempts - 1), epoch=epoch + 1)
 
 
-def _mine(
-    connection: Connection, run_id: str, epoch: int, statuses: set[str]
-) -> tuple[Run, Row[Any]]:
-    query = select(runs).where(runs.c.id == run_id, runs.c.epoch == epoch)
-    row = connection.execute(query).one_or_none()
-    if row is None:
+def _mine(connection: Connection, run_id: str, epoch: int, statuses: set[str]) -> tuple[Run, _Row]:
+    row = _find(connection, run_id)
+    if row is None or row.epoch != epoch:
         message = f"{run_id}: epoch {epoch} is over"
         raise LostRace(message)
     if row.status not in statuses:
@@ -238,7 +258,7 @@ def _mine(
     return decode(Run, row.body), row
 
 
-def _spent(row: Row[Any], more: Usage | None) -> Usage:
+def _spent(row: _Row, more: Usage | None) -> Usage:
     """Return the tokens of the run's model calls so far, and of one more."""
     return total(
         row.prompt_tokens + (more.prompt_tokens if more else 0),

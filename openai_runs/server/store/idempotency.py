@@ -6,17 +6,16 @@ before (a body that cannot be read) or when nothing could be done (5xx) is not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
 from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.refusals import Refusal, Replay, key_reused
+from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import PROJECT, idempotency
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+from openai_runs.server.store.statements import Statement
 
 __all__ = ["KeyReused", "Once", "check", "keep", "prune"]
 
@@ -41,17 +40,21 @@ class KeyReused(Exception):  # noqa: N818 - carries a refusal that must not be k
         self.refusal = refusal
 
 
+class _Kept(NamedTuple):
+    fingerprint: bytes
+    created_at: int
+    status_code: int
+    body: bytes
+
+
 _MINE = (idempotency.c.project == bindparam("p"), idempotency.c.key == bindparam("k"))
-_FIND = select(
-    idempotency.c.fingerprint,
-    idempotency.c.created_at,
-    idempotency.c.status_code,
-    idempotency.c.body,
-).where(*_MINE)
-_DROP = delete(idempotency).where(*_MINE)
-_KEEP = insert(idempotency).prefix_with("OR REPLACE")
+_FIND: Final = Statement(select(*(idempotency.c[name] for name in _Kept._fields)).where(*_MINE))
+_DROP: Final = Statement(delete(idempotency).where(*_MINE))
+_KEEP: Final = Statement(
+    insert(idempotency).prefix_with("OR REPLACE"), ["project", "key", *_Kept._fields]
+)
 """Replaces a key that is over its time, which a refused savepoint brought back."""
-_PRUNE = delete(idempotency).where(idempotency.c.created_at < bindparam("before"))
+_PRUNE: Final = Statement(delete(idempotency).where(idempotency.c.created_at < bindparam("before")))
 
 
 def check(connection: Connection, once: Once) -> None:
@@ -61,11 +64,12 @@ def check(connection: Connection, once: Once) -> None:
         Replay: It was carried out before.
         KeyReused: The key was used for another request.
     """
-    found = connection.execute(_FIND, {"p": once.project, "k": once.key}).one_or_none()
-    if found is None:
+    row = _FIND.one(connection, p=once.project, k=once.key)
+    if row is None:
         return
+    found = _Kept(*row)
     if found.created_at < once.at - IDEMPOTENCY_TTL:
-        connection.execute(_DROP, {"p": once.project, "k": once.key})
+        _DROP.run(connection, p=once.project, k=once.key)
     elif found.fingerprint != once.fingerprint:
         raise KeyReused(key_reused(once.key))
     else:
@@ -74,17 +78,17 @@ def check(connection: Connection, once: Once) -> None:
 
 def keep(connection: Connection, once: Once, status_code: int, body: bytes) -> None:
     """Keep the answer to the request."""
-    row = {
-        "project": once.project,
-        "key": once.key,
-        "fingerprint": once.fingerprint,
-        "created_at": once.at,
-        "status_code": status_code,
-        "body": body,
-    }
-    connection.execute(_KEEP, row)
+    _KEEP.run(
+        connection,
+        project=once.project,
+        key=once.key,
+        fingerprint=once.fingerprint,
+        created_at=once.at,
+        status_code=status_code,
+        body=body,
+    )
 
 
 def prune(connection: Connection, now: int) -> int:
     """Forget the keys that are older than their time; return how many."""
-    return connection.execute(_PRUNE, {"before": now - IDEMPOTENCY_TTL}).rowcount
+    return _PRUNE.run(connection, before=now - IDEMPOTENCY_TTL).rowcount

@@ -6,10 +6,10 @@ events that tell of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, literal_column, select
 
 from openai_runs.server.progress import (
     Delta,
@@ -21,16 +21,15 @@ from openai_runs.server.progress import (
     step_message_id,
     with_calls,
 )
+from openai_runs.server.store.database import Connection
 from openai_runs.server.store.events import LoggedEvent
 from openai_runs.server.store.rows import add, decode, encode
 from openai_runs.server.store.schema import messages, runs, steps
+from openai_runs.server.store.statements import Statement, updating
 from openai_runs.server.store.writer import Moved, Transaction
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, Usage
 from openai_runs.types.steps import FunctionToolCall, RunStep
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
 
 __all__ = [
     "OpenStep",
@@ -45,6 +44,14 @@ __all__ = [
 ]
 
 
+_OPEN_STEPS: Final = Statement(
+    select(steps.c.body, steps.c.prompt_tokens, steps.c.completion_tokens)
+    .where(steps.c.run_id == bindparam("r"), steps.c.status == literal_column("'in_progress'"))
+    .order_by(steps.c.seq)
+)
+_MESSAGE: Final = Statement(select(messages.c.body).where(messages.c.id == bindparam("key")))
+
+
 class OpenStep(msgspec.Struct, frozen=True):
     """A step in progress, with the tokens it will show when it is done."""
 
@@ -56,7 +63,7 @@ def write_run(connection: Connection, run: Run, **columns: Any) -> str:
     """Write the run, and return its JSON; its status has not changed, or the caller tells."""
     body = encode(run)
     values = {"status": run.status, "body": body, **columns}
-    connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+    updating(runs, *values).run(connection, key=run.id, **values)
     return body
 
 
@@ -79,31 +86,25 @@ def put(tx: Transaction, run: Run, writings: list[Writing], now: int) -> None:
 
 
 def _add_opening(tx: Transaction, run: Run, opening: Opening, now: int) -> None:
-    if opening.message is not None:
-        add(tx.connection, opening.message, thread_id=run.thread_id, run_id=run.id)
-    step = opening.step
-    add(
-        tx.connection,
-        step,
-        run_id=run.id,
-        status=step.status,
-        prompt_tokens=0,
-        completion_tokens=0,
-    )
-    for kind, thing in (("thread.run.step", step), ("thread.message", opening.message)):
-        if thing is not None:
-            data = msgspec.json.encode(thing)
-            told = [LoggedEvent(f"{kind}.{what}", data) for what in ("created", "in_progress")]
-            tx.tell(run.id, now, *told)
+    step, message = opening.step, opening.message
+    body = add(tx.connection, step, run_id=run.id, status=step.status)
+    _tell_begun(tx, run, "thread.run.step", body, now)
+    if message is not None:
+        body = add(tx.connection, message, thread_id=run.thread_id, run_id=run.id)
+        _tell_begun(tx, run, "thread.message", body, now)
+
+
+def _tell_begun(tx: Transaction, run: Run, kind: str, body: str, now: int) -> None:
+    data = body.encode()
+    told = [LoggedEvent(f"{kind}.{what}", data) for what in ("created", "in_progress")]
+    tx.tell(run.id, now, *told)
 
 
 def open_steps(connection: Connection, run_id: str) -> list[OpenStep]:
     """Return the steps of the run that are in progress, oldest first."""
-    query = select(steps.c.body, steps.c.prompt_tokens, steps.c.completion_tokens)
-    query = query.where(steps.c.run_id == run_id, steps.c.status == "in_progress")
     return [
         OpenStep(decode(RunStep, body), total(prompt, completion))
-        for body, prompt, completion in connection.execute(query.order_by(steps.c.seq)).all()
+        for body, prompt, completion in _OPEN_STEPS.all(connection, r=run_id)
     ]
 
 
@@ -123,14 +124,14 @@ def fill_calls(
         "prompt_tokens": usage.prompt_tokens if usage else 0,
         "completion_tokens": usage.completion_tokens if usage else 0,
     }
-    connection.execute(update(steps).where(steps.c.id == step.id).values(values))
+    updating(steps, *values).run(connection, key=step.id, **values)
 
 
 def close_step(tx: Transaction, step: RunStep, now: int) -> None:
     """Write a step that has ended, and tell of it."""
     body = encode(step)
     values = {"status": step.status, "body": body}
-    tx.connection.execute(update(steps).where(steps.c.id == step.id).values(values))
+    updating(steps, *values).run(tx.connection, key=step.id, **values)
     tx.tell(step.run_id, now, LoggedEvent(f"thread.run.step.{step.status}", body.encode()))
 
 
@@ -146,10 +147,9 @@ def end_parts(tx: Transaction, parts: list[OpenStep], ending: Ending, now: int) 
 
 
 def _end_message(tx: Transaction, run_id: str, message_id: str, ending: Ending, now: int) -> None:
-    query = select(messages.c.body).where(messages.c.id == message_id)
-    found = tx.connection.execute(query).scalar_one_or_none()
+    found = _MESSAGE.value(tx.connection, key=message_id)
     if found is not None:  # else somebody deleted it meanwhile
         message = ended_message(decode(Message, found), ending, now)
         body = encode(message)
-        tx.connection.execute(update(messages).where(messages.c.id == message_id).values(body=body))
+        updating(messages, "body").run(tx.connection, key=message_id, body=body)
         tx.tell(run_id, now, LoggedEvent(f"thread.message.{message.status}", body.encode()))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, delete, insert, select, update
+from sqlalchemy import Table, bindparam, delete, select
 
 from openai_runs._protocol.mending import decoder_for
 from openai_runs.server.refusals import bad_cursor, not_found
+from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import assistants, messages, probe, runs, steps, threads
+from openai_runs.server.store.statements import Statement, inserting, updating
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Answer, Page
 from openai_runs.types.messages import Message
@@ -17,10 +20,18 @@ from openai_runs.types.runs import Run
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import Thread
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
-__all__ = ["NOUNS", "PageQuery", "add", "decode", "encode", "find", "page", "rewrite", "touch"]
+__all__ = [
+    "NOUNS",
+    "PageQuery",
+    "add",
+    "decode",
+    "encode",
+    "find",
+    "page",
+    "rewrite",
+    "see",
+    "touch",
+]
 
 A = TypeVar("A", bound=Answer)
 
@@ -61,41 +72,73 @@ def decode(kind: type[A], body: str) -> A:
     return decoder_for(kind).decode(body.encode())
 
 
-def add(connection: Connection, thing: Answer, **columns: Any) -> None:
-    """Insert an object; `columns` are those that are not in every table."""
-    row = {"id": thing.id, "body": encode(thing), **columns}  # type: ignore[attr-defined]  # all have one
-    connection.execute(insert(TABLES[type(thing)]), row)
+def add(connection: Connection, thing: Answer, **columns: Any) -> str:
+    """Insert an object, and return its JSON; `columns` are those that not every table has."""
+    body = encode(thing)
+    row = {"id": thing.id, "body": body, **columns}  # type: ignore[attr-defined]  # all have one
+    inserting(TABLES[type(thing)], *row).run(connection, **row)
+    return body
 
 
-def find(connection: Connection, kind: type[A], object_id: str, *within: ColumnElement[bool]) -> A:
+@lru_cache
+def _finding(kind: type[Answer], column: str, *within: str) -> Statement:
+    table = TABLES[kind]
+    mine = (table.c[name] == bindparam(name) for name in within)
+    return Statement(select(table.c[column]).where(table.c.id == bindparam("key"), *mine))
+
+
+def find(connection: Connection, kind: type[A], object_id: str, **within: str) -> A:
     """Return the object with this id.
 
     Raises:
         Refusal: There is none, or it is not `within` what the path names.
     """
-    table = TABLES[kind]
-    query = select(table.c.body).where(table.c.id == object_id, *within)
-    body = connection.execute(query).scalar_one_or_none()
+    body = _finding(kind, "body", *within).value(connection, key=object_id, **within)
     if body is None:
         raise not_found(NOUNS[kind], object_id)
     return decode(kind, body)
 
 
+def see(connection: Connection, kind: type[Answer], object_id: str) -> None:
+    """See that there is an object with this id.
+
+    Raises:
+        Refusal: There is none.
+    """
+    if _finding(kind, "seq").value(connection, key=object_id) is None:
+        raise not_found(NOUNS[kind], object_id)
+
+
 def rewrite(connection: Connection, thing: A, **changes: Any) -> A:
     """Write the object with these fields changed, and return it; for fields in no column."""
     changed = msgspec.structs.replace(thing, **changes)
-    table = TABLES[type(thing)]
     object_id = thing.id  # type: ignore[attr-defined]  # all have one
-    connection.execute(update(table).where(table.c.id == object_id).values(body=encode(changed)))
+    updating(TABLES[type(thing)], "body").run(connection, key=object_id, body=encode(changed))
     return changed
+
+
+@lru_cache
+def _paging(
+    kind: type[Answer], within: tuple[str, ...], above: bool, below: bool, rising: bool
+) -> Statement:
+    """Return the query of one page; `above` and `below` say whether it has these bounds."""
+    table = TABLES[kind]
+    bounds = [table.c[name] == bindparam(name) for name in within]
+    if above:
+        bounds.append(table.c.seq > bindparam("above"))
+    if below:
+        bounds.append(table.c.seq < bindparam("below"))
+    order = table.c.seq.asc() if rising else table.c.seq.desc()
+    return Statement(select(table.c.body).where(*bounds).order_by(order).limit(bindparam("rows")))
 
 
 def page(
     connection: Connection,
     kind: type[A],
     query: PageQuery,
-    *within: ColumnElement[bool],
-    only: ColumnElement[bool] | None = None,
+    *,
+    only: dict[str, str] | None = None,
+    **within: str,
 ) -> Page[A]:
     """Return one page of the list, sorted by creation.
 
@@ -107,19 +150,20 @@ def page(
     Raises:
         Refusal: A cursor names no object of this list.
     """
-    table = TABLES[kind]
-    bounds = [*within] if only is None else [*within, only]
+    bounds: dict[str, int] = {}
     for param, cursor in (("after", query.after), ("before", query.before)):
         if cursor is not None:
-            seq = _position(connection, kind, param, cursor, within)
+            seq = _finding(kind, "seq", *within).value(connection, key=cursor, **within)
+            if seq is None:
+                raise bad_cursor(param, NOUNS[kind], cursor)
             later = (param == "after") == query.ascending
-            bounds.append(table.c.seq > seq if later else table.c.seq < seq)
+            bounds["above" if later else "below"] = seq
     backwards = query.before is not None and query.after is None
     rising = query.ascending != backwards
-    ordered = select(table.c.body).where(*bounds)
-    ordered = ordered.order_by(table.c.seq.asc() if rising else table.c.seq.desc())
-    bodies = connection.execute(ordered.limit(query.limit + 1)).scalars().all()
-    data = [decode(kind, body) for body in bodies[: query.limit]]
+    wanted = {**within, **(only or {})}
+    statement = _paging(kind, tuple(wanted), "above" in bounds, "below" in bounds, rising)
+    bodies = statement.all(connection, **wanted, **bounds, rows=query.limit + 1)
+    data = [decode(kind, body) for (body,) in bodies[: query.limit]]
     if backwards:
         data.reverse()
     return Page(
@@ -130,26 +174,14 @@ def page(
     )
 
 
-def _position(
-    connection: Connection,
-    kind: type[A],
-    param: str,
-    cursor: str,
-    within: tuple[ColumnElement[bool], ...],
-) -> int:
-    table = TABLES[kind]
-    query = select(table.c.seq).where(table.c.id == cursor, *within)
-    seq = connection.execute(query).scalar_one_or_none()
-    if seq is None:
-        raise bad_cursor(param, NOUNS[kind], cursor)
-    return int(seq)
-
-
 def _id_of(thing: Answer) -> str:
     return str(thing.id)  # type: ignore[attr-defined]  # everything listed has one
 
 
+_UNTOUCH: Final = Statement(delete(probe))
+
+
 def touch(connection: Connection, now: int) -> None:
     """Write the one row that is there to be written."""
-    connection.execute(delete(probe))
-    connection.execute(insert(probe), {"id": 1, "at": now})
+    _UNTOUCH.run(connection)
+    inserting(probe, "id", "at").run(connection, id=1, at=now)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, delete, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import bindparam, delete, func, select
 
 from openai_runs.server import progress
 from openai_runs.server.making import NewRun
@@ -19,20 +18,18 @@ from openai_runs.server.refusals import (
     not_waiting,
     unexpected_outputs,
 )
+from openai_runs.server.store.database import Connection, IntegrityError
 from openai_runs.server.store.events import LoggedEvent
 from openai_runs.server.store.moving import close_step, move, open_steps, write_run
-from openai_runs.server.store.rows import NOUNS, add, decode, encode, find
-from openai_runs.server.store.schema import messages, runs, steps, threads
+from openai_runs.server.store.rows import NOUNS, add, decode, find, see
+from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
+from openai_runs.server.store.statements import Statement
 from openai_runs.server.store.writer import Moved, Removed, Transaction
 from openai_runs.types.assistants import Assistant
-from openai_runs.types.base import ACTIVE_STATUSES
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, RunStatus, ToolOutput
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import Thread
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
 
 __all__ = [
     "Counts",
@@ -44,6 +41,7 @@ __all__ = [
     "count",
     "create",
     "delete_thread",
+    "get",
     "history",
     "submit",
     "unfinished",
@@ -52,7 +50,28 @@ __all__ = [
 
 _BEGIN: Final = ("created", "queued")
 """What is told of a new run."""
-_ACTIVE = runs.c.status.in_(sorted(ACTIVE_STATUSES))
+_ACTIVE_RUN: Final = Statement(
+    select(runs.c.id).where(runs.c.thread_id == bindparam("thread"), ACTIVE)
+)
+_DELETE_THREAD: Final = Statement(delete(threads).where(threads.c.id == bindparam("key")))
+_UNFINISHED: Final = Statement(
+    select(runs.c.id, runs.c.status, runs.c.deadline).where(ACTIVE).order_by(runs.c.seq)
+)
+_COUNTS: Final = Statement(
+    select(runs.c.status, func.count()).where(ACTIVE).group_by(runs.c.status)
+)
+_OLDEST: Final = Statement(select(runs.c.body).where(ACTIVE).order_by(runs.c.seq).limit(1))
+_STEPS: Final = Statement(
+    select(steps.c.body).where(steps.c.run_id == bindparam("r")).order_by(steps.c.seq)
+)
+_OF_THREAD = (
+    select(messages.c.body)
+    .where(messages.c.thread_id == bindparam("thread"))
+    .order_by(messages.c.seq.desc())
+)
+_MESSAGES: Final = Statement(_OF_THREAD)
+_LAST_MESSAGES: Final = Statement(_OF_THREAD.limit(bindparam("rows")))
+_DEADLINE: Final = Statement(select(runs.c.deadline).where(runs.c.id == bindparam("key")))
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +104,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 def active_run_id(connection: Connection, thread_id: str) -> str | None:
     """Return the id of the thread's active run."""
-    query = select(runs.c.id).where(runs.c.thread_id == thread_id, _ACTIVE)
-    found: str | None = connection.execute(query).scalar_one_or_none()
+    found: str | None = _ACTIVE_RUN.value(connection, thread=thread_id)
     return found
 
 
@@ -112,42 +130,40 @@ def create(
     Raises:
         Refusal: There is no such thread or assistant, or the thread is busy.
     """
-    find(tx.connection, Thread, thread_id)
+    see(tx.connection, Thread, thread_id)
     new = make(find(tx.connection, Assistant, assistant_id))
     blocking = active_run_id(tx.connection, thread_id)
     if blocking is not None:
         raise active_run(thread_id, blocking)
     for message in new.messages:
         add(tx.connection, message, thread_id=thread_id, run_id=message.run_id)
-    row = _row(new)
     try:
-        tx.connection.execute(insert(runs), row)
+        body = _add_run(tx.connection, new)
     except IntegrityError as error:  # the index, which is what keeps the promise
         blocking = active_run_id(tx.connection, thread_id)
         if blocking is None:
             raise
         raise active_run(thread_id, blocking) from error
     tx.announce(Moved(new.run))
-    told = [LoggedEvent(f"thread.run.{what}", row["body"].encode()) for what in _BEGIN]
+    told = [LoggedEvent(f"thread.run.{what}", body.encode()) for what in _BEGIN]
     tx.tell(new.run.id, new.run.created_at, *before, *told)
     return new.run
 
 
-def _row(new: NewRun) -> dict[str, Any]:
-    return {
-        "id": new.run.id,
-        "thread_id": new.run.thread_id,
-        "status": new.run.status,
-        "deadline": new.run.expires_at,
-        "reasoning_effort": new.reasoning_effort,
-        "body": encode(new.run),
-    }
+def _add_run(connection: Connection, new: NewRun) -> str:
+    return add(
+        connection,
+        new.run,
+        thread_id=new.run.thread_id,
+        status=new.run.status,
+        deadline=new.run.expires_at,
+        reasoning_effort=new.reasoning_effort,
+    )
 
 
 def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, Any]) -> Run:
     """Change what is in no column: the metadata."""
-    row = _row_of(tx.connection, thread_id, run_id)
-    run = msgspec.structs.replace(decode(Run, row.body), **changes)
+    run = msgspec.structs.replace(get(tx.connection, thread_id, run_id), **changes)
     write_run(tx.connection, run)
     return run
 
@@ -158,11 +174,11 @@ def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
     Raises:
         Refusal: There is no such run, or it is finished or being cancelled already.
     """
-    row = _row_of(tx.connection, thread_id, run_id)
+    run = get(tx.connection, thread_id, run_id)
     try:
-        return move(tx, progress.moved(decode(Run, row.body), RunStatus.CANCELLING, now), now)
+        return move(tx, progress.moved(run, RunStatus.CANCELLING, now), now)
     except LostRace:
-        raise cannot_cancel(row.status) from None
+        raise cannot_cancel(run.status) from None
 
 
 def submit(
@@ -173,11 +189,10 @@ def submit(
     Raises:
         Refusal: The run does not wait, or these are not exactly the outputs it waits for.
     """
-    row = _row_of(tx.connection, thread_id, run_id)
-    run = decode(Run, row.body)
+    run = get(tx.connection, thread_id, run_id)
     if run.status != RunStatus.REQUIRES_ACTION:
         raise not_waiting(run.status)
-    if row.deadline <= now:  # the timer is about to say so
+    if _DEADLINE.value(tx.connection, key=run_id) <= now:  # the timer is about to say so
         raise not_waiting(RunStatus.EXPIRED)
     expected = [call.id for call in run.tool_calls]
     sent = [output.tool_call_id for output in outputs]
@@ -197,8 +212,7 @@ def delete_thread(tx: Transaction, thread_id: str) -> None:
         Refusal: There is no such thread.
     """
     running = active_run_id(tx.connection, thread_id)
-    done = tx.connection.execute(delete(threads).where(threads.c.id == thread_id))
-    if not done.rowcount:
+    if not _DELETE_THREAD.run(tx.connection, key=thread_id).rowcount:
         raise not_found(NOUNS[Thread], thread_id)
     if running is not None:
         tx.announce(Removed(running))
@@ -206,20 +220,16 @@ def delete_thread(tx: Transaction, thread_id: str) -> None:
 
 def unfinished(connection: Connection) -> list[Unfinished]:
     """Return the active runs, oldest first."""
-    query = select(runs.c.id, runs.c.status, runs.c.deadline).where(_ACTIVE)
     return [
         Unfinished(run_id=run_id, status=status, deadline=deadline)
-        for run_id, status, deadline in connection.execute(query.order_by(runs.c.seq)).all()
+        for run_id, status, deadline in _UNFINISHED.all(connection)
     ]
 
 
 def count(connection: Connection) -> Counts:
     """Return how many runs are in each active status, and the age of the oldest."""
-    query = select(runs.c.status, func.count()).where(_ACTIVE).group_by(runs.c.status)
-    by_status = {str(status): int(number) for status, number in connection.execute(query).all()}
-    oldest = connection.execute(
-        select(runs.c.body).where(_ACTIVE).order_by(runs.c.seq).limit(1)
-    ).scalar_one_or_none()
+    by_status = {str(status): int(number) for status, number in _COUNTS.all(connection)}
+    oldest = _OLDEST.value(connection)
     return Counts(
         by_status=by_status,
         oldest_created_at=None if oldest is None else decode(Run, oldest).created_at,
@@ -228,14 +238,14 @@ def count(connection: Connection) -> Counts:
 
 def history(connection: Connection, run: Run, last_messages: int | None) -> History:
     """Return what the model is to see; at most `last_messages` of the thread's own."""
-    of_run = select(steps.c.body).where(steps.c.run_id == run.id).order_by(steps.c.seq)
-    done = [decode(RunStep, body) for body in connection.execute(of_run).scalars()]
+    done = [decode(RunStep, body) for (body,) in _STEPS.all(connection, r=run.id)]
     own = {progress.step_message_id(step) for step in done} - {None}
-    query = select(messages.c.body).where(messages.c.thread_id == run.thread_id)
-    if last_messages is not None:
-        query = query.limit(last_messages + len(own))
-    bodies = connection.execute(query.order_by(messages.c.seq.desc())).scalars().all()
-    thread = [decode(Message, body) for body in reversed(bodies)]
+    if last_messages is None:
+        rows = _MESSAGES.all(connection, thread=run.thread_id)
+    else:
+        some = last_messages + len(own)
+        rows = _LAST_MESSAGES.all(connection, thread=run.thread_id, rows=some)
+    thread = [decode(Message, body) for (body,) in reversed(rows)]
     before = [message for message in thread if message.id not in own]
     return History(
         messages=before if last_messages is None else before[-last_messages:],
@@ -244,10 +254,11 @@ def history(connection: Connection, run: Run, last_messages: int | None) -> Hist
     )
 
 
-def _row_of(connection: Connection, thread_id: str, run_id: str) -> Row[Any]:
-    find(connection, Thread, thread_id)
-    query = select(runs).where(runs.c.id == run_id, runs.c.thread_id == thread_id)
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        raise not_found(NOUNS[Run], run_id)
-    return row
+def get(connection: Connection, thread_id: str, run_id: str) -> Run:
+    """Return the run.
+
+    Raises:
+        Refusal: There is no such run, or no such thread.
+    """
+    see(connection, Thread, thread_id)
+    return find(connection, Run, run_id, thread_id=thread_id)

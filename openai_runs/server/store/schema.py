@@ -20,12 +20,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
 from openai_runs.types.base import ACTIVE_STATUSES
 
 __all__ = [
+    "ACTIVE",
     "PROJECT",
     "SCHEMA_VERSION",
     "assistants",
@@ -122,6 +124,11 @@ runs: Final = Table(
     ),
     sqlite_autoincrement=True,
 )
+
+ACTIVE: Final = runs.c.status.in_(
+    [literal_column(f"'{status}'") for status in sorted(ACTIVE_STATUSES)]
+)
+"""In the very words of the partial indexes, or SQLite would not use them."""
 
 steps: Final = Table(
     "steps",

@@ -5,17 +5,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 import msgspec
-from sqlalchemy import delete
+from sqlalchemy import bindparam, delete
 
 from openai_runs.server.making import NewRun
 from openai_runs.server.progress import Ending, Writing
 from openai_runs.server.refusals import busy_thread, not_found
 from openai_runs.server.store import events, executing, idempotency, rows, runs, schema
-from openai_runs.server.store.database import open_reader, open_writer, prepare
+from openai_runs.server.store.database import (
+    READERS,
+    Connection,
+    open_reader,
+    open_writer,
+    prepare,
+)
 from openai_runs.server.store.events import (
     EventLog,
     Leg,
@@ -24,8 +30,9 @@ from openai_runs.server.store.events import (
 from openai_runs.server.store.executing import Claim
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.lock import FileLock
-from openai_runs.server.store.rows import NOUNS, PageQuery, add, find, page, rewrite
+from openai_runs.server.store.rows import NOUNS, PageQuery, add, find, page, rewrite, see
 from openai_runs.server.store.runs import Counts, History, Unfinished
+from openai_runs.server.store.statements import Statement
 from openai_runs.server.store.writer import (
     Change,
     Readers,
@@ -40,16 +47,16 @@ from openai_runs.types.runs import Run, ToolOutput
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import Thread
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
 __all__ = ["Store"]
 
 T = TypeVar("T")
 
-_message_columns = schema.messages.c
-_step_columns = schema.steps.c
-_run_columns = schema.runs.c
+_DELETE_ASSISTANT: Final = Statement(
+    delete(schema.assistants).where(schema.assistants.c.id == bindparam("key"))
+)
+_DELETE_MESSAGE: Final = Statement(
+    delete(schema.messages).where(schema.messages.c.id == bindparam("key"))
+)
 
 
 class Store:
@@ -67,10 +74,15 @@ class Store:
         self.path = path
         self.lock = lock
         self._temporary = temporary
-        self._engines = [open_writer(path), open_reader(path)]
-        prepare(self._engines[0], path, schema.metadata, schema.SCHEMA_VERSION)
-        self._writer = Writer(self._engines[0], on_change)
-        self._readers = Readers(self._engines[1])
+        self._connections = [open_writer(path)]
+        try:
+            prepare(self._connections[0], path, schema.metadata, schema.SCHEMA_VERSION)
+            self._connections += [open_reader(path) for _ in range(READERS)]
+        except BaseException:
+            self._disconnect()
+            raise
+        self._writer = Writer(self._connections[0], on_change)
+        self._readers = Readers(self._connections[1:])
         self.log = EventLog(self._readers)
 
     async def aclose(self) -> None:
@@ -81,11 +93,14 @@ class Store:
     def _close(self) -> None:
         self._writer.join()
         self._readers.close()
-        for engine in reversed(self._engines):
-            engine.dispose()
+        self._disconnect()
         self.lock.release()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _disconnect(self) -> None:
+        for connection in reversed(self._connections):
+            connection.close()
 
     async def _write(self, work: Callable[[Transaction], T], once: Once | None = None) -> T:
         return await self._writer.run(work, once)
@@ -120,9 +135,7 @@ class Store:
         """Delete the assistant; its runs stay readable."""
 
         def work(tx: Transaction) -> Deleted:
-            table = schema.assistants
-            done = tx.connection.execute(delete(table).where(table.c.id == assistant_id))
-            if not done.rowcount:
+            if not _DELETE_ASSISTANT.run(tx.connection, key=assistant_id).rowcount:
                 raise not_found(NOUNS[Assistant], assistant_id)
             return Deleted(id=assistant_id, object="assistant.deleted", deleted=True)
 
@@ -166,7 +179,7 @@ class Store:
         thread_id = message.thread_id
 
         def work(tx: Transaction) -> Message:
-            find(tx.connection, Thread, thread_id)
+            see(tx.connection, Thread, thread_id)
             running = runs.active_run_id(tx.connection, thread_id)
             if running is not None:
                 raise busy_thread(thread_id, running)
@@ -194,7 +207,7 @@ class Store:
 
         def work(tx: Transaction) -> Deleted:
             _message(tx.connection, thread_id, message_id)
-            tx.connection.execute(delete(schema.messages).where(_message_columns.id == message_id))
+            _DELETE_MESSAGE.run(tx.connection, key=message_id)
             return Deleted(id=message_id, object="thread.message.deleted", deleted=True)
 
         return await self._write(work)
@@ -205,10 +218,9 @@ class Store:
         """Return a page of the thread's messages, of one run only if `run_id` is given."""
 
         def read(connection: Connection) -> Page[Message]:
-            find(connection, Thread, thread_id)
-            only = None if run_id is None else _message_columns.run_id == run_id
-            mine = _message_columns.thread_id == thread_id
-            return page(connection, Message, query, mine, only=only)
+            see(connection, Thread, thread_id)
+            only = None if run_id is None else {"run_id": run_id}
+            return page(connection, Message, query, thread_id=thread_id, only=only)
 
         return await self._read(read)
 
@@ -274,7 +286,7 @@ class Store:
 
     async def get_run(self, thread_id: str, run_id: str) -> Run:
         """Return the run."""
-        return await self._read(lambda connection: _run(connection, thread_id, run_id))
+        return await self._read(lambda connection: runs.get(connection, thread_id, run_id))
 
     async def update_run(
         self, thread_id: str, run_id: str, changes: dict[str, Any], once: Once | None
@@ -286,8 +298,8 @@ class Store:
         """Return a page of the thread's runs."""
 
         def read(connection: Connection) -> Page[Run]:
-            find(connection, Thread, thread_id)
-            return page(connection, Run, query, _run_columns.thread_id == thread_id)
+            see(connection, Thread, thread_id)
+            return page(connection, Run, query, thread_id=thread_id)
 
         return await self._read(read)
 
@@ -299,8 +311,8 @@ class Store:
         """Return the run step."""
 
         def read(connection: Connection) -> RunStep:
-            _run(connection, thread_id, run_id)
-            return find(connection, RunStep, step_id, _step_columns.run_id == run_id)
+            runs.get(connection, thread_id, run_id)
+            return find(connection, RunStep, step_id, run_id=run_id)
 
         return await self._read(read)
 
@@ -308,8 +320,8 @@ class Store:
         """Return a page of the run's steps."""
 
         def read(connection: Connection) -> Page[RunStep]:
-            _run(connection, thread_id, run_id)
-            return page(connection, RunStep, query, _step_columns.run_id == run_id)
+            runs.get(connection, thread_id, run_id)
+            return page(connection, RunStep, query, run_id=run_id)
 
         return await self._read(read)
 
@@ -375,10 +387,5 @@ class Store:
 
 
 def _message(connection: Connection, thread_id: str, message_id: str) -> Message:
-    find(connection, Thread, thread_id)
-    return find(connection, Message, message_id, _message_columns.thread_id == thread_id)
-
-
-def _run(connection: Connection, thread_id: str, run_id: str) -> Run:
-    find(connection, Thread, thread_id)
-    return find(connection, Run, run_id, _run_columns.thread_id == thread_id)
+    see(connection, Thread, thread_id)
+    return find(connection, Message, message_id, thread_id=thread_id)

@@ -11,24 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
-from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable
 from openai_runs.server.store import events, idempotency
-from openai_runs.server.store.database import READERS
+from openai_runs.server.store.database import (
+    Connection,
+    Error,
+    IntegrityError,
+    savepoint,
+    transaction,
+)
 from openai_runs.server.store.events import Cut, LoggedEvent, Told
 from openai_runs.server.store.idempotency import Once
 from openai_runs.types.runs import Run
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-    from sqlalchemy.engine import Connection
 
 __all__ = ["Change", "Moved", "Readers", "Removed", "Transaction", "Writer"]
 
@@ -102,9 +104,9 @@ class _Outcome(msgspec.Struct, frozen=True):
 class Writer:
     """Runs pieces of work, one transaction after the other, in a thread of its own."""
 
-    def __init__(self, engine: Engine, on_change: Callable[[Change], None]) -> None:
+    def __init__(self, connection: Connection, on_change: Callable[[Change], None]) -> None:
         """Start the thread; `on_change` is called in the event loop after each commit."""
-        self._engine = engine
+        self._connection = connection
         self._on_change = on_change
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
@@ -162,16 +164,16 @@ class Writer:
     def _commit(self, batch: list[_Job]) -> list[_Outcome]:
         begun = False
         try:
-            with self._engine.begin() as connection:
+            with transaction(self._connection, writing=True):
                 begun = True
-                return [_carry_out(connection, job) for job in batch]
-        except DBAPIError as error:
+                return [_carry_out(self._connection, job) for job in batch]
+        except Error as error:
             if begun and len(batch) > 1:
                 # SQLite may have rolled back everything, so no savepoint counts. Alone, each
                 # piece gets its own verdict.
                 return [outcome for job in batch for outcome in self._commit([job])]
-            _logger.warning("the database cannot be written: %s", error.orig)
-            return [_Outcome(error=StoreUnavailable(str(error.orig))) for _ in batch]
+            _logger.warning("the database cannot be written: %s", error)
+            return [_Outcome(error=StoreUnavailable(str(error))) for _ in batch]
         except Exception as error:
             # The thread must outlive whatever it is, or everybody would wait for ever.
             _logger.exception("a transaction failed")
@@ -201,13 +203,13 @@ class Writer:
 
 def _carry_out(connection: Connection, job: _Job) -> _Outcome:
     """Do one piece of work in a savepoint of its own."""
-    transaction = Transaction(connection)
+    tx = Transaction(connection)
     try:
-        with connection.begin_nested():
+        with savepoint(connection):
             if job.once is not None:
                 idempotency.check(connection, job.once)
-            value = job.work(transaction)
-            transaction.write_log()
+            value = job.work(tx)
+            tx.write_log()
             if job.once is not None:
                 idempotency.keep(connection, job.once, 200, msgspec.json.encode(value))
     except idempotency.KeyReused as refused:
@@ -218,22 +220,24 @@ def _carry_out(connection: Connection, job: _Job) -> _Outcome:
         return _Outcome(error=refusal)
     except Replay as replay:
         return _Outcome(error=replay)
-    except DBAPIError as error:
-        if isinstance(error, IntegrityError):  # ours: a bug, and nobody else's trouble
-            return _Outcome(error=error)
+    except IntegrityError as error:  # ours: a bug, and nobody else's trouble
+        return _Outcome(error=error)
+    except Error:
         raise
     except Exception as error:
         return _Outcome(error=error)
-    return _Outcome(value=value, changes=transaction.changes)
+    return _Outcome(value=value, changes=tx.changes)
 
 
 class Readers:
     """Runs reads in a few threads, each read in one transaction that cannot write."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Make the pool; its threads start when first needed."""
-        self._engine = engine
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="openai_runs.reader")
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        """Make the pool, of a thread for each connection; they start when first needed."""
+        self._free = deque(connections)
+        self._threads = ThreadPoolExecutor(
+            len(connections), thread_name_prefix="openai_runs.reader"
+        )
 
     async def run(self, read: Callable[[Connection], T]) -> T:
         """Return what `read` returns.
@@ -245,13 +249,17 @@ class Readers:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, self._read, read)
-        except DBAPIError as error:
-            _logger.warning("the database cannot be read: %s", error.orig)
-            raise StoreUnavailable(str(error.orig)) from error
+        except Error as error:
+            _logger.warning("the database cannot be read: %s", error)
+            raise StoreUnavailable(str(error)) from error
 
     def _read(self, read: Callable[[Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return read(connection)
+        connection = self._free.pop()  # there is one for each thread
+        try:
+            with transaction(connection, writing=False):
+                return read(connection)
+        finally:
+            self._free.append(connection)
 
     def close(self) -> None:
         """Finish what is queued, then end the threads; blocks."""
