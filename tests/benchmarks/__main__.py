@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks.contestants import ALL, prepare
+from tests.benchmarks.contestants import prepare
 from tests.benchmarks.machine import described
 from tests.benchmarks.measuring import Figures, measure
 from tests.benchmarks.report import table
@@ -65,16 +65,17 @@ def main() -> None:
     if unknown:
         taken.error(f"no such row: {', '.join(sorted(unknown))}; see --help")
     rows = [row for row in ROWS if asked.only is None or row.name in asked.only]
-    contestants = [one for one in ALL if one.name.split(" ")[0] in asked.against]
-    prepare(contestants)
+    chosen = {
+        row.name: [one for one in row.contestants if one.kind in asked.against] for row in rows
+    }
+    prepare(one for some in chosen.values() for one in some)
     machine = described()
     print(*(f"{name}: {text}" for name, text in machine.items()), sep="\n", file=sys.stderr)
     results: dict[str, Figures] = {}
     for row in rows:
         began = time.monotonic()
-        taking_part = [one for one in contestants if row.only is None or one.name in row.only]
         rounds = asked.rounds or (_QUICK_ROUNDS if asked.quick else row.rounds or _ROUNDS)
-        results[row.name] = measure(row, taking_part, rounds=rounds, quick=asked.quick)
+        results[row.name] = measure(row, chosen[row.name], rounds=rounds, quick=asked.quick)
         print(f"{row.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     _show(rows, results)
     if asked.json:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.e2e.referee import environments
 
-__all__ = ["ALL", "FLOOR", "OURS", "Contestant", "prepare"]
+__all__ = ["ALL", "FLOOR", "OURS", "POLLING", "Contestant", "prepare", "starting"]
 
 
 class Contestant(NamedTuple):
     """One client, and the interpreter that has it."""
 
     name: str
+    kind: str
+    """`floor`, `ours` or `official`."""
     module: str
     environment: str | None = None
     """The official client's environment; None: this interpreter."""
@@ -31,24 +34,34 @@ class Contestant(NamedTuple):
         return environments.python(self.environment)
 
 
-FLOOR = Contestant("floor", "tests.benchmarks.clients.floor")
-OURS = Contestant("ours", "tests.benchmarks.clients.ours")
-_OFFICIAL = "tests.benchmarks.clients.official"
+def _official(name: str, environment: str, transport: str) -> Contestant:
+    module = "tests.benchmarks.clients.official"
+    return Contestant(name, "official", module, environment, {"transport": transport}, 0.2)
 
-ALL = (
-    FLOOR,
-    OURS,
-    Contestant("official 2.54, httpx", _OFFICIAL, "2.54.0", {"transport": "httpx"}, 0.2),
-    Contestant(
-        "official 2.54, aiohttp", _OFFICIAL, "2.54.0-aiohttp", {"transport": "aiohttp"}, 0.2
-    ),
-    Contestant("official 3, httpx", _OFFICIAL, "3", {"transport": "httpx"}, 0.2),
-)
+
+FLOOR = Contestant("floor", "floor", "tests.benchmarks.clients.floor")
+OURS = Contestant("ours", "ours", "tests.benchmarks.clients.ours")
+_HTTPX = _official("official 2.54, httpx", "2.54.0", "httpx")
+_AIOHTTP = _official("official 2.54, aiohttp", "2.54.0-aiohttp", "aiohttp")
+_HTTPX_3 = _official("official 3, httpx", "3", "httpx")
+
+ALL = (FLOOR, OURS, _HTTPX, _AIOHTTP, _HTTPX_3)
 """In the order of the tables."""
+POLLING = (FLOOR, OURS, _HTTPX, _AIOHTTP)
+"""For waits, where each round takes a minute."""
 
 
-def prepare(contestants: list[Contestant]) -> None:
+def starting(codes: dict[str, str]) -> tuple[Contestant, ...]:
+    """Return contestants that start an interpreter with this code, by their names in `ALL`."""
+    module = "tests.benchmarks.clients.starting"
+    return tuple(
+        one._replace(module=module, params={"code": codes[one.name]}, share=1.0)
+        for one in ALL
+        if one.name in codes
+    )
+
+
+def prepare(contestants: Iterable[Contestant]) -> None:
     """Make the environments that these need; what is there is kept."""
-    for contestant in contestants:
-        if contestant.environment is not None:
-            environments.make(contestant.environment)
+    for environment in {one.environment for one in contestants} - {None}:
+        environments.make(str(environment))

@@ -43,9 +43,10 @@ def measure(row: Row, contestants: list[Contestant], *, rounds: int, quick: bool
     command = row.quick_server if quick and row.quick_server else row.server
     params = {**row.params, **(row.quick if quick else {})}
     expected: Any = None
-    with _server(command) as url:
+    with _server(command) as (url, pid):
         for _ in range(rounds):
             for one in contestants:
+                before = _spent(pid) if row.work == "load" else 0.0
                 outcome = _client(one, row.work, _told(params, one, url))
                 if expected is None:
                     expected = outcome["facts"]
@@ -55,6 +56,8 @@ def measure(row: Row, contestants: list[Contestant], *, rounds: int, quick: bool
                 metrics = outcome["metrics"]
                 if row.work == "wait":
                     metrics["requests"] = _seen(url) / max(metrics["seen"], 1)
+                if row.work == "load":
+                    metrics["server_cpu"] = (_spent(pid) - before) / (params["runs"] * 1.1)
                 for metric, value in metrics.items():
                     figures[one.name].setdefault(metric, []).append(value)
     return figures
@@ -85,10 +88,10 @@ def _client(one: Contestant, work: str, params: dict[str, Any]) -> dict[str, Any
 
 
 @contextmanager
-def _server(command: tuple[str, ...]) -> Iterator[str]:
-    """Yield the address of a server in a process of its own; empty if none is needed."""
+def _server(command: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Yield address and process id of a server in a process of its own, if one is needed."""
     if not command:
-        yield ""
+        yield "", 0
         return
     module, *arguments = command
     server = subprocess.Popen(
@@ -103,7 +106,7 @@ def _server(command: tuple[str, ...]) -> Iterator[str]:
     assert server.stdout is not None
     os.sched_setaffinity(server.pid, {_cores()[0]})
     try:
-        yield server.stdout.readline().strip()
+        yield server.stdout.readline().strip(), server.pid
     finally:
         server.stdin.close()
         server.stdout.close()
@@ -115,6 +118,12 @@ def _seen(url: str) -> int:
     with urllib.request.urlopen(f"{url}/seen") as answer:
         requests: int = json.load(answer)["requests"]
     return requests
+
+
+def _spent(pid: int) -> float:
+    """Return the CPU seconds that a process, all its threads, has taken so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _cores() -> tuple[int, int]:

@@ -14,13 +14,16 @@ METRICS = {
     "cpu": "CPU",
     "requests": "requests a run",
     "memory": "memory a waiter",
-    "p50": "delay p50",
-    "p99": "delay p99",
+    "p50": "p50",
+    "p99": "p99",
     "seen": "runs seen finished",
+    "wall": "wall time",
+    "rss": "memory",
+    "rate": "runs a second",
+    "server_cpu": "CPU of the server a run",
 }
 """Metric -> its name in tables."""
-_SECONDS = ("cpu", "p50", "p99")
-_BYTES = ("memory",)
+_SECONDS = ("cpu", "p50", "p99", "wall", "server_cpu")
 
 
 def table(titles: dict[str, str], results: dict[str, Figures]) -> str:
@@ -59,7 +62,9 @@ def _range(values: Iterable[float]) -> tuple[float, float, float]:
 
 def _shown(metric: str, value: float) -> str:
     """Return a figure with its unit, to three digits."""
-    if metric in _BYTES:
+    if metric == "rss":
+        return f"{value / 1024**2:.3g} MiB"
+    if metric == "memory":
         return f"{value / 1024:.3g} KiB"
     if metric not in _SECONDS:
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

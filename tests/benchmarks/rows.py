@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tests.benchmarks import samples
+from tests.benchmarks import samples, scripts
+from tests.benchmarks.contestants import ALL, POLLING, Contestant, starting
 
 __all__ = ["GROUPS", "ROWS", "Row"]
 
@@ -34,8 +35,7 @@ class Row(NamedTuple):
     quick: dict[str, Any] = {}
     """What `--quick` tells in place of `params`."""
     quick_server: tuple[str, ...] | None = None
-    only: tuple[str, ...] | None = None
-    """Names of the contestants; None: all."""
+    contestants: tuple[Contestant, ...] = ALL
     rounds: int | None = None
     """The most rounds it is given; None: as many as asked for."""
 
@@ -59,7 +59,35 @@ def _waits(name: str, title: str, runs: int, longest: int, rounds: int | None = 
         (*server, str(longest)),
         quick={"limit": 30},
         quick_server=(*server, "8"),
+        contestants=POLLING,
         rounds=rounds,
+    )
+
+
+def _start(name: str, title: str, codes: dict[str, str]) -> Row:
+    """Return a row of starting a fresh interpreter."""
+    params, quick = {"count": 9}, {"count": 3}
+    contestants = starting(codes)
+    return Row(
+        f"start-{name}", title, "start", "start", params, quick=quick, contestants=contestants
+    )
+
+
+def _serve(at_once: int, runs: int) -> Row:
+    """Return a row of load on our server."""
+    kinds = {"held by Prefer: wait": True, "looked at every 10 ms": False}
+    load = "tests.benchmarks.clients.load"
+    return Row(
+        f"server-{at_once}",
+        f"a run from question to answer, {at_once} at once",
+        "server",
+        "load",
+        {"runs": runs, "at_once": at_once},
+        ("tests.benchmarks.servers.ours", "model"),
+        quick={"runs": runs // 4},
+        contestants=tuple(
+            Contestant(name, "ours", load, params={"held": held}) for name, held in kinds.items()
+        ),
     )
 
 
@@ -112,13 +140,21 @@ ROWS = (
         (),
         quick={"count": 200},
     ),
+    _start("import", "import", scripts.IMPORT),
+    _start("construct", "import and construct", scripts.CONSTRUCT),
+    _start("first-run", "import, construct, retrieve a run", scripts.FIRST_RUN),
+    _start("help", "openai-runs --help; floor: import cyclopts", scripts.HELP),
     _waits("1000", "1,000 runs of 2 to 8 s, polled each second", 1000, 8),
     _waits("1000-long", "1,000 runs of 2 to 60 s, polled each second", 1000, 60, 3),
     _waits("10000", "10,000 runs of 2 to 12 s, polled each second", 10_000, 12, 3),
     _waits("10000-long", "10,000 runs of 2 to 60 s, polled each second", 10_000, 60, 1),
+    _serve(1, 200),
+    _serve(50, 2000),
 )
 
 GROUPS = {
     "cpu": "CPU of the client for one piece of work",
+    "start": "Starting, over a bare interpreter",
     "waits": "Many waits at once",
+    "server": "The server, durable, in front of a model endpoint that answers at once",
 }
