@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from openai_runs._client.awaiting import await_run
     from openai_runs._client.client import AsyncClient
     from openai_runs._client.functions import LocalTool, LocalToolCall, tool
+    from openai_runs._client.gathering import CompletedRuns
     from openai_runs._client.mapping import RunMap
     from openai_runs._client.parameters import ToolContext
     from openai_runs._client.results import RunResult
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 _ROOMS: Final = {
     "AsyncClient": "openai_runs._client.client",
     "await_run": "openai_runs._client.awaiting",
+    "CompletedRuns": "openai_runs._client.gathering",
     "LocalTool": "openai_runs._client.functions",
     "LocalToolCall": "openai_runs._client.functions",
     "tool": "openai_runs._client.functions",
@@ -90,6 +92,7 @@ __all__ = [
     "AsyncClient",
     "AuthenticationError",
     "BadRequestError",
+    "CompletedRuns",
     "ConfigError",
     "ConflictError",
     "Deleted",

@@ -224,13 +224,21 @@ class Transport:
             session, self._session = self._session, None
             await session.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def claim(self) -> None:
+        """Belong to the running event loop of this process, from the first call on.
+
+        Raises:
+            ConfigError: The transport is closed, or belongs to another loop or process.
+        """
         if self._closed:
             message = "this client is closed; make a new one"
             raise ConfigError(message)
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._pid != os.getpid():
             self._adopt_loop(loop)
+
+    def _open(self) -> aiohttp.ClientSession:
+        self.claim()
         session = self._session
         if session is None:
             session = self._session = self._new_session()

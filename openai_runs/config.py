@@ -26,6 +26,7 @@ __all__ = [
     "FLUSH_INTERVAL",
     "HEARTBEAT_INTERVAL",
     "HELD_SHARE",
+    "HINTED_POLLS",
     "HOLD_MARGIN",
     "IDEMPOTENCY_TTL",
     "KEEPALIVE_TIMEOUT",
@@ -50,6 +51,7 @@ __all__ = [
     "MODEL_TIMEOUT",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
+    "POLL_SHARE",
     "READER_BACKLOG",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
@@ -107,6 +109,10 @@ HOLD_MARGIN: Final = 10.0
 """Seconds a held poll may take beyond the `Prefer: wait` it asked for."""
 HELD_SHARE: Final = 0.5
 """Share of a client's connections that held polls may occupy."""
+POLL_SHARE: Final = 0.75
+"""Share of a client's connections that all polls together may occupy, one at least."""
+HINTED_POLLS: Final = 500.0
+"""Polls a second that `openai-poll-after-ms` can ask for, all runs of a client together."""
 CANCEL_GRACE: Final = 5.0
 """Seconds the shielded cancel of a server's run may take when the caller is cancelled."""
 ADOPT_DELAY: Final = 0.5

@@ -195,7 +195,7 @@ class ManualClock:
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass at once, and others have their turn."""
-        self.slept.append(seconds)
+        self.slept.append(round(seconds, 9))
         self.now += seconds
         await anyio.lowlevel.checkpoint()
 

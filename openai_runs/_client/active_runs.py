@@ -15,7 +15,8 @@ import anyio
 from openai_runs._client.arguments import CallOptions, OnActiveRun, look_options_of
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.shared import Gate
-from openai_runs._client.waiting import Waiter, WaitPlan
+from openai_runs._client.tickets import WaitPlan
+from openai_runs._client.waiting import Waiter
 from openai_runs._protocol import retry
 from openai_runs.config import DEFAULT_RUN_LIFETIME, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import ActiveRunError, APITimeoutError, BadRequestError, RunWaitTimeout

@@ -19,7 +19,8 @@ from openai_runs._client.arguments import (
 )
 from openai_runs._client.creation import Creation
 from openai_runs._client.pipeline import Pipeline
-from openai_runs._client.waiting import Waiter, plan_of
+from openai_runs._client.tickets import plan_of
+from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id

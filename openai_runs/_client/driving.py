@@ -25,8 +25,9 @@ from openai_runs._client.patience import Patience
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
 from openai_runs._client.taking_up import TakingUp, interrupted
+from openai_runs._client.tickets import lifetime_left, tell
 from openai_runs._client.tool_loop import ToolLoop, waiting_calls
-from openai_runs._client.waiting import Waiter, lifetime_left, tell
+from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import reveal, reveal_event
 from openai_runs._protocol.deltas import Snapshot
 from openai_runs._protocol.lifecycle import is_settled

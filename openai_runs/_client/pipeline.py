@@ -178,13 +178,11 @@ class Pipeline:
         """
         call = what if isinstance(what, Call) else self.prepare(what, options)
         call.timeout, call.attempts = timeout, 0
-        held = hold > 0 and self.shared.held < self.shared.max_held
-        self.shared.held += held
         try:
             if call.is_nowhere:
                 await self._locate(call)
             headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
-            if held:
+            if hold > 0:
                 lay_over(headers, {"Prefer": f"wait={hold}"})
             reply = await self._exchange(call, headers)
             self._learn(reply)
@@ -193,9 +191,7 @@ class Pipeline:
         except APIError as error:
             self._explain(error, call)
             raise
-        finally:
-            self.shared.held -= held
-        held = held and "preference-applied" in reply.headers
+        held = hold > 0 and "preference-applied" in reply.headers
         return Polled(self._read(call, reply), reply.headers, held)
 
     def resumes(self) -> bool:
@@ -204,8 +200,6 @@ class Pipeline:
 
     def holds(self) -> bool:
         """Return whether a poll sent now would be held back by this server until news come."""
-        if self.shared.held >= self.shared.max_held:
-            return False
         return "prefer-wait" in self.shared.features.get(self.settings.base_url or "", ())
 
     def honours_keys(self) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from openai_runs._client.scheduling import Scheduler
+from openai_runs._client.settings import Seams
 from openai_runs._client.supervising import Supervisor
 from openai_runs._protocol.retry import RetryBudget
 from openai_runs._transport import Transport
-from openai_runs.config import HELD_SHARE
 
 __all__ = ["Gate", "Shared"]
 
@@ -31,8 +32,14 @@ class Shared:
         self.start = start
         self.gates: dict[str, Gate] = {}
         """By thread: who is next to create a run on it."""
-        self.held = 0
-        self.max_held = max(1, int(transport.max_connections * HELD_SHARE))
+        self._scheduler: Scheduler | None = None
+
+    def scheduler(self, seams: Seams) -> Scheduler:
+        """Return what polls for all waits."""
+        if self._scheduler is None:
+            connections = self.transport.max_connections
+            self._scheduler = Scheduler(self.supervisor, seams, connections)
+        return self._scheduler
 
     async def aclose(self) -> None:
         """Close the connections, and end what still works over them."""

@@ -39,10 +39,7 @@ class Work:
         self._ended = anyio.Event()
 
     def cancel(self) -> None:
-        """Have it cancelled; one that has not begun gets no further than its first wait.
-
-        It is begun all the same, so that it can tell those who wait for it.
-        """
+        """Have it cancelled; one that has not begun never does."""
         self._scope.cancel()
 
     async def ended(self) -> None:
@@ -56,7 +53,8 @@ class Work:
         """Do it; what it raises is kept and logged, so that it does not end the others."""
         try:
             with self._scope:
-                await self._act()
+                if not self._scope.cancel_called:
+                    await self._act()
         except Exception as error:
             self.failure = error
             _LOG.exception("%s failed", self.name)

@@ -10,8 +10,8 @@ from typing import Final
 
 from openai_runs._client.arguments import ToolOptions
 from openai_runs._client.functions import LocalTool, localized
+from openai_runs._client.tickets import lifetime_left
 from openai_runs._client.tool_calls import ToolCalls, check_count
-from openai_runs._client.waiting import lifetime_left
 from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
 from openai_runs.errors import ToolError
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Unpack
 
@@ -14,14 +15,17 @@ from openai_runs._client.arguments import (
     ToolOutputs,
     WaitCall,
     WaitOptions,
+    options_of,
     refuse,
+    wait_options_of,
 )
 from openai_runs._client.attempts import Attempts, Timed
+from openai_runs._client.gathering import Awaited, CompletedRuns, wait_for_all
+from openai_runs._client.tickets import WaitPlan, plan_of
 from openai_runs._client.tool_runs import ToolRuns
-from openai_runs._client.waiting import plan_of
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
-from openai_runs.errors import BadRequestError
+from openai_runs.errors import BadRequestError, OpenAIRunsError
 from openai_runs.types.runs import Run, RunStatus
 
 __all__ = ["WaitingRuns"]
@@ -172,6 +176,60 @@ class WaitingRuns(ToolRuns):
         options: CallOptions = {"timeout": timeout, "request_timeout": request_timeout}
         plan = plan_of(self._pipeline.settings.poll, waiting, options)
         return await self._waiter.wait(run, thread_id=thread_id, plan=plan)
+
+    async def wait_all(
+        self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]
+    ) -> list[Run | OpenAIRunsError]:
+        """Return what became of each run, in the order in which they were given.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated, for each)
+
+        Ten thousand runs are no problem: there is no task for each, the polls share the
+        client's connections, and the one that is due longest goes first.
+
+        Args:
+            runs: Runs, or pairs `(run_id, thread_id)`. Finished ones cost no request.
+            **arguments: See `CallOptions` and `WaitOptions`; `timeout` holds for each wait,
+                counted from the call.
+
+        Returns:
+            For each the settled `Run`, or the error its wait ended with: `RunWaitTimeout`, or
+            what `wait` raises. One that fails never ends the others.
+
+        Raises:
+            TypeError: One of `runs` is no run; nothing is waited for.
+            Exception: What `on_status` raised.
+
+        Cancellation: leaves the runs alone, or cancels those that are not over with
+        `on_cancel="cancel"`, which holds the cancellation off for a while: 5 s for each run
+        that does not answer, 20 at a time.
+        """
+        return await wait_for_all(self._waiter, runs, self._plan_for("wait_all", arguments))
+
+    def as_completed(self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]) -> CompletedRuns:
+        """Return an iterator over the runs, each as soon as its wait is over.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated, for each)
+
+        Args:
+            runs: Runs, or pairs `(run_id, thread_id)`.
+            **arguments: See `CallOptions` and `WaitOptions`; `timeout` holds for each wait,
+                counted from this call.
+
+        Returns:
+            What `async for` takes the settled `Run` of each wait from, or the error it ended
+            with, which carries the ids. Usable with `async with`, which ends what is left.
+
+        Raises:
+            TypeError: One of `runs` is no run; nothing is waited for.
+        """
+        return CompletedRuns(self._waiter, runs, self._plan_for("as_completed", arguments))
+
+    def _plan_for(self, call: str, arguments: Mapping[str, Any]) -> WaitPlan:
+        taken = dict(arguments)
+        waiting, options = wait_options_of(taken), options_of(taken)
+        refuse(f"runs.{call}", taken)
+        return plan_of(self._pipeline.settings.poll, waiting, options)
 
     async def cancel_and_wait(
         self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]

@@ -90,8 +90,9 @@ def takes_headers(method: str) -> bool:
     return any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
 
-METHODS = [name for name in methods() if name != "runs.result"]
-"""All but the one that takes a run in place of ids."""
+_OF_RUNS = {"runs.result", "runs.wait_all", "runs.as_completed", "runs.map"}
+METHODS = [name for name in methods() if name not in _OF_RUNS]
+"""All but those that take runs or items in place of ids."""
 IDS = [
     (method, name)
     for method in METHODS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
 
@@ -167,8 +169,9 @@ async def test_held_polls_leave_half_of_the_connections() -> None:
         client_of(server, max_connections=4, poll=policy) as client,
         anyio.create_task_group() as group,
     ):
-        for _ in range(10):
-            group.start_soon(lambda: await_run(client, **IDS))
+        for number in range(10):
+            wait = partial(client.runs.wait, f"run_{number}", thread_id="thread_1")
+            group.start_soon(wait)
         await two.wait()
         await client.runs.retrieve("run_1", thread_id="thread_1")
         while len(server.requests) < 40:

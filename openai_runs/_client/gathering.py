@@ -1,0 +1,206 @@
+"""Waiting for many runs at once, by one caller and without a task for each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+
+from openai_runs._client.tickets import Ticket, WaitPlan
+from openai_runs._client.waiting import Waiter
+from openai_runs.errors import OpenAIRunsError
+from openai_runs.types.runs import Run
+
+__all__ = ["Awaited", "CompletedRuns", "wait_for_all"]
+
+Awaited = Run | tuple[str, str]
+"""What is waited for: a run, or its ids as `(run_id, thread_id)`."""
+
+_CANCELS: Final = 20
+"""Runs that the server is asked to cancel at the same time."""
+
+
+class CompletedRuns:
+    """Runs in the order in which their waits end; made by `runs.as_completed`.
+
+    Each item is the settled `Run`, or the error its wait ended with, which carries the ids.
+    The waits begin with the call. Who leaves the loop early lets go of the others with
+    `aclose`, by leaving `async with`, or by dropping this object.
+    """
+
+    def __init__(self, waiter: Waiter, runs: Iterable[Awaited], plan: WaitPlan) -> None:
+        """Wait for all of them from now on."""
+        self._waiter = waiter
+        self._plan = plan
+        self._box = _Box()
+        self._places: dict[Ticket, int] = {}
+        self._done: deque[tuple[int, Run | Exception]] = deque()
+        self.total = 0
+        """How many runs were given."""
+        try:
+            for run in runs:
+                self._add(run)
+        except BaseException:
+            self._leave()
+            raise
+
+    def _add(self, run: Awaited) -> None:
+        known, thread_id = (run, None) if isinstance(run, Run) else _pair(run)
+        if isinstance(known, Run) and known.is_terminal:
+            self._done.append((self.total, known))
+        else:
+            ticket = self._waiter.enter(known, thread_id, self._plan, self._box)
+            self._places[ticket] = self.total
+        self.total += 1
+
+    @property
+    def pending(self) -> int:
+        """Return how many runs were not returned yet."""
+        return len(self._places) + len(self._done)
+
+    def __aiter__(self) -> Self:
+        """Return itself: there is one pass."""
+        return self
+
+    async def __anext__(self) -> Run | OpenAIRunsError:
+        """Return the next run whose wait is over, or the error it ended with.
+
+        Raises:
+            StopAsyncIteration: All have been returned.
+            Exception: What `on_status` or the callable that gives the key raised; all waits
+                have ended with it.
+
+        Cancellation: loses nothing, unless `on_cancel="cancel"`, which cancels all runs that
+        are not over.
+        """
+        return (await self.next_place())[1]
+
+    async def next_place(self) -> tuple[int, Run | OpenAIRunsError]:
+        """Return the next outcome and its place among the runs that were given; see above."""
+        try:
+            while not self._done:
+                if not self._places:
+                    raise StopAsyncIteration
+                await self._collect()
+        except anyio.get_cancelled_exc_class():
+            if self._plan.on_cancel == "cancel":
+                await self._cancel([one for one in self._places if not one.is_over])
+                self._leave()
+            raise
+        place, outcome = self._done.popleft()
+        if isinstance(outcome, Run | OpenAIRunsError):
+            return place, outcome
+        self._leave()
+        raise outcome
+
+    async def _collect(self) -> None:
+        """Wait until there is something to tell, and tell it."""
+        late: list[Ticket] = []
+        await self._box.filled()
+        while (ticket := self._box.pop()) is not None:
+            try:
+                await ticket.report()
+            except BaseException:
+                self._box.put(ticket)  # what it still has to tell is told by the next call
+                raise
+            if ticket.outcome is not None and ticket in self._places:
+                self._done.append((self._places.pop(ticket), ticket.outcome))
+                ticket.leave()
+                if ticket.timed_out and self._plan.on_timeout == "cancel":
+                    late.append(ticket)
+        await self._cancel(late)
+
+    async def _cancel(self, tickets: list[Ticket]) -> None:
+        """Ask the server to cancel these runs, each for at most 5 s."""
+        if tickets:
+            limiter = anyio.CapacityLimiter(_CANCELS)
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as group:
+                    for ticket in tickets:
+                        group.start_soon(self._cancel_one, ticket, limiter)
+
+    async def _cancel_one(self, ticket: Ticket, limiter: anyio.CapacityLimiter) -> None:
+        async with limiter:
+            await self._waiter.cancel_for(ticket)
+
+    def _leave(self) -> None:
+        for ticket in self._places:
+            ticket.leave()
+        self._places.clear()
+        self._done.clear()
+
+    async def aclose(self) -> None:
+        """Wait no longer; the runs go on. A second call does nothing."""
+        self._leave()
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait no longer; cancelled, with `on_cancel="cancel"`, cancel the runs that go on."""
+        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        if cancelled and self._plan.on_cancel == "cancel":
+            await self._cancel([one for one in self._places if not one.is_over])
+        self._leave()
+
+    def __del__(self) -> None:
+        """Wait no longer: nobody can ask."""
+        self._leave()
+
+    def __repr__(self) -> str:
+        """Say how far it is."""
+        return f"CompletedRuns({self.total - self.pending} of {self.total} returned)"
+
+
+class _Box:
+    """The tickets that have something to tell, in the order in which it came."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[Ticket, None] = {}
+        self._filled = anyio.Event()
+
+    def put(self, ticket: Ticket) -> None:
+        self._tickets[ticket] = None
+        self._filled.set()
+
+    async def filled(self) -> None:
+        """Return once there is a ticket in it."""
+        if not self._tickets:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+
+    def pop(self) -> Ticket | None:
+        """Return the ticket that was put first; None where there is none."""
+        ticket = next(iter(self._tickets), None)
+        if ticket is not None:
+            del self._tickets[ticket]
+        return ticket
+
+
+def _pair(run: object) -> tuple[str, str]:
+    match run:
+        case (str(run_id), str(thread_id)):
+            return run_id, thread_id
+    msg = f"expected a Run or (run_id, thread_id), got {run!r}"
+    raise TypeError(msg)
+
+
+async def wait_for_all(
+    waiter: Waiter, runs: Iterable[Awaited], plan: WaitPlan
+) -> list[Run | OpenAIRunsError]:
+    """Return what became of each run, in the order in which they were given."""
+    async with CompletedRuns(waiter, runs, plan) as completed:
+        outcomes: dict[int, Run | OpenAIRunsError] = {}
+        while completed.pending:
+            place, outcome = await completed.next_place()
+            outcomes[place] = outcome
+        return [outcomes[place] for place in range(completed.total)]

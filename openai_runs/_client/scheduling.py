@@ -1,0 +1,210 @@
+"""When to poll what: one heap of due times for all runs that a client waits for.
+
+Who is due longest goes first. How many polls are under way is bounded, so that ordinary
+calls find a connection, and held ones, which take long, leave room for the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Hashable
+from contextvars import Context
+from functools import partial
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final, Protocol
+
+import anyio
+
+from openai_runs._client.settings import Seams
+from openai_runs._client.supervising import Supervisor
+from openai_runs.config import HELD_SHARE, HINTED_POLLS, POLL_SHARE
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+__all__ = ["Entry", "Polling", "Scheduler"]
+
+_NEVER: Final = math.inf
+
+
+class Entry(Protocol):
+    """Something that has a time."""
+
+    due: float | None
+    """When it shall ring; None: it shall not."""
+
+    def ring(self) -> None:
+        """Do what is to be done at that time, without waiting."""
+        ...
+
+
+class Polling(Entry, Protocol):
+    """A run that is polled for those who wait for it."""
+
+    context: Context
+    demand: float
+    """Polls a second it asks for by its own pace, as `pace` was last told."""
+
+    def wanted_hold(self) -> int | None:
+        """Return the seconds the next poll shall be held; None: nobody wants a poll."""
+        ...
+
+    async def look(self, hold: int) -> None:
+        """Poll once, tell those who wait, and come back to be scheduled; raises nothing."""
+        ...
+
+    def close(self) -> None:
+        """Tell those who wait that there will be no more polls."""
+        ...
+
+
+class Scheduler:
+    """Polls for one client and its copies; at work while anybody waits."""
+
+    def __init__(self, supervisor: Supervisor, seams: Seams, max_connections: int) -> None:
+        """Share `max_connections` with the client's other calls."""
+        self._supervisor = supervisor
+        self._now = seams.monotonic
+        self._sleep = seams.sleep
+        self._heap: list[tuple[float, int, Entry]] = []
+        self._pushed = 0
+        self._ready: deque[Polling] = deque()
+        self._watches: dict[Hashable, Polling] = {}
+        self._group: TaskGroup | None = None
+        self._nap: anyio.CancelScope | None = None
+        self._wakes_at = -_NEVER
+        self._is_at_work = False
+        self._max_held = int(max_connections * HELD_SHARE)
+        self._max_polls = max(1, int(max_connections * POLL_SHARE))
+        self._held = self._polls = 0
+        self._demand = 0.0
+
+    # --- who is polled
+
+    def find(self, key: Hashable) -> Polling | None:
+        """Return what is polled under `key`."""
+        return self._watches.get(key)
+
+    def add(self, key: Hashable, watch: Polling) -> None:
+        """Poll `watch` from now on, as soon as it is due.
+
+        Raises:
+            ConfigError: The client is closed, or belongs to another event loop.
+        """
+        if not self._is_at_work:
+            self._supervisor.start(self._work, name="waiting for runs")
+            self._is_at_work = True
+        self._watches[key] = watch
+
+    def remove(self, key: Hashable) -> None:
+        """Poll no longer what is polled under `key`."""
+        watch = self._watches.pop(key, None)
+        if watch is not None:
+            watch.due = None
+            self._demand -= watch.demand
+        if not self._watches:
+            self._demand = 0.0  # rid of what rounding has left
+            self._wake()
+
+    def schedule(self, entry: Entry, when: float) -> None:
+        """Have `entry` ring then, and at no other time it was told before."""
+        entry.due = when
+        self._pushed += 1
+        heappush(self._heap, (when, self._pushed, entry))
+        if when < self._wakes_at:
+            self._wake()
+
+    def enqueue(self, watch: Polling) -> None:
+        """Poll `watch` as soon as those who have been due for longer are under way."""
+        self._ready.append(watch)
+
+    # --- the pace
+
+    @property
+    def has_room_to_hold(self) -> bool:
+        """Return whether another poll may be held."""
+        return self._held < self._max_held
+
+    def pace(self, watch: Polling, pause: float, *, hinted: bool = False) -> float:
+        """Return how long `watch` shall pause that would pause for `pause` seconds.
+
+        All pauses are stretched alike where they would ask for more than there is. A server's
+        hint is meant for one run: the hints for many are stretched to HINTED_POLLS.
+        """
+        demand = 1.0 / pause if pause > 0 else 0.0
+        self._demand += demand - watch.demand
+        watch.demand = demand
+        return pause * max(1.0, self._demand / HINTED_POLLS) if hinted else pause
+
+    # --- the work
+
+    async def _work(self) -> None:
+        try:
+            while self._watches:
+                async with anyio.create_task_group() as group:
+                    self._group = group
+                    while self._watches:
+                        self._ring()
+                        self._launch()
+                        await self._rest()
+        finally:
+            self._group = None
+            self._is_at_work = False
+            for watch in [*self._watches.values()]:
+                watch.close()
+            self._watches.clear()
+            self._heap.clear()
+            self._ready.clear()
+
+    def _ring(self) -> None:
+        now, heap = self._now(), self._heap
+        while heap and (heap[0][0] <= now or heap[0][2].due != heap[0][0]):
+            when, _, entry = heappop(heap)
+            if entry.due == when:
+                entry.due = None
+                entry.ring()
+
+    def _launch(self) -> None:
+        """Start the polls that are due and have room."""
+        group = self._group
+        while self._ready and group is not None:
+            watch = self._ready[0]
+            hold = watch.wanted_hold()
+            if hold is None:
+                self._ready.popleft()
+                continue
+            if not self.has_room_to_hold:
+                hold = 0
+            if not hold and self._polls >= max(1, self._max_polls - self._held):
+                return
+            self._ready.popleft()
+            self._held += hold > 0
+            self._polls += not hold
+            watch.context.run(group.start_soon, self._poll, watch, hold)
+
+    async def _poll(self, watch: Polling, hold: int) -> None:
+        try:
+            await watch.look(hold)
+        finally:
+            self._held -= hold > 0
+            self._polls -= not hold
+            self._launch()
+
+    async def _rest(self) -> None:
+        """Sleep until the next one is due, or until something changes."""
+        if not self._watches:
+            return
+        self._wakes_at = self._heap[0][0] if self._heap else _NEVER
+        pause = self._wakes_at - self._now()
+        nap = partial(self._sleep, pause) if pause < _NEVER else anyio.sleep_forever
+        if pause > 0:
+            with anyio.CancelScope() as self._nap:
+                await nap()
+            self._nap = None
+        self._wakes_at = -_NEVER
+
+    def _wake(self) -> None:
+        if self._nap is not None:
+            self._nap.cancel()
+            self._wakes_at = -_NEVER
