@@ -39,7 +39,10 @@ class Work:
         self._ended = anyio.Event()
 
     def cancel(self) -> None:
-        """Have it cancelled; one that has not begun never does."""
+        """Have it cancelled; one that has not begun gets no further than its first wait.
+
+        It is begun all the same, so that it can tell those who wait for it.
+        """
         self._scope.cancel()
 
     async def ended(self) -> None:
@@ -53,8 +56,7 @@ class Work:
         """Do it; what it raises is kept and logged, so that it does not end the others."""
         try:
             with self._scope:
-                if not self._scope.cancel_called:
-                    await self._act()
+                await self._act()
         except Exception as error:
             self.failure = error
             _LOG.exception("%s failed", self.name)

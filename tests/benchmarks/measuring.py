@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,8 +53,6 @@ def measure(row: Row, contestants: list[Contestant], *, rounds: int, quick: bool
                     message = f"{row.name}: {one.name} found {outcome['facts']}, not {expected}"
                     raise NotTheSameError(message)
                 metrics = outcome["metrics"]
-                if row.work == "wait":
-                    metrics["requests"] = _seen(url) / max(metrics["seen"], 1)
                 if row.work == "load":
                     metrics["server_cpu"] = (_spent(pid) - before) / (params["runs"] * 1.1)
                 for metric, value in metrics.items():
@@ -111,13 +108,6 @@ def _server(command: tuple[str, ...]) -> Iterator[tuple[str, int]]:
         server.stdin.close()
         server.stdout.close()
         server.wait(10)
-
-
-def _seen(url: str) -> int:
-    """Return how many looks at runs the server has answered since it was last asked."""
-    with urllib.request.urlopen(f"{url}/seen") as answer:
-        requests: int = json.load(answer)["requests"]
-    return requests
 
 
 def _spent(pid: int) -> float:

@@ -14,6 +14,8 @@ METRICS = {
     "cpu": "CPU",
     "requests": "requests a run",
     "memory": "memory a waiter",
+    "task": "a task that awaits a future",
+    "run": "a decoded Run",
     "p50": "p50",
     "p99": "p99",
     "seen": "runs seen finished",
@@ -64,7 +66,7 @@ def _shown(metric: str, value: float) -> str:
     """Return a figure with its unit, to three digits."""
     if metric == "rss":
         return f"{value / 1024**2:.3g} MiB"
-    if metric == "memory":
+    if metric in ("memory", "task", "run"):
         return f"{value / 1024:.3g} KiB"
     if metric not in _SECONDS:
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

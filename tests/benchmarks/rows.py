@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tests.benchmarks import samples, scripts
-from tests.benchmarks.contestants import ALL, POLLING, Contestant, starting
+from tests.benchmarks.contestants import ALL, OURS, POLLING, Contestant, starting
 
 __all__ = ["GROUPS", "ROWS", "Row"]
 
@@ -148,6 +148,33 @@ ROWS = (
     _waits("1000-long", "1,000 runs of 2 to 60 s, polled each second", 1000, 60, 3),
     _waits("10000", "10,000 runs of 2 to 12 s, polled each second", 10_000, 12, 3),
     _waits("10000-long", "10,000 runs of 2 to 60 s, polled each second", 10_000, 60, 1),
+    Row(
+        "waits-bare",
+        "what the caller of 10,000 waits holds himself",
+        "waits",
+        "bare",
+        {"runs": 10_000},
+        (),
+        contestants=(OURS,),
+    ),
+    Row(
+        "waits-held",
+        "1,000 runs of 2 to 8 s on our server, held back by it (official: polled each second)",
+        "waits",
+        "wait",
+        {
+            "runs": 1000,
+            "start": 1.0,
+            "interval": 1.0,
+            "limit": 60,
+            "served": True,
+            "long_poll": 30,
+            "connections": 2100,
+        },
+        ("tests.benchmarks.servers.ours", "timed"),
+        contestants=POLLING,
+        rounds=3,
+    ),
     _serve(1, 200),
     _serve(50, 2000),
 )

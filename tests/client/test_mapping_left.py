@@ -158,6 +158,28 @@ async def test_closing_the_client_ends_the_batch(server: HostileServer) -> None:
             await drain(results, [])
 
 
+@pytest.mark.parametrize("end", ["batch", "client"])
+async def test_end_before_the_beginning_reaches_the_reader(server: HostileServer, end: str) -> None:
+    """A batch that is closed, by itself or with its client, before its first step was made."""
+    client = AsyncClient(server.url)
+    results, found = batch(client), list[str]()
+    closing = results.aclose if end == "batch" else client.aclose
+
+    async def read() -> None:
+        try:
+            await drain(results, found)
+        except ConfigError:
+            found.append("closed")
+
+    async with nothing_left(), anyio.create_task_group() as group:
+        group.start_soon(read)
+        group.start_soon(closing)
+    await client.aclose()
+
+    assert found == ([] if end == "batch" else ["closed"])
+    assert server.requests == []
+
+
 async def test_reader_of_a_closed_client_is_refused(server: HostileServer) -> None:
     """As any other call."""
     client = AsyncClient(server.url)

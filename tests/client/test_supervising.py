@@ -92,10 +92,15 @@ async def test_close_cancels_what_goes_on() -> None:
     """Works that would last for ever end with their client, and nothing begins afterwards."""
     supervisor = Supervisor()
     begun: list[str] = []
+    told: list[str] = []
 
     async def last() -> None:
-        begun.append("begun")
-        await anyio.sleep_forever()
+        try:
+            await anyio.lowlevel.checkpoint()
+            begun.append("begun")
+            await anyio.sleep_forever()
+        finally:
+            told.append("ended")  # also by one that was cancelled before it began
 
     async with nothing_left():
         works = [supervisor.start(last, name="lasting") for _ in range(2)]
@@ -109,6 +114,7 @@ async def test_close_cancels_what_goes_on() -> None:
             supervisor.start(last, name="late")
 
     assert begun == ["begun"] * 2
+    assert told == ["ended"] * 3
 
 
 def test_start_in_a_second_loop_is_refused_while_the_first_works() -> None:

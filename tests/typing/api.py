@@ -4,6 +4,7 @@ An `assert_type` that does not hold is an error; so is a `type: ignore` that is 
 which is how the mistakes at the end are shown to be caught.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any, assert_type
 
 import msgspec
@@ -12,8 +13,10 @@ from openai_runs import (
     AsyncClient,
     LocalTool,
     LocalToolCall,
+    OpenAIRunsError,
     PollPolicy,
     Run,
+    RunMap,
     RunResult,
     RunStatus,
     RunStep,
@@ -166,6 +169,22 @@ async def tools(client: AsyncClient) -> None:
     assert_type(await client.runs.result(resumed.run, response_format=Mine), RunResult)
 
 
+async def batches(client: AsyncClient) -> None:
+    """A batch keeps the type of its keys, and an outcome is a result or an error."""
+    items = ((number, {"thread_id": "thread_1"}) for number in range(3))
+    results = client.runs.map(items, concurrency=2, tools=[bare], assistant_id="a", timeout=60)
+    assert_type(results, RunMap[int])
+    async with results:
+        async for key, outcome in results:
+            assert_type(key, int)
+            assert_type(outcome, RunResult | OpenAIRunsError)
+
+    async def later() -> AsyncIterator[tuple[str, dict[str, str]]]:
+        yield "a", {"thread_id": "thread_1"}
+
+    assert_type(client.runs.map(later(), concurrency=2, model="m"), RunMap[str])
+
+
 async def lists(client: AsyncClient) -> None:
     """A list call gives a page when awaited and items when iterated."""
     page = await client.runs.list("thread_1", limit=2)
@@ -210,4 +229,7 @@ async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:
     await client.runs.run_tools("thread_1", assistant_id="asst_1")  # type: ignore[call-arg]
     await client.runs.run_tools("t", assistant_id="a", tools=bare)  # type: ignore[arg-type]
     await client.runs.resume("r", thread_id="t", tools=[], max_round=3)  # type: ignore[call-arg]
+    client.runs.map([], assistant_id="asst_1")  # type: ignore[call-arg]
+    client.runs.map([], concurrency=3, modle="m")  # type: ignore[call-arg]
+    client.runs.map([{"thread_id": "t"}], concurrency=3)  # type: ignore[arg-type]
     await await_run(client, run, on_timeout="stop")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -26,7 +27,7 @@ from tests.benchmarks.clients.stopwatch import (
     of_step,
     spent,
 )
-from tests.benchmarks.clients.waits import ACTIVE, wait_for_all
+from tests.benchmarks.clients.waits import ACTIVE, Waiting, wait_for_all
 
 _HEADERS = {
     "Authorization": "Bearer k",
@@ -58,22 +59,28 @@ class Floor:
         """Close the session."""
         await self.session.close()
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> bytes:
         """Return the body of what is there."""
-        async with self.session.get(URL(self.url + path, encoded=True)) as response:
+        url = URL(self.url + path, encoded=True)
+        async with self.session.get(url, headers=headers) as response:
             body = await response.read()
             if response.status >= 300:
                 raise RuntimeError(response.status)
             return body
 
-    async def retrieve(self, run_id: str) -> types.Run:
+    async def retrieve(
+        self, run_id: str, thread_id: str = "thread_1", headers: Mapping[str, str] | None = None
+    ) -> types.Run:
         """Return a run."""
-        return types.RUN.decode(await self.get(f"/threads/thread_1/runs/{run_id}"))
+        path = f"/threads/{thread_id}/runs/{run_id}"
+        return types.RUN.decode(await self.get(path, headers))
 
-    async def create(self, body: Mapping[str, Any]) -> types.Run:
+    async def create(
+        self, body: Mapping[str, Any], path: str = "/threads/thread_1/runs"
+    ) -> types.Run:
         """Start a run."""
         async with self.session.post(
-            URL(f"{self.url}/threads/thread_1/runs", encoded=True),
+            URL(self.url + path, encoded=True),
             data=_ENCODER.encode(body),
             headers={"Content-Type": "application/json"},
         ) as response:
@@ -186,18 +193,21 @@ async def decode(given: Mapping[str, Any]) -> Outcome:
 
 
 async def wait(given: Mapping[str, Any]) -> Outcome:
-    """Wait for many runs: a loop in each task, polling at a fixed interval."""
-    interval = given["interval"]
+    """Wait for many runs: a loop in each task, at a fixed interval or held back by the server."""
+    hold = given.get("long_poll", 0)
+    interval = 0 if hold else given["interval"]
+    headers = {"Prefer": f"wait={hold}"} if hold else None
     async with Floor(given["url"], given.get("connections", 100)) as floor:
 
-        async def until_settled(run_id: str) -> types.Run:
+        async def until_settled(run_id: str, thread_id: str) -> types.Run:
             while True:
-                run = await floor.retrieve(run_id)
+                run = await floor.retrieve(run_id, thread_id, headers)
                 if run.status not in ACTIVE:
                     return run
                 await asyncio.sleep(interval)
 
-        return await wait_for_all(until_settled, floor.retrieve, given)
+        create = partial(floor.create, path="/threads/runs")
+        return await wait_for_all(Waiting(until_settled, floor.retrieve, create), given)
 
 
 WORKS = {

@@ -22,7 +22,7 @@ from tests.benchmarks.clients.stopwatch import (
     of_step,
     spent,
 )
-from tests.benchmarks.clients.waits import wait_for_all
+from tests.benchmarks.clients.waits import Waiting, wait_for_all
 
 warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -133,11 +133,14 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
     """Wait for many runs with the client's own polling."""
     async with client_of(given) as client:
         runs, interval = client.beta.threads.runs, int(given["interval"] * 1000)
-        return await wait_for_all(
-            lambda run_id: runs.poll(run_id, thread_id="thread_1", poll_interval_ms=interval),
-            lambda run_id: runs.retrieve(run_id, thread_id="thread_1"),
-            given,
+        ways = Waiting(
+            lambda run_id, thread_id: runs.poll(
+                run_id, thread_id=thread_id, poll_interval_ms=interval
+            ),
+            lambda run_id, thread_id: runs.retrieve(run_id, thread_id=thread_id),
+            lambda body: client.beta.threads.create_and_run(**body),
         )
+        return await wait_for_all(ways, given)
 
 
 WORKS = {

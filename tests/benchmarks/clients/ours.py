@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +18,10 @@ from tests.benchmarks.clients.stopwatch import (
     of_page,
     of_run,
     of_step,
+    resident,
     spent,
 )
-from tests.benchmarks.clients.waits import wait_for_all
+from tests.benchmarks.clients.waits import Waiting, wait_for_all
 
 
 async def retrieve(given: Mapping[str, Any]) -> Outcome:
@@ -107,22 +110,49 @@ async def decode(given: Mapping[str, Any]) -> Outcome:
 
 async def wait(given: Mapping[str, Any]) -> Outcome:
     """Wait for many runs, at a fixed interval, or held back by a server that offers it."""
-    interval, hold = given["interval"], given.get("long_poll", 0)
-    connections = given.get("connections", 100)
+    hold, connections = given.get("long_poll", 0), given.get("connections", 100)
+    interval = None if hold else given["interval"]
     async with AsyncClient(
         base_url=given["url"],
         api_key="k",
         max_connections=connections,
         poll=PollPolicy(long_poll=hold),
     ) as client:
-        return await wait_for_all(
-            lambda run_id: client.runs.wait(run_id, thread_id="thread_1", interval=interval),
-            lambda run_id: client.runs.retrieve(run_id, thread_id="thread_1"),
-            given,
+        ways = Waiting(
+            lambda run_id, thread_id: client.runs.wait(
+                run_id, thread_id=thread_id, interval=interval
+            ),
+            lambda run_id, thread_id: client.runs.retrieve(run_id, thread_id=thread_id),
+            lambda body: client.threads.create_and_run(**body),
         )
+        return await wait_for_all(ways, given)
+
+
+async def bare(given: Mapping[str, Any]) -> Outcome:
+    """Hold tasks that await a future and nothing more, and then a Run for each."""
+    count = given["runs"]
+    told = [samples.encode(samples.run(number, "in_progress")) for number in range(count)]
+    decode = GET_RUN.spec({"thread_id": "thread_1", "run_id": "run_1"}).decode
+    future = asyncio.get_running_loop().create_future()
+
+    async def one() -> None:
+        await future
+
+    gc.collect()
+    before = resident()
+    tasks = [asyncio.ensure_future(one()) for _ in range(count)]
+    await asyncio.sleep(0.1)
+    tasked = resident()
+    runs = [decode(body) for body in told]
+    decoded = resident()
+    future.set_result(None)
+    await asyncio.gather(*tasks)
+    metrics = {"task": (tasked - before) / count, "run": (decoded - tasked) / count}
+    return {"metrics": metrics, "facts": {"runs": len(runs)}}
 
 
 WORKS = {
+    "bare": bare,
     "retrieve": retrieve,
     "create": create,
     "list_runs": list_runs,

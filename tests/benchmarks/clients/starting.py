@@ -15,7 +15,6 @@ from typing import Any
 
 from tests.benchmarks.clients.stopwatch import Outcome, enter
 
-
 _TELL = """
 import atexit, os
 atexit.register(lambda: os.write(2, open("/proc/self/status", "rb").read()))

@@ -1,88 +1,133 @@
 """Many waits at once, the same for every client: started over a second, watched to the end.
 
-Standard library only. The server writes into each finished run at which moment it finished,
-on the clock that all processes of a machine share, and its `run_id` says which run it is.
+Standard library only. The server knows at which moment each run finished, on the clock that
+all processes of a machine share, and is asked for it at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final
+import urllib.request
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from tests.benchmarks.clients.stopwatch import Outcome, resident
 
-__all__ = ["ACTIVE", "percentile", "wait_for_all"]
+__all__ = ["ACTIVE", "Waiting", "percentile", "wait_for_all"]
 
 ACTIVE: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
-_WARM = 100
+_WARM: Final = 100
 """Requests at once before anything is measured, so that the connections are open."""
+_QUESTION: Final = {"messages": [{"role": "user", "content": "Where is my order?"}]}
 
 
-async def wait_for_all(
-    wait: Callable[[str], Awaitable[Any]],
-    retrieve: Callable[[str], Awaitable[Any]],
-    given: Mapping[str, Any],
-) -> Outcome:
+class Waiting(NamedTuple):
+    """How one client does what it is asked to; ids are those of a run and its thread."""
+
+    wait: Callable[[str, str], Awaitable[Any]]
+    retrieve: Callable[[str, str], Awaitable[Any]]
+    create: Callable[[Mapping[str, Any]], Awaitable[Any]]
+    """Create a thread and a run with this body."""
+
+
+async def wait_for_all(client: Waiting, given: Mapping[str, Any]) -> Outcome:
     """Return what so many waits cost, and how late each was.
 
     Args:
-        wait: Waits for one run, and returns it.
-        retrieve: Looks at one run; opens the connections before the clock starts.
+        client: What is measured.
         given: `runs`, how many; `start`, the seconds over which they start; `limit`, the
-            seconds after which the rest is given up.
+            seconds after which the rest is given up; `served`, whether the runs have to be
+            made on our server first.
     """
-    count = given["runs"]
-    for _ in range(3):
-        await asyncio.gather(*(retrieve(f"run_warm{n}") for n in range(_WARM)))
-    delays: list[float] = []
+    runs = await (_made if given.get("served") else _named)(client, given)
+    returned: dict[str, float] = {}
     wrong: list[str] = []
 
-    async def one(run_id: str) -> None:
-        run = await wait(run_id)
-        delays.append(time.monotonic() - float(run.metadata["finished"]))
-        if run.id != run_id or run.status != "completed" or run.usage.total_tokens != 579:
+    async def one(run_id: str, thread_id: str) -> None:
+        run = await client.wait(run_id, thread_id)
+        returned[run_id] = time.monotonic()
+        if run.id != run_id or run.status != "completed" or run.usage.total_tokens < 15:
             wrong.append(run_id)
 
     gc.collect()
     before, cpu, began = resident(), time.process_time(), time.monotonic()
-    tasks = await _started(one, count, given["start"])
+    tasks = await _started(one, runs, given["start"])
     await asyncio.sleep(0.5)
-    held = resident() - before
-    late = [task.done() for task in tasks].count(True)
+    held, early = resident() - before, len(returned)
     await asyncio.wait(tasks, timeout=began + given["limit"] - time.monotonic())
     cpu = time.process_time() - cpu
-    seen = len(delays)
     await _given_up(tasks)
+    seen = _asked(given["url"], "/seen")
+    delays = [at - seen["finished"][run_id] for run_id, at in returned.items()]
+    count = max(len(delays), 1)
     metrics = {
-        "cpu": cpu / max(seen, 1),
-        "memory": held / (count - late) if late < count / 2 else None,
+        "cpu": cpu / count,
+        "requests": seen["requests"] / count,
+        "memory": held / (len(runs) - early) if early < len(runs) / 2 else None,
         "p50": percentile(delays, 0.5),
         "p99": percentile(delays, 0.99),
-        "seen": seen,
+        "seen": len(delays),
     }
     return {"metrics": metrics, "facts": {"wrong": wrong}}
 
 
+async def _named(client: Waiting, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return ids the plain server makes runs of, and open the connections."""
+    for _ in range(3):
+        await asyncio.gather(
+            *(client.retrieve(f"run_warm{number}", "thread_1") for number in range(_WARM))
+        )
+    return [(f"run_{number}", "thread_1") for number in range(given["runs"])]
+
+
+async def _made(client: Waiting, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Make runs on our server, which holds them back until all are there."""
+    assistant = _asked(given["url"], "/assistants", {"model": "timed"})
+    body = {"assistant_id": assistant["id"], "thread": _QUESTION}
+    runs: list[tuple[str, str]] = []
+
+    async def some(times: int) -> None:
+        for _ in range(times):
+            run = await client.create(body)
+            runs.append((run.id, run.thread_id))
+
+    await asyncio.gather(*(some(given["runs"] // 20) for _ in range(20)))
+    _asked(given["url"], "/go")
+    return runs
+
+
 async def _started(
-    one: Callable[[str], Coroutine[Any, Any, None]], count: int, seconds: float
+    one: Callable[[str, str], Coroutine[Any, Any, None]],
+    runs: Sequence[tuple[str, str]],
+    seconds: float,
 ) -> list[asyncio.Task[None]]:
-    """Return so many waits, started evenly over these seconds."""
+    """Return a wait for each run, started evenly over these seconds."""
     began, tasks = time.monotonic(), []
-    for number in range(count):
-        ahead = began + seconds * number / count - time.monotonic()
+    for number, ids in enumerate(runs):
+        ahead = began + seconds * number / len(runs) - time.monotonic()
         if ahead > 0:
             await asyncio.sleep(ahead)
-        tasks.append(asyncio.ensure_future(one(f"run_{number}")))
+        tasks.append(asyncio.ensure_future(one(*ids)))
     return tasks
 
 
 async def _given_up(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+def _asked(url: str, path: str, body: Any = None) -> Any:
+    """Return what the server says, asked between measurements, by none of the clients."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url + path, data, headers)) as answer:
+        return json.load(answer)
 
 
 def percentile(figures: list[float], share: float) -> float | None:

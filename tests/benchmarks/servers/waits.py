@@ -1,7 +1,7 @@
 """A plain polling server: runs that finish by themselves, some seconds after the first look.
 
-How long a run takes is drawn evenly from its number. A finished run says in its metadata
-when it finished, on the monotonic clock of the machine. `GET /v1/seen` tells the requests.
+How long a run takes is drawn evenly from its number. `GET /v1/seen` tells the requests since
+it was last asked, and when each run finished, on the monotonic clock of the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from tests.benchmarks import samples
 from tests.benchmarks.servers.wire import Connection, Request, answer, serve
 
-_ID, _WHEN = b"run_987654321", b"WHENFINISHED"
+_ID = b"run_987654321"
 
 
 class Waits:
@@ -25,16 +25,15 @@ class Waits:
         self._finishes: dict[bytes, float] = {}
         self._requests = 0
         self._working = samples.encode(samples.run(987654321, "in_progress"))
-        over = samples.run(987654321)
-        over["metadata"] = {"finished": _WHEN.decode()}
-        self._over = samples.encode(over)
+        self._over = samples.encode(samples.run(987654321))
 
     def __call__(self, request: Request, connection: Connection) -> bytes:
         """Answer a look at a run."""
         if request.path == b"/v1/seen":
-            seen, self._requests = self._requests, 0
-            self._finishes.clear()
-            return answer(samples.encode({"requests": seen}))
+            finished = {run_id.decode(): at for run_id, at in self._finishes.items()}
+            told = answer(samples.encode({"requests": self._requests, "finished": finished}))
+            self._requests, self._finishes = 0, {}
+            return told
         run_id = request.path.rpartition(b"/")[2]
         if run_id.startswith(b"run_warm"):
             return answer(self._working.replace(_ID, run_id))
@@ -45,10 +44,8 @@ class Waits:
             number = int(run_id[4:])
             share = number * 0.6180339887498949 % 1  # even, and the same for every client
             finishes = self._finishes[run_id] = now + self._shortest + share * self._span
-        if now < finishes:
-            return answer(self._working.replace(_ID, run_id))
-        when = b"%.6f" % finishes
-        return answer(self._over.replace(_ID, run_id).replace(_WHEN, when))
+        told = self._working if now < finishes else self._over
+        return answer(told.replace(_ID, run_id))
 
 
 if __name__ == "__main__":
