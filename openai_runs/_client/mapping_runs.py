@@ -33,6 +33,7 @@ from openai_runs._client.tool_runs import type_in
 from openai_runs._client.waiting import Waiter
 from openai_runs._client.waiting_runs import WaitingRuns
 from openai_runs._protocol.endpoints import GET_ASSISTANT
+from openai_runs._protocol.spec import check_header, check_id
 from openai_runs.errors import APIError, ConfigError, OpenAIRunsError
 from openai_runs.types.runs import Run
 
@@ -117,6 +118,10 @@ class _Job:
         self._given = given if tools is None else {**given, "tools": localized(tools)}
         checked = dict(self._given)
         ToolLoop(checked.get("tools", ()), tool_options_of(checked))
+        for name, value in (given.get("extra_headers") or {}).items():
+            check_header(name, value)
+        if "assistant_id" in given:
+            check_id("assistant_id", given["assistant_id"])
         plan = Timed(pipeline, checked).plan
         self._pipeline = _patient(pipeline, plan.policy.max_outage)
         self._waiter = Waiter(self._pipeline)

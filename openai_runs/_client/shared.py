@@ -42,11 +42,11 @@ class Shared:
         return self._scheduler
 
     async def aclose(self) -> None:
-        """Close the connections, and end what still works over them."""
+        """End what still works over the connections, which may ask for cancels, and close them."""
         try:
-            await self.transport.aclose()
-        finally:
             await self.supervisor.aclose()
+        finally:
+            await self.transport.aclose()
 
 
 class Gate:

@@ -276,6 +276,8 @@ async def test_arguments_are_looked_at_before_anything_is_sent(
         (ValueError, {"timeout": 0}),
         (ValueError, {"on_cancel": "stop"}),
         (TypeError, {"poll": 3}),
+        (ValueError, {"assistant_id": "../a"}),
+        (ValueError, {"extra_headers": {"x": "a\r\nb"}}),
         (TypeError, {"items": 7}),
     ]
     for kind, wrong in bad:

@@ -96,6 +96,18 @@ async def test_break_ends_the_batch(desk: Desk, server: HostileServer) -> None:
         } == set()
 
 
+async def test_closing_the_client_lets_a_batch_cancel_its_runs(
+    desk: Desk, server: HostileServer
+) -> None:
+    """As asked, although nobody waits for the batch any more."""
+    async with nothing_left(), AsyncClient(server.url, poll=QUICK) as client:
+        async for _ in batch(client, on_cancel="cancel"):
+            await desk.polled_ten_times.wait()
+            break
+
+    assert sorted(desk.cancelled) == NAMES[1:6]
+
+
 async def test_reader_may_be_dropped_in_another_thread(desk: Desk, server: HostileServer) -> None:
     """As the garbage collector does."""
     async with nothing_left(), AsyncClient(server.url, poll=QUICK) as client:

@@ -52,7 +52,9 @@ NOT_TEXT = [None, 7, b"run_1", ["run_1"]]
 RESOURCES = ["assistants", "threads", "messages", "runs", "runs.steps"]
 REQUIRED: dict[str, Any] = {
     "assistant_id": "asst_1",
+    "concurrency": 1,
     "content": "Hi",
+    "items": [],
     "metadata": {},
     "model": "m",
     "role": "user",
