@@ -34,6 +34,7 @@ __all__ = [
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
     "MAX_EVENT_BYTES",
+    "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
     "MAX_OUTPUT_BYTES",
@@ -141,6 +142,8 @@ MAX_CONCURRENT_RUNS: Final = 64
 """Runs our server executes at the same time; the others wait in its queue."""
 MAX_HOLD: Final = 60.0
 """Seconds; the most a `Prefer: wait` is honoured (RFC 7240)."""
+MAX_HELD: Final = 10_000
+"""Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
 BODY_TIMEOUT: Final = 30.0

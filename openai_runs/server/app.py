@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hmac
 import logging
-import secrets
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -25,6 +26,7 @@ from openai_runs.config import (
     DRAIN_GRACE,
     HEARTBEAT_INTERVAL,
     MAX_CONCURRENT_RUNS,
+    MAX_HELD,
     MAX_REQUEST_BYTES,
     MAX_STREAMS,
     RUN_LIFETIME,
@@ -67,12 +69,15 @@ class _Settings:
     max_concurrent_runs: int
     drain_grace: float
     max_streams: int
+    max_held: int
     pace: Pace
 
 
+_KNOWN_HOSTS: Final = 64
+"""Values of such a header that are looked at once; clients send the same ones all the time."""
 _HOME: Final[tuple[tuple[str, list[str], Callable[[str], bool]], ...]] = (
-    ("Host", [""], is_loopback_authority),
-    ("Origin", [], is_loopback_origin),
+    ("Host", [""], lru_cache(_KNOWN_HOSTS)(is_loopback_authority)),
+    ("Origin", [], lru_cache(_KNOWN_HOSTS)(is_loopback_origin)),
 )
 """Header, what stands for it where it is missing, and whether its value is this machine."""
 
@@ -97,6 +102,7 @@ class AppOptions(TypedDict, total=False):
     body_timeout: float
     drain_grace: float
     max_streams: int
+    max_held: int
     heartbeat_interval: float
     write_timeout: float
     clock: Clock | None
@@ -115,6 +121,7 @@ def create_app(
     body_timeout: float = BODY_TIMEOUT,
     drain_grace: float = DRAIN_GRACE,
     max_streams: int = MAX_STREAMS,
+    max_held: int = MAX_HELD,
     heartbeat_interval: float = HEARTBEAT_INTERVAL,
     write_timeout: float = WRITE_TIMEOUT,
     clock: Clock | None = None,
@@ -139,6 +146,8 @@ def create_app(
         body_timeout: Seconds a client may take to send them.
         drain_grace: Seconds that runs under way are given when the application stops.
         max_streams: Streams that may be open at the same time; more are a 503.
+        max_held: Requests with `Prefer: wait` that may be held at the same time; more are answered
+            at once.
         heartbeat_interval: Seconds of silence after which a stream carries a comment.
         write_timeout: Seconds a reader of a stream may take no data before it is dropped.
         clock: Another clock, for tests.
@@ -157,6 +166,7 @@ def create_app(
         max_concurrent_runs=max_concurrent_runs,
         drain_grace=drain_grace,
         max_streams=max_streams,
+        max_held=max_held,
         pace=Pace(heartbeat=heartbeat_interval, patience=write_timeout),
     )
     app.on_response_prepare.append(_add_headers)
@@ -169,7 +179,7 @@ def create_app(
 async def _start(app: web.Application) -> None:
     """Open the store and set the engine to work."""
     settings = app[SETTINGS]
-    bulletin = Bulletin()
+    bulletin = Bulletin(settings.max_held)
     store = await open_store(settings.db, bulletin.publish)
     app[STORE] = store
     audience = Audience(settings.max_streams)
@@ -212,7 +222,7 @@ async def _close(app: web.Application) -> None:
 
 def _route(
     endpoint: Endpoint[Any],
-    handler: Callable[[Call], Awaitable[Answer | Leg]],
+    handler: Callable[[Call], Awaitable[Answer | Leg | bytes]],
     max_bytes: int,
     timeout: float,
 ) -> Handler:
@@ -222,22 +232,23 @@ def _route(
     async def serve(request: web.Request) -> web.StreamResponse:
         service = request.app[SERVICE]
         text = await reading.read_body(request, max_bytes, timeout)
-        body = None if endpoint.body is None else reading.decode_body(endpoint.body, text)
+        sent = None if endpoint.body is None else reading.decode_body(endpoint.body, text)
         posted = request.method == "POST"
         call = Call(
             service=service,
             ids=request.match_info,
             query=request.query,
-            body=body,
+            body=sent,
             once=reading.once_for(request, text, service.now) if posted else None,
             wait=reading.preferred_wait(request.headers.getall("prefer", ())),
-            streamed=resumes or bool(given(getattr(body, "stream", None))),
+            streamed=resumes or bool(given(getattr(sent, "stream", None))),
             position=reading.last_event(request.headers) if resumes else None,
         )
         if call.streamed:
             return await request.app[STREAMER].answer(request, lambda: handler(call), call.headers)
         answer = await handler(call)
-        return _json(200, msgspec.json.encode(answer), call.headers)
+        body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        return _json(200, body, call.headers)
 
     return serve
 
@@ -250,7 +261,7 @@ def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> we
 async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn exceptions into answers."""
     request[_BEGAN] = time.perf_counter()
-    request[_ID] = request_id = f"req_{secrets.token_hex(16)}"
+    request[_ID] = request_id = f"req_{random.getrandbits(128):032x}"
     try:
         return await handler(request)
     except Exception as error:

@@ -14,7 +14,7 @@ import anyio
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server.refusals import too_many_streams
-from openai_runs.server.store import Change, Chunk, Cut, Moved, Removed, Told
+from openai_runs.server.store import Change, Chunk, Cut, Removed, RunState, Told
 
 __all__ = ["Audience", "Reader"]
 
@@ -99,7 +99,7 @@ class Audience:
 
     def hear(self, change: Change) -> None:
         """Pass on what was committed."""
-        if isinstance(change, Moved):
+        if isinstance(change, RunState):
             return
         for reader in self._readers.get(change.run_id, ()):
             match change:

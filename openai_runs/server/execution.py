@@ -188,9 +188,9 @@ class Executor:
         return finish
 
     async def _request(self, claim: Claim) -> ModelRequest:
-        strategy = claim.run.truncation_strategy
-        last = strategy.last_messages if strategy and strategy.kind == "last_messages" else None
-        history = await insist(lambda: self._store.history(claim.run, last))
+        history = claim.history
+        if history is None:
+            history = await insist(lambda: self._store.history(claim.run))
         return ModelRequest(
             run=claim.run,
             messages=[m for m in history.messages if m.status == "completed" or m.content],

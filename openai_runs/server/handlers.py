@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
+import msgspec
 
 from openai_runs._protocol import endpoints
 from openai_runs._protocol.endpoints import Endpoint
@@ -22,7 +23,7 @@ from openai_runs.server.bulletin import Bulletin
 from openai_runs.server.clock import Clock
 from openai_runs.server.making import build_message, build_new_run, build_thread, given
 from openai_runs.server.reading import page_query
-from openai_runs.server.store import Leg, Once, Position, Store
+from openai_runs.server.store import Leg, Once, Position, RunState, Store
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Answer, Deleted, Page
 from openai_runs.types.messages import Message
@@ -31,6 +32,9 @@ from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import CreateThread, Thread
 
 __all__ = ["HANDLERS", "Call", "Service"]
+
+
+_POLL_AFTER_MS: Final = str(round(POLL_AFTER * 1000))
 
 
 @dataclass(frozen=True)
@@ -190,29 +194,37 @@ async def create_run(call: Call) -> Run | Leg:
     )
 
 
-async def get_run(call: Call) -> Run:
+async def get_run(call: Call) -> bytes:
     """Answer getRun, at once or when the status has changed (RFC 7240, `wait`)."""
-    run = await _held_run(call) if call.wait is not None else await _stored_run(call)
-    if run.is_active:
-        call.headers["openai-poll-after-ms"] = str(round(POLL_AFTER * 1000))
-    return run
+    state = await (_current_run(call) if call.wait is None else _held_run(call))
+    if state.run.is_active:
+        call.headers["openai-poll-after-ms"] = _POLL_AFTER_MS
+    return state.body
 
 
-async def _stored_run(call: Call) -> Run:
-    return await call.store.get_run(call.ids["thread_id"], call.ids["run_id"])
+async def _current_run(call: Call) -> RunState:
+    thread_id, run_id = call.ids["thread_id"], call.ids["run_id"]
+    state = call.service.bulletin.latest(run_id)
+    if state is not None and state.run.thread_id == thread_id:
+        return state
+    run = await call.store.get_run(thread_id, run_id)
+    return RunState(run, msgspec.json.encode(run))
 
 
-async def _held_run(call: Call) -> Run:
+async def _held_run(call: Call) -> RunState:
+    bulletin, run_id = call.service.bulletin, call.ids["run_id"]
+    if bulletin.full:  # a preference need not be honoured, and then it is not said to be
+        return await _current_run(call)
     call.headers["preference-applied"] = f"wait={call.wait}"
-    bulletin = call.service.bulletin
-    with bulletin.watch(call.ids["run_id"]) as watch:
-        run = await _stored_run(call)
-        arrived = run.status
-        with anyio.move_on_after(call.wait):
-            while run.status == arrived and not is_settled(arrived) and not bulletin.closed:
-                await watch.moved()
-                run = await _stored_run(call)
-    return run
+    with bulletin.watch(run_id) as watch:
+        state = await _current_run(call)
+        arrived = state.run.status
+        with anyio.move_on_after(call.wait) as hold:
+            while state.run.status == arrived and not is_settled(arrived) and not bulletin.closed:
+                state = await watch.moved() or await _current_run(call)
+    if hold.cancelled_caught:  # what is no move may have changed
+        return bulletin.latest(run_id) or state
+    return state
 
 
 async def update_run(call: Call) -> Run:
@@ -263,7 +275,7 @@ def _new_thread(body: CreateThread, now: int) -> tuple[Thread, list[Message]]:
     return thread, [build_message(message, thread.id, now) for message in sent]
 
 
-HANDLERS: Final[dict[Endpoint[Any], Callable[[Call], Awaitable[Answer | Leg]]]] = {
+HANDLERS: Final[dict[Endpoint[Any], Callable[[Call], Awaitable[Answer | Leg | bytes]]]] = {
     endpoints.LIST_ASSISTANTS: list_assistants,
     endpoints.CREATE_ASSISTANT: create_assistant,
     endpoints.GET_ASSISTANT: get_assistant,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalServer"]
 
+_BACKLOG: Final = 1024
+"""Connections that may wait to be accepted; the default of 128 costs a burst of more a second."""
 _SHUTDOWN: Final = 5.0
 """Seconds that requests under way are given when the server closes."""
 
@@ -131,7 +133,7 @@ class LocalServer:
         )
         try:
             await self._runner.setup()
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
             self._url = self._bound_url(self._runner)
             self._app[STORE].lock.publish(self._url)
         except BaseException:

@@ -5,7 +5,7 @@ What may not live here: how an object changes later (`progress`), and where it i
 
 from __future__ import annotations
 
-import secrets
+import os
 import string
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
@@ -63,19 +63,32 @@ __all__ = [
 
 T = TypeVar("T")
 
-_LETTERS: Final = string.ascii_letters + string.digits
+_LETTERS: Final = (string.ascii_letters + string.digits).encode()
 _ID_CHARS: Final = 24
 """Letters and digits after the prefix; the vendor's ids look so."""
+_FAIR: Final = 256 // len(_LETTERS) * len(_LETTERS)
+"""Bytes from here on are thrown away, or some letters would come more often than others."""
+_TO_LETTERS: Final = bytes(_LETTERS[byte % len(_LETTERS)] for byte in range(256))
+_DRAWN_BYTES: Final = 4096
+"""Bytes of chance asked of the system at once; each call costs a switch of threads."""
+
+_drawn: Final[list[str]] = []
+os.register_at_fork(after_in_child=_drawn.clear)  # two processes never give the same id
 
 
 def new_id(prefix: str) -> str:
     """Return an id nobody can guess."""
-    number = secrets.randbelow(len(_LETTERS) ** _ID_CHARS)  # asks the system once, not 24 times
-    letters = []
-    for _ in range(_ID_CHARS):
-        number, place = divmod(number, len(_LETTERS))
-        letters.append(_LETTERS[place])
-    return f"{prefix}_{''.join(letters)}"
+    while True:
+        try:
+            return f"{prefix}_{_drawn.pop()}"  # which no two threads do at once
+        except IndexError:
+            _draw()
+
+
+def _draw() -> None:
+    chance = os.urandom(_DRAWN_BYTES).translate(_TO_LETTERS, bytes(range(_FAIR, 256))).decode()
+    ends = range(_ID_CHARS, len(chance) + 1, _ID_CHARS)
+    _drawn.extend(chance[end - _ID_CHARS : end] for end in ends)
 
 
 def given(*values: T | None | UnsetType) -> T | None:

@@ -50,6 +50,8 @@ async def read_body(request: web.Request, max_bytes: int, timeout: float) -> byt
     Raises:
         Refusal: It is too large, takes too long to come, or cannot be decompressed.
     """
+    if not request.body_exists:
+        return b""
     declared = request.content_length
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from openai_runs.server import Call, CallTools, Cut, Fail, Hang, ModelRequest, ScriptedBackend
+from openai_runs.server import Call, CallTools, Cut, Fail, Hang, ModelRequest, Say, ScriptedBackend
 from tests.server.conftest import Serve
 from tests.server.support import FUNCTION, Caller, run_path
 
@@ -222,3 +222,24 @@ async def test_each_finished_run_is_one_line_in_the_log(
 
     assert line.startswith(f"run {run['id']} of thread {run['thread_id']}: completed after ")
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("number", [31, 32, 33, 70])
+async def test_model_sees_threads_of_any_length(serve: Serve, number: int) -> None:
+    """Whole, or the last messages where the run asks for those; the oldest comes first."""
+    seen: list[list[str]] = []
+
+    def answer(request: ModelRequest) -> Say:
+        seen.append([message.text for message in request.messages])
+        return Say("Fine.")
+
+    caller = await serve(backend=ScriptedBackend(answer))
+    texts = [f"text {place}" for place in range(number)]
+    thread = {"messages": [{"role": "user", "content": text} for text in texts]}
+    body = {"assistant_id": await caller.assistant(), "thread": thread}
+    last = {"truncation_strategy": {"type": "last_messages", "last_messages": 32}}
+
+    await caller.settled(await caller.post("/threads/runs", body))
+    await caller.settled(await caller.post("/threads/runs", {**body, **last}))
+
+    assert seen == [texts, texts[-32:]]

@@ -21,7 +21,7 @@ from openai_runs.server.store.lock import FileLock, serving_url
 from openai_runs.server.store.rows import PageQuery
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.store import Store
-from openai_runs.server.store.writer import Change, Moved, Removed
+from openai_runs.server.store.writer import Change, Edited, Moved, Removed, RunState
 
 __all__ = [
     "SQLITE_VERSION",
@@ -30,6 +30,7 @@ __all__ = [
     "Claim",
     "Counts",
     "Cut",
+    "Edited",
     "EventLog",
     "History",
     "Leg",
@@ -39,6 +40,7 @@ __all__ = [
     "Piece",
     "Position",
     "Removed",
+    "RunState",
     "Store",
     "Told",
     "Unfinished",

@@ -27,6 +27,7 @@ from openai_runs.server.store.moving import (
     total,
 )
 from openai_runs.server.store.rows import decode, encode
+from openai_runs.server.store.runs import History, short_history
 from openai_runs.server.store.schema import runs
 from openai_runs.server.store.statements import Statement
 from openai_runs.server.store.writer import Moved, Transaction
@@ -85,6 +86,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The message an execution that was killed had begun; it is written on."""
     step: RunStep | None
     """The step of tool calls it had begun; they are made anew."""
+    history: History | None
+    """What the model is to see; None: the thread is long, so it is to be read apart."""
 
 
 def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
@@ -109,10 +112,10 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
     queued = run.status == RunStatus.QUEUED
     if queued:
         run = progress.moved(run, RunStatus.IN_PROGRESS, now)
-        tx.announce(Moved(run))
     epoch, body = _take(tx.connection, run, row.epoch)
     if queued:
-        tx.tell(run_id, now, LoggedEvent(f"thread.run.{run.status}", body.encode()))
+        tx.announce(Moved(run, body))
+        tx.tell(run_id, now, LoggedEvent(f"thread.run.{run.status}", body))
     messages = [step_message_id(step) for step in begun]
     return Claim(
         run=run,
@@ -121,6 +124,7 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
         reasoning_effort=row.reasoning_effort,
         message_id=next((message_id for message_id in messages if message_id), None),
         step=next((step for step in begun if step_message_id(step) is None), None),
+        history=short_history(tx.connection, run),
     )
 
 
@@ -133,10 +137,10 @@ def _restart_turn(tx: Transaction, run_id: str, now: int) -> None:
         tx.tell(run_id, now, *again)
 
 
-def _take(connection: Connection, run: Run, epoch: int) -> tuple[int, str]:
+def _take(connection: Connection, run: Run, epoch: int) -> tuple[int, bytes]:
     body = encode(run)
     _TAKE.run(connection, key=run.id, held=epoch, status=run.status, body=body)
-    return epoch + 1, body
+    return epoch + 1, body.encode()
 
 
 def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: int) -> None:

@@ -69,9 +69,9 @@ def write_run(connection: Connection, run: Run, **columns: Any) -> str:
 
 def move(tx: Transaction, run: Run, now: int, **columns: Any) -> Run:
     """Write the run in its new status, and have that announced."""
-    body = write_run(tx.connection, run, **columns)
-    tx.announce(Moved(run))
-    tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", body.encode()))
+    body = write_run(tx.connection, run, **columns).encode()
+    tx.announce(Moved(run, body))
+    tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", body))
     return run
 
 

@@ -24,7 +24,7 @@ from openai_runs.server.store.moving import close_step, move, open_steps, write_
 from openai_runs.server.store.rows import NOUNS, add, decode, find, see
 from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
 from openai_runs.server.store.statements import Statement
-from openai_runs.server.store.writer import Moved, Removed, Transaction
+from openai_runs.server.store.writer import Edited, Moved, Removed, Transaction
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, RunStatus, ToolOutput
@@ -43,6 +43,7 @@ __all__ = [
     "delete_thread",
     "get",
     "history",
+    "short_history",
     "submit",
     "unfinished",
     "update_run",
@@ -50,6 +51,8 @@ __all__ = [
 
 _BEGIN: Final = ("created", "queued")
 """What is told of a new run."""
+_FEW_MESSAGES: Final = 32
+"""Messages that are read together with a claim: one trip to the store less, and a short one."""
 _ACTIVE_RUN: Final = Statement(
     select(runs.c.id).where(runs.c.thread_id == bindparam("thread"), ACTIVE)
 )
@@ -144,8 +147,9 @@ def create(
         if blocking is None:
             raise
         raise active_run(thread_id, blocking) from error
-    tx.announce(Moved(new.run))
-    told = [LoggedEvent(f"thread.run.{what}", body.encode()) for what in _BEGIN]
+    data = body.encode()
+    tx.announce(Moved(new.run, data))
+    told = [LoggedEvent(f"thread.run.{what}", data) for what in _BEGIN]
     tx.tell(new.run.id, new.run.created_at, *before, *told)
     return new.run
 
@@ -164,7 +168,7 @@ def _add_run(connection: Connection, new: NewRun) -> str:
 def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, Any]) -> Run:
     """Change what is in no column: the metadata."""
     run = msgspec.structs.replace(get(tx.connection, thread_id, run_id), **changes)
-    write_run(tx.connection, run)
+    tx.announce(Edited(run, write_run(tx.connection, run).encode()))
     return run
 
 
@@ -236,19 +240,38 @@ def count(connection: Connection) -> Counts:
     )
 
 
-def history(connection: Connection, run: Run, last_messages: int | None) -> History:
-    """Return what the model is to see; at most `last_messages` of the thread's own."""
-    done = [decode(RunStep, body) for (body,) in _STEPS.all(connection, r=run.id)]
-    own = {progress.step_message_id(step) for step in done} - {None}
-    if last_messages is None:
+def history(connection: Connection, run: Run) -> History:
+    """Return what the model is to see; of the thread's own, what the run's strategy leaves."""
+    done, last = _steps_of(connection, run), _last_messages(run)
+    if last is None:
         rows = _MESSAGES.all(connection, thread=run.thread_id)
-    else:
-        some = last_messages + len(own)
-        rows = _LAST_MESSAGES.all(connection, thread=run.thread_id, rows=some)
-    thread = [decode(Message, body) for (body,) in reversed(rows)]
+    else:  # those of the run itself may be among them
+        rows = _LAST_MESSAGES.all(connection, thread=run.thread_id, rows=last + len(done))
+    return _history(run, done, rows)
+
+
+def short_history(connection: Connection, run: Run) -> History | None:
+    """Return the same of a thread with few messages; None if it has more."""
+    rows = _LAST_MESSAGES.all(connection, thread=run.thread_id, rows=_FEW_MESSAGES + 1)
+    return None if len(rows) > _FEW_MESSAGES else _history(run, _steps_of(connection, run), rows)
+
+
+def _steps_of(connection: Connection, run: Run) -> list[RunStep]:
+    return [decode(RunStep, body) for (body,) in _STEPS.all(connection, r=run.id)]
+
+
+def _last_messages(run: Run) -> int | None:
+    strategy = run.truncation_strategy
+    return strategy.last_messages if strategy and strategy.kind == "last_messages" else None
+
+
+def _history(run: Run, done: list[RunStep], newest_first: list[tuple[str]]) -> History:
+    own = {progress.step_message_id(step) for step in done} - {None}
+    thread = [decode(Message, body) for (body,) in reversed(newest_first)]
     before = [message for message in thread if message.id not in own]
+    last = _last_messages(run)
     return History(
-        messages=before if last_messages is None else before[-last_messages:],
+        messages=before if last is None else before[-last:],
         steps=done,
         written={message.id: message for message in thread if message.id in own},
     )

@@ -329,9 +329,9 @@ class Store:
         """Take the run up for execution; None if there is nothing to execute."""
         return await self._write(lambda tx: executing.claim(tx, run_id, now))
 
-    async def history(self, run: Run, last_messages: int | None) -> History:
+    async def history(self, run: Run) -> History:
         """Return what the model is to see."""
-        return await self._read(lambda connection: runs.history(connection, run, last_messages))
+        return await self._read(lambda connection: runs.history(connection, run))
 
     async def write(self, run: Run, epoch: int, writings: list[Writing], now: int) -> None:
         """Store what an execution of the run wrote since the last time."""

@@ -32,7 +32,7 @@ from openai_runs.server.store.events import Cut, LoggedEvent, Told
 from openai_runs.server.store.idempotency import Once
 from openai_runs.types.runs import Run
 
-__all__ = ["Change", "Moved", "Readers", "Removed", "Transaction", "Writer"]
+__all__ = ["Change", "Edited", "Moved", "Readers", "Removed", "RunState", "Transaction", "Writer"]
 
 T = TypeVar("T")
 
@@ -42,10 +42,20 @@ _LARGEST_BATCH: Final = 256
 _logger = logging.getLogger("openai_runs.server")
 
 
-class Moved(msgspec.Struct, frozen=True):
-    """A committed change of a run's status."""
+class RunState(msgspec.Struct, frozen=True):
+    """A run as it was committed."""
 
     run: Run
+    body: bytes
+    """Its JSON; all who are answered with it share these bytes."""
+
+
+class Moved(RunState, frozen=True):
+    """A committed change of a run's status."""
+
+
+class Edited(RunState, frozen=True):
+    """A committed change of anything else of a run."""
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -54,7 +64,7 @@ class Removed(msgspec.Struct, frozen=True):
     run_id: str
 
 
-Change: TypeAlias = Moved | Removed | Told | Cut
+Change: TypeAlias = Moved | Edited | Removed | Told | Cut
 """What is announced after a commit."""
 
 
