@@ -53,6 +53,7 @@ __all__ = [
     "OUTPUT_MARGIN",
     "POLL_AFTER",
     "POLL_SHARE",
+    "RATE_WINDOW",
     "READER_BACKLOG",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
@@ -66,6 +67,7 @@ __all__ = [
     "WRITE_TIMEOUT",
     "Environment",
     "PollPolicy",
+    "RateLimits",
     "RetryPolicy",
     "check_timeout",
     "from_env",
@@ -87,6 +89,8 @@ RETRY_BUDGET: Final = 100.0
 """Tokens in a client's retry bucket; botocore's standard mode holds 500 at 5 a retry."""
 RETRY_COST: Final = 5.0
 """Tokens a retry takes; a success gives one back. 20 retries, then fail fast."""
+RATE_WINDOW: Final = 60.0
+"""Seconds over which a rate limit counts; servers tell theirs per minute."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
@@ -237,6 +241,29 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if not 1.0 <= self.factor < math.inf:
             message = f"factor must be a finite number of at least 1, got {self.factor!r}"
             raise ValueError(message)
+
+
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may use of a server, whatever the server itself says. Immutable."""
+
+    requests_per_minute: int | None = None
+    """Requests in any 60 s, polls and retries included; None sets no limit."""
+    tokens_per_minute: int | None = None
+    """Tokens of runs; what a run used is known when it has ended, and new runs wait while more
+    was used than this allows. None sets no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers under which nothing could ever be sent."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                message = f"{name} must be an integer or None, got {value!r}"
+                raise TypeError(message)
+            if value < 1:
+                message = f"{name} must be 1 or more, got {value!r}"
+                raise ValueError(message)
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
