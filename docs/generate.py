@@ -136,7 +136,7 @@ def outdated() -> list[str]:
 def _settings(statements: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and docstring of each public constant and policy field."""
     for statement, following in zip(statements, [*statements[1:], None], strict=True):
-        if isinstance(statement, ast.ClassDef) and statement.name.endswith("Policy"):
+        if isinstance(statement, ast.ClassDef) and statement.name.endswith(("Policy", "Limits")):
             yield from _settings(statement.body, f"{statement.name}.")
         is_setting = isinstance(statement, ast.AnnAssign) and statement.value is not None
         if is_setting and isinstance(following, ast.Expr):

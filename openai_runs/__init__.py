@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from openai_runs._client.client import AsyncClient
     from openai_runs._client.functions import LocalTool, LocalToolCall, tool
     from openai_runs._client.gathering import CompletedRuns
+    from openai_runs._client.limiting import LimitState
     from openai_runs._client.mapping import RunMap
     from openai_runs._client.parameters import ToolContext
     from openai_runs._client.results import RunResult
     from openai_runs._client.streaming import RunStream
-    from openai_runs.config import PollPolicy, RetryPolicy
+    from openai_runs.config import PollPolicy, RateLimits, RetryPolicy
     from openai_runs.errors import (
         ActiveRunError,
         APIConnectionError,
@@ -62,9 +63,11 @@ _ROOMS: Final = {
     "tool": "openai_runs._client.functions",
     "RunMap": "openai_runs._client.mapping",
     "ToolContext": "openai_runs._client.parameters",
+    "LimitState": "openai_runs._client.limiting",
     "RunResult": "openai_runs._client.results",
     "RunStream": "openai_runs._client.streaming",
     "PollPolicy": "openai_runs.config",
+    "RateLimits": "openai_runs.config",
     "RetryPolicy": "openai_runs.config",
     "Assistant": "openai_runs.types.assistants",
     "Deleted": "openai_runs.types.base",
@@ -97,6 +100,7 @@ __all__ = [
     "ConflictError",
     "Deleted",
     "InternalServerError",
+    "LimitState",
     "LocalTool",
     "LocalToolCall",
     "Message",
@@ -106,6 +110,7 @@ __all__ = [
     "PermissionDeniedError",
     "PollPolicy",
     "RateLimitError",
+    "RateLimits",
     "RequiredActionType",
     "RetryPolicy",
     "Run",

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from openai_runs._client.limiting import NO_TURN, Turn
 from openai_runs._protocol import retry
 from openai_runs._protocol.spec import Retry
 from openai_runs.config import RetryPolicy
@@ -51,6 +52,10 @@ class Call(msgspec.Struct, kw_only=True):
     """Whether an attempt is under way."""
     doubted: bool = False
     """Whether an attempt may have been carried out although it failed."""
+    turn: Turn = NO_TURN
+    """The limiter's leave for the last attempt."""
+    refusals: int = 0
+    """429s that do not count as attempts."""
     failing_since: float | None = None
     """When the first attempt had failed."""
     silent_since: float | None = None
@@ -72,10 +77,14 @@ class Call(msgspec.Struct, kw_only=True):
             self.failing_since = now
         if isinstance(failure, RateLimitError):
             self.silent_since = None
+            # Nothing was carried out, and the limiter paces what is sent: who has given a
+            # time-out waits in a queue, and is not turned away for having asked three times.
+            self.refusals += self.deadline is not None and policy.max_retries > 0
         elif self.silent_since is None:
             self.silent_since = now
         silent = 0.0 if self.silent_since is None else now - self.silent_since
-        return retry.is_spent(policy, self.attempts, now - self.failing_since, silent)
+        attempts = self.attempts - self.refusals
+        return retry.is_spent(policy, attempts, now - self.failing_since, silent)
 
     @property
     def shown_url(self) -> str:

@@ -18,6 +18,7 @@ from openai_runs._client.arguments import CallOptions
 from openai_runs._client.assistants import Assistants
 from openai_runs._client.beta import Beta
 from openai_runs._client.embedded import Embedded, find_server, make_server
+from openai_runs._client.limiting import Limiter, LimitState
 from openai_runs._client.messages import Messages
 from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.raw import raw_request
@@ -41,6 +42,7 @@ from openai_runs.config import (
     MAX_RETRIES,
     REQUEST_TIMEOUT,
     PollPolicy,
+    RateLimits,
     RetryPolicy,
     check_timeout,
     from_env,
@@ -69,6 +71,7 @@ class AsyncClient:
         max_retries: int = MAX_RETRIES,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
+        limits: RateLimits | None = None,
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, Any] | None = None,
         max_connections: int = MAX_CONNECTIONS,
@@ -93,6 +96,7 @@ class AsyncClient:
             max_retries: Retries after the first attempt; `retry` wins where given.
             retry: How retries are paced, and whether lost creates are adopted.
             poll: How waits are paced where the server gives no hint.
+            limits: What may be used of the server, by this client and its copies together.
             default_headers: Sent with each request.
             default_query: Sent with each request.
             max_connections: Connections open at once.
@@ -133,7 +137,7 @@ class AsyncClient:
             ssl=ssl,
             trust_env=trust_env,
         )
-        self._assemble(settings, Shared(transport))
+        self._assemble(settings, Shared(transport, limiter=Limiter(limits, settings.seams)))
 
     def _assemble(
         self, settings: Settings, shared: Shared, embedded: Embedded | None = None
@@ -229,7 +233,9 @@ class AsyncClient:
             poll=poll or PollPolicy(),
             seams=seams or Seams(),
         )
-        client._assemble(settings, Shared(Transport(), embedded.start), embedded)
+        limiter = Limiter(None, settings.seams)
+        shared = Shared(Transport(), embedded.start, limiter=limiter)
+        client._assemble(settings, shared, embedded)
         return client
 
     def with_options(
@@ -294,6 +300,11 @@ class AsyncClient:
     def base_url(self) -> str | None:
         """The server's URL; None until the embedded server has been started."""
         return self._pipeline.settings.base_url
+
+    @property
+    def limits(self) -> LimitState:
+        """What the limiter of this client and its copies has done, and what it knows by now."""
+        return self._shared.limiter.state()
 
     @overload
     async def request(

@@ -21,6 +21,7 @@ import msgspec
 from openai_runs._client.settings import Seams
 from openai_runs._protocol import retry
 from openai_runs._protocol.adaptive import RateMeter
+from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN
 from openai_runs._protocol.limits import Limits
 from openai_runs.config import RateLimits
 from openai_runs.errors import APIStatusError, APITimeoutError
@@ -35,6 +36,10 @@ CALLS_PER_POLL: Final = 3
 """Calls that may go before a poll that wants to be sent as well."""
 POLL_GRACE: Final = 1.0
 """Seconds a slot is kept for a poll that was told of it."""
+_CREATES: Final = frozenset({CREATE_RUN.operation, CREATE_THREAD_AND_RUN.operation})
+"""What costs tokens."""
+_WORTH_WAKING: Final = 0.001
+"""Seconds by which a nap must have become shorter; below, it is the clock's rounding."""
 
 
 class LimitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +99,8 @@ class Limiter:
         """Whether anything is limited; nobody needs to ask for a turn while it is not."""
         self.counts_tokens = limits.tokens_per_minute is not None
         """Whether it wants to see the runs that were created and those that have ended."""
+        self.last_turn = NO_TURN
+        """Of the poll that was sent last."""
         self._calls = _Line(self._call_delay, seams)
         self._creates = _Line(self._rules.token_delay, seams)
         self._polls = _Line(self.poll_delay, seams)
@@ -103,14 +110,13 @@ class Limiter:
         self._poll_wanted_until = 0.0
         self._waited = 0.0
 
-    async def admit(self, what: str, deadline: float | None, *, creates_run: bool = False) -> Turn:
+    async def admit(self, operation: str, deadline: float | None) -> Turn:
         """Return once an ordinary call may be sent, in the order in which they came.
 
         Args:
-            what: The operation, for messages.
+            operation: What is sent. What creates a run also waits for tokens.
             deadline: By the monotonic clock; None: for as long as it takes, which the rate
                 bounds, and no pause lasts for more than 120 s.
-            creates_run: Whether it costs tokens, for which it waits first.
 
         Raises:
             APITimeoutError: Its turn comes after the deadline; nothing was sent.
@@ -119,13 +125,14 @@ class Limiter:
         """
         began, guess = self._now(), 0.0
         try:
-            if creates_run:
+            if operation in _CREATES:
                 guess = await self._creates.stand(deadline, self._charge)
             ticket = await self._calls.stand(deadline, self._take_call)
         except _TooLateError as error:
             self._give_back(guess)
             message = (
-                f"{what} would have to wait {error.delay:.3g} s for its turn, past its deadline"
+                f"{operation} would have to wait {error.delay:.3g} s for its turn, "
+                "past its deadline (client.limits tells why)"
             )
             raise APITimeoutError(message, sent=False) from None
         except BaseException:
@@ -160,12 +167,12 @@ class Limiter:
             self._poll_wanted_until = now + delay + POLL_GRACE
         return delay
 
-    def take(self, now: float) -> Turn:
+    def take(self, now: float) -> None:
         """Count a poll as sent."""
         self._calls_in_row = 0
         self._poll_wanted_until = 0.0
         self._polls_sent += 1
-        return Turn(self._rules.take(now), 0.0)
+        self.last_turn = Turn(self._rules.take(now), 0.0)
 
     def poll_rate(self, now: float) -> float | None:
         """Return the polls a second that can be kept up beside the calls; None: any number."""
@@ -193,12 +200,12 @@ class Limiter:
         self._rules.answered(refused=True, asked=error.retry_after, ticket=turn.ticket, now=now)
         self._reconsider(now)
 
-    def saw(self, run: Run, turn: Turn, *, created: bool) -> None:
+    def saw(self, run: object, operation: str, turn: Turn) -> None:
         """Take note of a run: that this client created it, or what it used once it has ended."""
         account = self._rules.account
-        if account is None:
+        if account is None or not isinstance(run, Run):
             return
-        if created:
+        if operation in _CREATES:
             account.began(run.id, turn.guess)
         if run.is_terminal:
             used = 0 if run.usage is None else run.usage.total_tokens
@@ -314,9 +321,11 @@ class _Line:
 
     async def _rest(self, now: float, delay: float) -> None:
         self._nap_until = now + delay
-        with anyio.CancelScope() as self._nap:
-            await self._sleep(delay)
-        self._nap = None
+        try:
+            with anyio.CancelScope() as self._nap:
+                await self._sleep(delay)
+        finally:
+            self._nap = None
 
     def _first(self) -> anyio.Event:
         return next(iter(self._places))

@@ -34,12 +34,14 @@ from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec
 from openai_runs._transport import Reply, StreamReply
+from openai_runs.config import MIN_POLL_DELAY
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    RateLimitError,
 )
 from openai_runs.types.base import Answer
 from openai_runs.types.http import HTTPInfo, request_id_of
@@ -54,6 +56,7 @@ _LOG: Final = logging.getLogger("openai_runs.client")
 _FEATURES: Final = "openai-runs-features"
 _OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait", "resume"})
 """What the embedded server offers, known before it has answered anything."""
+_REMAINING: Final = "x-ratelimit-remaining-requests"
 _NO_OPTIONS: Final[CallOptions] = {}
 
 
@@ -181,11 +184,12 @@ class Pipeline:
         try:
             if call.is_nowhere:
                 await self._locate(call)
+            call.turn = self.shared.limiter.last_turn  # whoever polls has asked for it
             headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
             if hold > 0:
                 lay_over(headers, {"Prefer": f"wait={hold}"})
             reply = await self._exchange(call, headers)
-            self._learn(reply)
+            self._learn(call, reply)
             if reply.status >= 300:
                 raise self._status_error(call, reply)
         except APIError as error:
@@ -210,6 +214,8 @@ class Pipeline:
         if call.is_nowhere:
             await self._locate(call)
         while True:
+            if self.shared.limiter.is_active:
+                await self._take_turn(call)
             try:
                 headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
                 reply = await self._exchange(call, headers)
@@ -222,23 +228,30 @@ class Pipeline:
                 raise
             else:
                 call.pending = False
-                self._learn(reply)
+                self._learn(call, reply)
                 if reply.status < 300:
                     self.shared.budget.succeeded()
                     return self._read(call, reply)  # type: ignore[no-any-return]
                 failure = self._status_error(call, reply)
-            if is_gone(call, failure):
-                return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
-            guarded = call.guarded and not self.honours_keys()
-            unsure = is_unsure(failure)
-            if settle is not None and guarded and (unsure or is_refusal(call, failure)):
-                found = await self._settle(settle, failure, call)
-                if found is not None:
-                    return found
-            call.doubted = call.doubted or unsure
-            self._explain(failure, call)
-            safe = not guarded or is_harmless(failure) or (unsure and settle is not None)
-            await self.settings.seams.sleep(self._pause(call, failure, safe=safe))
+            answer = await self._go_on(call, failure, settle)
+            if answer is not None:
+                return answer
+
+    async def _go_on(self, call: Call, failure: APIError, settle: Settle[T] | None) -> T | None:
+        """Return the answer all the same, or None once the next attempt is due; else raise."""
+        if is_gone(call, failure):
+            return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
+        guarded = call.guarded and not self.honours_keys()
+        unsure = is_unsure(failure)
+        if settle is not None and guarded and (unsure or is_refusal(call, failure)):
+            found = await self._settle(settle, failure, call)
+            if found is not None:
+                return found
+        call.doubted = call.doubted or unsure
+        self._explain(failure, call)
+        safe = not guarded or is_harmless(failure) or (unsure and settle is not None)
+        await self.settings.seams.sleep(self._pause(call, failure, safe=safe))
+        return None
 
     def _pause(self, call: Call, failure: APIError, *, safe: bool) -> float:
         """Return the seconds to the next attempt, or raise `failure` if there is none."""
@@ -248,6 +261,8 @@ class Pipeline:
             raise failure
         chance = settings.seams.chance()
         pause = retry.backoff(settings.retry, call.attempts, failure.retry_after, chance)
+        if call.refusals > settings.retry.max_retries:  # many, and `Retry-After` may be 0
+            pause = max(pause, settings.retry.initial, MIN_POLL_DELAY)
         if call.deadline is not None and settings.seams.monotonic() + pause >= call.deadline:
             error = APITimeoutError(
                 f"{call.spec.operation} would have to wait {pause:.3g} s more, past its deadline; "
@@ -257,11 +272,20 @@ class Pipeline:
                 sent=call.doubted,
             )
             raise self._explain(error, call) from failure
-        if settings.retry.patience is None and not self.shared.budget.take():
+        paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
+        if not paced and not self.shared.budget.take():
             raise failure
         name, kind = call.spec.operation, type(failure).__name__
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
         return pause
+
+    async def _take_turn(self, call: Call) -> None:
+        """Wait until the limiter lets the next attempt go, or its deadline is past."""
+        try:
+            call.turn = await self.shared.limiter.admit(call.spec.operation, call.deadline)
+        except APITimeoutError as error:
+            error.sent = call.doubted
+            raise self._explain(error, call)  # noqa: B904 - the same error, with its ids
 
     async def _settle(self, settle: Settle[T], failure: APIError, call: Call) -> T | None:
         """Return what `settle` finds; where it cannot look, nothing may be sent again."""
@@ -315,7 +339,9 @@ class Pipeline:
             stream=call.spec.stream,
         )
 
-    def _learn(self, reply: Reply | StreamReply) -> None:
+    def _learn(self, call: Call, reply: Reply | StreamReply) -> None:
+        if self.shared.limiter.is_active or _REMAINING in reply.headers:
+            self.shared.limiter.learn(reply.status, reply.headers, call.turn)
         said = reply.headers.get(_FEATURES)
         if said is None and reply.status >= 300:
             return  # a proxy's error says nothing about the server behind it
@@ -331,6 +357,8 @@ class Pipeline:
         content = unsaid(reply.content.decode("utf-8", "replace"), call).encode()
         error = faults.status_error(reply.status, headers, content, host=host)
         error.retry_after = retry.retry_after(reply.headers, self.settings.seams.wall())
+        if isinstance(error, RateLimitError):
+            self.shared.limiter.refused(error, call.turn)
         return error
 
     def _read(self, call: Call, reply: Reply | StreamReply) -> Any:
@@ -349,6 +377,8 @@ class Pipeline:
             )
             call.doubted = True
             raise self._explain(failure, call) from error
+        if self.shared.limiter.counts_tokens:
+            self.shared.limiter.saw(answer, call.spec.operation, call.turn)
         if isinstance(answer, Answer):
             answer.__dict__["_http"] = HTTPInfo(
                 reply.status, reply.headers, reply.content, call.attempts

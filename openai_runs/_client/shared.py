@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from openai_runs._client.limiting import Limiter
 from openai_runs._client.scheduling import Scheduler
 from openai_runs._client.settings import Seams
 from openai_runs._client.supervising import Supervisor
@@ -19,10 +20,15 @@ class Shared:
     """What a client and its copies have in common: connections and what was learnt."""
 
     def __init__(
-        self, transport: Transport, start: Callable[[], Awaitable[str]] | None = None
+        self,
+        transport: Transport,
+        start: Callable[[], Awaitable[str]] | None = None,
+        *,
+        limiter: Limiter | None = None,
     ) -> None:
         """Take the transport; `start` brings the embedded server up and returns its URL."""
         self.transport = transport
+        self.limiter = limiter or Limiter()
         self.supervisor = Supervisor()
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}

@@ -192,14 +192,17 @@ class Allowance:
             ticket: How many had been sent with the request that is answered, itself
                 included. Answers overtake each other: one that is older than the last that
                 was believed says nothing new, such as that of a poll the server held back.
+                0: nobody had counted.
             sent: How many have been sent by now; the later ones are not in `remaining`.
             now: Seconds.
         """
+        if self.remaining(now) is None:
+            self._ticket = 0  # whatever comes is news; it may not have been counted
         if remaining is None or ticket < self._ticket:
             return
         self._ticket = ticket
         self.limit = max(self.limit or 0, remaining) if limit is None else limit
-        self._left = remaining - (sent - ticket)
+        self._left = remaining - (sent - ticket if ticket else 0)
         self._until = now + (ASSUMED_RESET if reset is None else reset)
         self._is_guess = False
 
