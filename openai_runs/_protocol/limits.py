@@ -210,7 +210,7 @@ class Allowance:
         """Return what is left by now; None if nothing is known."""
         if self._left is not None and now >= self._until:
             # All waiters come at once after a reset: no more of them than the server grants.
-            self._left = None if self._is_guess else self.limit
+            self._left = None if self._is_guess else self.limit or None
             self._until, self._is_guess = now + RATE_WINDOW, True
         return self._left
 

@@ -1,0 +1,468 @@
+"""A client keeps to what it and its server allow: in turn, in order, and no slower than needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from openai_runs import (
+    APITimeoutError,
+    AsyncClient,
+    LimitState,
+    RateLimitError,
+    RateLimits,
+    RetryPolicy,
+)
+from openai_runs._client.limiting import CALLS_PER_POLL, NO_TURN, Limiter
+from tests.client.ledger import error
+from tests.client.simulated import LimitedServer, SimulatedClock
+from tests.support import Action, Answer, HostileServer, ManualClock, Received, run_json
+
+THREAD = Answer(json={"id": "thread_1"})
+
+
+@asynccontextmanager
+async def connected(
+    clock: SimulatedClock, handler: LimitedServer, **options: Any
+) -> AsyncIterator[AsyncClient]:
+    """Give a client of this server, while time moves on by itself."""
+    async with (
+        handler.listening() as server,
+        AsyncClient(server.url, seams=clock.seams(), **options) as client,
+        clock.running(handler.activity),
+    ):
+        yield client
+
+
+async def all_of(count: int, act: Callable[[int], Any]) -> None:
+    """Do this so many times at once."""
+    async with anyio.create_task_group() as group:
+        for number in range(count):
+            group.start_soon(act, number)
+
+
+async def test_budget_of_1000_a_minute_and_500_runs_in_flight() -> None:
+    """No 429, and every run is seen ended."""
+    clock = SimulatedClock()
+    handler = LimitedServer(clock, limit=1000, lifetimes=lambda number: 2 + number % 59)
+    ended: list[str] = []
+
+    async def see_through(number: int) -> None:
+        run = await client.runs.create("thread_1", assistant_id="asst_1")
+        while not run.is_terminal:
+            await clock.sleep(5.0)
+            run = await client.runs.retrieve(run.id, thread_id="thread_1")
+        ended.append(run.id)
+
+    limits = RateLimits(requests_per_minute=1000)
+    async with connected(clock, handler, limits=limits) as client:
+        await all_of(500, see_through)
+        state = client.limits
+
+    assert handler.refused == []
+    assert len(set(ended)) == 500
+    assert state.calls == len(handler.times)
+    assert state.refusals == state.waiting == 0
+    assert state.waited > 0
+
+
+async def test_limit_that_the_server_tells_is_kept() -> None:
+    """After its first answer, 300 calls at once against 100 a minute: no 429."""
+    clock = SimulatedClock()
+    handler = LimitedServer(clock, limit=100, tells=True)
+
+    async with connected(clock, handler) as client:
+        run = await client.runs.create("thread_1", assistant_id="asst_1")
+        await all_of(300, lambda _: client.runs.retrieve(run.id, thread_id="thread_1"))
+        state = client.limits
+
+    assert handler.refused == []
+    assert len(handler.times) == 301
+    assert state.remaining_requests is not None
+    assert state.reset_requests is not None
+
+
+@pytest.mark.parametrize("refusal", [{}, {"retry-after": "2"}], ids=["silent", "retry-after"])
+async def test_storm_of_429s_converges(refusal: dict[str, str]) -> None:
+    """400 calls at once against 20 a second: all are carried out, and few are sent in vain."""
+    clock = SimulatedClock()
+    handler = LimitedServer(clock, limit=20, window=1.0, refusal=refusal)
+
+    async with connected(clock, handler, max_connections=400) as client:
+        await client.runs.create("thread_1", assistant_id="asst_1")
+        done: list[str] = []
+
+        async def retrieve(number: int) -> None:
+            run = await client.runs.retrieve("run_0", thread_id="thread_1", timeout=600)
+            done.append(run.id)
+
+        await all_of(400, retrieve)
+
+    assert len(done) == 400
+    # What was sent before the first refusal came back, and a rest that each try at more costs.
+    assert len(handler.refused) < 380 + 80
+
+
+async def test_retry_after_of_one_call_keeps_all_back() -> None:
+    """Nothing is sent before the server wants it, by a copy of the client neither."""
+    clock = SimulatedClock()
+    handler = LimitedServer(clock, limit=1, window=30.0, refusal={"retry-after": "30"})
+
+    async with connected(clock, handler) as client:
+        await client.runs.create("thread_1", assistant_id="asst_1")
+        with pytest.raises(RateLimitError):
+            await client.with_options(max_retries=0).runs.create("t", assistant_id="a")
+        assert client.limits.paused == 30
+        copy = client.with_options(request_timeout=9)
+        await copy.runs.retrieve("run_0", thread_id="thread_1")
+        state = copy.limits
+
+    assert len(handler.refused) == 1
+    assert handler.times[1] - handler.times[0] >= 30
+    assert state.refusals == 1
+    assert state.paused == 0
+
+
+async def test_used_up_quota_keeps_nobody_back() -> None:
+    """A 429 that time does not heal says nothing about how fast to send."""
+    body = {"error": {"message": "pay", "code": "insufficient_quota"}}
+    answers: list[Action] = [Answer(429, body, {"retry-after": "60"}), THREAD]
+    clock = ManualClock()
+    async with (
+        HostileServer(lambda request: answers.pop(0)) as server,
+        AsyncClient(server.url, seams=clock.seams()) as client,
+    ):
+        with pytest.raises(RateLimitError):
+            await client.threads.retrieve("thread_1")
+        await client.threads.retrieve("thread_1")
+
+        assert client.limits.refusals == 0
+    assert clock.slept == []
+
+
+async def test_call_without_limits_is_not_counted() -> None:
+    """Nothing is known, nothing is done."""
+    async with HostileServer(lambda request: THREAD) as server, AsyncClient(server.url) as client:
+        await client.threads.retrieve("thread_1")
+
+        assert client.limits == LimitState(
+            calls=0,
+            polls=0,
+            waiting=0,
+            waited=0.0,
+            refusals=0,
+            paused=0.0,
+            rate=None,
+            remaining_requests=None,
+            reset_requests=None,
+            remaining_tokens=None,
+            reset_tokens=None,
+        )
+
+
+async def test_call_whose_turn_comes_too_late_is_not_sent() -> None:
+    """It ends at once, as the pause of a retry does that would outlast the deadline."""
+    clock = ManualClock()
+    limits = RateLimits(requests_per_minute=1)
+    async with (
+        HostileServer(lambda request: THREAD) as server,
+        AsyncClient(server.url, seams=clock.seams(), limits=limits) as client,
+    ):
+        await client.threads.retrieve("thread_1")
+        with pytest.raises(APITimeoutError, match="61.2 s for its turn") as caught:
+            await client.threads.create(timeout=30)
+
+    assert clock.slept == []
+    assert len(server.requests) == 1
+    assert not caught.value.sent
+    assert not caught.value.maybe_created
+
+
+@pytest.mark.parametrize(
+    ("options", "attempts"),
+    [({}, 3), ({"timeout": 600.0}, 9)],
+    ids=["without a time-out", "with one"],
+)
+async def test_refused_create_is_tried_for_its_timeout(
+    options: dict[str, Any], attempts: int
+) -> None:
+    """A 429 says that nothing was done: whoever gave a time waits in a queue."""
+    refusals = [error(429, retry_after="0") for _ in range(8)]
+    answers: list[Action] = [*refusals, Answer(json=run_json())]
+    clock = ManualClock()
+    async with (
+        HostileServer(lambda request: answers.pop(0)) as server,
+        AsyncClient(server.url, seams=clock.seams()) as client,
+    ):
+        with nullcontext() if options else pytest.raises(RateLimitError):
+            await client.runs.create("thread_1", assistant_id="asst_1", **options)
+
+    assert len(server.requests) == attempts
+    assert sum(clock.slept) >= (attempts - 4) * 0.5, "and `Retry-After: 0` makes no flood"
+
+
+@pytest.mark.parametrize("retry", [RetryPolicy(max_retries=0)])
+async def test_refused_call_is_not_repeated_where_retrying_is_off(retry: RetryPolicy) -> None:
+    """A time-out does not switch it on."""
+    async with (
+        HostileServer(lambda request: error(429)) as server,
+        AsyncClient(server.url, retry=retry) as client,
+    ):
+        with pytest.raises(RateLimitError):
+            await client.threads.retrieve("thread_1", timeout=5)
+
+    assert len(server.requests) == 1
+
+
+async def test_refusals_leave_the_budget_for_retries_alone() -> None:
+    """They are paced, and do not make other calls fail fast."""
+    script = [error(429), error(429), THREAD] * 15 + [error(500), THREAD]
+    clock = ManualClock()
+    async with (
+        HostileServer(lambda request: script.pop(0)) as server,
+        AsyncClient(server.url, seams=clock.seams()) as client,
+    ):
+        for _ in range(16):
+            await client.threads.retrieve("thread_1")
+
+    assert script == []
+
+
+def usage(tokens: int) -> dict[str, int]:
+    """Return what a run used."""
+    return {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
+
+
+async def test_runs_wait_while_there_is_a_debt_of_tokens_and_nothing_else_does() -> None:
+    """What the first run used is paid off before the second is created."""
+    clock = ManualClock()
+
+    def answer(request: Received) -> Action:
+        if request.method == "POST":
+            return Answer(json=run_json())
+        return Answer(json=run_json("completed", usage=usage(6300)))
+
+    async with (
+        HostileServer(answer) as server,
+        AsyncClient(
+            server.url, seams=clock.seams(), limits=RateLimits(tokens_per_minute=6000)
+        ) as client,
+    ):
+        run = await client.runs.create("thread_1", assistant_id="asst_1")
+        for _ in range(3):
+            await client.runs.retrieve(run.id, thread_id=run.thread_id)
+        assert clock.slept == []
+        await client.runs.create("thread_1", assistant_id="asst_1")
+
+    assert sum(clock.slept) == pytest.approx(60, rel=0.1)
+
+
+async def test_tokens_of_a_create_that_was_refused_are_given_back() -> None:
+    """Runs that never were cost nothing."""
+    clock = ManualClock()
+    answers: list[Action] = [
+        Answer(json=run_json("completed", usage=usage(200))),
+        *[error(400)] * 5,
+        Answer(json=run_json()),
+    ]
+    limits = RateLimits(tokens_per_minute=6000)
+    async with (
+        HostileServer(lambda request: answers.pop(0)) as server,
+        AsyncClient(server.url, seams=clock.seams(), limits=limits) as client,
+    ):
+        await client.runs.create("thread_1", assistant_id="asst_1")
+        for _ in range(5):
+            with pytest.raises(Exception, match="no"):
+                await client.runs.create("thread_1", assistant_id="asst_1")
+        await client.runs.create("thread_1", assistant_id="asst_1")
+
+    assert clock.slept == []
+
+
+async def test_tokens_that_the_server_says_are_used_up_keep_runs_back() -> None:
+    """Until their reset; a thread is fetched meanwhile."""
+    clock = ManualClock()
+    headers = {
+        "x-ratelimit-remaining-requests": "99",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "7s",
+    }
+    answers: list[Action] = [Answer(json={"id": "thread_1"}, headers=headers), THREAD]
+    async with (
+        HostileServer(lambda r: answers.pop(0) if answers else Answer(json=run_json())) as server,
+        AsyncClient(server.url, seams=clock.seams()) as client,
+    ):
+        await client.threads.retrieve("thread_1")
+        await client.threads.retrieve("thread_1")
+        assert clock.slept == []
+        await client.runs.create("thread_1", assistant_id="asst_1")
+
+    assert clock.slept == [7.0]
+
+
+async def admitted(limiter: Limiter, number: int, order: list[int]) -> None:
+    """Wait for a turn, and say so."""
+    await limiter.admit("getRun", None)
+    order.append(number)
+
+
+async def settle() -> None:
+    """Let everybody get where they are going."""
+    for _ in range(30):
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_calls_are_admitted_in_the_order_they_came() -> None:
+    """First come, first served."""
+    clock = SimulatedClock()
+    limiter = Limiter(RateLimits(requests_per_minute=60), clock.seams())
+    order: list[int] = []
+
+    async with clock.running():
+        await all_of(20, lambda number: admitted(limiter, number, order))
+
+    assert order == list(range(20))
+
+
+async def test_cancelled_call_gives_its_place_up() -> None:
+    """The first in line and one in the middle: the others move up."""
+    clock = SimulatedClock()
+    limiter = Limiter(RateLimits(requests_per_minute=1), clock.seams())
+    order: list[int] = []
+    scopes = [anyio.CancelScope() for _ in range(5)]
+
+    async def cancellable(number: int) -> None:
+        with scopes[number]:
+            await admitted(limiter, number, order)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(cancellable, number)
+            await settle()
+        assert limiter.state().waiting == 4
+        scopes[1].cancel()
+        scopes[3].cancel()
+        await settle()
+        assert limiter.state().waiting == 2
+        async with clock.running():
+            while len(order) < 3:
+                await anyio.lowlevel.checkpoint()
+
+    assert order == [0, 2, 4]
+    assert clock.now - 1000 == pytest.approx(2 * 61.2, rel=0.01)
+
+
+async def test_better_news_wake_the_first_in_line() -> None:
+    """Nothing was left for a minute; then an answer says that there is plenty."""
+    clock = SimulatedClock()
+    limiter = Limiter(None, clock.seams())
+    none_left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
+    limiter.learn(200, none_left, NO_TURN)
+    order: list[int] = []
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(admitted, limiter, 0, order)
+        await settle()
+        assert order == []
+        plenty = {"x-ratelimit-remaining-requests": "99", "x-ratelimit-reset-requests": "60s"}
+        limiter.learn(200, plenty, NO_TURN)
+        await settle()
+        assert order == [0]
+
+
+async def test_polls_have_a_slot_in_four_where_both_want_to_send() -> None:
+    """Calls go first, and polls are not starved."""
+    clock = SimulatedClock()
+    limiter = Limiter(RateLimits(requests_per_minute=60), clock.seams())
+    sent: list[str] = []
+
+    async def call(number: int) -> None:
+        await limiter.admit("getRun", None)
+        sent.append("call")
+
+    async def poll() -> None:
+        while len(sent) < 60:
+            if (delay := limiter.poll_delay(clock.now)) > 0:
+                await clock.sleep(delay)
+            else:
+                limiter.take(clock.now)
+                sent.append("poll")
+
+    async with clock.running(), anyio.create_task_group() as group:
+        group.start_soon(poll)
+        await all_of(44, call)
+
+    both = sent[8 : sent.index("call", 40)]
+    share = both.count("poll") / len(both)
+    assert share == pytest.approx(1 / (1 + CALLS_PER_POLL), abs=0.05)
+    assert limiter.state().polls == sent.count("poll")
+
+
+async def test_slot_of_a_poll_that_never_comes_is_given_to_a_call() -> None:
+    """Who plans polls may have lost interest; calls wait a moment for it, and not for ever."""
+    clock = SimulatedClock()
+    limiter = Limiter(RateLimits(requests_per_minute=1), clock.seams())
+    order: list[int] = []
+
+    async with clock.running():
+        await admitted(limiter, 0, order)
+        limiter.take(clock.now)
+        assert limiter.poll_delay(clock.now) > 0
+        await all_of(CALLS_PER_POLL + 2, lambda number: admitted(limiter, number, order))
+
+    assert len(order) == CALLS_PER_POLL + 3
+
+
+async def test_polls_can_count_on_what_calls_leave() -> None:
+    """All of the rate while there are no calls, and never less than a quarter."""
+    clock = ManualClock()
+    limiter = Limiter(RateLimits(requests_per_minute=600), clock.seams())
+    unlimited = Limiter(None, clock.seams())
+    whole = limiter.poll_rate(clock.now)
+    for _ in range(100):
+        await limiter.admit("getRun", None)
+    busy = limiter.poll_rate(clock.now)
+
+    assert unlimited.poll_rate(clock.now) is None
+    assert whole == pytest.approx(9.3, abs=0.1)
+    assert whole is not None
+    assert busy == pytest.approx(whole / 4, rel=0.2)
+
+
+async def test_poll_that_waits_in_line_is_sent_or_told_that_it_is_too_late() -> None:
+    """Its deadline is that of a wait, which ends then and not earlier."""
+    clock = ManualClock()
+    limiter = Limiter(RateLimits(requests_per_minute=1), clock.seams())
+
+    assert await limiter.admit_poll(clock.now + 5)
+    assert not await limiter.admit_poll(clock.now + 5)
+    assert clock.now == 1005
+    assert await limiter.admit_poll(clock.now + 100)
+    assert clock.now == pytest.approx(1061.2, abs=0.1)
+
+
+async def test_stream_counts_as_one_request() -> None:
+    """What is opened is what is sent."""
+    clock = ManualClock()
+    body = b"event: done\ndata: [DONE]\n\n"
+    run = run_json("completed")
+
+    def answer(request: Received) -> Action:
+        if request.method == "POST":
+            return Answer(body=body, headers={"Content-Type": "text/event-stream"})
+        data = {"object": "list", "data": [run], "has_more": False}
+        return Answer(json=data if request.path.endswith("runs") else run)
+
+    limits = RateLimits(requests_per_minute=60)
+    async with (
+        HostileServer(answer) as server,
+        AsyncClient(server.url, seams=clock.seams(), limits=limits) as client,
+    ):
+        stream = client.runs.stream("thread_1", assistant_id="asst_1")
+        async with stream:
+            assert client.limits.calls == 1
