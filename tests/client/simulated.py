@@ -107,7 +107,9 @@ class LimitedServer:
             self._recent.popleft()
         if len(self._recent) >= self._limit:
             self.refused.append(now)
-            return Answer(429, {"error": {"message": "slow down"}}, self._told() | self._refusal)
+            return Answer(
+                429, {"error": {"message": "slow down"}}, {**self._told(), **self._refusal}
+            )
         self._recent.append(now)
         self.times.append(now)
         return Answer(json=self._run(request), headers=self._told())
