@@ -15,7 +15,7 @@ import anyio.lowlevel
 from openai_runs._client.settings import Seams
 from tests.support import Action, Answer, HostileServer, Received, run_json
 
-__all__ = ["LimitedServer", "SimulatedClock"]
+__all__ = ["LimitedServer", "SimulatedClock", "all_of"]
 
 _QUIET: int = 30
 """Turns of the event loop in which nothing happens, before time moves on."""
@@ -135,3 +135,10 @@ class LimitedServer:
     def listening(self) -> HostileServer:
         """Return the server to be entered."""
         return HostileServer(self)
+
+
+async def all_of(count: int, act: Callable[[int], Any]) -> None:
+    """Do this so many times at once."""
+    async with anyio.create_task_group() as group:
+        for number in range(count):
+            group.start_soon(act, number)
