@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import aiohttp
+import anyio
 import pytest
 
 from openai_runs import APIError, AsyncClient, PollPolicy, RetryPolicy, RunResult
@@ -79,6 +82,41 @@ async def test_new_thread_whose_answer_was_lost_is_told_of_and_not_made_again() 
     assert len(found) == COUNT
     assert 0 < len(errors) < COUNT / 5
     assert all(one.maybe_created for one in errors)
+    assert max(stormy.made.values()) == 1
+
+
+@pytest.mark.parametrize("way", ["break", "aclose", "error"])
+async def test_nothing_is_left_when_a_batch_is_left_in_a_storm(way: str) -> None:
+    """At the hundredth outcome: no task, no connection in use, and no further request."""
+    stormy = Stormy(keys=True)
+    read = 0
+    async with (
+        nothing_left(),
+        HostileServer(stormy) as server,
+        aiohttp.ClientSession() as session,
+        AsyncClient(server.url, session=session, **FAST) as client,
+    ):
+        results = client.runs.map(on_threads(), concurrency=40, assistant_id="asst_1")
+        with suppress(LookupError):
+            async for _ in results:
+                read += 1
+                if read == 100 and way == "break":
+                    break
+                if read == 100 and way == "aclose":
+                    await results.aclose()
+                if read == 100 and way == "error":
+                    raise LookupError
+        taken = results.pulled
+        del results
+        await anyio.wait_all_tasks_blocked()
+        assert session.connector is not None
+        assert not session.connector._acquired  # what aiohttp itself looks at on closing
+        sent = stormy.total
+        await anyio.sleep(0.3)
+
+    assert read == 100
+    assert stormy.total == sent
+    assert 100 < taken <= 140
     assert max(stormy.made.values()) == 1
 
 
