@@ -139,26 +139,40 @@ class Driver:
         elif self._step is not None and until is None:
             await self._step()
 
+    def take_at_once(self, *, is_in_time: bool = False) -> Event | None:
+        """Return what `take` does where nothing has to be awaited for it, else None."""
+        event, deadline = self.ready[0], self._patience.deadline
+        is_late = deadline is not None and not is_in_time and self.now() >= deadline
+        if is_late or isinstance(event, RunEvent):
+            return None
+        self.ready.popleft()
+        self.snapshot.apply(event)
+        if event.id and len(event.id) <= MAX_ID_CHARS:
+            self.last_id = event.id
+        return event
+
     async def take(self) -> Event:
         """Return the next event of `ready`, with the snapshot brought up to it.
 
         Raises `RunWaitTimeout` where the time was up. Cancellation: leaves the event there.
         """
         await self._check_time()
-        event = self.ready[0]
-        if isinstance(event, RunEvent):
-            event = reveal_event(event)
-            if self._ids.get("run_id", event.data.id) != event.data.id:
-                return self.ready.popleft()  # of another run: told, and not taken for ours
-            await self._report(event.data)
+        event = self.take_at_once(is_in_time=True) or self.ready[0]
+        if not isinstance(event, RunEvent):
+            return event
+        event = reveal_event(event)
+        if self._ids.get("run_id", event.data.id) != event.data.id:
+            return self.ready.popleft()  # of another run: told, and not taken for ours
+        if event.data.status != self._reported:
+            self._reported = event.data.status
+            await tell(self.timed.plan.on_status, event.data, self._patience.seconds_left())
         if self.ready:  # else somebody has closed the stream meanwhile
             self.ready.popleft()
         self.snapshot.apply(event)
         if event.id and len(event.id) <= MAX_ID_CHARS:
             self.last_id = event.id
-        if isinstance(event, RunEvent):
-            self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
-            self._know(event.data)
+        self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
+        self._know(event.data)
         return event
 
     @property
@@ -190,14 +204,9 @@ class Driver:
         elif not self._ids:
             await self._leg.undo()
 
-    # --- opening ---------------------------------------------------------------------------
-
     async def _begin(self) -> None:
         self._step = None  # whatever comes of it, a create is not begun again
-        self._join(await self._open(self._leg))
-
-    async def _open(self, leg: Leg) -> Run | StreamReply:
-        return await self.timed.start(leg.open(self.timed.left()), self.undo)
+        self._join(await self.timed.start(self._leg.open(self.timed.left()), self.undo))
 
     def _join(self, opened: Run | StreamReply) -> None:
         """Read the stream; where there is none to be had, the run itself tells what it can."""
@@ -225,13 +234,6 @@ class Driver:
             # Not a status nobody knows: more may come, and silence or the end is seen as such.
             self._leg_is_over = run.is_terminal or run.needs_action
             self._has_moved = self._has_moved or not run.needs_action
-
-    async def _report(self, run: Run) -> None:
-        if run.status != self._reported:
-            self._reported = run.status
-            await tell(self.timed.plan.on_status, run, self._patience.seconds_left())
-
-    # --- reading ---------------------------------------------------------------------------
 
     async def _read(self, feed: Feed, until: float | None) -> None:
         await self._check_time()
@@ -294,8 +296,6 @@ class Driver:
             self._feed.close()
             self._feed = None
 
-    # --- recovering ------------------------------------------------------------------------
-
     async def _recover(self) -> None:
         """Take the stream up again where that can be done, else wait for the run and catch up."""
         try:
@@ -336,8 +336,6 @@ class Driver:
             raise StreamError(message)
         return await self._fetch()
 
-    # --- ending ----------------------------------------------------------------------------
-
     async def _end_leg(self) -> None:
         """Answer the tool calls the leg ended with, if it did; else this was the last."""
         self._step = None
@@ -360,7 +358,7 @@ class Driver:
             return
         leg = AnswerLeg(self._pipeline, self._waiter, self._ids, outputs, self.timed)
         try:
-            opened = await self._open(leg)
+            opened = await self.timed.start(leg.open(self.timed.left()), self.undo)
         except (BadRequestError, ConflictError):
             if not repeats:
                 raise

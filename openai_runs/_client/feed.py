@@ -66,7 +66,7 @@ class Feed:
                 if event is None:
                     self._is_done = True
                     break
-                if not self._is_repeated(event):
+                if self._after is None or not self._is_repeated(event, self._after):
                     events.append(event)
                 self._has_told = True
         except StreamFault as fault:
@@ -75,12 +75,10 @@ class Feed:
             self._failure = StreamError(f"the stream cannot be read: {error}")
         return events
 
-    def _is_repeated(self, event: Event) -> bool:
+    def _is_repeated(self, event: Event, after: int) -> bool:
         """Return whether a stream that was taken up tells again what it had told."""
-        if self._after is None:
-            return False
         number = _number(event.id)
-        return number is not None and number <= self._after
+        return number is not None and number <= after
 
     def close(self) -> None:
         """Let go of the connection."""

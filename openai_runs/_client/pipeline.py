@@ -365,7 +365,7 @@ class Pipeline:
         if isinstance(reply, StreamReply):
             return reply
         try:
-            answer = call.spec.decoder.decode(reply.content)
+            answer = call.spec.decode(reply.content)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             failure = APIResponseValidationError(
                 str(error) or type(error).__name__,

@@ -48,6 +48,6 @@ def raw_request(
         path=path,
         query=encode_query({**query, **(options.get("extra_query") or {})}),
         body=None if body is None else encode_body(plain(body)),
-        decoder=decoder_for(into),
+        decode=decoder_for(into).decode,
         retry=Retry.FREELY if method.upper() in _FREE else Retry.GUARDED,
     )

@@ -115,12 +115,14 @@ class RunStream:
     async def __anext__(self) -> Event:
         """Return the next event."""
         driver = self._driver
-        await self._give_way()
+        self._taken += 1
+        if self._taken >= _TURN:
+            await self._give_way()
         while not driver.ready:
             if driver.is_over:
                 raise StopAsyncIteration
             await self._advance(None)
-        return await driver.take()
+        return driver.take_at_once() or await driver.take()
 
     async def next_events(self, *, within: float) -> list[Event] | None:
         """Return what comes next: all events that are there; None at the end of the stream.
@@ -164,10 +166,9 @@ class RunStream:
         timed.plan = msgspec.structs.replace(timed.plan, on_cancel=on_cancel)
 
     async def _give_way(self) -> None:
-        """Let other tasks have their turn where very many events came at once."""
-        self._taken += 1
-        if self._taken % _TURN == 0:
-            await checkpoint()
+        """Let other tasks have their turn, after very many events that came at once."""
+        self._taken = 0
+        await checkpoint()
 
     async def _advance(self, until: float | None) -> None:
         if self._is_read:
@@ -221,7 +222,9 @@ class RunStream:
         driver = self._driver
         shown, due, is_new = "", 0.0, False
         while not driver.is_over:
-            await self._give_way()
+            self._taken += 1
+            if self._taken >= _TURN:
+                await self._give_way()
             if is_new and driver.now() >= due:
                 is_new = False
                 if (text := self.snapshot.text) != shown:

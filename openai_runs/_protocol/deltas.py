@@ -13,6 +13,8 @@ docs/pages/explain/protocol.md says which.
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
@@ -21,6 +23,8 @@ from openai_runs._protocol.lifecycle import may_become
 from openai_runs._protocol.pieces import Slots
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.deltas import (
+    ContentDelta,
+    MessageDelta,
     MessageDeltaBody,
     RunStepDeltaBody,
     ToolCallsDelta,
@@ -50,7 +54,10 @@ __all__ = ["Snapshot"]
 
 T = TypeVar("T", Message, Run, RunStep)
 
+_id_of: Final = attrgetter("id")
 _MESSAGE_ENDS: Final = frozenset({"completed", "incomplete"})
+_MAX_PENDING: Final = 256
+"""Pieces that wait to be taken in, some 100 KB, before they are even if nobody looks."""
 _STEP_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
 
 
@@ -74,12 +81,16 @@ class _GrowingMessage:
             self.is_settled = True
             self._content = Slots()
 
-    def add(self, delta: MessageDeltaBody) -> None:
+    def add(self, deltas: list[MessageDeltaBody]) -> None:
         if self.is_settled:
             return
-        self._role = delta.role or self._role
-        if delta.content:
-            self._content.add(delta.content, () if self._told is None else self._told.content)
+        pieces: list[ContentDelta] = []
+        for delta in deltas:
+            if delta.role:
+                self._role = delta.role
+            if delta.content:
+                pieces += delta.content
+        self._content.add(pieces, () if self._told is None else self._told.content)
         self.built = None
 
     def build(self, run: Run | None) -> Message:
@@ -172,12 +183,18 @@ class Snapshot:
         self._messages: dict[str, _GrowingMessage] = {}
         self._steps: dict[str, _GrowingStep] = {}
         self._text: str | None = ""
+        self._pending: list[MessageDelta] = []
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
         if isinstance(event, MessageDeltaEvent):
-            self._message(event.data.id).add(event.data.delta)
-        elif isinstance(event, RunStepDeltaEvent):
+            self._pending.append(event.data)  # the most frequent of all: many at once, later
+            if len(self._pending) >= _MAX_PENDING:
+                self._catch_up()
+            return
+        if self._pending:
+            self._catch_up()
+        if isinstance(event, RunStepDeltaEvent):
             self._step(self._step_id(event.data.id)).add(event.data.delta)
         elif isinstance(event, MessageEvent):
             message = _ended(event.data, event.event, _MESSAGE_ENDS)
@@ -193,6 +210,8 @@ class Snapshot:
     @property
     def messages(self) -> list[Message]:
         """Return the messages, in the order in which they appeared."""
+        if self._pending:
+            self._catch_up()
         return [message.build(self.run) for message in self._messages.values()]
 
     @property
@@ -203,13 +222,15 @@ class Snapshot:
     @property
     def text(self) -> str:
         """Return the text that the run has written, a blank line between its messages."""
-        if self._text is None:
+        if self._text is None or self._pending:
             written = (message for message in self.messages if message.role != MessageRole.USER)
             self._text = "\n\n".join(message.text for message in written if message.text)
         return self._text
 
     def message(self, message_id: str) -> Message | None:
         """Return the message as far as it is known; None if nothing is."""
+        if self._pending:
+            self._catch_up()
         message = self._messages.get(message_id)
         return None if message is None else message.build(self.run)
 
@@ -222,6 +243,12 @@ class Snapshot:
         """Return the text of the message so far; empty if there is none."""
         message = self.message(message_id)
         return "" if message is None else message.text
+
+    def _catch_up(self) -> None:
+        """Take in the pieces of messages that have come since somebody looked."""
+        pending, self._pending = self._pending, []
+        for message_id, deltas in groupby(pending, _id_of):
+            self._message(message_id).add([delta.delta for delta in deltas])
 
     def _message(self, message_id: str) -> _GrowingMessage:
         self._text = None

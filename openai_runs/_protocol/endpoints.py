@@ -91,8 +91,8 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """The names of the ids in the path, in order; taken from it."""
     pattern: str = ""
     """The path with `%s` for each id; made of it."""
-    decoder: Any = None
-    """The `AnswerDecoder[T]` of the answer."""
+    decode: Any = None
+    """Reads an answer; made of its type."""
 
     def __post_init__(self) -> None:
         """Take the path apart once, and not for each request."""
@@ -104,7 +104,7 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         # threads out. It does so when a type is first decoded, and takes the process down if
         # two threads do that at once (a segmentation fault; seen with msgspec 0.22.0). Clients
         # in two threads, or a server in one and its client in another, would.
-        msgspec.structs.force_setattr(self, "decoder", decoder_for(self.answer))
+        msgspec.structs.force_setattr(self, "decode", decoder_for(self.answer).decode)
         if self.body is not None:
             msgspec.json.Decoder(self.body)
 
@@ -128,7 +128,7 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
             path=self.pattern % quoted,
             query=encode_query(query) if query else "",
             body=None if body is None else encode_body(body),
-            decoder=self.decoder,
+            decode=self.decode,
             retry=self.retry,
             gone=self._gone(ids) if self.deletes else b"",
             thread_id=ids.get("thread_id"),

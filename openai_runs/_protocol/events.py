@@ -85,11 +85,8 @@ class _Reader:
         self.mend = decoder_for(data).decode
 
     def read(self, frame: Frame) -> Event:
-        """Return the event; raise `msgspec.DecodeError` if the data is of another kind."""
-        try:
-            data = self.strict(frame.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            data = self.mend(frame.data)
+        """Return the event, mended; raise `msgspec.DecodeError` if its data is of another kind."""
+        data = self.mend(frame.data)
         event: Event = self.kind(event=frame.event, id=frame.id, raw=frame.data, data=data)
         return event
 
@@ -137,10 +134,16 @@ def read_event(frame: Frame) -> Event | None:
     reader = _READERS.get(frame.event)
     if reader is None:
         return _read_other(frame)
+    text = frame.data
     try:
-        return reader.read(frame)
-    except msgspec.DecodeError as error:
-        raise UnreadableEvent(frame, str(error)) from None
+        data = reader.strict(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        try:
+            return reader.read(frame)
+        except msgspec.DecodeError as error:
+            raise UnreadableEvent(frame, str(error)) from None
+    event: Event = reader.kind(event=frame.event, id=frame.id, raw=text, data=data)
+    return event
 
 
 def _read_other(frame: Frame) -> Event | None:

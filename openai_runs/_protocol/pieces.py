@@ -85,19 +85,19 @@ def filled(later: T, earlier: object) -> T:
 class _Words:
     """A text that comes in pieces."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("pieces",)
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []
 
     def add(self, piece: str | None) -> None:
         if piece:
-            self._pieces.append(piece)
+            self.pieces.append(piece)
 
     def __str__(self) -> str:
-        if len(self._pieces) > 1:  # joined once, so that who reads often does not join it all
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
+        if len(self.pieces) > 1:  # joined once, so that who reads often does not join it all
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
 
 
 class _Slot(Protocol):
@@ -127,15 +127,19 @@ class Slots:
             pieces: Deltas of one list.
             told: What the list held before the first of them; texts go on from there.
         """
+        index, kind, slot = -1, None, None  # most pieces go where the one before them went
         for piece in pieces:
-            if isinstance(piece, Unknown):
-                self._add_unknown(piece)
-                continue
-            slot = self._slots.get(piece.index)
-            if slot is None or slot.kind is not type(piece):
-                slot = self._open(piece.index, type(piece))
-                if 0 <= piece.index < len(told) and isinstance(slot, (_TextPart, _RefusalPart)):
-                    slot.begin(told[piece.index])
+            if type(piece) is not kind or piece.index != index or slot is None:
+                if isinstance(piece, Unknown):
+                    self._add_unknown(piece)
+                    slot = None  # which may be another now
+                    continue
+                index, kind = piece.index, type(piece)
+                slot = self._slots.get(index)
+                if slot is None or slot.kind is not kind:
+                    slot = self._open(index, kind)
+                    if 0 <= index < len(told) and isinstance(slot, (_TextPart, _RefusalPart)):
+                        slot.begin(told[index])
             slot.add(piece)
 
     def build(self, told: Sequence[Any] = ()) -> list[Any]:
@@ -189,10 +193,12 @@ class _TextPart:
             self._words.add(told.text.value)
 
     def add(self, piece: TextContentDelta) -> None:
-        if piece.text is not None:
-            self._words.add(piece.text.value)
-            if piece.text.annotations:
-                self._annotations.add(piece.text.annotations)
+        text = piece.text
+        if text is not None:
+            if text.value:  # a stream is made of these
+                self._words.pieces.append(text.value)
+            if text.annotations:
+                self._annotations.add(text.annotations)
 
     def build(self) -> TextContent:
         text = Text(value=str(self._words), annotations=self._annotations.build())

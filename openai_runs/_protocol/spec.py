@@ -7,16 +7,13 @@ which endpoint is called or smuggle a header in.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from openai_runs.config import MAX_ID_CHARS
-
-if TYPE_CHECKING:
-    from openai_runs._protocol.mending import AnswerDecoder
 
 __all__ = [
     "QueryValue",
@@ -61,8 +58,8 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """Encoded, without the question mark."""
     body: bytes | None = None
     headers: Mapping[str, str] = {}
-    decoder: Any
-    """An `AnswerDecoder[T]`; msgspec cannot name it."""
+    decode: Callable[[bytes], T]
+    """Returns the answer in a text; an `AnswerDecoder`'s."""
     retry: str = Retry.FREELY
     gone: bytes = b""
     """What a DELETE sent twice answers when the first one had already worked."""
@@ -70,11 +67,6 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     run_id: str | None = None
     stream: bool = False
     """Whether the answer is asked for as server-sent events."""
-
-    def decode(self, text: bytes) -> T:
-        """Return the answer in `text`."""
-        decoder: AnswerDecoder[T] = self.decoder
-        return decoder.decode(text)
 
 
 def check_id(name: str, value: object) -> str:

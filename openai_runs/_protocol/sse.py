@@ -167,16 +167,17 @@ class SSEParser:
 
     def _take_events(self, text: bytes, begin: int, end: int) -> None:
         """Take in whole events, from after a blank line to after another."""
+        take, names = self._frames.append, _NAMES
         for name, place, data, other in _WHOLE_EVENTS.findall(text, begin, end):
             if other:
                 self._take_lines(other)
                 continue
             if place:
                 self._id = place.decode("utf-8", "replace")
-            event = _NAMES.get(name)
+            event = names.get(name)
             if event is None:
                 event = name.decode("utf-8", "replace")
-            self._frames.append(Frame(event, data, self._id))
+            take(Frame(event, data, self._id))
 
     def _read_carefully(self, text: bytes) -> None:
         """Take in text that may exceed the limit, line by line."""

@@ -71,7 +71,7 @@ class UnknownStepDetailsDelta(Unknown):
     """A piece of step details of a kind this version does not know."""
 
 
-class FileCitationDelta(Part, frozen=True, kw_only=True, tag="file_citation"):
+class FileCitationDelta(Part, frozen=True, kw_only=True, gc=False, tag="file_citation"):
     """A place in the text that cites a file, or more of one."""
 
     index: int
@@ -81,7 +81,7 @@ class FileCitationDelta(Part, frozen=True, kw_only=True, tag="file_citation"):
     end_index: int | None = None
 
 
-class FilePathDelta(Part, frozen=True, kw_only=True, tag="file_path"):
+class FilePathDelta(Part, frozen=True, kw_only=True, gc=False, tag="file_path"):
     """A place in the text that links to a file the run made, or more of one."""
 
     index: int
@@ -97,49 +97,49 @@ else:  # the mending decoder adds the unknown kind
     AnnotationDelta: TypeAlias = FileCitationDelta | FilePathDelta
 
 
-class TextDelta(Part, frozen=True, kw_only=True):
+class TextDelta(Part, frozen=True, kw_only=True, gc=False):
     """More text, and more of the places in it that point elsewhere."""
 
     value: str | None = None
     annotations: list[AnnotationDelta] | None = None
 
 
-class TextContentDelta(Part, frozen=True, kw_only=True, tag="text"):
+class TextContentDelta(Part, frozen=True, kw_only=True, gc=False, tag="text"):
     """More of a text part."""
 
     index: int
     text: TextDelta | None = None
 
 
-class ImageFileDelta(Part, frozen=True, kw_only=True):
+class ImageFileDelta(Part, frozen=True, kw_only=True, gc=False):
     """An uploaded image, or more of what is known of it."""
 
     file_id: str | None = None
     detail: str | None = None
 
 
-class ImageFileContentDelta(Part, frozen=True, kw_only=True, tag="image_file"):
+class ImageFileContentDelta(Part, frozen=True, kw_only=True, gc=False, tag="image_file"):
     """An uploaded image."""
 
     index: int
     image_file: ImageFileDelta | None = None
 
 
-class ImageURLDelta(Part, frozen=True, kw_only=True):
+class ImageURLDelta(Part, frozen=True, kw_only=True, gc=False):
     """An image on the web, or more of what is known of it."""
 
     url: str | None = None
     detail: str | None = None
 
 
-class ImageURLContentDelta(Part, frozen=True, kw_only=True, tag="image_url"):
+class ImageURLContentDelta(Part, frozen=True, kw_only=True, gc=False, tag="image_url"):
     """An image on the web."""
 
     index: int
     image_url: ImageURLDelta | None = None
 
 
-class RefusalContentDelta(Part, frozen=True, kw_only=True, tag="refusal"):
+class RefusalContentDelta(Part, frozen=True, kw_only=True, gc=False, tag="refusal"):
     """More of the model's words for not answering."""
 
     index: int
@@ -160,14 +160,14 @@ else:
     )
 
 
-class MessageDeltaBody(Part, frozen=True, kw_only=True):
+class MessageDeltaBody(Part, frozen=True, kw_only=True, gc=False):
     """What is new of a message."""
 
     role: str | None = None
     content: list[ContentDelta] | None = None
 
 
-class MessageDelta(Part, frozen=True, kw_only=True):
+class MessageDelta(Part, frozen=True, kw_only=True, gc=False):
     """A piece of a message."""
 
     id: str
@@ -178,24 +178,28 @@ class MessageDelta(Part, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """Return the new text of all text parts."""
-        new = [part.text for part in self.delta.content or () if isinstance(part, TextContentDelta)]
-        return "".join(text.value or "" for text in new if text is not None)
+        new = [
+            part.text.value
+            for part in self.delta.content or ()
+            if isinstance(part, TextContentDelta) and part.text is not None and part.text.value
+        ]
+        return new[0] if len(new) == 1 else "".join(new)
 
 
-class OutputImageDelta(Part, frozen=True, kw_only=True):
+class OutputImageDelta(Part, frozen=True, kw_only=True, gc=False):
     """An image the code made."""
 
     file_id: str | None = None
 
 
-class CodeInterpreterLogsDelta(Part, frozen=True, kw_only=True, tag="logs"):
+class CodeInterpreterLogsDelta(Part, frozen=True, kw_only=True, gc=False, tag="logs"):
     """More of what the code printed."""
 
     index: int
     logs: str | None = None
 
 
-class CodeInterpreterImageDelta(Part, frozen=True, kw_only=True, tag="image"):
+class CodeInterpreterImageDelta(Part, frozen=True, kw_only=True, gc=False, tag="image"):
     """An image the code made."""
 
     index: int
@@ -210,14 +214,16 @@ else:
     CodeInterpreterOutputDelta: TypeAlias = CodeInterpreterLogsDelta | CodeInterpreterImageDelta
 
 
-class CodeInterpreterCallDelta(Part, frozen=True, kw_only=True):
+class CodeInterpreterCallDelta(Part, frozen=True, kw_only=True, gc=False):
     """More code, and more of what came of it."""
 
     input: str | None = None
     outputs: list[CodeInterpreterOutputDelta] | None = None
 
 
-class CodeInterpreterToolCallDelta(Part, frozen=True, kw_only=True, tag="code_interpreter"):
+class CodeInterpreterToolCallDelta(
+    Part, frozen=True, kw_only=True, gc=False, tag="code_interpreter"
+):
     """A piece of a call of the code interpreter."""
 
     index: int
@@ -225,7 +231,7 @@ class CodeInterpreterToolCallDelta(Part, frozen=True, kw_only=True, tag="code_in
     code_interpreter: CodeInterpreterCallDelta | None = None
 
 
-class FileSearchToolCallDelta(Part, frozen=True, kw_only=True, tag="file_search"):
+class FileSearchToolCallDelta(Part, frozen=True, kw_only=True, gc=False, tag="file_search"):
     """A piece of a call of file search."""
 
     index: int
@@ -233,7 +239,7 @@ class FileSearchToolCallDelta(Part, frozen=True, kw_only=True, tag="file_search"
     file_search: dict[str, Any] | None = None
 
 
-class FunctionCallDelta(Part, frozen=True, kw_only=True):
+class FunctionCallDelta(Part, frozen=True, kw_only=True, gc=False):
     """More of a function call."""
 
     name: str | None = None
@@ -242,7 +248,7 @@ class FunctionCallDelta(Part, frozen=True, kw_only=True):
     output: str | None = None
 
 
-class FunctionToolCallDelta(Part, frozen=True, kw_only=True, tag="function"):
+class FunctionToolCallDelta(Part, frozen=True, kw_only=True, gc=False, tag="function"):
     """A piece of a call of one of the caller's functions."""
 
     index: int
@@ -263,13 +269,13 @@ else:
     )
 
 
-class MessageCreationDelta(Part, frozen=True, kw_only=True, tag="message_creation"):
+class MessageCreationDelta(Part, frozen=True, kw_only=True, gc=False, tag="message_creation"):
     """The step writes a message."""
 
     message_creation: MessageCreation | None = None
 
 
-class ToolCallsDelta(Part, frozen=True, kw_only=True, tag="tool_calls"):
+class ToolCallsDelta(Part, frozen=True, kw_only=True, gc=False, tag="tool_calls"):
     """More of the step's tool calls."""
 
     tool_calls: list[ToolCallDelta] | None = None
@@ -281,13 +287,13 @@ else:
     StepDetailsDelta: TypeAlias = MessageCreationDelta | ToolCallsDelta
 
 
-class RunStepDeltaBody(Part, frozen=True, kw_only=True):
+class RunStepDeltaBody(Part, frozen=True, kw_only=True, gc=False):
     """What is new of a step."""
 
     step_details: StepDetailsDelta | None = None
 
 
-class RunStepDelta(Part, frozen=True, kw_only=True):
+class RunStepDelta(Part, frozen=True, kw_only=True, gc=False):
     """A piece of a run step."""
 
     id: str

@@ -112,7 +112,7 @@ class RunStepEvent(StreamEvent, frozen=True, kw_only=True):
     data: RunStep
 
 
-class RunStepDeltaEvent(StreamEvent, frozen=True, kw_only=True):
+class RunStepDeltaEvent(StreamEvent, frozen=True, kw_only=True, gc=False):
     """`thread.run.step.delta`: a piece of a step."""
 
     data: RunStepDelta
@@ -124,7 +124,7 @@ class MessageEvent(StreamEvent, frozen=True, kw_only=True):
     data: Message
 
 
-class MessageDeltaEvent(StreamEvent, frozen=True, kw_only=True):
+class MessageDeltaEvent(StreamEvent, frozen=True, kw_only=True, gc=False):
     """`thread.message.delta`: a piece of a message."""
 
     data: MessageDelta
