@@ -14,11 +14,10 @@ __all__ = ["described"]
 
 def described() -> dict[str, str]:
     """Return what a reader needs to know about this machine, now."""
-    load = os.getloadavg()
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.release()}",
-        "load at the start": ", ".join(f"{figure:.1f}" for figure in load),
+        "system": f"{platform.system()} {platform.release()}, files on {_file_system()}",
+        "load": f"{os.getloadavg()[0]:.1f}",
         "Python": platform.python_version(),
         "packages": ", ".join(
             f"{name} {version(name)}" for name in ("aiohttp", "msgspec", "anyio")
@@ -35,6 +34,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _file_system() -> str:
+    """Return the kind of file system that the server's database is put on."""
+    here = str(Path(__file__).resolve())
+    mounts = [line.split(" ") for line in Path("/proc/mounts").read_text().splitlines()]
+    fitting = [(len(where), kind) for _, where, kind, *_ in mounts if here.startswith(where)]
+    return max(fitting)[1]
 
 
 def _commit() -> str:

@@ -39,10 +39,9 @@ def measure(row: Row, contestants: list[Contestant], *, rounds: int, quick: bool
         NotTheSameError: The clients do not agree about what they were told.
     """
     figures: Figures = {one.name: {} for one in contestants}
-    command = row.quick_server if quick and row.quick_server else row.server
-    params = {**row.params, **(row.quick if quick else {})}
+    params = row.told(quick=quick)
     expected: Any = None
-    with _server(command) as (url, pid):
+    with _server(row.served(quick=quick)) as (url, pid):
         for _ in range(rounds):
             for one in contestants:
                 before = _spent(pid) if row.work == "load" else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from tests.benchmarks.contestants import FLOOR
 from tests.benchmarks.measuring import Figures
@@ -16,6 +16,15 @@ METRICS = {
     "memory": "memory a waiter",
     "task": "a task that awaits a future",
     "run": "a decoded Run",
+    "results": "results that are whole",
+    "twice": "runs started twice",
+    "refused": "429s",
+    "raised": "waits that raised",
+    "refused_share": "requests refused with 429, %",
+    "failed_share": "requests lost or answered 503, %",
+    "lag": "event loop held up, at most",
+    "took": "wall time",
+    "left": "tasks left behind",
     "p50": "p50",
     "p99": "p99",
     "seen": "runs seen finished",
@@ -25,28 +34,38 @@ METRICS = {
     "server_cpu": "CPU of the server a run",
 }
 """Metric -> its name in tables."""
-_SECONDS = ("cpu", "p50", "p99", "wall", "server_cpu")
+_SECONDS = ("cpu", "p50", "p99", "wall", "server_cpu", "lag", "took")
 
 
-def table(titles: dict[str, str], results: dict[str, Figures]) -> str:
-    """Return one Markdown table of some rows' figures.
+def table(results: Mapping[str, Figures]) -> str:
+    """Return a Markdown table of some rows' figures, one column for each client.
+
+    A cell tells how many times the floor's figure it is, the median, and the range.
 
     Args:
-        titles: Row's name -> its title.
-        results: Row's name -> its figures.
+        results: Row's title -> its figures.
     """
-    head = ["work", "client", "figure", "min", "median", "max", "× floor"]
-    lines = [head, ["---"] * 3 + ["---:"] * 4]
-    for name, figures in results.items():
-        for contestant, metrics in figures.items():
-            for metric, values in metrics.items():
-                told = [value for value in values if value is not None]
-                if told:
-                    shown = [_shown(metric, one) for one in _range(told)]
-                    times = ratio(figures, contestant, metric)
-                    cells = [titles[name], contestant, METRICS[metric], *shown]
-                    lines.append([*cells, "" if times is None else f"{times:.2f}"])
+    contestants = list(dict.fromkeys(name for figures in results.values() for name in figures))
+    head = ["work", "figure", *contestants]
+    lines = [head, ["---"] * len(head)]
+    for title, figures in results.items():
+        metrics = dict.fromkeys(metric for told in figures.values() for metric in told)
+        lines += [
+            [title, METRICS[metric], *(_cell(figures, name, metric) for name in contestants)]
+            for metric in metrics
+        ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _cell(figures: Figures, contestant: str, metric: str) -> str:
+    told = [value for value in figures.get(contestant, {}).get(metric, []) if value is not None]
+    if not told:
+        return "-"
+    shown = _shown(metric, statistics.median(told))
+    if min(told) != max(told):
+        shown += f" ({_shown(metric, min(told))} to {_shown(metric, max(told))})"
+    times = None if contestant == FLOOR.name else ratio(figures, contestant, metric)
+    return shown if times is None else f"**{times:.2f}** · {shown}"
 
 
 def ratio(figures: Figures, contestant: str, metric: str) -> float | None:
@@ -55,11 +74,6 @@ def ratio(figures: Figures, contestant: str, metric: str) -> float | None:
     own = figures[contestant][metric]
     pairs = [(a, b) for a, b in zip(own, floor, strict=False) if a is not None and b]
     return statistics.median(a / b for a, b in pairs) if pairs else None
-
-
-def _range(values: Iterable[float]) -> tuple[float, float, float]:
-    told = sorted(values)
-    return told[0], statistics.median(told), told[-1]
 
 
 def _shown(metric: str, value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tests.benchmarks import samples, scripts
-from tests.benchmarks.contestants import ALL, OURS, POLLING, Contestant, starting
+from tests.benchmarks.contestants import AIOHTTP, ALL, OURS, POLLING, Contestant, starting
 
 __all__ = ["GROUPS", "ROWS", "Row"]
 
@@ -39,6 +39,19 @@ class Row(NamedTuple):
     rounds: int | None = None
     """The most rounds it is given; None: as many as asked for."""
 
+    def told(self, *, quick: bool) -> dict[str, Any]:
+        """Return what each process is told."""
+        return {**self.params, **self.quick} if quick else self.params
+
+    def served(self, *, quick: bool) -> tuple[str, ...]:
+        """Return module and arguments of the server's process."""
+        return self.quick_server if quick and self.quick_server else self.server
+
+    def shown(self, *, quick: bool) -> str:
+        """Return the title."""
+        longest = self.served(quick=quick)[-1:]
+        return self.title.format(**self.told(quick=quick), longest="".join(longest))
+
 
 def _stream(name: str, title: str, thread: str, count: int, **more: Any) -> Row:
     params = {"thread": thread, "count": count, **more}
@@ -46,13 +59,13 @@ def _stream(name: str, title: str, thread: str, count: int, **more: Any) -> Row:
     return Row(f"sse-{name}", f"SSE, {title}, an event", "cpu", "stream", params, quick=quick)
 
 
-def _waits(name: str, title: str, runs: int, longest: int, rounds: int | None = None) -> Row:
+def _waits(name: str, runs: int, longest: int, rounds: int | None = None) -> Row:
     """Return a row of waits on runs of 2 s and more."""
     params = {"runs": runs, "start": 1.0, "interval": 1.0, "limit": longest + 60}
     server = ("tests.benchmarks.servers.waits", "2")
     return Row(
         f"waits-{name}",
-        title,
+        "{runs:,} runs of 2 to {longest} s, polled each second",
         "waits",
         "wait",
         params,
@@ -88,6 +101,33 @@ def _serve(at_once: int, runs: int) -> Row:
         contestants=tuple(
             Contestant(name, "ours", load, params={"held": held}) for name, held in kinds.items()
         ),
+    )
+
+
+def _limited(name: str, title: str, contestants: tuple[Contestant, ...]) -> Row:
+    """Return a row of 500 waits under a budget of 1,000 requests a minute."""
+    params = {"runs": 500, "start": 1.0, "interval": 1.0, "limit": 180}
+    server = ("tests.benchmarks.servers.limited", "1000", "2", "60")
+    return Row(
+        f"limit-{name}", title, "limit", "wait", params, server, contestants=contestants, rounds=1
+    )
+
+
+def _batch(
+    name: str, title: str, keys: str, contestants: tuple[Contestant, ...], **more: Any
+) -> Row:
+    """Return a row of a batch in bad weather."""
+    params = {"items": 5000, "at_once": 200, "threads": keys == "none", **more}
+    return Row(
+        f"map-{name}",
+        title,
+        "map",
+        "batch",
+        params,
+        ("tests.benchmarks.servers.storm", keys),
+        quick={"items": 1000},
+        contestants=contestants,
+        rounds=3,
     )
 
 
@@ -144,10 +184,10 @@ ROWS = (
     _start("construct", "import and construct", scripts.CONSTRUCT),
     _start("first-run", "import, construct, retrieve a run", scripts.FIRST_RUN),
     _start("help", "openai-runs --help; floor: import cyclopts", scripts.HELP),
-    _waits("1000", "1,000 runs of 2 to 8 s, polled each second", 1000, 8),
-    _waits("1000-long", "1,000 runs of 2 to 60 s, polled each second", 1000, 60, 3),
-    _waits("10000", "10,000 runs of 2 to 12 s, polled each second", 10_000, 12, 3),
-    _waits("10000-long", "10,000 runs of 2 to 60 s, polled each second", 10_000, 60, 1),
+    _waits("1000", 1000, 8),
+    _waits("1000-long", 1000, 60, 3),
+    _waits("10000", 10_000, 12, 3),
+    _waits("10000-long", 10_000, 60, 1),
     Row(
         "waits-bare",
         "what the caller of 10,000 waits holds himself",
@@ -175,6 +215,9 @@ ROWS = (
         contestants=POLLING,
         rounds=3,
     ),
+    _batch("keys", "{items:,} items, the server remembers keys", "keys", (OURS, AIOHTTP)),
+    _batch("no-keys", "{items:,} items on threads, and no keys", "none", (OURS, AIOHTTP)),
+    _batch("left", "{items:,} items, left at item {leave}", "keys", (OURS,), leave=100),
     _serve(1, 200),
     _serve(50, 2000),
 )
@@ -183,5 +226,6 @@ GROUPS = {
     "cpu": "CPU of the client for one piece of work",
     "start": "Starting, over a bare interpreter",
     "waits": "Many waits at once",
+    "map": "runs.map through storms of 429, 503s and lost connections",
     "server": "The server, durable, in front of a model endpoint that answers at once",
 }

@@ -9,7 +9,18 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-__all__ = ["INSTRUCTIONS", "PIECE", "encode", "events", "frame", "page", "run", "step"]
+__all__ = [
+    "INSTRUCTIONS",
+    "PIECE",
+    "decode",
+    "encode",
+    "events",
+    "frame",
+    "message",
+    "page",
+    "run",
+    "step",
+]
 
 INSTRUCTIONS: Final = "You answer questions about orders. Be brief. " * 7
 PIECE: Final = "word "
@@ -20,6 +31,11 @@ _CREATED: Final = 1_760_000_000
 def encode(value: Any) -> bytes:
     """Return JSON as servers send it."""
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def decode(body: bytes) -> Any:
+    """Return what a client sent."""
+    return json.loads(body)
 
 
 def run(number: int, status: str = "completed") -> dict[str, Any]:
@@ -98,42 +114,8 @@ def step(number: int, status: str = "completed") -> dict[str, Any]:
     }
 
 
-def page(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a page that is the whole list."""
-    ids = {"first_id": items[0]["id"], "last_id": items[-1]["id"]}
-    return {"object": "list", "data": items, **ids, "has_more": False}
-
-
-def frame(name: str, data: Any) -> bytes:
-    """Return one event as a server sends it."""
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(data))
-
-
-def events(deltas: int) -> list[bytes]:
-    """Return the stream of a run that writes one message in so many pieces, event by event."""
-    text = PIECE * deltas
-    told = [
-        ("thread.run.created", run(1, "queued")),
-        ("thread.run.queued", run(1, "queued")),
-        ("thread.run.in_progress", run(1, "in_progress")),
-        ("thread.run.step.created", step(0, "in_progress")),
-        ("thread.run.step.in_progress", step(0, "in_progress")),
-        ("thread.message.created", _message("", "in_progress")),
-        ("thread.message.in_progress", _message("", "in_progress")),
-        *(("thread.message.delta", _delta()) for _ in range(deltas)),
-        ("thread.message.completed", _message(text, "completed")),
-        ("thread.run.step.completed", step(0)),
-        ("thread.run.completed", run(1)),
-    ]
-    return [*(frame(name, data) for name, data in told), b"event: done\ndata: [DONE]\n\n"]
-
-
-def _delta() -> dict[str, Any]:
-    content = [{"index": 0, "type": "text", "text": {"value": PIECE}}]
-    return {"id": "msg_0", "object": "thread.message.delta", "delta": {"content": content}}
-
-
-def _message(text: str, status: str) -> dict[str, Any]:
+def message(text: str, status: str) -> dict[str, Any]:
+    """Return a message of the assistant's; without text it is still being written."""
     content = [{"type": "text", "text": {"value": text, "annotations": []}}] if text else []
     return {
         "id": "msg_0",
@@ -151,3 +133,38 @@ def _message(text: str, status: str) -> dict[str, Any]:
         "attachments": None,
         "metadata": {},
     }
+
+
+def page(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a page that is the whole list."""
+    ids = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {}
+    return {"object": "list", "data": items, **ids, "has_more": False}
+
+
+def frame(name: str, data: Any) -> bytes:
+    """Return one event as a server sends it."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(data))
+
+
+def events(deltas: int) -> list[bytes]:
+    """Return the stream of a run that writes one message in so many pieces, event by event."""
+    text = PIECE * deltas
+    told = [
+        ("thread.run.created", run(1, "queued")),
+        ("thread.run.queued", run(1, "queued")),
+        ("thread.run.in_progress", run(1, "in_progress")),
+        ("thread.run.step.created", step(0, "in_progress")),
+        ("thread.run.step.in_progress", step(0, "in_progress")),
+        ("thread.message.created", message("", "in_progress")),
+        ("thread.message.in_progress", message("", "in_progress")),
+        *(("thread.message.delta", _delta()) for _ in range(deltas)),
+        ("thread.message.completed", message(text, "completed")),
+        ("thread.run.step.completed", step(0)),
+        ("thread.run.completed", run(1)),
+    ]
+    return [*(frame(name, data) for name, data in told), b"event: done\ndata: [DONE]\n\n"]
+
+
+def _delta() -> dict[str, Any]:
+    content = [{"index": 0, "type": "text", "text": {"value": PIECE}}]
+    return {"id": "msg_0", "object": "thread.message.delta", "delta": {"content": content}}

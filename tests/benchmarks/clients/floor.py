@@ -37,6 +37,14 @@ _HEADERS = {
 _ENCODER = msgspec.json.Encoder()
 
 
+class RefusedError(RuntimeError):
+    """The server said no; `after` are the seconds it asks for, if it does."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        super().__init__(response.status)
+        self.after = float(response.headers.get("Retry-After", "nan"))
+
+
 class Floor:
     """The client."""
 
@@ -65,7 +73,7 @@ class Floor:
         async with self.session.get(url, headers=headers) as response:
             body = await response.read()
             if response.status >= 300:
-                raise RuntimeError(response.status)
+                raise RefusedError(response)
             return body
 
     async def retrieve(
@@ -86,7 +94,7 @@ class Floor:
         ) as response:
             content = await response.read()
             if response.status >= 300:
-                raise RuntimeError(response.status)
+                raise RefusedError(response)
             return types.RUN.decode(content)
 
     async def events(self, thread_id: str) -> AsyncIterator[tuple[bytes, Any]]:
@@ -201,10 +209,14 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
 
         async def until_settled(run_id: str, thread_id: str) -> types.Run:
             while True:
-                run = await floor.retrieve(run_id, thread_id, headers)
-                if run.status not in ACTIVE:
-                    return run
-                await asyncio.sleep(interval)
+                pause = interval
+                try:
+                    run = await floor.retrieve(run_id, thread_id, headers)
+                    if run.status not in ACTIVE:
+                        return run
+                except RefusedError as error:
+                    pause = error.after  # not a number: sleep() refuses it
+                await asyncio.sleep(pause)
 
         create = partial(floor.create, path="/threads/runs")
         return await wait_for_all(Waiting(until_settled, floor.retrieve, create), given)

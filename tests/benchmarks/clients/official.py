@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from openai import AsyncOpenAI, DefaultAioHttpClient
+from openai import APIError, AsyncOpenAI, DefaultAioHttpClient
 from openai._models import construct_type
 from openai.pagination import AsyncCursorPage
 from openai.types.beta.threads import Run
 
 from tests.benchmarks import samples
+from tests.benchmarks.clients.batches import arguments, carried_out, is_own
 from tests.benchmarks.clients.stopwatch import (
     Outcome,
     enter,
@@ -143,7 +145,38 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
         return await wait_for_all(ways, given)
 
 
+async def batch(given: Mapping[str, Any]) -> Outcome:
+    """Carry many runs out, as one does without a call for it: a semaphore and tasks."""
+    async with client_of(given) as client:
+        runs, turn = client.beta.threads.runs, asyncio.Semaphore(given["at_once"])
+
+        async def one(number: int) -> tuple[int, bool]:
+            body = {"assistant_id": "asst_1", **arguments(number, threads=given["threads"])}
+            make = (
+                runs.create_and_poll
+                if given["threads"]
+                else client.beta.threads.create_and_run_poll
+            )
+            async with turn:
+                try:
+                    run = await make(**body, poll_interval_ms=500)
+                    said = await client.beta.threads.messages.list(run.thread_id, run_id=run.id)
+                    steps = await runs.steps.list(run.id, thread_id=run.thread_id)
+                except APIError:
+                    return number, False
+            text = said.data[0].content[0].text.value
+            return number, is_own(number, run, text, len(steps.data))
+
+        async def outcomes() -> AsyncGenerator[tuple[int, bool], None]:
+            tasks = [asyncio.ensure_future(one(number)) for number in range(given["items"])]
+            for next_one in asyncio.as_completed(tasks):
+                yield await next_one
+
+        return await carried_out(outcomes(), given)
+
+
 WORKS = {
+    "batch": batch,
     "retrieve": retrieve,
     "create": create,
     "list_runs": list_runs,

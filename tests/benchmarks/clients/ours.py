@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from openai_runs import AsyncClient, PollPolicy
+from openai_runs import AsyncClient, PollPolicy, RunResult
 from openai_runs._protocol.endpoints import GET_RUN, LIST_RUNS
 from openai_runs.types import MessageDeltaEvent
 from tests.benchmarks import samples
+from tests.benchmarks.clients.batches import arguments, carried_out, is_own
 from tests.benchmarks.clients.stopwatch import (
     Outcome,
     enter,
@@ -128,6 +129,26 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
         return await wait_for_all(ways, given)
 
 
+async def batch(given: Mapping[str, Any]) -> Outcome:
+    """Carry many runs out, and check that each outcome is its item's."""
+    threads = given["threads"]
+    items = ((n, arguments(n, threads=threads)) for n in range(given["items"]))
+    async with AsyncClient(base_url=given["url"], api_key="k") as client:
+
+        async def outcomes() -> AsyncGenerator[tuple[int, bool], None]:
+            async with client.runs.map(
+                items, concurrency=given["at_once"], assistant_id="asst_1"
+            ) as results:
+                async for number, outcome in results:
+                    yield (
+                        number,
+                        isinstance(outcome, RunResult)
+                        and is_own(number, outcome.run, outcome.text, len(outcome.steps)),
+                    )
+
+        return await carried_out(outcomes(), given)
+
+
 async def bare(given: Mapping[str, Any]) -> Outcome:
     """Hold tasks that await a future and nothing more, and then a Run for each."""
     count = given["runs"]
@@ -153,6 +174,7 @@ async def bare(given: Mapping[str, Any]) -> Outcome:
 
 WORKS = {
     "bare": bare,
+    "batch": batch,
     "retrieve": retrieve,
     "create": create,
     "list_runs": list_runs,

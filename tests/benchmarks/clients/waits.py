@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.benchmarks.clients.stopwatch import Outcome, resident
 
-__all__ = ["ACTIVE", "Waiting", "percentile", "wait_for_all"]
+__all__ = ["ACTIVE", "Waiting", "asked", "percentile", "wait_for_all"]
 
 ACTIVE: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
 _WARM: Final = 100
@@ -41,6 +41,9 @@ async def wait_for_all(client: Waiting, given: Mapping[str, Any]) -> Outcome:
         given: `runs`, how many; `start`, the seconds over which they start; `limit`, the
             seconds after which the rest is given up; `served`, whether the runs have to be
             made on our server first.
+
+    Raises:
+        Exception: A wait failed, by a server that refuses nothing.
     """
     runs = await (_made if given.get("served") else _named)(client, given)
     returned: dict[str, float] = {}
@@ -59,8 +62,8 @@ async def wait_for_all(client: Waiting, given: Mapping[str, Any]) -> Outcome:
     held, early = resident() - before, len(returned)
     await asyncio.wait(tasks, timeout=began + given["limit"] - time.monotonic())
     cpu = time.process_time() - cpu
-    await _given_up(tasks)
-    seen = _asked(given["url"], "/seen")
+    failed = await _given_up(tasks)
+    seen = asked(given["url"], "/seen")
     delays = [at - seen["finished"][run_id] for run_id, at in returned.items()]
     count = max(len(delays), 1)
     metrics = {
@@ -71,6 +74,10 @@ async def wait_for_all(client: Waiting, given: Mapping[str, Any]) -> Outcome:
         "p99": percentile(delays, 0.99),
         "seen": len(delays),
     }
+    if "refused" in seen:
+        metrics |= {"refused": seen["refused"], "raised": len(failed)}
+    elif failed:
+        raise failed[0]
     return {"metrics": metrics, "facts": {"wrong": wrong}}
 
 
@@ -85,7 +92,7 @@ async def _named(client: Waiting, given: Mapping[str, Any]) -> list[tuple[str, s
 
 async def _made(client: Waiting, given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Make runs on our server, which holds them back until all are there."""
-    assistant = _asked(given["url"], "/assistants", {"model": "timed"})
+    assistant = asked(given["url"], "/assistants", {"model": "timed"})
     body = {"assistant_id": assistant["id"], "thread": _QUESTION}
     runs: list[tuple[str, str]] = []
 
@@ -95,7 +102,7 @@ async def _made(client: Waiting, given: Mapping[str, Any]) -> list[tuple[str, st
             runs.append((run.id, run.thread_id))
 
     await asyncio.gather(*(some(given["runs"] // 20) for _ in range(20)))
-    _asked(given["url"], "/go")
+    asked(given["url"], "/go")
     return runs
 
 
@@ -114,15 +121,15 @@ async def _started(
     return tasks
 
 
-async def _given_up(tasks: list[asyncio.Task[None]]) -> None:
+async def _given_up(tasks: list[asyncio.Task[None]]) -> list[Exception]:
+    """End what still waits, and return what the others raised."""
     for task in tasks:
         task.cancel()
-    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(outcome, Exception):
-            raise outcome
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]
 
 
-def _asked(url: str, path: str, body: Any = None) -> Any:
+def asked(url: str, path: str, body: Any = None) -> Any:
     """Return what the server says, asked between measurements, by none of the clients."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}

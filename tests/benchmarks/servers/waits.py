@@ -24,6 +24,10 @@ class Waits:
         self._shortest, self._span = shortest, longest - shortest
         self._finishes: dict[bytes, float] = {}
         self._requests = 0
+        self.headers = ""
+        """Whole lines that every answer has."""
+        self.told: dict[str, int] = {}
+        """What else is told to who asks what was seen."""
         self._working = samples.encode(samples.run(987654321, "in_progress"))
         self._over = samples.encode(samples.run(987654321))
 
@@ -31,12 +35,12 @@ class Waits:
         """Answer a look at a run."""
         if request.path == b"/v1/seen":
             finished = {run_id.decode(): at for run_id, at in self._finishes.items()}
-            told = answer(samples.encode({"requests": self._requests, "finished": finished}))
+            seen = {"requests": self._requests, "finished": finished, **self.told}
             self._requests, self._finishes = 0, {}
-            return told
+            return answer(samples.encode(seen))
         run_id = request.path.rpartition(b"/")[2]
         if run_id.startswith(b"run_warm"):
-            return answer(self._working.replace(_ID, run_id))
+            return answer(self._working.replace(_ID, run_id), headers=self.headers)
         self._requests += 1
         now = time.monotonic()
         finishes = self._finishes.get(run_id)
@@ -45,7 +49,7 @@ class Waits:
             share = number * 0.6180339887498949 % 1  # even, and the same for every client
             finishes = self._finishes[run_id] = now + self._shortest + share * self._span
         told = self._working if now < finishes else self._over
-        return answer(told.replace(_ID, run_id))
+        return answer(told.replace(_ID, run_id), headers=self.headers)
 
 
 if __name__ == "__main__":
