@@ -16,10 +16,10 @@ from tests.benchmarks.measuring import Figures
 from tests.benchmarks.report import table
 from tests.benchmarks.rows import GROUPS, ROWS
 
-__all__ = ["Result", "Results", "kept", "tables", "write"]
+__all__ = ["PAGE", "Result", "Results", "kept", "rendered", "tables", "write"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PAGE = _ROOT / "docs" / "pages" / "explain" / "benchmarks.md"
+PAGE = _ROOT / "docs" / "pages" / "explain" / "benchmarks.md"
 _KEPT = Path(__file__).resolve().with_name("results.json")
 _PART = re.compile(
     r"(?P<begin><!-- measured: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
@@ -61,11 +61,16 @@ def tables(results: Results) -> dict[str, str]:
 def write(results: Results) -> None:
     """Keep the figures, and show them on the page."""
     _KEPT.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(rendered(results))
+
+
+def rendered(results: Results) -> str:
+    """Return the page with these figures."""
 
     def renewed(found: re.Match[str]) -> str:
         return f"{found['begin']}\n{_part(found['name'], results)}\n{found['end']}"
 
-    _PAGE.write_text(_PART.sub(renewed, _PAGE.read_text()))
+    return _PART.sub(renewed, PAGE.read_text())
 
 
 def _part(name: str, results: Results) -> str:
@@ -74,6 +79,8 @@ def _part(name: str, results: Results) -> str:
         told = {key: {one["machine"][key] for one in results.values()} for key in facts}
         return "".join(f"- {key}: {'; '.join(sorted(values))}\n" for key, values in told.items())
     some = _of_group(name, results)
+    if not some:
+        return f"```sh\npoe bench --only {name}\n```\n"
     shown = table({one["title"]: one["figures"] for one in some.values()})
     return f"```sh\npoe bench --only {name}\n```\n\n{shown}\n{_measured(some)}\n"
 

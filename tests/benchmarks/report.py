@@ -25,6 +25,8 @@ METRICS = {
     "lag": "event loop held up, at most",
     "took": "wall time",
     "left": "tasks left behind",
+    "late_p50": "completion to return, p50",
+    "late_p99": "completion to return, p99",
     "p50": "p50",
     "p99": "p99",
     "seen": "runs seen finished",
@@ -34,7 +36,19 @@ METRICS = {
     "server_cpu": "CPU of the server a run",
 }
 """Metric -> its name in tables."""
-_SECONDS = ("cpu", "p50", "p99", "wall", "server_cpu", "lag", "took")
+_SECONDS = (
+    "cpu",
+    "late_p50",
+    "late_p99",
+    "p50",
+    "p99",
+    "wall",
+    "server_cpu",
+    "lag",
+    "took",
+)
+_COUNTS = ("seen", "raised")
+"""What is not compared with the floor's."""
 
 
 def table(results: Mapping[str, Figures]) -> str:
@@ -64,7 +78,8 @@ def _cell(figures: Figures, contestant: str, metric: str) -> str:
     shown = _shown(metric, statistics.median(told))
     if min(told) != max(told):
         shown += f" ({_shown(metric, min(told))} to {_shown(metric, max(told))})"
-    times = None if contestant == FLOOR.name else ratio(figures, contestant, metric)
+    is_compared = contestant != FLOOR.name and metric not in _COUNTS
+    times = ratio(figures, contestant, metric) if is_compared else None
     return shown if times is None else f"**{times:.2f}** · {shown}"
 
 

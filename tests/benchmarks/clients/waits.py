@@ -70,8 +70,8 @@ async def wait_for_all(client: Waiting, given: Mapping[str, Any]) -> Outcome:
         "cpu": cpu / count,
         "requests": seen["requests"] / count,
         "memory": held / (len(runs) - early) if early < len(runs) / 2 else None,
-        "p50": percentile(delays, 0.5),
-        "p99": percentile(delays, 0.99),
+        "late_p50": percentile(delays, 0.5),
+        "late_p99": percentile(delays, 0.99),
         "seen": len(delays),
     }
     if "refused" in seen:
