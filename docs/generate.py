@@ -1,7 +1,8 @@
 """Write the generated parts of the docs, or compare them with what stands there.
 
 A page marks such a part with `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of
-`PARTS`. `poe generate` writes all parts anew; `tests/test_docs.py` calls `outdated`.
+`PARTS`. `FILES` are made as a whole. `poe generate` writes all of it anew; `tests/test_docs.py`
+calls `outdated`.
 """
 
 import ast
@@ -10,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,16 @@ from openai_runs._protocol.lifecycle import TRANSITIONS
 from openai_runs._protocol.spec import Retry
 from openai_runs.types import TERMINAL_STATUSES, RunStatus
 
-PAGES = Path(__file__).resolve().parent / "pages"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "pages"
 
 _PART = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
 )
 _ENDPOINT = re.compile(r"^\s*Endpoint: (?P<endpoint>[A-Z]+ \S+)$", re.MULTILINE)
 _STATUSES = [value for name, value in vars(RunStatus).items() if name.isupper()]
+_LEFT, _RIGHT, _HALF = 220, 640, 85
+"""Of the drawing: middles of its two columns, and half of a box."""
 _RESOURCES = ("assistants", "threads", "messages", "runs", "runs.steps")
 
 
@@ -83,13 +88,68 @@ def endpoints() -> str:
     return table(["request", "in the client", "sent again", "in OpenAPI"], rows)
 
 
-def lifecycle_diagram() -> str:
-    """Return the life-cycle table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> queued"]
-    for status in _STATUSES:
-        lines += [f"    {status} --> {name}" for name in _STATUSES if name in TRANSITIONS[status]]
-    lines += [f"    {status} --> [*]" for status in _STATUSES if status in TERMINAL_STATUSES]
-    return fenced("\n".join(lines), "mermaid")
+def floors(container: str) -> str:
+    """Return the floors in `container` as import-linter keeps them, from the top, as a table."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (
+        contract["layers"]
+        for contract in contracts["contracts"]
+        if contract.get("containers") == [container]
+    )
+    rows = [
+        [str(number), f"`{room}`", _first_line(ROOT / container.replace(".", "/") / room)]
+        for number, layer in zip(range(len(layers), 0, -1), layers, strict=True)
+        for room in re.findall(r"\w+", layer)
+    ]
+    return table(["floor", "room", "what lives there"], rows)
+
+
+def _first_line(room: Path) -> str:
+    """Return the first sentence of a module's or package's docstring."""
+    source = room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(source.read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+
+
+def lifecycle_drawing() -> str:
+    """Return the life-cycle table as an SVG: active statuses on the left, ends on the right."""
+    active = [status for status in _STATUSES if status not in TERMINAL_STATUSES]
+    ends = [status for status in _STATUSES if status in TERMINAL_STATUSES]
+    places = {status: (_LEFT, 30 + 110 * n) for n, status in enumerate(active)}
+    places |= {status: (_RIGHT, 30 + 82 * n) for n, status in enumerate(ends)}
+    height = 110 * len(active) - 20
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img"',
+        '  aria-label="Statuses of a run and the moves between them"',
+        '  font-family="monospace" font-size="15" text-anchor="middle">',
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7"',
+        '  markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#78909c"/></marker></defs>',
+        '<g fill="none" stroke="#78909c" stroke-width="1.5" marker-end="url(#tip)">',
+    ]
+    for status in active:
+        targets = [name for name in _STATUSES if name in TRANSITIONS[status]]
+        lines += [f'<path d="{_arrow(places[status], places[name])}"/>' for name in targets]
+    lines.append("</g>")
+    for status, (x, y) in places.items():
+        fill = "#c5cae9" if status in active else "#cfd8dc"
+        box = f'x="{x - _HALF}" y="{y - 18}" width="{2 * _HALF}" height="36" rx="8"'
+        text = f'<text x="{x}" y="{y + 5}" fill="#212121">{status}</text>'
+        lines.append(f'<rect {box} fill="{fill}" stroke="#78909c"/>{text}')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Return the path from one status to another: across, down, or back around on the left."""
+    (x, y), (to_x, to_y) = start, end
+    if to_x != x:
+        x, to_x = x + _HALF, to_x - _HALF
+        return f"M{x} {y}C{x + 120} {y} {to_x - 120} {to_y} {to_x} {to_y}"
+    if 0 < to_y - y <= 110:
+        return f"M{x} {y + 18}L{x} {to_y - 18}"
+    edge = x - _HALF
+    bulge = edge - 30 - abs(to_y - y) // 4
+    leave, arrive = (y + 9, to_y - 9) if to_y > y else (y - 9, to_y + 9)
+    return f"M{edge} {leave}C{bulge} {leave} {bulge} {arrive} {edge} {arrive}"
 
 
 def lifecycle_table() -> str:
@@ -112,10 +172,15 @@ PARTS: dict[str, Callable[[], str]] = {
     "defaults": defaults,
     "endpoints": endpoints,
     "errors": error_tree,
-    "lifecycle diagram": lifecycle_diagram,
+    "floors openai_runs": lambda: floors("openai_runs"),
+    "floors openai_runs._client": lambda: floors("openai_runs._client"),
+    "floors openai_runs.server": lambda: floors("openai_runs.server"),
+    "floors openai_runs.testing": lambda: floors("openai_runs.testing"),
     "lifecycle table": lifecycle_table,
 }
 """Name in a page's marker -> what makes the text."""
+FILES: dict[str, Callable[[], str]] = {"explain/lifecycle.svg": lifecycle_drawing}
+"""Name of a file that is made as a whole -> what makes it."""
 
 
 def renewed(page: str) -> str:
@@ -127,10 +192,19 @@ def renewed(page: str) -> str:
     return _PART.sub(renew, page)
 
 
+def wanted() -> dict[Path, str]:
+    """Return what each page, and each generated file, should hold."""
+    pages = {page: renewed(page.read_text()) for page in sorted(PAGES.rglob("*.md"))}
+    return pages | {PAGES / name: make() for name, make in FILES.items()}
+
+
 def outdated() -> list[str]:
-    """Return the names of the pages whose generated parts differ from the code."""
-    texts = {page: page.read_text() for page in sorted(PAGES.rglob("*.md"))}
-    return [str(page.relative_to(PAGES)) for page, text in texts.items() if renewed(text) != text]
+    """Return the names of the pages and files that differ from what the code says."""
+    return [
+        str(path.relative_to(PAGES))
+        for path, text in wanted().items()
+        if not path.exists() or path.read_text() != text
+    ]
 
 
 def _settings(statements: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str, str]]:
@@ -174,7 +248,7 @@ def _methods() -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
+    texts = wanted()
     for name in outdated():
-        page = PAGES / name
-        page.write_text(renewed(page.read_text()))
+        (PAGES / name).write_text(texts[PAGES / name])
         print(f"renewed {name}")
