@@ -79,7 +79,13 @@ class CompletedRuns:
         return (await self.next_place())[1]
 
     async def next_place(self) -> tuple[int, Run | OpenAIRunsError]:
-        """Return the next outcome and its place among the runs that were given; see above."""
+        """Return the next outcome and its place among the runs that were given.
+
+        Raises:
+            StopAsyncIteration: Each run has had its outcome.
+
+        Cancellation: loses no outcome; the runs go on, or are cancelled with `on_cancel`.
+        """
         try:
             while not self._done:
                 if not self._places:
@@ -133,7 +139,10 @@ class CompletedRuns:
         self._done.clear()
 
     async def aclose(self) -> None:
-        """Wait no longer; the runs go on. A second call does nothing."""
+        """Wait no longer; the runs go on. A second call does nothing.
+
+        Cancellation: has no effect; nothing is waited for.
+        """
         self._leave()
 
     async def __aenter__(self) -> Self:
