@@ -226,10 +226,10 @@ class Driver:
 
     def _know(self, run: Run, *, is_news: bool = True) -> None:
         """Take note of which run this is, how long it has, and whether the leg is over."""
+        self._pipeline.shared.limiter.streamed(run, is_new=not self._ids)
         self._ids = {"thread_id": run.thread_id, "run_id": run.id}
         self._leg.settled()
-        if self._patience.deadline is None:
-            self._patience.allow(lifetime_left(run, self._date))
+        self._patience.allow(lifetime_left(run, self._date))
         if is_news:
             # Not a status nobody knows: more may come, and silence or the end is seen as such.
             self._leg_is_over = run.is_terminal or run.needs_action

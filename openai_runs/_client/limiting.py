@@ -22,7 +22,7 @@ from openai_runs._client.settings import Seams
 from openai_runs._protocol import retry
 from openai_runs._protocol.adaptive import RateMeter
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN
-from openai_runs._protocol.limits import Limits
+from openai_runs._protocol.limits import Limits, TokenAccount
 from openai_runs.config import RateLimits
 from openai_runs.errors import APIStatusError, APITimeoutError
 from openai_runs.types.http import RateLimit
@@ -207,10 +207,15 @@ class Limiter:
             return
         if operation in _CREATES:
             account.began(run.id, turn.guess)
-        if run.is_terminal:
-            used = 0 if run.usage is None else run.usage.total_tokens
-            account.ended(run.id, used, self._now())
-            self._creates.reconsider(self._now())
+        self._settle(account, run)
+
+    def streamed(self, run: Run, *, is_new: bool) -> None:
+        """Take note of a run that a stream tells of; `is_new`: the stream's request made it."""
+        account = self._rules.account
+        if account is not None:
+            if is_new:
+                account.began(run.id)
+            self._settle(account, run)
 
     def state(self) -> LimitState:
         """Return what it has done and knows by now."""
@@ -228,6 +233,12 @@ class Limiter:
             remaining_tokens=rules.tokens.remaining(now),
             reset_tokens=rules.tokens.reset(now),
         )
+
+    def _settle(self, account: TokenAccount, run: Run) -> None:
+        if run.is_terminal:
+            used = 0 if run.usage is None else run.usage.total_tokens
+            account.ended(run.id, used, self._now())
+            self._creates.reconsider(self._now())
 
     def _call_delay(self, now: float) -> float:
         delay = self._rules.delay(now)

@@ -145,9 +145,9 @@ class TokenAccount:
         """Give back what was charged for a run that was not created."""
         self._bucket.take(now, -guess)
 
-    def began(self, run_id: str, guess: float) -> None:
-        """Remember what this run was charged with."""
-        self._open[run_id] = guess
+    def began(self, run_id: str, guess: float | None = None) -> None:
+        """Remember what this run was charged with; None: about the present mean."""
+        self._open.setdefault(run_id, (self._mean or 0.0) if guess is None else guess)
         if len(self._open) > self.MAX_OPEN:
             del self._open[next(iter(self._open))]
 

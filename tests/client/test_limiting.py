@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -295,23 +296,29 @@ async def test_tokens_that_the_server_says_are_used_up_keep_runs_back() -> None:
     assert clock.slept == [7.0]
 
 
-async def test_stream_counts_as_one_request() -> None:
-    """What is opened is what is sent."""
+def streamed(*runs: dict[str, Any]) -> Answer:
+    """Return a stream that tells of a run in these states."""
+    events = "".join(
+        f"event: thread.run.{run['status']}\ndata: {json.dumps(run)}\n\n" for run in runs
+    )
+    body = f"{events}event: done\ndata: [DONE]\n\n".encode()
+    return Answer(body=body, headers={"Content-Type": "text/event-stream"})
+
+
+async def test_stream_is_one_request_and_its_run_is_paid_for() -> None:
+    """What is opened is what is sent; the last event tells what the run used."""
     clock = ManualClock()
-    body = b"event: done\ndata: [DONE]\n\n"
-    run = run_json("completed")
-
-    def answer(request: Received) -> Action:
-        if request.method == "POST":
-            return Answer(body=body, headers={"Content-Type": "text/event-stream"})
-        data = {"object": "list", "data": [run], "has_more": False}
-        return Answer(json=data if request.path.endswith("runs") else run)
-
-    limits = RateLimits(requests_per_minute=60)
+    answer = streamed(run_json("in_progress"), run_json("completed", usage=usage(6300)))
+    limits = RateLimits(requests_per_minute=60, tokens_per_minute=6000)
     async with (
-        HostileServer(answer) as server,
+        HostileServer(lambda request: answer) as server,
         AsyncClient(server.url, seams=clock.seams(), limits=limits) as client,
     ):
-        stream = client.runs.stream("thread_1", assistant_id="asst_1")
-        async with stream:
-            assert client.limits.calls == 1
+        async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
+            events = [event.event async for event in stream]
+        assert client.limits.calls == len(server.requests) == 1
+        async with client.runs.stream("thread_1", assistant_id="asst_1"):
+            waited = client.limits.waited
+
+    assert events == ["thread.run.in_progress", "thread.run.completed"]
+    assert waited == pytest.approx(60, rel=0.1)
