@@ -4,6 +4,7 @@ Ordinary calls wait in line, first come, first served; only the first in line sl
 the moment its turn comes, and wakes the next. Polls do not stand in line: whoever plans them
 asks how long until one may be sent. Calls go first, since somebody waits for each of them,
 but where both want to send, at least one slot in four is a poll's, so that neither starves.
+Whoever cancels a run goes before all other calls: what undoes something has little time.
 
 How much may be sent is said in `_protocol.limits`; what a reply says is told by the pipeline.
 """
@@ -21,7 +22,7 @@ import msgspec
 from openai_runs._client.settings import Seams
 from openai_runs._protocol import retry
 from openai_runs._protocol.adaptive import RateMeter
-from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN
+from openai_runs._protocol.endpoints import CANCEL_RUN, CREATE_RUN, CREATE_THREAD_AND_RUN
 from openai_runs._protocol.limits import Limits, TokenAccount
 from openai_runs.config import RateLimits
 from openai_runs.errors import APIStatusError, APITimeoutError
@@ -101,6 +102,7 @@ class Limiter:
         """Whether it wants to see the runs that were created and those that have ended."""
         self.last_turn = NO_TURN
         """Of the poll that was sent last."""
+        self._cancels = _Line(self._rules.delay, seams)
         self._calls = _Line(self._call_delay, seams)
         self._creates = _Line(self._rules.token_delay, seams)
         self._polls = _Line(self.poll_delay, seams)
@@ -111,7 +113,7 @@ class Limiter:
         self._waited = 0.0
 
     async def admit(self, operation: str, deadline: float | None) -> Turn:
-        """Return once an ordinary call may be sent, in the order in which they came.
+        """Return once an ordinary call may be sent, in the order they came; cancels go first.
 
         Args:
             operation: What is sent. What creates a run also waits for tokens.
@@ -127,7 +129,8 @@ class Limiter:
         try:
             if operation in _CREATES:
                 guess = await self._creates.stand(deadline, self._charge)
-            ticket = await self._calls.stand(deadline, self._take_call)
+            line = self._cancels if operation == CANCEL_RUN.operation else self._calls
+            ticket = await line.stand(deadline, self._take_call)
         except _TooLateError as error:
             self._give_back(guess)
             message = (
@@ -161,7 +164,8 @@ class Limiter:
 
         A poll that is told to wait has the slot kept for it: ask again when it is due.
         """
-        ahead = max(0, min(len(self._calls), CALLS_PER_POLL - self._calls_in_row))
+        calls = len(self._cancels) + len(self._calls)
+        ahead = max(0, min(calls, CALLS_PER_POLL - self._calls_in_row))
         delay = self._rules.delay(now, 1 + ahead)
         if delay > 0:
             self._poll_wanted_until = now + delay + POLL_GRACE
@@ -223,7 +227,7 @@ class Limiter:
         return LimitState(
             calls=self._calls_sent,
             polls=self._polls_sent,
-            waiting=len(self._calls) + len(self._creates),
+            waiting=len(self._cancels) + len(self._calls) + len(self._creates),
             waited=self._waited,
             refusals=self._refusals,
             paused=rules.paused(now),
@@ -241,7 +245,7 @@ class Limiter:
             self._creates.reconsider(self._now())
 
     def _call_delay(self, now: float) -> float:
-        delay = self._rules.delay(now)
+        delay = self._rules.delay(now, 1 + len(self._cancels))
         if self._calls_in_row < CALLS_PER_POLL or now >= self._poll_wanted_until:
             return delay
         # This slot is a poll's: the next one, or this one if the poll does not come for it.
@@ -264,7 +268,7 @@ class Limiter:
 
     def _reconsider(self, now: float) -> None:
         self.is_active = self._rules.is_limiting(now)
-        for line in (self._creates, self._calls, self._polls):
+        for line in (self._creates, self._cancels, self._calls, self._polls):
             line.reconsider(now)
 
 

@@ -64,6 +64,33 @@ async def test_cancelled_call_gives_its_place_up() -> None:
     assert clock.now - 1000 == pytest.approx(2 * 61.2, rel=0.01)
 
 
+async def test_cancel_of_a_run_goes_before_other_calls() -> None:
+    """What undoes something has 5 s; those who wait in line have more."""
+    clock = SimulatedClock()
+    limiter = Limiter(RateLimits(requests_per_minute=60), clock.seams())
+    order: list[int] = []
+    for _ in range(4):
+        limiter.take(clock.now)
+
+    async def cancel(number: int) -> None:
+        await limiter.admit("cancelRun", None)
+        order.append(-number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(3):
+            group.start_soon(admitted, limiter, number, order)
+        await settle()
+        group.start_soon(cancel, 1)
+        group.start_soon(cancel, 2)
+        await settle()
+        assert limiter.state().waiting == 5
+        async with clock.running():
+            while len(order) < 5:
+                await anyio.lowlevel.checkpoint()
+
+    assert order == [-1, -2, 0, 1, 2]
+
+
 async def test_better_news_wake_the_first_in_line() -> None:
     """Nothing was left for a minute; then an answer says that there is plenty."""
     clock = SimulatedClock()
