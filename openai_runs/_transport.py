@@ -213,6 +213,11 @@ class Transport:
         raise failure
 
     @property
+    def is_owned(self) -> bool:
+        """Return whether the session is ours, and nobody else looks at what it does."""
+        return self._owned
+
+    @property
     def max_connections(self) -> int:
         """Return how many connections may be open at once."""
         return self._max_connections

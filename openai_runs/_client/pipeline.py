@@ -198,6 +198,11 @@ class Pipeline:
         held = hold > 0 and "preference-applied" in reply.headers
         return Polled(self._read(call, reply), reply.headers, held)
 
+    @property
+    def depends_on_context(self) -> bool:
+        """Return whether what is sent may depend on the context variables of who asks."""
+        return callable(self.settings.credential) or not self.shared.transport.is_owned
+
     def resumes(self) -> bool:
         """Return whether this server has said that a run's stream can be taken up again."""
         return "resume" in self.shared.features.get(self.settings.base_url or "", ())

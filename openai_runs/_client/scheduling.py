@@ -6,6 +6,7 @@ calls find a connection, and held ones, which take long, leave room for the othe
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Hashable
@@ -42,7 +43,8 @@ class Entry(Protocol):
 class Polling(Entry, Protocol):
     """A run that is polled for those who wait for it."""
 
-    context: Context
+    context: Context | None
+    """Where it must be polled; None: anywhere."""
     demand: float
     """Polls a second it asks for by its own pace, as `pace` was last told."""
 
@@ -78,6 +80,8 @@ class Scheduler:
         self._max_held = int(max_connections * HELD_SHARE)
         self._max_polls = max(1, int(max_connections * POLL_SHARE))
         self._held = self._polls = 0
+        self._idle: list[asyncio.Future[tuple[Polling, int]]] = []
+        """What the pollers that have nothing to do wait for."""
         self._demand = 0.0
 
     # --- who is polled
@@ -142,12 +146,16 @@ class Scheduler:
     async def _work(self) -> None:
         try:
             while self._watches:
+                self._held = self._polls = 0
                 async with anyio.create_task_group() as group:
                     self._group = group
                     while self._watches:
                         self._ring()
                         self._launch()
                         await self._rest()
+                    self._group = None
+                    self._idle.clear()
+                    group.cancel_scope.cancel()
         finally:
             self._group = None
             self._is_at_work = False
@@ -181,7 +189,21 @@ class Scheduler:
             self._ready.popleft()
             self._held += hold > 0
             self._polls += not hold
-            watch.context.run(group.start_soon, self._poll, watch, hold)
+            if watch.context is not None:
+                watch.context.run(group.start_soon, self._poll, watch, hold)
+            elif self._idle:
+                self._idle.pop().set_result((watch, hold))
+            else:
+                group.start_soon(self._poll_on, watch, hold)
+
+    async def _poll_on(self, watch: Polling, hold: int) -> None:
+        """Poll, and go on with what comes next: a new task for each poll costs a tenth of it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._poll(watch, hold)
+            job: asyncio.Future[tuple[Polling, int]] = loop.create_future()
+            self._idle.append(job)
+            watch, hold = await job
 
     async def _poll(self, watch: Polling, hold: int) -> None:
         try:

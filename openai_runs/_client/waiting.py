@@ -82,13 +82,12 @@ class Waiter:
     def _manner_of(self, ticket: Ticket) -> tuple[object, ...]:
         """Return what two waits must have in common to share their polls.
 
-        Extras of a call, and a key that is asked for anew each time and may depend on who
-        asks, keep a wait to itself: nobody is shown a run with somebody else's key.
+        Extras of a call, and what may depend on who asks, such as a key that is asked for anew
+        each time, keep a wait to itself: nobody is shown a run with somebody else's key.
         """
         plan = ticket.plan
-        is_private = plan.options.keys() - {"request_timeout"} or callable(
-            self._pipeline.settings.credential
-        )
+        extras = plan.options.keys() - {"request_timeout"}
+        is_private = extras or self._pipeline.depends_on_context
         return (
             plan.until,
             plan.policy,

@@ -87,7 +87,7 @@ class Watch:
     ) -> None:
         """Poll with `spec` as `plan` says; its time-out is each ticket's own."""
         self.key = key
-        self.context = copy_context()
+        self.context = copy_context() if pipeline.depends_on_context else None
         self.due: float | None = None
         self.demand = 0.0
         self.tickets: list[Ticket] = []
