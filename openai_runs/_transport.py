@@ -136,6 +136,7 @@ class Transport:
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
         stream: Literal[False] = False,
+        scope: anyio.CancelScope | None = None,
     ) -> Reply: ...
     @overload
     async def exchange(
@@ -148,6 +149,7 @@ class Transport:
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
         stream: bool,
+        scope: anyio.CancelScope | None = None,
     ) -> Reply | StreamReply: ...
     async def exchange(
         self,
@@ -159,6 +161,7 @@ class Transport:
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
         stream: bool = False,
+        scope: anyio.CancelScope | None = None,
     ) -> Reply | StreamReply:
         """Return the answer to one request, sent once.
 
@@ -172,6 +175,8 @@ class Transport:
             max_bytes: The most that is read of the decompressed answer, if it is no stream.
             stream: Whether to return a `StreamReply`, to be closed, where the server answers
                 with success and anything but JSON or a web page.
+            scope: An unused scope of the caller's by which to call the exchange off; it then
+                ends like one that took too long.
 
         Raises:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
@@ -183,9 +188,8 @@ class Transport:
         Cancellation: closes the connection and lets the cancellation through.
         """
         session = self._open()
-        failure: APIConnectionError
         try:
-            with anyio.CancelScope(deadline=anyio.current_time() + timeout):
+            with _limited(scope, timeout):
                 to, data = URL(url, encoded=True), None if body is None else _payload(body)
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
@@ -273,6 +277,13 @@ class Transport:
         )
 
 
+def _limited(scope: anyio.CancelScope | None, timeout: float) -> anyio.CancelScope:
+    """Return a scope that ends by itself after `timeout` seconds."""
+    scope = scope or anyio.CancelScope()
+    scope.deadline = anyio.current_time() + timeout
+    return scope
+
+
 class _Lost(aiohttp.ClientError):
     """The connection was lost under a request that may have arrived."""
 
@@ -340,7 +351,7 @@ def _shown(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _too_late(method: str, shown: str, timeout: float) -> APITimeoutError:
+def _too_late(method: str, shown: str, timeout: float) -> APIConnectionError:
     what = f"no answer within {timeout:.3g} s"
     return APITimeoutError(what, method=method, url=shown, sent=True)
 

@@ -328,7 +328,8 @@ def refuse(call: str, left: Collection[str]) -> None:
 def look_options_of(options: CallOptions) -> CallOptions:
     """Return what a look at the result of a lost call has in common with the call."""
     found = _LOOK_NAMES & options.keys()
-    return cast("CallOptions", {name: value for name, value in options.items() if name in found})
+    given = {name: options[name] for name in found if options[name] is not None}  # type: ignore[literal-required]  # names of options
+    return cast("CallOptions", given)
 
 
 _SENT: Final[dict[str, Callable[[object], object]]] = {

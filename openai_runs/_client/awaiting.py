@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from openai_runs._client.arguments import Reaction, StatusCallback
 from openai_runs._client.client import AsyncClient
 from openai_runs.config import PollPolicy
@@ -10,7 +13,7 @@ from openai_runs.types.runs import Run
 __all__ = ["await_run"]
 
 
-async def await_run(
+def await_run(
     client: AsyncClient,
     run: Run | str,
     *,
@@ -22,7 +25,7 @@ async def await_run(
     on_status: StatusCallback | None = None,
     on_timeout: Reaction = "leave",
     on_cancel: Reaction = "leave",
-) -> Run:
+) -> Coroutine[Any, Any, Run]:
     """Wait until the run leaves the server's hands, then return it.
 
     Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
@@ -57,7 +60,7 @@ async def await_run(
     Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
     cancellation off for at most 5 s.
     """
-    return await client.runs.wait(
+    return client.runs.wait(
         run,
         thread_id=thread_id,
         timeout=timeout,

@@ -164,6 +164,7 @@ class Pipeline:
         *,
         hold: int,
         timeout: float,
+        scope: anyio.CancelScope | None = None,
     ) -> Polled:
         """Return the answer to one attempt, with the headers a wait goes by.
 
@@ -173,6 +174,7 @@ class Pipeline:
             options: `extra_headers`; those of a prepared call are its own.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
+            scope: An unused scope by which to call the attempt off, which then fails.
 
         Raises:
             APIError: The attempt failed; nothing is repeated here.
@@ -188,7 +190,7 @@ class Pipeline:
             headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
             if hold > 0:
                 lay_over(headers, {"Prefer": f"wait={hold}"})
-            reply = await self._exchange(call, headers)
+            reply = await self._exchange(call, headers, scope)
             self._learn(call, reply)
             if reply.status >= 300:
                 raise self._status_error(call, reply)
@@ -331,7 +333,9 @@ class Pipeline:
         self.settings = msgspec.structs.replace(self.settings, base_url=base)
         return base
 
-    def _exchange(self, call: Call, headers: dict[str, str]) -> Awaitable[Reply | StreamReply]:
+    def _exchange(
+        self, call: Call, headers: dict[str, str], scope: anyio.CancelScope | None = None
+    ) -> Awaitable[Reply | StreamReply]:
         """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
         call.attempts += 1
         call.pending = True
@@ -342,6 +346,7 @@ class Pipeline:
             body=call.spec.body,
             timeout=call.timeout,
             stream=call.spec.stream,
+            scope=scope,
         )
 
     def _learn(self, call: Call, reply: Reply | StreamReply) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Unpack
 
 from openai_runs._client.active_runs import is_over
 from openai_runs._client.arguments import (
-    CallOptions,
     CreateRunAndPollCall,
     Reaction,
     StatusCallback,
     ToolOutputs,
     WaitCall,
-    WaitOptions,
     options_of,
     refuse,
     wait_options_of,
@@ -120,7 +118,7 @@ class WaitingRuns(ToolRuns):
         run = await timed.start(submitting, undo)
         return await timed.wait(self._waiter, run, thread_id)
 
-    async def wait(
+    def wait(
         self,
         run: Run | str,
         *,
@@ -132,7 +130,7 @@ class WaitingRuns(ToolRuns):
         on_status: StatusCallback | None = None,
         on_timeout: Reaction = "leave",
         on_cancel: Reaction = "leave",
-    ) -> Run:
+    ) -> Coroutine[Any, Any, Run]:
         """Return the run once it leaves the server's hands; the same as `await_run`.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
@@ -166,16 +164,19 @@ class WaitingRuns(ToolRuns):
         Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
         cancellation off for at most 5 s.
         """
-        waiting: WaitOptions = {
-            "poll": poll,
-            "interval": interval,
-            "on_status": on_status,
-            "on_timeout": on_timeout,
-            "on_cancel": on_cancel,
-        }
-        options: CallOptions = {"timeout": timeout, "request_timeout": request_timeout}
-        plan = plan_of(self._pipeline.settings.poll, waiting, options)
-        return await self._waiter.wait(run, thread_id=thread_id, plan=plan)
+        plan = plan_of(
+            self._pipeline.settings.poll,
+            {
+                "poll": poll,
+                "interval": interval,
+                "on_status": on_status,
+                "on_timeout": on_timeout,
+                "on_cancel": on_cancel,
+            },
+            {"timeout": timeout, "request_timeout": request_timeout},
+        )
+        # Not a coroutine around a coroutine: ten thousand waits would hold ten thousand of each.
+        return self._waiter.wait(run, thread_id=thread_id, plan=plan)
 
     async def wait_all(
         self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]

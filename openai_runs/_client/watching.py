@@ -174,11 +174,11 @@ class Watch:
         first = any(not one.seen for one in self.tickets)
         failure: Exception | None = None
         polled: Polled | None = None
-        with anyio.CancelScope() as self._scope:
-            try:
-                polled = await self._pipeline.poll(self._call, hold=hold, timeout=timeout)
-            except Exception as error:  # whatever it is, it is told to those who wait
-                failure = error
+        scope = self._scope = anyio.CancelScope()
+        try:
+            polled = await self._pipeline.poll(self._call, hold=hold, timeout=timeout, scope=scope)
+        except Exception as error:  # whatever it is, it is told to those who wait
+            failure = error
         self._scope = None
         self._is_polling = False
         if not self.tickets:
