@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ from openai_runs.errors import APIConnectionError, APIError, APIStatusError, Rat
 __all__ = [
     "Call",
     "Doubt",
+    "Polled",
     "is_gone",
     "is_harmless",
     "is_refusal",
@@ -90,6 +92,15 @@ class Call(msgspec.Struct, kw_only=True):
     def shown_url(self) -> str:
         """Return the URL without its query, for messages."""
         return self.url.partition("?")[0]
+
+
+class Polled(NamedTuple):
+    """One answered poll."""
+
+    answer: Any
+    headers: Mapping[str, str]
+    held: bool
+    """Whether the server held the request back until something changed."""
 
 
 def is_unsure(failure: APIError) -> bool:

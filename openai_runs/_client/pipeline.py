@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
@@ -19,6 +19,7 @@ from openai_runs._client.arguments import CallOptions
 from openai_runs._client.call import (
     Call,
     Doubt,
+    Polled,
     is_gone,
     is_harmless,
     is_refusal,
@@ -46,7 +47,7 @@ from openai_runs.errors import (
 from openai_runs.types.base import Answer
 from openai_runs.types.http import HTTPInfo, request_id_of
 
-__all__ = ["Pipeline", "Polled", "Settle"]
+__all__ = ["Pipeline", "Settle"]
 
 T = TypeVar("T")
 Settle = Callable[[APIError], Awaitable[T | None]]
@@ -58,15 +59,6 @@ _OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait", "resume"})
 """What the embedded server offers, known before it has answered anything."""
 _REMAINING: Final = "x-ratelimit-remaining-requests"
 _NO_OPTIONS: Final[CallOptions] = {}
-
-
-class Polled(NamedTuple):
-    """One answered poll."""
-
-    answer: Any
-    headers: Mapping[str, str]
-    held: bool
-    """Whether the server held the request back until something changed."""
 
 
 class Pipeline:
@@ -170,7 +162,8 @@ class Pipeline:
 
         Args:
             what: A GET; who polls it often has it prepared once:
-                `call = pipeline.prepare(spec, options)`, then `pipeline.poll(call, ...)`.
+                `call = pipeline.prepare(spec, options)`, then `pipeline.poll(call, ...)`, with
+                the limiter's leave in `call.turn`.
             options: `extra_headers`; those of a prepared call are its own.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
@@ -181,12 +174,15 @@ class Pipeline:
 
         Cancellation: closes the connection.
         """
-        call = what if isinstance(what, Call) else self.prepare(what, options)
+        if isinstance(what, Call):
+            call = what
+        else:
+            call = self.prepare(what, options)
+            call.turn = self.shared.limiter.last_turn  # whoever polls has asked for it
         call.timeout, call.attempts = timeout, 0
         try:
             if call.is_nowhere:
                 await self._locate(call)
-            call.turn = self.shared.limiter.last_turn  # whoever polls has asked for it
             headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
             if hold > 0:
                 lay_over(headers, {"Prefer": f"wait={hold}"})
@@ -207,15 +203,15 @@ class Pipeline:
 
     def resumes(self) -> bool:
         """Return whether this server has said that a run's stream can be taken up again."""
-        return "resume" in self.shared.features.get(self.settings.base_url or "", ())
+        return self.shared.offers(self.settings.base_url, "resume")
 
     def holds(self) -> bool:
         """Return whether a poll sent now would be held back by this server until news come."""
-        return "prefer-wait" in self.shared.features.get(self.settings.base_url or "", ())
+        return self.shared.offers(self.settings.base_url, "prefer-wait")
 
     def honours_keys(self) -> bool:
         """Return whether this server has said that it remembers idempotency keys."""
-        return "idempotency" in self.shared.features.get(self.settings.base_url or "", ())
+        return self.shared.offers(self.settings.base_url, "idempotency")
 
     async def _deliver(self, call: Call, settle: Settle[T] | None) -> T:
         if call.is_nowhere:
@@ -355,11 +351,7 @@ class Pipeline:
         said = reply.headers.get(_FEATURES)
         if said is None and reply.status >= 300:
             return  # a proxy's error says nothing about the server behind it
-        base = self.settings.base_url or ""
-        if self.shared.said.get(base, "") != said:
-            self.shared.said[base] = said
-            features = frozenset(part.strip() for part in said.split(",")) if said else frozenset()
-            self.shared.features[base] = features
+        self.shared.learn(self.settings.base_url or "", said)
 
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()

@@ -12,14 +12,15 @@ from collections import deque
 from collections.abc import Hashable
 from contextvars import Context
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
+from openai_runs._client.limiting import Limiter, Turn
 from openai_runs._client.settings import Seams
 from openai_runs._client.supervising import Supervisor
-from openai_runs.config import HELD_SHARE, HINTED_POLLS, POLL_SHARE
+from openai_runs.config import HELD_SHARE, HINTED_POLLS, MAX_POLL_HINT, POLL_SHARE
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -52,11 +53,18 @@ class Polling(Entry, Protocol):
     demand: float
     """Polls a second it asks for by its own pace, as `pace` was last told."""
 
+    is_guarded: bool
+    """Whether the deadlines of those who wait are kept while it waits for its turn."""
+
+    def guard(self) -> None:
+        """See to it that those who wait are told when their time is up, poll or no poll."""
+        ...
+
     def wanted_hold(self) -> int | None:
         """Return the seconds the next poll shall be held; None: nobody wants a poll."""
         ...
 
-    async def look(self, hold: int) -> None:
+    async def look(self, hold: int, turn: Turn) -> None:
         """Poll once, tell those who wait, and come back to be scheduled; raises nothing."""
         ...
 
@@ -65,12 +73,18 @@ class Polling(Entry, Protocol):
         ...
 
 
+_Job = tuple[Polling, int, Turn]
+
+
 class Scheduler:
     """Polls for one client and its copies; at work while anybody waits."""
 
-    def __init__(self, supervisor: Supervisor, seams: Seams, max_connections: int) -> None:
-        """Share `max_connections` with the client's other calls."""
+    def __init__(
+        self, supervisor: Supervisor, limiter: Limiter, seams: Seams, max_connections: int
+    ) -> None:
+        """Share `max_connections`, and what `limiter` allows, with the client's other calls."""
         self._supervisor = supervisor
+        self._limiter = limiter
         self._now = seams.monotonic
         self._sleep = seams.sleep
         self._heap: list[tuple[float, int, Entry]] = []
@@ -80,11 +94,13 @@ class Scheduler:
         self._group: TaskGroup | None = None
         self._nap: anyio.CancelScope | None = None
         self._wakes_at = -_NEVER
+        self._turn_comes = _NEVER
+        """When the limiter may let the next poll go."""
         self._is_at_work = False
         self._max_held = int(max_connections * HELD_SHARE)
         self._max_polls = max(1, int(max_connections * POLL_SHARE))
         self._held = self._polls = 0
-        self._idle: list[asyncio.Future[tuple[Polling, int]]] = []
+        self._idle: list[asyncio.Future[_Job]] = []
         """What the pollers that have nothing to do wait for."""
         self._demand = 0.0
 
@@ -117,6 +133,8 @@ class Scheduler:
 
     def schedule(self, entry: Entry, when: float) -> None:
         """Have `entry` ring then, and at no other time it was told before."""
+        if when == _NEVER:
+            return
         entry.due = when
         self._pushed += 1
         heappush(self._heap, (when, self._pushed, entry))
@@ -137,13 +155,18 @@ class Scheduler:
     def pace(self, watch: Polling, pause: float, *, hinted: bool = False) -> float:
         """Return how long `watch` shall pause that would pause for `pause` seconds.
 
-        All pauses are stretched alike where they would ask for more than there is. A server's
-        hint is meant for one run: the hints for many are stretched to HINTED_POLLS.
+        All pauses are stretched alike where together they ask for more than the limiter grants.
+        A server's hint is meant for one run: the hints for many are stretched to HINTED_POLLS.
         """
         demand = 1.0 / pause if pause > 0 else 0.0
         self._demand += demand - watch.demand
         watch.demand = demand
-        return pause * max(1.0, self._demand / HINTED_POLLS) if hinted else pause
+        rate = self._limiter.poll_rate(self._now()) if self._limiter.is_active else None
+        if hinted:
+            rate = min(rate or HINTED_POLLS, HINTED_POLLS)
+        if rate is None or self._demand <= rate:
+            return pause
+        return max(pause, min(pause * self._demand / rate, MAX_POLL_HINT))
 
     # --- the work
 
@@ -170,6 +193,9 @@ class Scheduler:
             self._ready.clear()
 
     def _ring(self) -> None:
+        if len(self._heap) > 1000 + 4 * len(self._watches):  # mostly of waits that are over
+            self._heap = [one for one in self._heap if one[2].due == one[0]]
+            heapify(self._heap)
         now, heap = self._now(), self._heap
         while heap and (heap[0][0] <= now or heap[0][2].due != heap[0][0]):
             when, _, entry = heappop(heap)
@@ -178,9 +204,8 @@ class Scheduler:
                 entry.ring()
 
     def _launch(self) -> None:
-        """Start the polls that are due and have room."""
-        group = self._group
-        while self._ready and group is not None:
+        """Start the polls that are due, have room, and are allowed."""
+        while self._ready and self._group is not None:
             watch = self._ready[0]
             hold = watch.wanted_hold()
             if hold is None:
@@ -188,30 +213,58 @@ class Scheduler:
                 continue
             if not self.has_room_to_hold:
                 hold = 0
-            if not hold and self._polls >= max(1, self._max_polls - self._held):
+            is_full = not hold and self._polls >= max(1, self._max_polls - self._held)
+            if is_full or not self._may_send():
+                self._guard()
                 return
             self._ready.popleft()
             self._held += hold > 0
             self._polls += not hold
-            if watch.context is not None:
-                watch.context.run(group.start_soon, self._poll, watch, hold)
-            elif self._idle:
-                self._idle.pop().set_result((watch, hold))
-            else:
-                group.start_soon(self._poll_on, watch, hold)
+            self._start(self._group, watch, hold)
 
-    async def _poll_on(self, watch: Polling, hold: int) -> None:
+    def _may_send(self) -> bool:
+        """Return whether the limiter lets a poll go; else wake when it may."""
+        if not self._limiter.is_active:
+            return True
+        now = self._now()
+        delay = self._limiter.poll_delay(now)
+        if delay > 0:
+            self._turn_comes = now + delay
+            if self._turn_comes < self._wakes_at:
+                self._wake()
+            return False
+        self._turn_comes = _NEVER
+        self._limiter.take(now)
+        return True
+
+    def _guard(self) -> None:
+        """Keep the deadlines of those that wait for their turn."""
+        for watch in reversed(self._ready):
+            if watch.is_guarded:
+                return
+            watch.guard()
+
+    def _start(self, group: TaskGroup, watch: Polling, hold: int) -> None:
+        turn = self._limiter.last_turn
+        if watch.context is not None:
+            watch.context.run(group.start_soon, self._poll, watch, hold, turn)
+        elif self._idle:
+            self._idle.pop().set_result((watch, hold, turn))
+        else:
+            group.start_soon(self._poll_on, watch, hold, turn)
+
+    async def _poll_on(self, watch: Polling, hold: int, turn: Turn) -> None:
         """Poll, and go on with what comes next: a new task for each poll costs a tenth of it."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._poll(watch, hold)
-            job: asyncio.Future[tuple[Polling, int]] = loop.create_future()
+            await self._poll(watch, hold, turn)
+            job: asyncio.Future[_Job] = loop.create_future()
             self._idle.append(job)
-            watch, hold = await job
+            watch, hold, turn = await job
 
-    async def _poll(self, watch: Polling, hold: int) -> None:
+    async def _poll(self, watch: Polling, hold: int, turn: Turn) -> None:
         try:
-            await watch.look(hold)
+            await watch.look(hold, turn)
         finally:
             self._held -= hold > 0
             self._polls -= not hold
@@ -222,6 +275,8 @@ class Scheduler:
         if not self._watches:
             return
         self._wakes_at = self._heap[0][0] if self._heap else _NEVER
+        if self._ready:
+            self._wakes_at = min(self._wakes_at, self._turn_comes)
         pause = self._wakes_at - self._now()
         if len(self._watches) > _MANY:  # a wake-up costs as much as a tenth of a poll
             pause = max(pause, len(self._watches) * _NAP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import anyio
 
@@ -14,6 +15,8 @@ from openai_runs._protocol.retry import RetryBudget
 from openai_runs._transport import Transport
 
 __all__ = ["Gate", "Shared"]
+
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Shared:
@@ -33,18 +36,28 @@ class Shared:
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}
         """By base URL: the extensions its server has named in `openai-runs-features`."""
-        self.said: dict[str, str | None] = {}
+        self._said: dict[str, str | None] = {}
         """By base URL: that header as it came last; read again only where it has changed."""
         self.start = start
         self.gates: dict[str, Gate] = {}
         """By thread: who is next to create a run on it."""
         self._scheduler: Scheduler | None = None
 
+    def learn(self, base_url: str, said: str | None) -> None:
+        """Take note of what the server named in `openai-runs-features`."""
+        if self._said.get(base_url, "") != said:
+            self._said[base_url] = said
+            self.features[base_url] = frozenset(map(str.strip, said.split(","))) if said else _NONE
+
+    def offers(self, base_url: str | None, extension: str) -> bool:
+        """Return whether the server has named this extension."""
+        return extension in self.features.get(base_url or "", _NONE)
+
     def scheduler(self, seams: Seams) -> Scheduler:
         """Return what polls for all waits."""
         if self._scheduler is None:
             connections = self.transport.max_connections
-            self._scheduler = Scheduler(self.supervisor, seams, connections)
+            self._scheduler = Scheduler(self.supervisor, self.limiter, seams, connections)
         return self._scheduler
 
     async def aclose(self) -> None:

@@ -16,7 +16,9 @@ from typing import Final
 
 import anyio
 
-from openai_runs._client.pipeline import Pipeline, Polled
+from openai_runs._client.call import Polled
+from openai_runs._client.limiting import Turn
+from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.scheduling import Scheduler
 from openai_runs._client.tickets import Ticket, WaitPlan
 from openai_runs._protocol import retry
@@ -73,6 +75,7 @@ class Watch:
         "context",
         "demand",
         "due",
+        "is_guarded",
         "key",
         "tickets",
     )
@@ -90,6 +93,7 @@ class Watch:
         self.context = copy_context() if pipeline.depends_on_context else None
         self.due: float | None = None
         self.demand = 0.0
+        self.is_guarded = False
         self.tickets: list[Ticket] = []
         self._pipeline = pipeline
         self._scheduler = scheduler
@@ -124,7 +128,7 @@ class Watch:
         if not self._is_polling:
             self._next = self._now()
             self._scheduler.schedule(self, self._next)
-        elif ticket.deadline < self._ends:
+        elif self.is_guarded or ticket.deadline < self._ends:
             self._scheduler.schedule(ticket, ticket.deadline)
 
     def leave(self, ticket: Ticket) -> None:
@@ -165,10 +169,19 @@ class Watch:
         left = min(one.deadline for one in self.tickets) - self._now()
         return max(int(min(self._policy.long_poll, left * _LAST_LOOK)), 0)
 
-    async def look(self, hold: int) -> None:
+    def guard(self) -> None:
+        """Keep the deadlines while the poll waits for its turn."""
+        self.is_guarded = True
+        for ticket in self.tickets:
+            if ticket.due is None and not ticket.is_busy:
+                self._scheduler.schedule(ticket, ticket.deadline)
+
+    async def look(self, hold: int, turn: Turn) -> None:
         """Poll once and tell the tickets; a poll that nobody waits for any more is cut off."""
+        self.is_guarded = False
         if not self.tickets:
             return
+        self._call.turn = turn
         began = self._began = self._now()
         timeout = self._time_out(began, hold)
         first = any(not one.seen for one in self.tickets)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+
 from openai_runs import AsyncClient, PollPolicy
 from tests.support import Action, Answer, HostileServer, ManualClock, Received, run_json
 
-__all__ = ["IDS", "UNHELD", "client_of", "held", "of_run", "refusal", "script"]
+__all__ = ["IDS", "UNHELD", "Release", "client_of", "held", "of_run", "refusal", "script", "until"]
 
 IDS: dict[str, Any] = {"run": "run_1", "thread_id": "thread_1"}
 """What `wait` is told when only the ids are known."""
@@ -62,3 +64,22 @@ def held(
         return of_run(status, {"Preference-Applied": prefer})
 
     return handler
+
+
+class Release:
+    """A handler that answers `queued` until it is told that the run is over."""
+
+    def __init__(self) -> None:
+        """Go on being queued."""
+        self.answer: Action = of_run("queued")
+
+    def __call__(self, request: Received) -> Action:
+        """Answer as it is now."""
+        return self.answer
+
+
+async def until(condition: Any) -> None:
+    """Return once `condition()` holds."""
+    with anyio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - it is the server that is waited for
+            await anyio.sleep(0.002)

@@ -4,227 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections import Counter
-from contextvars import ContextVar
-from typing import Any
+from contextvars import Context, ContextVar
 
 import anyio
 import pytest
 
 from openai_runs import (
     APIConnectionError,
-    AsyncClient,
+    APITimeoutError,
     ConfigError,
-    NotFoundError,
-    PollPolicy,
+    RateLimits,
     Run,
-    RunWaitTimeout,
     await_run,
 )
-from tests.client.acting import IDS, UNHELD, client_of, of_run, refusal, script
+from openai_runs._client.limiting import Limiter, Turn
+from openai_runs._client.scheduling import Scheduler
+from openai_runs._client.settings import Seams
+from openai_runs._client.supervising import Supervisor
+from tests.client.acting import IDS, UNHELD, client_of, of_run, script, until
 from tests.client.cancelling import nothing_left
-from tests.support import Action, Hang, HostileServer, ManualClock, Received
+from tests.support import Action, Hang, HostileServer, Received
 
 QUEUED = of_run("queued")
 DONE = of_run("completed")
 _TENANT: ContextVar[str] = ContextVar("_TENANT", default="nobody")
 
 
-class Release:
-    """A handler that answers `queued` until it is told that the run is over."""
+class Beat:
+    """Something that is polled, as far as its pace goes."""
 
     def __init__(self) -> None:
-        """Go on being queued."""
-        self.answer: Action = QUEUED
+        """Ask for nothing yet."""
+        self.demand = 0.0
+        self.due: float | None = None
+        self.context: Context | None = None
+        self.is_guarded = False
 
-    def __call__(self, request: Received) -> Action:
-        """Answer as it is now."""
-        return self.answer
+    def ring(self) -> None:
+        """Do nothing."""
 
+    def guard(self) -> None:
+        """Do nothing."""
 
-async def until(condition: Any) -> None:
-    """Return once `condition()` holds."""
-    with anyio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - it is the server that is waited for
-            await anyio.sleep(0.002)
+    def wanted_hold(self) -> int | None:
+        """Want no poll."""
+        return None
 
+    async def look(self, hold: int, turn: Turn) -> None:
+        """See nothing."""
 
-async def test_waits_for_the_same_run_share_their_polls() -> None:
-    """Fifty waits for one run cost little more than one, and all get the same end."""
-    handler = Release()
-    policy = PollPolicy(initial=0.05, maximum=0.05, long_poll=0)
-
-    async with (
-        nothing_left(),
-        HostileServer(handler) as server,
-        client_of(server, poll=policy) as client,
-    ):
-        waits = [asyncio.create_task(await_run(client, **IDS)) for _ in range(50)]
-        await until(lambda: len(server.requests) >= 5)
-        handler.answer = DONE
-        runs = await asyncio.gather(*waits)
-
-    assert {run.status for run in runs} == {"completed"}
-    assert len(server.requests) < 20
-
-
-async def test_shared_wait_has_its_own_deadline() -> None:
-    """One of two waits for a run is over earlier: the other one goes on."""
-    handler = Release()
-    policy = PollPolicy(initial=0.05, maximum=0.05, long_poll=0)
-
-    async with (
-        nothing_left(),
-        HostileServer(handler) as server,
-        client_of(server, poll=policy) as client,
-    ):
-        patient = asyncio.create_task(await_run(client, **IDS, timeout=60))
-        with pytest.raises(RunWaitTimeout):
-            await await_run(client, **IDS, timeout=0.2)
-        handler.answer = DONE
-        assert (await patient).status == "completed"
-
-
-async def test_deadline_during_a_shared_poll_is_kept() -> None:
-    """A poll that others are patient with does not hold up the one whose time is up."""
-    hanging = script(QUEUED, Hang())
-
-    async with nothing_left(), HostileServer(hanging) as server, client_of(server) as client:
-        policy = PollPolicy(initial=0.01)
-        patient = asyncio.create_task(await_run(client, **IDS, timeout=60, poll=policy))
-        await until(lambda: len(server.requests) == 2)
-        with pytest.raises((RunWaitTimeout, TimeoutError)):
-            await await_run(client, **IDS, timeout=0.2, poll=policy)
-        patient.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await patient
-
-
-async def test_cancelled_wait_leaves_the_others_alone() -> None:
-    """Cancelling one of two waits for a run, in mid-poll, costs the other nothing."""
-    release, asked = anyio.Event(), anyio.Event()
-
-    async def handler(request: Received) -> Action:
-        asked.set()
-        await release.wait()
-        return DONE
-
-    async with nothing_left(), HostileServer(handler) as server, client_of(server) as client:
-        first, second = (asyncio.create_task(await_run(client, **IDS)) for _ in range(2))
-        await asked.wait()
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        release.set()
-        assert (await second).status == "completed"
-
-    assert len(server.requests) == 1
-
-
-async def test_newcomer_is_shown_no_state_older_than_itself() -> None:
-    """A wait that joins while a poll is under way does not take that poll's `requires_action`."""
-    release, asked = anyio.Event(), anyio.Event()
-
-    async def handler(request: Received) -> Action:
-        if len(server.requests) == 1:
-            asked.set()
-            await release.wait()
-            return of_run("requires_action")
-        return DONE
-
-    async with HostileServer(handler) as server, client_of(server) as client:
-        first = asyncio.create_task(await_run(client, **IDS))
-        await asked.wait()
-        second = asyncio.create_task(await_run(client, **IDS))
-        await anyio.wait_all_tasks_blocked()
-        release.set()
-        assert (await first).status == "requires_action"
-        assert (await second).status == "completed"
-
-
-async def test_newcomer_takes_an_end_that_is_final() -> None:
-    """A run that is over stays so: who joined during the poll needs no other one."""
-    release, asked = anyio.Event(), anyio.Event()
-
-    async def handler(request: Received) -> Action:
-        asked.set()
-        await release.wait()
-        return DONE
-
-    async with HostileServer(handler) as server, client_of(server) as client:
-        waits = [asyncio.create_task(await_run(client, **IDS))]
-        await asked.wait()
-        waits.append(asyncio.create_task(await_run(client, **IDS)))
-        await anyio.wait_all_tasks_blocked()
-        release.set()
-        await asyncio.gather(*waits)
-
-    assert len(server.requests) == 1
-
-
-async def test_refusal_reaches_each_wait_with_an_error_of_its_own() -> None:
-    """Shared polls do not share an exception: each has its own traceback and notes."""
-    waits: list[Any] = []
-
-    async with (
-        HostileServer(script(refusal(404))) as server,
-        client_of(server, ManualClock()) as client,
-    ):
-        waits = await asyncio.gather(
-            *[await_run_of(client) for _ in range(3)], return_exceptions=True
-        )
-
-    assert len(server.requests) == 4
-    assert all(isinstance(error, NotFoundError) for error in waits)
-    assert len({id(error) for error in waits}) == 3
-    assert {(error.thread_id, error.run_id) for error in waits} == {("thread_1", "run_1")}
-
-
-def await_run_of(client: AsyncClient) -> Any:
-    """Return a wait for the run, to be awaited."""
-    return await_run(client, **IDS, poll=UNHELD)
-
-
-async def test_key_asked_for_each_time_is_asked_for_as_whoever_waits() -> None:
-    """A callable that looks at a context variable is never asked on behalf of somebody else."""
-    handler = Release()
-
-    async with (
-        HostileServer(handler) as server,
-        AsyncClient(server.url, lambda: f"key-of-{_TENANT.get()}") as client,
-    ):
-
-        async def wait_as(tenant: str) -> Run:
-            _TENANT.set(tenant)
-            return await await_run(client, **IDS, poll=PollPolicy(initial=0.01, long_poll=0))
-
-        waits = [asyncio.create_task(wait_as(tenant)) for tenant in ("a", "b")]
-        await until(lambda: len(server.requests) >= 6)
-        handler.answer = DONE
-        await asyncio.gather(*waits)
-
-    keys = Counter(one.headers["authorization"] for one in server.requests)
-    assert set(keys) == {"Bearer key-of-a", "Bearer key-of-b"}
-    assert min(keys.values()) >= 3
-
-
-async def test_extras_of_a_call_keep_it_to_itself() -> None:
-    """A wait with headers of its own sends them, whoever else waits for the run."""
-    handler = Release()
-
-    async with HostileServer(handler) as server, client_of(server) as client:
-        policy = PollPolicy(initial=0.01, long_poll=0)
-        waits = [
-            asyncio.create_task(
-                client.runs.poll("run_1", "thread_1", poll=policy, extra_headers={"X-Who": who})
-            )
-            for who in ("a", "b")
-        ]
-        await until(lambda: len(server.requests) >= 6)
-        handler.answer = DONE
-        await asyncio.gather(*waits)
-
-    assert {one.headers["x-who"] for one in server.requests} == {"a", "b"}
+    def close(self) -> None:
+        """Tell nobody."""
 
 
 async def test_bad_header_of_many_waits_is_refused_before_anything_is_sent() -> None:
@@ -287,23 +117,51 @@ async def test_who_is_due_longest_is_polled_first() -> None:
     assert len(set(rounds[0])) == 10
 
 
-async def test_hints_for_many_runs_are_stretched() -> None:
-    """A hint of 50 ms for each of 1,000 runs asks for no more than 500 polls a second."""
-    clock = ManualClock()
-    polls: Counter[str] = Counter()
-    begin = clock.now
+@pytest.mark.parametrize(
+    ("runs", "hint", "expected"),
+    [(1, 0.25, 0.25), (125, 0.25, 0.25), (1000, 0.25, 2.0), (10_000, 0.25, 20.0), (9, 60.0, 60.0)],
+)
+async def test_hints_for_many_runs_are_stretched(runs: int, hint: float, expected: float) -> None:
+    """What a server hints at for each of many runs is 500 polls a second for all of them."""
+    scheduler = Scheduler(Supervisor(), Limiter(), Seams(), 100)
 
-    def handler(request: Received) -> Action:
-        polls[request.path] += 1
-        late = clock.now - begin > 20
-        return of_run("completed" if late else "queued", {"openai-poll-after-ms": "50"})
+    pauses = [scheduler.pace(Beat(), hint, hinted=True) for _ in range(runs)]
+    asked = [scheduler.pace(Beat(), 1.0) for _ in range(3)]
 
-    async with HostileServer(handler) as server, client_of(server, clock, poll=UNHELD) as client:
-        pairs = [(f"run_{number}", "thread_1") for number in range(1000)]
-        await client.runs.wait_all(pairs)
+    assert pauses[-1] == pytest.approx(expected, rel=0.01)
+    assert asked == [1.0] * 3  # who names an interval gets it
 
-    assert len(polls) == 1000
-    assert polls.total() < 1000 + 20 * 500 * 1.2
+
+async def test_pauses_are_stretched_to_what_the_limiter_grants() -> None:
+    """600 requests a minute: fresh runs are asked more often than old ones, all more rarely."""
+    limiter = Limiter(RateLimits(requests_per_minute=600))
+    scheduler = Scheduler(Supervisor(), limiter, Seams(), 100)
+    beats = [(Beat(), 0.25) for _ in range(10)] + [(Beat(), 5.0) for _ in range(100)]
+
+    for _ in range(2):
+        pauses = [scheduler.pace(beat, pause) for beat, pause in beats]
+
+    fresh, old = pauses[0], pauses[-1]
+    assert fresh > 0.25
+    assert old == pytest.approx(20 * fresh, rel=0.1)
+    assert sum(1 / pause for pause in pauses) == pytest.approx(10, rel=0.3)
+
+
+async def test_deadline_is_kept_while_a_poll_waits_for_its_turn() -> None:
+    """All connections hang, or the limiter holds back: who waits is told in time all the same."""
+    async with (
+        nothing_left(),
+        HostileServer(script(Hang())) as server,
+        client_of(server, max_connections=2) as client,
+    ):
+        hanging = asyncio.create_task(await_run(client, "run_0", thread_id="thread_1"))
+        await until(lambda: len(server.requests) == 1)
+        with pytest.raises(APITimeoutError, match="could not be seen"):
+            await await_run(client, **IDS, timeout=0.2)
+        hanging.cancel()
+        await asyncio.wait([hanging])
+
+    assert len(server.requests) == 1
 
 
 async def test_closed_client_tells_all_who_wait() -> None:
@@ -318,25 +176,6 @@ async def test_closed_client_tells_all_who_wait() -> None:
 
     assert {type(error) for error in errors} <= {ConfigError, APIConnectionError}
     assert all(getattr(error, "run_id", None) for error in errors)
-
-
-async def test_callback_that_is_slow_holds_up_no_other_wait() -> None:
-    """One `on_status` that takes its time: the other wait for the run ends meanwhile."""
-    handler, release = Release(), anyio.Event()
-    policy = PollPolicy(initial=0.01, maximum=0.01, long_poll=0)
-
-    async def dawdle(run: Run) -> None:
-        await release.wait()
-
-    async with HostileServer(handler) as server, client_of(server, poll=policy) as client:
-        slow = asyncio.create_task(await_run(client, **IDS, on_status=dawdle))
-        quick = asyncio.create_task(await_run(client, **IDS))
-        await until(lambda: len(server.requests) >= 5)
-        handler.answer = DONE
-        assert (await quick).status == "completed"
-        assert not slow.done()
-        release.set()
-        assert (await slow).status == "completed"
 
 
 async def test_waiting_takes_under_two_kib_for_each() -> None:
