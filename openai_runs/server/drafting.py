@@ -207,7 +207,7 @@ class Draft:
         await self._news.wait()
 
     def hurry(self) -> None:
-        """Have what there is stored soon: somebody has come to read it."""
+        """Have what there is stored soon."""
         self._urgent.set()
 
     async def urgent(self) -> None:

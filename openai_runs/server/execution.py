@@ -152,11 +152,10 @@ class Executor:
         flusher = Flusher(self._store, self._audience, claim, draft, self._now)
         failure: Exception | None = None
         finish: Finish | None = None
-        with self._audience.awaited(claim.run.id, draft.hurry):
-            async with anyio.create_task_group() as group:
-                group.start_soon(flusher.serve, group.cancel_scope)
+        async with anyio.create_task_group() as group:
+            with flusher.beside(group):
                 try:
-                    finish = await self._call_model(draft, request)
+                    finish = await self._call_model(draft, request, flusher)
                 except asyncio.CancelledError as error:
                     if _is_cancelled(execution):
                         raise
@@ -164,7 +163,7 @@ class Executor:
                     failure.__cause__ = error
                 except Exception as error:  # raised below, and not as one of a group
                     failure = error
-                group.cancel_scope.cancel()
+            group.cancel_scope.cancel()
         if flusher.failure is not None or failure is not None:
             raise flusher.failure or failure  # type: ignore[misc]  # one of them is there
         if finish is None:
@@ -172,7 +171,9 @@ class Executor:
             raise ModelFailure(message)
         return finish
 
-    async def _call_model(self, draft: Draft, request: ModelRequest) -> Finish | None:
+    async def _call_model(
+        self, draft: Draft, request: ModelRequest, flusher: Flusher
+    ) -> Finish | None:
         finish: Finish | None = None
         async with _closing(self._backend.respond(request)) as events:
             async for event in events:
@@ -184,6 +185,7 @@ class Executor:
                     case Finish():
                         finish = event
                 if draft.crowded:  # a backend that never waits lets nobody else do anything
+                    flusher.hurry()
                     await anyio.lowlevel.checkpoint()
         return finish
 

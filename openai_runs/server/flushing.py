@@ -1,14 +1,17 @@
 """Storing what a model says while it speaks: in batches, and soon if somebody reads.
 
 A delta costs no transaction of its own: at most twenty times a second all that came is
-written at once, once a second if nobody reads. The model is never kept waiting.
+written at once, once a second if nobody reads. A model that has said everything before
+that costs none but the run's last. The model is never kept waiting.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -17,6 +20,9 @@ from openai_runs.server.audience import Audience
 from openai_runs.server.drafting import Draft
 from openai_runs.server.refusals import StoreUnavailable
 from openai_runs.server.store import Claim, Store
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 __all__ = ["STORE_PAUSE", "Flusher"]
 
@@ -36,6 +42,8 @@ class Flusher:
         now: Callable[[], int],
     ) -> None:
         """Start with nothing stored."""
+        self._group: TaskGroup | None = None
+        """Where it is to work, until it does."""
         self._store = store
         self._audience = audience
         self._claim = claim
@@ -45,11 +53,34 @@ class Flusher:
         self.failure: Exception | None = None
         """What ended it; the run must not go on, since nothing of it could be stored."""
 
-    async def serve(self, scope: anyio.CancelScope) -> None:
-        """Store until cancelled; what cannot be stored cancels `scope`.
+    @contextmanager
+    def beside(self, group: TaskGroup) -> Iterator[None]:
+        """Store in this group what is written meanwhile; what cannot be stored cancels it.
 
-        Cancellation: lets a write that is under way come to its end.
+        It begins in a moment, or at once if somebody reads: most answers that come at once are
+        whole before that. Cancelling the group lets a write that is under way come to its end.
         """
+        run_id = self._claim.run.id
+        self._group = group
+        moment = 0 if self._audience.is_read(run_id) else FLUSH_INTERVAL
+        timer = asyncio.get_running_loop().call_later(moment, self._begin)
+        try:
+            with self._audience.awaited(run_id, self.hurry):
+                yield
+        finally:
+            timer.cancel()
+
+    def hurry(self) -> None:
+        """Have what there is stored soon: there is much, or somebody has come to read it."""
+        self._begin()
+        self._draft.hurry()
+
+    def _begin(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.start_soon(self._serve, group.cancel_scope)
+
+    async def _serve(self, scope: anyio.CancelScope) -> None:
         try:
             while True:
                 await self._draft.news()

@@ -219,8 +219,10 @@ async def _held_run(call: Call) -> RunState:
     with bulletin.watch(run_id) as watch:
         state = await _current_run(call)
         arrived = state.run.status
+        if is_settled(arrived):
+            return state
         with anyio.move_on_after(call.wait) as hold:
-            while state.run.status == arrived and not is_settled(arrived) and not bulletin.closed:
+            while state.run.status == arrived and not bulletin.closed:
                 state = await watch.moved() or await _current_run(call)
     if hold.cancelled_caught:  # what is no move may have changed
         return bulletin.latest(run_id) or state

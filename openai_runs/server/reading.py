@@ -56,6 +56,8 @@ async def read_body(request: web.Request, max_bytes: int, timeout: float) -> byt
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)
     try:
+        if request.content.is_eof():  # it came with its headers
+            return await request.read()
         with anyio.fail_after(timeout):
             # aiohttp's own reading: bounded by client_max_size, and kept for middlewares.
             return await request.read()

@@ -14,10 +14,11 @@ from typing import Final
 
 import anyio.to_thread
 
-from openai_runs.server.store.events import Chunk, Cut, EventLog, Leg, Piece, Position, Told
+from openai_runs.server.store.events import Chunk, Cut, Position, Told
 from openai_runs.server.store.executing import Claim
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.lock import FileLock, serving_url
+from openai_runs.server.store.log import EventLog, Leg, Piece
 from openai_runs.server.store.rows import PageQuery
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.store import Store

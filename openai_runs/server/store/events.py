@@ -9,42 +9,42 @@ its place. What is sent is the stored bytes, so all readers see the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BindParameter, bindparam, delete, exists, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    ScalarSelect,
+    bindparam,
+    delete,
+    exists,
+    literal_column,
+    select,
+    update,
+)
 
 from openai_runs._protocol import sse
-from openai_runs.config import EVENTS_TTL, READER_BACKLOG
-from openai_runs.server.refusals import position_lost
+from openai_runs.config import EVENTS_TTL
 from openai_runs.server.store.database import Connection
-from openai_runs.server.store.rows import find, see
 from openai_runs.server.store.schema import ACTIVE, events, runs
 from openai_runs.server.store.statements import Statement, inserting
-from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
+from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.deltas import MessageDelta
 from openai_runs.types.events import EventName
-from openai_runs.types.runs import Run
-from openai_runs.types.threads import Thread
-
-if TYPE_CHECKING:
-    from openai_runs.server.store.writer import Readers, Transaction
 
 __all__ = [
     "Chunk",
     "Cut",
-    "EventLog",
-    "Leg",
-    "LogPage",
     "LoggedEvent",
-    "Piece",
     "Position",
     "Told",
     "append",
-    "as_leg",
     "cut_turn",
+    "end_of",
     "last_seq",
+    "newest_of",
     "prune",
     "written_text",
 ]
@@ -58,10 +58,6 @@ _DELTAS: Final = tuple(
     f"event: {name}\n".encode() for name in (EventName.MESSAGE_DELTA, EventName.STEP_DELTA)
 )
 _TURN: Final = f"event: {EventName.RUN_IN_PROGRESS}\n".encode()
-_PAGE_BYTES: Final = 64 * 1024
-"""Bytes after which a reader that catches up is handed what was read."""
-_PIECE_BYTES: Final = READER_BACKLOG
-"""Bytes of a larger row that a reader holds at once, however slowly it takes them."""
 _PRUNED_RUNS: Final = 200
 """Runs whose events are pruned in one piece of work; the writer has others to serve."""
 
@@ -119,72 +115,24 @@ class Cut(msgspec.Struct, frozen=True):
     last: int
 
 
-class Leg(msgspec.Struct, frozen=True, kw_only=True):
-    """Which part of a run's events a stream sends."""
-
-    thread_id: str
-    run_id: str
-    after: int
-    """The sequence number it begins after."""
-    ended: bool = False
-    """Whether the event at that place ends a leg."""
-    once: bool = True
-    """Whether it ends with the first leg's end, or only when nothing comes after that."""
-
-
-class Piece(NamedTuple):
-    """Consecutive bytes of events that are too large to be held as a whole."""
-
-    body: bytes
-    last: int
-    """The sequence number of the last of these events."""
-    epoch: int
-    end: int | None
-    """Where it ends in the events' bytes; None: where they end."""
-    ends_leg: bool
-    """Whether a leg of a stream ends with these events."""
-
-
-class LogPage(NamedTuple):
-    """Some of a run's log: chunks, or one piece."""
-
-    chunks: list[Chunk]
-    more: bool
-    """Whether there may be more after it."""
-    active: bool
-    """Whether the run goes on; False also if it is not there."""
-    piece: Piece | None = None
-
-
 def _frames(body: bytes) -> list[bytes]:
     return [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
 
 
-class _Row(NamedTuple):
-    epoch: int
-    first: int
-    last: int
-    body: bytes
+def newest_of(run_id: ColumnElement[str]) -> ScalarSelect[int]:
+    """Return the expression of the sequence number of the run's newest event."""
+    mine = select(events.c.last).where(events.c.run_id == run_id)
+    return mine.order_by(events.c.last.desc()).limit(literal_column("1")).scalar_subquery()
 
 
-_MINE = events.c.run_id == bindparam("r")
-_COLUMNS = [events.c[name] for name in _Row._fields]
-_NEWEST = select(events.c.last).where(_MINE).order_by(events.c.last.desc()).limit(1)
-_LAST: Final = Statement(_NEWEST)
+_LAST: Final = Statement(select(newest_of(bindparam("r"))))
 _PLACE: Final = Statement(
-    select(runs.c.epoch, _NEWEST.scalar_subquery()).where(runs.c.id == bindparam("r"))
+    select(runs.c.epoch, newest_of(runs.c.id)).where(runs.c.id == bindparam("r"))
 )
-_AFTER: Final = Statement(
-    select(*_COLUMNS).where(_MINE, events.c.last > bindparam("after")).order_by(events.c.last)
+_MINE = events.c.run_id == bindparam("r")
+_BACKWARDS: Final = Statement(
+    select(events.c.first, events.c.last, events.c.body).where(_MINE).order_by(events.c.last.desc())
 )
-_AT: Final = Statement(
-    select(*_COLUMNS)
-    .where(_MINE, events.c.last >= bindparam("seq"))
-    .order_by(events.c.last)
-    .limit(1)
-)
-_BACKWARDS: Final = Statement(select(*_COLUMNS).where(_MINE).order_by(events.c.last.desc()))
-_STATUS: Final = Statement(select(runs.c.status).where(runs.c.id == bindparam("r")))
 _THIS = (_MINE, events.c.last == bindparam("this"))
 _DROP: Final = Statement(delete(events).where(*_THIS))
 _DROP_LATER: Final = Statement(delete(events).where(_MINE, events.c.last > bindparam("this")))
@@ -208,10 +156,17 @@ def _prune_some() -> Statement:
 _PRUNE: Final = _prune_some()
 
 
-def append(connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent]) -> Told:
-    """Write events at the end of the run's log, and return what is to be announced."""
+def end_of(connection: Connection, run_id: str) -> Position:
+    """Return the place of the run's newest event, in the epoch that the run is in now."""
     epoch, last = _PLACE.one(connection, r=run_id)
-    first = (last or 0) + 1
+    return Position(epoch, last or 0)
+
+
+def append(
+    connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent], end: Position
+) -> Told:
+    """Write events at the `end` of the run's log, and return what is to be announced."""
+    epoch, first = end.epoch, end.seq + 1
     frames = [
         sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
         for seq, event in enumerate(told, first)
@@ -234,21 +189,10 @@ def last_seq(connection: Connection, run_id: str) -> int:
     return _LAST.value(connection, r=run_id) or 0
 
 
-def as_leg(work: Callable[[Transaction], Run]) -> Callable[[Transaction], Leg]:
-    """Return work that answers with the part of the log it begins, in place of the run."""
-
-    def begin(tx: Transaction) -> Leg:
-        run = work(tx)  # what it tells is appended when it is done
-        after = last_seq(tx.connection, run.id)
-        return Leg(thread_id=run.thread_id, run_id=run.id, after=after)
-
-    return begin
-
-
 def _turn_rows(connection: Connection, run_id: str) -> list[Chunk]:
     """Return the rows of the turn under way, from the one in which it began, oldest first."""
     rows: list[Chunk] = []
-    for _, first, last, body in _BACKWARDS.run(connection, r=run_id):
+    for first, last, body in _BACKWARDS.run(connection, r=run_id):
         rows.append(Chunk(first, last, body))
         if _TURN in body:
             break
@@ -309,80 +253,3 @@ def written_text(connection: Connection, run_id: str, message_id: str) -> str:
 def prune(connection: Connection, now: int) -> int:
     """Forget events of some of the runs that ended long ago; return how many rows went."""
     return _PRUNE.run(connection, before=now - EVENTS_TTL).rowcount
-
-
-class EventLog:
-    """The logs, as streams read them."""
-
-    def __init__(self, readers: Readers) -> None:
-        """Read with these."""
-        self._readers = readers
-
-    async def find(self, thread_id: str, run_id: str, position: Position | None) -> Leg:
-        """Return the part of the run's log after `position`; None: all of it.
-
-        Raises:
-            Refusal: There is no such run, or its log does not hold that event (any more).
-        """
-
-        def read(connection: Connection) -> Leg:
-            see(connection, Thread, thread_id)
-            find(connection, Run, run_id, thread_id=thread_id)
-            leg = Leg(thread_id=thread_id, run_id=run_id, after=0, once=False)
-            if position is None:
-                if not last_seq(connection, run_id):
-                    raise position_lost(run_id)
-                return leg
-            seq = position.seq
-            found = _AT.one(connection, r=run_id, seq=seq)
-            if found is None:
-                raise position_lost(run_id)
-            row = _Row(*found)
-            if row.first > seq or row.epoch != position.epoch:
-                raise position_lost(run_id)
-            ended = row.last == seq and Chunk(row.first, row.last, row.body).ends_leg
-            return msgspec.structs.replace(leg, after=seq, ended=ended)
-
-        return await self._readers.run(read)
-
-    async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
-        """Return some of what comes after this event, and `within` it after this piece.
-
-        Oldest first; nothing if the events that the piece is of were taken back.
-        """
-
-        def read(connection: Connection) -> LogPage:
-            active = _STATUS.value(connection, r=run_id) in ACTIVE_STATUSES
-            rows = _AFTER.run(connection, r=run_id, after=after)  # one at a time: they may be large
-            return _page((_Row(*row) for row in rows), after, within, active=active)
-
-        return await self._readers.run(read)
-
-
-def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: bool) -> LogPage:
-    chunks: list[Chunk] = []
-    size = 0
-    for row in rows:
-        if within is not None and (row.last, row.epoch) != (within.last, within.epoch):
-            return LogPage([], more=False, active=False)
-        large = len(row.body) > _PIECE_BYTES
-        if large and not chunks:
-            piece = _piece(row, after, within.end or 0 if within is not None else 0)
-            return LogPage([], more=True, active=active, piece=piece)
-        if large or size > _PAGE_BYTES:
-            return LogPage(chunks, more=True, active=active)
-        chunks.append(Chunk(row.first, row.last, row.body))
-        size += len(row.body)
-    return LogPage(chunks, more=False, active=active)
-
-
-def _piece(row: _Row, after: int, begin: int) -> Piece:
-    chunk = Chunk(row.first, row.last, row.body).after(after)
-    end = begin + _PIECE_BYTES
-    return Piece(
-        body=chunk.body[begin:end],
-        last=row.last,
-        epoch=row.epoch,
-        end=end if end < len(chunk.body) else None,
-        ends_leg=chunk.ends_leg,
-    )

@@ -48,6 +48,8 @@ class _Row(NamedTuple):
     completion_tokens: int
     reasoning_effort: str | None
     body: str
+    last: int | None
+    """The sequence number of its newest event."""
 
 
 def _among(*statuses: str) -> ColumnElement[bool]:
@@ -57,7 +59,9 @@ def _among(*statuses: str) -> ColumnElement[bool]:
 _MINE = runs.c.id == bindparam("key")
 _AT_EPOCH = runs.c.epoch == bindparam("held")
 _TAKEABLE = _among(RunStatus.QUEUED, RunStatus.IN_PROGRESS)
-_FIND: Final = Statement(select(*(runs.c[name] for name in _Row._fields)).where(_MINE))
+_FIND: Final = Statement(
+    select(*(runs.c[name] for name in _Row._fields[:-1]), events.newest_of(runs.c.id)).where(_MINE)
+)
 _TAKE: Final = Statement(
     update(runs)
     .where(_MINE, _AT_EPOCH, _TAKEABLE)
@@ -106,7 +110,8 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
         end(tx, run_id, Ending(status="failed", error=error), now, writings=[])
         return None
     run = decode(Run, row.body)
-    begun = [each.step for each in open_steps(tx.connection, run_id)]
+    # Nothing stands open of a run that nobody has taken up before.
+    begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
     if begun:
         _restart_turn(tx, run_id, now)
     queued = run.status == RunStatus.QUEUED
@@ -114,6 +119,8 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
         run = progress.moved(run, RunStatus.IN_PROGRESS, now)
     epoch, body = _take(tx.connection, run, row.epoch)
     if queued:
+        if not begun:
+            tx.log_ends_at(epoch, row.last or 0)
         tx.announce(Moved(run, body))
         tx.tell(run_id, now, LoggedEvent(f"thread.run.{run.status}", body))
     messages = [step_message_id(step) for step in begun]
@@ -175,6 +182,7 @@ def require_action(
     if run.status == RunStatus.CANCELLING:  # whoever ends it knows the whole, but not these
         put(tx, run, writings, now)
         return run
+    tx.log_ends_at(epoch, row.last or 0)
     following = progress.waiting(run, turn.calls, now)
     put(tx, run, writings, now)
     messages, calls = _parted(open_steps(tx.connection, run_id))
@@ -220,6 +228,7 @@ def end(
         run = progress.ended_run(decode(Run, row.body), ending, spent, now)
     except LostRace:
         return None
+    tx.log_ends_at(row.epoch, row.last or 0)
     put(tx, run, writings, now)
     parts = open_steps(tx.connection, run_id)
     end_parts(tx, parts, _with_text(tx.connection, ending, parts), now)

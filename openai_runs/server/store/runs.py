@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +26,7 @@ from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threa
 from openai_runs.server.store.statements import Statement
 from openai_runs.server.store.writer import Edited, Moved, Removed, Transaction
 from openai_runs.types.assistants import Assistant
+from openai_runs.types.events import EventName
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, RunStatus, ToolOutput
 from openai_runs.types.steps import RunStep
@@ -40,6 +41,7 @@ __all__ = [
     "cancel",
     "count",
     "create",
+    "create_with_thread",
     "delete_thread",
     "get",
     "history",
@@ -120,15 +122,9 @@ def add_thread(tx: Transaction, thread: Thread, messages: list[Message]) -> Thre
 
 
 def create(
-    tx: Transaction,
-    thread_id: str,
-    assistant_id: str,
-    make: Callable[[Assistant], NewRun],
-    before: Iterable[LoggedEvent] = (),
+    tx: Transaction, thread_id: str, assistant_id: str, make: Callable[[Assistant], NewRun]
 ) -> Run:
     """Store the run that `make` builds from the assistant, and its messages before it.
-
-    Its log begins with the events `before`.
 
     Raises:
         Refusal: There is no such thread or assistant, or the thread is busy.
@@ -138,17 +134,39 @@ def create(
     blocking = active_run_id(tx.connection, thread_id)
     if blocking is not None:
         raise active_run(thread_id, blocking)
+    return _begin(tx, new)
+
+
+def create_with_thread(
+    tx: Transaction,
+    thread: Thread,
+    messages: list[Message],
+    assistant_id: str,
+    make: Callable[[Assistant], NewRun],
+) -> Run:
+    """Store the same with the thread it is on; its log begins with that.
+
+    Raises:
+        Refusal: There is no such assistant.
+    """
+    add_thread(tx, thread, messages)
+    made = LoggedEvent(EventName.THREAD_CREATED, msgspec.json.encode(thread))
+    return _begin(tx, make(find(tx.connection, Assistant, assistant_id)), made)
+
+
+def _begin(tx: Transaction, new: NewRun, *before: LoggedEvent) -> Run:
     for message in new.messages:
-        add(tx.connection, message, thread_id=thread_id, run_id=message.run_id)
+        add(tx.connection, message, thread_id=new.run.thread_id, run_id=message.run_id)
     try:
         body = _add_run(tx.connection, new)
     except IntegrityError as error:  # the index, which is what keeps the promise
-        blocking = active_run_id(tx.connection, thread_id)
+        blocking = active_run_id(tx.connection, new.run.thread_id)
         if blocking is None:
             raise
-        raise active_run(thread_id, blocking) from error
+        raise active_run(new.run.thread_id, blocking) from error
     data = body.encode()
     tx.announce(Moved(new.run, data))
+    tx.log_ends_at(0, 0)
     told = [LoggedEvent(f"thread.run.{what}", data) for what in _BEGIN]
     tx.tell(new.run.id, new.run.created_at, *before, *told)
     return new.run

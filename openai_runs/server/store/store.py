@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio.to_thread
-import msgspec
 from sqlalchemy import bindparam, delete
 
 from openai_runs.server.making import NewRun
@@ -22,14 +21,10 @@ from openai_runs.server.store.database import (
     open_writer,
     prepare,
 )
-from openai_runs.server.store.events import (
-    EventLog,
-    Leg,
-    LoggedEvent,
-)
 from openai_runs.server.store.executing import Claim
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.lock import FileLock
+from openai_runs.server.store.log import EventLog, Leg, as_leg
 from openai_runs.server.store.rows import NOUNS, PageQuery, add, find, page, rewrite, see
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.statements import Statement
@@ -41,7 +36,6 @@ from openai_runs.server.store.writer import (
 )
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Deleted, Page
-from openai_runs.types.events import EventName
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, ToolOutput
 from openai_runs.types.steps import RunStep
@@ -227,7 +221,7 @@ class Store:
     async def _write_run(
         self, work: Callable[[Transaction], Run], once: Once | None, streamed: bool
     ) -> Run | Leg:
-        return await self._write(events.as_leg(work) if streamed else work, once)
+        return await self._write(as_leg(work) if streamed else work, once)
 
     async def add_run(
         self,
@@ -261,9 +255,7 @@ class Store:
         """Store both, or neither."""
 
         def work(tx: Transaction) -> Run:
-            runs.add_thread(tx, thread, messages)
-            made = LoggedEvent(EventName.THREAD_CREATED, msgspec.json.encode(thread))
-            return runs.create(tx, thread.id, assistant_id, make, [made])
+            return runs.create_with_thread(tx, thread, messages, assistant_id, make)
 
         return await self._write_run(work, once, streamed)
 

@@ -28,7 +28,7 @@ from openai_runs.server.store.database import (
     savepoint,
     transaction,
 )
-from openai_runs.server.store.events import Cut, LoggedEvent, Told
+from openai_runs.server.store.events import Cut, LoggedEvent, Position, Told
 from openai_runs.server.store.idempotency import Once
 from openai_runs.types.runs import Run
 
@@ -76,6 +76,7 @@ class Transaction:
         self.connection = connection
         self.changes: list[Change] = []
         self._events: list[LoggedEvent] = []
+        self._end: Position | None = None
         self._run_id = ""
         self._at = 0
 
@@ -89,10 +90,16 @@ class Transaction:
         self._at = at
         self._events.extend(told)
 
+    def log_ends_at(self, epoch: int, last: int) -> None:
+        """Say where the log of the run ends that is told of; else that is looked up."""
+        self._end = Position(epoch, last)
+
     def write_log(self) -> None:
         """Write down what was told; the end of the piece of work."""
         if self._events:
-            self.announce(events.append(self.connection, self._run_id, self._at, self._events))
+            end = self._end or events.end_of(self.connection, self._run_id)
+            told = events.append(self.connection, self._run_id, self._at, self._events, end)
+            self.announce(told)
 
 
 Work = Callable[[Transaction], T]
