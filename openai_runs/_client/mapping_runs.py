@@ -67,10 +67,12 @@ class MappingRuns(WaitingRuns):
 
         Nothing is sent before the first result is asked for (or the block is entered):
 
-            async with client.runs.map(items, concurrency=50, assistant_id=assistant.id) as results:
-                async for key, outcome in results:
-                    if isinstance(outcome, RunResult):
-                        print(key, outcome.text)
+        ```python
+        async with client.runs.map(items, concurrency=50, assistant_id=assistant.id) as results:
+            async for key, outcome in results:
+                if isinstance(outcome, RunResult):
+                    print(key, outcome.text)
+        ```
 
         Each item is a key, which may be anything and come twice, and the arguments of a
         create: with a `thread_id` those of `runs.create`, else those of

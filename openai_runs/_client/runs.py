@@ -81,10 +81,12 @@ class Runs(MappingRuns):
 
         Nothing is sent before the block is entered (or the first event is asked for):
 
-            async with client.runs.stream(thread.id, assistant_id=assistant.id) as stream:
-                async for text in stream.text_deltas():
-                    print(text, end="")
-            result = await stream.result()
+        ```python
+        async with client.runs.stream(thread.id, assistant_id=assistant.id) as stream:
+            async for text in stream.text_deltas():
+                print(text, end="")
+        result = await stream.result()
+        ```
 
         Args:
             thread_id: The thread's id.
