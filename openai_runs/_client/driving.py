@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -26,7 +26,7 @@ from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.results import RunResult
 from openai_runs._client.taking_up import TakingUp, interrupted
 from openai_runs._client.tickets import lifetime_left, tell
-from openai_runs._client.tool_loop import ToolLoop, waiting_calls
+from openai_runs._client.tool_loop import ToolLoop, is_look, waiting_calls
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import reveal, reveal_event
 from openai_runs._protocol.deltas import Snapshot
@@ -50,8 +50,6 @@ from openai_runs.types.runs import Run
 
 __all__ = ["Driver"]
 
-_LOOKS: Final = 3
-"""Looks at a run that asks for what it was sent, before it is sent once more."""
 E = TypeVar("E", bound=OpenAIRunsError)
 
 
@@ -346,7 +344,7 @@ class Driver:
         try:
             is_told = self._has_moved and not self._is_polled
             repeats = self._tools.repeats(run, is_new=is_told)
-            if repeats % _LOOKS:  # a replica may lag behind the submit
+            if is_look(repeats):  # a replica may lag behind the submit
                 self._step = partial(self._look_again, repeats)
                 return
             outputs = await self.timed.start(self._outputs(run, self._tools), self.undo)

@@ -16,15 +16,17 @@ from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
 from openai_runs.errors import ToolError
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
 
-__all__ = ["ToolLoop", "waiting_calls"]
+__all__ = ["ToolLoop", "is_look", "waiting_calls"]
 
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
 _LEAST_MARGIN: Final = 2.0
 """Seconds of it at least: one by which `Date` may lag, as it has no smaller ones, and one for
 the way of the outputs."""
-_MAX_REPEATS: Final = 12
-"""Times in a row that a stream's run may ask for what it was sent."""
+_LOOKS: Final = 3
+"""Looks at a run that asks for what it was sent, before it is sent once more."""
+_SUBMITS: Final = 3
+"""Times the same outputs are sent before the run is given up."""
 
 
 class ToolLoop:
@@ -55,15 +57,11 @@ class ToolLoop:
         """Return whether there is any function to answer with."""
         return bool(self._local)
 
-    def is_answered(self, run: Run) -> bool:
-        """Return whether every call the run waits for has its output already.
-
-        So it is where a replica of the server lags behind, or the outputs did not arrive.
-        """
-        return all(_key(call) in self._answered for call in waiting_calls(run))
-
     def repeats(self, run: Run, *, is_new: bool) -> int:
         """Return how often in a row the run has asked for what it was sent; 0: for new things.
+
+        It does where a replica of the server lags behind, or the outputs did not arrive.
+        `is_look` says what to do next.
 
         Args:
             run: The run that waits.
@@ -73,12 +71,13 @@ class ToolLoop:
         Raises:
             ToolError: It has asked too often.
         """
+        keys = [_key(call) for call in waiting_calls(run)]
         if is_new:
-            for call in waiting_calls(run):
-                self._answered.pop(_key(call), None)
-        self._repeats = self._repeats + 1 if self.is_answered(run) else 0
-        if self._repeats > _MAX_REPEATS:
-            msg = f"run {run.id!r} goes on asking for outputs that it was sent"
+            for key in keys:
+                self._answered.pop(key, None)
+        self._repeats = self._repeats + 1 if all(key in self._answered for key in keys) else 0
+        if self._repeats >= _SUBMITS * (_LOOKS + 1):
+            msg = f"run {run.id!r} still asks for outputs that it was sent {_SUBMITS} times"
             raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
         return self._repeats
 
@@ -114,6 +113,11 @@ class ToolLoop:
             msg = f"run {run.id!r} asked for tools more than {self._max_rounds} times (max_rounds)"
             raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
         self.rounds += 1
+
+
+def is_look(repeats: int) -> bool:
+    """Return whether the run is to be looked at again after a pause, and not answered yet."""
+    return repeats % (_LOOKS + 1) != 0
 
 
 def waiting_calls(run: Run) -> list[RequiredCall]:

@@ -24,7 +24,7 @@ from openai_runs._client.call import may_heal
 from openai_runs._client.paging import AsyncPaginator, paginate
 from openai_runs._client.results import RunResult
 from openai_runs._client.run_calls import RunCalls
-from openai_runs._client.tool_loop import ToolLoop, waiting_calls
+from openai_runs._client.tool_loop import ToolLoop, is_look, waiting_calls
 from openai_runs._protocol import retry
 from openai_runs._protocol.endpoints import LIST_MESSAGES
 from openai_runs._protocol.spec import check_id
@@ -42,12 +42,8 @@ from openai_runs.types.steps import RunStep
 
 __all__ = ["ToolRuns", "type_in"]
 
-_LOOKS: Final = 3
-"""Looks, each after a pause, at a run that still asks for what was answered."""
 _REFUSALS: Final = (BadRequestError, ConflictError)
 """Answers to a submit by which a server says that the run does not wait for these outputs."""
-_SUBMITS: Final = 3
-"""Times the same outputs are sent before the run is given up."""
 
 
 class RunToolsCall(
@@ -233,7 +229,6 @@ class _Rounds:
         self._loop = loop
         self._timed = timed
         self._began = self._settings.seams.monotonic()
-        self._looks = self._submits = 0
         self._taken = False
         """Whether the server has said that it took the outputs of this round."""
         self._failure: APIError | None = None
@@ -241,34 +236,29 @@ class _Rounds:
 
     async def next(self, run: Run) -> Run:
         """Return the run when it is settled again."""
-        if not self._loop.is_answered(run):
-            self._looks = self._submits = 0
-            self._taken, self._failure = False, None
-            work = self._answer
-        elif self._looks < _LOOKS:
-            # A replica may lag behind the submit, or the submit may have failed.
-            self._looks += 1
-            work = self._pause
-        else:
-            self._looks = 0
-            work = self._answer
         try:
+            # What was seen of the run in between is not known here, so the same is never new.
+            repeats = self._loop.repeats(run, is_new=False)
+            if not repeats:
+                self._taken, self._failure = False, None
+            work = partial(self._pause, repeats) if is_look(repeats) else self._answer
             run = await self._within(run, work)
         except ToolError:
+            if self._failure is not None:  # why the outputs were not taken says more
+                raise self._failure from None
             await self._react(run, self._timed.plan.on_timeout)
             raise
         return await self._timed.wait(self._waiter, run, run.thread_id)
 
-    async def _pause(self, run: Run) -> Run:
+    async def _pause(self, count: int, run: Run) -> Run:
         seams = self._settings.seams
-        await seams.sleep(retry.poll_pause(self._timed.plan.policy, self._looks, seams.chance()))
+        await seams.sleep(retry.poll_pause(self._timed.plan.policy, count, seams.chance()))
         return run
 
     async def _answer(self, run: Run) -> Run:
-        if self._submits >= _SUBMITS or isinstance(self._failure, _REFUSALS):
-            raise self._failure or self._unheard(run)
+        if isinstance(self._failure, _REFUSALS):
+            raise self._failure
         outputs = await self._loop.answer(run)
-        self._submits += 1
         try:
             run = await self._runs.submit_tool_outputs(
                 run.id, thread_id=run.thread_id, tool_outputs=outputs, **self._timed.left()
@@ -300,10 +290,6 @@ class _Rounds:
     async def _react(self, run: Run, reaction: str) -> None:
         if reaction == "cancel":
             await self._waiter.cancel_quietly(run.id, run.thread_id, self._timed.plan.options)
-
-    def _unheard(self, run: Run) -> ToolError:
-        msg = f"run {run.id!r} still asks for outputs that it was sent {self._submits} times"
-        return ToolError(msg, thread_id=run.thread_id, run_id=run.id)
 
 
 def type_in(response_format: object) -> type | None:
