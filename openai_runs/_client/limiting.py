@@ -101,7 +101,7 @@ class Limiter:
         self.counts_tokens = limits.tokens_per_minute is not None
         """Whether it wants to see the runs that were created and those that have ended."""
         self.last_turn = NO_TURN
-        """Of the poll that was sent last."""
+        """Of the request that was admitted last; after `take`: of that poll."""
         self._cancels = _Line(self._rules.delay, seams)
         self._calls = _Line(self._call_delay, seams)
         self._creates = _Line(self._rules.token_delay, seams)
@@ -255,7 +255,9 @@ class Limiter:
         self._calls_in_row += 1
         self._calls_sent += 1
         self._call_rate.count(now)
-        return self._rules.take(now)
+        ticket = self._rules.take(now)
+        self.last_turn = Turn(ticket, 0.0)
+        return ticket
 
     def _charge(self, now: float) -> float:
         account = self._rules.account

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
+import anyio
 import pytest
 
 from openai_runs import (
@@ -45,9 +46,8 @@ async def test_budget_of_1000_a_minute_and_500_runs_in_flight() -> None:
 
     async def see_through(number: int) -> None:
         run = await client.runs.create("thread_1", assistant_id="asst_1")
-        while not run.is_terminal:
-            await clock.sleep(5.0)
-            run = await client.runs.retrieve(run.id, thread_id="thread_1")
+        run = await client.runs.wait(run)
+        assert run.is_terminal
         ended.append(run.id)
 
     limits = RateLimits(requests_per_minute=1000)
@@ -57,23 +57,27 @@ async def test_budget_of_1000_a_minute_and_500_runs_in_flight() -> None:
 
     assert handler.refused == []
     assert len(set(ended)) == 500
-    assert state.calls == len(handler.times)
+    assert state.calls == 500
+    assert state.calls + state.polls == len(handler.times)
     assert state.refusals == state.waiting == 0
     assert state.waited > 0
 
 
 async def test_limit_that_the_server_tells_is_kept() -> None:
-    """After its first answer, 300 calls at once against 100 a minute: no 429."""
+    """After its first answer, 300 calls at once against 100 a minute, and waits: no 429."""
     clock = SimulatedClock()
-    handler = LimitedServer(clock, limit=100, tells=True)
+    handler = LimitedServer(clock, limit=100, tells=True, lifetimes=lambda number: 30.0)
 
     async with connected(clock, handler) as client:
         run = await client.runs.create("thread_1", assistant_id="asst_1")
-        await all_of(300, lambda _: client.runs.retrieve(run.id, thread_id="thread_1"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.runs.wait, run)
+            await all_of(300, lambda _: client.runs.retrieve(run.id, thread_id="thread_1"))
         state = client.limits
 
     assert handler.refused == []
-    assert len(handler.times) == 301
+    assert state.polls > 0
+    assert len(handler.times) == 301 + state.polls
     assert state.remaining_requests is not None
     assert state.reset_requests is not None
 
