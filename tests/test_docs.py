@@ -33,6 +33,7 @@ _FENCE = re.compile(
     r"^```(?P<language>\w+).*\n(?P<source>(?s:.*?))^```$",
     re.MULTILINE,
 )
+_FILE = re.compile(r"`(\w+\.py)`:\s+\Z")
 _SHOWN = re.compile(r"\s*```text\n(?P<text>(?s:.*?))```\n")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _MOVED = re.compile(r"^\| `[^|]+` \| (?:the same|`(?P<ours>[\w.]+)[^`]*`)[^|]* \|", re.MULTILINE)
@@ -49,6 +50,8 @@ class Block(NamedTuple):
     """What a person types, from a `<!-- typed: line | line -->` above it."""
     follows: str
     """What the page says after it."""
+    file: str
+    """The name that the page gives it, at the end of the words before it."""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -61,7 +64,9 @@ def blocks_of(page: Path) -> Iterator[Block]:
             # Blank lines on top, so that a traceback names the line of the page.
             source = "\n" * line + found["source"]
             typed = found["typed"].split(" | ") if found["typed"] else []
-            yield Block(place, source, found["reason"], typed, text[found.end() :])
+            named = _FILE.search(text, 0, found.start())
+            file = named[1] if named else "test_block.py"
+            yield Block(place, source, found["reason"], typed, text[found.end() :], file)
 
 
 def pages_with_python() -> list[Path]:
@@ -125,11 +130,11 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
         if block.reason:
             continue
         if "def test_" in block.source:
-            run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block.source, folder)
+            run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block, folder)
         elif block.typed:
-            compare_dialogue(block, run_script([], block.source, folder, "\n".join(block.typed)))
+            compare_dialogue(block, run_script([], block, folder))
         elif "asyncio.run(" in block.source:
-            compare(block, run_script([], block.source, folder).splitlines())
+            compare(block, run_script([], block, folder).splitlines())
         else:
             printed.clear()
             result = eval(code, names)
@@ -151,15 +156,15 @@ async def test_python_blocks_run_against_the_local_server(
         await execute(page, client, tmp_path)
 
 
-def run_script(launcher: list[str], source: str, folder: Path, typed: str = "") -> str:
-    """Run `source` as a program, or a test file, of its own; return what it prints."""
-    script = folder / "test_block.py"
-    script.write_text(source)
+def run_script(launcher: list[str], block: Block, folder: Path) -> str:
+    """Run a block as a program, or a test file, of its own; return what it prints."""
+    script = folder / block.file
+    script.write_text(block.source)
     done = subprocess.run(
         [sys.executable, *launcher, str(script)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        input=typed,
+        input="\n".join(block.typed),
         capture_output=True,
         text=True,
         check=False,
