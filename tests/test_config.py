@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from openai_runs.config import Environment, PollPolicy, RetryPolicy, check_timeout, from_env
+from openai_runs.config import (
+    Environment,
+    PollPolicy,
+    RateLimits,
+    RetryPolicy,
+    check_timeout,
+    from_env,
+)
 
 GOOD: list[tuple[type, dict[str, float]]] = [
     (RetryPolicy, {}),
@@ -18,6 +25,8 @@ GOOD: list[tuple[type, dict[str, float]]] = [
     (PollPolicy, {"initial": 0, "long_poll": 0, "max_outage": 0, "maximum": 0}),
     (PollPolicy, {"max_outage": math.inf}),
     (PollPolicy, {"factor": 1}),
+    (RateLimits, {}),
+    (RateLimits, {"requests_per_minute": 1, "tokens_per_minute": 1}),
 ]
 BAD: list[tuple[type, str, float]] = [
     (RetryPolicy, "max_retries", -1),
@@ -38,6 +47,8 @@ BAD: list[tuple[type, str, float]] = [
     (PollPolicy, "factor", 0.9),
     (PollPolicy, "factor", math.nan),
     (PollPolicy, "factor", math.inf),
+    (RateLimits, "requests_per_minute", 0),
+    (RateLimits, "tokens_per_minute", -1),
 ]
 
 
@@ -54,6 +65,13 @@ def test_policy_refuses_what_does_not(policy: Any, name: str, value: float) -> N
     """The error names the field and shows the value."""
     with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
         policy(**{name: value})
+
+
+@pytest.mark.parametrize("value", [1.5, "1000", True])
+def test_limit_that_is_no_whole_number_is_refused(value: Any) -> None:
+    """Half a request cannot be sent."""
+    with pytest.raises(TypeError, match="requests_per_minute must be an integer or None"):
+        RateLimits(requests_per_minute=value)
 
 
 @pytest.mark.parametrize("policy", [RetryPolicy(), PollPolicy()])
