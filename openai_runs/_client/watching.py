@@ -161,10 +161,19 @@ class Watch:
         self._scheduler.enqueue(self)
 
     def wanted_hold(self) -> int | None:
-        """Return the seconds to ask for in `Prefer: wait`; a first look is never held."""
+        """Return the seconds to ask for in `Prefer: wait`.
+
+        A first look is held only by a server that is known to do so, where nobody wants to be
+        told how the run is now.
+        """
         if not self.tickets:
             return None
-        if self._failures or any(one.last_look or not one.seen for one in self.tickets):
+        if self._failures or any(one.last_look for one in self.tickets):
+            return 0
+        newcomers = [one for one in self.tickets if not one.seen]
+        if newcomers and (
+            any(one.plan.on_status for one in newcomers) or not self._pipeline.holds()
+        ):
             return 0
         left = min(one.deadline for one in self.tickets) - self._now()
         return max(int(min(self._policy.long_poll, left * _LAST_LOOK)), 0)

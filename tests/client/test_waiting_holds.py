@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 import pytest
 
-from openai_runs import PollPolicy, RunWaitTimeout, await_run
+from openai_runs import PollPolicy, Run, RunWaitTimeout, await_run
 from tests.client.acting import IDS, client_of, held, of_run, refusal, script
 from tests.support import Action, HostileServer, ManualClock, Received
 
@@ -193,6 +193,22 @@ async def test_first_look_is_followed_at_once_where_the_server_is_known_to_hold(
 
     assert clock.slept == []
     assert [one.headers.get("prefer") for one in server.requests] == [None, "wait=30"]
+
+
+async def test_first_look_is_held_by_a_server_that_has_said_so_before() -> None:
+    """The next wait is one request, unless somebody wants to be told how the run is now."""
+    known = {"openai-runs-features": "prefer-wait", "Preference-Applied": "wait=30"}
+    handler = script(of_run("completed", known))
+
+    async with HostileServer(handler) as server, client_of(server) as client:
+        for on_status in (None, None, print_nothing):
+            await await_run(client, **IDS, on_status=on_status)
+
+    assert [one.headers.get("prefer") for one in server.requests] == [None, "wait=30", None]
+
+
+def print_nothing(run: Run) -> None:
+    """Take note of nothing."""
 
 
 async def test_report_that_hangs_ends_with_the_wait() -> None:
