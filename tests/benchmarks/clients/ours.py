@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from openai_runs import AsyncClient, PollPolicy, RunResult
+from openai_runs import AsyncClient, PollPolicy, RateLimits, RunResult
 from openai_runs._protocol.endpoints import GET_RUN, LIST_RUNS
 from openai_runs.types import MessageDeltaEvent
 from tests.benchmarks import samples
@@ -113,11 +113,13 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
     """Wait for many runs, at a fixed interval, or held back by a server that offers it."""
     hold, connections = given.get("long_poll", 0), given.get("connections", 100)
     interval = None if hold else given["interval"]
+    limits = RateLimits(requests_per_minute=given.get("per_minute"))
     async with AsyncClient(
         base_url=given["url"],
         api_key="k",
         max_connections=connections,
         poll=PollPolicy(long_poll=hold),
+        limits=limits,
     ) as client:
         ways = Waiting(
             lambda run_id, thread_id: client.runs.wait(
