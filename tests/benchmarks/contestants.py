@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tests.e2e.referee import environments
 
-__all__ = ["AIOHTTP", "ALL", "FLOOR", "OURS", "POLLING", "Contestant", "prepare", "starting"]
+__all__ = ["AIOHTTP", "ALL", "FLOOR", "OURS", "Contestant", "prepare", "starting"]
 
 
 class Contestant(NamedTuple):
@@ -43,12 +43,9 @@ FLOOR = Contestant("floor", "floor", "tests.benchmarks.clients.floor")
 OURS = Contestant("ours", "ours", "tests.benchmarks.clients.ours")
 _HTTPX = _official("official 2.54, httpx", "2.54.0", "httpx")
 AIOHTTP = _official("official 2.54, aiohttp", "2.54.0-aiohttp", "aiohttp")
-_HTTPX_3 = _official("official 3, httpx", "3", "httpx")
 
-ALL = (FLOOR, OURS, _HTTPX, AIOHTTP, _HTTPX_3)
+ALL = (FLOOR, OURS, _HTTPX, AIOHTTP)
 """In the order of the tables."""
-POLLING = (FLOOR, OURS, _HTTPX, AIOHTTP)
-"""For waits, where each round takes a minute."""
 
 
 def starting(codes: dict[str, str]) -> tuple[Contestant, ...]:

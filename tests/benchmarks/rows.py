@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tests.benchmarks import samples, scripts
-from tests.benchmarks.contestants import AIOHTTP, ALL, FLOOR, OURS, POLLING, Contestant, starting
+from tests.benchmarks.contestants import AIOHTTP, ALL, FLOOR, OURS, Contestant, starting
 
 __all__ = ["GROUPS", "ROWS", "Row"]
 
@@ -72,17 +72,21 @@ def _waits(name: str, runs: int, longest: int, rounds: int | None = None) -> Row
         (*server, str(longest)),
         quick={"limit": 30},
         quick_server=(*server, "8"),
-        contestants=POLLING,
         rounds=rounds,
     )
 
 
 def _start(name: str, title: str, codes: dict[str, str]) -> Row:
     """Return a row of starting a fresh interpreter."""
-    params, quick = {"count": 9}, {"count": 3}
-    contestants = starting(codes)
     return Row(
-        f"start-{name}", title, "start", "start", params, quick=quick, contestants=contestants
+        f"start-{name}",
+        title,
+        "start",
+        "start",
+        {"count": 5},
+        quick={"count": 3},
+        contestants=starting(codes),
+        rounds=3,
     )
 
 
@@ -134,7 +138,7 @@ def _batch(
         ("tests.benchmarks.servers.storm", keys),
         quick={"items": 1000},
         contestants=contestants,
-        rounds=3,
+        rounds=2,
     )
 
 
@@ -144,7 +148,7 @@ ROWS = (
         "retrieve a run, 1 at a time",
         "cpu",
         "retrieve",
-        {"count": 3000, "at_once": 1},
+        {"count": 2000, "at_once": 1},
         quick={"count": 800},
     ),
     Row(
@@ -152,7 +156,7 @@ ROWS = (
         "retrieve a run, 100 at a time",
         "cpu",
         "retrieve",
-        {"count": 5000, "at_once": 100},
+        {"count": 3000, "at_once": 100},
         quick={"count": 1000},
     ),
     Row(
@@ -160,15 +164,15 @@ ROWS = (
         "create a run",
         "cpu",
         "create",
-        {"body": _BODY, "count": 2500},
-        quick={"count": 600},
+        {"body": _BODY, "count": 1500},
+        quick={"count": 300},
     ),
-    Row("list-runs", "list 100 runs", "cpu", "list_runs", {"count": 600}, quick={"count": 150}),
-    Row("list-steps", "list 100 steps", "cpu", "list_steps", {"count": 600}, quick={"count": 150}),
-    _stream("body", "2,010 events in one body", "thread_body", 20),
-    _stream("chunks", "one HTTP chunk an event", "thread_chunks", 20),
-    _stream("timed", "one event each millisecond", "thread_timed", 2),
-    _stream("snapshots", "with snapshots kept", "thread_body", 20, snapshots=True),
+    Row("list-runs", "list 100 runs", "cpu", "list_runs", {"count": 300}, quick={"count": 150}),
+    Row("list-steps", "list 100 steps", "cpu", "list_steps", {"count": 300}, quick={"count": 150}),
+    _stream("body", "2,010 events in one body", "thread_body", 10),
+    _stream("chunks", "one HTTP chunk an event", "thread_chunks", 10),
+    _stream("timed", "one event each millisecond", "thread_timed", 1),
+    _stream("snapshots", "with snapshots kept", "thread_body", 10, snapshots=True),
     Row(
         "decode",
         "decode 1 run",
@@ -191,9 +195,9 @@ ROWS = (
     _start("construct", "import and construct", scripts.CONSTRUCT),
     _start("first-run", "import, construct, retrieve a run", scripts.FIRST_RUN),
     _start("help", "openai-runs --help; floor: import cyclopts", scripts.HELP),
-    _waits("1000", 1000, 8),
-    _waits("1000-long", 1000, 60, 3),
-    _waits("10000", 10_000, 12, 3),
+    _waits("1000", 1000, 8, 3),
+    _waits("1000-long", 1000, 60, 1),
+    _waits("10000", 10_000, 12, 1),
     _waits("10000-long", 10_000, 60, 1),
     Row(
         "waits-bare",
@@ -206,21 +210,22 @@ ROWS = (
     ),
     Row(
         "waits-held",
-        "1,000 runs of 2 to 8 s on our server, held back by it (official: polled each second)",
+        "{runs:,} runs of 2 to {longest} s on our server, held back by it",
         "waits",
         "wait",
         {
             "runs": 1000,
             "start": 1.0,
             "interval": 1.0,
-            "limit": 60,
+            "limit": 120,
             "served": True,
             "long_poll": 30,
             "connections": 2100,
         },
-        ("tests.benchmarks.servers.ours", "timed"),
-        contestants=POLLING,
-        rounds=3,
+        ("tests.benchmarks.servers.ours", "timed", "60"),
+        quick_server=("tests.benchmarks.servers.ours", "timed", "8"),
+        contestants=(FLOOR, OURS, AIOHTTP),
+        rounds=2,
     ),
     _limited(),
     _batch("keys", "{items:,} items, the server remembers keys", "keys", (OURS, AIOHTTP)),

@@ -27,7 +27,6 @@ _OFFICIAL: Final = (
     _RETRIEVE.format("client.beta.threads.runs"),
     "await client.close()",
 )
-_HTTPX: Final = _Program(_OFFICIAL[0].format(""), _OFFICIAL[1].format(""), *_OFFICIAL[2:])
 _PROGRAMS: Final = {
     "floor": _Program(
         "import aiohttp, anyio, msgspec",
@@ -42,13 +41,14 @@ _PROGRAMS: Final = {
         _RETRIEVE.format("client.runs"),
         "await client.aclose()",
     ),
-    "official 2.54, httpx": _HTTPX,
+    "official 2.54, httpx": _Program(
+        _OFFICIAL[0].format(""), _OFFICIAL[1].format(""), *_OFFICIAL[2:]
+    ),
     "official 2.54, aiohttp": _Program(
         _OFFICIAL[0].format(", DefaultAioHttpClient"),
         _OFFICIAL[1].format(", http_client=DefaultAioHttpClient()"),
         *_OFFICIAL[2:],
     ),
-    "official 3, httpx": _HTTPX,
 }
 
 CONSTRUCT: Final = {name: one.written(calls=False) for name, one in _PROGRAMS.items()}

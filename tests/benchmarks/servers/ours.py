@@ -1,7 +1,7 @@
 """Our server, as `openai-runs serve` runs it: durable, on a file on disk.
 
-    python -m tests.benchmarks.servers.ours model   # in front of an instant model endpoint
-    python -m tests.benchmarks.servers.ours timed   # runs that last 2 to 8 s from `GET /v1/go` on
+    python -m tests.benchmarks.servers.ours model     # in front of an instant model endpoint
+    python -m tests.benchmarks.servers.ours timed 8   # runs of 2 to 8 s, from `GET /v1/go` on
 
 The process ends when its standard input does. `GET /v1/seen` tells how many looks at runs
 were answered since it was last asked, and when each run finished.
@@ -41,10 +41,11 @@ _AT_ONCE = 2000
 
 
 class Timed:
-    """A backend whose runs last 2 to 8 s, counted from the moment they are let go."""
+    """A backend whose runs last 2 s and more, counted from the moment they are let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float) -> None:
         """Hold all runs back."""
+        self._span = longest - 2
         self.go = anyio.Event()
         self.finished: dict[str, float] = {}
         self._runs = 0
@@ -52,7 +53,7 @@ class Timed:
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Say something after the run's time."""
         self._runs += 1
-        seconds = 2 + self._runs * 0.6180339887498949 % 1 * 6
+        seconds = 2 + self._runs * 0.6180339887498949 % 1 * self._span
         await self.go.wait()
         await anyio.sleep(seconds)
         yield TextDelta("It is on its way.")
@@ -105,7 +106,7 @@ def main() -> None:
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=build) as folder:
         if sys.argv[1] == "timed":
-            asyncio.run(serve(folder, Timed()))
+            asyncio.run(serve(folder, Timed(float(sys.argv[2]))))
             return
         command = [sys.executable, "-m", "tests.benchmarks.servers.model"]
         with subprocess.Popen(
