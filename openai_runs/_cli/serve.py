@@ -5,6 +5,7 @@ Standard output gets one line, for whoever started it; all else goes to standard
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -25,6 +26,8 @@ from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
 __all__ = ["Settings", "perform"]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+_GC_THRESHOLDS: Final = (20_000, 20, 50)
+"""Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +74,7 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
         except (ConfigError, OSError, UnicodeError) as error:  # Unicode: of a host name
             raise _explained(error, settings) from error
         try:
+            _spare_collections()
             print(f"listening on {server.url}", flush=True)
             received = await anext(signals)
             print("stopping once running work is done; again: at once", file=sys.stderr)
@@ -80,6 +84,16 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
     if received == signal.SIGINT:
         return INTERRUPTED
     return 0 if finished else TERMINATED
+
+
+def _spare_collections() -> None:
+    """Collect garbage less often: this process is ours alone, and its requests leave few cycles.
+
+    With Python's own thresholds a seventh of a run's CPU went into it.
+    """
+    gc.collect()
+    gc.freeze()  # modules and classes, which are there for good
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) -> bool:
