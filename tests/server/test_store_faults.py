@@ -164,6 +164,12 @@ async def test_file_of_another_program_is_refused(tmp_path: Path) -> None:
         await LocalServer(db).start()
 
 
+async def test_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    """SQLite's own word, in our sentence."""
+    with pytest.raises(ConfigError, match="cannot use database.*unable to open"):
+        await LocalServer(tmp_path).start()
+
+
 async def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """A wrong path is a plain sentence, not a traceback of SQLite's."""
     with pytest.raises(ConfigError, match="cannot lock database"):

@@ -52,41 +52,44 @@ _logger = logging.getLogger("openai_runs.server")
 
 
 def open_writer(path: Path) -> Connection:
-    """Return the one writing connection."""
-    connection = _connect(path)
-    try:
-        for pragma in (
-            f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}",
-            "journal_mode = WAL",
-            "synchronous = FULL",  # an answered 200 survives a loss of power
-            "foreign_keys = ON",
-            f"wal_autocheckpoint = {_WAL_PAGES}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-    except Error as error:
-        connection.close()
-        raise _unusable(path, error) from error
-    return connection
+    """Return the one writing connection.
+
+    Raises:
+        ConfigError: The file cannot be opened, or is no database.
+    """
+    return _open(
+        path,
+        "journal_mode = WAL",
+        "synchronous = FULL",  # an answered 200 survives a loss of power
+        f"wal_autocheckpoint = {_WAL_PAGES}",
+    )
 
 
 def open_reader(path: Path) -> Connection:
-    """Return a reading connection, which SQLite keeps from writing."""
-    connection = _connect(path)
-    for pragma in (
-        f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}",
-        "foreign_keys = ON",
-        "query_only = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    """Return a reading connection, which SQLite keeps from writing.
+
+    Raises:
+        ConfigError: The file cannot be opened.
+    """
+    return _open(path, "query_only = ON")
+
+
+def _open(path: Path, *pragmas: str) -> Connection:
+    connection = None
+    try:
+        # isolation_level None: sqlite3 begins nothing by itself. A connection is handed to one
+        # thread at a time, so sqlite3's own check of the thread would only be in the way.
+        connection = sqlite3.connect(
+            os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        always = (f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}", "foreign_keys = ON")
+        for pragma in (*always, *pragmas):
+            connection.execute(f"PRAGMA {pragma}")
+    except Error as error:
+        if connection is not None:
+            connection.close()
+        raise _unusable(path, error) from error
     return connection
-
-
-def _connect(path: Path) -> Connection:
-    # isolation_level None: sqlite3 begins nothing by itself. A connection is handed to one
-    # thread at a time, so sqlite3's own check of the thread would only be in the way.
-    return sqlite3.connect(
-        os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=256
-    )
 
 
 def _unusable(path: Path, error: Exception) -> ConfigError:
