@@ -219,7 +219,7 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
                 await asyncio.sleep(pause)
 
         create = partial(floor.create, path="/threads/runs")
-        return await wait_for_all(Waiting(until_settled, floor.retrieve, create), given)
+        return await wait_for_all(Waiting(until_settled, create), given)
 
 
 WORKS = {

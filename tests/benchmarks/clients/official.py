@@ -139,7 +139,6 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
             lambda run_id, thread_id: runs.poll(
                 run_id, thread_id=thread_id, poll_interval_ms=interval
             ),
-            lambda run_id, thread_id: runs.retrieve(run_id, thread_id=thread_id),
             lambda body: client.beta.threads.create_and_run(**body),
         )
         return await wait_for_all(ways, given)

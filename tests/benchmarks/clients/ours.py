@@ -125,7 +125,6 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
             lambda run_id, thread_id: client.runs.wait(
                 run_id, thread_id=thread_id, interval=interval
             ),
-            lambda run_id, thread_id: client.runs.retrieve(run_id, thread_id=thread_id),
             lambda body: client.threads.create_and_run(**body),
         )
         return await wait_for_all(ways, given)

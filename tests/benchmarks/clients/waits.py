@@ -20,7 +20,7 @@ __all__ = ["ACTIVE", "Waiting", "asked", "percentile", "wait_for_all"]
 
 ACTIVE: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
 _WARM: Final = 100
-"""Requests at once before anything is measured, so that the connections are open."""
+"""Waits at once before anything is measured, so that connections are open and code is loaded."""
 _QUESTION: Final = {"messages": [{"role": "user", "content": "Where is my order?"}]}
 
 
@@ -28,7 +28,6 @@ class Waiting(NamedTuple):
     """How one client does what it is asked to; ids are those of a run and its thread."""
 
     wait: Callable[[str, str], Awaitable[Any]]
-    retrieve: Callable[[str, str], Awaitable[Any]]
     create: Callable[[Mapping[str, Any]], Awaitable[Any]]
     """Create a thread and a run with this body."""
 
@@ -82,11 +81,9 @@ async def wait_for_all(client: Waiting, given: Mapping[str, Any]) -> Outcome:
 
 
 async def _named(client: Waiting, given: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return ids the plain server makes runs of, and open the connections."""
+    """Return ids the plain server makes runs of; waits before for some that are finished."""
     for _ in range(3):
-        await asyncio.gather(
-            *(client.retrieve(f"run_warm{number}", "thread_1") for number in range(_WARM))
-        )
+        await asyncio.gather(*(client.wait(f"run_done{n}", "thread_1") for n in range(_WARM)))
     return [(f"run_{number}", "thread_1") for number in range(given["runs"])]
 
 

@@ -38,7 +38,7 @@ class Limited(Waits):
         is_refused = self._left < 1
         if is_refused:
             self._refused += 1
-        elif b"run_warm" not in request.path:
+        elif b"run_done" not in request.path:
             self._left -= 1
         self.headers = (
             f"x-ratelimit-limit-requests: {self._limit}\r\n"

@@ -1,7 +1,8 @@
 """A plain polling server: runs that finish by themselves, some seconds after the first look.
 
-How long a run takes is drawn evenly from its number. `GET /v1/seen` tells the requests since
-it was last asked, and when each run finished, on the monotonic clock of the machine.
+How long a run takes is drawn evenly from its number. Runs whose id begins with `run_done` are
+finished and not counted. `GET /v1/seen` tells the requests since it was last asked, and when
+each run finished, on the monotonic clock of the machine.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Waits:
             self._requests, self._finishes = 0, {}
             return answer(samples.encode(seen))
         run_id = request.path.rpartition(b"/")[2]
-        if run_id.startswith(b"run_warm"):
-            return answer(self._working.replace(_ID, run_id), headers=self.headers)
+        if run_id.startswith(b"run_done"):
+            return answer(self._over.replace(_ID, run_id), headers=self.headers)
         self._requests += 1
         now = time.monotonic()
         finishes = self._finishes.get(run_id)
