@@ -4,8 +4,9 @@ Theory of operation. Four things bound what a client sends, and the strictest ho
 limits are the caller's: a bucket whose burst and refill together stay below the limit in
 any 60 s. What the server *told* in `x-ratelimit-*` is spread over the time to its reset once
 it runs low. A *pause* is what a 429 asked for in `Retry-After`. And where 429s come without
-guidance, a rate is *tried*: halved when a tenth of the answers are refusals, raised slowly
-while they are not (AIMD, as TCP does since RFC 5681), forgotten after a minute without any.
+that, or go on right after it, a rate is *tried*: halved when a tenth of the answers are
+refusals, raised slowly while they are not (AIMD, as TCP does since RFC 5681), forgotten after
+a minute without any.
 
 No knowledge outlives its reset, and no reset that is further away than 120 s holds anything
 back: there the server's own refusal is what the caller needs to see.
@@ -15,6 +16,7 @@ Times are seconds of a monotonic clock, and passed in.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -37,6 +39,8 @@ MARGIN: Final = 0.02
 """Share of a fixed limit kept back, for requests that bunch up on their way: 1.2 s of them."""
 SCARCE_SHARE: Final = 0.5
 """Share of the server's limit below which the rest is spread over the time to the reset."""
+SETTLING: Final = 1.0
+"""Seconds after a pause in which a further 429 says that the pause alone does not help."""
 ASSUMED_RESET: Final = 10.0
 """Seconds, where no reset is told; Azure judges periods of 1 or 10 s."""
 _MAX_DURATION_CHARS: Final = 40
@@ -262,7 +266,8 @@ class Limits:
         """What the server says of tokens."""
         self.tried = AdaptiveRate()
         self.meter = RateMeter()
-        self._paused_until = 0.0
+        self._paused_until = -math.inf
+        self._pause_ticket = -1
         self._bucket = None if requests_per_minute is None else bucket_of(requests_per_minute, now)
         self.account = None if tokens_per_minute is None else TokenAccount(tokens_per_minute, now)
         """What runs use, under a fixed limit of tokens."""
@@ -312,7 +317,8 @@ class Limits:
         told = (self.requests.remaining(now), self.tokens.remaining(now))
         buckets = (self._bucket, self.account)
         known = any(one is not None for one in (*told, *buckets))
-        return known or self._paused_until > now or self.tried.is_watching(now)
+        is_settled = now > self._paused_until + SETTLING
+        return known or not is_settled or self.tried.is_watching(now)
 
     def told(self, headers: RateLimit, ticket: int, now: float) -> None:
         """Take note of the `x-ratelimit-*` headers of an answer."""
@@ -339,7 +345,11 @@ class Limits:
         A longer pause than 120 s holds nobody back: each caller is told of it at once.
         """
         if refused and asked is not None and asked <= MAX_RETRY_AFTER:
+            if now > self._paused_until + SETTLING:
+                self._pause_ticket = self.sent
             self._paused_until = max(self._paused_until, now + asked)
+            if ticket <= self._pause_ticket:
+                return  # it was under way when the storm came: the pause is the answer to that
         self.tried.answered(
             refused=refused,
             ticket=ticket,

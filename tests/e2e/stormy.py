@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from random import Random
 from typing import Any
@@ -11,17 +13,17 @@ from tests.support import Action, Answer, Drop, Received, run_json
 
 __all__ = ["Stormy"]
 
-_EVERY = 150
+_EVERY = 500
 """Requests from one storm to the next."""
-_LENGTH = 25
-"""Requests of a storm, all of which are refused."""
+_LENGTH = 0.15
+"""Seconds of a storm, in which everything is refused and told how long it still lasts."""
 
 
 class Stormy:
     """The handler of a `HostileServer`.
 
     Of all requests 5 % are answered 503 and 3 % dropped, half of each after the work was
-    done; and of every 150 requests, 25 in a row are refused with 429.
+    done. Every 500 requests a storm of 429s begins.
     """
 
     def __init__(self, *, keys: bool, seed: int = 1) -> None:
@@ -33,6 +35,7 @@ class Stormy:
         """Answers that did not arrive or told nothing, of creates and others."""
         self.refused = 0
         self.total = 0
+        self._calm_at = 0.0
         self._chance = Random(seed)
         self._runs: dict[str, dict[str, Any]] = {}
         """By thread."""
@@ -42,9 +45,12 @@ class Stormy:
     def __call__(self, request: Received) -> Action:
         """Answer one request, or not."""
         self.total += 1
-        if self.total % _EVERY >= _EVERY - _LENGTH:
+        if self.total % _EVERY == 0:
+            self._calm_at = time.monotonic() + _LENGTH
+        left = self._calm_at - time.monotonic()
+        if left > 0:
             self.refused += 1
-            return error(429, retry_after="0.2")
+            return error(429, retry_after_ms=str(math.ceil(1000 * left)))
         chance = self._chance.random()
         if chance >= 0.08:
             return self._answer(request)

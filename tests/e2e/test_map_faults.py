@@ -65,7 +65,7 @@ async def test_every_item_has_its_result_and_no_run_is_made_twice(keys: bool, it
     assert {result.run.status for result in results} == {"completed"}
     assert stormy.made == EACH_ONCE
     assert stormy.lost > COUNT / 5
-    assert stormy.refused > COUNT / 5
+    assert 0 < stormy.refused < stormy.total / 10
 
 
 async def test_new_thread_whose_answer_was_lost_is_told_of_and_not_made_again() -> None:

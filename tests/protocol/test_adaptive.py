@@ -131,3 +131,35 @@ def test_meter_follows_what_was_sent_of_late() -> None:
 
     assert meter.read(19.9) == pytest.approx(10, rel=0.1)
     assert meter.read(60.0) < 0.001
+
+
+def test_storm_that_says_how_long_it_lasts_cuts_no_rate() -> None:
+    """A hundred in flight are refused and told to wait; after that all goes as before."""
+    limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
+    for storm in range(5):
+        begin = storm * 10.0
+        tickets = [limits.take(begin) for _ in range(100)]
+        for ticket in tickets:
+            limits.answered(refused=True, asked=1.0, ticket=ticket, now=begin + 0.01)
+        assert limits.delay(begin + 0.01) == pytest.approx(1.0)
+        assert limits.is_limiting(begin + 1.5), "what follows at once is looked at"
+        ticket = limits.take(begin + 1.1)
+        limits.answered(refused=False, asked=None, ticket=ticket, now=begin + 1.2)
+
+        assert limits.rate(begin + 5.0) is None
+        assert not limits.is_limiting(begin + 5.0)
+
+
+def test_storm_that_goes_on_after_its_pause_cuts_the_rate() -> None:
+    """Whoever was told to wait, came back and is refused again was too many."""
+    limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
+    for ticket in [limits.take(0.0) for _ in range(100)]:
+        limits.answered(refused=True, asked=1.0, ticket=ticket, now=0.01)
+    assert limits.rate(0.5) is None
+
+    for ticket in [limits.take(1.05) for _ in range(100)]:
+        limits.answered(refused=True, asked=1.0, ticket=ticket, now=1.1)
+
+    rate = limits.rate(2.1)
+    assert rate is not None
+    assert rate < 100
