@@ -224,6 +224,15 @@ def test_every_named_test_exists() -> None:
     assert named - defined == set()
 
 
+def test_every_promise_names_a_test() -> None:
+    """What nothing keeps is a wish, and stands nowhere among the promises."""
+    page = (PAGES_FOLDER / "explain" / "promises.md").read_text()
+    promises = re.split(r"^- ", page, flags=re.MULTILINE)[1:]
+
+    assert len(promises) > 50
+    assert [text.splitlines()[0] for text in promises if not _TEST.search(text)] == []
+
+
 def test_names_to_move_to_exist() -> None:
     """Each name in the second column of the moving tables is a name of ours."""
     page = (PAGES_FOLDER / "guides" / "moving.md").read_text()
