@@ -39,7 +39,7 @@ class AsyncPaginator(Generic[T]):
         options: CallOptions,
         *,
         max_items: int | None = None,
-        reveal: Callable[[T], T] | None = None,
+        reveal: Callable[[Iterable[T]], None] | None = None,
     ) -> None:
         """Check the arguments; nothing is sent yet."""
         _check(query, max_items)
@@ -107,7 +107,7 @@ class AsyncPaginator(Generic[T]):
             spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
         page = await self._pipeline.send(spec, self._options)
         if self._reveal is not None:
-            page.data[:] = [self._reveal(item) for item in page.data]
+            self._reveal(page.data)
 
         before = seen | {query.get("after"), query.get("before")}
 
@@ -131,7 +131,7 @@ def paginate(
     arguments: ListCall,
     *,
     extra: Mapping[str, QueryValue] | None = None,
-    reveal: Callable[[T], T] | None = None,
+    reveal: Callable[[Iterable[T]], None] | None = None,
 ) -> AsyncPaginator[T]:
     """Return the list call these arguments ask for; `extra` is what only this list takes.
 

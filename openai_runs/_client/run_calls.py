@@ -19,7 +19,7 @@ from openai_runs._client.pipeline import Pipeline
 from openai_runs._client.steps import Steps
 from openai_runs._client.submission import Submission
 from openai_runs._client.waiting import Waiter, stopped
-from openai_runs._protocol.adoption import reveal
+from openai_runs._protocol.adoption import reveal, reveal_all
 from openai_runs._protocol.endpoints import (
     CANCEL_RUN,
     GET_RUN,
@@ -130,7 +130,7 @@ class RunCalls:
             ValueError: An argument is out of bounds; nothing was sent.
         """
         ids = {"thread_id": thread_id}
-        return paginate(self._pipeline, LIST_RUNS, ids, "runs.list", arguments, reveal=reveal)
+        return paginate(self._pipeline, LIST_RUNS, ids, "runs.list", arguments, reveal=reveal_all)
 
     async def cancel(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
         """Ask the server to cancel the run and return it, usually `cancelling`.

@@ -15,7 +15,7 @@ from openai_runs.types.base import ADOPTION_KEY
 from openai_runs.types.events import RunEvent
 from openai_runs.types.runs import Run
 
-__all__ = ["carries", "find", "mark", "reveal", "reveal_event"]
+__all__ = ["carries", "find", "mark", "reveal", "reveal_all", "reveal_event"]
 
 _MAX_PAIRS: Final = 16
 
@@ -51,6 +51,14 @@ def reveal(run: R) -> R:
     if isinstance(metadata, dict):
         metadata.pop(ADOPTION_KEY, None)
     return run
+
+
+def reveal_all(runs: Iterable[object]) -> None:
+    """Take the mark off each of the runs."""
+    for run in runs:
+        metadata = getattr(run, "metadata", None)
+        if metadata and isinstance(metadata, dict):
+            metadata.pop(ADOPTION_KEY, None)
 
 
 def reveal_event(event: RunEvent) -> RunEvent:

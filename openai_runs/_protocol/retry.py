@@ -199,7 +199,8 @@ class RetryBudget:
 
     def succeeded(self) -> None:
         """Give one token back."""
-        self._tokens = min(self._capacity, self._tokens + 1.0)
+        if self._tokens < self._capacity:
+            self._tokens = min(self._capacity, self._tokens + 1.0)
 
 
 def _number(text: str | None) -> float | None:
