@@ -36,7 +36,7 @@ class Contestant(NamedTuple):
 
 def _official(name: str, environment: str, transport: str) -> Contestant:
     module = "tests.benchmarks.clients.official"
-    return Contestant(name, "official", module, environment, {"transport": transport}, 0.2)
+    return Contestant(name, "official", module, environment, {"transport": transport}, 0.1)
 
 
 FLOOR = Contestant("floor", "floor", "tests.benchmarks.clients.floor")

@@ -59,7 +59,13 @@ def _stream(name: str, title: str, thread: str, count: int, **more: Any) -> Row:
     return Row(f"sse-{name}", f"SSE, {title}, an event", "cpu", "stream", params, quick=quick)
 
 
-def _waits(name: str, runs: int, longest: int, rounds: int | None = None) -> Row:
+def _waits(
+    name: str,
+    runs: int,
+    longest: int,
+    rounds: int,
+    contestants: tuple[Contestant, ...] = ALL,
+) -> Row:
     """Return a row of waits on runs of 2 s and more."""
     params = {"runs": runs, "start": 1.0, "interval": 1.0, "limit": longest + 60}
     server = ("tests.benchmarks.servers.waits", "2")
@@ -72,6 +78,7 @@ def _waits(name: str, runs: int, longest: int, rounds: int | None = None) -> Row
         (*server, str(longest)),
         quick={"limit": 30},
         quick_server=(*server, "8"),
+        contestants=contestants,
         rounds=rounds,
     )
 
@@ -196,9 +203,9 @@ ROWS = (
     _start("first-run", "import, construct, retrieve a run", scripts.FIRST_RUN),
     _start("help", "openai-runs --help; floor: import cyclopts", scripts.HELP),
     _waits("1000", 1000, 8, 3),
-    _waits("1000-long", 1000, 60, 1),
+    _waits("1000-long", 1000, 60, 1, (FLOOR, OURS)),
     _waits("10000", 10_000, 12, 1),
-    _waits("10000-long", 10_000, 60, 1),
+    _waits("10000-long", 10_000, 60, 1, (FLOOR, OURS, AIOHTTP)),
     Row(
         "waits-bare",
         "what the caller of 10,000 waits holds himself",
@@ -225,11 +232,11 @@ ROWS = (
         ("tests.benchmarks.servers.ours", "timed", "60"),
         quick_server=("tests.benchmarks.servers.ours", "timed", "8"),
         contestants=(FLOOR, OURS, AIOHTTP),
-        rounds=2,
+        rounds=1,
     ),
     _limited(),
     _batch("keys", "{items:,} items, the server remembers keys", "keys", (OURS, AIOHTTP)),
-    _batch("no-keys", "{items:,} items on threads, and no keys", "none", (OURS, AIOHTTP)),
+    _batch("no-keys", "{items:,} items on threads, and no keys", "none", (OURS,)),
     _batch("left", "{items:,} items, left at item {leave}", "keys", (OURS,), leave=100),
     _serve(1, 200),
     _serve(50, 2000),
