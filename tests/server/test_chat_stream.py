@@ -122,6 +122,10 @@ ODD_CALLS: dict[str, list[bytes]] = {
         chunk(**call(0, name="f", arguments="}")),
         chunk(**call(0, name="g", arguments="{}")),
     ],
+    "all with the same index, and neither ids nor arguments": [
+        chunk(**call(0, name="f")),
+        chunk(**call(0, name="g")),
+    ],
     "an id of its own for each piece": [
         chunk(**call(0, id="a1", name="f", arguments="")),
         chunk(**call(0, id="a2", arguments="{")),

@@ -67,6 +67,7 @@ class _Place:
         self.index = index
         """Among our calls."""
         self.id = ""
+        self.name = ""
         self.arguments: list[str] = []
 
     def is_whole(self) -> bool:
@@ -131,6 +132,7 @@ class ChunkReader:
         for position, call in enumerate(delta.tool_calls or ()):
             place = self._place(position if call.index is None else call.index, call)
             place.id = place.id or call.id or ""
+            place.name = place.name or call.function.name or ""
             arguments = call.function.arguments
             if isinstance(arguments, dict):  # some endpoints send the object itself
                 arguments = msgspec.json.encode(arguments).decode()
@@ -152,7 +154,8 @@ class ChunkReader:
         Only a piece with a name may begin a call there: others give each piece an id of its own.
         """
         place = self._places.get(index)
-        if place is None or (call.function.name and _is_another(place, call.id or "")):
+        name = call.function.name or ""
+        if place is None or (name and _is_another(place, call.id or "", name)):
             place = self._places[index] = _Place(len(self._calls))
             self._calls.append(place)
         return place
@@ -175,11 +178,11 @@ class ChunkReader:
         return [*empty, Finish(reason=reason, usage=usage(self._usage))]
 
 
-def _is_another(place: _Place, call_id: str) -> bool:
+def _is_another(place: _Place, call_id: str, name: str) -> bool:
     """Tell whether a name that comes for a known call is that of the next one."""
     if call_id and place.id:
         return call_id != place.id
-    return place.is_whole()
+    return bool(place.name and name != place.name) or place.is_whole()
 
 
 def _failed(data: bytes) -> ModelFailure:
