@@ -26,7 +26,7 @@ __all__ = ["LocalTool", "LocalToolCall", "as_sent", "localized", "tool"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = r"[A-Za-z0-9_-]{1,64}"
 
 
 class LocalToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class LocalTool(Generic[P, R]):
         """The function as it was given."""
         self.name: str = name_of(function) if name is None else name
         """Letters, digits, `_` and `-`, at most 64 characters."""
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
             msg = (
                 f"tool name {self.name!r} must be 1 to 64 of A-Z, a-z, 0-9, _ and -; "
                 "give another one with @tool(name=...)"

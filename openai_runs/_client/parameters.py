@@ -22,8 +22,8 @@ from openai_runs.types.runs import Run
 
 __all__ = ["Parameters", "ToolContext", "docstring_of", "name_of", "parameters_of"]
 
-_SECTION: Final = re.compile(r"^(?:Args|Arguments|Parameters):\s*$")
-_ARGUMENT: Final = re.compile(r"^(?P<name>\w+)\s*(?:\(.*?\))?:\s*(?P<text>.*)$")
+_SECTION: Final = r"^(?:Args|Arguments|Parameters):\s*$"
+_ARGUMENT: Final = r"^(?P<name>\w+)\s*(?:\(.*?\))?:\s*(?P<text>.*)$"
 _UNNAMED: Final = {
     inspect.Parameter.POSITIONAL_ONLY: "is positional only",
     inspect.Parameter.VAR_POSITIONAL: "takes any number of values",
@@ -213,7 +213,7 @@ def _described(
 def _argument_texts(docstring: str) -> Iterator[tuple[str, str]]:
     """Yield name and text of each line of a Google-style `Args:` section."""
     lines = iter(docstring.splitlines())
-    if not any(_SECTION.match(line) for line in lines):
+    if not any(re.match(_SECTION, line) for line in lines):
         return
     margin, name, parts = None, "", [""]
     for line in lines:
@@ -221,7 +221,7 @@ def _argument_texts(docstring: str) -> Iterator[tuple[str, str]]:
         if line.strip() and not indent:
             break  # the next section
         margin = indent if margin is None else margin
-        found = _ARGUMENT.match(line.strip()) if indent == margin else None
+        found = re.match(_ARGUMENT, line.strip()) if indent == margin else None
         if found is not None:
             yield name, " ".join(parts)
             name, parts = found["name"], [found["text"]]

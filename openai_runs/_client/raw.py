@@ -15,7 +15,7 @@ from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_bo
 __all__ = ["raw_request"]
 
 _FREE: Final = frozenset({"GET", "DELETE"})
-_PATH: Final = re.compile(r"(?:/(?:[\w\-.~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+\Z", re.ASCII)
+_PATH: Final = r"(?a:(?:/(?:[\w\-.~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+\Z)"
 """RFC 3986 section 3.3, absolute."""
 
 
@@ -33,7 +33,7 @@ def raw_request(
     Raises:
         ValueError: The path could lead elsewhere, or the method is no word.
     """
-    if not _PATH.match(path) or {".", ".."} & set(unquote(path).split("/")):
+    if not re.match(_PATH, path) or {".", ".."} & set(unquote(path).split("/")):
         message = f"path must begin with '/', be quoted, and hold no query or dots, got {path!r}"
         raise ValueError(message)
     if not (method.isascii() and method.isalpha()):

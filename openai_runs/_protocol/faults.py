@@ -38,11 +38,12 @@ _CLASSES: Final[dict[int, type[APIStatusError]]] = {
     422: UnprocessableEntityError,
     429: RateLimitError,
 }
+# Patterns of rare paths are compiled where they are first needed, and kept by `re`.
 _ACTIVE_RUN: Final = (
-    re.compile(r"Thread \S+ already has an active run (?P<run>[\w\-]+)"),
-    re.compile(r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"),
+    r"Thread \S+ already has an active run (?P<run>[\w\-]+)",
+    r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active",
 )
-_SECRETS: Final = re.compile(
+_SECRETS: Final = (
     r"""(?i)\b(?:bearer\s+[^\s"'<]+|sk-[\w\-]{4,}|api[-_]?key["']?\s*[:=]\s*["']?[^\s"'<,;]+)"""
 )
 _MAX_MESSAGE_CHARS: Final = 500
@@ -109,7 +110,7 @@ def blocking_run_id(message: str) -> str | None:
     'run_2'
     """
     for pattern in _ACTIVE_RUN:
-        found = pattern.search(message)
+        found = re.search(pattern, message)
         if found:
             return found["run"]
     return None
@@ -171,7 +172,7 @@ def _text(value: Any) -> str:
 
 def _one_line(text: str) -> str:
     printable = "".join(one if one.isprintable() else " " for one in text)
-    return _SECRETS.sub("***", " ".join(printable.split()))
+    return re.sub(_SECRETS, "***", " ".join(printable.split()))
 
 
 def _json(value: Any) -> str:

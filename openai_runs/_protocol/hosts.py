@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["is_loopback", "is_loopback_authority", "is_loopback_origin"]
 
-_AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?")
+_AUTHORITY: Final = r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?"
 
 
 def is_loopback(host: str) -> bool:
@@ -38,7 +38,7 @@ def is_loopback_authority(authority: str) -> bool:
     >>> is_loopback_authority("127.0.0.1:8080"), is_loopback_authority("example.org:8080")
     (True, False)
     """
-    found = _AUTHORITY.fullmatch(authority)
+    found = re.fullmatch(_AUTHORITY, authority)
     return found is not None and is_loopback(found["host"])
 
 

@@ -45,8 +45,8 @@ ASSUMED_RESET: Final = 10.0
 """Seconds, where no reset is told; Azure judges periods of 1 or 10 s."""
 _MAX_DURATION_CHARS: Final = 40
 _NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-_PART: Final = re.compile(rf"({_NUMBER})(h|ms|m|s|us|µs|μs|ns)")
-_DURATION: Final = re.compile(rf"(?:{_NUMBER}(?:h|ms|m|s|us|µs|μs|ns))+|{_NUMBER}")
+_PART: Final = rf"({_NUMBER})(h|ms|m|s|us|µs|μs|ns)"
+_DURATION: Final = rf"(?:{_NUMBER}(?:h|ms|m|s|us|µs|μs|ns))+|{_NUMBER}"
 _UNITS: Final = {
     "h": 3600.0,
     "m": 60.0,
@@ -70,9 +70,9 @@ def reset_seconds(text: str | None) -> float | None:
     if text is None or len(text) > _MAX_DURATION_CHARS:
         return None
     text = text.strip()
-    if not _DURATION.fullmatch(text):
+    if not re.fullmatch(_DURATION, text):
         return None
-    parts = _PART.findall(text)
+    parts = re.findall(_PART, text)
     if not parts:
         return float(text)
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
