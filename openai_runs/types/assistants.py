@@ -1,7 +1,5 @@
 """Assistants: the object, and the bodies that make and change one."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType, field

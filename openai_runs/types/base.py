@@ -4,9 +4,10 @@ Answers are read as the server sent them: fields we do not know are skipped, fie
 that are missing take their default. A variant of a union that we do not know becomes
 an `Unknown` (a dict with its raw JSON), so it costs only itself. Requests are closed:
 a key that is not declared is a mistake of the sender.
-"""
 
-from __future__ import annotations
+The modules here go without `from __future__ import annotations`: msgspec reads all annotations
+at import, and would have to compile each from its text.
+"""
 
 from collections.abc import Iterator, Mapping
 from types import NoneType
@@ -105,7 +106,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict
     """An object the API answers with. Immutable; unknown fields are skipped."""
 
     @property
-    def http(self) -> HTTPInfo | None:
+    def http(self) -> "HTTPInfo | None":
         """Return the answer this object came in; None on list items and on copies."""
         return self.__dict__.get("_http")
 
@@ -186,7 +187,7 @@ class Page(Answer, Generic[T], frozen=True, kw_only=True):
     has_more: bool = field(default_factory=bool)
     """Whether another page follows in the direction of travel."""
 
-    async def next_page(self) -> Page[T] | None:
+    async def next_page(self) -> "Page[T] | None":
         """Return the page that follows, or None after the last.
 
         Endpoint: the one this page came from, with the cursor moved on.

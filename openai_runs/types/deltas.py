@@ -4,8 +4,6 @@ Pieces of the same `index` belong together at each level of nesting. What a piec
 speak of is None.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import field

@@ -3,8 +3,6 @@
 An event this version does not know is kept as `UnknownEvent`, with its JSON.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final, TypeAlias
 
 import msgspec

@@ -1,7 +1,5 @@
 """Messages: the object with its parts, and the bodies that make and change one."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field

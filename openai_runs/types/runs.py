@@ -1,7 +1,5 @@
 """Runs: the object with its life's facts, and the bodies that make and change one."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
@@ -257,7 +255,7 @@ class Run(Answer, frozen=True, kw_only=True):
         calls = action.submit_tool_outputs.tool_calls
         return [call for call in calls if isinstance(call, RequiredToolCall)]
 
-    def raise_for_status(self) -> Run:
+    def raise_for_status(self) -> "Run":
         """Return this run if it completed or is still at work.
 
         Raises:

@@ -1,7 +1,5 @@
 """Run steps: what a run did, one thing at a time."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from msgspec import field

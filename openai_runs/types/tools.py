@@ -1,7 +1,5 @@
 """Tools, what is said about their use, and the formats of an answer."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
