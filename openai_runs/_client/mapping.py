@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
@@ -38,6 +39,8 @@ CarryOut = Callable[[K, Mapping[str, Any]], Awaitable[RunResult]]
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _END: Final = object()
+_CARRIED_BY: Final[ContextVar[object]] = ContextVar("openai_runs.batch", default=None)
+"""The batch that runs what asks."""
 _CLOSING: Final = 2 * CANCEL_GRACE
 """Seconds for cancelling what runs, which cancels at the server, and for closing the input."""
 
@@ -77,6 +80,7 @@ class Batch(Generic[K]):
 
         Cancellation: cancels what is going, and closes the input.
         """
+        _CARRIED_BY.set(self)
         try:
             async with anyio.create_task_group() as self._jobs:
                 with anyio.CancelScope() as self._taking:
@@ -234,14 +238,17 @@ class RunMap(Generic[K]):
         Runs that were started are left alone, or cancelled with `on_cancel="cancel"`.
         Outcomes that were not read are dropped.
 
+        A tool of the batch may call it too; then it does not wait for the end.
+
         Cancellation: is held off until that is done, for at most 10 s.
         """
         self._closed = True
         self._batch.unread.clear()
         if self._work is not None:
             self._work.cancel()
-            with anyio.move_on_after(_CLOSING, shield=True):
-                await self._work.ended()
+            if _CARRIED_BY.get() is not self._batch:  # a tool of it would wait for itself
+                with anyio.move_on_after(_CLOSING, shield=True):
+                    await self._work.ended()
         failure, self._batch.failure = self._batch.failure, None
         if failure is not None:
             _LOG.warning("runs.map was left before it could raise this", exc_info=failure)

@@ -25,11 +25,23 @@ class Desk:
         """By thread: what its run is, in place of completed."""
         self.bodies: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
+        self.keys: dict[str, dict[str, Any]] | None = None
+        """Runs by idempotency key, where this server remembers keys."""
+        self.losses: list[Action] = []
+        """What the next creates get in place of their answers, after they were carried out."""
         self.polled = 0
         self.polled_ten_times = anyio.Event()
 
     def __call__(self, request: Received) -> Action:
         """Answer one request."""
+        outcome = self._answer(request)
+        if self.keys is not None and isinstance(outcome, Answer) and outcome.status < 300:
+            return outcome._replace(headers={"openai-runs-features": "idempotency"})
+        return outcome
+
+    def _answer(self, request: Received) -> Action:
+        if request.path.startswith("/v1/assistants/"):
+            return Answer(json={"id": "asst_1", "model": "m"})
         parts = request.path.removeprefix("/v1/threads/").split("/")
         if request.method == "POST":
             return self._post(request, parts)
@@ -44,11 +56,23 @@ class Desk:
         if parts[-1] == "cancel":
             self.cancelled.append(parts[0])
             return _run(parts[0], "cancelling")
+        answer = self._create(request, parts)
+        if self.losses:
+            return self.losses.pop(0)
+        return answer
+
+    def _create(self, request: Received, parts: list[str]) -> Action:
+        key = request.headers["idempotency-key"]
+        if self.keys is not None and key in self.keys:
+            return Answer(json=self.keys[key])
         self.bodies.append(request.json)
         thread = parts[0] if len(parts) == 2 else f"made_{len(self.bodies)}"
         if thread.startswith("missing"):
             return error(404, f"No thread found with id '{thread}'.")
-        return _run(thread, "queued")
+        made = _run(thread, "queued")
+        if self.keys is not None:
+            self.keys[key] = made.json
+        return made
 
 
 def _run(thread: str, status: str) -> Answer:

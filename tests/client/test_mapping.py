@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from openai_runs import (
+    APIError,
     AsyncClient,
     ConfigError,
     NotFoundError,
@@ -22,7 +23,8 @@ from openai_runs import (
 )
 from openai_runs.testing import RunsServer
 from tests.client.batching import Desk, again, drain, items_of, outcomes
-from tests.support import HostileServer
+from tests.client.ledger import error
+from tests.support import Drop, HostileServer
 
 QUICK = PollPolicy(initial=0.05, maximum=0.05)
 ASSISTANT = {"assistant_id": "asst_1"}
@@ -130,9 +132,9 @@ async def test_one_failure_ends_no_other(client: AsyncClient, desk: Desk) -> Non
     assert found["fine"].run.status == "completed"
     refused = {key: error for key, error in found.items() if isinstance(error, ConfigError)}
     assert set(refused) == {"id", "name", "value", "option", "format", "header", "nothing"}
-    for key, error in refused.items():
-        assert str(error).startswith(f"the item {key!r} cannot be sent: ")
-        assert isinstance(error.__cause__, TypeError | ValueError)
+    for key, refusal in refused.items():
+        assert str(refusal).startswith(f"the item {key!r} cannot be sent: ")
+        assert isinstance(refusal.__cause__, TypeError | ValueError)
 
 
 async def test_missing_assistant_is_an_error_of_its_item(client: AsyncClient) -> None:
@@ -317,6 +319,23 @@ async def test_patience_of_a_batch_is_the_clients_where_it_has_one(server: Hosti
 
         assert found[1].status_code == 503
         assert len(server.seen("POST")) == seen + 1
+
+
+@pytest.mark.parametrize("keys", [True, False])
+async def test_server_is_asked_once_what_it_remembers_before_threads_are_made(
+    client: AsyncClient, server: HostileServer, desk: Desk, keys: bool
+) -> None:
+    """So that the very first create can be sent again, if its answer is lost."""
+    desk.keys = {} if keys else None
+    desk.losses = [Drop(), error(503), Drop()]
+    items: Any = ((number, {"thread": {}}) for number in range(9))
+
+    found = await outcomes(client.runs.map(items, **CASE))
+
+    lost = [one for one in found.values() if isinstance(one, APIError)]
+    assert len(server.seen("GET", "/assistants/asst_1")) == 1
+    assert len(desk.bodies) == len(found) == 9
+    assert [one.maybe_created for one in lost] == ([] if keys else [True] * 3)
 
 
 @tool

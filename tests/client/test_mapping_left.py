@@ -230,6 +230,28 @@ async def test_error_that_nobody_reads_is_logged(
     assert record.exc_info[0] is LookupError
 
 
+async def test_tool_may_end_its_own_batch(
+    runs_server: RunsServer, runs_client: AsyncClient
+) -> None:
+    """It does not wait for itself; whoever reads sees the end."""
+    runs_server.call_tool("enough")
+    assistant = await runs_client.assistants.create(model="scripted")
+    items: Any = ((number, {"thread": {}}) for number in range(1000))
+
+    async def enough() -> None:
+        await results.aclose()
+
+    results = runs_client.runs.map(
+        items, concurrency=1, assistant_id=assistant.id, tools=[enough], timeout=30
+    )
+    found: list[int] = []
+    with anyio.fail_after(8):
+        await drain(results, found)
+
+    assert found == []
+    assert results.pulled == 1
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 async def test_end_of_the_program_reaches_the_reader(
     runs_server: RunsServer, runs_client: AsyncClient, stop: type[BaseException]
