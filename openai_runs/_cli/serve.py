@@ -23,7 +23,7 @@ from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
 from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
 
-__all__ = ["Settings", "perform"]
+__all__ = ["Settings", "perform", "spare_collections"]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 _GC_THRESHOLDS: Final = (20_000, 20, 50)
@@ -74,7 +74,7 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
         except (ConfigError, OSError, UnicodeError) as error:  # Unicode: of a host name
             raise _explained(error, settings) from error
         try:
-            _spare_collections()
+            spare_collections()
             print(f"listening on {server.url}", flush=True)
             received = await anext(signals)
             print("stopping once running work is done; again: at once", file=sys.stderr)
@@ -86,7 +86,7 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
     return 0 if finished else TERMINATED
 
 
-def _spare_collections() -> None:
+def spare_collections() -> None:
     """Collect garbage less often: this process is ours alone, and its requests leave few cycles.
 
     With Python's own thresholds a seventh of a run's CPU went into it.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import anyio
 from aiohttp import web
 
+from openai_runs._cli.serve import spare_collections
 from openai_runs.server import (
     Backend,
     ChatBackend,
@@ -94,6 +95,7 @@ async def serve(folder: str, backend: Backend) -> None:
     closed = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), closed.set)
     await server.start()
+    spare_collections()
     print(server.url, flush=True)
     await closed.wait()
     await server.aclose()
