@@ -37,6 +37,8 @@ CALLS_PER_POLL: Final = 3
 """Calls that may go before a poll that wants to be sent as well."""
 POLL_GRACE: Final = 1.0
 """Seconds a slot is kept for a poll that was told of it."""
+_REQUESTS: Final = "x-ratelimit-remaining-requests"
+_TOKENS: Final = "x-ratelimit-remaining-tokens"
 _CREATES: Final = frozenset({CREATE_RUN.operation, CREATE_THREAD_AND_RUN.operation})
 """What costs tokens."""
 _WORTH_WAKING: Final = 0.001
@@ -188,7 +190,8 @@ class Limiter:
     def learn(self, status: int, headers: Mapping[str, str], turn: Turn) -> None:
         """Take note of a reply; of a 429 its headers only, the rest is for `refused`."""
         now = self._now()
-        self._rules.told(RateLimit.from_headers(headers), turn.ticket, now)
+        if _REQUESTS in headers or _TOKENS in headers:
+            self._rules.told(RateLimit.from_headers(headers), turn.ticket, now)
         if status != HTTPStatus.TOO_MANY_REQUESTS:
             self._rules.answered(refused=False, asked=None, ticket=turn.ticket, now=now)
         if status >= HTTPStatus.BAD_REQUEST:
@@ -238,6 +241,11 @@ class Limiter:
             reset_tokens=rules.tokens.reset(now),
         )
 
+    def close(self) -> None:
+        """Let everybody go: a closed client tells them so, and there is nothing to wait for."""
+        for line in (self._creates, self._cancels, self._calls, self._polls):
+            line.open()
+
     def _settle(self, account: TokenAccount, run: Run) -> None:
         if run.is_terminal:
             used = 0 if run.usage is None else run.usage.total_tokens
@@ -272,6 +280,10 @@ class Limiter:
         self.is_active = self._rules.is_limiting(now)
         for line in (self._creates, self._cancels, self._calls, self._polls):
             line.reconsider(now)
+
+
+def _nothing(now: float) -> float:
+    return 0.0
 
 
 class _TooLateError(Exception):
@@ -334,6 +346,12 @@ class _Line:
     def reconsider(self, now: float) -> None:
         """Wake the first if there is better news than it went to sleep with."""
         if self._nap is not None and now + self._delay(now) < self._nap_until - _WORTH_WAKING:
+            self._nap.cancel()
+
+    def open(self) -> None:
+        """Let everybody through, now and later."""
+        self._delay = _nothing
+        if self._nap is not None:
             self._nap.cancel()
 
     async def _rest(self, now: float, delay: float) -> None:

@@ -65,6 +65,7 @@ class Shared:
         try:
             await self.supervisor.aclose()
         finally:
+            self.limiter.close()  # who waited there finds the transport closed
             await self.transport.aclose()
 
 

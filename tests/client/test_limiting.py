@@ -13,6 +13,7 @@ import pytest
 from openai_runs import (
     APITimeoutError,
     AsyncClient,
+    ConfigError,
     LimitState,
     RateLimitError,
     RateLimits,
@@ -226,6 +227,30 @@ async def test_refusals_leave_the_budget_for_retries_alone() -> None:
             await client.threads.retrieve("thread_1")
 
     assert script == []
+
+
+async def test_closing_the_client_ends_what_waits_for_its_turn() -> None:
+    """There is nothing to wait for any more, and the call says why."""
+    clock = SimulatedClock()
+    limits = RateLimits(requests_per_minute=1)
+    failures: list[ConfigError] = []
+    async with HostileServer(lambda request: THREAD) as server:
+        client = AsyncClient(server.url, seams=clock.seams(), limits=limits)
+
+        async def retrieve(number: int) -> None:
+            with pytest.raises(ConfigError, match="closed") as caught:
+                await client.threads.retrieve("thread_1")
+            failures.append(caught.value)
+
+        await client.threads.retrieve("thread_1")
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(retrieve, number)
+            await anyio.wait_all_tasks_blocked()
+            await client.aclose()
+
+        assert len(failures) == 3
+        assert len(server.requests) == 1
 
 
 def usage(tokens: int) -> dict[str, int]:
