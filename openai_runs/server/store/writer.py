@@ -1,9 +1,11 @@
 """The one writer thread, and the two readers.
 
 Theory of operation. Work that is queued while a commit is under way goes into the next
-transaction together, each piece in a savepoint of its own, so that a refused piece does
-not undo its neighbours; the disk is waited for once for all of them. Callers are answered
-after the commit. A caller that is cancelled takes nothing back: its work is in the queue.
+transaction together; the disk is waited for once for all of them. Where a piece refuses,
+all of it is undone and done again, each piece in a savepoint of its own, so that the one
+does not undo its neighbours: work may be called twice, and nothing of it is told before
+the commit. Callers are answered after that. A caller that is cancelled takes nothing back:
+its work is in the queue.
 """
 
 from __future__ import annotations
@@ -183,14 +185,31 @@ class Writer:
         try:
             with transaction(self._connection, writing=True):
                 begun = True
+                return [_do(self._connection, job) for job in batch]
+        except Error as error:
+            if not begun:
+                return self._unavailable(batch, error)
+        except Exception:  # of one piece; below, each has its own verdict
+            _logger.debug("a piece of work refused, so all are done apart")
+        return self._commit_apart(batch)
+
+    def _unavailable(self, batch: list[_Job], error: Exception) -> list[_Outcome]:
+        _logger.warning("the database cannot be written: %s", error)
+        return [_Outcome(error=StoreUnavailable(str(error))) for _ in batch]
+
+    def _commit_apart(self, batch: list[_Job]) -> list[_Outcome]:
+        """Do the same where a piece refuses, or the disk does."""
+        begun = False
+        try:
+            with transaction(self._connection, writing=True):
+                begun = True
                 return [_carry_out(self._connection, job) for job in batch]
         except Error as error:
             if begun and len(batch) > 1:
                 # SQLite may have rolled back everything, so no savepoint counts. Alone, each
                 # piece gets its own verdict.
-                return [outcome for job in batch for outcome in self._commit([job])]
-            _logger.warning("the database cannot be written: %s", error)
-            return [_Outcome(error=StoreUnavailable(str(error))) for _ in batch]
+                return [outcome for job in batch for outcome in self._commit_apart([job])]
+            return self._unavailable(batch, error)
         except Exception as error:
             # The thread must outlive whatever it is, or everybody would wait for ever.
             _logger.exception("a transaction failed")
@@ -218,17 +237,22 @@ class Writer:
                 job.answer.set_result(outcome.value)
 
 
+def _do(connection: Connection, job: _Job) -> _Outcome:
+    tx = Transaction(connection)
+    if job.once is not None:
+        idempotency.check(connection, job.once)
+    value = job.work(tx)
+    tx.write_log()
+    if job.once is not None:
+        idempotency.keep(connection, job.once, 200, msgspec.json.encode(value))
+    return _Outcome(value=value, changes=tx.changes)
+
+
 def _carry_out(connection: Connection, job: _Job) -> _Outcome:
     """Do one piece of work in a savepoint of its own."""
-    tx = Transaction(connection)
     try:
         with savepoint(connection):
-            if job.once is not None:
-                idempotency.check(connection, job.once)
-            value = job.work(tx)
-            tx.write_log()
-            if job.once is not None:
-                idempotency.keep(connection, job.once, 200, msgspec.json.encode(value))
+            return _do(connection, job)
     except idempotency.KeyReused as refused:
         return _Outcome(error=refused.refusal)
     except Refusal as refusal:
@@ -243,7 +267,6 @@ def _carry_out(connection: Connection, job: _Job) -> _Outcome:
         raise
     except Exception as error:
         return _Outcome(error=error)
-    return _Outcome(value=value, changes=tx.changes)
 
 
 class Readers:
