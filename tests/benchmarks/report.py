@@ -23,6 +23,7 @@ METRICS = {
     "refused_share": "requests refused with 429, %",
     "failed_share": "requests lost or answered 503, %",
     "lag": "event loop held up, at most",
+    "busy": "- by its own work (CPU), at most",
     "took": "wall time",
     "left": "tasks left behind",
     "late_p50": "completion to return, p50",
@@ -45,6 +46,7 @@ _SECONDS = (
     "wall",
     "server_cpu",
     "lag",
+    "busy",
     "took",
 )
 _COUNTS = ("seen", "raised")

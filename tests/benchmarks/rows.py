@@ -235,7 +235,10 @@ ROWS = (
         rounds=1,
     ),
     _limited(),
-    _batch("keys", "{items:,} items, the server remembers keys", "keys", (OURS, AIOHTTP)),
+    _batch("keys", "{items:,} items, the server remembers keys", "keys", (OURS,)),
+    _batch(
+        "1000", "{items:,} items, the server remembers keys", "keys", (OURS, AIOHTTP), items=1000
+    ),
     _batch("no-keys", "{items:,} items on threads, and no keys", "none", (OURS,)),
     _batch("left", "{items:,} items, left at item {leave}", "keys", (OURS,), leave=100),
     _serve(1, 200),

@@ -1,7 +1,7 @@
 """A batch of many runs in bad weather: what came of it, what it cost, who was held up.
 
 Standard library only. A ticker that should wake up every 10 ms tells how long the event loop
-was kept from its other work.
+was kept from its other work, and for how much of that by this process and not by others.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ async def carried_out(
         outcomes: For each item its number, and whether it has the result that is its own.
         given: `leave`, the item after which it is left, if any.
     """
-    lags = [0.0]
-    ticker = asyncio.ensure_future(_tick(lags))
+    lags, busy = [0.0], [0.0]
+    ticker = asyncio.ensure_future(_tick(lags, busy))
     before = len(asyncio.all_tasks())
     cpu, began = time.process_time(), time.monotonic()
     found: dict[int, bool] = {}
@@ -70,14 +70,17 @@ async def carried_out(
         "refused_share": 100 * seen.get("refused", 0) / requests,
         "failed_share": 100 * seen.get("failed", 0) / requests,
         "lag": max(lags),
+        "busy": max(busy),
         "took": took,
         "left": left,
     }
     return {"metrics": metrics, "facts": {}}
 
 
-async def _tick(lags: list[float]) -> None:
+async def _tick(lags: list[float], busy: list[float]) -> None:
+    """Note how late each tick was, and how long this process was at work within it."""
     while True:
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         await asyncio.sleep(_TICK)
         lags.append(time.monotonic() - began - _TICK)
+        busy.append(time.process_time() - cpu)
