@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openai_runs._protocol.deltas import Snapshot
 from openai_runs.types import Event, MessageDeltaEvent, RunStepDeltaEvent
 from tests.protocol.telling import (
     DESCRIBED,
@@ -193,3 +194,26 @@ def test_streams_of_the_description_add_up(stream: bytes, outcome: tuple[str, st
     told = {event.data.id for event in events if event.event.endswith(".created")}
     pieces = [event for event in events if isinstance(event, MessageDeltaEvent | RunStepDeltaEvent)]
     assert {event.data.id for event in pieces} <= told
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [message_delta("a"), message_delta(piece("poem", 0)), message_delta("b")],
+        [message_delta("a", text("x", 1)), message_delta(text("y", 1), "b"), message_delta("c")],
+        [message_delta("a"), message_delta("z", id="msg_2"), message_delta("b")],
+        [message_delta("a"), message("in_progress", "a"), message_delta("b", role="assistant")],
+        [message_delta(f"word{number} ") for number in range(600)],
+    ],
+    ids=["kinds", "indices", "messages", "told-between", "many"],
+)
+def test_pieces_amount_to_the_same_whenever_somebody_looks(events: list[Event]) -> None:
+    """A snapshot that is read after each event ends as one that is read at the end does."""
+    watched, unwatched = Snapshot(), Snapshot()
+    for event in events:
+        watched.apply(event)
+        assert watched.text is not None
+        unwatched.apply(event)
+
+    assert unwatched.text == watched.text
+    assert unwatched.messages == watched.messages
