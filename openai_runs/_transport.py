@@ -31,7 +31,7 @@ from openai_runs.errors import (
     ConfigError,
 )
 
-__all__ = ["Reply", "StreamReply", "Transport"]
+__all__ = ["Reply", "StreamReply", "Transport", "is_cancelled"]
 
 _LARGE_BODY: Final = 1 << 20
 """Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
@@ -72,7 +72,7 @@ class StreamReply:
         try:
             return await self._response.content.readany()
         except asyncio.CancelledError:
-            if not self._response.closed or _is_cancelled():
+            if not self._response.closed or is_cancelled():
                 raise
             reason = "the client was closed"
         except (aiohttp.ClientError, OSError) as error:
@@ -206,8 +206,8 @@ class Transport:
                 return Reply(response.status, response.headers, content)
             failure = _too_late(method, _shown(url), timeout)
         except asyncio.CancelledError:
-            if not self._closed or _is_cancelled():
-                raise
+            if is_cancelled():
+                raise  # else a pool was closed, ours or that of the caller's session
             failure = _closed_under(method, _shown(url))
         except aiohttp.ClientResponseError as error:
             # Not chained: it holds the request's headers, and the key with them.
@@ -223,8 +223,12 @@ class Transport:
 
     @property
     def max_connections(self) -> int:
-        """Return how many connections may be open at once."""
-        return self._max_connections
+        """Return how many connections may be open at once, to one server."""
+        connector = None if self._session is None else self._session.connector
+        if self._owned or connector is None:
+            return self._max_connections
+        theirs = (connector.limit, connector.limit_per_host)  # 0: no limit
+        return min(self._max_connections, *(limit for limit in theirs if limit > 0))
 
     async def aclose(self) -> None:
         """Close the connections; a second call does nothing."""
@@ -300,7 +304,7 @@ async def _send_once(
         raise _Lost(_reason(error)) from error
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
     """Return whether somebody asked for the cancellation of this task."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

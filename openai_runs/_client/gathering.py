@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import anyio
 
+from openai_runs._client.supervising import Work
 from openai_runs._client.tickets import Ticket, WaitPlan
 from openai_runs._client.waiting import Waiter
 from openai_runs.errors import OpenAIRunsError
@@ -18,9 +20,6 @@ __all__ = ["Awaited", "CompletedRuns", "wait_for_all"]
 
 Awaited = Run | tuple[str, str]
 """What is waited for: a run, or its ids as `(run_id, thread_id)`."""
-
-_CANCELS: Final = 20
-"""Runs that the server is asked to cancel at the same time."""
 
 
 class CompletedRuns:
@@ -38,6 +37,9 @@ class CompletedRuns:
         self._box = _Box()
         self._places: dict[Ticket, int] = {}
         self._done: deque[tuple[int, Run | Exception]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self.cancels: list[Work] = []
+        """What asks the server to cancel runs whose time was up."""
         self.total = 0
         """How many runs were given."""
         try:
@@ -93,8 +95,11 @@ class CompletedRuns:
                 await self._collect()
         except anyio.get_cancelled_exc_class():
             if self._plan.on_cancel == "cancel":
-                await self._cancel([one for one in self._places if not one.is_over])
+                await self._waiter.cancel_all(self._unfinished())
                 self._leave()
+            raise
+        except Exception:
+            self._leave()
             raise
         place, outcome = self._done.popleft()
         if isinstance(outcome, Run | OpenAIRunsError):
@@ -117,24 +122,15 @@ class CompletedRuns:
                 ticket.leave()
                 if ticket.timed_out and self._plan.on_timeout == "cancel":
                     late.append(ticket)
-        await self._cancel(late)
+        if late:
+            self.cancels.append(self._waiter.cancel_soon(late))
+        self._box.wake()  # another reader, for what this one leaves
 
-    async def _cancel(self, tickets: list[Ticket]) -> None:
-        """Ask the server to cancel these runs, each for at most 5 s."""
-        if tickets:
-            limiter = anyio.CapacityLimiter(_CANCELS)
-            with anyio.CancelScope(shield=True):
-                async with anyio.create_task_group() as group:
-                    for ticket in tickets:
-                        group.start_soon(self._cancel_one, ticket, limiter)
-
-    async def _cancel_one(self, ticket: Ticket, limiter: anyio.CapacityLimiter) -> None:
-        async with limiter:
-            await self._waiter.cancel_for(ticket)
+    def _unfinished(self) -> list[Ticket]:
+        return [ticket for ticket in self._places if not ticket.is_over]
 
     def _leave(self) -> None:
-        for ticket in self._places:
-            ticket.leave()
+        _leave_all([*self._places])
         self._places.clear()
         self._done.clear()
 
@@ -158,16 +154,23 @@ class CompletedRuns:
         """Wait no longer; cancelled, with `on_cancel="cancel"`, cancel the runs that go on."""
         cancelled = isinstance(error, anyio.get_cancelled_exc_class())
         if cancelled and self._plan.on_cancel == "cancel":
-            await self._cancel([one for one in self._places if not one.is_over])
+            await self._waiter.cancel_all(self._unfinished())
         self._leave()
 
     def __del__(self) -> None:
-        """Wait no longer: nobody can ask."""
-        self._leave()
+        """Wait no longer, in the loop's own thread, whichever this happens in."""
+        places = getattr(self, "_places", None)
+        if places and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_leave_all, [*places])
 
     def __repr__(self) -> str:
         """Say how far it is."""
         return f"CompletedRuns({self.total - self.pending} of {self.total} returned)"
+
+
+def _leave_all(tickets: list[Ticket]) -> None:
+    for ticket in tickets:
+        ticket.leave()
 
 
 class _Box:
@@ -182,10 +185,15 @@ class _Box:
         self._filled.set()
 
     async def filled(self) -> None:
-        """Return once there is a ticket in it."""
+        """Return once there may be a ticket in it."""
         if not self._tickets:
-            self._filled = anyio.Event()
+            if self._filled.is_set():
+                self._filled = anyio.Event()
             await self._filled.wait()
+
+    def wake(self) -> None:
+        """Have all who wait look again."""
+        self._filled.set()
 
     def pop(self) -> Ticket | None:
         """Return the ticket that was put first; None where there is none."""
@@ -212,4 +220,6 @@ async def wait_for_all(
         while completed.pending:
             place, outcome = await completed.next_place()
             outcomes[place] = outcome
+        for work in completed.cancels:
+            await work.ended()
         return [outcomes[place] for place in range(completed.total)]

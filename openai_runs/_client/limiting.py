@@ -102,6 +102,8 @@ class Limiter:
         """Whether anything is limited; nobody needs to ask for a turn while it is not."""
         self.counts_tokens = limits.tokens_per_minute is not None
         """Whether it wants to see the runs that were created and those that have ended."""
+        self.on_news: Callable[[], None] = _nobody
+        """Called when turns may come at other times than was told; for whoever plans polls."""
         self.last_turn = NO_TURN
         """Of the request that was admitted last; after `take`: of that poll."""
         self._cancels = _Line(self._rules.delay, seams)
@@ -280,6 +282,11 @@ class Limiter:
         self.is_active = self._rules.is_limiting(now)
         for line in (self._creates, self._cancels, self._calls, self._polls):
             line.reconsider(now)
+        self.on_news()
+
+
+def _nobody() -> None:
+    """Be told of news where nobody plans anything."""
 
 
 def _nothing(now: float) -> float:

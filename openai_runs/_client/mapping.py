@@ -22,6 +22,7 @@ import anyio.lowlevel
 
 from openai_runs._client.results import RunResult
 from openai_runs._client.supervising import Supervisor, Work
+from openai_runs._transport import is_cancelled
 from openai_runs.config import CANCEL_GRACE
 from openai_runs.errors import ConfigError, OpenAIRunsError
 
@@ -117,6 +118,10 @@ class Batch(Generic[K]):
                 self._taken += 1
                 key, arguments = _pair(item)
                 jobs.start_soon(self._one, key, arguments)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            self._stop(RuntimeError("the input of runs.map awaited something that was cancelled"))
         except Exception as error:
             self._stop(error)
         finally:
@@ -142,8 +147,10 @@ class Batch(Generic[K]):
         except OpenAIRunsError as error:
             self.failed += 1
             self._tell(key, error)
-        except anyio.get_cancelled_exc_class():
-            raise
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise  # else a function of the caller's awaited something that was cancelled
+            self._stop(RuntimeError(f"the item {key!r:.200} awaited something that was cancelled"))
         except Exception as error:
             error.add_note(f"raised while the item {key!r:.200} was carried out")
             self._stop(error)

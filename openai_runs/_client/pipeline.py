@@ -162,8 +162,7 @@ class Pipeline:
 
         Args:
             what: A GET; who polls it often has it prepared once:
-                `call = pipeline.prepare(spec, options)`, then `pipeline.poll(call, ...)`, with
-                the limiter's leave in `call.turn`.
+                `pipeline.prepare(spec, options)`, with the limiter's leave in `.turn`.
             options: `extra_headers`; those of a prepared call are its own.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
@@ -198,8 +197,13 @@ class Pipeline:
 
     @property
     def depends_on_context(self) -> bool:
-        """Return whether what is sent may depend on the context variables of who asks."""
+        """Return whether what is sent may depend on who asks."""
         return callable(self.settings.credential) or not self.shared.transport.is_owned
+
+    @property
+    def must_prepare(self) -> bool:
+        """Return whether somebody must be asked for a key or an address first."""
+        return self.settings.must_ask or self.settings.base_url is None
 
     def resumes(self) -> bool:
         """Return whether this server has said that a run's stream can be taken up again."""

@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from openai_runs._client.limiting import Limiter, Turn
 from openai_runs._client.settings import Seams
@@ -85,6 +86,7 @@ class Scheduler:
         """Share `max_connections`, and what `limiter` allows, with the client's other calls."""
         self._supervisor = supervisor
         self._limiter = limiter
+        limiter.on_news = self._look_again
         self._now = seams.monotonic
         self._sleep = seams.sleep
         self._heap: list[tuple[float, int, Entry]] = []
@@ -127,13 +129,14 @@ class Scheduler:
         if watch is not None:
             watch.due = None
             self._demand -= watch.demand
+            watch.demand = 0.0
         if not self._watches:
             self._demand = 0.0  # rid of what rounding has left
             self._wake()
 
     def schedule(self, entry: Entry, when: float) -> None:
         """Have `entry` ring then, and at no other time it was told before."""
-        if when == _NEVER:
+        if when in {_NEVER, entry.due}:
             return
         entry.due = when
         self._pushed += 1
@@ -176,13 +179,15 @@ class Scheduler:
                 self._held = self._polls = 0
                 async with anyio.create_task_group() as group:
                     self._group = group
-                    while self._watches:
-                        self._ring()
-                        self._launch()
-                        await self._rest()
-                    self._group = None
-                    self._idle.clear()
-                    group.cancel_scope.cancel()
+                    try:
+                        while self._watches:
+                            self._ring()
+                            self._launch()
+                            await self._rest()
+                    finally:
+                        self._group = None  # what is cancelled now starts nothing in its place
+                        self._idle.clear()
+                        group.cancel_scope.cancel()
         finally:
             self._group = None
             self._is_at_work = False
@@ -205,6 +210,7 @@ class Scheduler:
 
     def _launch(self) -> None:
         """Start the polls that are due, have room, and are allowed."""
+        self._turn_comes = _NEVER
         while self._ready and self._group is not None:
             watch = self._ready[0]
             hold = watch.wanted_hold()
@@ -233,7 +239,6 @@ class Scheduler:
             if self._turn_comes < self._wakes_at:
                 self._wake()
             return False
-        self._turn_comes = _NEVER
         self._limiter.take(now)
         return True
 
@@ -268,7 +273,7 @@ class Scheduler:
         finally:
             self._held -= hold > 0
             self._polls -= not hold
-            self._launch()
+        self._launch()
 
     async def _rest(self) -> None:
         """Sleep until the next one is due, or until something changes."""
@@ -285,7 +290,13 @@ class Scheduler:
             with anyio.CancelScope() as self._nap:
                 await nap()
             self._nap = None
+        else:
+            await anyio.lowlevel.checkpoint()  # others get their turn whatever the clock says
         self._wakes_at = -_NEVER
+
+    def _look_again(self) -> None:
+        if self._turn_comes < _NEVER:
+            self._wake()
 
     def _wake(self) -> None:
         if self._nap is not None:

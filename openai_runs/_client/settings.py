@@ -5,6 +5,7 @@ No request is made here and the environment is not read; `client.py` hands both 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import platform
 import time
@@ -22,6 +23,7 @@ import msgspec
 from openai_runs._protocol.faults import is_vendor_host
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs._protocol.spec import check_header
+from openai_runs._transport import is_cancelled
 from openai_runs.config import (
     ASSISTANTS_VERSION,
     CANCEL_GRACE,
@@ -30,7 +32,7 @@ from openai_runs.config import (
     PollPolicy,
     RetryPolicy,
 )
-from openai_runs.errors import APITimeoutError, ConfigError
+from openai_runs.errors import APIConnectionError, APITimeoutError, ConfigError
 
 __all__ = [
     "AsyncCredential",
@@ -193,9 +195,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             APITimeoutError: It took longer; nothing was sent.
+            APIConnectionError: What it awaited was cancelled, though we are not.
         """
-        with anyio.move_on_after(timeout):
-            return await self.credentials()
+        try:
+            with anyio.move_on_after(timeout):
+                return await self.credentials()
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            what = "the callable that gives the key awaited something that was cancelled"
+            raise APIConnectionError(what, sent=False) from None
         what = f"the callable that gives the key took longer than {timeout:.3g} s"
         error = APITimeoutError(what, sent=False)
         error.retryable = False  # asking the same callable again would hang again

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from openai_runs._transport import is_cancelled
 from openai_runs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Work:
         try:
             with self._scope:
                 await self._act()
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise  # else something that it awaited was cancelled, and not this task
+            self.failure = RuntimeError(f"{self.name} awaited something that was cancelled")
+            _LOG.exception("%s failed", self.name)
         except Exception as error:
             self.failure = error
             _LOG.exception("%s failed", self.name)

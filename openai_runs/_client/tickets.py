@@ -20,6 +20,7 @@ from openai_runs._client.arguments import (
 from openai_runs._protocol import retry
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs.config import (
+    CANCEL_GRACE,
     DEFAULT_RUN_LIFETIME,
     EXPIRY_MARGIN,
     MAX_RUN_LIFETIME,
@@ -186,10 +187,11 @@ class Ticket:
         self.seen, self.run, self.status = True, run, run.status
         if changed and self.plan.on_status is not None:
             self.news += (run,)
-            self.is_busy = True
+            # Who has many waits reads when there is time: that must not hold up the polls.
+            self.is_busy = self.mailbox is None
         if is_over:
             self.outcome = run
-        if is_over or self.is_busy:
+        if is_over or self.news:
             self._notify()
 
     def end(self, error: Exception) -> None:
@@ -243,8 +245,11 @@ class Ticket:
         while self.news:
             run, *rest = self.news
             self.news = tuple(rest)
-            is_late = not await tell(self.plan.on_status, run, self.deadline - self._now())
-            if is_late and not self.plan.until(run.status):
+            left = self.deadline - self._now()
+            if self.mailbox is not None:
+                left = max(left, CANCEL_GRACE)  # it may be read long after it has come
+            is_late = not await tell(self.plan.on_status, run, left)
+            if is_late and self.outcome is None and not self.plan.until(run.status):
                 self.outcome = self.too_late(None)
         if self.is_busy:
             self.is_busy = False
@@ -283,7 +288,6 @@ def lifetime_left(run: Run, headers: Mapping[str, str]) -> float:
     now = retry.server_time(headers) or run.created_at
     if run.expires_at is None or not now:
         return DEFAULT_RUN_LIFETIME
-    left = run.expires_at - now
-    if left > MAX_RUN_LIFETIME:  # milliseconds, say: no run lives for years
+    if run.expires_at > now + MAX_RUN_LIFETIME:  # milliseconds, say: no run lives for years
         return DEFAULT_RUN_LIFETIME
-    return max(0.0, left) + EXPIRY_MARGIN
+    return max(0.0, run.expires_at - now) + EXPIRY_MARGIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -11,6 +11,7 @@ import anyio
 
 from openai_runs._client.arguments import CallOptions, look_options_of
 from openai_runs._client.pipeline import Pipeline, Settle
+from openai_runs._client.supervising import Work
 from openai_runs._client.tickets import Mailbox, Ticket, WaitPlan
 from openai_runs._client.watching import Watch
 from openai_runs._protocol.adoption import reveal
@@ -21,6 +22,8 @@ from openai_runs.types.runs import Run, RunStatus
 
 __all__ = ["Waiter", "look", "stopped"]
 
+_CANCELS: Final = 20
+"""Runs that the server is asked to cancel at the same time."""
 _LOG: Final = logging.getLogger("openai_runs.client")
 
 
@@ -107,6 +110,27 @@ class Waiter:
         """Do `cancel_quietly` for the run of a wait that has ended early."""
         thread_id, run_id = ticket.ids
         await self.cancel_quietly(run_id, thread_id, ticket.plan.options)
+
+    async def cancel_all(self, tickets: Iterable[Ticket]) -> None:
+        """Do `cancel_for` for all of these, a few at a time.
+
+        Cancellation: is held off until all were asked, 5 s for each few that do not answer.
+        """
+        limiter = anyio.CapacityLimiter(_CANCELS)
+
+        async def cancel_one(ticket: Ticket) -> None:
+            async with limiter:
+                await self.cancel_for(ticket)
+
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for ticket in tickets:
+                    group.start_soon(cancel_one, ticket)
+
+    def cancel_soon(self, tickets: Iterable[Ticket]) -> Work:
+        """Return the work of doing so while the caller goes on."""
+        act = partial(self.cancel_all, [*tickets])
+        return self._pipeline.shared.supervisor.start(act, name="cancelling runs")
 
     async def cancel_quietly(self, run_id: str, thread_id: str, options: CallOptions) -> None:
         """Ask the server to cancel the run, for at most 5 s; it expires by itself otherwise.

@@ -7,6 +7,7 @@ those who wait hold a `Ticket`, whose future is resolved by the watch.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 from collections.abc import Callable, Hashable, Mapping
@@ -24,6 +25,7 @@ from openai_runs._client.tickets import Ticket, WaitPlan
 from openai_runs._protocol import retry
 from openai_runs._protocol.adoption import reveal
 from openai_runs._protocol.spec import RequestSpec
+from openai_runs._transport import is_cancelled
 from openai_runs.config import HOLD_MARGIN, MAX_RETRY_AFTER, MIN_POLL_DELAY, PollPolicy
 from openai_runs.errors import (
     APIConnectionError,
@@ -144,8 +146,12 @@ class Watch:
 
     def resume(self, ticket: Ticket) -> None:
         """Go on, now that `ticket` has told its caller what there was to tell."""
-        if ticket in self.tickets and not self._is_polling:
+        if ticket not in self.tickets:
+            return
+        if not self._is_polling:
             self._arrange()
+        elif ticket.deadline < self._ends:
+            self._scheduler.schedule(ticket, ticket.deadline)
 
     def close(self) -> None:
         """Tell all that there will be no more polls."""
@@ -191,14 +197,24 @@ class Watch:
         if not self.tickets:
             return
         self._call.turn = turn
+        try:
+            await self._look(hold)
+        except Exception as error:  # a mistake of ours ends these waits, and no others
+            self._is_polling = False
+            self._fail(error, math.inf)
+
+    async def _look(self, hold: int) -> None:
         began = self._began = self._now()
         timeout = self._time_out(began, hold)
         first = any(not one.seen for one in self.tickets)
         failure: Exception | None = None
         polled: Polled | None = None
-        scope = self._scope = anyio.CancelScope()
         try:
-            polled = await self._pipeline.poll(self._call, hold=hold, timeout=timeout, scope=scope)
+            polled = await self._poll(hold, timeout)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            failure = APIConnectionError("the poll awaited something that was cancelled")
         except Exception as error:  # whatever it is, it is told to those who wait
             failure = error
         self._scope = None
@@ -214,6 +230,15 @@ class Watch:
                 failure.locate(thread_id=self._call.spec.thread_id, run_id=self._call.spec.run_id)
             self._fail(failure, math.inf)
         self._arrange()
+
+    async def _poll(self, hold: int, timeout: float) -> Polled | None:
+        """Return what the poll told; None if it was cut off before it was sent."""
+        scope = self._scope = anyio.CancelScope()
+        if not self._pipeline.must_prepare:  # then one scope does for both
+            return await self._pipeline.poll(self._call, hold=hold, timeout=timeout, scope=scope)
+        with scope:
+            return await self._pipeline.poll(self._call, hold=hold, timeout=timeout)
+        return None
 
     def _time_out(self, now: float, hold: int) -> float:
         """Return the seconds the poll may take; who has less time is told when it is up."""
@@ -242,6 +267,8 @@ class Watch:
                 ticket.take(run, polled.headers, is_over=is_over)
                 if is_over:
                     self.leave(ticket)
+        if not self.tickets:
+            return 0.0
         if any(not one.seen for one in self.tickets):  # they came in the meantime
             return self._scheduler.pace(self, 0.0)
         held = polled.held and (news or self._now() - self._began >= hold / 2)
@@ -254,7 +281,7 @@ class Watch:
         """Return whether the run was never known to have that status."""
         if status in self._statuses:
             return False
-        self._statuses += (intern(status),)
+        self._statuses += (intern(str(status)),)
         return True
 
     def _pause(self, headers: Mapping[str, str]) -> float:
