@@ -105,6 +105,8 @@ class Scheduler:
         self._idle: list[asyncio.Future[_Job]] = []
         """What the pollers that have nothing to do wait for."""
         self._demand = 0.0
+        self._granted = _NEVER
+        """Polls a second, as the limiter last told."""
 
     # --- who is polled
 
@@ -164,12 +166,20 @@ class Scheduler:
         demand = 1.0 / pause if pause > 0 else 0.0
         self._demand += demand - watch.demand
         watch.demand = demand
+        self._granted = self._grant()
+        rate = min(self._granted, HINTED_POLLS) if hinted else self._granted
+        return self._stretched(pause, rate)
+
+    def _grant(self) -> float:
+        """Return the polls a second that the limiter grants."""
         rate = self._limiter.poll_rate(self._now()) if self._limiter.is_active else None
-        if hinted:
-            rate = min(rate or HINTED_POLLS, HINTED_POLLS)
-        if rate is None or self._demand <= rate:
+        return _NEVER if rate is None else rate
+
+    def _stretched(self, pause: float, rate: float) -> float:
+        if self._demand <= rate:
             return pause
-        return max(pause, min(pause * self._demand / rate, MAX_POLL_HINT))
+        longest = max(pause, MAX_POLL_HINT)
+        return longest if rate <= 0 else min(pause * self._demand / rate, longest)
 
     # --- the work
 
@@ -253,10 +263,13 @@ class Scheduler:
         turn = self._limiter.last_turn
         if watch.context is not None:
             watch.context.run(group.start_soon, self._poll, watch, hold, turn)
-        elif self._idle:
-            self._idle.pop().set_result((watch, hold, turn))
-        else:
-            group.start_soon(self._poll_on, watch, hold, turn)
+            return
+        while self._idle:
+            job = self._idle.pop()
+            if not job.done():  # else its poller was cancelled from outside
+                job.set_result((watch, hold, turn))
+                return
+        group.start_soon(self._poll_on, watch, hold, turn)
 
     async def _poll_on(self, watch: Polling, hold: int, turn: Turn) -> None:
         """Poll, and go on with what comes next: a new task for each poll costs a tenth of it."""
@@ -295,8 +308,16 @@ class Scheduler:
         self._wakes_at = -_NEVER
 
     def _look_again(self) -> None:
+        """Go by what the limiter has just learnt, where it is better than what it had told."""
         if self._turn_comes < _NEVER:
             self._wake()
+        rate = self._grant()
+        if rate > 2 * self._granted:
+            self._granted = rate
+            for watch in self._watches.values():
+                if watch.due is not None and watch.demand > 0:
+                    due = self._now() + self._stretched(1 / watch.demand, rate)
+                    self.schedule(watch, min(due, watch.due))
 
     def _wake(self) -> None:
         if self._nap is not None:
