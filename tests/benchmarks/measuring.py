@@ -124,4 +124,5 @@ def _cores() -> tuple[int, int]:
 def _environment() -> dict[str, str]:
     """Return the environment without what would change a client's ways."""
     own = {name: text for name, text in os.environ.items() if not name.startswith("OPENAI_")}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)  # else starting is mostly compiling
     return {**own, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
