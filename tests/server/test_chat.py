@@ -49,6 +49,10 @@ class Stalled(bytes):
     """The beginning of an answer that never goes on."""
 
 
+class Pinging(bytes):
+    """An answer after which comments come until the client is gone."""
+
+
 class Endpoint:
     """A model endpoint on a bare socket: what it sends is what the test says."""
 
@@ -71,6 +75,9 @@ class Endpoint:
             reply = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if reply is not None:
                 await stream.send(reply)
+            while isinstance(reply, Pinging):
+                await stream.send(b": ping\n\n")
+                await anyio.sleep(0.05)
             if reply is None or isinstance(reply, Stalled):
                 await stream.receive()  # until the other side hangs up
 

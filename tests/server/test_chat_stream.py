@@ -11,7 +11,16 @@ from openai_runs.config import RetryPolicy
 from openai_runs.server import ChatBackend
 from tests.server.conftest import Serve
 from tests.server.support import Caller, Streamed, run_path, told_text
-from tests.server.test_chat import KEY, QUICK, Endpoint, Stalled, answer, completion, endpoint
+from tests.server.test_chat import (
+    KEY,
+    QUICK,
+    Endpoint,
+    Pinging,
+    Stalled,
+    answer,
+    completion,
+    endpoint,
+)
 from tests.server.test_streams import assert_valid, outputs_of, rest_of, start_and_read
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
@@ -326,3 +335,13 @@ async def test_endpoint_that_answers_whole_is_understood(serve: Serve) -> None:
 
     assert told_text(streamed.events) == "All at once."
     assert [e.name for e in streamed.events].count("thread.message.delta") == 1
+
+
+async def test_finished_answer_is_kept_when_its_endpoint_only_pings_on(serve: Serve) -> None:
+    """Comments that come for ever after the end do not hold the answer back."""
+    whole = HEAD + chunk(content="Hello.") + chunk(finish="stop")
+    async with endpoint(Pinging(whole)) as used:
+        _, streamed = await ask(serve, used)
+
+    assert streamed.names[-1] == "run.completed"
+    assert told_text(streamed.events) == "Hello."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -190,9 +191,11 @@ class ChatBackend:
                 yield event
             return
         parser, size = SSEParser(max_bytes=self._max_answer_bytes), 0
-        reader = ChunkReader(self._key or "")
+        reader, ends = ChunkReader(self._key or ""), math.inf
         while not reader.done:
-            piece = await self._read_piece(reply, reader)
+            if reader.is_finished and ends == math.inf:
+                ends = anyio.current_time() + MODEL_END_TIMEOUT
+            piece = await self._read_piece(reply, reader, ends)
             size += len(piece)
             if not piece:
                 break
@@ -204,13 +207,13 @@ class ChatBackend:
         for event in reader.finish():
             yield event
 
-    async def _read_piece(self, reply: StreamReply, reader: ChunkReader) -> bytes:
-        """Return more of a stream; none once it is whole, whatever becomes of its connection."""
-        patience = self._timeout
-        if reader.is_finished:
-            patience = min(patience, MODEL_END_TIMEOUT)
+    async def _read_piece(self, reply: StreamReply, reader: ChunkReader, ends: float) -> bytes:
+        """Return more of a stream; none once it is whole, whatever becomes of its connection.
+
+        `ends` is when an answer that is whole is waited for no longer, whatever else comes.
+        """
         try:
-            with anyio.fail_after(patience):
+            with anyio.fail_after(min(self._timeout, ends - anyio.current_time())):
                 return await reply.read()
         except (APIConnectionError, TimeoutError):
             if not reader.is_finished:

@@ -63,11 +63,13 @@ _DECODER: Final = msgspec.json.Decoder(_Chunk)
 class _Place:
     """What tells the pieces of one call from those of the next."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, name: str) -> None:
         self.index = index
         """Among our calls."""
         self.id = ""
-        self.name = ""
+        self.name = name
+        self.is_echoed = False
+        """Whether it was named once more after its arguments were whole."""
         self.arguments: list[str] = []
 
     def is_whole(self) -> bool:
@@ -130,33 +132,46 @@ class ChunkReader:
         text = joined(delta.content) or delta.refusal or ""
         pieces: list[ModelEvent] = [TextDelta(text)] if text else []
         for position, call in enumerate(delta.tool_calls or ()):
-            place = self._place(position if call.index is None else call.index, call)
-            place.id = place.id or call.id or ""
-            place.name = place.name or call.function.name or ""
             arguments = call.function.arguments
             if isinstance(arguments, dict):  # some endpoints send the object itself
                 arguments = msgspec.json.encode(arguments).decode()
+            index = position if call.index is None else call.index
+            place = self._place(index, call, arguments or "")
+            if place is None:
+                continue
+            place.id = place.id or call.id or ""
+            name = call.function.name or ("" if place.arguments else place.name)
+            place.name = place.name or name
             if arguments:
                 place.arguments.append(arguments)
             pieces.append(
                 ToolCallDelta(
                     index=place.index,
                     id=call.id or "",
-                    name=call.function.name or "",
+                    name=name,
                     arguments=arguments or "",
                 )
             )
         return pieces
 
-    def _place(self, index: int, call: _Call) -> _Place:
+    def _place(self, index: int, call: _Call, arguments: str) -> _Place | None:
         """Return where a piece belongs; some endpoints give all their calls the same index.
 
         Only a piece with a name may begin a call there: others give each piece an id of its own.
+        None: it repeats what is known, as some endpoints do with the last piece of a call, or
+        announces the next call of the same function, which then begins with its arguments.
         """
+        for known in self._calls:
+            if call.id and known.id == call.id:
+                return known
         place = self._places.get(index)
         name = call.function.name or ""
-        if place is None or (name and _is_another(place, call.id or "", name)):
-            place = self._places[index] = _Place(len(self._calls))
+        if place is not None and not arguments and _is_echo(place, call.id or "", name):
+            place.is_echoed = True
+            return None
+        announced = place.name if place is not None and place.is_echoed and not name else ""
+        if place is None or announced or (name and _is_another(place, call.id or "", name)):
+            place = self._places[index] = _Place(len(self._calls), announced)
             self._calls.append(place)
         return place
 
@@ -176,6 +191,11 @@ class ChunkReader:
         bare = [place.index for place in self._calls if not place.arguments]
         empty = [ToolCallDelta(index=index, arguments="{}") for index in bare]
         return [*empty, Finish(reason=reason, usage=usage(self._usage))]
+
+
+def _is_echo(place: _Place, call_id: str, name: str) -> bool:
+    """Tell whether a piece without arguments says no more than the call has said already."""
+    return place.is_whole() and name == place.name and call_id in {"", place.id}
 
 
 def _is_another(place: _Place, call_id: str, name: str) -> bool:
