@@ -26,7 +26,7 @@ from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
 __all__ = ["Settings", "perform", "spare_collections"]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
-_GC_THRESHOLDS: Final = (20_000, 20, 50)
+_GC_THRESHOLDS: Final = (5_000, 20, 50)
 """Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10."""
 
 

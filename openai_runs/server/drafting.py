@@ -235,3 +235,13 @@ class Draft:
         """Take no more pieces, and forget those that are not stored."""
         self.close()
         self.take()
+
+    def forget(self) -> None:
+        """Take no more pieces, and hold none that were told of; the end of its execution.
+
+        What is not stored stays: whoever ends the run from outside may be trying to.
+        """
+        self.close()
+        self._parts.clear()
+        self._calls.clear()
+        self._placed.clear()

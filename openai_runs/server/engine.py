@@ -219,6 +219,8 @@ class Engine:
             await self._fail(run_id)
         finally:
             del self._running[run_id]
+            if execution.draft is not None:  # cancelled tasks leave cycles, which hold it for long
+                execution.draft.forget()
             self._stopped.set()
             self._stopped = anyio.Event()
             self._launch(group)

@@ -165,7 +165,10 @@ class Executor:
                     failure = error
             group.cancel_scope.cancel()
         if flusher.failure is not None or failure is not None:
-            raise flusher.failure or failure  # type: ignore[misc]  # one of them is there
+            try:
+                raise flusher.failure or failure  # type: ignore[misc]  # one of them is there
+            finally:
+                del flusher, failure  # its traceback holds this frame, and the whole answer with it
         if finish is None:
             message = "The model's answer was cut short."
             raise ModelFailure(message)

@@ -149,7 +149,10 @@ class Writer:
         loop = asyncio.get_running_loop()
         job = _Job(work, once, loop, loop.create_future())
         self._jobs.put(job)
-        result: T = await job.answer
+        try:
+            result: T = await job.answer
+        finally:
+            del job  # it holds the error, whose traceback holds this frame: a request for long
         return result
 
     def stop(self) -> None:
@@ -232,6 +235,9 @@ class Writer:
             if job.answer.done():  # the caller was cancelled
                 continue
             if outcome.error is not None:
+                if isinstance(outcome.error, Refusal | Replay):
+                    # Its frames hold the job, which holds it: a cycle with the request in it.
+                    outcome.error.__traceback__ = None
                 job.answer.set_exception(outcome.error)
             else:
                 job.answer.set_result(outcome.value)
