@@ -91,7 +91,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     step: RunStep | None
     """The step of tool calls it had begun; they are made anew."""
     history: History | None
-    """What the model is to see; None: the thread is long, so it is to be read apart."""
+    """What the model is to see; None: that is much, so it is to be read apart."""
 
 
 def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -53,8 +53,10 @@ __all__ = [
 
 _BEGIN: Final = ("created", "queued")
 """What is told of a new run."""
-_FEW_MESSAGES: Final = 32
-"""Messages that are read together with a claim: one trip to the store less, and a short one."""
+_FEW: Final = 32
+"""Messages, or steps, that are read together with a claim: one trip to the store less."""
+_FEW_CHARACTERS: Final = 64 * 1024
+"""Of their JSON, all together: the claim holds up every other write meanwhile."""
 _ACTIVE_RUN: Final = Statement(
     select(runs.c.id).where(runs.c.thread_id == bindparam("thread"), ACTIVE)
 )
@@ -260,7 +262,7 @@ def count(connection: Connection) -> Counts:
 
 def history(connection: Connection, run: Run) -> History:
     """Return what the model is to see; of the thread's own, what the run's strategy leaves."""
-    done, last = _steps_of(connection, run), _last_messages(run)
+    done, last = _as_steps(_STEPS.all(connection, r=run.id)), _last_messages(run)
     if last is None:
         rows = _MESSAGES.all(connection, thread=run.thread_id)
     else:  # those of the run itself may be among them
@@ -269,13 +271,30 @@ def history(connection: Connection, run: Run) -> History:
 
 
 def short_history(connection: Connection, run: Run) -> History | None:
-    """Return the same of a thread with few messages; None if it has more."""
-    rows = _LAST_MESSAGES.all(connection, thread=run.thread_id, rows=_FEW_MESSAGES + 1)
-    return None if len(rows) > _FEW_MESSAGES else _history(run, _steps_of(connection, run), rows)
+    """Return the same where it is short; None if there is more."""
+    steps = _few(_STEPS.run(connection, r=run.id))
+    if steps is None:
+        return None
+    done, last = _as_steps(steps), _last_messages(run)
+    wanted = _FEW + 1 if last is None else last + len(done)
+    rows = _few(_LAST_MESSAGES.run(connection, thread=run.thread_id, rows=wanted))
+    return None if rows is None else _history(run, done, rows)
 
 
-def _steps_of(connection: Connection, run: Run) -> list[RunStep]:
-    return [decode(RunStep, body) for (body,) in _STEPS.all(connection, r=run.id)]
+def _few(rows: Iterable[tuple[str]]) -> list[tuple[str]] | None:
+    """Return the rows, which are read one by one; None if they are many or large."""
+    found: list[tuple[str]] = []
+    size = 0
+    for row in rows:
+        size += len(row[0])
+        if len(found) == _FEW or size > _FEW_CHARACTERS:
+            return None
+        found.append(row)
+    return found
+
+
+def _as_steps(rows: list[tuple[str]]) -> list[RunStep]:
+    return [decode(RunStep, body) for (body,) in rows]
 
 
 def _last_messages(run: Run) -> int | None:
