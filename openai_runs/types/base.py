@@ -94,7 +94,11 @@ class UnknownItem(Unknown):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of an object; variants of a union name their kind as their tag."""
+    """A piece of an object; variants of a union name their kind as their tag.
+
+    Pieces of texts and numbers only are `gc=False`: they cannot be part of a cycle, and the
+    garbage collector would take longer for a list of runs than decoding it does.
+    """
 
     @property
     def type(self) -> str:

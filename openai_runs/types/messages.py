@@ -62,7 +62,7 @@ class UnknownAnnotation(Unknown):
     """An annotation of a kind this version does not know."""
 
 
-class FileCitation(Part, frozen=True, kw_only=True):
+class FileCitation(Part, frozen=True, kw_only=True, gc=False):
     """The file a text cites."""
 
     file_id: str = ""
@@ -79,7 +79,7 @@ class FileCitationAnnotation(Part, frozen=True, kw_only=True, tag="file_citation
     end_index: int = field(default_factory=int)
 
 
-class FilePath(Part, frozen=True, kw_only=True):
+class FilePath(Part, frozen=True, kw_only=True, gc=False):
     """The file a text links to."""
 
     file_id: str = ""
@@ -113,7 +113,7 @@ class TextContent(Part, frozen=True, kw_only=True, tag="text"):
     text: Text
 
 
-class ImageFile(Part, frozen=True, kw_only=True):
+class ImageFile(Part, frozen=True, kw_only=True, gc=False):
     """An uploaded image."""
 
     file_id: str
@@ -127,7 +127,7 @@ class ImageFileContent(Part, frozen=True, kw_only=True, tag="image_file"):
     image_file: ImageFile
 
 
-class ImageURL(Part, frozen=True, kw_only=True):
+class ImageURL(Part, frozen=True, kw_only=True, gc=False):
     """An image on the web."""
 
     url: str
@@ -141,7 +141,7 @@ class ImageURLContent(Part, frozen=True, kw_only=True, tag="image_url"):
     image_url: ImageURL
 
 
-class RefusalContent(Part, frozen=True, kw_only=True, tag="refusal"):
+class RefusalContent(Part, frozen=True, kw_only=True, gc=False, tag="refusal"):
     """The model's words for not answering."""
 
     refusal: str
@@ -162,7 +162,7 @@ class Attachment(Part, frozen=True, kw_only=True):
     tools: list[Tool] | None = None
 
 
-class IncompleteMessageDetails(Part, frozen=True, kw_only=True):
+class IncompleteMessageDetails(Part, frozen=True, kw_only=True, gc=False):
     """Why a message was broken off."""
 
     reason: (

@@ -92,7 +92,7 @@ class RunErrorCode:
     INVALID_PROMPT: Final = "invalid_prompt"
 
 
-class Usage(Part, frozen=True, kw_only=True):
+class Usage(Part, frozen=True, kw_only=True, gc=False):
     """Tokens used."""
 
     prompt_tokens: int
@@ -100,7 +100,7 @@ class Usage(Part, frozen=True, kw_only=True):
     total_tokens: int = field(default_factory=int)
 
 
-class FunctionCall(Part, frozen=True, kw_only=True):
+class FunctionCall(Part, frozen=True, kw_only=True, gc=False):
     """The function the model wants called."""
 
     name: str
@@ -155,7 +155,7 @@ class RequiredAction(Part, frozen=True, kw_only=True):
         return self.kind
 
 
-class RunLastError(Part, frozen=True, kw_only=True):
+class RunLastError(Part, frozen=True, kw_only=True, gc=False):
     """Why a run or a step failed."""
 
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"] | str = field(
@@ -164,7 +164,7 @@ class RunLastError(Part, frozen=True, kw_only=True):
     message: str
 
 
-class IncompleteRunDetails(Part, frozen=True, kw_only=True):
+class IncompleteRunDetails(Part, frozen=True, kw_only=True, gc=False):
     """Which limit a run met."""
 
     reason: Literal["max_completion_tokens", "max_prompt_tokens"] | str | None = None

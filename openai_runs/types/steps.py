@@ -60,13 +60,13 @@ class UnknownOutput(Unknown):
     """A code interpreter output of a kind this version does not know."""
 
 
-class CodeInterpreterLogs(Part, frozen=True, kw_only=True, tag="logs"):
+class CodeInterpreterLogs(Part, frozen=True, kw_only=True, gc=False, tag="logs"):
     """What the code printed."""
 
     logs: str
 
 
-class OutputImage(Part, frozen=True, kw_only=True):
+class OutputImage(Part, frozen=True, kw_only=True, gc=False):
     """An image the code made."""
 
     file_id: str
@@ -98,14 +98,14 @@ class CodeInterpreterToolCall(Part, frozen=True, kw_only=True, tag="code_interpr
     code_interpreter: CodeInterpreterCall
 
 
-class RankingOptionsUsed(Part, frozen=True, kw_only=True):
+class RankingOptionsUsed(Part, frozen=True, kw_only=True, gc=False):
     """How file search ranked what it found."""
 
     ranker: str = field(default_factory=str)
     score_threshold: float = field(default_factory=float)
 
 
-class FileSearchResultContent(Part, frozen=True, kw_only=True):
+class FileSearchResultContent(Part, frozen=True, kw_only=True, gc=False):
     """A piece of a found file; sent only if asked for with `include`."""
 
     kind: str = field(name="type", default_factory=lambda: "text")
@@ -148,7 +148,7 @@ class RetrievalToolCall(Part, frozen=True, kw_only=True, tag="retrieval"):
     retrieval: dict[str, str] = field(default_factory=lambda: {})  # always written
 
 
-class FunctionCallResult(Part, frozen=True, kw_only=True):
+class FunctionCallResult(Part, frozen=True, kw_only=True, gc=False):
     """A function call and its output."""
 
     name: str
@@ -179,7 +179,7 @@ else:
     )
 
 
-class MessageCreation(Part, frozen=True, kw_only=True):
+class MessageCreation(Part, frozen=True, kw_only=True, gc=False):
     """The message the step wrote."""
 
     message_id: str

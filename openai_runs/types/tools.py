@@ -55,15 +55,15 @@ class UnknownTool(Unknown):
     """A tool of a kind this version does not know, such as Foundry's `bing_grounding`."""
 
 
-class CodeInterpreterTool(Part, frozen=True, kw_only=True, tag="code_interpreter"):
+class CodeInterpreterTool(Part, frozen=True, kw_only=True, gc=False, tag="code_interpreter"):
     """The hosted code interpreter."""
 
 
-class RetrievalTool(Part, frozen=True, kw_only=True, tag="retrieval"):
+class RetrievalTool(Part, frozen=True, kw_only=True, gc=False, tag="retrieval"):
     """The v1 name of file search."""
 
 
-class FileSearchRankingOptions(Part, frozen=True, kw_only=True):
+class FileSearchRankingOptions(Part, frozen=True, kw_only=True, gc=False):
     """How file search ranks what it finds."""
 
     score_threshold: float = 0.0
@@ -149,7 +149,7 @@ else:  # msgspec decodes the known kinds; the mending decoder adds the unknown o
     Tool: TypeAlias = CodeInterpreterTool | FileSearchTool | FunctionTool | RetrievalTool
 
 
-class NamedFunction(Part, frozen=True, kw_only=True):
+class NamedFunction(Part, frozen=True, kw_only=True, gc=False):
     """The function a run must call."""
 
     name: str
@@ -170,7 +170,7 @@ class NamedToolChoice(Part, frozen=True, kw_only=True):
 ToolChoice: TypeAlias = Literal["none", "auto", "required"] | str | NamedToolChoice
 
 
-class TruncationStrategy(Part, frozen=True, kw_only=True):
+class TruncationStrategy(Part, frozen=True, kw_only=True, gc=False):
     """Which messages of the thread the model sees."""
 
     kind: Literal["auto", "last_messages"] | str = field(name="type")
@@ -183,11 +183,11 @@ class TruncationStrategy(Part, frozen=True, kw_only=True):
         return self.kind
 
 
-class ResponseFormatText(Part, frozen=True, kw_only=True, tag="text"):
+class ResponseFormatText(Part, frozen=True, kw_only=True, gc=False, tag="text"):
     """Plain text."""
 
 
-class ResponseFormatJsonObject(Part, frozen=True, kw_only=True, tag="json_object"):
+class ResponseFormatJsonObject(Part, frozen=True, kw_only=True, gc=False, tag="json_object"):
     """Any JSON object."""
 
 
