@@ -87,6 +87,21 @@ async def test_address_is_found_by_other_processes_while_it_is_served(tmp_path: 
     assert await found(db) is None
 
 
+async def test_file_with_two_names_is_refused(tmp_path: Path) -> None:
+    """The lock goes by the name, and so does SQLite's log; a symbolic link is no second name."""
+    db, link = tmp_path / "one.db", tmp_path / "two.db"
+    async with LocalServer(db):
+        link.hardlink_to(db)
+        with pytest.raises(ConfigError, match=r"two\.db' has 2 names \(hard links\)"):
+            await LocalServer(link).start()
+    with pytest.raises(ConfigError, match="2 names"):
+        await LocalServer(db).start()
+
+    link.unlink()
+    async with LocalServer(db) as again:
+        assert again.url
+
+
 async def test_server_that_is_looked_for_while_it_starts_is_found(tmp_path: Path) -> None:
     """Whoever looks takes the lock for a moment, and the starting server bears with it."""
     db = tmp_path / "s.db"

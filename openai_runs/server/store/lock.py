@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final
@@ -50,9 +51,11 @@ class FileLock:
         """Take the lock.
 
         Raises:
-            ConfigError: Another server has it, or the folder cannot be written to.
+            ConfigError: Another server has it, the folder cannot be written to, or the file
+                has other names, under which nobody would see the lock.
         """
         self._db = db
+        _refuse_hard_links(db)
         try:
             self._fd = os.open(lock_path(db), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -116,6 +119,20 @@ def serving_url(path: str | os.PathLike[str], *, patience: float = 5.0) -> str |
             time.sleep(_PAUSE)
     finally:
         os.close(fd)
+
+
+def _refuse_hard_links(db: Path) -> None:
+    """See that the file has one name: SQLite's own log beside it goes by the name, as we do."""
+    try:
+        status = os.stat(db)
+    except OSError:  # not there yet, or said better by who opens it
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:  # a folder has links of its own
+        message = (
+            f"database '{db}' has {status.st_nlink} names (hard links), and two servers that use "
+            "it under different ones would damage it; remove the others, or make symbolic links"
+        )
+        raise ConfigError(message)
 
 
 def _try_lock(fd: int, how: int) -> bool:
