@@ -199,7 +199,6 @@ class Scheduler:
                         self._idle.clear()
                         group.cancel_scope.cancel()
         finally:
-            self._group = None
             self._is_at_work = False
             for watch in [*self._watches.values()]:
                 watch.close()

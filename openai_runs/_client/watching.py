@@ -272,8 +272,8 @@ class Watch:
         if any(not one.seen for one in self.tickets):  # they came in the meantime
             return self._scheduler.pace(self, 0.0)
         held = polled.held and (news or self._now() - self._began >= hold / 2)
-        may_hold = first and self._policy.long_poll >= 1 and self._pipeline.holds()
-        if held or (may_hold and bool(self.wanted_hold()) and self._scheduler.has_room_to_hold):
+        may_hold = first and self._pipeline.holds() and bool(self.wanted_hold())
+        if held or (may_hold and self._scheduler.has_room_to_hold):
             return self._scheduler.pace(self, 0.0)
         return self._pause(polled.headers)
 

@@ -180,14 +180,14 @@ async def test_slow_reader_gets_what_ended_in_time() -> None:
         pairs = [(f"run_{number}", "thread_1") for number in range(4)]
         statuses: list[str] = []
         async with client.runs.as_completed(
-            pairs, timeout=0.6, on_status=lambda run: statuses.append(run.status)
+            pairs, timeout=3, on_status=lambda run: statuses.append(run.status)
         ) as completed:
             await until(lambda: len(server.requests) >= 8)
             handler.answer = of_run("completed")
             outcomes = []
             async for outcome in completed:
                 outcomes.append(outcome)
-                await anyio.sleep(0.3)
+                await anyio.sleep(1)  # reading them takes longer than the waits may last
 
     assert not any(isinstance(outcome, RunWaitTimeout) for outcome in outcomes)
     assert statuses.count("completed") == 4
@@ -233,9 +233,10 @@ async def test_callback_that_raises_ends_the_waits_of_its_call() -> None:
 
 async def test_cancelled_poll_slots_come_back_while_a_key_hangs() -> None:
     """Waits cancelled while the callable hangs give their places up; the next wait is polled."""
-    hangs = True
+    hangs, asked = True, []
 
     async def key() -> str:
+        asked.append(hangs)
         if hangs:
             await anyio.sleep_forever()
         return "key"
@@ -245,7 +246,7 @@ async def test_cancelled_poll_slots_come_back_while_a_key_hangs() -> None:
         AsyncClient(server.url, key, max_connections=4) as client,
     ):
         waits = [asyncio.create_task(await_run(client, **IDS)) for _ in range(8)]
-        await anyio.sleep(0.05)
+        await until(lambda: len(asked) == 3)  # three quarters of the connections
         for wait in waits:
             wait.cancel()
         await asyncio.wait(waits)
