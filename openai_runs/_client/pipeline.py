@@ -151,8 +151,7 @@ class Pipeline:
 
     async def poll(
         self,
-        what: Call | RequestSpec[T],
-        options: CallOptions = _NO_OPTIONS,
+        call: Call,
         *,
         hold: int,
         timeout: float,
@@ -161,9 +160,8 @@ class Pipeline:
         """Return the answer to one attempt, with the headers a wait goes by.
 
         Args:
-            what: A GET; who polls it often has it prepared once:
-                `pipeline.prepare(spec, options)`, with the limiter's leave in `.turn`.
-            options: `extra_headers`; those of a prepared call are its own.
+            call: A GET, made by `prepare` and polled any number of times, with the limiter's
+                leave in its `turn`.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
             scope: An unused scope by which to call the attempt off, which then fails.
@@ -173,11 +171,6 @@ class Pipeline:
 
         Cancellation: closes the connection.
         """
-        if isinstance(what, Call):
-            call = what
-        else:
-            call = self.prepare(what, options)
-            call.turn = self.shared.limiter.last_turn  # whoever polls has asked for it
         call.timeout, call.attempts = timeout, 0
         try:
             if call.is_nowhere:
