@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "openai_runs"
 
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 400  # of code: docstrings, imports, overload stubs and `__all__` apart
 MAX_FUNCTION_LINES = 40  # the docstring apart
 
 LONG_FILES: dict[str, str] = {}
@@ -36,6 +36,28 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             apart = (docstring.end_lineno or 0) - docstring.lineno + 1 if docstring else 0
             length = (node.end_lineno or 0) - node.lineno + 1 - apart
             yield f"{path.relative_to(ROOT)}::{node.name}", length
+
+
+def code_lines(path: Path) -> int:
+    """Return the lines of a file, without docstrings, imports, overload stubs and `__all__`."""
+    text = path.read_text()
+    apart: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if _is_apart(node):
+            assert isinstance(node, ast.stmt)
+            apart.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(text.splitlines()) - len(apart)
+
+
+def _is_apart(node: ast.AST) -> bool:
+    match node:
+        case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__")]):
+            return True
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return any(ast.unparse(one) == "overload" for one in node.decorator_list)
+    return False
 
 
 def test_floors_hold() -> None:
@@ -77,11 +99,8 @@ def test_rooms_do_not_import_the_root(room: str) -> None:
 
 @pytest.mark.parametrize("folder", ["openai_runs", "tests", "docs"])
 def test_files_are_short(folder: str) -> None:
-    """A file that passes 400 lines is split before the next feature."""
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for path in sources(ROOT / folder)
-    }
+    """A file of more than 400 lines of code is reviewed: it may hold two concepts."""
+    lengths = {str(path.relative_to(ROOT)): code_lines(path) for path in sources(ROOT / folder)}
     too_long = {name: length for name, length in lengths.items() if length > MAX_FILE_LINES}
 
     assert {name: n for name, n in too_long.items() if name not in LONG_FILES} == {}
@@ -116,4 +135,4 @@ def test_exceptions_are_still_needed() -> None:
 
 def is_longer(path: Path) -> bool:
     """Tell whether the file passes the limit."""
-    return len(path.read_text().splitlines()) > MAX_FILE_LINES
+    return code_lines(path) > MAX_FILE_LINES
