@@ -68,9 +68,10 @@ def missing_events(
 
 def _of_step(snapshot: Snapshot, step: RunStep) -> Iterator[Event]:
     known = snapshot.step(step.id)
+    differs = snapshot.contradicts(step.id) and known != step
     if known is None and step.status != _IN_PROGRESS:
         yield RunStepEvent(event=EventName.STEP_CREATED, data=step)
-    if known is None or known.status != step.status:
+    if known is None or known.status != step.status or differs:
         yield RunStepEvent(event=f"thread.run.step.{step.status}", data=step)
 
 
@@ -78,7 +79,7 @@ def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
     if message is None:
         return
     known = snapshot.message(message.id)
-    if known is not None and known.status != _IN_PROGRESS:
+    if known is not None and known.status != _IN_PROGRESS and not _differs(snapshot, message):
         return
     parts = list(_rest(message, known.content if known is not None else []))
     if parts:
@@ -86,6 +87,16 @@ def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
         yield MessageDeltaEvent(event=EventName.MESSAGE_DELTA, data=delta)
     if message.status != _IN_PROGRESS:
         yield MessageEvent(event=f"thread.message.{message.status}", data=message)
+
+
+def _differs(snapshot: Snapshot, message: Message) -> bool:
+    """Return whether an end known by an event's name alone is not the end that is stored."""
+    known = snapshot.message(message.id)
+    return (
+        known is not None
+        and snapshot.contradicts(message.id)
+        and (known.status, known.text) != (message.status, message.text)
+    )
 
 
 def _rest(message: Message, seen: list[Content]) -> Iterator[ContentDelta]:

@@ -148,14 +148,7 @@ class Creation:
         if blocking is not None:
             ids = {"thread_id": self.thread_id, "run_id": blocking}
             spec = self._pipeline.request(GET_RUN, ids, looking)
-            call = self._pipeline.prepare(spec, looking)
-            patience = self._pipeline.settings.request_timeout
-            if self._pipeline.shared.limiter.is_active:
-                deadline = self._pipeline.settings.seams.monotonic() + patience
-                await self._pipeline.shared.limiter.admit_poll(deadline)
-            call.turn = self._pipeline.shared.limiter.last_turn
-            polled = await self._pipeline.poll(call, hold=0, timeout=patience)
-            run: Run = polled.answer
+            run = await self._pipeline.send(spec, looking)
             return run if carries(run, self.key) else None
         return await look_for(self._pipeline, self.thread_id, self.key, looking)
 

@@ -30,6 +30,7 @@ from openai_runs._client.tool_loop import ToolLoop, is_look, waiting_calls
 from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.adoption import reveal, reveal_event
 from openai_runs._protocol.deltas import Snapshot
+from openai_runs._protocol.events import named_by_its_data
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._transport import StreamReply
 from openai_runs.config import MAX_ID_CHARS
@@ -171,7 +172,7 @@ class Driver:
             self.last_id = event.id
         self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
         self._know(event.data)
-        return event
+        return named_by_its_data(event)
 
     @property
     def will_report(self) -> bool:
@@ -297,7 +298,9 @@ class Driver:
     async def _recover(self) -> None:
         """Take the stream up again where that can be done, else wait for the run and catch up."""
         try:
-            opened = await self._taking_up.next(self._leg, self._ids, self.last_id)
+            opened = None
+            if not self._leg_is_over:  # else it contradicts itself, and would do so again
+                opened = await self._taking_up.next(self._leg, self._ids, self.last_id)
             if opened is None:
                 await self._catch_up()
             else:
@@ -314,20 +317,25 @@ class Driver:
         told = await self._fetch()
         if self._is_closed:
             return
-        self.ready.extend(missing_events(self.snapshot, told.run, told.messages, told.steps))
-        self.is_whole = self._is_polled = self._leg_is_over = True
+        missed = missing_events(self.snapshot, told.run, told.messages, told.steps)
+        self.ready.extend(missed)
+        self.snapshot.verified()
+        self._is_polled |= not self._leg_is_over
+        self.recovered |= self._leg_is_over and bool(missed)
+        self.is_whole = self._leg_is_over = True
         self._step = self._end_leg
 
     async def _fetch(self) -> RunResult:
-        run = self.snapshot.run or self._ids["run_id"]
-        told = await self._fetcher.fetch(run, self._ids["thread_id"])
+        run = None if self.snapshot.is_contradicted else self.snapshot.run
+        told = await self._fetcher.fetch(run or self._ids["run_id"], self._ids["thread_id"])
         self._reported = told.run.status
         return msgspec.structs.replace(told, recovered=self.recovered)
 
     async def result(self) -> RunResult:
         """Return what came of the run, waiting for it where the stream was left early."""
         run = self.snapshot.run
-        if run is not None and self.is_whole and self._leg_is_over:
+        is_told = self.is_whole and self._leg_is_over and not self.snapshot.is_contradicted
+        if run is not None and is_told:
             return self._fetcher.told(run, self.snapshot, recovered=self.recovered)
         if not self._ids:
             message = "this stream was left before it told which run it is of"
@@ -338,6 +346,9 @@ class Driver:
         """Answer the tool calls the leg ended with, if it did; else this was the last."""
         self._step = None
         run = self.snapshot.run
+        if run is not None and self.snapshot.is_contradicted:
+            self._step = self._recover
+            return
         if run is None or self._tools is None or not waiting_calls(run):
             return
         self._leg_is_over = False  # whoever leaves the stream here asks the run what came of it
@@ -363,6 +374,7 @@ class Driver:
             self._step = partial(self._look_again, repeats)  # they were taken before
             return
         self._leg = leg
+        self.snapshot.outputs_submitted()
         self._join(opened)
 
     async def _look_again(self, count: int) -> None:

@@ -104,12 +104,9 @@ class Limiter:
         """Whether it wants to see the runs that were created and those that have ended."""
         self.on_news: Callable[[], None] = _nobody
         """Called when turns may come at other times than was told; for whoever plans polls."""
-        self.last_turn = NO_TURN
-        """Of the request that was admitted last; after `take`: of that poll."""
         self._cancels = _Line(self._rules.delay, seams)
         self._calls = _Line(self._call_delay, seams)
         self._creates = _Line(self._rules.token_delay, seams)
-        self._polls = _Line(self.poll_delay, seams)
         self._calls_sent = self._polls_sent = self._refusals = 0
         self._call_rate = RateMeter()
         self._calls_in_row = 0
@@ -149,20 +146,6 @@ class Limiter:
             self._waited += self._now() - began
         return Turn(ticket, guess)
 
-    async def admit_poll(self, deadline: float) -> bool:
-        """Return True once a poll may be sent; False at the deadline, if none may by then.
-
-        Cancellation: gives the place in line up.
-        """
-        with anyio.move_on_after(deadline - self._now()):
-            try:
-                await self._polls.stand(deadline, self.take)
-            except _TooLateError:
-                await self._sleep(deadline - self._now())
-            else:
-                return True
-        return False
-
     def poll_delay(self, now: float) -> float:
         """Return the seconds until a poll may be sent; 0: now, and `take` must follow.
 
@@ -175,12 +158,12 @@ class Limiter:
             self._poll_wanted_until = now + delay + POLL_GRACE
         return delay
 
-    def take(self, now: float) -> None:
-        """Count a poll as sent."""
+    def take(self, now: float) -> Turn:
+        """Count a poll as sent, and return the leave to send it."""
         self._calls_in_row = 0
         self._poll_wanted_until = 0.0
         self._polls_sent += 1
-        self.last_turn = Turn(self._rules.take(now), 0.0)
+        return Turn(self._rules.take(now), 0.0)
 
     def poll_rate(self, now: float) -> float | None:
         """Return the polls a second that can be kept up beside the calls; None: any number."""
@@ -245,7 +228,7 @@ class Limiter:
 
     def close(self) -> None:
         """Let everybody go: a closed client tells them so, and there is nothing to wait for."""
-        for line in (self._creates, self._cancels, self._calls, self._polls):
+        for line in (self._creates, self._cancels, self._calls):
             line.open()
 
     def _settle(self, account: TokenAccount, run: Run) -> None:
@@ -265,9 +248,7 @@ class Limiter:
         self._calls_in_row += 1
         self._calls_sent += 1
         self._call_rate.count(now)
-        ticket = self._rules.take(now)
-        self.last_turn = Turn(ticket, 0.0)
-        return ticket
+        return self._rules.take(now)
 
     def _charge(self, now: float) -> float:
         account = self._rules.account
@@ -280,7 +261,7 @@ class Limiter:
 
     def _reconsider(self, now: float) -> None:
         self.is_active = self._rules.is_limiting(now)
-        for line in (self._creates, self._cancels, self._calls, self._polls):
+        for line in (self._creates, self._cancels, self._calls):
             line.reconsider(now)
         self.on_news()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import anyio
 import anyio.lowlevel
 
-from openai_runs._client.limiting import Limiter, Turn
+from openai_runs._client.limiting import NO_TURN, Limiter, Turn
 from openai_runs._client.settings import Seams
 from openai_runs._client.supervising import Supervisor
 from openai_runs.config import HELD_SHARE, HINTED_POLLS, MAX_POLL_HINT, POLL_SHARE
@@ -229,27 +229,27 @@ class Scheduler:
             if not self.has_room_to_hold:
                 hold = 0
             is_full = not hold and self._polls >= max(1, self._max_polls - self._held)
-            if is_full or not self._may_send():
+            turn = None if is_full else self._turn()
+            if turn is None:
                 self._guard()
                 return
             self._ready.popleft()
             self._held += hold > 0
             self._polls += not hold
-            self._start(self._group, watch, hold)
+            self._start(self._group, watch, hold, turn)
 
-    def _may_send(self) -> bool:
-        """Return whether the limiter lets a poll go; else wake when it may."""
+    def _turn(self) -> Turn | None:
+        """Return the limiter's leave to send a poll; None where it has none yet: wake then."""
         if not self._limiter.is_active:
-            return True
+            return NO_TURN
         now = self._now()
         delay = self._limiter.poll_delay(now)
         if delay > 0:
             self._turn_comes = now + delay
             if self._turn_comes < self._wakes_at:
                 self._wake()
-            return False
-        self._limiter.take(now)
-        return True
+            return None
+        return self._limiter.take(now)
 
     def _guard(self) -> None:
         """Keep the deadlines of those that wait for their turn."""
@@ -258,8 +258,7 @@ class Scheduler:
                 return
             watch.guard()
 
-    def _start(self, group: TaskGroup, watch: Polling, hold: int) -> None:
-        turn = self._limiter.last_turn
+    def _start(self, group: TaskGroup, watch: Polling, hold: int, turn: Turn) -> None:
         if watch.context is not None:
             watch.context.run(group.start_soon, self._poll, watch, hold, turn)
             return

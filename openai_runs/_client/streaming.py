@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -197,15 +197,22 @@ class RunStream:
             if isinstance(event, MessageDeltaEvent):
                 text = event.data.text
             elif isinstance(event, MessageEvent) and event.data.role != MessageRole.USER:
-                before = "".join(told.get(event.data.id, ()))
-                if event.data.text.startswith(before):  # told in one piece, or the end of it
-                    text = event.data.text[len(before) :]
+                text = self._rest_of(event.data, told)
             if text:
                 if told and event.data.id not in told:
                     yield "\n\n"
                 told.setdefault(event.data.id, []).append(text)
                 yield text
         self._check_end()
+
+    def _rest_of(self, message: Message, told: Mapping[str, list[str]]) -> str:
+        """Return what no piece has told of a message that came as a whole."""
+        known = self.snapshot.message
+        if known(message.id) is None:  # its pieces have another id, and are told
+            return ""
+        ids = [message.id] if message.id in told else [one for one in told if known(one) is None]
+        before = "".join(piece for one in ids for piece in told[one])
+        return message.text.removeprefix(before) if message.text.startswith(before) else ""
 
     async def text_snapshots(self, *, every: float = 1.0) -> AsyncIterator[str]:
         """Yield all of the text so far, for a message that is edited in place.

@@ -7,6 +7,11 @@ long the message is. Objects are built when asked for and kept until the next pi
 object of the stream says of itself (`created`, `in_progress`) fills the gaps that the
 pieces leave, and its last form (`completed` and the like) takes their place.
 
+A stream may contradict itself: a name that says `completed` over data that waits for tool
+outputs, or a run that completes although it waits. Of a run the data decides. A message or a
+step that ends by its name alone is kept as ended, since some servers send an old status with
+it. In all these cases `is_contradicted` asks the reader to poll before it believes the end.
+
 Servers skip indices, repeat ids, send pieces before `created` and objects twice:
 docs/pages/explain/protocol.md says which.
 """
@@ -19,9 +24,14 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
+from openai_runs._protocol.events import (
+    MESSAGE_ENDS,
+    STEP_ENDS,
+    contradicts,
+    status_in_name,
+)
 from openai_runs._protocol.lifecycle import may_become
 from openai_runs._protocol.pieces import Slots
-from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.deltas import (
     ContentDelta,
     MessageDelta,
@@ -40,7 +50,7 @@ from openai_runs.types.events import (
     ThreadEvent,
 )
 from openai_runs.types.messages import Message, MessageRole
-from openai_runs.types.runs import Run
+from openai_runs.types.runs import Run, RunStatus
 from openai_runs.types.steps import (
     MessageCreationDetails,
     RunStep,
@@ -52,13 +62,15 @@ from openai_runs.types.threads import Thread
 
 __all__ = ["Snapshot"]
 
-T = TypeVar("T", Message, Run, RunStep)
+T = TypeVar("T", Message, RunStep)
 
 _id_of: Final = attrgetter("id")
-_MESSAGE_ENDS: Final = frozenset({"completed", "incomplete"})
 _MAX_PENDING: Final = 256
 """Pieces that wait to be taken in, some 100 KB, before they are even if nobody looks."""
-_STEP_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
+_ONLY_AFTER_OUTPUTS: Final = frozenset(
+    {RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.FAILED}
+)
+"""What a run that waits for tool outputs cannot become in the same stream."""
 
 
 class _GrowingMessage:
@@ -184,6 +196,8 @@ class Snapshot:
         self._steps: dict[str, _GrowingStep] = {}
         self._text: str | None = ""
         self._pending: list[MessageDelta] = []
+        self._run_is_contradicted = self._run_is_polled = self._waits_for_outputs = False
+        self._contradicted: set[str] = set()
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
@@ -197,15 +211,32 @@ class Snapshot:
         if isinstance(event, RunStepDeltaEvent):
             self._step(self._step_id(event.data.id)).add(event.data.delta)
         elif isinstance(event, MessageEvent):
-            message = _ended(event.data, event.event, _MESSAGE_ENDS)
-            self._take_message(message, settled=_last_word(event.event) in _MESSAGE_ENDS)
+            self._take_message(event)
         elif isinstance(event, RunStepEvent):
-            step = _ended(event.data, event.event, _STEP_ENDS)
-            self._step(step.id).take(step, settled=_last_word(event.event) in _STEP_ENDS)
+            self._take_step(event)
         elif isinstance(event, RunEvent):
-            self._take_run(_ended(event.data, event.event, TERMINAL_STATUSES))
+            self._take_run(event)
         elif isinstance(event, ThreadEvent):
             self.thread = event.data
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Return whether events contradict each other or themselves: poll the run to know."""
+        return self._run_is_contradicted or bool(self._contradicted)
+
+    def contradicts(self, object_id: str) -> bool:
+        """Return whether the end of this message or step is known by an event's name alone."""
+        return object_id in self._contradicted
+
+    def outputs_submitted(self) -> None:
+        """Expect the run to go on from where it waited for outputs."""
+        self._waits_for_outputs = False
+
+    def verified(self) -> None:
+        """Forget all contradictions: the run was polled, and its next event is the truth."""
+        self._run_is_contradicted = False
+        self._run_is_polled = True
+        self._contradicted.clear()
 
     @property
     def messages(self) -> list[Message]:
@@ -268,13 +299,30 @@ class Snapshot:
             step = self._steps[step_id] = _GrowingStep(step_id)
         return step
 
-    def _take_message(self, message: Message, *, settled: bool) -> None:
+    def _take_message(self, event: MessageEvent) -> None:
+        message, settled = event.data, status_in_name(event.event) in MESSAGE_ENDS
         twin = self._twin_of(message) if settled else None
         if twin is not None and message.id in self._messages:
             del self._messages[twin]
         elif twin is not None:
             message = replace(message, id=twin)
+        self._note_contradiction(message.id, event, settled=settled)
+        message = _ended(message, event.event, MESSAGE_ENDS)
         self._message(message.id).take(message, settled=settled)
+
+    def _take_step(self, event: RunStepEvent) -> None:
+        settled = status_in_name(event.event) in STEP_ENDS
+        self._note_contradiction(event.data.id, event, settled=settled)
+        step = _ended(event.data, event.event, STEP_ENDS)
+        self._step(step.id).take(step, settled=settled)
+
+    def _note_contradiction(
+        self, object_id: str, event: MessageEvent | RunStepEvent, *, settled: bool
+    ) -> None:
+        if contradicts(event):
+            self._contradicted.add(object_id)
+        elif settled:
+            self._contradicted.discard(object_id)
 
     def _twin_of(self, message: Message) -> str | None:
         """Return the id under which the pieces of this message came, if it was another.
@@ -289,21 +337,26 @@ class Snapshot:
                 return message_id
         return None
 
-    def _take_run(self, run: Run) -> None:
-        if self.run is None:  # what came before may name its run now
+    def _take_run(self, event: RunEvent) -> None:
+        run, known = event.data, self.run
+        if known is None:  # what came before may name its run now
             for message in self._messages.values():
                 message.built = None
             for step in self._steps.values():
                 step.built = None
-        if self.run is None or self.run.id != run.id or may_become(self.run.status, run.status):
+        is_possible = True
+        if known is not None and known.id == run.id and not self._run_is_polled:
+            is_possible = may_become(known.status, run.status)
+            skips = self._waits_for_outputs and run.status in _ONLY_AFTER_OUTPUTS
+            self._run_is_contradicted = skips or not is_possible
+        self._run_is_contradicted |= contradicts(event)
+        self._run_is_polled = False
+        self._waits_for_outputs = run.needs_action
+        if is_possible:
             self.run = run
-
-
-def _last_word(event: str) -> str:
-    return event.rpartition(".")[2]
 
 
 def _ended(told: T, event: str, ends: frozenset[str]) -> T:
     """Return the object with the end that the event's name tells, where it does not say so."""
-    word = _last_word(event)
+    word = status_in_name(event)
     return replace(told, status=word) if word in ends and told.status not in ends else told

@@ -14,6 +14,7 @@ import msgspec
 from openai_runs._protocol.faults import error_facts, excerpt
 from openai_runs._protocol.mending import decoder_for
 from openai_runs._protocol.sse import Frame
+from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
 from openai_runs.types.deltas import MessageDelta, RunStepDelta
 from openai_runs.types.events import (
     Event,
@@ -27,15 +28,32 @@ from openai_runs.types.events import (
     UnknownEvent,
 )
 from openai_runs.types.messages import Message
-from openai_runs.types.runs import Run
+from openai_runs.types.runs import Run, RunStatus
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import Thread
 
-__all__ = ["StreamFault", "UnreadableEvent", "read_event"]
+__all__ = [
+    "MESSAGE_ENDS",
+    "STEP_ENDS",
+    "StreamFault",
+    "UnreadableEvent",
+    "contradicts",
+    "named_by_its_data",
+    "read_event",
+    "status_in_name",
+]
 
 _DONE: Final = b"[DONE]"
 _UNNAMED: Final = ("", "message")
 """No name, and the name that server-sent events have where none is sent."""
+
+
+MESSAGE_ENDS: Final = frozenset({"completed", "incomplete"})
+STEP_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
+_RUN_STATUSES: Final = ACTIVE_STATUSES | TERMINAL_STATUSES
+_CREATED: Final = "created"
+_STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.IN_PROGRESS})
+"""Statuses that a run may have when it was just created."""
 
 
 class StreamFault(ValueError):  # noqa: N818 - what the server says went wrong
@@ -144,6 +162,46 @@ def read_event(frame: Frame) -> Event | None:
             raise UnreadableEvent(frame, str(error)) from None
     event: Event = reader.kind(event=frame.event, id=frame.id, raw=text, data=data)
     return event
+
+
+def status_in_name(event: str) -> str:
+    """Return the last word of an event's name, which is the status of what it is about.
+
+    >>> status_in_name("thread.run.requires_action")
+    'requires_action'
+    """
+    return event.rpartition(".")[2]
+
+
+def contradicts(event: RunEvent | RunStepEvent | MessageEvent) -> bool:
+    """Return whether an event's name says another status than its data.
+
+    Of steps and messages only an end counts: what their other events are called does no harm.
+
+    >>> run = Run(id="run_1", thread_id="thread_1", assistant_id="a", status="requires_action")
+    >>> contradicts(RunEvent(event="thread.run.completed", data=run))
+    True
+    """
+    name, status = status_in_name(event.event), event.data.status
+    if not isinstance(event, RunEvent):
+        return name != status and name in (
+            MESSAGE_ENDS if isinstance(event, MessageEvent) else STEP_ENDS
+        )
+    if name == _CREATED:
+        return status in _RUN_STATUSES - _STARTED
+    return name != status and name in _RUN_STATUSES
+
+
+def named_by_its_data(event: RunEvent) -> RunEvent:
+    """Return the event under the name of its data's status, where its own name says another.
+
+    >>> run = Run(id="run_1", thread_id="thread_1", assistant_id="a", status="requires_action")
+    >>> named_by_its_data(RunEvent(event="thread.run.completed", data=run)).event
+    'thread.run.requires_action'
+    """
+    if not contradicts(event) or status_in_name(event.event) == _CREATED:
+        return event
+    return msgspec.structs.replace(event, event=f"thread.run.{event.data.status}")
 
 
 def _read_other(frame: Frame) -> Event | None:

@@ -166,15 +166,3 @@ async def test_polls_can_count_on_what_calls_leave() -> None:
     assert whole == pytest.approx(9.3, abs=0.1)
     assert whole is not None
     assert busy == pytest.approx(whole / 4, rel=0.2)
-
-
-async def test_poll_that_waits_in_line_is_sent_or_told_that_it_is_too_late() -> None:
-    """Its deadline is that of a wait, which ends then and not earlier."""
-    clock = ManualClock()
-    limiter = Limiter(RateLimits(requests_per_minute=1), clock.seams())
-
-    assert await limiter.admit_poll(clock.now + 5)
-    assert not await limiter.admit_poll(clock.now + 5)
-    assert clock.now == 1005
-    assert await limiter.admit_poll(clock.now + 100)
-    assert clock.now == pytest.approx(1061.2, abs=0.1)

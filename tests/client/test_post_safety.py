@@ -13,6 +13,7 @@ from openai_runs import (
     APITimeoutError,
     AsyncClient,
     InternalServerError,
+    RateLimits,
     RetryPolicy,
     Run,
 )
@@ -125,6 +126,37 @@ async def test_busy_thread_is_an_error_at_once_when_nothing_was_in_doubt() -> No
     assert caught.value.blocking_run_id == "run_1"
     assert caught.value.thread_id == "thread_1"
     assert not caught.value.maybe_created
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("unseen", [0, 1, 2, 3], ids=lambda count: f"{count}-looks-too-early")
+async def test_looks_for_a_lost_create_keep_to_the_rate_limit(unseen: int) -> None:
+    """Each request has a permit of its own, the look at the run in the way included."""
+    ledger, clock, sent = Ledger(Fate(Drop()), unseen=unseen), ManualClock(), list[float]()
+
+    def timed(request: Received) -> Action:
+        sent.append(clock.now)
+        return ledger(request)
+
+    limits = RateLimits(requests_per_minute=2)
+    async with HostileServer(timed) as server, client_of(server, clock, limits=limits) as client:
+        run = await client.runs.create("thread_1", assistant_id="asst_1")
+        counted = client.limits.calls + client.limits.polls
+
+    assert (run.id, len(ledger.runs)) == ("run_1", 1)
+    assert counted == len(sent)
+    assert all(later - first >= 60 for first, later in zip(sent, sent[2:], strict=False))
+
+
+async def test_look_that_may_not_be_sent_in_time_is_an_error_and_no_request() -> None:
+    """No permit before the deadline: the create may exist, and nothing is sent without one."""
+    ledger, limits = Ledger(Fate(Drop()), unseen=2), RateLimits(requests_per_minute=1)
+    async with HostileServer(ledger) as server, AsyncClient(server.url, limits=limits) as client:
+        with pytest.raises(APITimeoutError) as caught:
+            await client.runs.create("thread_1", assistant_id="asst_1", timeout=0.3)
+
+    assert caught.value.maybe_created
+    assert caught.value.idempotency_key
     assert len(server.requests) == 1
 
 

@@ -17,7 +17,7 @@ from openai_runs import (
     RunWaitTimeout,
     await_run,
 )
-from openai_runs._client.limiting import Limiter
+from openai_runs._client.limiting import NO_TURN, Limiter
 from openai_runs._client.scheduling import Scheduler
 from openai_runs._client.settings import Seams
 from openai_runs._client.supervising import Supervisor
@@ -165,7 +165,7 @@ async def test_better_news_of_the_limit_wakes_the_polls() -> None:
         client._shared.limiter.learn(
             200,
             {"x-ratelimit-remaining-requests": "999", "x-ratelimit-limit-requests": "1000"},
-            client._shared.limiter.last_turn,
+            NO_TURN,
         )
         await until(lambda: len(server.requests) >= 3)
         waiting.cancel()

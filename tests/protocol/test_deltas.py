@@ -7,6 +7,7 @@ import pytest
 
 from openai_runs._protocol.deltas import Snapshot
 from openai_runs.types import Event, Message
+from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
 from tests.protocol.telling import (
     full,
     message,
@@ -147,15 +148,65 @@ def test_last_form_may_come_twice() -> None:
     assert [one.run_id for one in snapshot.messages] == ["run_1"]
 
 
-def test_end_that_only_the_name_tells_is_an_end() -> None:
-    """A server that sends an old status with the last event is believed by the event's name."""
-    snapshot = snapshot_of(
-        message("completed", "Hi", status="in_progress"), run("in_progress", "completed")
-    )
+def test_message_ends_by_its_name_alone_and_asks_for_a_poll() -> None:
+    """Some servers send an old status with the last event; what is stored has the last word."""
+    snapshot = snapshot_of(message("completed", "Hi", status="in_progress"))
 
     assert snapshot.messages[0].status == "completed"
+    assert snapshot.is_contradicted
+    assert snapshot.contradicts("msg_1")
+    snapshot.apply(message("completed", "Hi", status="completed"))
+    assert not snapshot.is_contradicted
+
+
+@pytest.mark.parametrize("named", sorted(ACTIVE_STATUSES | TERMINAL_STATUSES))
+@pytest.mark.parametrize("status", [*sorted(ACTIVE_STATUSES | TERMINAL_STATUSES), "vanished"])
+def test_data_decides_what_a_run_is_whatever_the_event_is_called(named: str, status: str) -> None:
+    """A name that says another status than the data asks for a poll, and changes nothing."""
+    snapshot = snapshot_of(run(status, named))
+
     assert snapshot.run is not None
-    assert snapshot.run.status == "completed"
+    assert snapshot.run.status == status
+    assert snapshot.is_contradicted == (named != status)
+    snapshot.verified()
+    assert not snapshot.is_contradicted
+
+
+@pytest.mark.parametrize("status", sorted(ACTIVE_STATUSES | TERMINAL_STATUSES))
+def test_created_run_has_only_just_begun(status: str) -> None:
+    """`created` says no status; over data of a later one it is a contradiction."""
+    snapshot = snapshot_of(run(status, "created"))
+
+    assert snapshot.is_contradicted == (status not in {"queued", "in_progress"})
+
+
+LAST_MOVES = {
+    "completed while it waits": (["requires_action", "completed"], True),
+    "failed while it waits": (["requires_action", "failed"], True),
+    "expired while it waits": (["requires_action", "expired"], False),
+    "cancelled while it waits": (["requires_action", "cancelling", "cancelled"], False),
+    "at work again": (["requires_action", "in_progress"], False),
+    "backwards": (["completed", "in_progress"], True),
+    "another end": (["completed", "failed"], True),
+    "backwards and to the end again": (["in_progress", "queued", "in_progress"], False),
+}
+
+
+@pytest.mark.parametrize(("statuses", "contradicted"), LAST_MOVES.values(), ids=LAST_MOVES.keys())
+def test_move_that_no_run_makes_is_a_contradiction(statuses: list[str], contradicted: bool) -> None:
+    """Each event agrees with itself, and the last does not follow on the one before."""
+    snapshot = snapshot_of(*(run(status) for status in statuses))
+
+    assert snapshot.is_contradicted == contradicted
+
+
+def test_run_may_complete_at_once_when_its_outputs_were_submitted() -> None:
+    """A small server streams nothing between the outputs and the end."""
+    snapshot = snapshot_of(run("requires_action"))
+    snapshot.outputs_submitted()
+    snapshot.apply(run("completed"))
+
+    assert not snapshot.is_contradicted
 
 
 def test_messages_may_be_interleaved() -> None:
