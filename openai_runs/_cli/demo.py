@@ -65,6 +65,7 @@ _COLUMNS: Final[list[tuple[str, JustifyMethod]]] = [
     ("tokens in", "right"),
     ("out", "right"),
 ]
+_DIGITS: Final = r"\d+"
 _CAPTION: Final = "waited: by the clock of this client; tokens: as the server counts them"
 _POLL: Final = PollPolicy(long_poll=0)
 """Ask again and again: a held request would answer only after `in_progress` is over."""
@@ -233,7 +234,7 @@ def _costs(seconds: float, usage: Usage | None) -> list[str]:
 def _model(request: ModelRequest) -> ScriptedTurn:
     """Return what the played model does: look the order up, then tell what was found."""
     if not request.turns:
-        number = "".join(re.findall(r"\d+", request.question)[:1])
+        number = "".join(re.findall(_DIGITS, request.question)[:1])
         return CallTools(
             [Call("look_up_order", {"order_number": number})],
             delay=0.7,

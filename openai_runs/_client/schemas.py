@@ -21,6 +21,7 @@ JSONSchema = dict[str, Any]
 
 _BUILDING: Final = Lock()
 """Held while a type is laid out: two threads that do so at once end the process (msgspec)."""
+_NO_NAME: Final = r"[^A-Za-z0-9_-]+"
 _REF: Final = "#/$defs/"
 _TOLD: Final = ("default", "minLength", "maxLength", "uniqueItems", "contentEncoding")
 """Keywords strict mode refuses; they are said in the description instead."""
@@ -93,7 +94,7 @@ def response_format(value: object) -> object:
     plain = schema_of(value).json_schema
     name = str(plain.get("title", "response"))
     schema = as_strict(plain, f"response_format {name}")
-    described = {"name": re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64], "schema": schema}
+    described = {"name": re.sub(_NO_NAME, "_", name)[:64], "schema": schema}
     if schema.get("description"):
         described["description"] = schema["description"]
     return {"type": "json_schema", "json_schema": {**described, "strict": True}}

@@ -39,10 +39,8 @@ _CLASSES: Final[dict[int, type[APIStatusError]]] = {
     429: RateLimitError,
 }
 # Patterns of rare paths are compiled where they are first needed, and kept by `re`.
-_ACTIVE_RUN: Final = (
-    r"Thread \S+ already has an active run (?P<run>[\w\-]+)",
-    r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active",
-)
+_THREAD_IS_BUSY: Final = r"Thread \S+ already has an active run (?P<run>[\w\-]+)"
+_NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"
 _SECRETS: Final = (
     r"""(?i)\b(?:bearer\s+[^\s"'<]+|sk-[\w\-]{4,}|api[-_]?key["']?\s*[:=]\s*["']?[^\s"'<,;]+)"""
 )
@@ -109,11 +107,8 @@ def blocking_run_id(message: str) -> str | None:
     >>> blocking_run_id("Thread thread_1 already has an active run run_2.")
     'run_2'
     """
-    for pattern in _ACTIVE_RUN:
-        found = re.search(pattern, message)
-        if found:
-            return found["run"]
-    return None
+    found = re.search(_THREAD_IS_BUSY, message) or re.search(_NO_MESSAGE_NOW, message)
+    return None if found is None else found["run"]
 
 
 def is_vendor_host(host: str) -> bool:

@@ -45,8 +45,7 @@ ASSUMED_RESET: Final = 10.0
 """Seconds, where no reset is told; Azure judges periods of 1 or 10 s."""
 _MAX_DURATION_CHARS: Final = 40
 _NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-_PART: Final = rf"({_NUMBER})(h|ms|m|s|us|µs|μs|ns)"
-_DURATION: Final = rf"(?:{_NUMBER}(?:h|ms|m|s|us|µs|μs|ns))+|{_NUMBER}"
+_PART: Final = re.compile(rf"({_NUMBER})(h|ms|m|s|us|µs|μs|ns)")
 _UNITS: Final = {
     "h": 3600.0,
     "m": 60.0,
@@ -70,12 +69,12 @@ def reset_seconds(text: str | None) -> float | None:
     if text is None or len(text) > _MAX_DURATION_CHARS:
         return None
     text = text.strip()
-    if not re.fullmatch(_DURATION, text):
-        return None
-    parts = re.findall(_PART, text)
-    if not parts:
+    if re.fullmatch(_NUMBER, text):
         return float(text)
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    seconds, at = 0.0, 0
+    while part := _PART.match(text, at):
+        seconds, at = seconds + float(part[1]) * _UNITS[part[2]], part.end()
+    return seconds if 0 < at == len(text) else None
 
 
 class TokenBucket:

@@ -72,9 +72,12 @@ class EventTooLarge(ValueError):  # noqa: N818 - said as what happened, as in `e
 
 
 _WHOLE_EVENTS: Final = re.compile(
-    rb"(?:event: ([^\n]*)\n)?(?:id: ([^\n\0]+)\n)?data: ([^\n]*)\n\n|(.+?\n\n)", re.DOTALL
+    rb"(?:event: ([^\n]*)\n)?(?:id: ([^\n\0]+)\n)?data: ([^\n]*)\n\n|(.+?\n\n|.+)", re.DOTALL
 )
-"""An event as servers of this protocol write it: name, id, data; or else all up to a blank line."""
+"""An event as servers of this protocol write it: name, id, data; or else all up to a blank line.
+
+There always is one; that the rest would do as well keeps the search from beginning anew.
+"""
 _NAMES: Final = {name.encode(): name for key, name in vars(EventName).items() if key.isupper()}
 
 

@@ -41,7 +41,6 @@ _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}\Z")
 _EVENT_ID: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})\Z")
-_WAIT: Final = re.compile(r"\s*wait\s*=\s*\"?\s*(\d{1,9})\s*\"?\s*(?:;.*)?\Z", re.I)
 
 
 async def read_body(request: web.Request, max_bytes: int, timeout: float) -> bytes:
@@ -148,9 +147,10 @@ def preferred_wait(headers: Iterable[str]) -> int | None:
     """
     for header in headers:
         for preference in header.split(","):
-            found = _WAIT.match(preference)
-            if found is not None:
-                return min(int(found[1]), int(MAX_HOLD))
+            name, _, value = preference.partition(";")[0].partition("=")
+            seconds = value.strip().removeprefix('"').removesuffix('"').strip()
+            if name.strip().lower() == "wait" and _NUMBER.match(seconds):
+                return min(int(seconds), int(MAX_HOLD))
     return None
 
 

@@ -1,6 +1,6 @@
 """Tools, what is said about their use, and the formats of an answer."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
@@ -49,6 +49,8 @@ __all__ = [
     "UnknownResponseFormat",
     "UnknownTool",
 ]
+
+_FUNCTION_NAME: Final = "^[A-Za-z0-9_-]{1,64}$"
 
 
 class UnknownTool(Unknown):
@@ -106,7 +108,7 @@ class FunctionTool(Part, frozen=True, kw_only=True, tag="function"):
 class RequestFunction(Part, frozen=True, kw_only=True):
     """A function as sent, with the API's bound on its name."""
 
-    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=_FUNCTION_NAME)]
     description: str | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
     strict: bool | None | UnsetType = UNSET
@@ -247,7 +249,7 @@ class ToolResources(Part, frozen=True, kw_only=True):
 class RequestJsonSchema(Part, frozen=True, kw_only=True):
     """A schema as sent, with the API's bound on its name."""
 
-    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=_FUNCTION_NAME)]
     description: str | UnsetType = UNSET
     schema: dict[str, Any] | UnsetType = UNSET
     strict: bool | None | UnsetType = UNSET

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -120,3 +121,62 @@ async def test_long_text_is_said_in_fewer_pieces(serve: Serve) -> None:
 
     assert told_text(events) == text
     assert [event.name for event in events].count("thread.message.delta") == 500
+
+
+FLOODS = {
+    "blanks": " " * 150_000,
+    "newlines": "\n" * 150_000,
+    "tabs": "\t" * 150_000,
+    "no-break spaces": "\u00a0" * 150_000,
+    "em spaces": "\u2003" * 150_000,
+    "a request of blanks": "use the tool" + " " * 150_000,
+    "a subject of blanks": "use the tool weather for " + " \n" * 75_000 + ".",
+    "blanks before more": "use the tool weather for a" + " " * 150_000 + "b",
+    "beginnings": "use the tool " * 50_000,
+    "requests": "use the tool x for " * 30_000,
+    "one word": "x" * 500_000,
+    "many words": "x " * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", FLOODS.values(), ids=FLOODS)
+async def test_no_message_holds_the_server_up(serve: Serve, text: str) -> None:
+    """It answers others while the text is executed, and the run comes to its end."""
+    caller = await serve(backend=EchoBackend())
+
+    run = await caller.start(text)
+    health = await caller.health()
+    run = await caller.settled(run)
+
+    assert health.status == 200
+    assert run["status"] in {"completed", "requires_action"}
+
+
+SUBJECTS = {
+    "Use the tool weather for San Jose.": "San Jose",
+    "so, USE THE TOOL\tweather\u00a0 for\n a  b \n. \u2003": "a  b \n",
+    "use the tool weather for .": "",
+    "use the tool weather for ..": ".",
+    "use the tool weather for x\n\ny.\n": "x\n\ny",
+    "use the tool nothing, use the tool weather for x": "x",
+    "use the tool weather for use the tool weather for x": "use the tool weather for x",
+    "use the tool weather for": None,
+    "use the tool weather for   ": None,
+    "use the toolweather for x": None,
+    f"use the tool {'w' * 65} for x": None,
+}
+
+
+@pytest.mark.parametrize(("text", "subject"), SUBJECTS.items(), ids=map(ascii, SUBJECTS))
+async def test_subject_is_what_stands_after_for(
+    serve: Serve, text: str, subject: str | None
+) -> None:
+    """Up to the end, but for blanks around it and one full stop; without one, there is no call."""
+    caller = await serve(backend=EchoBackend())
+
+    run = await caller.settled(await caller.start(text))
+
+    action = run["required_action"]
+    calls = action["submit_tool_outputs"]["tool_calls"] if action else []
+    arguments = [json.loads(call["function"]["arguments"]) for call in calls]
+    assert arguments == ([] if subject is None else [{"city": subject}])

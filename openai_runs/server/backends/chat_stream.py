@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,8 @@ from openai_runs.server.backends.chat_wire import (
 __all__ = ["ChunkReader"]
 
 _DONE: Final = b"[DONE]"
+_MARK: Final = re.compile(r'["\\{}\[\]]')
+"""What begins or ends something in a JSON text, or escapes what does."""
 _SILENT: Final = "it does not say why"
 
 
@@ -60,6 +63,54 @@ class _Chunk(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Chunk)
 
 
+class _Arguments:
+    """The JSON text of a call's arguments, in pieces, each of which is read once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._in_string = False
+        self._skipped = -1
+        """Where in the next piece the character stands that a backslash escapes."""
+        self._is_closed = False
+        self.is_whole = False
+        """Whether they are an object that needs no further piece."""
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(self, piece: str) -> None:
+        """Take the next piece."""
+        self._pieces.append(piece)
+        if self._is_closed:
+            self.is_whole = self.is_whole and not piece.strip(" \t\r\n")
+            return
+        for mark in _MARK.finditer(piece):
+            if mark.start() != self._skipped:
+                self._pass(mark[0], mark.end())
+            if self._is_closed:
+                self.is_whole = _is_object("".join(self._pieces))
+                return
+        self._skipped -= len(piece)
+
+    def _pass(self, mark: str, end: int) -> None:
+        if self._in_string:
+            self._in_string = mark != '"'
+            self._skipped = end if mark == "\\" else self._skipped
+        elif mark == '"':
+            self._in_string = True
+        else:
+            self._depth += 1 if mark in "{[" else -1
+            self._is_closed = self._depth <= 0
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return False
+
+
 class _Place:
     """What tells the pieces of one call from those of the next."""
 
@@ -70,14 +121,7 @@ class _Place:
         self.name = name
         self.is_echoed = False
         """Whether it was named once more after its arguments were whole."""
-        self.arguments: list[str] = []
-
-    def is_whole(self) -> bool:
-        """Tell whether its arguments need no further piece."""
-        try:
-            return isinstance(msgspec.json.decode("".join(self.arguments)), dict)
-        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-            return False
+        self.arguments = _Arguments()
 
 
 class ChunkReader:
@@ -92,6 +136,7 @@ class ChunkReader:
         self._usage: dict[str, Any] = {}
         self._spoke = False
         self._calls: list[_Place] = []
+        self._by_id: dict[str, _Place] = {}
         self._places: dict[int, _Place] = {}
         """The endpoint's index of a call -> the last call it was used for."""
 
@@ -140,10 +185,11 @@ class ChunkReader:
             if place is None:
                 continue
             place.id = place.id or call.id or ""
+            self._by_id.setdefault(place.id, place)
             name = call.function.name or ("" if place.arguments else place.name)
             place.name = place.name or name
             if arguments:
-                place.arguments.append(arguments)
+                place.arguments.add(arguments)
             pieces.append(
                 ToolCallDelta(
                     index=place.index,
@@ -161,9 +207,8 @@ class ChunkReader:
         None: it repeats what is known, as some endpoints do with the last piece of a call, or
         announces the next call of the same function, which then begins with its arguments.
         """
-        for known in self._calls:
-            if call.id and known.id == call.id:
-                return known
+        if call.id and call.id in self._by_id:
+            return self._by_id[call.id]
         place = self._places.get(index)
         name = call.function.name or ""
         if place is not None and not arguments and _is_echo(place, call.id or "", name):
@@ -195,14 +240,14 @@ class ChunkReader:
 
 def _is_echo(place: _Place, call_id: str, name: str) -> bool:
     """Tell whether a piece without arguments says no more than the call has said already."""
-    return place.is_whole() and name == place.name and call_id in {"", place.id}
+    return place.arguments.is_whole and name == place.name and call_id in {"", place.id}
 
 
 def _is_another(place: _Place, call_id: str, name: str) -> bool:
     """Tell whether a name that comes for a known call is that of the next one."""
     if call_id and place.id:
         return call_id != place.id
-    return bool(place.name and name != place.name) or place.is_whole()
+    return bool(place.name and name != place.name) or place.arguments.is_whole
 
 
 def _failed(data: bytes) -> ModelFailure:

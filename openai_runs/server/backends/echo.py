@@ -25,11 +25,11 @@ from openai_runs.types.tools import FunctionTool
 
 __all__ = ["EchoBackend"]
 
+# Both read what anybody may have written, in the event loop: nothing in them backtracks.
 _REQUEST: Final = re.compile(
-    r"use the tool\s+([A-Za-z0-9_-]{1,64})\s+for\s+(.+?)\s*\Z", re.I | re.S
+    r"use the tool\s++([A-Za-z0-9_-]{1,64}+)\s++for\s++(?P<subject>\S)", re.I
 )
-
-_WORD: Final = re.compile(r"\s*\S+\s*|\s+")
+_WORD: Final = re.compile(r"\s*+\S++\s*+|\s++")
 _MOST_PIECES: Final = 500
 """Deltas of one answer at most: who repeats a book need not do it word by word."""
 
@@ -73,7 +73,7 @@ def wanted_call(request: ModelRequest) -> ToolCallDelta | None:
         return None
     for tool in request.functions:
         if tool.function.name == asked.group(1):
-            subject = asked.group(2).removesuffix(".")
+            subject = request.question[asked.start("subject") :].rstrip().removesuffix(".")
             arguments = msgspec.json.encode(_arguments(tool, subject)).decode()
             return ToolCallDelta(name=tool.function.name, arguments=arguments)
     return None
