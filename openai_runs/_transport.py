@@ -1,12 +1,9 @@
 """One exchange over HTTP: bytes out, bytes back, foreign exceptions translated.
 
-An answer is read whole (`exchange`) or, where it is a stream, handed out to be read as it
-comes (`open_stream`).
-
-The client's only aiohttp room, also used by the server's `chat` backend. No retrying, no
-credentials, no JSON: those live above. Redirects are never followed, bodies are bounded,
-and every deadline is anyio's, since aiohttp's `total` can swallow a cancellation
-(aiohttp issue 5979).
+A stream is handed out to be read as it comes. The client's only aiohttp room, also used by the
+server's `chat` backend. No retrying, no credentials, no JSON: those live above. Redirects are never
+followed, bodies are bounded, and every deadline is anyio's, since aiohttp's `total` can swallow a
+cancellation (aiohttp issue 5979).
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ import anyio
 from yarl import URL
 
 from openai_runs._protocol.faults import excerpt
+from openai_runs._protocol.masking import mask, quotes, secrets_of
 from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS
 from openai_runs.errors import (
     APIConnectionError,
@@ -52,6 +50,9 @@ class Reply(NamedTuple):
 class StreamReply:
     """An answer that is read as it comes; closed by whoever holds it."""
 
+    secrets: tuple[str, ...] = ()
+    """What it was asked with that no error may repeat."""
+
     def __init__(self, response: aiohttp.ClientResponse, method: str, shown: str) -> None:
         """Take over a response whose head has come."""
         self.status = response.status
@@ -74,13 +75,10 @@ class StreamReply:
         except asyncio.CancelledError:
             if not self._response.closed or is_cancelled():
                 raise
-            reason = "the client was closed"
+            reason, cause = "the client was closed", None
         except (aiohttp.ClientError, OSError) as error:
-            raise self._lost(_reason(error)) from error
-        raise self._lost(reason)
-
-    def _lost(self, reason: str) -> APIConnectionError:
-        return APIConnectionError(reason, method=self._method, url=self._shown)
+            reason, cause = _reason(error, self.secrets), _cause(error, self.secrets)
+        raise APIConnectionError(reason, method=self._method, url=self._shown) from cause
 
     def close(self) -> None:
         """Let go of the connection: back to the pool if all was read, else closed."""
@@ -188,13 +186,16 @@ class Transport:
         Cancellation: closes the connection and lets the cancellation through.
         """
         session = self._open()
+        failure: APIConnectionError | ConfigError
         try:
             with _limited(scope, timeout):
                 to, data = URL(url, encoded=True), None if body is None else _payload(body)
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
                 if stream and response.status < 300 and _is_stream(response.content_type):
-                    return StreamReply(response, method, _shown(url))
+                    reply = StreamReply(response, method, _shown(url))
+                    reply.secrets = secrets_of(headers, url)
+                    return reply
                 # Read by hand: a whole answer, once read, has let go of its connection.
                 try:
                     content = await response.content.readany()
@@ -204,17 +205,15 @@ class Transport:
                     response.close()
                     raise
                 return Reply(response.status, response.headers, content)
-            failure = _too_late(method, _shown(url), timeout)
+            failure, cause = _too_late(method, _shown(url), timeout), None
         except asyncio.CancelledError:
             if is_cancelled():
                 raise  # else a pool was closed, ours or that of the caller's session
-            failure = _closed_under(method, _shown(url))
-        except aiohttp.ClientResponseError as error:
-            # Not chained: it holds the request's headers, and the key with them.
-            failure = _no_answer(error, method, _shown(url))
+            failure, cause = _closed_under(method, _shown(url)), None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _translate(error, method, _shown(url), timeout) from error
-        raise failure
+            failure = _translate(error, method, _shown(url), timeout, secrets_of(headers, url))
+            cause = _cause(error, secrets_of(headers, url))
+        raise failure from cause
 
     @property
     def is_owned(self) -> bool:
@@ -265,9 +264,7 @@ class Transport:
             message = "this client was used before a fork; make a new one in the child"
             raise ConfigError(message)
         if self._loop is not None:
-            message = (
-                "this client was first used in another event loop; make one client for each loop"
-            )
+            message = "this client was first used in another event loop; make one for each loop"
             raise ConfigError(message)
         self._loop, self._pid = loop, os.getpid()
 
@@ -328,9 +325,8 @@ async def _read_on(
     """Return an answer of which `begun` has come; one that will be too large is not awaited."""
     declared = response.content_length
     size = declared if declared is not None and "Content-Encoding" not in response.headers else 0
-    chunks = [begun]
     if size <= max_bytes:
-        size = len(begun)
+        size, chunks = len(begun), [begun]
         while size <= max_bytes:
             chunk = await response.content.readany()
             if not chunk:
@@ -339,10 +335,7 @@ async def _read_on(
             size += len(chunk)
     message = f"it is larger than {max_bytes} bytes"
     raise APIResponseValidationError(
-        message,
-        method=response.method,
-        url=shown,
-        status_code=response.status,
+        message, method=response.method, url=shown, status_code=response.status
     )
 
 
@@ -360,32 +353,37 @@ def _too_late(method: str, shown: str, timeout: float) -> APIConnectionError:
     return APITimeoutError(what, method=method, url=shown, sent=True)
 
 
-def _no_answer(error: aiohttp.ClientResponseError, method: str, shown: str) -> APIConnectionError:
-    proxy = isinstance(error, aiohttp.ClientHttpProxyError)
-    what = f"the proxy refused with HTTP {error.status}" if proxy else "no proper HTTP"
-    reason = f"{what}: {excerpt(error.message.encode())}"
-    return APIConnectionError(reason, method=method, url=shown, sent=not proxy)
+def _cause(error: Exception, secrets: tuple[str, ...]) -> Exception | None:
+    """Return the error as a cause to be shown; None if it holds a key, its own or a quoted one."""
+    is_open = isinstance(error, aiohttp.ClientResponseError)  # with the request's headers
+    return None if is_open or quotes(error, secrets) else error
 
 
 def _translate(
-    error: Exception, method: str, shown: str, timeout: float
+    error: Exception, method: str, shown: str, timeout: float, secrets: tuple[str, ...]
 ) -> APIConnectionError | ConfigError:
+    if isinstance(error, aiohttp.ClientResponseError):
+        proxy = isinstance(error, aiohttp.ClientHttpProxyError)
+        what = f"the proxy refused with HTTP {error.status}" if proxy else "no proper HTTP"
+        said = excerpt(error.message.encode(), secrets=secrets)
+        return APIConnectionError(f"{what}: {said}", method=method, url=shown, sent=not proxy)
     is_url = isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError))
     if is_url or not isinstance(error, (aiohttp.ClientError, OSError)):
         # Also a port out of range, or a label too long for DNS.
-        return ConfigError(f"{shown!r} cannot be requested: {error or type(error).__name__}")
+        said = mask(str(error), secrets) or type(error).__name__
+        return ConfigError(f"{shown!r} cannot be requested: {said}")
     sent = not isinstance(error, _NEVER_SENT)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return APITimeoutError("connecting took too long", method=method, url=shown, sent=sent)
     if isinstance(error, TimeoutError):
         return _too_late(method, shown, timeout)
-    failure = APIConnectionError(_reason(error), method=method, url=shown, sent=sent)
+    failure = APIConnectionError(_reason(error, secrets), method=method, url=shown, sent=sent)
     if isinstance(error, aiohttp.ClientSSLError):
         failure.retryable = False
     return failure
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, secrets: tuple[str, ...] = ()) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"the server's certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -393,8 +391,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection: {error.os_error}"
     if isinstance(error, _Lost):
-        return str(error)
+        return mask(str(error), secrets)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
-    said = excerpt(str(error).encode())  # aiohttp quotes what it could not parse, in many lines
+    said = excerpt(
+        str(error).encode(), secrets=secrets
+    )  # aiohttp quotes what it could not parse, in many lines
     return f"the connection was lost: {type(error).__name__}: {said}"

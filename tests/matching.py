@@ -23,7 +23,13 @@ REPEATS: Final = (12, 24, 48)
 """How often a text repeats its core."""
 BAD: Final = 3.0
 """Growth of the steps at which the search for a worse text ends."""
-PROBES: Final = [chr(code) for code in range(256)] + ["\u2003", "\u0660", "\u017f", "\ud800"]
+PROBES: Final = [chr(code) for code in range(256)] + [
+    "\u2003",
+    "\u0660",
+    "\u017f",
+    "\ud800",
+    "\U0001f511",
+]
 _CLASSES: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN, op.CATEGORY}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT}
 _NOBODY: Final = "\ud800"
@@ -183,7 +189,8 @@ def _growth(machine: Machine, how: str, text: tuple[str, str, str]) -> float:
     steps = [machine.run(how, before + core * count + after) for count in REPEATS]
     if steps[-1] >= LIMIT:
         return float("inf")
-    return (steps[2] - steps[1]) / max(1, steps[1] - steps[0])
+    added = len(core) * (REPEATS[1] - REPEATS[0])
+    return (steps[2] - steps[1]) / max(added, steps[1] - steps[0])
 
 
 def worst_text(pattern: str | bytes, flags: int, how: str) -> tuple[float, tuple[str, str, str]]:
@@ -258,7 +265,7 @@ def _samples(machine: Machine, nodes: list[Any]) -> Iterator[str]:
 def _sample(machine: Machine, node: Any) -> str:
     """Return a short text that fits one node."""
     if node[0] == op.LITERAL:
-        return chr(int(node[1]))
+        return chr(node[1])
     if node[0] in _CLASSES:
         fits = machine.one_of(node)
         return next(one for one in [*"x 0_=;\n", *PROBES] if fits(one))

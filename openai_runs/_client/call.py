@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from openai_runs._client.limiting import NO_TURN, Turn
 from openai_runs._protocol import retry
+from openai_runs._protocol.masking import secrets_of
 from openai_runs._protocol.spec import Retry
 from openai_runs.config import RetryPolicy
 from openai_runs.errors import APIConnectionError, APIError, APIStatusError, RateLimitError
@@ -22,11 +23,7 @@ __all__ = [
     "is_refusal",
     "is_unsure",
     "may_heal",
-    "unsaid",
 ]
-
-_SECRET_CHARS: Final = 8
-"""Characters a key must have before its every mention is masked; shorter ones are words."""
 
 
 class Doubt:
@@ -47,8 +44,8 @@ class Call(msgspec.Struct, kw_only=True):
     timeout: float
     """Seconds for one attempt."""
     deadline: float | None = None
-    secret: str = ""
-    """The key that was sent; no error repeats it."""
+    sent: dict[str, str] = {}
+    """The headers of the last attempt."""
     attempts: int = 0
     pending: bool = False
     """Whether an attempt is under way."""
@@ -89,6 +86,11 @@ class Call(msgspec.Struct, kw_only=True):
         return retry.is_spent(policy, attempts, now - self.failing_since, silent)
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return what the last attempt was sent with that no error may repeat."""
+        return secrets_of(self.sent, self.url)
+
+    @property
     def shown_url(self) -> str:
         """Return the URL without its query, for messages."""
         return self.url.partition("?")[0]
@@ -120,12 +122,6 @@ def is_harmless(failure: APIError) -> bool:
 def is_refusal(call: Call, failure: APIError) -> bool:
     """Return whether the server said no perhaps because an earlier attempt had worked."""
     return call.doubted and failure.status_code in {400, 409}
-
-
-def unsaid(text: str, call: Call) -> str:
-    """Return what a server said without the key it was sent; very short ones hide nothing."""
-    key = call.secret.removeprefix("Bearer ")
-    return text.replace(key, "***") if len(key) >= _SECRET_CHARS else text
 
 
 def may_heal(failure: APIError) -> bool:

@@ -70,8 +70,11 @@ class Feed:
                     events.append(event)
                 self._has_told = True
         except StreamFault as fault:
-            self._failure = _said(fault)
-        except (EventTooLarge, UnreadableEvent) as error:
+            self._failure = _said(StreamFault(fault.frame, self._reply.secrets))
+        except UnreadableEvent as error:
+            told = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
+            self._failure = StreamError(f"the stream cannot be read: {told}")
+        except EventTooLarge as error:
             self._failure = StreamError(f"the stream cannot be read: {error}")
         return events
 

@@ -25,7 +25,6 @@ from openai_runs._client.call import (
     is_refusal,
     is_unsure,
     may_heal,
-    unsaid,
 )
 from openai_runs._client.encoding import plain
 from openai_runs._client.preparing import Preparer
@@ -33,6 +32,7 @@ from openai_runs._client.settings import Settings, lay_over
 from openai_runs._client.shared import Shared
 from openai_runs._protocol import faults, retry
 from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec
 from openai_runs._transport import Reply, StreamReply
 from openai_runs.config import MIN_POLL_DELAY
@@ -312,7 +312,6 @@ class Pipeline:
     async def _asked(self, call: Call) -> dict[str, str]:
         """Return the call's headers, with the key that there is now."""
         headers = await self.settings.credentials_within(call.timeout)
-        call.secret = next(iter(headers.values()))
         lay_over(headers, call.headers)
         return headers
 
@@ -331,7 +330,7 @@ class Pipeline:
     ) -> Awaitable[Reply | StreamReply]:
         """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
         call.attempts += 1
-        call.pending = True
+        call.pending, call.sent = True, headers
         return self.shared.transport.exchange(
             call.spec.method,
             call.url,
@@ -352,9 +351,9 @@ class Pipeline:
 
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
-        headers = {name.lower(): unsaid(text, call) for name, text in reply.headers.items()}
-        content = unsaid(reply.content.decode("utf-8", "replace"), call).encode()
-        error = faults.status_error(reply.status, headers, content, host=host)
+        error = faults.status_error(
+            reply.status, reply.headers, reply.content, host=host, secrets=call.secrets
+        )
         error.retry_after = retry.retry_after(reply.headers, self.settings.seams.wall())
         if isinstance(error, RateLimitError):
             self.shared.limiter.refused(error, call.turn)
@@ -366,16 +365,11 @@ class Pipeline:
         try:
             answer = call.spec.decode(reply.content)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            failure = APIResponseValidationError(
-                str(error) or type(error).__name__,
-                method=call.spec.method,
-                url=call.shown_url,
-                status_code=reply.status,
-                excerpt=unsaid(faults.excerpt(reply.content), call),
-                request_id=request_id_of(reply.headers),
-            )
-            call.doubted = True
-            raise self._explain(failure, call) from error
+            problem: str | None = str(error) or type(error).__name__
+        else:
+            problem = None
+        if problem is not None:  # not chained: the cause may quote the answer, and a key in it
+            raise self._unreadable(problem, call, reply)
         if self.shared.limiter.counts_tokens:
             self.shared.limiter.saw(answer, call.spec.operation, call.turn)
         if isinstance(answer, Answer):
@@ -383,6 +377,19 @@ class Pipeline:
                 reply.status, reply.headers, reply.content, call.attempts
             )
         return answer
+
+    def _unreadable(self, problem: str, call: Call, reply: Reply) -> APIError:
+        secrets = call.secrets
+        failure = APIResponseValidationError(
+            mask(problem, secrets),
+            method=call.spec.method,
+            url=call.shown_url,
+            status_code=reply.status,
+            excerpt=faults.excerpt(reply.content, secrets=secrets),
+            request_id=mask(request_id_of(reply.headers) or "", secrets) or None,
+        )
+        call.doubted = True
+        return self._explain(failure, call)
 
     def _explain(self, error: APIError, call: Call) -> APIError:
         """Add to `error` what the caller needs to go on from here."""

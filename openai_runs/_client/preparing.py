@@ -26,8 +26,6 @@ class _Heading(NamedTuple):
     """Shared: whoever lays anything over them makes a copy."""
     key_name: str
     """How the header of the idempotency key is spelled among them."""
-    secret: str
-    """The key, where nobody need be asked for it."""
 
 
 class Preparer:
@@ -54,7 +52,6 @@ class Preparer:
             url=f"{settings.base_url or ''}{spec.path}{'?' if spec.query else ''}{spec.query}",
             headers=heading.headers,
             timeout=settings.request_timeout,
-            secret=heading.secret,
         )
         if options:
             _apply(options, call, settings)
@@ -71,7 +68,6 @@ class Preparer:
 
 def _heading(settings: Settings, spec: RequestSpec[Any]) -> _Heading:
     headers = settings.known_credentials()
-    secret = next(iter(headers.values()), "")
     lay_over(headers, settings.headers())
     if spec.stream:
         lay_over(headers, {"Accept": _STREAM})
@@ -80,7 +76,7 @@ def _heading(settings: Settings, spec: RequestSpec[Any]) -> _Heading:
     if spec.retry == Retry.GUARDED:
         lay_over(headers, {_KEY: ""})
     key_name = next((name for name in headers if name.lower() == _KEY.lower()), _KEY)
-    return _Heading(headers, key_name, secret)
+    return _Heading(headers, key_name)
 
 
 def _apply(options: CallOptions, call: Call, settings: Settings) -> None:

@@ -7,11 +7,13 @@ other servers write them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.faults import error_facts, excerpt
+from openai_runs._protocol.faults import error_facts, excerpt, masked_json
+from openai_runs._protocol.masking import mask
 from openai_runs._protocol.mending import decoder_for
 from openai_runs._protocol.sse import Frame
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
@@ -59,26 +61,29 @@ _STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.IN_PROGRESS})
 class StreamFault(ValueError):  # noqa: N818 - what the server says went wrong
     """The server ends the stream with an error event."""
 
-    def __init__(self, frame: Frame) -> None:
-        """Take out what the event says, as far as it says it."""
-        facts = error_facts(frame.data)
-        self.message = facts.get("message") or excerpt(frame.data) or "no error text"
+    def __init__(self, frame: Frame, secrets: Collection[str] = ()) -> None:
+        """Take out what the event says, as far as it says it, without the secrets."""
+        self.frame = frame
+        facts = error_facts(frame.data, secrets)
+        said = facts.get("message") or excerpt(frame.data, secrets=secrets)
+        self.message = said or "no error text"
         self.code = facts.get("code")
         self.param = facts.get("param")
         self.type = facts.get("type")
-        self.body: Any = _as_json(frame.data)
+        self.body: Any = masked_json(frame.data, secrets)
         super().__init__(self.message)
 
 
 class UnreadableEvent(ValueError):  # noqa: N818 - as `StreamFault`
     """The data of a known event is not the object that belongs to it."""
 
-    def __init__(self, frame: Frame, problem: str) -> None:
-        """Keep the beginning of the data, with anything like a key masked."""
-        self.event = frame.event
-        self.excerpt = excerpt(frame.data)
-        self.problem = problem
-        super().__init__(f"{frame.event}: {problem}; the data begins {self.excerpt!r}")
+    def __init__(self, frame: Frame, problem: str, secrets: Collection[str] = ()) -> None:
+        """Keep the beginning of the data, without the secrets."""
+        self.frame = frame
+        self.event = mask(frame.event, secrets)
+        self.excerpt = excerpt(frame.data, secrets=secrets)
+        self.problem = problem = mask(problem, secrets)
+        super().__init__(f"{self.event}: {problem}; the data begins {self.excerpt!r}")
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,11 +8,12 @@ gives its run-specific refusals no code, so they are known by their text alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from openai_runs._protocol.masking import mask, mask_value, widest
 from openai_runs.errors import (
     ActiveRunError,
     APIStatusError,
@@ -27,7 +28,14 @@ from openai_runs.errors import (
 )
 from openai_runs.types.http import request_id_of
 
-__all__ = ["blocking_run_id", "error_facts", "excerpt", "is_vendor_host", "status_error"]
+__all__ = [
+    "blocking_run_id",
+    "error_facts",
+    "excerpt",
+    "is_vendor_host",
+    "masked_json",
+    "status_error",
+]
 
 _CLASSES: Final[dict[int, type[APIStatusError]]] = {
     400: BadRequestError,
@@ -41,9 +49,6 @@ _CLASSES: Final[dict[int, type[APIStatusError]]] = {
 # Patterns of rare paths are compiled where they are first needed, and kept by `re`.
 _THREAD_IS_BUSY: Final = r"Thread \S+ already has an active run (?P<run>[\w\-]+)"
 _NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"
-_SECRETS: Final = (
-    r"""(?i)\b(?:bearer\s+[^\s"'<]+|sk-[\w\-]{4,}|api[-_]?key["']?\s*[:=]\s*["']?[^\s"'<,;]+)"""
-)
 _MAX_MESSAGE_CHARS: Final = 500
 _VENDOR_HOST: Final = "api.openai.com"
 _SHUTDOWN: Final = (
@@ -53,7 +58,12 @@ _SHUTDOWN: Final = (
 
 
 def status_error(
-    status: int, headers: Mapping[str, str], content: bytes, *, host: str = ""
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes,
+    *,
+    host: str = "",
+    secrets: Collection[str] = (),
 ) -> APIStatusError:
     """Return the exception for an error answer.
 
@@ -62,10 +72,13 @@ def status_error(
         headers: By case-insensitive or lower-case name.
         content: The body, of any kind.
         host: Whose answer it is; the vendor's own 404 is explained.
+        secrets: What the request was sent with; nothing of the error repeats it.
     """
-    body = _decode(content)
+    headers = {name.lower(): mask(value, secrets) for name, value in headers.items()}
+    body = masked_json(content, secrets)
     facts = _bounded_facts(body)
-    message = facts.get("message") or excerpt(content) or "no error text"
+    said = excerpt(content, secrets=secrets)
+    message = facts.get("message") or said or "no error text"
     blocking = blocking_run_id(message) if status == 400 else None
     if blocking is not None:
         cls: type[APIStatusError] = ActiveRunError
@@ -84,21 +97,23 @@ def status_error(
         param=facts.get("param"),
         type=facts.get("type"),
         request_id=request_id_of(headers),
-        body=body if body is not None else excerpt(content),
-        headers={str(name).lower(): value for name, value in headers.items()},
+        body=body if body is not None else said,
+        headers=headers,
     )
     if isinstance(error, ActiveRunError):
         error.blocking_run_id = blocking
     return error
 
 
-def error_facts(content: bytes) -> dict[str, str]:
+def error_facts(content: bytes, secrets: Collection[str] = ()) -> dict[str, str]:
     """Return what an error body says: message, code, param and type, as far as it has them.
+
+    None of them repeats a secret.
 
     >>> error_facts(b'{"detail": [{"msg": "field required"}]}')
     {'message': 'field required'}
     """
-    return _bounded_facts(_decode(content))
+    return _bounded_facts(masked_json(content, secrets))
 
 
 def blocking_run_id(message: str) -> str | None:
@@ -116,15 +131,20 @@ def is_vendor_host(host: str) -> bool:
     return host == _VENDOR_HOST or host.endswith("." + _VENDOR_HOST)
 
 
-def excerpt(content: bytes, limit: int = 200) -> str:
-    """Return the beginning of a body on one line, with anything like a key masked."""
-    text = content[: limit * 4].decode("utf-8", "replace")
-    return _one_line(text)[:limit]
+def excerpt(content: bytes, limit: int = 200, *, secrets: Collection[str] = ()) -> str:
+    """Return the beginning of a body on one line, with each secret and key masked."""
+    margin = widest(secrets)  # a secret that is cut in two could not be found
+    seen = content[: limit * 4 + 2 * margin]
+    text = mask(seen.decode("utf-8", "replace"), secrets)
+    if len(seen) < len(content) and margin:
+        text = text[:-margin]
+    return _one_line(text[: limit * 4])[:limit]
 
 
-def _decode(content: bytes) -> Any:
+def masked_json(content: bytes, secrets: Collection[str]) -> Any:
+    """Return the JSON value without the secrets; None if there is none."""
     try:
-        return msgspec.json.decode(content) if content else None
+        return mask_value(msgspec.json.decode(content), secrets) if content else None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -167,7 +187,7 @@ def _text(value: Any) -> str:
 
 def _one_line(text: str) -> str:
     printable = "".join(one if one.isprintable() else " " for one in text)
-    return re.sub(_SECRETS, "***", " ".join(printable.split()))
+    return " ".join(printable.split())
 
 
 def _json(value: Any) -> str:

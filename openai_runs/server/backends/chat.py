@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from openai_runs._protocol.faults import error_facts
+from openai_runs._protocol.masking import secrets_of
 from openai_runs._protocol.retry import backoff, is_retryable, is_too_long, retry_after
 from openai_runs._protocol.spec import check_header
 from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
@@ -30,7 +31,6 @@ from openai_runs.server.backends.chat_stream import ChunkReader
 from openai_runs.server.backends.chat_wire import (
     build_request,
     explain_status,
-    masked,
     read_answer,
 )
 
@@ -90,13 +90,13 @@ class ChatBackend:
             message = f"base_url of the model endpoint must be an http(s) URL, got {base_url!r}"
             raise ConfigError(message)
         self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._key = api_key
         self._headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/json",
         }
         if api_key is not None:
             self._headers["authorization"] = check_header("api_key", f"Bearer {api_key}")
+        self._secrets = secrets_of(self._headers, self._url)
         self._model = model
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
@@ -181,17 +181,17 @@ class ChatBackend:
             raise ModelFailure(_TOO_LONG) from error
         if reply.status != 200:
             raise self._refused(reply, body)
-        for event in read_answer(reply.content):
+        for event in read_answer(reply.content, self._secrets):
             yield event
 
     async def _read(self, reply: StreamReply) -> AsyncGenerator[ModelEvent]:
         """Yield what an answer says that is read as it comes."""
         if "text/event-stream" not in reply.headers.get("content-type", "").lower():
-            for event in read_answer(await self._read_whole(reply)):
+            for event in read_answer(await self._read_whole(reply), self._secrets):
                 yield event
             return
         parser, size = SSEParser(max_bytes=self._max_answer_bytes), 0
-        reader, ends = ChunkReader(self._key or ""), math.inf
+        reader, ends = ChunkReader(self._secrets), math.inf
         while not reader.done:
             if reader.is_finished and ends == math.inf:
                 ends = anyio.current_time() + MODEL_END_TIMEOUT
@@ -244,5 +244,5 @@ class ChatBackend:
             # An endpoint from before that field; it will not know it next time either.
             again = b'"stream_options"' in body
             self._counts = False
-        failure = explain_status(reply.status, masked(reply.content, self._key or ""))
+        failure = explain_status(reply.status, reply.content, self._secrets)
         return _Failed(failure, again=again, after=after)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
 
 from openai_runs._protocol.faults import error_facts, excerpt
+from openai_runs._protocol.masking import mask
 from openai_runs._protocol.sse import Frame
 from openai_runs.server.backends.base import (
     Finish,
@@ -20,7 +22,6 @@ from openai_runs.server.backends.chat_wire import (
     EXCERPT_CHARS,
     finish_reason,
     joined,
-    masked,
     usage,
 )
 
@@ -127,9 +128,9 @@ class _Place:
 class ChunkReader:
     """Reads the chunks of one streamed answer."""
 
-    def __init__(self, secret: str = "") -> None:
-        """Start with nothing read; `secret` is masked where the endpoint quotes it in an error."""
-        self._secret = secret
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        """Start with nothing read; no failure repeats a secret that the endpoint quotes."""
+        self._secrets = secrets
         self.done = False
         """Whether the endpoint has said that it is done."""
         self._reason: str | None = None
@@ -156,14 +157,15 @@ class ChunkReader:
             self.done = True
             return []
         if frame.event == "error":
-            raise _failed(masked(data, self._secret))
+            raise _failed(data, self._secrets)
         try:
             chunk = _DECODER.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            problem = f"The model endpoint sent no chat completion chunk: {error}."
-            raise ModelFailure(problem[:EXCERPT_CHARS]) from error
+            said = mask(f"{error}", self._secrets)
+            problem = f"The model endpoint sent no chat completion chunk: {said}."
+            raise ModelFailure(problem[:EXCERPT_CHARS]) from None
         if chunk.error is not None:
-            raise _failed(masked(data, self._secret))
+            raise _failed(data, self._secrets)
         if isinstance(chunk.usage, dict):
             self._usage |= {name: count for name, count in chunk.usage.items() if count is not None}
         if not chunk.choices:
@@ -250,10 +252,10 @@ def _is_another(place: _Place, call_id: str, name: str) -> bool:
     return bool(place.name and name != place.name) or place.arguments.is_whole
 
 
-def _failed(data: bytes) -> ModelFailure:
+def _failed(data: bytes, secrets: Collection[str]) -> ModelFailure:
     """Return what an error in the place of a chunk stands for."""
-    said = error_facts(data).get("message", "")
+    said = error_facts(data, secrets).get("message", "")
     if not said and not data.startswith((b"{", b"[")):  # words for people, and no JSON
-        said = excerpt(data)
+        said = excerpt(data, secrets=secrets)
     problem = f"The model endpoint failed in mid-answer: {said[:EXCERPT_CHARS] or _SILENT}"
     return ModelFailure(problem)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
 
 from openai_runs._protocol.faults import error_facts
+from openai_runs._protocol.masking import mask
 from openai_runs.server.backends.base import (
     Finish,
     FinishReason,
@@ -32,7 +34,6 @@ __all__ = [
     "explain_status",
     "finish_reason",
     "joined",
-    "masked",
     "read_answer",
     "usage",
 ]
@@ -161,8 +162,8 @@ class _Answer(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Answer)
 
 
-def read_answer(content: bytes) -> list[ModelEvent]:
-    """Return the events that a 200's body stands for.
+def read_answer(content: bytes, secrets: Collection[str] = ()) -> list[ModelEvent]:
+    """Return the events that a 200's body stands for; a failure repeats no secret.
 
     Raises:
         ModelFailure: It is no whole answer; nothing of it may be taken for one.
@@ -170,8 +171,8 @@ def read_answer(content: bytes) -> list[ModelEvent]:
     try:
         answer = _DECODER.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        problem = f"The model endpoint sent no chat completion: {error}."
-        raise ModelFailure(problem[:EXCERPT_CHARS]) from error
+        problem = mask(f"The model endpoint sent no chat completion: {error}.", secrets)
+        raise ModelFailure(problem[:EXCERPT_CHARS]) from None
     if not answer.choices:
         problem = "The model endpoint sent a chat completion without choices."
         raise ModelFailure(problem)
@@ -239,16 +240,11 @@ def _count(sent: object) -> int | None:
         return None
 
 
-def masked(content: bytes, secret: str) -> bytes:
-    """Return what an endpoint says without the key that it quotes; before any of it is cut."""
-    return content.replace(secret.encode(), b"***") if secret else content
-
-
-def explain_status(status: int, content: bytes) -> ModelFailure:
-    """Return the failure that an error status stands for; `content` may hold no secret."""
+def explain_status(status: int, content: bytes, secrets: Collection[str] = ()) -> ModelFailure:
+    """Return the failure that an error status stands for, without the secrets it quotes."""
     if status in {401, 403}:
         return ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
-    said = error_facts(content).get("message", "")[:EXCERPT_CHARS]
+    said = error_facts(content, secrets).get("message", "")[:EXCERPT_CHARS]
     sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
     if status == 429:
         return ModelFailure(sentence, code="rate_limit_exceeded")
