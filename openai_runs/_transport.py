@@ -50,11 +50,11 @@ class Reply(NamedTuple):
 class StreamReply:
     """An answer that is read as it comes; closed by whoever holds it."""
 
-    secrets: tuple[str, ...] = ()
-    """What it was asked with that no error may repeat."""
-
-    def __init__(self, response: aiohttp.ClientResponse, method: str, shown: str) -> None:
-        """Take over a response whose head has come."""
+    def __init__(
+        self, response: aiohttp.ClientResponse, method: str, shown: str, secrets: tuple[str, ...]
+    ) -> None:
+        """Take over a response whose head has come; no error of it repeats a secret."""
+        self.secrets = secrets
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.content = b""
@@ -193,9 +193,7 @@ class Transport:
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
                 if stream and response.status < 300 and _is_stream(response.content_type):
-                    reply = StreamReply(response, method, _shown(url))
-                    reply.secrets = secrets_of(headers, url)
-                    return reply
+                    return StreamReply(response, method, _shown(url), secrets_of(headers, url))
                 # Read by hand: a whole answer, once read, has let go of its connection.
                 try:
                     content = await response.content.readany()

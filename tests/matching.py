@@ -268,7 +268,8 @@ def _sample(machine: Machine, node: Any) -> str:
         return chr(node[1])
     if node[0] in _CLASSES:
         fits = machine.one_of(node)
-        return next(one for one in [*"x 0_=;\n", *PROBES] if fits(one))
+        letters: list[str] = [*"x 0_=;\n", *PROBES]
+        return next(one for one in letters if fits(one))
     if node[0] == op.ASSERT_NOT or not _children(node):
         return ""
     return "".join(_sample(machine, one) for one in _children(node)[0])

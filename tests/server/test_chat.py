@@ -379,32 +379,3 @@ def test_url_of_no_endpoint_is_refused(url: str) -> None:
 def test_key_is_not_shown() -> None:
     """Neither by `repr` nor by the attributes' own."""
     assert KEY not in repr(ChatBackend("http://localhost/v1", api_key=KEY))
-
-
-QUOTES = {
-    "refused": lambda key: answer(f'{{"error": {{"message": "no {key}"}}}}'.encode(), 400),
-    "an error in a stream": lambda key: answer(
-        f'data: {{"error": {{"message": "no {key}"}}}}\n\n'.encode(),
-        200,
-        "content-type: text/event-stream",
-    ),
-    "words in a stream": lambda key: answer(
-        f"event: error\ndata: no {key}\n\n".encode(), 200, "content-type: text/event-stream"
-    ),
-}
-
-
-@pytest.mark.parametrize("quoted", QUOTES.values(), ids=QUOTES)
-@pytest.mark.parametrize(
-    "written",
-    ["se/cret=of-mine", "se\\/cret=of-mine", "se/cret\\u003dof-mine", "se%2Fcret%3dof-mine"],
-    ids=["literal", "slash", "unicode", "percent"],
-)
-async def test_key_that_the_endpoint_quotes_is_not_told(
-    ask: Ask, quoted: Callable[[str], bytes], written: str
-) -> None:
-    """However it is escaped, the run's `last_error` has three stars in its place."""
-    async with endpoint(quoted(written)) as used:
-        _, run = await ask(used, api_key="se/cret=of-mine")
-
-    assert run["last_error"]["message"].endswith("no ***")
