@@ -50,6 +50,8 @@ _CLASSES: Final[dict[int, type[APIStatusError]]] = {
 _THREAD_IS_BUSY: Final = r"Thread \S+ already has an active run (?P<run>[\w\-]+)"
 _NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"
 _MAX_MESSAGE_CHARS: Final = 500
+_MAX_ERROR_BYTES: Final = 2**20
+"""Bytes of an error body that are read: looking for keys in more would hold up the event loop."""
 _VENDOR_HOST: Final = "api.openai.com"
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
@@ -75,6 +77,7 @@ def status_error(
         secrets: What the request was sent with; nothing of the error repeats it.
     """
     headers = {name.lower(): mask(value, secrets) for name, value in headers.items()}
+    content = content[:_MAX_ERROR_BYTES]
     body = masked_json(content, secrets)
     facts = _bounded_facts(body)
     said = excerpt(content, secrets=secrets)

@@ -296,3 +296,14 @@ def test_request_id_is_found_under_each_name(headers: dict[str, str], request_id
 def test_headers_are_kept_in_lower_case() -> None:
     """`error.headers` can be asked without knowing how the server spells them."""
     assert status_error(429, {"Retry-After": "7"}, b"").headers == {"retry-after": "7"}
+
+
+def test_error_body_is_read_up_to_a_bound_when_a_server_sends_very_much() -> None:
+    """What is beyond a MiB is left unread; the beginning still says what went wrong."""
+    content = b'{"error": {"message": "no", "more": "' + b"\\u0061" * 2**19 + b'"}}'
+
+    error = status_error(500, {}, content, secrets=["sk-secret-of-mine"])
+
+    assert error.body == error.message
+    assert error.message.startswith('{"error": {"message": "no"')
+    assert len(error.message) <= 200
