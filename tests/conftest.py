@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-pytest_plugins = ["openai_runs.testing"]
+pytest_plugins = ["openai_runs.testing", "tests.canaries"]
 
 
 def pytest_configure() -> None:
@@ -19,10 +19,13 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, endpoint or version of the developer's own reaches a test."""
+    """No key, endpoint or version of the developer's own reaches a test; the key is a canary."""
+    from tests.canaries import CANARY_KEY  # not above: pytest has to import its plugin itself
+
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "AZURE_OPENAI_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY_KEY)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from openai_runs import AsyncClient, Run
 from openai_runs._protocol.sse import Frame, SSEParser
 from openai_runs.server import Finish, LocalServer, ModelEvent, ModelRequest, TextDelta
+from tests.canaries import CANARY_KEY
 
 __all__ = [
     "INSTRUCTIONS",
@@ -91,7 +92,7 @@ async def paced(model: Paced) -> AsyncIterator[AsyncClient]:
     """Open a server with this model, and a client of it."""
     async with (
         LocalServer(backend=model) as server,
-        AsyncClient(server.url, api_key="k") as client,
+        AsyncClient(server.url, api_key=CANARY_KEY) as client,
     ):
         yield client
 

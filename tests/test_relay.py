@@ -13,6 +13,7 @@ import pytest
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy, relay
 from openai_runs.errors import ActiveRunError, NotFoundError
 from openai_runs.testing import RunsServer
+from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import HEAD, Broadcaster, frame, step_json
 from tests.relaying import INSTRUCTIONS, Paced, frames_of, paced, started, text_of, until_text
 from tests.support import Answer, HostileServer, Raw, Stall
@@ -30,7 +31,7 @@ async def told() -> AsyncIterator[Told]:
     broadcaster = Broadcaster()
     async with (
         HostileServer(broadcaster) as server,
-        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
         yield broadcaster, server, client
 

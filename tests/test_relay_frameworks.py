@@ -21,6 +21,7 @@ from openai_runs import AsyncClient, relay
 from openai_runs.errors import APIStatusError
 from openai_runs.server import LocalServer
 from openai_runs.testing import Cut, FaultProxy
+from tests.canaries import CANARY_KEY
 from tests.relaying import (
     Paced,
     frames_of,
@@ -202,8 +203,8 @@ async def test_browser_that_reads_nothing_piles_nothing_up(serve: Serve) -> None
     async with (
         LocalServer(backend=model) as server,
         FaultProxy(server.url) as upstream,
-        AsyncClient(upstream.url, api_key="k") as client,
-        AsyncClient(server.url, api_key="k") as other,
+        AsyncClient(upstream.url, api_key=CANARY_KEY) as client,
+        AsyncClient(server.url, api_key=CANARY_KEY) as other,
         serve(client) as url,
     ):
         run = await started(other)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import anyio
 
 from openai_runs.testing import RunsServer
+from tests.canaries import WATCH
 
 __all__ = [
     "COMMAND",
@@ -181,4 +182,7 @@ async def finish(process: asyncio.subprocess.Process, piped: bytes | None = None
     """Return what the process leaves from here on, when it has ended."""
     out, err = await process.communicate(piped)
     assert process.returncode is not None
-    return Finished(process.returncode, (out or b"").decode(), err.decode())
+    finished = Finished(process.returncode, (out or b"").decode(), err.decode())
+    WATCH.search("standard output", finished.out, "key")  # it may show what was asked
+    WATCH.search("standard error", finished.err)
+    return finished

@@ -11,6 +11,7 @@ import pytest
 from openai_runs import AsyncClient, Run
 from openai_runs.server import LocalServer, ScriptedBackend
 from openai_runs.testing import RunsServer
+from tests.canaries import CANARY_PROMPT
 from tests.cli.processes import (
     execute,
     files_in,
@@ -28,7 +29,7 @@ async def start_run(client: AsyncClient) -> Run:
     """Start a run on a new thread, with one function."""
     assistant = await client.assistants.create(model="m", tools=[LOOK_UP])
     return await client.threads.create_and_run(
-        assistant_id=assistant.id, thread={"messages": [{"role": "user", "content": "Hello!"}]}
+        assistant_id=assistant.id, thread={"messages": [{"role": "user", "content": CANARY_PROMPT}]}
     )
 
 
@@ -207,7 +208,7 @@ async def test_served_file_leads_to_its_server(tmp_path: Path) -> None:
         shown = await execute("runs", "show", *ids_of(run), "--db", "kept.db", folder=tmp_path)
 
     assert (waited.code, waited.out) == (0, f"{run.id} completed\n")
-    assert (shown.code, "Hello!" in shown.out) == (0, True)
+    assert (shown.code, CANARY_PROMPT in shown.out) == (0, True)
 
 
 async def test_file_is_looked_into_without_touching_its_runs(tmp_path: Path) -> None:

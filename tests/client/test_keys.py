@@ -12,8 +12,10 @@ from tests.client.test_settings import LOCAL, THREAD, get, received
 from tests.support import Action, HostileServer, ManualClock
 
 
-async def test_no_key_is_no_header() -> None:
+async def test_no_key_is_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server on loopback may ask for none."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+
     assert "authorization" not in (await received()).headers
 
 

@@ -23,11 +23,11 @@ from openai_runs import APIError, APIStatusError, AsyncClient, Page
 from openai_runs._client.streaming import RunStream
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.spec import check_id
+from tests.canaries import CANARY_KEY, CANARY_PROMPT
 from tests.client.ledger import error
 from tests.support import Action, Answer, Drop, Hang, HostileServer, ManualClock, Received, run_json
 
-KEY = "topsecret-0123456789abcdef"
-"""Of no form that a pattern could know."""
+KEY = CANARY_KEY
 NOWHERE = "http://127.0.0.1:9/v1"
 """Nobody listens there: a request would fail otherwise than the checks do."""
 BAD_IDS = [
@@ -358,10 +358,10 @@ async def test_bodies_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
         HostileServer(lambda _: answers.pop(0)) as server,
         AsyncClient(server.url, KEY, seams=ManualClock().seams()) as client,
     ):
-        await client.threads.create(messages=[{"role": "user", "content": "private words"}])
+        await client.threads.create(messages=[{"role": "user", "content": CANARY_PROMPT}])
 
     assert "createThread" in caplog.text
-    assert "private" not in caplog.text
+    assert CANARY_PROMPT not in caplog.text
 
 
 async def test_page_of_a_copy_needs_no_key_to_be_shown() -> None:

@@ -19,6 +19,7 @@ from openai_runs import (
 )
 from openai_runs._client.patience import Patience
 from openai_runs.types.events import Event, MessageDeltaEvent
+from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import DONE, HEAD, Broadcaster, frame
 from tests.support import (
     Action,
@@ -87,7 +88,7 @@ async def server(odd: Odd) -> AsyncIterator[HostileServer]:
 @pytest.fixture
 async def client(server: HostileServer) -> AsyncIterator[AsyncClient]:
     """Yield a client that does not pause."""
-    async with AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as one:
+    async with AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as one:
         yield one
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy
 from openai_runs.errors import RunWaitTimeout, StreamInterrupted
+from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import Broadcaster
 from tests.support import Action, Answer, Drop, HostileServer, Raw, Received, Reset, Stall, run_json
 
@@ -39,7 +40,7 @@ async def cut(
     broadcaster = Broadcaster(resumes=able, keys=able)
     async with (
         HostileServer(broadcaster) as server,
-        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
         yield broadcaster, server, client
 
@@ -184,7 +185,7 @@ async def test_lost_answer_to_the_create_is_found_again() -> None:
 
     async with (
         HostileServer(lose) as server,
-        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
         _, text, result = await told(client)
 
@@ -204,7 +205,7 @@ async def test_server_that_is_gone_raises_with_text_and_ids() -> None:
     poll = PollPolicy(initial=0.01, maximum=0.05, max_outage=0.3)
     async with (
         HostileServer(vanish) as server,
-        AsyncClient(base_url=server.url, api_key="k", **{**AT_ONCE, "poll": poll}) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **{**AT_ONCE, "poll": poll}) as client,
     ):
         with pytest.raises(StreamInterrupted) as caught:
             await told(client)
@@ -221,7 +222,7 @@ async def test_timeout_ends_a_stream_that_is_silent() -> None:
     broadcaster.after_cut = Stall
     async with (
         HostileServer(broadcaster) as server,
-        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
         with pytest.raises(RunWaitTimeout) as caught:
             await told(client, timeout=0.3, on_timeout="cancel")

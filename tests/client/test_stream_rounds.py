@@ -9,6 +9,7 @@ import pytest
 
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy
 from openai_runs.errors import ToolError
+from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import DONE, HEAD, frame, message_json
 from tests.support import Action, Answer, HostileServer, Raw, Received, run_json
 
@@ -83,7 +84,7 @@ async def streamed(asking: Asking, **arguments: Any) -> tuple[str, list[int]]:
 
     async with (
         HostileServer(asking) as server,
-        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
         client.runs.stream("thread_1", assistant_id="a", tools=[look], **arguments) as stream,
     ):
         return (await stream.result()).text, called

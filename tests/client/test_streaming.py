@@ -11,6 +11,7 @@ import pytest
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy, Run
 from openai_runs.errors import ActiveRunError, RunFailed, RunWaitTimeout, StreamError
 from openai_runs.types import MessageDeltaEvent, RunEvent, UnknownEvent
+from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import Broadcaster, delta, frame, message_json
 from tests.support import Answer, HostileServer, Stall, run_json
 
@@ -26,7 +27,7 @@ async def told() -> AsyncIterator[tuple[Broadcaster, HostileServer, AsyncClient]
     broadcaster = Broadcaster()
     async with (
         HostileServer(broadcaster) as server,
-        AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
         yield broadcaster, server, client
 

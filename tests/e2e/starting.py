@@ -2,6 +2,7 @@
 
 from openai_runs import AsyncClient, Run, RunStatus, await_run
 from openai_runs.testing import RunsServer
+from tests.canaries import CANARY_PROMPT
 
 __all__ = ["WEATHER", "start", "waiting"]
 
@@ -23,7 +24,7 @@ async def start(client: AsyncClient, *, tools: bool = False) -> Run:
     return await client.runs.create(
         thread.id,
         assistant_id=assistant.id,
-        additional_messages=[{"role": "user", "content": "Hi"}],
+        additional_messages=[{"role": "user", "content": CANARY_PROMPT}],
         metadata={"seed": "go"},
     )
 

@@ -21,6 +21,7 @@ from openai_runs.server import Call, CallTools, ModelRequest, Say, ScriptedTurn,
 from openai_runs.server import ScriptedBackend as Script
 from openai_runs.testing import FaultProxy
 from openai_runs.types.events import Event, MessageDeltaEvent
+from tests.canaries import CANARY_KEY
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -170,7 +171,7 @@ async def stream_through(url: str, *, count: int = PIECES, **options: Any) -> St
         return f"{city} is fine."
 
     events: list[Event] = []
-    async with AsyncClient(url, api_key="k", **AT_ONCE) as client:
+    async with AsyncClient(url, api_key=CANARY_KEY, **AT_ONCE) as client:
         assistant = await client.assistants.create(model="m")
         thread = await client.threads.create()
         async with client.runs.stream(

@@ -20,6 +20,7 @@ from openai_runs.server import (
     Say,
     ScriptedBackend,
 )
+from tests.canaries import CANARY_PROMPT
 from tests.openapi import OPERATIONS, problems
 
 ROUTES = {(one.method, f"/v1{one.path}"): one for one in OPERATIONS.values()}
@@ -79,7 +80,7 @@ async def start(client: AsyncClient, **arguments: object) -> Run:
     assistant = await client.assistants.create(model="gpt-4o", tools=[TOOL])
     return await client.threads.create_and_run_poll(
         assistant_id=assistant.id,
-        thread={"messages": [{"role": "user", "content": "Hi"}]},
+        thread={"messages": [{"role": "user", "content": CANARY_PROMPT}]},
         timeout=10,
         **arguments,  # type: ignore[arg-type]  # of create_and_run
     )

@@ -22,6 +22,7 @@ from openai_runs import AsyncClient, PollPolicy, RetryPolicy, RunStream
 from openai_runs.testing import FaultProxy
 from openai_runs.types.events import Event, MessageDeltaEvent, RunStepDeltaEvent
 from openai_runs.types.steps import FunctionToolCall
+from tests.canaries import CANARY_KEY
 from tests.e2e.streamed_run import AT_ONCE, CITY, Served, served, stream_through, text_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ async def check_stored(client: AsyncClient, run: Any) -> None:
 @pytest.fixture
 async def client(doomed: DoomedServer) -> AsyncIterator[AsyncClient]:
     """Yield a client that bears it when the server is gone for a while."""
-    async with AsyncClient(doomed.url, api_key="k", **PATIENT) as one:
+    async with AsyncClient(doomed.url, api_key=CANARY_KEY, **PATIENT) as one:
         yield one
 
 
@@ -257,7 +258,7 @@ def server() -> Iterator[Served]:
 
 async def followed(url: str, run: Any, last: str | None = None) -> list[Event]:
     """Return the events that another client reads of the run."""
-    async with AsyncClient(url, api_key="k", **AT_ONCE) as client:
+    async with AsyncClient(url, api_key=CANARY_KEY, **AT_ONCE) as client:
         stream = client.runs.follow(run.id, thread_id=run.thread_id, last_event_id=last)
         async with stream:
             return [event async for event in stream]
@@ -292,7 +293,7 @@ async def test_followers_of_a_run_under_way_are_told_the_same(server: Served) ->
         told.append(await followed(server.url, run, last))
 
     async with (
-        AsyncClient(server.url, api_key="k", **AT_ONCE) as client,
+        AsyncClient(server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
         anyio.create_task_group() as group,
     ):
         events: list[Event] = []

@@ -14,6 +14,7 @@ from openai_runs import APITimeoutError, AsyncClient, RunStream, RunWaitTimeout
 from openai_runs.server import LocalServer, ScriptedBackend
 from openai_runs.testing import Cut, Delay, Fault, FaultProxy, Stall
 from openai_runs.types.events import Event, MessageDeltaEvent
+from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import HEAD, Broadcaster
 from tests.e2e.streamed_run import ON, text_of, turn_of
 from tests.support import Action, HostileServer, Raw, Received
@@ -34,7 +35,7 @@ async def proxy() -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 async def client(proxy: FaultProxy) -> AsyncIterator[AsyncClient]:
     """Yield a client."""
-    async with AsyncClient(proxy.url, api_key="k") as one:
+    async with AsyncClient(proxy.url, api_key=CANARY_KEY) as one:
         yield one
 
 
@@ -83,7 +84,10 @@ async def test_other_tasks_have_their_turn_when_very_many_events_come_at_once() 
             await asyncio.sleep(0)
             turns += 1
 
-    async with HostileServer(answer) as server, AsyncClient(server.url, api_key="k") as client:
+    async with (
+        HostileServer(answer) as server,
+        AsyncClient(server.url, api_key=CANARY_KEY) as client,
+    ):
         async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
             other = asyncio.create_task(take_turns())
             events = [event async for event in stream]

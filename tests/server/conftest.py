@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from openai_runs.server import Backend, LocalServer, ScriptedBackend
+from tests.canaries import CANARY_KEY
 from tests.server.support import Caller
 
 Serve = Callable[..., Awaitable[Caller]]
@@ -20,7 +21,8 @@ Serve = Callable[..., Awaitable[Caller]]
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """A function that opens a server with a script, and returns who calls it."""
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        headers = {"Authorization": f"Bearer {CANARY_KEY}"}  # a server without a key takes any
+        session = await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
 
         async def open_server(
             *script: Any, backend: Backend | None = None, **options: Any

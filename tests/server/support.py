@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 import anyio.lowlevel
 
+from tests.canaries import CANARY_PROMPT, WATCH
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -128,7 +130,9 @@ class Caller:
     async def send(self, method: str, path: str, **options: Any) -> Reply:
         """Return the answer, whatever it says."""
         async with self.session.request(method, self.url + path, **options) as response:
-            return Reply(response.status, response.headers, await response.text())
+            reply = Reply(response.status, response.headers, await response.text())
+        WATCH.search_answer(*reply)
+        return reply
 
     async def get(self, path: str, **options: Any) -> Any:
         """Return what a GET finds; anything but a 200 fails the test."""
@@ -149,14 +153,16 @@ class Caller:
         method = "GET" if body is None else "POST"
         async with self.session.request(method, self.url + path, **options) as response:
             assert response.content_type == "text/event-stream", await response.text()
-            return Streamed(response.status, response.headers, await response.read())
+            streamed = Streamed(response.status, response.headers, await response.read())
+        WATCH.search_answer(streamed.status, streamed.headers, repr(streamed.body))
+        return streamed
 
     async def replay(self, run: Any, after: str = "") -> Streamed:
         """Return the events of a run, from the beginning or after an id."""
         headers = {"Last-Event-ID": after} if after else {}
         return await self.stream(f"{run_path(run)}/stream", headers=headers)
 
-    async def start_stream(self, text: str = "Hello", **fields: Any) -> Streamed:
+    async def start_stream(self, text: str = CANARY_PROMPT, **fields: Any) -> Streamed:
         """Return the stream of a new run on a new thread, of a new assistant."""
         assistant_id = await self.assistant(tools=[FUNCTION])
         path = f"/threads/{await self.thread(text)}/runs"
@@ -177,7 +183,7 @@ class Caller:
         made = await self.post("/threads", {"messages": messages})
         return str(made["id"])
 
-    async def start(self, text: str | None = "Hello", **fields: Any) -> Any:
+    async def start(self, text: str | None = CANARY_PROMPT, **fields: Any) -> Any:
         """Return a new run on a new thread, of a new assistant with one function."""
         assistant_id = await self.assistant(tools=[FUNCTION])
         thread_id = await self.thread(text)

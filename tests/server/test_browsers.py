@@ -7,6 +7,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from openai_runs.server import EchoBackend, create_app
+from tests.canaries import CANARY_KEY
 from tests.server.conftest import Serve
 from tests.server.support import Caller
 
@@ -85,11 +86,9 @@ async def test_request_of_this_machine_needs_no_key(
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 async def test_key_opens_under_any_name(serve: Serve, headers: dict[str, str]) -> None:
     """No page knows the key, so with one the server may have any name."""
-    caller = await serve(api_key="secret-key-1")
+    caller = await serve(api_key=CANARY_KEY)
 
-    reply = await caller.send(
-        "GET", "/assistants", headers={**headers, "authorization": "Bearer secret-key-1"}
-    )
+    reply = await caller.send("GET", "/assistants", headers=headers)
 
     assert reply.status == 200
 

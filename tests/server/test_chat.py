@@ -13,10 +13,11 @@ import pytest
 from openai_runs.config import RetryPolicy
 from openai_runs.errors import ConfigError
 from openai_runs.server import ChatBackend
+from tests.canaries import CANARY_KEY
 from tests.server.conftest import Serve
 from tests.server.support import FUNCTION, Caller
 
-KEY = "sk-secret-of-the-endpoint"
+KEY = CANARY_KEY
 QUICK = RetryPolicy(initial=0.0)
 
 
@@ -123,7 +124,7 @@ async def test_text_is_asked_for_and_answered(ask: Ask) -> None:
 
     head, body = used.requests[0]
     assert head.startswith("POST /v1/chat/completions HTTP/1.1")
-    assert f"bearer {KEY}" in head.lower()
+    assert f"authorization: bearer {KEY}".lower() in head.lower()
     assert body["model"] == "m1"
     assert body["messages"] == [
         {"role": "system", "content": "Be brief."},

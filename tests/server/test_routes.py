@@ -10,6 +10,7 @@ import pytest
 from openai_runs._protocol.endpoints import ENDPOINTS, STREAM_RUN
 from openai_runs.server import EchoBackend, create_app
 from openai_runs.server.handlers import HANDLERS
+from tests.canaries import CANARY_KEY
 from tests.server.conftest import Serve
 from tests.server.support import Caller
 
@@ -77,12 +78,12 @@ async def test_wrong_method_is_a_405_in_the_errors_shape(caller: Caller) -> None
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"authorization": "Bearer secret-key-1"}, 200),
-        ({"authorization": "bearer secret-key-1"}, 200),
-        ({"api-key": "secret-key-1"}, 200),
+        ({"authorization": f"Bearer {CANARY_KEY}"}, 200),
+        ({"authorization": f"bearer {CANARY_KEY}"}, 200),
+        ({"api-key": CANARY_KEY}, 200),
         ({"authorization": "Bearer sk-wrong-key-abcd"}, 401),
-        ({"authorization": "Bearer secret-key-11"}, 401),
-        ({"authorization": "Basic secret-key-1"}, 401),
+        ({"authorization": f"Bearer {CANARY_KEY}1"}, 401),
+        ({"authorization": f"Basic {CANARY_KEY}"}, 401),
         ({}, 401),
     ],
     ids=["bearer", "any-case", "azure", "wrong", "longer", "basic", "none"],
@@ -91,18 +92,19 @@ async def test_key_is_asked_for_when_there_is_one(
     serve: Serve, headers: dict[str, str], status: int
 ) -> None:
     """Only the holder of the key gets in; a refusal does not repeat what was sent."""
-    caller = await serve(api_key="secret-key-1")
+    caller = await serve(api_key=CANARY_KEY)
 
-    reply = await caller.send("GET", "/assistants", headers=headers)
+    async with aiohttp.ClientSession() as session:  # that of the fixture sends the key
+        reply = await Caller(session, caller.url).send("GET", "/assistants", headers=headers)
 
     assert reply.status == status
-    assert "secret-key-1" not in reply.text
+    assert CANARY_KEY not in reply.text
     assert "wrong-key" not in reply.text
 
 
 async def test_refused_key_is_told_in_the_known_text(serve: Serve) -> None:
     """Clients match on the text and the code."""
-    caller = await serve(api_key="secret-key-1")
+    caller = await serve(api_key=CANARY_KEY)
 
     reply = await caller.send(
         "GET", "/assistants", headers={"authorization": "Bearer sk-wrong-key-abcd"}
@@ -114,7 +116,7 @@ async def test_refused_key_is_told_in_the_known_text(serve: Serve) -> None:
 
 async def test_health_needs_no_key(serve: Serve) -> None:
     """The page for load balancers is outside the API."""
-    caller = await serve(api_key="secret-key-1")
+    caller = await serve(api_key=CANARY_KEY)
 
     facts = (await caller.health()).json
 

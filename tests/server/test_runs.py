@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from openai_runs.server import Call, CallTools, Cut, Fail, Hang, ModelRequest, Say, ScriptedBackend
+from tests.canaries import CANARY_PROMPT
 from tests.server.conftest import Serve
 from tests.server.support import FUNCTION, Caller, run_path
 
@@ -130,11 +131,10 @@ async def test_reasons_are_told_when_a_run_does_not_complete(serve: Serve) -> No
 async def test_exception_in_a_backend_fails_the_run_without_its_words(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bug is a failed run and a logged traceback, not a stuck run or a leak."""
+    """A bug is a failed run and a logged traceback without its words, not a stuck run or a leak."""
 
     def script(request: ModelRequest) -> str:
-        msg = "the password is swordfish"
-        raise LookupError(msg)
+        raise LookupError(request.question)
 
     caller = await serve(backend=ScriptedBackend(script))
 
@@ -142,7 +142,9 @@ async def test_exception_in_a_backend_fails_the_run_without_its_words(
 
     assert run["status"] == "failed"
     assert run["last_error"] == {"code": "server_error", "message": "The server had an error."}
-    assert "swordfish" in caplog.text
+    assert "in script" in caplog.text
+    assert "LookupError\n" in caplog.text
+    assert CANARY_PROMPT not in caplog.text
 
 
 async def test_metadata_can_be_changed_when_all_else_is_over(caller: Caller) -> None:
@@ -208,7 +210,7 @@ async def test_additional_messages_come_with_the_run_or_not_at_all(serve: Serve)
 
     texts = [m["content"][0]["text"]["value"] for m in await caller.messages(run)]
     assert refused.status == 400
-    assert texts == ["Hello", "One more"]
+    assert texts == [CANARY_PROMPT, "One more"]
 
 
 async def test_each_finished_run_is_one_line_in_the_log(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openai_runs.server import Call, CallTools, Cut, Fail, Say, ScriptedBackend, ScriptedTurn
+from tests.canaries import CANARY_PROMPT
 from tests.server.conftest import Serve
 
 
@@ -19,7 +20,7 @@ async def test_script_is_followed_in_order_and_can_be_extended(serve: Serve) -> 
     texts = [(await caller.messages(run))[-1]["content"][0]["text"]["value"] for run in runs[:2]]
     assert texts == ["One.", "Two."]
     assert runs[2]["last_error"]["message"] == "The script has no more turns."
-    assert [request.question for request in backend.requests] == ["Hello"] * 3
+    assert [request.question for request in backend.requests] == [CANARY_PROMPT] * 3
 
 
 async def test_function_is_asked_each_time(serve: Serve) -> None:

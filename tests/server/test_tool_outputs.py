@@ -11,6 +11,7 @@ import pytest
 
 from openai_runs.server import Call, CallTools, ScriptedBackend
 from openai_runs.types.runs import Usage
+from tests.canaries import CANARY_PROMPT
 from tests.server.conftest import Serve
 from tests.server.support import run_path
 
@@ -81,7 +82,7 @@ async def test_text_along_with_tool_calls_is_a_message_of_its_own(serve: Serve) 
         "message_creation",
     ]
     texts = [m["content"][0]["text"]["value"] for m in await caller.messages(run)]
-    assert texts == ["Hello", "Let me see.", "Sunny."]
+    assert texts == [CANARY_PROMPT, "Let me see.", "Sunny."]
     assert run["usage"]["total_tokens"] == 30
 
 
