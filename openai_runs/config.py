@@ -55,6 +55,7 @@ __all__ = [
     "POLL_SHARE",
     "RATE_WINDOW",
     "READER_BACKLOG",
+    "REFUSAL_LOG_INTERVAL",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
@@ -154,6 +155,8 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds a client may take to send a request body to our server; Gunicorn's time-out: 30."""
 KEEPALIVE_TIMEOUT: Final = 75.0
 """Seconds our server keeps a connection on which no request becomes whole; nginx: 75."""
+REFUSAL_LOG_INTERVAL: Final = 60.0
+"""Seconds for which our server logs one line for all requests that are no valid HTTP."""
 IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3

@@ -145,7 +145,7 @@ def test_class_and_its_properties_are_documented(name: str) -> None:
     properties = {
         member: value
         for member, value in inspect.getmembers(cls, lambda value: isinstance(value, property))
-        if member[0] != "_"
+        if member[0] != "_" and value.fget.__module__.startswith("openai_runs")  # aiohttp's own
     }
 
     assert cls.__doc__

@@ -22,6 +22,7 @@ from openai_runs._cli.environment import secret
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
 from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
+from openai_runs.server.log_filter import ContentFilter
 
 __all__ = ["Settings", "perform", "spare_collections"]
 
@@ -59,7 +60,9 @@ def perform(settings: Settings) -> int:
             "key: put one into an environment variable and name it with --api-key-env"
         )
         raise Stop(sentence, USAGE)
-    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
+    handler = logging.StreamHandler()
+    handler.addFilter(ContentFilter())  # this process is ours, and so is what libraries log in it
+    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, handlers=[handler])
     logging.getLogger("openai_runs").setLevel(logging.INFO)
     server = LocalServer(
         settings.db, backend, host=settings.host, port=settings.port, api_key=api_key

@@ -31,10 +31,12 @@ from openai_runs.server.backends.scripted import (
     ScriptedTurn,
 )
 from openai_runs.server.clock import Clock, SystemClock
+from openai_runs.server.http_protocol import ApiRunner
 from openai_runs.server.local import LocalServer
 from openai_runs.server.store import serving_url
 
 __all__ = [
+    "ApiRunner",
     "Backend",
     "Call",
     "CallTools",

@@ -13,9 +13,10 @@ from aiohttp import web
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.config import DRAIN_GRACE, KEEPALIVE_TIMEOUT
 from openai_runs.errors import ConfigError
-from openai_runs.server.app import ENGINE, PREFIX, STORE, AppOptions, create_app
+from openai_runs.server.app import ENGINE, PREFIX, SETTINGS, STORE, AppOptions, create_app
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.backends.echo import EchoBackend
+from openai_runs.server.http_protocol import ApiRunner
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
@@ -82,7 +83,7 @@ class LocalServer:
             middlewares=middlewares,
             **options,
         )
-        self._runner: web.AppRunner | None = None
+        self._runner: ApiRunner | None = None
         self._url: str | None = None
         self._closed = False
 
@@ -123,9 +124,9 @@ class LocalServer:
         if self._runner is not None:
             message = "a server can be opened only once; make a new LocalServer"
             raise RuntimeError(message)
-        self._runner = web.AppRunner(
+        self._runner = ApiRunner(
             self._app,
-            access_log=None,
+            now=self._app[SETTINGS].clock.now,
             handle_signals=False,
             keepalive_timeout=self._keepalive_timeout,
             handler_cancellation=True,  # a held request ends with its client

@@ -18,12 +18,15 @@ __all__ = [
     "StoreUnavailable",
     "active_run",
     "bad_cursor",
+    "bad_expectation",
+    "broken",
     "busy_thread",
     "cannot_cancel",
     "foreign",
     "invalid",
     "key_reused",
     "not_found",
+    "not_http",
     "not_waiting",
     "position_lost",
     "too_many_streams",
@@ -61,7 +64,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, and a good one
     def encode(self) -> bytes:
         """Return the JSON text of the answer."""
         error = {
-            "message": self.message,
+            "message": self.message.encode("utf-8", "replace").decode(),  # headers hold any bytes
             "type": self.kind,
             "param": self.param,
             "code": self.code,
@@ -96,6 +99,23 @@ class Replay(Exception):  # noqa: N818 - control flow: the request was carried o
 def invalid(message: str, param: str | None = None) -> Refusal:
     """400: something in the request is wrong."""
     return Refusal(message, param=param)
+
+
+def not_http() -> Refusal:
+    """400: what came over the connection cannot be parsed; none of it is quoted."""
+    return Refusal("The request is not valid HTTP.")
+
+
+def bad_expectation() -> Refusal:
+    """417: an `Expect` header with another value than the one there is."""
+    message = "Unknown value of the Expect header: only '100-continue' is supported."
+    return Refusal(message, status_code=417)
+
+
+def broken(status: int) -> Refusal:
+    """A status from 500 on: no handler has answered."""
+    message = "The server had an error while processing your request."
+    return Refusal(message, status_code=status, kind="server_error")
 
 
 def not_found(noun: str, object_id: str) -> Refusal:

@@ -4,13 +4,16 @@ import signal
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
 
 from openai_runs import AsyncClient, AuthenticationError, Run
 from openai_runs.config import DRAIN_GRACE
+from tests.canaries import CANARY_KEY, CANARY_PROMPT
 from tests.cli.processes import execute, serving
+from tests.server.hostile_requests import REFUSED, UNUSUAL, ask
 from tests.support import Action, Answer, Hang, HostileServer, Received
 
 
@@ -213,3 +216,31 @@ async def test_model_key_reaches_the_model(tmp_path: Path) -> None:
     assert run.status == "completed"
     assert [one.headers["authorization"] for one in model.requests] == ["Bearer sk-model"]
     assert "sk-model" not in left.err
+
+
+SETTINGS: dict[str, dict[str, str]] = {
+    "c-parser": {},
+    "python-parser": {"AIOHTTP_NO_EXTENSIONS": "1"},
+    "asyncio-debug": {"PYTHONASYNCIODEBUG": "1"},
+    "development-mode": {"PYTHONDEVMODE": "1", "AIOHTTP_NO_EXTENSIONS": "1"},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+async def test_serve_quotes_no_request_on_standard_error(setting: str, tmp_path: Path) -> None:
+    """Whatever is sent, and whichever parser refuses it: no key and no prompt is written down."""
+    environ = {**SETTINGS[setting], "SERVER_KEY": CANARY_KEY}
+    async with serving("--api-key-env", "SERVER_KEY", folder=tmp_path, **environ) as server:
+        port = urlsplit(server.url).port
+        assert port is not None
+        for data in (REFUSED | UNUSUAL).values():
+            answer = await ask(port, data)
+            assert b" 500 " not in answer
+        left = await server.end(signal.SIGTERM)
+
+    lines = [line for line in left.err.splitlines() if "refused what is no valid HTTP" in line]
+    assert len(lines) == 1  # within a minute
+    assert "more requests that are no valid HTTP" in left.err
+    assert "Traceback" not in left.err
+    assert CANARY_KEY not in left.err
+    assert CANARY_PROMPT not in left.err

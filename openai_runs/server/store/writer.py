@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from openai_runs.server.log_filter import safe_words
 from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable
 from openai_runs.server.store import events, idempotency
 from openai_runs.server.store.database import (
@@ -198,7 +199,7 @@ class Writer:
 
     def _unavailable(self, batch: list[_Job], error: Exception) -> list[_Outcome]:
         _logger.warning("the database cannot be written: %s", error)
-        return [_Outcome(error=StoreUnavailable(str(error))) for _ in batch]
+        return [_Outcome(error=StoreUnavailable(safe_words(error))) for _ in batch]
 
     def _commit_apart(self, batch: list[_Job]) -> list[_Outcome]:
         """Do the same where a piece refuses, or the disk does."""
@@ -297,7 +298,7 @@ class Readers:
             return await loop.run_in_executor(self._threads, self._read, read)
         except Error as error:
             _logger.warning("the database cannot be read: %s", error)
-            raise StoreUnavailable(str(error)) from error
+            raise StoreUnavailable(safe_words(error)) from error
 
     def _read(self, read: Callable[[Connection], T]) -> T:
         connection = self._free.pop()  # there is one for each thread

@@ -1,0 +1,157 @@
+"""What is no HTTP is refused, logged once a minute, and quoted nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from aiohttp import web
+
+from openai_runs.config import REFUSAL_LOG_INTERVAL
+from openai_runs.server import ApiRunner, EchoBackend, LocalServer, create_app
+from tests.canaries import CANARY_KEY, Watch
+from tests.server.hostile_requests import BEARER, BODY, REFUSED, UNUSUAL, ask, post
+from tests.server.support import ManualClock
+
+HTTP = "openai_runs.server.http"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """By which refused requests are logged."""
+    return ManualClock()
+
+
+@pytest.fixture
+async def port(clock: ManualClock) -> AsyncIterator[int]:
+    """The port of a server that asks for a key."""
+    async with LocalServer(api_key=CANARY_KEY, clock=clock) as server:
+        yield port_of(server.url)
+
+
+def port_of(url: str) -> int:
+    """Return the port of a server."""
+    found = urlsplit(url).port
+    assert found is not None
+    return found
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the HTTP layer has logged."""
+    return [record.getMessage() for record in caplog.records if record.name == HTTP]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_refused_request_is_quoted_nowhere(
+    name: str, port: int, canaries: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is an error of the API, the log one line with the kind of fault and the peer."""
+    answer = await ask(port, REFUSED[name])
+    head, _, body = answer.decode().partition("\r\n\r\n")
+
+    canaries.search("the answer", answer.decode())
+    assert " 400 " in head.splitlines()[0]
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert len(lines(caplog)) == 1
+    assert lines(caplog)[0].startswith("refused what is no valid HTTP, from 127.0.0.1: ")
+    assert lines(caplog)[0].endswith(", 400")
+    assert "aiohttp" not in {record.name.partition(".")[0] for record in caplog.records}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+async def test_unusual_request_is_quoted_nowhere(
+    name: str, port: int, canaries: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the API itself answers quotes no more, and no handler fails by it."""
+    answer = await ask(port, UNUSUAL[name])
+
+    canaries.search("the answer", answer.decode(), "key" if b" 200 OK" in answer else "prompt")
+    canaries.search("the answer", answer.decode(), "key")
+    assert b" 500 " not in answer
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+async def test_body_that_does_not_come_is_quoted_nowhere(
+    port: int, canaries: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that leaves in the middle of its body is no error."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(post(BEARER, b"Content-Length: 9999", body=BODY))
+    writer.write_eof()
+    with anyio.fail_after(20):
+        canaries.search("the answer", (await reader.read()).decode())
+    writer.close()
+
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+async def test_refused_requests_are_one_line_a_minute(
+    port: int, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sends junk cannot fill the disk; the next line counts what was left out."""
+    for _ in range(5):
+        await ask(port, REFUSED["tls"])
+    clock.advance(REFUSAL_LOG_INTERVAL - 1)
+    await ask(port, REFUSED["no-colon"])
+    clock.advance(1)
+    await ask(port, REFUSED["no-colon"])
+
+    first, second = lines(caplog)
+    assert first.endswith("BadHttpMethod, 400")
+    assert second.endswith("400; 5 more since the last such line")
+
+
+async def test_requests_left_out_are_counted_when_the_server_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No refused request goes without a trace."""
+    async with LocalServer(clock=ManualClock()) as server:
+        for _ in range(4):
+            await ask(port_of(server.url), REFUSED["tls"])
+
+    assert lines(caplog)[1:] == ["refused 3 more requests that are no valid HTTP"]
+
+
+async def test_refusals_are_logged_when_the_clock_was_set_back(
+    port: int, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An hour that comes twice is no hour of silence."""
+    await ask(port, REFUSED["tls"])
+    clock.advance(-3600)
+    await ask(port, REFUSED["tls"])
+
+    assert len(lines(caplog)) == 2
+
+
+async def test_application_of_ones_own_can_run_the_same_way(
+    canaries: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that ours is part of can be served by `ApiRunner`, which quotes nothing."""
+
+    async def fail(request: web.Request) -> web.Response:
+        raise LookupError(request.query["api_key"])
+
+    app = web.Application()
+    app.router.add_get("/fail", fail)
+    app.add_subapp("/api", create_app(backend=EchoBackend()))
+    runner = ApiRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        line = f"GET /fail?api_key={CANARY_KEY} HTTP/1.1".encode()
+        failed = await ask(port, line + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        refused = await ask(port, REFUSED["no-colon"])
+    finally:
+        await runner.cleanup()
+
+    canaries.search("the answers", (failed + refused).decode())
+    assert b" 500 " in failed
+    assert b" 400 " in refused
+    assert "LookupError" in caplog.text
+    assert "in fail" in caplog.text
