@@ -245,18 +245,19 @@ async def _in_thread(work: Callable[[], object], name: str) -> object:
     done: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
     context = copy_context()
 
-    def settle(value: object, error: BaseException | None) -> None:
-        if not done.done():  # else nobody waits for it any more
-            done.set_result((value, error))
-
     def body() -> None:
         value, failure = None, None
         try:
             value = context.run(work)
         except BaseException as error:  # raised where the tool was called
             failure = error
+
+        def settle() -> None:  # without arguments, which asyncio's debug mode would log
+            if not done.done():  # else nobody waits for it any more
+                done.set_result((value, failure))
+
         try:
-            loop.call_soon_threadsafe(settle, value, failure)
+            loop.call_soon_threadsafe(settle)
         except RuntimeError:
             _LOG.debug("tool %s ended after its event loop", name)
 

@@ -19,6 +19,7 @@ import pytest
 from openai_runs import AsyncClient, ToolError, tool
 from openai_runs.server import Call
 from openai_runs.testing import RunsServer
+from tests.canaries import CANARY_KEY
 from tests.e2e.tooling import answer, answered, outputs, run_tools
 
 TOO_LATE = {"error": "the tool did not finish within 0.05 s"}
@@ -326,6 +327,25 @@ async def test_outputs_that_are_too_large_together_lose_the_largest(
     first, second, third = outputs(runs_server)
     assert (len(first), len(third)) == (150, 200)
     assert second["error"].startswith("the result has 500 bytes")
+
+
+async def test_debug_mode_of_the_event_loop_logs_no_words_of_a_tool(
+    runs_server: RunsServer, runs_client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asyncio writes the arguments of slow callbacks down; ours have none."""
+    runs_server.call_tool("look")
+
+    def look() -> None:
+        raise LookupError(CANARY_KEY[-12:])
+
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0
+    await run_tools(runs_client, look)
+
+    lines = [one.getMessage() for one in caplog.records if one.name == "asyncio"]
+    assert any("Executing" in line for line in lines)
+    assert [line for line in lines if CANARY_KEY[-12:] in line] == []
 
 
 async def test_log_tells_of_failures_and_not_of_arguments(
