@@ -22,8 +22,6 @@ CANARY_KEY = "canary-q7Zx41Lw9-of-all-tests"
 CANARY_PROMPT = "Hello from canary w8Kp30Vt"
 _CORES = {"key": "q7Zx41Lw9", "prompt": "w8Kp30Vt"}
 """What is searched for: found also where the rest is cut off, quoted or escaped."""
-_AS_SENT = {"body", "headers"}
-"""Attributes of an error that hold the answer as the server sent it."""
 
 
 class Watch(logging.Handler):
@@ -48,8 +46,7 @@ class Watch(logging.Handler):
         """Search an exception; a fact, such as a run, may hold what was asked, but no key."""
         where = f"a {type(error).__name__}"
         self.search(where, f"{error}{error.args!r}")
-        facts = {name: fact for name, fact in vars(error).items() if name not in _AS_SENT}
-        self.search(where, repr(facts), "key")
+        self.search(where, repr(vars(error)), "key")
 
     def search(self, where: str, text: str, *kinds: str) -> None:
         """Search a text for canaries of these kinds, or of all."""

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEAKS = {
+    "error-body": "refused(body=CANARY_KEY)",
     "message": "logging.getLogger('any').debug(f'sent {CANARY_KEY}')",
     "arguments": "logging.getLogger('openai_runs.client').info('sent %.3s', CANARY_PROMPT)",
     "traceback": "logging.getLogger('any').error('failed', exc_info=ValueError(CANARY_KEY))",
@@ -27,7 +28,7 @@ LEAKS = {
 HARMLESS = {
     "own-message": "WATCH.search_answer(200, {}, CANARY_PROMPT)",
     "log": "logging.getLogger('any').error('%s characters', len(CANARY_KEY))",
-    "error-body": "refused(body=CANARY_KEY)",
+    "prompt-in-body": "refused(body=CANARY_PROMPT)",
 }
 SUITE = """
 import logging
