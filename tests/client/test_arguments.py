@@ -332,7 +332,7 @@ async def test_large_tool_output_is_sent() -> None:
         None,
         7,
     ],
-    ids=repr,
+    ids=["bare mapping", "text", "text in a list", "pair", "null", "no JSON", "None", "number"],
 )
 async def test_tool_outputs_of_another_shape_are_a_type_error(outputs: Any) -> None:
     """A forgotten list, or what JSON cannot hold, is told before anything is sent."""

@@ -193,7 +193,9 @@ FAILURES: dict[Callable[[], Any], Any] = {
 }
 
 
-@pytest.mark.parametrize(("function", "output"), FAILURES.items(), ids=lambda x: str(x)[:24])
+@pytest.mark.parametrize(
+    ("function", "output"), FAILURES.items(), ids=[function.__name__ for function in FAILURES]
+)
 async def test_failure_of_a_tool_is_an_output_without_internals(
     runs_server: RunsServer, runs_client: AsyncClient, function: Any, output: Any
 ) -> None:
