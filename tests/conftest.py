@@ -1,5 +1,6 @@
 """What holds for every test: a clean environment and an event loop that is never blocked."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -17,6 +18,12 @@ def pytest_configure() -> None:
     repair_aioresponses()
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the tests themselves: many of them have it look for leaks."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, endpoint or version of the developer's own reaches a test; the key is a canary."""
@@ -28,9 +35,12 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY_KEY)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def blockbuster() -> Iterator[BlockBuster]:
-    """A blocking call of ours on a running event loop is an error; nothing of ours is exempt."""
+    """A blocking call of ours on a running event loop is an error; nothing of ours is exempt.
+
+    Set up once, since that takes longer than most tests of pure functions.
+    """
     with blockbuster_ctx("openai_runs") as blocker:
         # The one who measures takes a lock of its own in each thread, the event loop's too.
         blocker.functions["threading.Lock.acquire"].can_block_in(
