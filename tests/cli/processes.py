@@ -109,7 +109,11 @@ async def start(
 
 def _hear_interrupts() -> None:
     # A shell starts its background jobs, and so perhaps pytest, with Ctrl-C ignored for good.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # `nohup` starts what it is given without the latter
+        signal.signal(number, signal.SIG_DFL)
 
 
 async def execute(*arguments: str, folder: Path, **env: str) -> Finished:

@@ -1,4 +1,4 @@
-"""The help teaches, costs little, and mistakes are told from failures."""
+"""The help teaches, and mistakes are told from failures."""
 
 import subprocess
 import sys
@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import clean_env, execute, files_in
-
-HEAVY = ["aiohttp", "sqlalchemy", "openai_runs.server", "openai_runs._client.client"]
+from tests.cli.conftest import InProcess
+from tests.cli.processes import Finished, clean_env, execute, files_in
 
 KEYS = {"BLANK": " ", "FULL": "sk-secret", "BROKEN": "sk-\nsecret"}
 
 
-def run_main(
-    arguments: list[str], before: str, after: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Call `main()` in a process of its own, with code before and after it."""
+def run_main(arguments: list[str], before: str) -> subprocess.CompletedProcess[str]:
+    """Call `main()` in a process of its own, with code before it."""
     script = (
         f"import sys\n{before}\nsys.argv[1:] = {arguments!r}\n"
-        f"from openai_runs._cli import main\ntry:\n    main()\nfinally:\n    {after or 'pass'}\n"
+        "from openai_runs._cli import main\nmain()\n"
     )
     return subprocess.run(
         [sys.executable, "-c", script],
@@ -30,24 +27,9 @@ def run_main(
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [[*command, "--help"] for command in ([], ["demo"], ["serve"], ["ask"], ["runs", "wait"])],
-    ids=" ".join,
-)
-def test_help_loads_neither_client_nor_server(arguments: list[str]) -> None:
-    """`--help` imports nothing heavy."""
-    after = f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
-
-    done = run_main(arguments, "", after)
-
-    assert done.returncode == 0
-    assert done.stdout.endswith("LOADED []\n")
-
-
-async def test_help_shows_examples_and_exit_codes(tmp_path: Path) -> None:
+def test_help_shows_examples_and_exit_codes(in_process: InProcess) -> None:
     """A newcomer learns from `--help` what to type first and what an exit code means."""
-    done = await execute("--help", folder=tmp_path)
+    done = in_process("--help")
 
     assert done.code == 0
     for words in (
@@ -60,14 +42,14 @@ async def test_help_shows_examples_and_exit_codes(tmp_path: Path) -> None:
         assert words in done.out
 
 
-async def test_no_arguments_show_the_help(tmp_path: Path) -> None:
+def test_no_arguments_show_the_help(in_process: InProcess) -> None:
     """`openai-runs` alone is a question."""
-    assert await execute(folder=tmp_path) == await execute("--help", folder=tmp_path)
+    assert in_process() == in_process("--help")
 
 
-async def test_help_names_no_command_that_is_not_built(tmp_path: Path) -> None:
+def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     """What is not there is not shown."""
-    done = await execute("--help", folder=tmp_path)
+    done = in_process("--help")
 
     shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("│")]
     assert shown == ["ask", "demo", "runs", "serve", "--help", "--version"]
@@ -114,18 +96,31 @@ async def test_help_names_no_command_that_is_not_built(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-async def test_wrong_usage_exits_2_and_names_the_mistake(
-    arguments: list[str], words: str, tmp_path: Path
+def test_wrong_usage_exits_2_and_names_the_mistake(
+    arguments: list[str], words: str, in_process: InProcess, tmp_path: Path
 ) -> None:
     """A mistake in the arguments is told in plain words, and nothing is started or made."""
-    done = await execute(*arguments, folder=tmp_path, **KEYS)
+    done = in_process(*arguments, **KEYS)
 
+    check_wrong_usage(done, words)
+    assert files_in(tmp_path) == []
+
+
+async def test_wrong_usage_exits_2_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """What the table above sees in this process is what a shell sees."""
+    done = await execute("serve", "--api-key-env", "BLANK", folder=tmp_path, **KEYS)
+
+    check_wrong_usage(done, "BLANK")
+    assert files_in(tmp_path) == []
+
+
+def check_wrong_usage(done: Finished, words: str) -> None:
+    """Check that the mistake is named, with the way to help and no key."""
     assert (done.code, done.out) == (2, "")
     assert words in done.err
     assert "--help" in done.err
     assert "Traceback" not in done.err
     assert "secret" not in done.err
-    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(

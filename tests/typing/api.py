@@ -1,4 +1,4 @@
-"""What a user's type checker sees. Checked by mypy, never run.
+"""What a user's type checker sees. Checked by mypy in `poe types`, never run.
 
 An `assert_type` that does not hold is an error; so is a `type: ignore` that is not needed,
 which is how the mistakes at the end are shown to be caught.
