@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
 
 pytest_plugins = ["openai_runs.testing", "tests.canaries"]
+
+# No deadline for an example, since no test asserts timing.
+settings.register_profile("short", deadline=None, max_examples=50)
+settings.register_profile("long", deadline=None, max_examples=5000)
 
 
 def pytest_configure() -> None:

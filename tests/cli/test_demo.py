@@ -2,18 +2,42 @@
 
 import re
 import signal
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.cli.processes import execute, files_in, launch, run_on_terminal
+from tests.cli.processes import COMMAND, clean_env, execute, files_in, launch, run_on_terminal
 
 
-async def test_demo_shows_the_tool_call_then_the_answer_then_the_steps(tmp_path: Path) -> None:
+class Shown(NamedTuple):
+    """What one call of the command left."""
+
+    done: subprocess.CompletedProcess[str]
+    files: list[str]
+    """What lies in its folder, which is also the one for temporary files."""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """Call the command once, where the environment names a key, a proxy and an endpoint."""
+    folder = tmp_path_factory.mktemp("demo")
+    env = clean_env(
+        TMPDIR=str(folder),
+        OPENAI_API_KEY="sk-secret",
+        OPENAI_BASE_URL="http://192.0.2.1/v1",
+        HTTP_PROXY="http://192.0.2.1:1",
+    )
+    done = subprocess.run(
+        [*COMMAND, "demo"], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    return Shown(done, files_in(folder))
+
+
+def test_demo_shows_the_tool_call_then_the_answer_then_the_steps(demo: Shown) -> None:
     """The main job, in one command, without a key or a network."""
-    done = await execute("demo", folder=tmp_path, TMPDIR=str(tmp_path))
-
-    assert (done.code, done.err) == (0, "")
+    assert (demo.done.returncode, demo.done.stderr) == (0, "")
     order = [
         "in_progress",
         "requires_action",
@@ -26,34 +50,34 @@ async def test_demo_shows_the_tool_call_then_the_answer_then_the_steps(tmp_path:
         "message_creation",
         " serve --model-url ",
     ]
-    places = [done.out.index(words) for words in order]
+    places = [demo.done.stdout.index(words) for words in order]
     assert places == sorted(places)
 
 
-async def test_demo_shows_durations_and_tokens_of_each_step(tmp_path: Path) -> None:
+def test_demo_shows_durations_and_tokens_of_each_step(demo: Shown) -> None:
     """The timeline adds up to what the run used."""
-    done = await execute("demo", folder=tmp_path)
-
-    rows = re.findall(r"^ +(\w+) .* (\d+\.\d\d) s +(\d+) +(\d+) *$", done.out, re.MULTILINE)
+    rows = re.findall(r"^ +(\w+) .* (\d+\.\d\d) s +(\d+) +(\d+) *$", demo.done.stdout, re.MULTILINE)
     assert [name for name, *_ in rows] == ["tool_calls", "message_creation", "run"]
     read = [int(tokens) for _, _, tokens, _ in rows]
     written = [int(tokens) for _, _, _, tokens in rows]
     assert (sum(read[:2]), sum(written[:2])) == (read[2], written[2])
 
 
-async def test_piped_output_is_plain_text(tmp_path: Path) -> None:
+def test_piped_output_is_plain_text(demo: Shown) -> None:
     """No escape code ends up in a file."""
-    done = await execute("demo", folder=tmp_path)
-
-    assert "\x1b" not in done.out
-    assert "\r" not in done.out
+    assert "\x1b" not in demo.done.stdout
+    assert "\r" not in demo.done.stdout
 
 
-async def test_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_demo_leaves_nothing_behind(demo: Shown) -> None:
     """No file, neither where it was started nor among the temporary ones."""
-    await execute("demo", folder=tmp_path, TMPDIR=str(tmp_path))
+    assert demo.files == []
 
-    assert files_in(tmp_path) == []
+
+def test_demo_keeps_the_users_key_to_itself(demo: Shown) -> None:
+    """Keys, proxies and endpoints of the environment have no part in it."""
+    assert demo.done.returncode == 0
+    assert "sk-secret" not in demo.done.stdout
 
 
 @pytest.mark.parametrize("found", [True, False], ids=["on PATH", "not on PATH"])
@@ -93,17 +117,3 @@ def test_demo_on_a_terminal_shows_that_it_waits(tmp_path: Path) -> None:
     assert "waiting: in_progress" in text
     assert "\x1b[" in text
     assert text.rstrip().endswith("everything else")
-
-
-async def test_demo_keeps_the_users_key_to_itself(tmp_path: Path) -> None:
-    """Keys, proxies and endpoints of the environment have no part in it."""
-    done = await execute(
-        "demo",
-        folder=tmp_path,
-        OPENAI_API_KEY="sk-secret",
-        OPENAI_BASE_URL="http://192.0.2.1/v1",
-        HTTP_PROXY="http://192.0.2.1:1",
-    )
-
-    assert done.code == 0
-    assert "sk-secret" not in done.out

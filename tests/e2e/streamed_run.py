@@ -30,6 +30,7 @@ __all__ = [
     "AT_ONCE",
     "CITY",
     "IMPATIENT",
+    "MANY",
     "ON",
     "PIECES",
     "SHAPE",
@@ -46,8 +47,10 @@ __all__ = [
     "turn_of",
 ]
 
-PIECES = 500
+PIECES = 60
 """Text deltas of a run whose question names no other number."""
+MANY = 500
+"""Text deltas of a long run."""
 CITY = "Malmö, by the sea"
 """What the model asks the tool about; its arguments come in pieces."""
 IMPATIENT = 0.05

@@ -1,6 +1,6 @@
 """The sweep: a streamed run with a tool call, broken at every byte of both its legs.
 
-Not part of the test suite, since it takes minutes: `poe sweep` runs it and prints a figure.
+Not part of the test suite, since it takes minutes: `poe long sweep` runs it and keeps its figures.
 By default it breaks a run of 8 pieces at each byte of each leg, and one of 500 pieces at
 each 50th byte, in turn by FIN, RST and stall, before a server that resumes and one that
 cannot; each case is held to what the tests of `test_stream_faults` claim.
@@ -21,8 +21,8 @@ import anyio
 from openai_runs.testing import Cut, FaultProxy, Reset, Stall
 from tests.e2e.streamed_run import (
     IMPATIENT,
+    MANY,
     ON,
-    PIECES,
     Place,
     Served,
     check,
@@ -119,10 +119,10 @@ def main() -> int:
     """Sweep, print the figures, and return whether anything failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pieces", type=int, default=8, help="of the run broken at each byte")
-    parser.add_argument("--every", type=int, default=50, help=f"bytes, in {PIECES} pieces")
+    parser.add_argument("--every", type=int, default=50, help=f"bytes, in {MANY} pieces")
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
-    kinds = [(asked.pieces, 1), (PIECES, asked.every)]
+    kinds = [(asked.pieces, 1), (MANY, asked.every)]
     parts = [Part(resumes, *kind) for kind in kinds for resumes in (True, False)]
     began = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:

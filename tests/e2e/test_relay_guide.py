@@ -1,4 +1,7 @@
-"""The back ends and the page of the guide, in a real browser: the text is exact, cut or not."""
+"""The back ends and the page of the guide: the text is exact, cut or not.
+
+The page is shown by a real browser, in `poe long browser`.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,7 @@ async def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 @pytest.fixture
 async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
     """Yield a tab of the browser."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
+    assert CHROMIUM, "there is no Chromium on this machine"
     async with browsing(tmp_path / "profile") as opened:
         yield opened
 
@@ -62,6 +64,7 @@ async def ask(tab: Tab, url: str, question: str) -> None:
     await tab.value(f"({ASK})({question!r})")
 
 
+@pytest.mark.browser
 async def test_page_shows_the_answer_and_asks_no_more(guide: dict[str, Any], tab: Tab) -> None:
     """One connection, closed at `done`; markup in an answer is text; a reload shows it again."""
     async with serve_asgi(guide["app"]) as url, FaultProxy(url) as proxy:
@@ -76,6 +79,7 @@ async def test_page_shows_the_answer_and_asks_no_more(guide: dict[str, Any], tab
         assert len(followed(proxy)) == 2
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("fault", [Cut, Reset])
 async def test_page_shows_the_answer_once_although_its_connection_was_cut(
     guide: dict[str, Any], tab: Tab, fault: Any
@@ -93,6 +97,7 @@ async def test_page_shows_the_answer_once_although_its_connection_was_cut(
     assert second.headers["last-event-id"] != third.headers["last-event-id"]
 
 
+@pytest.mark.browser
 async def test_page_shows_the_answer_once_where_it_is_told_anew(
     guide: dict[str, Any], tab: Tab
 ) -> None:
@@ -112,6 +117,7 @@ async def test_page_shows_the_answer_once_where_it_is_told_anew(
     assert proxy.faults_left == 0
 
 
+@pytest.mark.browser
 async def test_page_follows_a_run_whose_tools_are_answered_elsewhere(
     guide: dict[str, Any], tab: Tab
 ) -> None:
@@ -124,6 +130,7 @@ async def test_page_follows_a_run_whose_tools_are_answered_elsewhere(
     assert followed(proxy)
 
 
+@pytest.mark.browser
 async def test_page_says_that_there_is_no_such_answer(guide: dict[str, Any], tab: Tab) -> None:
     """A refusal is an error status, after which a browser does not come back."""
     async with serve_asgi(guide["app"]) as url:

@@ -1,7 +1,7 @@
 """A stream broken anywhere, in any way, ends with the whole text and a completed run.
 
-Each run calls a tool and says 500 pieces. The server is the real one, once as it is and
-once without what resuming needs; a proxy in front of it breaks the connection.
+Each run calls a tool and says 60 pieces, one of them 500. The server is the real one, once as it
+is and once without what resuming needs; a proxy in front of it breaks the connection.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 from openai_runs.testing import Cut, End, Fault, FaultProxy, Pass, Refuse, Reset, Stall, Trickle
 from tests.e2e.streamed_run import (
     IMPATIENT,
+    MANY,
     ON,
     PIECES,
     SHAPE,
@@ -26,6 +27,7 @@ from tests.e2e.streamed_run import (
     served,
     stream_through,
 )
+from tests.tiers import few
 
 FAULTS: dict[str, Callable[..., Fault]] = {"fin": Cut, "rst": Reset, "stall": Stall, "eof": End}
 
@@ -75,13 +77,13 @@ async def test_stream_is_whole_when_broken_between_events(
 
 
 @pytest.mark.parametrize("how", ["fin", "rst", "stall"])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", few(range(40), kept=range(8), rest=pytest.mark.seeds))
 async def test_stream_is_whole_when_broken_anywhere(server: Served, seed: int, how: str) -> None:
     """At random bytes, half of them in each leg."""
     await broken(server, random_place(server, seed), how)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", few(range(15), kept=range(5), rest=pytest.mark.seeds))
 async def test_stream_is_whole_when_broken_again_and_again(server: Served, seed: int) -> None:
     """Two to four breaks, also of what is sent instead, with failing requests in between."""
     chance = random.Random(seed)
@@ -98,11 +100,19 @@ async def test_stream_is_whole_when_broken_again_and_again(server: Served, seed:
         check(await stream_through(proxy.url, idle_timeout=IMPATIENT), proxy)
 
 
+async def test_long_stream_is_whole_when_broken_in_its_last_third(server: Served) -> None:
+    """Hundreds of events are not told again, and none of those that follow is missed."""
+    async with FaultProxy(server.url) as proxy:
+        proxy.plan(Reset(after=70_000), on=ON["submit"])
+        check(await stream_through(proxy.url, count=MANY), proxy, count=MANY)
+        assert proxy.faults_left == 0
+
+
 async def test_stream_is_whole_when_it_comes_byte_by_byte(server: Served) -> None:
     """No event is told before it is whole, and none is missed."""
     async with FaultProxy(server.url) as proxy:
         proxy.plan(Trickle(), Trickle())
-        streamed = await stream_through(proxy.url, count=60)
-        check(streamed, proxy, count=60)
+        streamed = await stream_through(proxy.url)
+        check(streamed, proxy)
 
     assert not streamed.result.recovered

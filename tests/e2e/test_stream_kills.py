@@ -24,6 +24,7 @@ from openai_runs.types.events import Event, MessageDeltaEvent, RunStepDeltaEvent
 from openai_runs.types.steps import FunctionToolCall
 from tests.canaries import CANARY_KEY
 from tests.e2e.streamed_run import AT_ONCE, CITY, Served, served, stream_through, text_of
+from tests.tiers import few
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -174,7 +175,7 @@ def nth(kind: type[Event], number: int) -> Callable[[Event, int], bool]:
 HOW = [signal.SIGKILL, signal.SIGTERM]
 
 
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", few(range(7), kept=[0, 4], rest=pytest.mark.kills))
 async def test_text_is_whole_when_the_server_is_killed_in_it(
     doomed: DoomedServer, client: AsyncClient, seed: int
 ) -> None:
@@ -185,7 +186,7 @@ async def test_text_is_whole_when_the_server_is_killed_in_it(
     await struck(client, strike, at_event=nth(MessageDeltaEvent, number))
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", few([1, 3], kept=[3], rest=pytest.mark.kills))
 async def test_tool_is_called_once_when_the_server_is_killed_in_its_arguments(
     doomed: DoomedServer, client: AsyncClient, number: int
 ) -> None:
@@ -195,7 +196,7 @@ async def test_tool_is_called_once_when_the_server_is_killed_in_its_arguments(
     await struck(client, strike, at_event=nth(RunStepDeltaEvent, number))
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", few([1, 2, 3], kept=[2], rest=pytest.mark.kills))
 async def test_run_is_whole_when_the_server_is_killed_at_its_beginning(
     doomed: DoomedServer, client: AsyncClient, number: int
 ) -> None:
@@ -217,7 +218,7 @@ async def test_tool_is_answered_once_when_the_server_ends_meanwhile(
     await struck(client, striking(doomed, how), in_tool=strike)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", few(range(8), kept=[0, 1], rest=pytest.mark.kills))
 async def test_tool_is_answered_once_when_the_server_is_killed_at_the_submit(
     doomed: DoomedServer, client: AsyncClient, seed: int
 ) -> None:
@@ -235,7 +236,7 @@ async def test_tool_is_answered_once_when_the_server_is_killed_at_the_submit(
     await struck(client, strike, in_tool=strike_behind)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", few(range(3), kept=[0], rest=pytest.mark.kills))
 async def test_text_is_whole_when_the_server_is_stopped_in_it(
     doomed: DoomedServer, client: AsyncClient, seed: int
 ) -> None:

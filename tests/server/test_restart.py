@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
 import sqlite3
 import sys
@@ -15,11 +16,13 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
+from blockbuster import BlockBuster
 
-from openai_runs.server import ModelRequest, Say, ScriptedBackend
+from openai_runs.server import ModelRequest, Say, ScriptedBackend, SystemClock
 from tests.server.conftest import Serve
 from tests.server.killed_server import script
 from tests.server.support import FUNCTION, Caller, run_path
+from tests.tiers import few
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = {"Idempotency-Key": "key-1"}
@@ -156,7 +159,7 @@ async def test_run_that_kills_its_server_is_given_up_after_three_attempts(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", few(range(8), kept=[0], rest=pytest.mark.kills))
 async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
     tmp_path: Path, serve: Serve, seed: int
 ) -> None:
@@ -198,18 +201,66 @@ async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("looks", range(2, 26))
-async def test_run_ends_once_when_killed_before_any_write(
+@pytest.mark.parametrize("looks", few(range(2, 26), kept=[3, 10, 17], rest=pytest.mark.kills))
+async def test_run_ends_once_when_killed_before_a_write(
     tmp_path: Path, serve: Serve, looks: int
 ) -> None:
     """A tool call and an answer, the server killed before the n-th write: all goes on."""
     db = tmp_path / "writes.db"
     async with doomed(db, looks=looks) as server:
         with suppress(aiohttp.ClientError):
-            waiting = await server.caller.settled(await server.caller.start("tool"))
-            await server.caller.settled((await server.caller.submit(waiting)).json)
+            await ask_with_a_tool(server.caller)
 
-    caller = await serve(backend=ScriptedBackend(script), db=db)
+    await check_all_goes_on(await serve(backend=ScriptedBackend(script), db=db), db)
+
+
+async def test_run_ends_once_whatever_write_was_the_last(
+    tmp_path: Path, serve: Serve, blockbuster: BlockBuster
+) -> None:
+    """The files as a kill would leave them before each write, taken while nothing is killed."""
+    for function in blockbuster.functions.values():
+        function.can_block_in(Path(__file__).name, "copy")
+    clock = CopyingClock(tmp_path / "writes.db")
+    await ask_with_a_tool(
+        await serve(backend=ScriptedBackend(script), db=tmp_path / "writes.db", clock=clock)
+    )
+
+    assert len(clock.copies) > 15
+    for db in clock.copies:
+        caller = await serve(backend=ScriptedBackend(script), db=db)
+        await check_all_goes_on(caller, db)
+        await caller.close()
+
+
+class CopyingClock(SystemClock):
+    """Looked at before each write, it keeps a copy of what has been written so far."""
+
+    def __init__(self, db: Path) -> None:
+        self._db = db
+        self.copies: list[Path] = []
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        self.copy()
+        return super().now()
+
+    def copy(self) -> None:
+        """Copy the database, then its log: what is written meanwhile is cut off, as by a kill."""
+        to = self._db.with_name(f"before-{len(self.copies)}.db")
+        for ending in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{self._db}{ending}", f"{to}{ending}")
+        self.copies.append(to)
+
+
+async def ask_with_a_tool(caller: Caller) -> None:
+    """Have a run call its tool, and answer."""
+    waiting = await caller.settled(await caller.start("tool"))
+    await caller.settled((await caller.submit(waiting)).json)
+
+
+async def check_all_goes_on(caller: Caller, db: Path) -> None:
+    """Check that the run, if it was stored, ends with one call of the tool and one answer."""
     with sqlite3.connect(db) as file:
         left = file.execute("SELECT thread_id, id, status FROM runs").fetchall()
     file.close()
@@ -217,7 +268,7 @@ async def test_run_ends_once_when_killed_before_any_write(
         run = await caller.settled({"thread_id": thread_id, "id": run_id, "status": "queued"})
         if run["status"] == "requires_action":
             run = await caller.settled((await caller.submit(run)).json)
-        assert run["status"] == "completed", status
+        assert run["status"] == "completed", (db, status)
         assert [(s["type"], s["status"]) for s in await caller.steps(run)] == [
             ("tool_calls", "completed"),
             ("message_creation", "completed"),
