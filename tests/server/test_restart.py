@@ -11,18 +11,20 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
 import pytest
-from blockbuster import BlockBuster
 
 from openai_runs.server import ModelRequest, Say, ScriptedBackend, SystemClock
 from tests.server.conftest import Serve
 from tests.server.killed_server import script
 from tests.server.support import FUNCTION, Caller, run_path
 from tests.tiers import few
+
+if TYPE_CHECKING:
+    from blockbuster import BlockBuster
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = {"Idempotency-Key": "key-1"}

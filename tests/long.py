@@ -1,0 +1,113 @@
+"""The long tier: what takes too long for `poe test`, or needs more than a clone and Python.
+
+    poe long              the names
+    poe long NAME         run it, and keep what came of it in docs/results/NAME.md
+
+Further arguments are those of the command that is run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+
+
+class Long(NamedTuple):
+    """One of the tier."""
+
+    what: str
+    command: list[str]
+    """Arguments of Python. The last line that it prints is the result."""
+
+
+def marked(expression: str, *options: str) -> list[str]:
+    """Return the arguments that run the tests with these marks."""
+    return ["-m", "pytest", "-q", "--numprocesses=auto", "-m", expression, *options]
+
+
+ALL = {
+    "browser": Long(
+        "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
+    ),
+    "kills": Long(
+        "Servers killed at every write and at many moments of a stream.", marked("kills")
+    ),
+    "seeds": Long(
+        "Tests drawn at random: all seeds, and 5,000 examples of each property.",
+        marked("seeds or hypothesis", "--hypothesis-profile=long", "--timeout=1800"),
+    ),
+    "sweep": Long(
+        "A streamed run broken at every byte, before a server that resumes and one that cannot.",
+        ["-m", "tests.e2e.sweep"],
+    ),
+}
+
+
+def run(command: list[str]) -> tuple[int, str]:
+    """Run Python with these arguments; return its exit code and the last line it printed."""
+    last = ""
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    return process.returncode, last
+
+
+def commit() -> str:
+    """Return the commit that is checked out, and whether the files are its own."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def page(name: str, *, code: int, figures: str, seconds: float, command: list[str]) -> str:
+    """Return the result as it is kept."""
+    rows = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "commit": f"`{commit()}`",
+        "machine": f"{os.cpu_count()} cores, {platform.system()}",
+        "Python": platform.python_version(),
+        "command": f"`python {shlex.join(command)}`",
+        "seconds": f"{seconds:.0f}",
+        "verdict": "passed" if code == 0 else f"failed, exit code {code}",
+        "result": figures,
+    }
+    table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
+    head = f"# {name}\n\n{ALL[name].what} Last run by `poe long {name}`:\n\n"
+    return f"{head}| | |\n| --- | --- |\n{table}"
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the first argument names, and keep its result."""
+    if not arguments:
+        print(*(f"{name:10}{one.what}" for name, one in ALL.items()), sep="\n")
+        return 0
+    name, *more = arguments
+    if name not in ALL:
+        print(f"no such name: {name}; there are {', '.join(ALL)}", file=sys.stderr)
+        return 2
+    command = [*ALL[name].command, *more]
+    began = time.monotonic()
+    code, figures = run(command)
+    seconds = time.monotonic() - began
+    RESULTS.mkdir(exist_ok=True)
+    text = page(name, code=code, figures=figures, seconds=seconds, command=command)
+    (RESULTS / f"{name}.md").write_text(text)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
