@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ def in_process(
 
     def call(*arguments: str, **env: str) -> Finished:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(logging.getLogger("openai_runs.client"), "filters", [])  # it adds one
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["openai-runs", *arguments])
