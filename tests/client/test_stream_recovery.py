@@ -14,6 +14,7 @@ from openai_runs.errors import RunWaitTimeout, StreamInterrupted
 from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import Broadcaster
 from tests.support import Action, Answer, Drop, HostileServer, Raw, Received, Reset, Stall, run_json
+from tests.tiers import few
 
 AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
@@ -76,7 +77,7 @@ async def test_text_is_whole_when_cut_at_a_boundary(cut: Cut, after: int) -> Non
     assert names.count("thread.run.completed") == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", few(range(20), kept=range(5), rest=pytest.mark.seeds))
 @pytest.mark.parametrize("how", [Raw, Stall], ids=["cut", "stalled"])
 async def test_text_is_whole_when_broken_anywhere(cut: Cut, how: Any, seed: int) -> None:
     """Three breaks at random bytes, by an end or by silence."""
