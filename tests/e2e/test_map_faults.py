@@ -17,7 +17,7 @@ from tests.client.cancelling import nothing_left
 from tests.e2e.stormy import Stormy
 from tests.support import HostileServer
 
-COUNT = 300
+COUNT = 150
 FAST: Any = {"poll": PollPolicy(initial=0.05, maximum=0.1), "retry": RetryPolicy(initial=0.05)}
 
 
