@@ -227,11 +227,15 @@ async def test_run_ends_once_whatever_write_was_the_last(
         await serve(backend=ScriptedBackend(script), db=tmp_path / "writes.db", clock=clock)
     )
 
-    assert len(clock.copies) > 15
+    looked_at = tmp_path / "looked-at.db"  # which changes the file that is looked at
+    found: set[str] = set()
     for db in clock.copies:
+        copy(db, looked_at)
+        found.update(status for *_, status in runs_in(looked_at))
         caller = await serve(backend=ScriptedBackend(script), db=db)
         await check_all_goes_on(caller, db)
         await caller.close()
+    assert found == {"queued", "in_progress", "requires_action", "completed"}
 
 
 class CopyingClock(SystemClock):
@@ -243,16 +247,24 @@ class CopyingClock(SystemClock):
 
     def now(self) -> float:
         """Return Unix seconds."""
-        self.copy()
+        self.copies.append(self._db.with_name(f"before-{len(self.copies)}.db"))
+        copy(self._db, self.copies[-1])
         return super().now()
 
-    def copy(self) -> None:
-        """Copy the database, then its log: what is written meanwhile is cut off, as by a kill."""
-        to = self._db.with_name(f"before-{len(self.copies)}.db")
-        for ending in ("", "-wal"):
-            with suppress(FileNotFoundError):
-                shutil.copyfile(f"{self._db}{ending}", f"{to}{ending}")
-        self.copies.append(to)
+
+def copy(db: Path, to: Path) -> None:
+    """Copy the database, then its log: what is written meanwhile is cut off, as by a kill."""
+    for ending in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            shutil.copyfile(f"{db}{ending}", f"{to}{ending}")
+
+
+def runs_in(db: Path) -> list[tuple[str, str, str]]:
+    """Return the runs that are stored: thread, id and status."""
+    with sqlite3.connect(db) as file:
+        found = file.execute("SELECT thread_id, id, status FROM runs").fetchall()
+    file.close()
+    return found
 
 
 async def ask_with_a_tool(caller: Caller) -> None:
@@ -263,9 +275,7 @@ async def ask_with_a_tool(caller: Caller) -> None:
 
 async def check_all_goes_on(caller: Caller, db: Path) -> None:
     """Check that the run, if it was stored, ends with one call of the tool and one answer."""
-    with sqlite3.connect(db) as file:
-        left = file.execute("SELECT thread_id, id, status FROM runs").fetchall()
-    file.close()
+    left = runs_in(db)
     for thread_id, run_id, status in left:
         run = await caller.settled({"thread_id": thread_id, "id": run_id, "status": "queued"})
         if run["status"] == "requires_action":
