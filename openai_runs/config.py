@@ -47,6 +47,7 @@ __all__ = [
     "MAX_RUN_LIFETIME",
     "MAX_STREAMS",
     "MAX_TOOL_ROUNDS",
+    "MAX_UNSENT_BYTES",
     "MIN_POLL_DELAY",
     "MODEL_END_TIMEOUT",
     "MODEL_TIMEOUT",
@@ -60,6 +61,7 @@ __all__ = [
     "RETRY_BUDGET",
     "RETRY_COST",
     "RUN_LIFETIME",
+    "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
     "STREAM_IDLE",
     "TOOL_TIMEOUT",
@@ -172,7 +174,11 @@ MAX_STREAMS: Final = 1000
 HEARTBEAT_INTERVAL: Final = 15.0
 """Seconds of silence after which a stream carries a comment; HTML standard, 9.2.7: about 15."""
 WRITE_TIMEOUT: Final = 15.0
-"""Seconds a reader may take no data before it is dropped; it may come back and resume."""
+"""Seconds a reader may take no data of any answer before it is dropped; nginx: 60."""
+STOP_WRITE_TIMEOUT: Final = 1.0
+"""Seconds it may take none once the server stops."""
+MAX_UNSENT_BYTES: Final = 256 * 1024 * 1024
+"""Bytes that answers of more than 64 KiB hold together until they are read; more are a 503."""
 READER_BACKLOG: Final = 256 * 1024
 """Bytes kept for a reader that is slower than its run; beyond, it reads the database."""
 FLUSH_INTERVAL: Final = 0.05

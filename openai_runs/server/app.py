@@ -1,15 +1,8 @@
-"""The application: the endpoint table wired to the handlers, and what all answers share.
-
-Every answer leaves through `_answer_for`, also one that says no, so there is one place
-where an exception becomes a status, and one where the headers are set.
-"""
+"""The application: the endpoint table wired to the handlers, behind its gates."""
 
 from __future__ import annotations
 
 import hmac
-import logging
-import random
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,10 +22,12 @@ from openai_runs.config import (
     MAX_HELD,
     MAX_REQUEST_BYTES,
     MAX_STREAMS,
+    MAX_UNSENT_BYTES,
     RUN_LIFETIME,
     WRITE_TIMEOUT,
 )
 from openai_runs.server import reading
+from openai_runs.server.answering import answering, beginning
 from openai_runs.server.audience import Audience
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.bulletin import Bulletin
@@ -40,9 +35,10 @@ from openai_runs.server.clock import Clock, SystemClock
 from openai_runs.server.engine import Engine
 from openai_runs.server.handlers import HANDLERS, Call, Service
 from openai_runs.server.making import given
-from openai_runs.server.refusals import Refusal, Replay, StoreUnavailable, foreign, unauthorized
+from openai_runs.server.refusals import Replay, StoreUnavailable, foreign, unauthorized
+from openai_runs.server.sending import Outgoing, Reply
 from openai_runs.server.store import SQLITE_VERSION, Leg, Store, open_store
-from openai_runs.server.streaming import Pace, Streamer
+from openai_runs.server.streaming import Streamer
 from openai_runs.types.base import Answer
 
 if TYPE_CHECKING:
@@ -52,10 +48,6 @@ __all__ = ["ENGINE", "PREFIX", "STORE", "AppOptions", "create_app"]
 
 PREFIX: Final = "/v1"
 """Where the operations are; the health page stands outside."""
-FEATURES: Final = "idempotency, prefer-wait, resume"
-"""Which extensions this server has (docs/pages/explain/protocol.md)."""
-API_VERSION: Final = "2020-10-01"
-"""`openai-version`, as OpenAI's own servers send it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,8 @@ class _Settings:
     drain_grace: float
     max_streams: int
     max_held: int
-    pace: Pace
+    heartbeat_interval: float
+    outgoing: Outgoing
 
 
 _KNOWN_HOSTS: Final = 64
@@ -87,11 +80,6 @@ ENGINE: Final = web.AppKey("engine", Engine)
 SERVICE: Final = web.AppKey("service", Service)
 STREAMER: Final = web.AppKey("streamer", Streamer)
 
-_ID: Final = web.RequestKey("id", str)
-_BEGAN: Final = web.RequestKey("began", float)
-
-_logger = logging.getLogger("openai_runs.server")
-
 
 class AppOptions(TypedDict, total=False):
     """What `create_app` and `LocalServer` take alike; `create_app` says what each is."""
@@ -105,6 +93,7 @@ class AppOptions(TypedDict, total=False):
     max_held: int
     heartbeat_interval: float
     write_timeout: float
+    max_unsent_bytes: int
     clock: Clock | None
 
 
@@ -124,6 +113,7 @@ def create_app(
     max_held: int = MAX_HELD,
     heartbeat_interval: float = HEARTBEAT_INTERVAL,
     write_timeout: float = WRITE_TIMEOUT,
+    max_unsent_bytes: int = MAX_UNSENT_BYTES,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an aiohttp application that serves the API under `/v1`.
@@ -149,11 +139,17 @@ def create_app(
         max_held: Requests with `Prefer: wait` that may be held at the same time; more are answered
             at once.
         heartbeat_interval: Seconds of silence after which a stream carries a comment.
-        write_timeout: Seconds a reader of a stream may take no data before it is dropped.
+        write_timeout: Seconds a reader of any answer may take no data before it is dropped.
+        max_unsent_bytes: Bytes that answers of more than 64 KiB hold together until they are
+            read; more are a 503, but for the only one.
         clock: Another clock, for tests.
     """
-    outer = [_answering, *_gates(api_key, loopback_only=loopback_only)]
-    app = web.Application(middlewares=[*outer, *middlewares], client_max_size=max_request_bytes)
+    outgoing = Outgoing(max_unsent_bytes, write_timeout)
+    outer = [answering(outgoing), *_gates(api_key, loopback_only=loopback_only)]
+    inner = list(middlewares)
+    if inner:
+        outer.append(_inflating(max_request_bytes, body_timeout))
+    app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
     for endpoint, handler in HANDLERS.items():
         route = _route(endpoint, handler, max_request_bytes, body_timeout)
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
@@ -167,9 +163,10 @@ def create_app(
         drain_grace=drain_grace,
         max_streams=max_streams,
         max_held=max_held,
-        pace=Pace(heartbeat=heartbeat_interval, patience=write_timeout),
+        heartbeat_interval=heartbeat_interval,
+        outgoing=outgoing,
     )
-    app.on_response_prepare.append(_add_headers)
+    app.on_response_prepare.append(beginning(outgoing))
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
     app.on_cleanup.append(_close)
@@ -184,7 +181,7 @@ async def _start(app: web.Application) -> None:
     app[STORE] = store
     audience = Audience(settings.max_streams)
     app[SERVICE] = Service(store, bulletin, audience, settings.clock, settings.run_lifetime)
-    app[STREAMER] = Streamer(store, audience, settings.pace)
+    app[STREAMER] = Streamer(store, audience, settings.outgoing, settings.heartbeat_interval)
     app[ENGINE] = engine = Engine(
         store,
         settings.backend,
@@ -203,10 +200,12 @@ async def _stop(app: web.Application) -> None:
         await app[ENGINE].drain(app[SETTINGS].drain_grace)
         app[SERVICE].bulletin.close()
         app[SERVICE].audience.close()
+    app[SETTINGS].outgoing.stop()
 
 
 async def _close(app: web.Application) -> None:
     """Close everything that was opened, in the opposite order."""
+    app[SETTINGS].outgoing.close()
     try:
         if ENGINE in app:
             await app[ENGINE].aclose()
@@ -230,10 +229,12 @@ def _route(
     resumes = endpoint is STREAM_RUN
 
     async def serve(request: web.Request) -> web.StreamResponse:
-        service = request.app[SERVICE]
+        service, outgoing = request.app[SERVICE], request.app[SETTINGS].outgoing
         text = await reading.read_body(request, max_bytes, timeout)
         sent = None if endpoint.body is None else reading.decode_body(endpoint.body, text)
         posted = request.method == "POST"
+        if posted:  # what is made of a large body is a large answer
+            outgoing.check(len(text))
         call = Call(
             service=service,
             ids=request.match_info,
@@ -246,69 +247,16 @@ def _route(
         )
         if call.streamed:
             return await request.app[STREAMER].answer(request, lambda: handler(call), call.headers)
-        answer = await handler(call)
+        try:
+            answer = await handler(call)
+        except Replay as replay:
+            outgoing.check(len(replay.body))
+            raise
         body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
-        return _json(200, body, call.headers)
+        outgoing.check(len(body), done=posted)
+        return Reply(outgoing, 200, body, call.headers)
 
     return serve
-
-
-def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
-
-
-@web.middleware
-async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn exceptions into answers."""
-    request[_BEGAN] = time.perf_counter()
-    request[_ID] = request_id = f"req_{random.getrandbits(128):032x}"
-    try:
-        return await handler(request)
-    except Exception as error:
-        return _answer_for(error, request, request_id)
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Set the headers that all answers have, just before the first byte of one is sent."""
-    if _ID not in request:  # an application around ours answers by itself
-        return
-    response.headers["x-request-id"] = request[_ID]
-    response.headers["openai-version"] = API_VERSION
-    response.headers["openai-runs-features"] = FEATURES
-    elapsed = (time.perf_counter() - request[_BEGAN]) * 1000
-    response.headers["openai-processing-ms"] = str(int(elapsed))
-
-
-def _answer_for(error: Exception, request: web.Request, request_id: str) -> web.Response:
-    """Return the one answer an exception stands for."""
-    if isinstance(error, Replay):
-        return _json(error.status_code, error.body, {"idempotent-replayed": "true"})
-    if isinstance(error, Refusal):
-        return _json(error.status_code, error.encode(), error.headers)
-    if isinstance(error, web.HTTPException):
-        return _answer_for(_translated(error, request), request, request_id)
-    if isinstance(error, ConnectionError):  # the client is gone; nobody reads the answer
-        _logger.info("%s: the client went away", request_id)
-    else:
-        _logger.error("%s failed", request_id, exc_info=error)
-    message = f"The server had an error while processing your request. Its id is {request_id}."
-    refusal = Refusal(message, status_code=500, kind="server_error")
-    return _json(500, refusal.encode())
-
-
-def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
-    """Return aiohttp's own refusal in OpenAI's words."""
-    where = f"{request.method} {request.path}"
-    if error.status == 404:
-        return Refusal(f"Invalid URL ({where})", status_code=404, code="unknown_url")
-    if error.status == 405:
-        return Refusal(f"Invalid method for URL ({where})", status_code=405, headers=_allow(error))
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    return Refusal(error.reason, status_code=error.status, kind=kind)
-
-
-def _allow(error: web.HTTPException) -> dict[str, str]:
-    return {"allow": error.headers["allow"]} if "allow" in error.headers else {}
 
 
 @web.middleware
@@ -347,15 +295,31 @@ def _checking_key(api_key: str) -> Middleware:
     return check
 
 
+def _inflating(max_bytes: int, timeout: float) -> Middleware:
+    """Return the middleware that gives the user's own the text of compressed bodies."""
+
+    @web.middleware
+    async def inflate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        found = request.match_info
+        is_read = found.http_exception is None and found.handler is not _health
+        if is_read and "content-encoding" in request.headers:
+            await reading.read_body(request, max_bytes, timeout)
+        return await handler(request)
+
+    return inflate
+
+
 async def _health(request: web.Request) -> web.Response:
     """Answer whether runs are being carried out, and how many wait."""
     service, engine = request.app[SERVICE], request.app[ENGINE]
+    outgoing = request.app[SETTINGS].outgoing
     now = service.now
     try:
         await service.store.probe(now)
         counts = await service.store.counts()
     except StoreUnavailable as problem:
-        return _json(503, msgspec.json.encode({"status": "unavailable", "error": problem.message}))
+        trouble = {"status": "unavailable", "error": problem.message}
+        return Reply(outgoing, 503, msgspec.json.encode(trouble))
     oldest = counts.oldest_created_at
     facts = {
         "status": "ok" if engine.alive else "stopped",
@@ -367,4 +331,4 @@ async def _health(request: web.Request) -> web.Response:
         "oldest_seconds": 0 if oldest is None else max(0, now - oldest),
         "sqlite": SQLITE_VERSION,
     }
-    return _json(200 if engine.alive else 503, msgspec.json.encode(facts))
+    return Reply(outgoing, 200 if engine.alive else 503, msgspec.json.encode(facts))

@@ -36,7 +36,8 @@ class ApiRunner(web.AppRunner):
         now: Seconds of a clock, by which refused requests are logged at most once a minute.
         options: What else `aiohttp.web.AppRunner` takes, but for `logger`: that is
             `openai_runs.server.http`. There is no access log unless you pass one, since it
-            holds the query of each URL.
+            holds the query of each URL. Bodies are inflated by `create_app`, once the key was
+            checked, and not before (`auto_decompress`).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ApiRunner(web.AppRunner):
     ) -> None:
         """Keep the settings; `setup` starts the application."""
         options.setdefault("access_log", None)
+        options.setdefault("auto_decompress", False)  # a body is inflated once the key was checked
         super().__init__(app, **options)
         self._refusals = _RefusalLog(now)
 

@@ -11,16 +11,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from aiohttp import web
 
 from openai_runs.config import MAX_HOLD
-from openai_runs.server.refusals import Refusal, invalid
+from openai_runs.server.inflating import broken, content_encoding, inflate
+from openai_runs.server.refusals import Refusal, invalid, too_large
 from openai_runs.server.store import Once, PageQuery, Position
 from openai_runs.types.base import ADOPTION_KEY
 
 __all__ = [
     "decode_body",
+    "is_left_unread",
     "last_event",
     "once_for",
     "page_query",
@@ -36,6 +39,11 @@ MAX_LIMIT: Final = 100
 MAX_KEY_CHARS: Final = 255
 """Characters of an `Idempotency-Key`; Stripe: 255."""
 
+_SKIPPED_BYTES: Final = 64 * 1024
+"""Bytes of a body nobody wants that are skipped, to keep the connection."""
+_TEXT: Final = web.RequestKey("text", bytes)
+"""The text of a compressed body."""
+
 _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
@@ -47,33 +55,68 @@ async def read_body(request: web.Request, max_bytes: int, timeout: float) -> byt
     """Return the body, of at most `max_bytes`, if it comes within `timeout` seconds.
 
     Raises:
-        Refusal: It is too large, takes too long to come, or cannot be decompressed.
+        Refusal: It is too large, takes too long to come, is compressed in an unknown
+            way, or cannot be decompressed.
     """
     if not request.body_exists:
         return b""
+    if _TEXT in request:
+        return request[_TEXT]
+    encoding = content_encoding(request.headers.getall("content-encoding", ()))
     declared = request.content_length
     if declared is not None and declared > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     try:
         if request.content.is_eof():  # it came with its headers
-            return await request.read()
-        with anyio.fail_after(timeout):
-            # aiohttp's own reading: bounded by client_max_size, and kept for middlewares.
-            return await request.read()
+            text = await request.read()
+        else:
+            with anyio.fail_after(timeout):
+                text = await _received(request, max_bytes)
     except web.HTTPRequestEntityTooLarge:
-        raise _too_large(max_bytes) from None
+        raise too_large(max_bytes) from None
     except web.RequestPayloadError as error:  # badly compressed, badly chunked
-        message = "The request body cannot be read: its encoding is broken."
-        raise invalid(message) from error
+        raise broken() from error
     except TimeoutError:
         message = "The request body took too long to arrive."
         raise Refusal(message, status_code=408) from None
+    if encoding is None:
+        return text
+    if not is_inflated(request):
+        text = await inflate(text, encoding, max_bytes)
+    # aiohttp's own place for it, so that middlewares read the same text.
+    request._read_bytes = request[_TEXT] = text
+    return text
 
 
-def _too_large(max_bytes: int) -> Refusal:
-    return Refusal(
-        f"The request body is too large: at most {max_bytes} bytes are read.", status_code=413
-    )
+async def _received(request: web.Request, max_bytes: int) -> bytes:
+    if not is_inflated(request):
+        # aiohttp's own reading: bounded by client_max_size, and kept for middlewares.
+        return await request.read()
+    # The same in small steps: aiohttp's own inflates up to `client_max_size` in one.
+    text = bytearray()
+    while piece := await request.content.readany():
+        text += piece
+        if len(text) > max_bytes:
+            raise too_large(max_bytes)
+        await anyio.lowlevel.checkpoint()
+    request._read_bytes = bytes(text)
+    return request._read_bytes
+
+
+def is_inflated(request: web.Request) -> bool:
+    """Return whether the runner inflates the body, as `LocalServer`'s does not."""
+    return request.content.total_compressed_bytes is not None
+
+
+def is_left_unread(request: web.Request) -> bool:
+    """Return whether so much of the body is to come that it should not even be skipped.
+
+    aiohttp skips what is left of a body for up to ten seconds, and inflates it on the way.
+    """
+    if request.content.is_eof():
+        return False
+    declared = request.content_length
+    return declared is None or declared > _SKIPPED_BYTES or is_inflated(request)
 
 
 def decode_body(kind: type[B], text: bytes) -> B:

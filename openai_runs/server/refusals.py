@@ -29,7 +29,9 @@ __all__ = [
     "not_http",
     "not_waiting",
     "position_lost",
+    "too_large",
     "too_many_streams",
+    "too_many_unsent",
     "unauthorized",
     "unexpected_outputs",
 ]
@@ -182,6 +184,29 @@ def too_many_streams(limit: int) -> Refusal:
         code="too_many_streams",
         kind="server_error",
         headers={"retry-after": str(_RETRY_AFTER)},
+    )
+
+
+def too_many_unsent(limit: int, *, done: bool) -> Refusal:
+    """503: answers that nobody has read hold as much as they may."""
+    what = (
+        "The request was carried out, but its answer cannot be sent now"
+        if done
+        else "The answer cannot be sent now, and nothing was done"
+    )
+    return Refusal(
+        f"{what}: unread answers hold the {limit} bytes that they may.",
+        status_code=503,
+        code="too_many_unsent_bytes",
+        kind="server_error",
+        headers={"retry-after": str(_RETRY_AFTER)},
+    )
+
+
+def too_large(max_bytes: int) -> Refusal:
+    """413: the body is longer than the server reads, as it was sent or decompressed."""
+    return Refusal(
+        f"The request body is too large: at most {max_bytes} bytes are read.", status_code=413
     )
 
 

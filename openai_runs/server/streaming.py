@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -16,12 +15,13 @@ import msgspec
 from aiohttp import web
 
 from openai_runs._protocol import sse
-from openai_runs.config import HEARTBEAT_INTERVAL, WRITE_TIMEOUT
+from openai_runs.config import HEARTBEAT_INTERVAL
 from openai_runs.server.audience import Audience, Reader
 from openai_runs.server.refusals import Refusal, Replay
+from openai_runs.server.sending import Outgoing
 from openai_runs.server.store import Chunk, Leg, Piece, Store
 
-__all__ = ["Pace", "Streamer"]
+__all__ = ["Streamer"]
 
 _DONE: Final = sse.encode("done", b"[DONE]")
 _HEADERS: Final = {
@@ -30,21 +30,8 @@ _HEADERS: Final = {
     "x-accel-buffering": "no",  # nginx hands on what it has
 }
 
-_SLICE_BYTES: Final = 64 * 1024
-"""Bytes written at once; a reader that takes them in time is not a silent one."""
-
 _leg_decoder: Final = msgspec.json.Decoder(Leg)
 _logger = logging.getLogger("openai_runs.server")
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long a stream is silent, and how long it bears a silent reader."""
-
-    heartbeat: float = HEARTBEAT_INTERVAL
-    """Seconds without an event after which a comment is sent."""
-    patience: float = WRITE_TIMEOUT
-    """Seconds a reader may take no data."""
 
 
 class _Follower:
@@ -122,11 +109,18 @@ class _Follower:
 class Streamer:
     """Answers with streams."""
 
-    def __init__(self, store: Store, audience: Audience, pace: Pace) -> None:
-        """Keep the three."""
+    def __init__(
+        self,
+        store: Store,
+        audience: Audience,
+        outgoing: Outgoing,
+        heartbeat: float = HEARTBEAT_INTERVAL,
+    ) -> None:
+        """Keep the four; `heartbeat`: seconds without an event after which a comment is sent."""
         self._store = store
         self._audience = audience
-        self._pace = pace
+        self._outgoing = outgoing
+        self._heartbeat = heartbeat
 
     async def answer(
         self,
@@ -158,33 +152,20 @@ class Streamer:
         response = web.StreamResponse(headers={**_HEADERS, **headers})
         try:
             with self._audience.join(leg.run_id) as reader:
-                await response.prepare(request)
-                if request.transport is not None:
-                    # What is written counts as taken only when the kernel has it.
-                    request.transport.set_write_buffer_limits(high=0)
-                follower = _Follower(self._store, reader, leg, self._pace.heartbeat)
-                await self._follow(follower, response)
+                writer = await response.prepare(request)
+                assert writer is not None
+                self._outgoing.begin(request.transport, f"run {leg.run_id}")
+                follower = _Follower(self._store, reader, leg, self._heartbeat)
+                while (body := await self._next(follower)) is not None:
+                    await self._outgoing.write(writer, request.transport, body)
+                await response.write_eof(_DONE if follower.done else b"")
         except ConnectionError:
             _logger.debug("run %s: a reader has left", leg.run_id)
-        except TimeoutError:
-            _logger.warning(
-                "run %s: a reader is dropped, it took no data for %g s",
-                leg.run_id,
-                self._pace.patience,
-            )
-            _abort(request)
         except Exception:  # the answer has begun, so nothing else can be said
             _logger.exception("run %s: a stream failed", leg.run_id)
-            _abort(request)
+            if request.transport is not None:
+                request.transport.abort()
         return response
-
-    async def _follow(self, follower: _Follower, response: web.StreamResponse) -> None:
-        while (body := await self._next(follower)) is not None:
-            for begin in range(0, len(body), _SLICE_BYTES):
-                with anyio.fail_after(self._pace.patience):
-                    await response.write(body[begin : begin + _SLICE_BYTES])
-        with anyio.fail_after(self._pace.patience):
-            await response.write_eof(_DONE if follower.done else b"")
 
     async def _next(self, follower: _Follower) -> bytes | None:
         try:
@@ -192,8 +173,3 @@ class Streamer:
         except Refusal as refusal:  # the database cannot be read: the reader may resume
             _logger.warning("a stream ends early: %s", refusal.message)
             return None
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()

@@ -35,11 +35,21 @@ def resident_bytes() -> int:
 
 @asynccontextmanager
 async def narrow_server(
-    script: list[Any], *, db: Path | None = None, cancels: bool = True, **options: Any
+    script: list[Any],
+    *,
+    db: Path | None = None,
+    cancels: bool = True,
+    shutdown_timeout: float = 1,
+    **options: Any,
 ) -> AsyncIterator[Caller]:
     """Serve over sockets with small buffers; yield who calls, over sockets as usual."""
     app = create_app(db, backend=ScriptedBackend(script), drain_grace=0, **options)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=cancels, shutdown_timeout=1)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=cancels,
+        shutdown_timeout=shutdown_timeout,
+    )
     await runner.setup()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
@@ -47,21 +57,28 @@ async def narrow_server(
     try:
         await web.SockSite(runner, listener, backlog=512).start()
         async with aiohttp.ClientSession() as session:
-            yield Caller(session, f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            yield Caller(session, url, runner.cleanup)
     finally:
         await runner.cleanup()
 
 
 async def deaf_reader(caller: Caller, path: str) -> socket.socket:
-    """Return a connection that has asked for a stream and reads nothing of it."""
+    """Return a connection that has asked for this and reads nothing of the answer."""
+    host = caller.url.removeprefix("http://").partition(":")[0]
+    request = f"GET /v1{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    return await deaf_connection(caller, request.encode())
+
+
+async def deaf_connection(caller: Caller, sent: bytes) -> socket.socket:
+    """Return a connection that has sent this and reads nothing, with a small buffer for it."""
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
     reader.setblocking(False)
     host, _, port = caller.url.removeprefix("http://").removesuffix("/v1").partition(":")
     loop = asyncio.get_running_loop()
     await loop.sock_connect(reader, (host, int(port)))
-    request = f"GET /v1{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    await loop.sock_sendall(reader, request.encode())
+    await loop.sock_sendall(reader, sent)
     return reader
 
 
