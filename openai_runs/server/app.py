@@ -146,14 +146,10 @@ def create_app(
     """
     outgoing = Outgoing(max_unsent_bytes, write_timeout)
     outer = [answering(outgoing), *_gates(api_key, loopback_only=loopback_only)]
-    inner = list(middlewares)
-    if inner:
+    if inner := list(middlewares):
         outer.append(_inflating(max_request_bytes, body_timeout))
     app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
-    for endpoint, handler in HANDLERS.items():
-        route = _route(endpoint, handler, max_request_bytes, body_timeout)
-        app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
-    app.router.add_route("GET", "/healthz", _health)
+    _add_routes(app, max_request_bytes, body_timeout)
     app[SETTINGS] = _Settings(
         db=db,
         backend=backend,
@@ -167,10 +163,18 @@ def create_app(
         outgoing=outgoing,
     )
     app.on_response_prepare.append(beginning(outgoing))
+    return app
+
+
+def _add_routes(app: web.Application, max_bytes: int, timeout: float) -> None:
+    """Add the operations, and what opens and closes the things they work with."""
+    for endpoint, handler in HANDLERS.items():
+        route = _route(endpoint, handler, max_bytes, timeout)
+        app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
+    app.router.add_route("GET", "/healthz", _health)
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
     app.on_cleanup.append(_close)
-    return app
 
 
 async def _start(app: web.Application) -> None:
