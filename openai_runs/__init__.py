@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from openai_runs._client.awaiting import await_run
+    from openai_runs._client.await_run import await_run
     from openai_runs._client.client import AsyncClient
-    from openai_runs._client.functions import LocalTool, LocalToolCall, tool
-    from openai_runs._client.gathering import CompletedRuns
-    from openai_runs._client.limiting import LimitState
-    from openai_runs._client.mapping import RunMap
-    from openai_runs._client.parameters import ToolContext
-    from openai_runs._client.results import RunResult
-    from openai_runs._client.streaming import RunStream
+    from openai_runs._client.core.rate_limiter import LimitState
+    from openai_runs._client.flows.results import RunResult
+    from openai_runs._client.flows.run_map import RunMap
+    from openai_runs._client.polling.as_completed import CompletedRuns
+    from openai_runs._client.streams.run_stream import RunStream
+    from openai_runs._client.tools.signature import ToolContext
+    from openai_runs._client.tools.tool import LocalTool, LocalToolCall, tool
     from openai_runs.config import PollPolicy, RateLimits, RetryPolicy
     from openai_runs.errors import (
         ActiveRunError,
@@ -56,16 +56,16 @@ if TYPE_CHECKING:
 
 _ROOMS: Final = {
     "AsyncClient": "openai_runs._client.client",
-    "await_run": "openai_runs._client.awaiting",
-    "CompletedRuns": "openai_runs._client.gathering",
-    "LocalTool": "openai_runs._client.functions",
-    "LocalToolCall": "openai_runs._client.functions",
-    "tool": "openai_runs._client.functions",
-    "RunMap": "openai_runs._client.mapping",
-    "ToolContext": "openai_runs._client.parameters",
-    "LimitState": "openai_runs._client.limiting",
-    "RunResult": "openai_runs._client.results",
-    "RunStream": "openai_runs._client.streaming",
+    "await_run": "openai_runs._client.await_run",
+    "CompletedRuns": "openai_runs._client.polling.as_completed",
+    "LocalTool": "openai_runs._client.tools.tool",
+    "LocalToolCall": "openai_runs._client.tools.tool",
+    "tool": "openai_runs._client.tools.tool",
+    "RunMap": "openai_runs._client.flows.run_map",
+    "ToolContext": "openai_runs._client.tools.signature",
+    "LimitState": "openai_runs._client.core.rate_limiter",
+    "RunResult": "openai_runs._client.flows.results",
+    "RunStream": "openai_runs._client.streams.run_stream",
     "PollPolicy": "openai_runs.config",
     "RateLimits": "openai_runs.config",
     "RetryPolicy": "openai_runs.config",

@@ -19,7 +19,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from openai_runs._protocol.faults import excerpt
+from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import mask, quotes, secrets_of
 from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS
 from openai_runs.errors import (

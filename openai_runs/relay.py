@@ -33,7 +33,7 @@ from openai_runs.types.events import (
 )
 
 if TYPE_CHECKING:
-    from openai_runs._client.streaming import RunStream
+    from openai_runs._client.streams.run_stream import RunStream
 
 __all__ = ["HEADERS", "Frames", "sse"]
 

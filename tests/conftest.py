@@ -55,7 +55,7 @@ def blockbuster() -> Iterator[BlockBuster]:
     blocker.deactivate()
 
 
-def _but_for_coverage(is_harmless: Callable[..., bool]) -> Callable[..., bool]:
+def _but_for_coverage(was_not_sent: Callable[..., bool]) -> Callable[..., bool]:
     # Who measures coverage takes a lock of its own in each thread, the event loop's too. It is
     # taken from C, so that no frame tells whose it is.
     measuring = Coverage.current()
@@ -63,6 +63,6 @@ def _but_for_coverage(is_harmless: Callable[..., bool]) -> Callable[..., bool]:
     lock = collector and collector.data_lock
 
     def is_excused(taken: object, *arguments: object, **options: object) -> bool:
-        return taken is lock or is_harmless(taken, *arguments, **options)
+        return taken is lock or was_not_sent(taken, *arguments, **options)
 
     return is_excused

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from openai_runs._client.settings import Seams
+from openai_runs._client.settings import Runtime
 
 __all__ = [
     "Answer",
@@ -199,14 +199,14 @@ class ManualClock:
         self.now += seconds
         await anyio.lowlevel.checkpoint()
 
-    def seams(self, **changes: Any) -> Seams:
-        """Return seams that use this clock, without jitter."""
+    def runtime(self, **changes: Any) -> Runtime:
+        """Return runtime that use this clock, without jitter."""
         fixed: dict[str, Any] = {
             "sleep": self.sleep,
             "monotonic": self.monotonic,
             "chance": lambda: 0.0,
         }
-        return Seams(**{**fixed, **changes})
+        return Runtime(**{**fixed, **changes})
 
 
 def run_json(status: str = "queued", **changes: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import Answer, print_json, say
 from openai_runs._client.arguments import CreateRunArguments
-from openai_runs._client.streaming import RunStream
+from openai_runs._client.streams.run_stream import RunStream
 
 __all__ = ["Question", "perform"]
 

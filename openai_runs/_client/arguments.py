@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, TypedDict, cast
 import msgspec
 
 from openai_runs._client.encoding import plain
-from openai_runs._client.functions import LocalToolCall, as_sent
-from openai_runs._client.schemas import response_format
+from openai_runs._client.tools.json_schema import response_format
+from openai_runs._client.tools.tool import LocalToolCall, as_sent
 from openai_runs.config import PollPolicy
 from openai_runs.types.messages import CreateMessage, RequestAttachment, RequestContent
 from openai_runs.types.runs import ReasoningEffort, Run, ToolOutput
@@ -43,10 +43,10 @@ __all__ = [
     "TurnArguments",
     "UpdateAssistantArguments",
     "UpdateThreadArguments",
-    "WaitOptions",
+    "WaitArguments",
     "body_of",
     "check_options",
-    "look_options_of",
+    "follow_up_options",
     "options_of",
     "refuse",
     "tool_options_of",
@@ -78,7 +78,7 @@ class CallOptions(TypedDict, total=False):
     """Sent as `Idempotency-Key` in place of a random one; POST only."""
 
 
-class WaitOptions(TypedDict, total=False):
+class WaitArguments(TypedDict, total=False):
     """How a call waits, where it waits for a run."""
 
     poll: PollPolicy | None
@@ -221,7 +221,7 @@ class CreateRunCall(CreateRunArguments, StartOptions, CallOptions, total=False):
     """Everything `runs.create` takes by keyword."""
 
 
-class CreateRunAndPollCall(CreateRunCall, WaitOptions, total=False):
+class CreateRunAndPollCall(CreateRunCall, WaitArguments, total=False):
     """Everything `runs.create_and_poll` takes by keyword."""
 
 
@@ -229,11 +229,11 @@ class CreateThreadAndRunCall(CreateThreadAndRunArguments, CallOptions, total=Fal
     """Everything `threads.create_and_run` takes by keyword."""
 
 
-class CreateThreadAndRunAndPollCall(CreateThreadAndRunCall, WaitOptions, total=False):
+class CreateThreadAndRunAndPollCall(CreateThreadAndRunCall, WaitArguments, total=False):
     """Everything `threads.create_and_run_poll` takes by keyword."""
 
 
-class WaitCall(CallOptions, WaitOptions, total=False):
+class WaitCall(CallOptions, WaitArguments, total=False):
     """Everything a call that only waits takes by keyword."""
 
 
@@ -281,16 +281,16 @@ ToolOutputs = Iterable[ToolOutput | JSONObject]
 OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
 
 
-WAIT_OPTION_NAMES: Final = frozenset(WaitOptions.__annotations__)
+WAIT_OPTION_NAMES: Final = frozenset(WaitArguments.__annotations__)
 _TOOL_OPTION_NAMES: Final = frozenset(ToolOptions.__annotations__)
 _LOOK_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
 LIST_NAMES: Final = ("limit", "order", "after", "before")
 
 
-def wait_options_of(arguments: dict[str, Any]) -> WaitOptions:
+def wait_arguments_of(arguments: dict[str, Any]) -> WaitArguments:
     """Take the wait options out of `arguments` and return them."""
     found = WAIT_OPTION_NAMES & arguments.keys()
-    return cast("WaitOptions", {name: arguments.pop(name) for name in found})
+    return cast("WaitArguments", {name: arguments.pop(name) for name in found})
 
 
 def tool_options_of(arguments: dict[str, Any]) -> ToolOptions:
@@ -325,7 +325,7 @@ def refuse(call: str, left: Collection[str]) -> None:
         raise TypeError(msg)
 
 
-def look_options_of(options: CallOptions) -> CallOptions:
+def follow_up_options(options: CallOptions) -> CallOptions:
     """Return what a look at the result of a lost call has in common with the call."""
     found = _LOOK_NAMES & options.keys()
     given = {name: options[name] for name in found if options[name] is not None}  # type: ignore[literal-required]  # names of options

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from openai_runs._client.assistants import Assistants
-from openai_runs._client.threads import Threads
+from openai_runs._client.resources.assistants import Assistants
+from openai_runs._client.resources.threads import Threads
 
 __all__ = ["Beta"]
 

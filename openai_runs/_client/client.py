@@ -15,24 +15,24 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from openai_runs._client.arguments import CallOptions
-from openai_runs._client.assistants import Assistants
 from openai_runs._client.beta import Beta
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.core.rate_limiter import LimitState, RateLimiter
+from openai_runs._client.core.state import ClientState
 from openai_runs._client.embedded import Embedded, find_server, make_server
-from openai_runs._client.limiting import Limiter, LimitState
-from openai_runs._client.messages import Messages
-from openai_runs._client.pipeline import Pipeline
+from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.raw import raw_request
-from openai_runs._client.runs import Runs
+from openai_runs._client.resources.assistants import Assistants
+from openai_runs._client.resources.messages import Messages
+from openai_runs._client.resources.runs import Runs
+from openai_runs._client.resources.threads import Threads
 from openai_runs._client.settings import (
     Credential,
-    Seams,
+    Runtime,
     Settings,
     check_base_url,
     no_base_url,
 )
-from openai_runs._client.shared import Shared
-from openai_runs._client.threads import Threads
-from openai_runs._client.waiting import Waiter
 from openai_runs._protocol.spec import QueryValue
 from openai_runs._transport import Transport
 from openai_runs.config import (
@@ -80,7 +80,7 @@ class AsyncClient:
         ssl: ssl_module.SSLContext | bool = True,
         trust_env: bool = False,
         assistants_version: Literal["v1", "v2"] | str = ASSISTANTS_VERSION,
-        seams: Seams | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         """Check the settings; no connection is made before the first request.
 
@@ -105,7 +105,7 @@ class AsyncClient:
             ssl: A context, True for the system's trust, False for no verification.
             trust_env: Take proxies and credentials from the environment and `.netrc`.
             assistants_version: `v2`, or `v1` for the protocol's first version.
-            seams: Sleep, clocks and chance, for tests.
+            runtime: Sleep, clocks and chance, for tests.
 
         Raises:
             ConfigError: There is no base URL, or one that cannot be used safely.
@@ -127,7 +127,7 @@ class AsyncClient:
             default_headers=dict(default_headers or {}),
             default_query=dict(default_query or {}),
             assistants_version=assistants_version,
-            seams=seams or Seams(),
+            runtime=runtime or Runtime(),
         )
         transport = Transport(
             session=session,
@@ -137,10 +137,12 @@ class AsyncClient:
             ssl=ssl,
             trust_env=trust_env,
         )
-        self._assemble(settings, Shared(transport, limiter=Limiter(limits, settings.seams)))
+        self._assemble(
+            settings, ClientState(transport, limiter=RateLimiter(limits, settings.runtime))
+        )
 
     def _assemble(
-        self, settings: Settings, shared: Shared, embedded: Embedded | None = None
+        self, settings: Settings, shared: ClientState, embedded: Embedded | None = None
     ) -> None:
         self._settings = settings
         self._shared = shared
@@ -198,7 +200,7 @@ class AsyncClient:
         request_timeout: float = REQUEST_TIMEOUT,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
-        seams: Seams | None = None,
+        runtime: Runtime | None = None,
     ) -> AsyncClient:
         """Return a client of the embedded server, which the first request starts.
 
@@ -215,7 +217,7 @@ class AsyncClient:
             request_timeout: Seconds for one attempt.
             retry: How retries are paced.
             poll: How waits are paced.
-            seams: Sleep, clocks and chance, for tests.
+            runtime: Sleep, clocks and chance, for tests.
 
         Raises:
             ConfigError: `openai_runs[server]` is not installed (at the first request).
@@ -231,10 +233,10 @@ class AsyncClient:
             request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
             retry=retry or RetryPolicy(),
             poll=poll or PollPolicy(),
-            seams=seams or Seams(),
+            runtime=runtime or Runtime(),
         )
-        limiter = Limiter(None, settings.seams)
-        shared = Shared(Transport(), embedded.start, limiter=limiter)
+        limiter = RateLimiter(None, settings.runtime)
+        shared = ClientState(Transport(), embedded.start, limiter=limiter)
         client._assemble(settings, shared, embedded)
         return client
 

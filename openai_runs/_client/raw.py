@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.encoding import plain
-from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
 
 __all__ = ["raw_request"]

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from openai_runs._protocol.faults import is_vendor_host
+from openai_runs._protocol.error_mapping import is_vendor_host
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs._protocol.spec import check_header
 from openai_runs._transport import is_cancelled
@@ -37,10 +37,10 @@ from openai_runs.errors import APIConnectionError, APITimeoutError, ConfigError
 __all__ = [
     "AsyncCredential",
     "Credential",
-    "Seams",
+    "Runtime",
     "Settings",
     "check_base_url",
-    "lay_over",
+    "merge_headers",
     "no_base_url",
 ]
 
@@ -82,7 +82,7 @@ class _Secret(str):
         return _Secret(super().__getitem__(part))
 
 
-class Seams(msgspec.Struct, frozen=True, kw_only=True):
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """What a test replaces: sleep, the clocks, chance, new ids and the one fixed deadline."""
 
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_headers: Mapping[str, str] = {}
     default_query: Mapping[str, Any] = {}
     assistants_version: str = ASSISTANTS_VERSION
-    seams: Seams = Seams()
+    runtime: Runtime = Runtime()
 
     def __post_init__(self) -> None:
         """Refuse what could not be sent."""
@@ -157,7 +157,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             headers["OpenAI-Organization"] = self.organization
         if self.project is not None:
             headers["OpenAI-Project"] = self.project
-        lay_over(headers, self.default_headers)
+        merge_headers(headers, self.default_headers)
         return headers
 
     @property
@@ -211,11 +211,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         raise error
 
 
-def lay_over(headers: dict[str, str], extra: Mapping[str, str]) -> None:
+def merge_headers(headers: dict[str, str], extra: Mapping[str, str]) -> None:
     """Put `extra` into `headers`, where a name counts as the same in any case.
 
     >>> headers = {"OpenAI-Beta": "assistants=v2"}
-    >>> lay_over(headers, {"openai-beta": "assistants=v1"})
+    >>> merge_headers(headers, {"openai-beta": "assistants=v1"})
     >>> headers
     {'OpenAI-Beta': 'assistants=v1'}
     """

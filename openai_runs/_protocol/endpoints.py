@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import (
     QueryValue,
     RequestSpec,

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.faults import error_facts, excerpt, masked_json
+from openai_runs._protocol.error_mapping import error_facts, excerpt, masked_json
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.masking import mask
-from openai_runs._protocol.mending import decoder_for
 from openai_runs._protocol.sse import Frame
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
 from openai_runs.types.deltas import MessageDelta, RunStepDelta

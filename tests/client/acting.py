@@ -23,7 +23,7 @@ def client_of(
 ) -> AsyncClient:
     """Return a client of `server`; on `clock`, without jitter, if there is one."""
     if clock is not None:
-        options.setdefault("seams", clock.seams())
+        options.setdefault("runtime", clock.runtime())
     return AsyncClient(server.url, **options)
 
 

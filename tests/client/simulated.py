@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from openai_runs._client.settings import Seams
+from openai_runs._client.settings import Runtime
 from tests.support import Action, Answer, HostileServer, Received, run_json
 
 __all__ = ["LimitedServer", "SimulatedClock", "all_of"]
@@ -40,9 +40,9 @@ class SimulatedClock:
         heapq.heappush(self._sleepers, (self.now + seconds, next(self._numbers), woken))
         await woken.wait()
 
-    def seams(self) -> Seams:
-        """Return seams that use this clock, without jitter."""
-        return Seams(sleep=self.sleep, monotonic=self.monotonic, chance=lambda: 0.0)
+    def runtime(self) -> Runtime:
+        """Return runtime that use this clock, without jitter."""
+        return Runtime(sleep=self.sleep, monotonic=self.monotonic, chance=lambda: 0.0)
 
     @asynccontextmanager
     async def _running(self, activity: Callable[[], int]) -> Any:

@@ -28,7 +28,7 @@ from openai_runs._client.arguments import (
     UpdateThreadArguments,
 )
 from openai_runs._protocol.endpoints import ENDPOINTS
-from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs.types import (
     Assistant,
     CodeInterpreterTool,

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from openai_runs import APIError, APIStatusError, AsyncClient, Page
-from openai_runs._client.streaming import RunStream
+from openai_runs._client.streams.run_stream import RunStream
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.spec import check_id
 from tests.canaries import CANARY_KEY, CANARY_PROMPT
@@ -323,8 +323,8 @@ async def test_key_is_in_no_exception_traceback_or_log(
     """Neither in text, arguments, causes and pickles, nor in rich's local variables."""
     caplog.set_level(logging.DEBUG)
     async with HostileServer(lambda _: failure(key)) as server:
-        seams = ManualClock().seams()
-        client = AsyncClient(server.url, key, request_timeout=0.1, seams=seams)
+        runtime = ManualClock().runtime()
+        client = AsyncClient(server.url, key, request_timeout=0.1, runtime=runtime)
         with pytest.raises(APIError) as caught:
             await client.runs.retrieve("run_1", thread_id="thread_1")
         await client.aclose()
@@ -356,7 +356,7 @@ async def test_bodies_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     answers: list[Action] = [error(429, "private answer"), Answer(json={"id": "thread_1"})]
     async with (
         HostileServer(lambda _: answers.pop(0)) as server,
-        AsyncClient(server.url, KEY, seams=ManualClock().seams()) as client,
+        AsyncClient(server.url, KEY, runtime=ManualClock().runtime()) as client,
     ):
         await client.threads.create(messages=[{"role": "user", "content": CANARY_PROMPT}])
 

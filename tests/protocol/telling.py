@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from openai_runs._protocol.deltas import Snapshot
 from openai_runs._protocol.events import read_event
+from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs._protocol.sse import Frame, SSEParser
 from openai_runs.types import Event
 from tests.openapi import EXAMPLES

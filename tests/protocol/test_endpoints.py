@@ -9,7 +9,7 @@ from msgspec import inspect
 
 from openai_runs._protocol import endpoints
 from openai_runs._protocol.endpoints import ENDPOINTS, Endpoint
-from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import Retry
 from openai_runs.types import Page, Run, RunStep
 from tests.openapi import EXAMPLES, OPERATIONS, SCHEMAS, is_valid, problems

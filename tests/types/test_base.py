@@ -10,9 +10,9 @@ import pydantic
 import pytest
 from fastapi.encoders import jsonable_encoder
 
-from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs.types import (
-    ADOPTION_KEY,
+    CREATE_MARKER,
     Answer,
     Deleted,
     HTTPInfo,
@@ -143,7 +143,7 @@ def test_the_mark_of_a_create_is_never_shown(name: str) -> None:
     """The pair that marks our creates is not in the JSON handed on, the caller's pairs are."""
     wire = load(name)
     for run in wire.get("data", [wire]):
-        run["metadata"] = {"mine": "1", ADOPTION_KEY: "k"}
+        run["metadata"] = {"mine": "1", CREATE_MARKER: "k"}
 
     shown = read(name, msgspec.json.encode(wire)).to_dict()
 

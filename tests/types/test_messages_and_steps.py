@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from openai_runs._protocol.mending import decoder_for
+from openai_runs._protocol.lenient import decoder_for
 from openai_runs.types import (
     FunctionToolCall,
     Message,

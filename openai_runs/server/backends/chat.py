@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from openai_runs._protocol.faults import error_facts
+from openai_runs._protocol.error_mapping import error_facts
 from openai_runs._protocol.masking import secrets_of
 from openai_runs._protocol.retry import backoff, is_retryable, is_too_long, retry_after
 from openai_runs._protocol.spec import check_header

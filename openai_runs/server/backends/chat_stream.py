@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.faults import error_facts, excerpt
+from openai_runs._protocol.error_mapping import error_facts, excerpt
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.sse import Frame
 from openai_runs.server.backends.base import (

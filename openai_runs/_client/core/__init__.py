@@ -1,0 +1,1 @@
+"""One request: its pipeline, its time, and what all requests of a client share."""

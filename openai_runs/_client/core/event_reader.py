@@ -1,0 +1,124 @@
+"""The events of one open stream, read as they come."""
+
+from __future__ import annotations
+
+import anyio
+
+from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
+from openai_runs._protocol.sse import EventTooLarge, SSEParser
+from openai_runs._transport import StreamReply
+from openai_runs.errors import APIConnectionError, OpenAIRunsError, StreamError
+from openai_runs.types.events import Event, RunEvent
+from openai_runs.types.runs import Run
+
+__all__ = ["EventReader", "first_run"]
+
+
+class EventReader:
+    """One answer that is a stream; closed by whoever made it."""
+
+    def __init__(self, reply: StreamReply, *, after: str = "") -> None:
+        """Take over an open stream; events up to the one with the id `after` are left out."""
+        self._reply = reply
+        self._after = _number(after)
+        self._parser = SSEParser()
+        self._failure: OpenAIRunsError | None = None
+        self._is_done = self._has_told = False
+        self.heard = False
+        """Whether any bytes have come since this was last set to False."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the server said that this is all, and had told of nothing."""
+        return self._is_done and not self._has_told
+
+    async def read(self, wait: float) -> list[Event] | None:
+        """Return the events that came next; none after `wait` seconds; None at the end.
+
+        Raises:
+            APIConnectionError: The connection was lost.
+            StreamError: The server sent an error event, or one that cannot be read. Events
+                that came before it were returned before.
+
+        Cancellation: loses nothing.
+        """
+        if self._failure is not None:
+            raise self._failure
+        with anyio.move_on_after(wait):
+            while not self._is_done:
+                chunk = await self._reply.read()
+                if not chunk:
+                    return None
+                self.heard = True
+                events = self._events_in(chunk)
+                if events:
+                    return events
+                if self._failure is not None:
+                    raise self._failure
+            return None
+        return []
+
+    def _events_in(self, chunk: bytes) -> list[Event]:
+        events: list[Event] = []
+        try:
+            for frame in self._parser.feed(chunk):
+                event = read_event(frame)
+                if event is None:
+                    self._is_done = True
+                    break
+                if self._after is None or not self._is_repeated(event, self._after):
+                    events.append(event)
+                self._has_told = True
+        except StreamFault as fault:
+            self._failure = _said(StreamFault(fault.frame, self._reply.secrets))
+        except UnreadableEvent as error:
+            told = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
+            self._failure = StreamError(f"the stream cannot be read: {told}")
+        except EventTooLarge as error:
+            self._failure = StreamError(f"the stream cannot be read: {error}")
+        return events
+
+    def _is_repeated(self, event: Event, after: int) -> bool:
+        """Return whether a stream that was taken up tells again what it had told."""
+        number = _number(event.id)
+        return number is not None and number <= after
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._reply.close()
+
+
+def _number(place: str) -> int | None:
+    """Return which event of its run an id names; None if it is not of our form.
+
+    >>> _number("2-17"), _number("17"), _number("")
+    (17, None, None)
+    """
+    epoch, _, number = place.partition("-")
+    return int(number) if epoch.isdecimal() and number.isdecimal() else None
+
+
+def _said(fault: StreamFault) -> StreamError:
+    error = StreamError(f"the server ended the stream with an error: {fault.message}")
+    error.code, error.type, error.body = fault.code, fault.type, fault.body
+    return error
+
+
+async def first_run(reply: Run | StreamReply, wait: float) -> Run | None:
+    """Return the run that a call has started, whether it is answered by a stream or not.
+
+    Closes the stream; `wait` is the seconds until its first event about a run.
+    """
+    if isinstance(reply, Run):
+        return reply
+    feed = EventReader(reply)
+    try:
+        while events := await feed.read(wait):
+            for event in events:
+                if isinstance(event, RunEvent):
+                    return event.data
+    except (APIConnectionError, StreamError):
+        return None
+    finally:
+        feed.close()
+    return None

@@ -1,0 +1,1 @@
+"""Calls made of several requests: create-run, tool outputs, the tool loop, batches, results."""

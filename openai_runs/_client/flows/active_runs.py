@@ -1,0 +1,170 @@
+"""What to do when a thread already has an active run: wait for it, or cancel it.
+
+Callers of one client that want the same thread take turns, in the order they came, so
+that fifty creates do not race for every gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+
+from openai_runs._client.arguments import CallOptions, OnActiveRun, follow_up_options
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.core.state import ThreadLock
+from openai_runs._client.polling.handle import WaitOptions
+from openai_runs._client.polling.waiter import Waiter
+from openai_runs._protocol import retry
+from openai_runs.config import DEFAULT_RUN_LIFETIME, MIN_POLL_DELAY, check_timeout
+from openai_runs.errors import ActiveRunError, APITimeoutError, BadRequestError, RunWaitTimeout
+from openai_runs.types.base import ACTIVE_STATUSES
+
+__all__ = ["is_over", "when_free"]
+
+T = TypeVar("T")
+
+
+def when_free(
+    waiter: Waiter,
+    pipeline: Pipeline,
+    thread_id: str,
+    *,
+    mode: OnActiveRun,
+    options: CallOptions,
+    attempt: Callable[[CallOptions], Coroutine[Any, Any, T]],
+) -> Coroutine[Any, Any, T]:
+    """Return what `attempt` returns, once no run of the thread is in its way; to be awaited.
+
+    No coroutine itself, so that a call that does not wait is not a frame deeper.
+
+    Args:
+        waiter: Waits for the blocking run.
+        pipeline: What the call is sent through.
+        thread_id: The thread.
+        mode: `wait` for the blocking run or `cancel` it; `raise` gives up at once.
+        options: The call's; its `timeout` covers the waiting too (None: 600 s).
+        attempt: Makes the call once, with the options it is given.
+
+    Raises:
+        ActiveRunError: `mode` is `raise`, or the server does not say which run blocks.
+        APITimeoutError: The time passed; `.run_id` is the run that was in the way.
+
+    Cancellation: leaves the blocking run as it is.
+    """
+    if mode == "raise":
+        return attempt(options)
+    if mode not in {"wait", "cancel"}:
+        msg = f"on_active_run must be 'raise', 'wait' or 'cancel', got {mode!r}"
+        raise ValueError(msg)
+    return _in_turn(_Busy(waiter, pipeline, thread_id, mode, options), attempt)
+
+
+async def _in_turn(busy: _Busy, attempt: Callable[[CallOptions], Coroutine[Any, Any, T]]) -> T:
+    async with busy.turn():
+        while True:
+            try:
+                return await attempt(busy.options())
+            except ActiveRunError as error:
+                await busy.clear(error)
+
+
+class _Busy:
+    """A thread that is, or may be, in use."""
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        pipeline: Pipeline,
+        thread_id: str,
+        mode: OnActiveRun,
+        options: CallOptions,
+    ) -> None:
+        self._waiter = waiter
+        self._gates = pipeline.shared.thread_locks
+        self._policy = pipeline.settings.poll
+        self._seams = pipeline.settings.runtime
+        self._thread_id = thread_id
+        self._mode = mode
+        self._options = options
+        self._limit = check_timeout("timeout", options.get("timeout")) or DEFAULT_RUN_LIFETIME
+        self._deadline = self._seams.monotonic() + self._limit
+        self._cleared: set[str] = set()
+        self._attempts = self._repeats = 0
+
+    def options(self) -> CallOptions:
+        """Return the next attempt's options: what is left of the time, and a key not used up."""
+        options: CallOptions = {**self._options, "timeout": self._seconds_left()}
+        self._attempts += 1
+        key = self._options.get("idempotency_key")
+        if key is not None and self._attempts > 1:
+            # A server that remembers the key would repeat its "thread is busy" for ever.
+            options["idempotency_key"] = f"{key}-{self._attempts}"
+        return options
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for those who came before, and let the next one in at the end."""
+        gate = self._gates.setdefault(self._thread_id, ThreadLock())
+        gate.wanted += 1
+        try:
+            with anyio.move_on_after(self._limit) as scope:
+                await gate.lock.acquire()
+            if scope.cancelled_caught:
+                raise self._late(None)
+            try:
+                yield
+            finally:
+                gate.lock.release()
+        finally:
+            gate.wanted -= 1
+            if not gate.wanted:
+                self._gates.pop(self._thread_id, None)
+
+    async def clear(self, error: ActiveRunError) -> None:
+        """Return once the run that `error` names is over."""
+        blocking = error.blocking_run_id
+        if blocking is None:
+            raise error
+        await self._breathe(blocking)
+        looking = follow_up_options(self._options)
+        if self._mode == "cancel":
+            try:
+                asking: CallOptions = {**looking, "timeout": self._seconds_left()}
+                await self._waiter.cancel(blocking, self._thread_id, asking)
+            except BadRequestError as refusal:
+                # It ended, or is being cancelled, in the meantime: the wait below finds out.
+                error.add_note(f"cancelling it was refused: {refusal.message}")
+        plan = WaitOptions(
+            policy=self._policy, timeout=self._seconds_left(), options=looking, until=is_over
+        )
+        try:
+            await self._waiter.wait(blocking, thread_id=self._thread_id, plan=plan)
+        except (RunWaitTimeout, APITimeoutError) as late:
+            raise self._late(blocking) from late
+
+    async def _breathe(self, blocking: str) -> None:
+        """Pause where a server goes on naming a run that it says is over."""
+        if blocking in self._cleared:
+            self._repeats += 1
+            pause = retry.poll_pause(self._policy, self._repeats, self._seams.chance())
+            left = self._deadline - self._seams.monotonic()
+            await self._seams.sleep(max(min(pause, left), 0.0))
+            if pause >= left:
+                raise self._late(blocking)
+        self._cleared.add(blocking)
+
+    def _seconds_left(self) -> float:
+        return max(self._deadline - self._seams.monotonic(), MIN_POLL_DELAY)
+
+    def _late(self, blocking: str | None) -> APITimeoutError:
+        reason = f"run {blocking!r} was active" if blocking else "earlier calls for it still wait"
+        msg = f"thread {self._thread_id!r} was not free within {self._limit:.3g} s: {reason}"
+        return APITimeoutError(msg, sent=False, thread_id=self._thread_id, run_id=blocking)
+
+
+def is_over(status: str) -> bool:
+    """Return whether a run of that status no longer blocks its thread."""
+    return status not in ACTIVE_STATUSES

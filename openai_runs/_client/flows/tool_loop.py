@@ -1,0 +1,148 @@
+"""The rounds of one run's tools: what is asked, what was answered, when to stop.
+
+The same for a run that is polled and for one that is streamed. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from openai_runs._client.arguments import ToolOptions
+from openai_runs._client.polling.handle import seconds_to_expiry
+from openai_runs._client.tools.executor import ToolCalls, check_count
+from openai_runs._client.tools.tool import LocalTool, localized
+from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
+from openai_runs.errors import ToolError
+from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
+
+__all__ = ["ToolLoop", "is_look", "waiting_calls"]
+
+_SHARE: Final = 0.1
+"""Share of the time left that the margin before a run's expiry may take at most."""
+_LEAST_MARGIN: Final = 2.0
+"""Seconds of it at least: one by which `Date` may lag, as it has no smaller ones, and one for
+the way of the outputs."""
+_LOOKS: Final = 3
+"""Looks at a run that asks for what it was sent, before it is sent once more."""
+_SUBMITS: Final = 3
+"""Times the same outputs are sent before the run is given up."""
+
+
+class ToolLoop:
+    """Answers the tool calls of one run, round after round.
+
+    Args:
+        tools: Functions, and definitions of tools that are not answered here.
+        options: How the functions are called.
+
+    Raises:
+        TypeError: A function cannot be a tool, or an option is of the wrong kind.
+        ValueError: A name or an option is out of bounds.
+    """
+
+    def __init__(self, tools: Iterable[object], options: ToolOptions) -> None:
+        self.tools = localized(tools)
+        """What a create is told: local tools and definitions."""
+        self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
+        self._calls = ToolCalls(self._local, options)
+        self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
+        self._answered: dict[tuple[str, ...], str] = {}
+        self._repeats = 0
+        self.rounds = 0
+        """Times the run has asked for tools so far."""
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether there is any function to answer with."""
+        return bool(self._local)
+
+    def repeats(self, run: Run, *, is_new: bool) -> int:
+        """Return how often in a row the run has asked for what it was sent; 0: for new things.
+
+        It does where a replica of the server lags behind, or the outputs did not arrive.
+        `is_look` says what to do next.
+
+        Args:
+            run: The run that waits.
+            is_new: Whether the run is known to have gone on since the last round. Then the
+                same call again is a call of its own: some servers number them anew.
+
+        Raises:
+            ToolError: It has asked too often.
+        """
+        keys = [_key(call) for call in waiting_calls(run)]
+        if is_new:
+            for key in keys:
+                self._answered.pop(key, None)
+        self._repeats = self._repeats + 1 if all(key in self._answered for key in keys) else 0
+        if self._repeats >= _SUBMITS * (_LOOKS + 1):
+            msg = f"run {run.id!r} still asks for outputs that it was sent {_SUBMITS} times"
+            raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
+        return self._repeats
+
+    async def answer(
+        self, run: Run, headers: Mapping[str, str] | None = None, *, age: float = 0.0
+    ) -> list[dict[str, str]]:
+        """Return the outputs of all calls the run waits for, each id once, in their order.
+
+        A call that was answered before is not made again: it gets the output it had. What is
+        not finished a little before the run expires gets an output that says so.
+
+        Args:
+            run: The run that waits.
+            headers: Of the answer it came in, for the server's clock; None: the run's own.
+            age: Seconds since those headers came.
+
+        Raises:
+            ToolError: The run has asked more often than `max_rounds`; it is left waiting.
+            BaseException: What `approve` or `on_tool_call` raised.
+
+        Cancellation: cancels async tools; sync ones go on in their threads, unheard.
+        """
+        calls = waiting_calls(run)
+        new = [call for call in calls if _key(call) not in self._answered]
+        if new:
+            self._begin_round(run)
+            outputs = await self._calls.outputs(run, new, _seconds_for(run, headers) - age)
+            self._answered.update((_key(call), outputs[call.id]) for call in new)
+        return [{"tool_call_id": one.id, "output": self._answered[_key(one)]} for one in calls]
+
+    def _begin_round(self, run: Run) -> None:
+        if self.rounds >= self._max_rounds:
+            msg = f"run {run.id!r} asked for tools more than {self._max_rounds} times (max_rounds)"
+            raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
+        self.rounds += 1
+
+
+def is_look(repeats: int) -> bool:
+    """Return whether the run is to be looked at again after a pause, and not answered yet."""
+    return repeats % (_LOOKS + 1) != 0
+
+
+def waiting_calls(run: Run) -> list[RequiredCall]:
+    """Return the calls that wait for an output, unknown kinds included, each id once."""
+    action = run.required_action if run.needs_action else None
+    if action is None or action.submit_tool_outputs is None:
+        return []
+    calls = action.submit_tool_outputs.tool_calls
+    first: dict[str, RequiredCall] = {}
+    for call in calls:
+        first.setdefault(call.id, call)
+    first.pop("", None)  # cannot be answered
+    return list(first.values())
+
+
+def _key(call: RequiredCall) -> tuple[str, ...]:
+    # Not the id alone: some models number the calls of each round anew.
+    if isinstance(call, RequiredToolCall):
+        return call.id, call.function.name, call.function.arguments
+    return (call.id,)
+
+
+def _seconds_for(run: Run, headers: Mapping[str, str] | None) -> float:
+    """Return the seconds the tools have, so that their outputs arrive before the run expires."""
+    if headers is None:
+        headers = run.http.headers if run.http is not None else {}
+    left = seconds_to_expiry(run, headers) - EXPIRY_MARGIN
+    return left - min(OUTPUT_MARGIN, max(left * _SHARE, _LEAST_MARGIN))

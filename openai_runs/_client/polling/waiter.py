@@ -1,0 +1,185 @@
+"""Waiting for runs: the door to the client's polls, and what follows a wait cut short."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Final
+
+import anyio
+
+from openai_runs._client.arguments import CallOptions, follow_up_options
+from openai_runs._client.core.background import Work
+from openai_runs._client.core.pipeline import Pipeline, Settle
+from openai_runs._client.polling.handle import Inbox, WaitHandle, WaitOptions
+from openai_runs._client.polling.poller import RunPoller
+from openai_runs._protocol.create_marker import strip_marker
+from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
+from openai_runs._protocol.spec import check_id
+from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
+from openai_runs.types.runs import Run, RunStatus
+
+__all__ = ["Waiter", "look", "stopped"]
+
+_CANCELS: Final = 20
+"""Runs that the server is asked to cancel at the same time."""
+_LOG: Final = logging.getLogger("openai_runs.client")
+
+
+class Waiter:
+    """Waits for runs of one client."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Poll through `pipeline`."""
+        self._pipeline = pipeline
+
+    async def wait(self, run: Run | str, *, thread_id: str | None, plan: WaitOptions) -> Run:
+        """Return the run once it is settled; see `await_run`."""
+        if isinstance(run, Run) and run.is_terminal:
+            return run
+        ticket = self.enter(run, thread_id, plan)
+        try:
+            return await ticket.wait()
+        except anyio.get_cancelled_exc_class():
+            if plan.on_cancel == "cancel" and not ticket.is_over:
+                ticket.leave()
+                await self.cancel_for(ticket)
+            raise
+        except (RunWaitTimeout, APITimeoutError) as error:
+            if plan.on_timeout == "cancel" and ticket.timed_out:
+                await self.cancel_for(ticket)
+                error.add_note("the server was asked to cancel it (on_timeout='cancel')")
+            raise
+        finally:
+            ticket.leave()
+
+    def enter(
+        self, run: Run | str, thread_id: str | None, plan: WaitOptions, mailbox: Inbox | None = None
+    ) -> WaitHandle:
+        """Return a place among those who wait for `run`, to be left in the end.
+
+        Raises:
+            TypeError: `run` is neither a run nor an id, or there is no thread to the id.
+            ValueError: An id could change the URL.
+            ConfigError: The client is closed, or belongs to another event loop.
+        """
+        known = run if isinstance(run, Run) else None
+        thread_id, run_id = _ids_of(run, thread_id)
+        check_id("thread_id", thread_id)
+        check_id("run_id", run_id)
+        self._pipeline.shared.transport.claim()
+        runtime = self._pipeline.settings.runtime
+        ticket = WaitHandle((thread_id, run_id), known, plan, runtime.monotonic, mailbox)
+        scheduler = self._pipeline.shared.scheduler(runtime)
+        key = (self._pipeline, *ticket.ids, *self._manner_of(ticket))
+        watch = scheduler.find(key)
+        if not isinstance(watch, RunPoller):
+            ids = {"thread_id": thread_id, "run_id": run_id}
+            spec = self._pipeline.request(GET_RUN, ids, plan.options)
+            watch = RunPoller(self._pipeline, scheduler, spec, plan, key)
+            scheduler.add(key, watch)
+        watch.join(ticket)
+        return ticket
+
+    def _manner_of(self, ticket: WaitHandle) -> tuple[object, ...]:
+        """Return what two waits must have in common to share their polls.
+
+        Extras of a call, and what may depend on who asks, such as a key that is asked for anew
+        each time, keep a wait to itself: nobody is shown a run with somebody else's key.
+        """
+        plan = ticket.plan
+        extras = plan.options.keys() - {"request_timeout"}
+        is_private = extras or self._pipeline.depends_on_context
+        return (
+            plan.until,
+            plan.policy,
+            plan.interval,
+            plan.options.get("request_timeout"),
+            ticket if is_private else None,
+        )
+
+    async def cancel(self, run_id: str, thread_id: str, options: CallOptions) -> Run:
+        """Ask the server to cancel the run; where the reply is lost, look before asking again."""
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        spec = self._pipeline.request(CANCEL_RUN, ids, options)
+        settle = stopped(self._pipeline, ids, options)
+        return strip_marker(await self._pipeline.send(spec, options, settle=settle))
+
+    async def cancel_for(self, ticket: WaitHandle) -> None:
+        """Do `cancel_quietly` for the run of a wait that has ended early."""
+        thread_id, run_id = ticket.ids
+        await self.cancel_quietly(run_id, thread_id, ticket.plan.options)
+
+    async def cancel_all(self, tickets: Iterable[WaitHandle]) -> None:
+        """Do `cancel_for` for all of these, a few at a time.
+
+        Cancellation: is held off until all were asked, 5 s for each few that do not answer.
+        """
+        limiter = anyio.CapacityLimiter(_CANCELS)
+
+        async def cancel_one(ticket: WaitHandle) -> None:
+            async with limiter:
+                await self.cancel_for(ticket)
+
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for ticket in tickets:
+                    group.start_soon(cancel_one, ticket)
+
+    def cancel_soon(self, tickets: Iterable[WaitHandle]) -> Work:
+        """Return the work of doing so while the caller goes on."""
+        act = partial(self.cancel_all, [*tickets])
+        return self._pipeline.shared.background.start(act, name="cancelling runs")
+
+    async def cancel_quietly(self, run_id: str, thread_id: str, options: CallOptions) -> None:
+        """Ask the server to cancel the run, for at most 5 s; it expires by itself otherwise.
+
+        Cancellation: is held off for those 5 s.
+        """
+        asking = partial(self.cancel, run_id, thread_id, follow_up_options(options))
+        await self.quietly(f"cancelling run {run_id}", asking)
+
+    async def quietly(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
+        """Await `act` for at most 5 s, whatever happens around us, and log what goes wrong.
+
+        Cancellation: is held off for those 5 s.
+        """
+        grace = self._pipeline.settings.runtime.cancel_grace
+        with anyio.move_on_after(grace, shield=True) as scope:
+            try:
+                await act()
+            except Exception as error:  # raised from here it would hide why we are here
+                _LOG.warning("%s failed: %s", what, error)
+        if scope.cancelled_caught:
+            _LOG.warning("%s took longer than %s s and was given up", what, grace)
+
+
+def _ids_of(run: Run | str, thread_id: str | None) -> tuple[str, str]:
+    """Return the ids of the thread and the run."""
+    if isinstance(run, Run):
+        return thread_id or run.thread_id, run.id
+    if not isinstance(run, str):
+        kind = type(run).__name__
+        msg = f"run must be a Run or a run id, got {kind}; was an await forgotten?"
+        raise TypeError(msg)
+    if thread_id is None:
+        msg = "waiting by run id needs thread_id= as well"
+        raise TypeError(msg)
+    return thread_id, run
+
+
+async def look(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Run:
+    """Return the run as it is now."""
+    return strip_marker(await pipeline.send(pipeline.request(GET_RUN, ids, options), options))
+
+
+def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Settle[Run]:
+    """Return what looks whether a cancel in doubt was carried out."""
+    looking = follow_up_options(options)
+
+    async def settle(failure: APIError) -> Run | None:
+        run = await look(pipeline, ids, looking)
+        return run if run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED} else None
+
+    return settle

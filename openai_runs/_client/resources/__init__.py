@@ -1,0 +1,1 @@
+"""The resources: `client.runs` and its siblings, a few lines a method."""

@@ -1,0 +1,83 @@
+"""Run steps, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Unpack
+
+from openai_runs._client.arguments import CallOptions, ListCall
+from openai_runs._client.core.paging import AsyncPaginator, paginate
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._protocol.endpoints import GET_RUN_STEP, LIST_RUN_STEPS
+from openai_runs.types.steps import RunStep
+
+__all__ = ["Steps"]
+
+
+class Steps:
+    """`client.runs.steps`."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Send through `pipeline`."""
+        self._pipeline = pipeline
+
+    async def retrieve(
+        self,
+        step_id: str,
+        *,
+        thread_id: str,
+        run_id: str,
+        include: Iterable[str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> RunStep:
+        """Return one step.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}/steps/{step_id}
+
+        Args:
+            step_id: The step's id.
+            thread_id: The thread's id.
+            run_id: The run's id.
+            include: `step_details.tool_calls[*].file_search.results[*].content`.
+            **options: See `CallOptions`.
+
+        Raises:
+            NotFoundError: No such step.
+            APIError: The call failed.
+
+        Cancellation: closes the request.
+        """
+        ids = {"thread_id": thread_id, "run_id": run_id, "step_id": step_id}
+        query = {"include": None if include is None else list(include)}
+        spec = self._pipeline.request(GET_RUN_STEP, ids, options, query=query)
+        return await self._pipeline.send(spec, options)
+
+    def list(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        include: Iterable[str] | None = None,
+        **arguments: Unpack[ListCall],
+    ) -> AsyncPaginator[RunStep]:
+        """Return the run's steps: `await` for a page, `async for` for all.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}/steps
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            include: `step_details.tool_calls[*].file_search.results[*].content`.
+            **arguments: See `ListCall` and `CallOptions`.
+
+        Raises:
+            ValueError: An argument is out of bounds; nothing was sent.
+        """
+        return paginate(
+            self._pipeline,
+            LIST_RUN_STEPS,
+            {"thread_id": thread_id, "run_id": run_id},
+            "steps.list",
+            arguments,
+            extra={"include": None if include is None else [*include]},
+        )

@@ -1,0 +1,1 @@
+"""Streams: a run as it happens, over one connection or several."""

@@ -1,0 +1,118 @@
+"""What a broken stream did not tell, told from what the server has stored.
+
+Pure: the snapshot of what came and the fetched objects in, the missing events out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from openai_runs._protocol.snapshot.snapshot import Snapshot
+from openai_runs.types.deltas import (
+    ContentDelta,
+    MessageDelta,
+    MessageDeltaBody,
+    RefusalContentDelta,
+    TextContentDelta,
+    TextDelta,
+)
+from openai_runs.types.events import (
+    Event,
+    EventName,
+    MessageDeltaEvent,
+    MessageEvent,
+    RunEvent,
+    RunStepEvent,
+)
+from openai_runs.types.messages import Content, Message, RefusalContent, TextContent
+from openai_runs.types.runs import Run
+from openai_runs.types.steps import MessageCreationDetails, RunStep
+
+__all__ = ["missing_events"]
+
+_IN_PROGRESS: Final = "in_progress"
+
+
+def missing_events(
+    snapshot: Snapshot, run: Run, messages: Iterable[Message], steps: Iterable[RunStep]
+) -> list[Event]:
+    """Return the events that lead from `snapshot` to the fetched objects.
+
+    Of a text that came in part the rest is one delta, so that the deltas add up to the
+    text. Where the stored text does not begin with what came (the server began anew after a
+    crash), there is no such rest: the message's last event alone has the whole of it.
+
+    Args:
+        snapshot: What the stream has told.
+        run: The run as it is now.
+        messages: The messages it wrote, oldest first; items that could not be read are left.
+        steps: Its steps, oldest first.
+    """
+    events: list[Event] = []
+    left = {message.id: message for message in messages if isinstance(message, Message)}
+    for step in steps:
+        if not isinstance(step, RunStep):
+            continue
+        if isinstance(step.step_details, MessageCreationDetails):
+            written = left.pop(step.step_details.message_creation.message_id, None)
+            events.extend(_of_message(snapshot, written))
+        events.extend(_of_step(snapshot, step))
+    for message in left.values():
+        events.extend(_of_message(snapshot, message))
+    known = snapshot.run
+    if known is None or known.status != run.status or known.tool_calls != run.tool_calls:
+        events.append(RunEvent(event=f"thread.run.{run.status}", data=run))
+    return events
+
+
+def _of_step(snapshot: Snapshot, step: RunStep) -> Iterator[Event]:
+    known = snapshot.step(step.id)
+    differs = snapshot.contradicts(step.id) and known != step
+    if known is None and step.status != _IN_PROGRESS:
+        yield RunStepEvent(event=EventName.STEP_CREATED, data=step)
+    if known is None or known.status != step.status or differs:
+        yield RunStepEvent(event=f"thread.run.step.{step.status}", data=step)
+
+
+def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
+    if message is None:
+        return
+    known = snapshot.message(message.id)
+    if known is not None and known.status != _IN_PROGRESS and not _differs(snapshot, message):
+        return
+    parts = list(_rest(message, known.content if known is not None else []))
+    if parts:
+        delta = MessageDelta(id=message.id, delta=MessageDeltaBody(content=parts))
+        yield MessageDeltaEvent(event=EventName.MESSAGE_DELTA, data=delta)
+    if message.status != _IN_PROGRESS:
+        yield MessageEvent(event=f"thread.message.{message.status}", data=message)
+
+
+def _differs(snapshot: Snapshot, message: Message) -> bool:
+    """Return whether an end known by an event's name alone is not the end that is stored."""
+    known = snapshot.message(message.id)
+    return (
+        known is not None
+        and snapshot.contradicts(message.id)
+        and (known.status, known.text) != (message.status, message.text)
+    )
+
+
+def _rest(message: Message, seen: list[Content]) -> Iterator[ContentDelta]:
+    """Yield what of each part has not come yet."""
+    for index, part in enumerate(message.content):
+        before = _words(seen[index]) if index < len(seen) else ""
+        words = _words(part)
+        if len(words) > len(before) and words.startswith(before):
+            rest = words[len(before) :]
+            if isinstance(part, TextContent):
+                yield TextContentDelta(index=index, text=TextDelta(value=rest))
+            else:
+                yield RefusalContentDelta(index=index, refusal=rest)
+
+
+def _words(part: Content) -> str:
+    if isinstance(part, TextContent):
+        return part.text.value
+    return part.refusal if isinstance(part, RefusalContent) else ""

@@ -1,0 +1,316 @@
+"""A run as it happens: one iteration from its first event to its last answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+from anyio.lowlevel import checkpoint
+
+from openai_runs._client.flows.results import RunResult
+from openai_runs._client.streams.session import StreamSession
+from openai_runs._protocol.snapshot.snapshot import Snapshot
+from openai_runs.config import check_timeout
+from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
+from openai_runs.types.messages import Message, MessageRole
+from openai_runs.types.runs import Run
+from openai_runs.types.steps import RunStep
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["RunStream"]
+
+_TURN: Final = 256
+"""Events that are handed out before other tasks have their turn, some 5 ms of work."""
+
+
+class RunStream:
+    """The events of a run, as an async context manager and iterator.
+
+    One iteration spans the whole run: where the connection is lost, the stream is taken up
+    again, or the rest is told from what the server has stored; where local tools were
+    given, their calls are answered and the run goes on. Made by `runs.stream`,
+    `runs.submit_tool_outputs_stream`, `runs.follow` and `threads.create_and_run_stream`.
+
+    Iterating raises, besides what the first request may raise:
+        StreamError: The server sent an error event, or one that cannot be read.
+        StreamInterrupted: The stream was cut and asking for the run failed too;
+            `.text_so_far` has what came.
+        RunWaitTimeout: The time was up; `.run` is the last state seen.
+
+    Cancellation: an event that is awaited may be cancelled and awaited again, except while
+    a request is begun or tools run, after which the stream is over. Leaving the block
+    before the end closes the connection and leaves the run alone, or cancels it with
+    `on_cancel="cancel"`.
+    """
+
+    def __init__(self, driver: StreamSession) -> None:
+        """Iterate what `driver` brings; nothing is sent before the block is entered."""
+        self._driver = driver
+        self._is_closed = self._is_read = False
+        self._taken = 0
+        self._result: RunResult | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """Return the run as the last event left it; None before its first event."""
+        return self._driver.snapshot.run
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return what has been told so far: run, messages, steps, text; it grows."""
+        return self._driver.snapshot
+
+    @property
+    def recovered(self) -> bool:
+        """Return whether the connection was lost and the rest was told in another way."""
+        return self._driver.recovered
+
+    @property
+    def last_event_id(self) -> str:
+        """Return the place of the last event in the run's stream; empty without one."""
+        return self._driver.last_id
+
+    async def __aenter__(self) -> RunStream:
+        """Send the request, and return once the server has accepted it."""
+        if not self._driver.is_open:
+            await self._driver.advance()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection; a run that is left before its end follows `on_cancel`."""
+        await self._leave(early=error is not None or not self._is_at_end)
+
+    async def aclose(self) -> None:
+        """Close the connection; a run that is left before its end follows `on_cancel`.
+
+        Cancellation: the run is cancelled all the same where that was asked for.
+        """
+        await self._leave(early=not self._is_at_end)
+
+    @property
+    def _is_at_end(self) -> bool:
+        """Return whether all was told, and no other task is at work on what comes next."""
+        return self._driver.is_over and not self._is_read
+
+    async def _leave(self, *, early: bool) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._driver.close()
+        if early and self._driver.timed.plan.on_cancel == "cancel":
+            await self._driver.undo()
+
+    def __aiter__(self) -> RunStream:
+        """Return the stream: it is its own iterator, and goes on where it was left."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event."""
+        driver = self._driver
+        self._taken += 1
+        if self._taken >= _TURN:
+            await self._give_way()
+        while not driver.ready:
+            if driver.is_over:
+                raise StopAsyncIteration
+            await self._advance(None)
+        return driver.take_at_once() or await driver.take()
+
+    async def next_events(self, *, within: float) -> list[Event] | None:
+        """Return what comes next: all events that are there; None at the end of the stream.
+
+        Args:
+            within: Seconds after which an empty list is returned where there is a connection
+                to read and nothing comes. All else that a stream does to go on, such as
+                answering tool calls, is carried to its end however long it takes.
+
+        Raises:
+            OpenAIRunsError: See the class.
+
+        Cancellation: see the class.
+        """
+        driver = self._driver
+        until = driver.now() + within
+        while not driver.ready:
+            if driver.is_over:
+                return None
+            await self._advance(until if driver.is_reading else None)
+            if not driver.ready and driver.is_reading and driver.now() >= until:
+                return []
+        taken = [await driver.take()]
+        while driver.ready and not driver.will_report:
+            taken.append(await driver.take())
+        return taken
+
+    def set_on_cancel(self, on_cancel: Literal["leave", "cancel"]) -> None:
+        """Decide anew what becomes of the run where the stream is left before its end.
+
+        Args:
+            on_cancel: `leave` lets it go on, `cancel` cancels it.
+
+        Raises:
+            ValueError: It is neither of the two.
+        """
+        if on_cancel not in ("leave", "cancel"):
+            message = f"on_cancel must be 'leave' or 'cancel', got {on_cancel!r}"
+            raise ValueError(message)
+        timed = self._driver.timed
+        timed.plan = msgspec.structs.replace(timed.plan, on_cancel=on_cancel)
+
+    async def _give_way(self) -> None:
+        """Let other tasks have their turn, after very many events that came at once."""
+        self._taken = 0
+        await checkpoint()
+
+    async def _advance(self, until: float | None) -> None:
+        if self._is_read:
+            message = "another task is reading this stream; give each reader a stream of its own"
+            raise RuntimeError(message)
+        self._is_read = True
+        try:
+            await self._driver.advance(until)
+        finally:
+            self._is_read = False
+
+    async def text_deltas(self) -> AsyncIterator[str]:
+        """Yield the text as it comes; all pieces together are the result's `.text`.
+
+        Where the server began a text anew after a crash, with other words than before, the
+        pieces end where the two part; `.snapshot` and the result have the right text.
+
+        Raises:
+            RunFailed, RunExpired, RunCancelled, RunIncomplete: After the last piece, where
+                the run did not end as hoped.
+            OpenAIRunsError: See the class.
+        """
+        told: dict[str, list[str]] = {}
+        async for event in self:
+            text = ""
+            if isinstance(event, MessageDeltaEvent):
+                text = event.data.text
+            elif isinstance(event, MessageEvent) and event.data.role != MessageRole.USER:
+                text = self._rest_of(event.data, told)
+            if text:
+                if told and event.data.id not in told:
+                    yield "\n\n"
+                told.setdefault(event.data.id, []).append(text)
+                yield text
+        self._check_end()
+
+    def _rest_of(self, message: Message, told: Mapping[str, list[str]]) -> str:
+        """Return what no piece has told of a message that came as a whole."""
+        known = self.snapshot.message
+        if known(message.id) is None:  # its pieces have another id, and are told
+            return ""
+        ids = [message.id] if message.id in told else [one for one in told if known(one) is None]
+        before = "".join(piece for one in ids for piece in told[one])
+        return message.text.removeprefix(before) if message.text.startswith(before) else ""
+
+    async def text_snapshots(self, *, every: float = 1.0) -> AsyncIterator[str]:
+        """Yield all of the text so far, for a message that is edited in place.
+
+        Args:
+            every: Seconds between two texts, at least; the last one comes at once.
+
+        Raises:
+            RunFailed, RunExpired, RunCancelled, RunIncomplete: After the last text, where
+                the run did not end as hoped.
+            OpenAIRunsError: See the class.
+        """
+        check_timeout("every", every)
+        driver = self._driver
+        shown, due, is_new = "", 0.0, False
+        while not driver.is_over:
+            self._taken += 1
+            if self._taken >= _TURN:
+                await self._give_way()
+            if is_new and driver.now() >= due:
+                is_new = False
+                if (text := self.snapshot.text) != shown:
+                    shown, due = text, driver.now() + every
+                    yield text
+            elif driver.ready:
+                event = await driver.take()
+                is_new = is_new or isinstance(event, (MessageDeltaEvent, MessageEvent))
+            elif is_new and not driver.is_reading:
+                due = 0.0  # tools or a wait come next: show what there is before
+            else:
+                await self._advance(due if is_new else None)
+        if (text := self.snapshot.text) != shown:
+            yield text
+        self._check_end()
+
+    async def until_done(self) -> None:
+        """Read the stream to its end.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of the stream; `on_cancel` says what becomes of the run.
+        """
+        async for _ in self:
+            pass
+
+    async def result(self) -> RunResult:
+        """Return what came of the run, reading the stream to its end first.
+
+        After the block as well: where it was left early, the run is waited for.
+
+        Endpoint: none where the stream has told everything, else as `runs.result`
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: closes the request.
+        """
+        if self._result is None:
+            await self.until_done()
+            self._result = await self._driver.result()
+        return self._result
+
+    async def get_final_run(self) -> Run:
+        """Return the run at its end, under the official SDK's name.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of `result`.
+        """
+        return (await self.result()).run
+
+    async def get_final_messages(self) -> list[Message]:
+        """Return the messages the run wrote, under the official SDK's name.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of `result`.
+        """
+        return (await self.result()).messages
+
+    async def get_final_run_steps(self) -> list[RunStep]:
+        """Return the run's steps, under the official SDK's name.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See the class.
+
+        Cancellation: as of `result`.
+        """
+        return (await self.result()).steps
+
+    def _check_end(self) -> None:
+        if self.run is not None and self.run.is_terminal:
+            self.run.raise_for_status()

@@ -1,0 +1,1 @@
+"""Local tools: functions as definitions, and the calls of them. No requests in here."""

@@ -1,0 +1,277 @@
+"""Running the tool calls of one round: all at once, each to an output, whatever happens.
+
+Whatever a tool does becomes a text for the model, and no exception of a tool's reaches the
+caller; only what `approve` or `on_tool_call` raise does. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import msgspec
+from msgspec import UNSET
+
+from openai_runs._client.arguments import ToolOptions
+from openai_runs._client.encoding import as_text
+from openai_runs._client.tools.signature import ToolContext
+from openai_runs._client.tools.tool import LocalTool, LocalToolCall
+from openai_runs.config import (
+    MAX_OUTPUT_BYTES,
+    MAX_PARALLEL_TOOLS,
+    TOOL_TIMEOUT,
+    check_timeout,
+)
+from openai_runs.errors import ToolError
+from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
+
+__all__ = ["ToolCalls", "check_count", "fitting"]
+
+_LOG: Final = logging.getLogger("openai_runs.tools")
+_OUT_OF_TIME: Final = "the run's time was up before the tool had finished"
+_PASSING: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the program, or this coroutine, and is no failure of a tool."""
+
+
+class ToolCalls:
+    """Runs the calls of a run's rounds with the caller's functions.
+
+    Raises:
+        TypeError: An option is of the wrong kind.
+        ValueError: An option is out of bounds.
+    """
+
+    def __init__(self, tools: Mapping[str, LocalTool[..., Any]], options: ToolOptions) -> None:
+        """Take the tools, by name."""
+        self._tools = tools
+        self._max_parallel = check_count("max_parallel", options, MAX_PARALLEL_TOOLS)
+        self._max_bytes = check_count("max_output_bytes", options, MAX_OUTPUT_BYTES)
+        self._timeout = check_timeout("tool_timeout", options.get("tool_timeout", TOOL_TIMEOUT))
+        self._approve = options.get("approve")
+        self._on_tool_call = options.get("on_tool_call")
+        for name, hook in (("approve", self._approve), ("on_tool_call", self._on_tool_call)):
+            if hook is not None and not callable(hook):
+                msg = f"{name} must be callable, got {hook!r}"
+                raise TypeError(msg)
+
+    async def outputs(
+        self, run: Run, calls: Sequence[RequiredCall], seconds: float
+    ) -> dict[str, str]:
+        """Return the output of each call, by its id.
+
+        Args:
+            run: The run that waits.
+            calls: Its calls, each id once.
+            seconds: What is left for all of them; calls that are not finished by then get an
+                output that says so.
+
+        Raises:
+            BaseException: What `approve` or `on_tool_call` raised; the other calls are cancelled.
+
+        Cancellation: cancels async tools; sync ones go on in their threads, unheard.
+        """
+        found: dict[str, str] = {}
+        failures: list[BaseException] = []
+        limiter = anyio.CapacityLimiter(self._max_parallel)
+
+        async def one(call: RequiredCall) -> None:
+            try:
+                found[call.id] = await self._output(run, call, limiter)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # raised below, alone and not in a group
+                failures.append(error)
+                group.cancel_scope.cancel()
+
+        with anyio.move_on_after(max(seconds, 0.0)):
+            async with anyio.create_task_group() as group:
+                for call in calls:
+                    group.start_soon(one, call)
+        if failures:
+            raise failures[0]
+        every = {call.id: found.get(call.id, _error(_OUT_OF_TIME)) for call in calls}
+        return fitting(every, self._max_bytes)
+
+    async def _output(self, run: Run, call: RequiredCall, limiter: anyio.CapacityLimiter) -> str:
+        if not isinstance(call, RequiredToolCall):
+            return _error(f"tool calls of type {call.type!r} cannot be answered here")
+        name, raw = call.function.name, call.function.arguments
+        shown = LocalToolCall(id=call.id, name=name, arguments={}, raw=raw, run=run)
+        tool = self._tools.get(name)
+        if tool is None:
+            known = ", ".join(self._tools) or "none"
+            output = _error(f"there is no tool named {name!r}; there are: {known}")
+            return await self._told(shown, output)
+        try:
+            arguments = tool.read(raw)
+        except (msgspec.MsgspecError, RecursionError, UnicodeError) as problem:
+            return await self._told(shown, _error(f"the arguments do not fit: {problem}"))
+        except Exception:
+            _LOG.warning("reading the arguments of %s failed", _named(shown), exc_info=True)
+            return await self._told(shown, _error("the arguments do not fit"))
+        shown = msgspec.structs.replace(shown, arguments=arguments)
+        refusal = await self._refusal(shown)
+        if refusal is not None:
+            return await self._told(shown, _error(refusal))
+        async with limiter:
+            await self._tell(shown, None)
+            return await self._told(shown, await self._called(tool, shown))
+
+    async def _refusal(self, call: LocalToolCall) -> str | None:
+        """Return why the call must not be made, or None."""
+        if self._approve is None:
+            return None
+        answer = self._approve(call)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, str):
+            return answer or "the call was not approved"
+        return None if answer else "the call was not approved"
+
+    async def _told(self, call: LocalToolCall, output: str) -> str:
+        await self._tell(call, output)
+        return output
+
+    async def _tell(self, call: LocalToolCall, output: str | None) -> None:
+        if self._on_tool_call is not None:
+            outcome = self._on_tool_call(call, output)
+            if inspect.isawaitable(outcome):
+                await outcome
+
+    async def _called(self, tool: LocalTool[..., Any], call: LocalToolCall) -> str:
+        """Return what the tool says, or what went wrong with it."""
+        limit = self._timeout if tool.timeout is UNSET else tool.timeout
+        timeout = math.inf if limit is None else limit
+        context = ToolContext(run=call.run, call_id=call.id)
+        act = partial(tool.function, **tool.completed(call.arguments, context))
+        _LOG.debug("calling %s with %s", _named(call), call.raw)
+        try:
+            with anyio.move_on_after(timeout):
+                return await _result(tool, act)
+        except ToolError as refusal:
+            return _error(refusal.message)
+        except _PASSING:
+            raise
+        except anyio.get_cancelled_exc_class():
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            # Nobody cancelled us: the tool did so to itself.
+            _LOG.warning("%s was cancelled from within", _named(call))
+            return _error("the tool was cancelled")
+        except BaseException:
+            _LOG.warning("%s failed", _named(call), exc_info=True)
+            return _error("the tool failed")
+        _LOG.warning("%s did not finish within %.3g s", _named(call), timeout)
+        return _error(f"the tool did not finish within {timeout:.3g} s")
+
+
+def check_count(name: str, options: Mapping[str, object], default: int) -> int:
+    """Return the option `name`, a whole number of at least 1.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less than 1.
+    """
+    value = options.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{name} must be a whole number, got {value!r}"
+        raise TypeError(msg)
+    if value < 1:
+        msg = f"{name} must be 1 or more, got {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def fitting(outputs: Mapping[str, str], max_bytes: int) -> dict[str, str]:
+    """Return the outputs, the largest replaced by errors until all fit into `max_bytes`.
+
+    The limit is on all of them, since that is what a server refuses, and refuses as a whole.
+    """
+    result = dict(outputs)
+    sizes = {call_id: len(text.encode()) for call_id, text in result.items()}
+    total = sum(sizes.values())
+    for call_id in sorted(sizes, key=lambda name: -sizes[name]):
+        if total <= max_bytes:
+            break
+        size = sizes[call_id]
+        short = _error(f"the result has {size} bytes, too many to be sent; ask for less")
+        if len(short) < size:
+            result[call_id] = short
+            total += len(short) - size
+    return result
+
+
+async def _result(tool: LocalTool[..., Any], act: Callable[[], Any]) -> str:
+    """Return what the function returns as text; a sync one runs, and is read, in a thread."""
+    outcome = await (act() if tool.is_async else _in_thread(partial(_finished, act), tool.name))
+    if inspect.isawaitable(outcome):  # a sync function that hands out a coroutine
+        outcome = await outcome
+    return _sendable(outcome)
+
+
+def _finished(act: Callable[[], Any]) -> Any:
+    outcome = act()
+    return outcome if inspect.isawaitable(outcome) else _sendable(outcome)
+
+
+def _sendable(value: object) -> str:
+    try:
+        text = as_text(value)
+        text.encode()  # half of a surrogate pair is no text that could be sent
+    except Exception as problem:
+        _LOG.warning("the result of a tool cannot be written as JSON", exc_info=True)
+        msg = "the result cannot be written as JSON"
+        raise ToolError(msg) from problem
+    return text
+
+
+async def _in_thread(work: Callable[[], object], name: str) -> object:
+    """Return what `work` returns in a worker thread of its own.
+
+    Not in a pool's: a tool that hangs must keep neither a place in it nor, as those are
+    waited for, the end of the program.
+
+    Cancellation: leaves the thread to itself; what it returns is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
+    context = copy_context()
+
+    def body() -> None:
+        value, failure = None, None
+        try:
+            value = context.run(work)
+        except BaseException as error:  # raised where the tool was called
+            failure = error
+
+        def settle() -> None:  # without arguments, which asyncio's debug mode would log
+            if not done.done():  # else nobody waits for it any more
+                done.set_result((value, failure))
+
+        try:
+            loop.call_soon_threadsafe(settle)
+        except RuntimeError:
+            _LOG.debug("tool %s ended after its event loop", name)
+
+    threading.Thread(target=body, name=f"tool {name}", daemon=True).start()
+    value, error = await done
+    if error is not None:
+        raise error
+    return value
+
+
+def _error(text: str) -> str:
+    whole = text.encode("utf-8", "replace").decode()  # half a character cannot be sent
+    return msgspec.json.encode({"error": whole}).decode()
+
+
+def _named(call: LocalToolCall) -> str:
+    return f"tool {call.name} (call {call.id} of run {call.run.id})"

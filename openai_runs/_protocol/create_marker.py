@@ -1,0 +1,71 @@
+"""The mark on a create of ours, by which a run whose answer was lost is found again.
+
+The mark is one of the 16 metadata pairs. It is left out when the caller uses all 16, and
+taken off every run that is handed to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from openai_runs.types.base import CREATE_MARKER
+from openai_runs.types.events import RunEvent
+from openai_runs.types.runs import Run
+
+__all__ = ["carries", "find", "mark", "strip_marker", "strip_marker_from_event", "strip_markers"]
+
+_MAX_PAIRS: Final = 16
+
+R = TypeVar("R")
+
+
+def mark(metadata: Mapping[str, str] | None, key: str) -> dict[str, str] | None:
+    """Return the metadata with the mark on it, or None if there is no room for one.
+
+    >>> mark({"a": "b"}, "k1")
+    {'a': 'b', 'openai_runs_key': 'k1'}
+    """
+    pairs = dict(metadata or {})
+    if len(pairs) >= _MAX_PAIRS:
+        return None
+    return {**pairs, CREATE_MARKER: key}
+
+
+def carries(run: object, key: str) -> bool:
+    """Return whether `run` was created with `key`."""
+    metadata = getattr(run, "metadata", None)
+    return isinstance(metadata, Mapping) and metadata.get(CREATE_MARKER) == key
+
+
+def find(runs: Iterable[Run], key: str) -> Run | None:
+    """Return the run that was created with `key`, or None."""
+    return next((run for run in runs if carries(run, key)), None)
+
+
+def strip_marker(run: R) -> R:
+    """Return `run` with the mark taken off."""
+    metadata = getattr(run, "metadata", None)
+    if isinstance(metadata, dict):
+        metadata.pop(CREATE_MARKER, None)
+    return run
+
+
+def strip_markers(runs: Iterable[object]) -> None:
+    """Take the mark off each of the runs."""
+    for run in runs:
+        metadata = getattr(run, "metadata", None)
+        if metadata and isinstance(metadata, dict):
+            metadata.pop(CREATE_MARKER, None)
+
+
+def strip_marker_from_event(event: RunEvent) -> RunEvent:
+    """Return `event` with the mark taken off its run, and out of its JSON."""
+    if CREATE_MARKER not in (event.data.metadata or {}):
+        return event
+    strip_marker(event.data)
+    wire = msgspec.json.decode(event.raw)
+    wire["metadata"].pop(CREATE_MARKER)
+    return msgspec.structs.replace(event, raw=msgspec.json.encode(wire))

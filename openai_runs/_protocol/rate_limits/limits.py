@@ -1,0 +1,359 @@
+"""How many requests may be sent, and when: allowances as pure functions of facts and time.
+
+Theory of operation. Four things bound what a client sends, and the strictest holds. *Fixed*
+limits are the caller's: a bucket whose burst and refill together stay below the limit in
+any 60 s. What the server *told* in `x-ratelimit-*` is spread over the time to its reset once
+it runs low. A *pause* is what a 429 asked for in `Retry-After`. And where 429s come without
+that, or go on right after it, a rate is *tried*: halved when a tenth of the answers are
+refusals, raised slowly while they are not (AIMD, as TCP does since RFC 5681), forgotten after
+a minute without any.
+
+No knowledge outlives its reset, and no reset that is further away than 120 s holds anything
+back: there the server's own refusal is what the caller needs to see.
+
+Times are seconds of a monotonic clock, and passed in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from openai_runs._protocol.rate_limits.adaptive import AdaptiveRate, RateMeter
+from openai_runs.config import MAX_RETRY_AFTER, RATE_WINDOW
+from openai_runs.types.http import RateLimit
+
+__all__ = [
+    "Allowance",
+    "Limits",
+    "TokenAccount",
+    "TokenBucket",
+    "bucket_of",
+    "reset_seconds",
+]
+
+BURST_SHARE: Final = 0.05
+"""Share of a fixed limit that may be used at once after a rest."""
+MARGIN: Final = 0.02
+"""Share of a fixed limit kept back, for requests that bunch up on their way: 1.2 s of them."""
+SCARCE_SHARE: Final = 0.5
+"""Share of the server's limit below which the rest is spread over the time to the reset."""
+SETTLING: Final = 1.0
+"""Seconds after a pause in which a further 429 says that the pause alone does not help."""
+ASSUMED_RESET: Final = 10.0
+"""Seconds, where no reset is told; Azure judges periods of 1 or 10 s."""
+_MAX_DURATION_CHARS: Final = 40
+_NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_PART: Final = re.compile(rf"({_NUMBER})(h|ms|m|s|us|µs|μs|ns)")
+_UNITS: Final = {
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,  # Go writes U+00B5 and reads both
+    "ns": 1e-9,
+}
+_INSTANT: Final = 1e-6
+"""Seconds that count as none: a clock's float may be unable to move by less."""
+
+
+def reset_seconds(text: str | None) -> float | None:
+    """Return the seconds in a Go duration, or in a plain number of them; None if it is neither.
+
+    >>> reset_seconds("6m0s"), reset_seconds("120ms"), reset_seconds("59"), reset_seconds("soon")
+    (360.0, 0.12, 59.0, None)
+    """
+    if text is None or len(text) > _MAX_DURATION_CHARS:
+        return None
+    text = text.strip()
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    seconds, at = 0.0, 0
+    while part := _PART.match(text, at):
+        seconds, at = seconds + float(part[1]) * _UNITS[part[2]], part.end()
+    return seconds if 0 < at == len(text) else None
+
+
+class TokenBucket:
+    """An allowance that refills steadily, up to a burst, and may be overdrawn."""
+
+    def __init__(self, *, burst: float, rate: float, now: float) -> None:
+        """Start full; `rate` is what it gains a second."""
+        self.rate = rate
+        self._burst = burst
+        self._level = burst
+        self._at = now
+
+    def level(self, now: float) -> float:
+        """Return what is there; less than 0 is a debt."""
+        return min(self._burst, self._level + max(0.0, now - self._at) * self.rate)
+
+    def delay(self, now: float, amount: float = 1.0) -> float:
+        """Return the seconds until `amount` will be there, a larger one than the burst too."""
+        return max(0.0, (amount - self.level(now)) / self.rate)
+
+    def take(self, now: float, amount: float = 1.0) -> None:
+        """Take `amount`, whether it is there or not; less than 0 gives back."""
+        self._level = min(self._burst, self.level(now) - amount)
+        self._at = max(now, self._at)
+
+
+def bucket_of(per_minute: float, now: float) -> TokenBucket:
+    """Return a bucket that gives at most `per_minute` in whole pieces in any 60 s.
+
+    At most burst + 60 x rate can be taken in a minute, which stays below `per_minute` + 1.
+
+    >>> bucket = bucket_of(1000, 0.0)
+    >>> bucket.level(0.0), round(bucket.rate * 60)
+    (50.0, 932)
+    """
+    burst = max(1.0, per_minute * BURST_SHARE)
+    return TokenBucket(
+        burst=burst, rate=(per_minute + 1 - burst) * (1 - MARGIN) / RATE_WINDOW, now=now
+    )
+
+
+class TokenAccount:
+    """Tokens of runs, paid for afterwards: what a run uses is known when it has ended.
+
+    A run under way is charged with what others used of late, so that not everybody who waits
+    for a debt to be paid off starts a run in the same moment.
+    """
+
+    MAX_OPEN: Final = 100_000
+    """Runs under way that are remembered; the oldest, never seen ended, are forgotten."""
+    WEIGHT: Final = 0.2
+    """What the last run counts for in the mean."""
+
+    def __init__(self, per_minute: int, now: float) -> None:
+        """Start without any run."""
+        self._bucket = bucket_of(per_minute, now)
+        self._open: dict[str, float] = {}
+        self._mean: float | None = None
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until no debt is left."""
+        return self._bucket.delay(now, 0.0)
+
+    def begin(self, now: float) -> float:
+        """Charge a run that is about to be created, and return with how much."""
+        guess = self._mean or 0.0
+        self._bucket.take(now, guess)
+        return guess
+
+    def undo(self, guess: float, now: float) -> None:
+        """Give back what was charged for a run that was not created."""
+        self._bucket.take(now, -guess)
+
+    def began(self, run_id: str, guess: float | None = None) -> None:
+        """Remember what this run was charged with; None: about the present mean."""
+        self._open.setdefault(run_id, (self._mean or 0.0) if guess is None else guess)
+        if len(self._open) > self.MAX_OPEN:
+            del self._open[next(iter(self._open))]
+
+    def ended(self, run_id: str, used: int, now: float) -> None:
+        """Charge what the run used in place of the guess; once, and only for runs begun here."""
+        guess = self._open.pop(run_id, None)
+        if guess is None:
+            return
+        self._bucket.take(now, used - guess)
+        self._mean = used if self._mean is None else self._mean + self.WEIGHT * (used - self._mean)
+
+
+class Allowance:
+    """What a server said that it still grants, and until when."""
+
+    def __init__(self) -> None:
+        """Know nothing, and hold nothing back."""
+        self.limit: int | None = None
+        """What it grants at most; where it does not say, the most that was ever left."""
+        self._left: int | None = None
+        self._until = 0.0
+        self._next = 0.0
+        self._ticket = 0
+        self._is_guess = False
+
+    def told(
+        self,
+        *,
+        limit: int | None,
+        remaining: int | None,
+        reset: float | None,
+        ticket: int,
+        sent: int,
+        now: float,
+    ) -> None:
+        """Take note of one answer.
+
+        Args:
+            limit: The most there can be.
+            remaining: What is left, by this answer.
+            reset: Seconds until it is whole again.
+            ticket: How many had been sent with the request that is answered, itself
+                included. Answers overtake each other: one that is older than the last that
+                was believed says nothing new, such as that of a poll the server held back.
+                0: nobody had counted.
+            sent: How many have been sent by now; the later ones are not in `remaining`.
+            now: Seconds.
+        """
+        if self.remaining(now) is None:
+            self._ticket = 0  # whatever comes is news; it may not have been counted
+        if remaining is None or ticket < self._ticket:
+            return
+        self._ticket = ticket
+        self.limit = max(self.limit or 0, remaining) if limit is None else limit
+        self._left = remaining - (sent - ticket if ticket else 0)
+        self._until = now + (ASSUMED_RESET if reset is None else reset)
+        self._is_guess = False
+
+    def remaining(self, now: float) -> int | None:
+        """Return what is left by now; None if nothing is known."""
+        if self._left is not None and now >= self._until:
+            # All waiters come at once after a reset: no more of them than the server grants.
+            self._left = None if self._is_guess else self.limit or None
+            self._until, self._is_guess = now + RATE_WINDOW, True
+        return self._left
+
+    def reset(self, now: float) -> float | None:
+        """Return the seconds until it is whole again; None if nothing is known."""
+        return None if self.remaining(now) is None else self._until - now
+
+    def delay(self, now: float, count: int = 1) -> float:
+        """Return the seconds until the next one may be sent, or the `count`-th from now."""
+        left, wait = self.remaining(now), self._until - now
+        if left is None or wait > MAX_RETRY_AFTER:
+            return 0.0
+        if left < count:
+            return wait
+        if not self._is_scarce(left):
+            return 0.0
+        return min(wait, max(0.0, self._next - now) + (count - 1) * wait / left)
+
+    def take(self, now: float) -> None:
+        """Count one as sent."""
+        left = self.remaining(now)
+        if left is not None:
+            self._left = left = left - 1
+            self._next = now + (self._until - now) / max(1, left) if self._is_scarce(left) else now
+
+    def rate(self, now: float) -> float | None:
+        """Return how many a second use up what is left just by the reset; None: any number."""
+        left, wait = self.remaining(now), self._until - now
+        if left is None or wait > MAX_RETRY_AFTER:
+            return None
+        return max(1, left) / max(wait, _INSTANT)
+
+    def _is_scarce(self, left: int) -> bool:
+        return left < (self.limit or 0) * SCARCE_SHARE
+
+
+class Limits:
+    """All that bounds what one client sends; the strictest holds."""
+
+    def __init__(
+        self, *, requests_per_minute: int | None, tokens_per_minute: int | None, now: float
+    ) -> None:
+        """Start with the caller's fixed limits, where there are any."""
+        self.sent = 0
+        """Requests so far; the count at its sending is a request's ticket."""
+        self.requests = Allowance()
+        """What the server says of requests."""
+        self.tokens = Allowance()
+        """What the server says of tokens."""
+        self.tried = AdaptiveRate()
+        self.meter = RateMeter()
+        self._paused_until = -math.inf
+        self._pause_ticket = -1
+        self._bucket = None if requests_per_minute is None else bucket_of(requests_per_minute, now)
+        self.account = None if tokens_per_minute is None else TokenAccount(tokens_per_minute, now)
+        """What runs use, under a fixed limit of tokens."""
+
+    def delay(self, now: float, count: int = 1) -> float:
+        """Return the seconds until the next request may go, or the `count`-th from now."""
+        longest = max(
+            self._paused_until - now,
+            self.requests.delay(now, count),
+            self.tried.delay(now, count),
+            0.0 if self._bucket is None else self._bucket.delay(now, count),
+        )
+        return longest if longest > _INSTANT else 0.0
+
+    def token_delay(self, now: float) -> float:
+        """Return the seconds until a run may be created, as far as tokens go."""
+        debt = 0.0 if self.account is None else self.account.delay(now)
+        left, reset = self.tokens.remaining(now), self.tokens.reset(now)
+        told = 0.0
+        if left is not None and reset is not None and left <= 0 and reset <= MAX_RETRY_AFTER:
+            told = reset
+        longest = max(debt, told)
+        return longest if longest > _INSTANT else 0.0
+
+    def take(self, now: float) -> int:
+        """Count one request as sent, and return its ticket."""
+        self.sent += 1
+        self.meter.count(now)
+        self.requests.take(now)
+        self.tried.take(now)
+        if self._bucket is not None:
+            self._bucket.take(now)
+        return self.sent
+
+    def rate(self, now: float) -> float | None:
+        """Return the requests a second that can be kept up; None: any number."""
+        fixed = None if self._bucket is None else self._bucket.rate
+        rates = (fixed, self.requests.rate(now), self.tried.rate(now))
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def paused(self, now: float) -> float:
+        """Return the seconds for which the server has asked for silence."""
+        return max(0.0, self._paused_until - now)
+
+    def is_limiting(self, now: float) -> bool:
+        """Return whether anything is bounded, so that requests must be counted."""
+        told = (self.requests.remaining(now), self.tokens.remaining(now))
+        buckets = (self._bucket, self.account)
+        known = any(one is not None for one in (*told, *buckets))
+        is_settled = now > self._paused_until + SETTLING
+        return known or not is_settled or self.tried.is_watching(now)
+
+    def told(self, headers: RateLimit, ticket: int, now: float) -> None:
+        """Take note of the `x-ratelimit-*` headers of an answer."""
+        self.requests.told(
+            limit=headers.limit_requests,
+            remaining=headers.remaining_requests,
+            reset=reset_seconds(headers.reset_requests),
+            ticket=ticket,
+            sent=self.sent,
+            now=now,
+        )
+        self.tokens.told(
+            limit=headers.limit_tokens,
+            remaining=headers.remaining_tokens,
+            reset=reset_seconds(headers.reset_tokens),
+            ticket=ticket,
+            sent=ticket,  # what the later ones cost is not known yet
+            now=now,
+        )
+
+    def answered(self, *, refused: bool, asked: float | None, ticket: int, now: float) -> None:
+        """Take note of whether a request was refused, and of the pause its 429 asked for.
+
+        A longer pause than 120 s holds nobody back: each caller is told of it at once.
+        """
+        if refused and asked is not None and asked <= MAX_RETRY_AFTER:
+            if now > self._paused_until + SETTLING:
+                self._pause_ticket = self.sent
+            self._paused_until = max(self._paused_until, now + asked)
+            if ticket <= self._pause_ticket:
+                return  # it was under way when the storm came: the pause is the answer to that
+        self.tried.answered(
+            refused=refused,
+            ticket=ticket,
+            sent=self.sent,
+            usual=self.meter.read(now),
+            start=now + self.paused(now),
+            now=now,
+        )

@@ -1,0 +1,1 @@
+"""What a stream's events add up to."""

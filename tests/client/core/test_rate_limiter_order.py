@@ -1,0 +1,168 @@
+"""Who is next: the line of calls, and the share of the polls."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from openai_runs import RateLimits
+from openai_runs._client.core.rate_limiter import CALLS_PER_POLL, NO_PERMIT, RateLimiter
+from tests.client.simulated import SimulatedClock, all_of
+from tests.support import ManualClock
+
+
+async def admitted(limiter: RateLimiter, number: int, order: list[int]) -> None:
+    """Wait for a turn, and say so."""
+    await limiter.admit("getRun", None)
+    order.append(number)
+
+
+async def settle() -> None:
+    """Let everybody get where they are going."""
+    for _ in range(30):
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_calls_are_admitted_in_the_order_they_came() -> None:
+    """First come, first served."""
+    clock = SimulatedClock()
+    limiter = RateLimiter(RateLimits(requests_per_minute=60), clock.runtime())
+    order: list[int] = []
+
+    async with clock.running():
+        await all_of(20, lambda number: admitted(limiter, number, order))
+
+    assert order == list(range(20))
+
+
+async def test_cancelled_call_gives_its_place_up() -> None:
+    """The first in line and one in the middle: the others move up."""
+    clock = SimulatedClock()
+    limiter = RateLimiter(RateLimits(requests_per_minute=1), clock.runtime())
+    order: list[int] = []
+    scopes = [anyio.CancelScope() for _ in range(5)]
+
+    async def cancellable(number: int) -> None:
+        with scopes[number]:
+            await admitted(limiter, number, order)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(cancellable, number)
+            await settle()
+        assert limiter.state().waiting == 4
+        scopes[1].cancel()
+        scopes[3].cancel()
+        await settle()
+        assert limiter.state().waiting == 2
+        async with clock.running():
+            while len(order) < 3:
+                await anyio.lowlevel.checkpoint()
+
+    assert order == [0, 2, 4]
+    assert clock.now - 1000 == pytest.approx(2 * 61.2, rel=0.01)
+
+
+async def test_cancel_of_a_run_goes_before_other_calls() -> None:
+    """What undoes something has 5 s; those who wait in line have more."""
+    clock = SimulatedClock()
+    limiter = RateLimiter(RateLimits(requests_per_minute=60), clock.runtime())
+    order: list[int] = []
+    for _ in range(4):
+        limiter.take(clock.now)
+
+    async def cancel(number: int) -> None:
+        await limiter.admit("cancelRun", None)
+        order.append(-number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(3):
+            group.start_soon(admitted, limiter, number, order)
+        await settle()
+        group.start_soon(cancel, 1)
+        group.start_soon(cancel, 2)
+        await settle()
+        assert limiter.state().waiting == 5
+        async with clock.running():
+            while len(order) < 5:
+                await anyio.lowlevel.checkpoint()
+
+    assert order == [-1, -2, 0, 1, 2]
+
+
+async def test_better_news_wake_the_first_in_line() -> None:
+    """Nothing was left for a minute; then an answer says that there is plenty."""
+    clock = SimulatedClock()
+    limiter = RateLimiter(None, clock.runtime())
+    none_left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
+    limiter.learn(200, none_left, NO_PERMIT)
+    order: list[int] = []
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(admitted, limiter, 0, order)
+        await settle()
+        assert order == []
+        plenty = {"x-ratelimit-remaining-requests": "99", "x-ratelimit-reset-requests": "60s"}
+        limiter.learn(200, plenty, NO_PERMIT)
+        await settle()
+        assert order == [0]
+
+
+async def test_polls_have_a_slot_in_four_where_both_want_to_send() -> None:
+    """Calls go first, and polls are not starved."""
+    clock = SimulatedClock()
+    limiter = RateLimiter(RateLimits(requests_per_minute=60), clock.runtime())
+    sent: list[str] = []
+
+    async def call(number: int) -> None:
+        await limiter.admit("getRun", None)
+        sent.append("call")
+
+    async def poll() -> None:
+        while len(sent) < 60:
+            if (delay := limiter.poll_delay(clock.now)) > 0:
+                await clock.sleep(delay)
+            else:
+                limiter.take(clock.now)
+                sent.append("poll")
+
+    async with clock.running(), anyio.create_task_group() as group:
+        group.start_soon(poll)
+        await all_of(44, call)
+
+    both = sent[8 : sent.index("call", 40)]
+    share = both.count("poll") / len(both)
+    assert share == pytest.approx(1 / (1 + CALLS_PER_POLL), abs=0.05)
+    assert limiter.state().polls == sent.count("poll")
+
+
+async def test_slot_of_a_poll_that_never_comes_is_given_to_a_call() -> None:
+    """Who plans polls may have lost interest; calls wait a moment for it, and not for ever."""
+    clock = SimulatedClock()
+    limiter = RateLimiter(RateLimits(requests_per_minute=1), clock.runtime())
+    order: list[int] = []
+
+    async with clock.running():
+        await admitted(limiter, 0, order)
+        limiter.take(clock.now)
+        assert limiter.poll_delay(clock.now) > 0
+        await all_of(CALLS_PER_POLL + 2, lambda number: admitted(limiter, number, order))
+
+    assert len(order) == CALLS_PER_POLL + 3
+
+
+async def test_polls_can_count_on_what_calls_leave() -> None:
+    """All of the rate while there are no calls, and never less than a quarter."""
+    clock = ManualClock()
+    limiter = RateLimiter(RateLimits(requests_per_minute=600), clock.runtime())
+    unlimited = RateLimiter(None, clock.runtime())
+    whole = limiter.poll_rate(clock.now)
+    for _ in range(100):
+        await limiter.admit("getRun", None)
+    busy = limiter.poll_rate(clock.now)
+
+    assert unlimited.poll_rate(clock.now) is None
+    assert whole == pytest.approx(9.3, abs=0.1)
+    assert whole is not None
+    assert busy == pytest.approx(whole / 4, rel=0.2)
