@@ -206,7 +206,8 @@ class RetryBudget:
 def _number(text: str | None) -> float | None:
     if text is None:
         return None
-    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+    stripped = text.strip()
+    return float(stripped) if _NUMBER.fullmatch(stripped) else None
 
 
 def _date(text: str) -> float | None:

@@ -32,6 +32,8 @@ ASKED = [
     ({"retry-after-ms": "nan", "x-ms-retry-after-ms": "250"}, 0.25),
     ({"retry-after": "7"}, 7.0),
     ({"retry-after": " 7 "}, 7.0),
+    ({"retry-after": "7\x1f"}, 7.0),  # white space to `strip`, and none to `float`
+    ({"retry-after-ms": "\x1c1500"}, 1.5),
     ({"retry-after": "0"}, 0.0),
     ({"retry-after": "1.5"}, 1.5),
     ({"retry-after": "1e1"}, 10.0),
