@@ -11,9 +11,11 @@ from typing import Any, Final, Literal, TypedDict, cast
 import msgspec
 
 from openai_runs._client.encoding import plain
+from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._client.tools.json_schema import response_format
-from openai_runs._client.tools.tool import LocalToolCall, as_sent
-from openai_runs.config import PollPolicy
+from openai_runs._client.tools.tool import as_sent
+from openai_runs._protocol.lifecycle import is_settled
+from openai_runs.config import PollPolicy, check_timeout
 from openai_runs.types.messages import CreateMessage, RequestAttachment, RequestContent
 from openai_runs.types.runs import ReasoningEffort, Run, ToolOutput
 from openai_runs.types.threads import CreateThread
@@ -39,17 +41,18 @@ __all__ = [
     "RunSettings",
     "StartOptions",
     "StatusCallback",
-    "ToolOptions",
     "TurnArguments",
     "UpdateAssistantArguments",
     "UpdateThreadArguments",
     "WaitArguments",
+    "WaitOptions",
     "body_of",
     "check_options",
     "follow_up_options",
     "options_of",
     "refuse",
     "tool_options_of",
+    "wait_options_of",
 ]
 
 JSONObject = Mapping[str, Any]
@@ -57,8 +60,6 @@ JSONObject = Mapping[str, Any]
 OnActiveRun = Literal["raise", "wait", "cancel"]
 Reaction = Literal["leave", "cancel"]
 StatusCallback = Callable[[Run], Awaitable[object] | object]
-Approval = Callable[[LocalToolCall], Awaitable[bool | str] | bool | str]
-ToolCallback = Callable[[LocalToolCall, str | None], Awaitable[object] | object]
 Tools = Iterable[RequestTool | Tool | JSONObject | Callable[..., Any]]
 """Functions, made with `tool` or plain, and definitions of other tools."""
 
@@ -90,24 +91,6 @@ class WaitArguments(TypedDict, total=False):
     on_status: StatusCallback | None
     on_timeout: Reaction
     on_cancel: Reaction
-
-
-class ToolOptions(TypedDict, total=False):
-    """How local tools are called."""
-
-    max_parallel: int
-    """Calls at the same time; default 10."""
-    max_rounds: int
-    """Times a run may ask for tools before it is given up; default 20."""
-    tool_timeout: float | None
-    """Seconds for one call of a tool that has no time-out of its own; default 60. None: what
-    the run has left."""
-    max_output_bytes: int
-    """Bytes that all outputs of one round may have; default 512,000, what OpenAI took."""
-    approve: Approval | None
-    """Asked before each call: True lets it be made, a text refuses it with that reason."""
-    on_tool_call: ToolCallback | None
-    """Told of each call when it begins (with None) and when it ends (with its output)."""
 
 
 class RunSettings(TypedDict, total=False):
@@ -354,3 +337,64 @@ def body_of(call: str, allowed: type, arguments: Mapping[str, Any]) -> dict[str,
         if value is not msgspec.UNSET:
             body[name] = plain(_SENT[name](value) if name in _SENT else value)
     return body
+
+
+_NO_OPTIONS: Final[CallOptions] = {}
+"""Shared by all waits that bring none: ten thousand of them are ten thousand dicts less."""
+
+
+class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How one wait is done."""
+
+    timeout: float | None = None
+    """Seconds for the whole wait; None: what the run has left; `math.inf`: for ever."""
+    options: CallOptions = {}
+    """What each poll takes along: extra headers and query, and `request_timeout`, the seconds
+    an answer may take beyond what the server was asked to hold it."""
+    policy: PollPolicy
+    interval: float | None = None
+    on_status: StatusCallback | None = None
+    on_timeout: Reaction = "leave"
+    on_cancel: Reaction = "leave"
+    until: Callable[[str], bool] = is_settled
+
+    def __post_init__(self) -> None:
+        """Refuse what no wait could be made of."""
+        check_timeout("timeout", self.timeout)
+        check_timeout("request_timeout", self.options.get("request_timeout"))
+        check_timeout("interval", self.interval)
+        for name, value in (("on_timeout", self.on_timeout), ("on_cancel", self.on_cancel)):
+            if value not in {"leave", "cancel"}:
+                msg = f"{name} must be 'leave' or 'cancel', got {value!r}"
+                raise ValueError(msg)
+        if self.on_status is not None and not callable(self.on_status):
+            msg = f"on_status must be callable, got {self.on_status!r}"
+            raise TypeError(msg)
+
+
+def wait_options_of(
+    default: PollPolicy, waiting: WaitArguments, options: CallOptions
+) -> WaitOptions:
+    """Return the plan these arguments ask for.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument is out of bounds.
+    """
+    interval = waiting.get("interval")
+    milliseconds = waiting.get("poll_interval_ms")
+    if milliseconds is not None:
+        interval = milliseconds / 1000
+    poll = waiting.get("poll") or default
+    if not isinstance(poll, PollPolicy):
+        msg = f"poll must be a PollPolicy, got {poll!r}"
+        raise TypeError(msg)
+    return WaitOptions(
+        timeout=options.get("timeout"),
+        options=follow_up_options(options) or _NO_OPTIONS,
+        policy=poll,
+        interval=interval,
+        on_status=waiting.get("on_status"),
+        on_timeout=waiting.get("on_timeout", "leave"),
+        on_cancel=waiting.get("on_cancel", "leave"),
+    )

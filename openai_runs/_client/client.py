@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl as ssl_module
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
+from urllib.parse import unquote
 
 import aiohttp  # noqa: TC002 - the signature can be evaluated by those who look at it
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from openai_runs._client.arguments import CallOptions
-from openai_runs._client.beta import Beta
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.rate_limiter import LimitState, RateLimiter
 from openai_runs._client.core.state import ClientState
 from openai_runs._client.embedded import Embedded, find_server, make_server
+from openai_runs._client.encoding import plain
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._client.raw import raw_request
 from openai_runs._client.resources.assistants import Assistants
 from openai_runs._client.resources.messages import Messages
 from openai_runs._client.resources.runs import Runs
@@ -33,7 +34,8 @@ from openai_runs._client.settings import (
     check_base_url,
     no_base_url,
 )
-from openai_runs._protocol.spec import QueryValue
+from openai_runs._protocol.lenient import decoder_for
+from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
 from openai_runs._transport import Transport
 from openai_runs.config import (
     ASSISTANTS_VERSION,
@@ -51,6 +53,20 @@ from openai_runs.config import (
 __all__ = ["AsyncClient"]
 
 T = TypeVar("T")
+_FREE: Final = frozenset({"GET", "DELETE"})
+_PATH: Final = r"(?a:(?:/(?:[\w\-.~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+\Z)"
+"""RFC 3986 section 3.3, absolute."""
+
+
+class Beta:
+    """`client.beta`: the client's own resources once more."""
+
+    def __init__(self, assistants: Assistants, threads: Threads) -> None:
+        """Point at the resources."""
+        self.assistants = assistants
+        """The same as `client.assistants`."""
+        self.threads = threads
+        """The same as `client.threads`, with `.runs` and `.messages` below it."""
 
 
 class AsyncClient:
@@ -357,7 +373,7 @@ class AsyncClient:
 
         Cancellation: closes the request; a guarded one may have been carried out.
         """
-        spec = raw_request(
+        spec = _raw_request(
             method,
             path,
             query={**self._settings.default_query, **(query or {})},
@@ -400,3 +416,37 @@ class AsyncClient:
     def __repr__(self) -> str:
         """Show no credential."""
         return f"AsyncClient(base_url={self.base_url!r})"
+
+
+def _raw_request(
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, QueryValue],
+    body: Mapping[str, Any] | None,
+    options: CallOptions,
+    into: Any,
+) -> RequestSpec[Any]:
+    """Return the request; what creates or changes something is guarded as in the table.
+
+    Raises:
+        ValueError: The path could lead elsewhere, or the method is no word.
+    """
+    if not re.match(_PATH, path) or {".", ".."} & set(unquote(path).split("/")):
+        message = f"path must begin with '/', be quoted, and hold no query or dots, got {path!r}"
+        raise ValueError(message)
+    if not (method.isascii() and method.isalpha()):
+        message = f"method must be a word such as 'GET', got {method!r}"
+        raise ValueError(message)
+    extra_body = options.get("extra_body")
+    if extra_body:
+        body = {**(body or {}), **extra_body}
+    return RequestSpec(
+        operation=f"{method.upper()} {path}",
+        method=method.upper(),
+        path=path,
+        query=encode_query({**query, **(options.get("extra_query") or {})}),
+        body=None if body is None else encode_body(plain(body)),
+        decode=decoder_for(into).decode,
+        retry=Retry.FREELY if method.upper() in _FREE else Retry.GUARDED,
+    )

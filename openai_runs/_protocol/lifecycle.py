@@ -15,12 +15,22 @@ OpenAPI's RunObject names the statuses; docs/pages/explain/lifecycle.md draws th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from openai_runs._protocol import retry
+from openai_runs.config import DEFAULT_RUN_LIFETIME, EXPIRY_MARGIN, MAX_RUN_LIFETIME
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
-from openai_runs.types.runs import RunStatus
+from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["CANCELLABLE", "TRANSITIONS", "is_settled", "may_become", "may_move"]
+__all__ = [
+    "CANCELLABLE",
+    "TRANSITIONS",
+    "is_settled",
+    "may_become",
+    "may_move",
+    "seconds_to_expiry",
+]
 
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     RunStatus.QUEUED: frozenset(
@@ -103,3 +113,13 @@ def is_settled(status: str) -> bool:
     [False, False, True, True]
     """
     return status not in ACTIVE_STATUSES or status == RunStatus.REQUIRES_ACTION
+
+
+def seconds_to_expiry(run: Run, headers: Mapping[str, str]) -> float:
+    """Return the seconds the run has left by the server's own clock, plus a margin."""
+    now = retry.server_time(headers) or run.created_at
+    if run.expires_at is None or not now:
+        return DEFAULT_RUN_LIFETIME
+    if run.expires_at > now + MAX_RUN_LIFETIME:  # milliseconds, say: no run lives for years
+        return DEFAULT_RUN_LIFETIME
+    return max(0.0, run.expires_at - now) + EXPIRY_MARGIN

@@ -12,10 +12,14 @@ from typing import Any, TypeVar
 
 import anyio
 
-from openai_runs._client.arguments import CallOptions, OnActiveRun, follow_up_options
+from openai_runs._client.arguments import (
+    CallOptions,
+    OnActiveRun,
+    WaitOptions,
+    follow_up_options,
+)
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.state import ThreadLock
-from openai_runs._client.polling.handle import WaitOptions
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol import retry
 from openai_runs.config import DEFAULT_RUN_LIFETIME, MIN_POLL_DELAY, check_timeout

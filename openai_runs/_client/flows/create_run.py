@@ -7,25 +7,39 @@ turned off, or the server is known to remember idempotency keys and needs no mar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from openai_runs._client.arguments import CallOptions, follow_up_options
+from openai_runs._client.arguments import (
+    CallOptions,
+    CreateRunArguments,
+    CreateThreadAndRunArguments,
+    body_of,
+    follow_up_options,
+    options_of,
+)
 from openai_runs._client.core.call import Doubt
 from openai_runs._client.core.event_reader import first_run
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain
+from openai_runs._client.flows.active_runs import when_free
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.create_marker import carries, find, mark, strip_marker
-from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
-from openai_runs._protocol.spec import QueryValue, RequestSpec
+from openai_runs._protocol.endpoints import (
+    CREATE_RUN,
+    CREATE_THREAD_AND_RUN,
+    GET_RUN,
+    LIST_RUNS,
+    Endpoint,
+)
+from openai_runs._protocol.spec import QueryValue, RequestSpec, check_id
 from openai_runs._transport import StreamReply
 from openai_runs.config import ADOPT_DELAY
 from openai_runs.errors import ActiveRunError, APIError
 from openai_runs.types.runs import Run
 
-__all__ = ["Creation", "look_for"]
+__all__ = ["Attempts", "Creation", "look_for", "thread_and_run"]
 
 
 class Creation:
@@ -185,3 +199,85 @@ async def _fresh(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
         return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
     except APIError:
         return run  # it is ours and exists: failing now would invite a second create
+
+
+class Attempts:
+    """The creates of one `runs.create`: a new one each time the thread was busy."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        thread_id: str,
+        assistant_id: str,
+        taken: dict[str, Any],
+        *,
+        stream: bool = False,
+    ) -> None:
+        """Take the arguments apart; nothing is sent yet."""
+        self._stream = stream
+        self._pipeline = pipeline
+        self.thread_id = thread_id
+        self._options = options_of(taken)
+        self._mode = taken.pop("on_active_run", "raise")
+        include: Iterable[str] | None = taken.pop("include", None)
+        self._query = None if include is None else {"include": [*include]}
+        body = body_of("runs.create", CreateRunArguments, taken)
+        check_id("assistant_id", assistant_id)
+        self._body = {"assistant_id": assistant_id, **body}
+        self.last: Creation | None = None
+
+    def make(self, waiter: Waiter) -> Coroutine[Any, Any, Run]:
+        """Return the run, once the thread is free for it; to be awaited."""
+        return when_free(
+            waiter,
+            self._pipeline,
+            self.thread_id,
+            mode=self._mode,
+            options=self._options,
+            attempt=self._once,
+        )
+
+    def open(self, waiter: Waiter) -> Coroutine[Any, Any, Run | StreamReply]:
+        """Return the run's stream, once the thread is free for it; to be awaited."""
+        return when_free(
+            waiter,
+            self._pipeline,
+            self.thread_id,
+            mode=self._mode,
+            options=self._options,
+            attempt=self._open_once,
+        )
+
+    async def undo(self, waiter: Waiter) -> None:
+        """Cancel what the last create may have started."""
+        if self.last is not None:
+            await self.last.undo(waiter)
+
+    def _once(self, options: CallOptions) -> Coroutine[Any, Any, Run]:
+        return self._next(options).make()
+
+    def _open_once(self, options: CallOptions) -> Coroutine[Any, Any, Run | StreamReply]:
+        return self._next(options).open()
+
+    def _next(self, options: CallOptions) -> Creation:
+        self.last = Creation(
+            self._pipeline,
+            CREATE_RUN,
+            self.thread_id,
+            self._body,
+            options,
+            query=self._query,
+            stream=self._stream,
+        )
+        return self.last
+
+
+def thread_and_run(
+    pipeline: Pipeline, taken: dict[str, Any], assistant_id: str, *, stream: bool = False
+) -> Creation:
+    """Return the create of a run whose thread is made with it; nothing is sent yet."""
+    options = options_of(taken)
+    body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
+    check_id("assistant_id", assistant_id)
+    body["assistant_id"] = assistant_id
+    return Creation(pipeline, CREATE_THREAD_AND_RUN, None, body, options, stream=stream)

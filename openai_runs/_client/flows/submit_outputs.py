@@ -57,8 +57,8 @@ class SubmitFlow:
 
         Raises and is cancelled as `make`; sent again later, it is still the same request.
         """
-        timed: CallOptions = {**self._options, "timeout": timeout}
-        return await self._pipeline.open_stream(self._spec, timed, settle=self.settle)
+        in_time: CallOptions = {**self._options, "timeout": timeout}
+        return await self._pipeline.open_stream(self._spec, in_time, settle=self.settle)
 
     async def settle(self, failure: APIError) -> Run | None:
         """Return the run if it no longer waits for what was submitted."""

@@ -5,24 +5,40 @@ The same for a run that is polled and for one that is streamed. Nothing is sent 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
-from openai_runs._client.arguments import ToolOptions
-from openai_runs._client.polling.handle import seconds_to_expiry
-from openai_runs._client.tools.executor import ToolCalls, check_count
+import anyio
+
+from openai_runs._client.core.call import is_transient
+from openai_runs._client.core.deadline import Deadline
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.flows.submit_outputs import SubmitFlow
+from openai_runs._client.polling.waiter import Waiter
+from openai_runs._client.tools.executor import ToolCalls, ToolOptions, check_count
 from openai_runs._client.tools.tool import LocalTool, localized
+from openai_runs._protocol import retry
+from openai_runs._protocol.lifecycle import seconds_to_expiry
 from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
-from openai_runs.errors import ToolError
+from openai_runs.errors import (
+    APIError,
+    BadRequestError,
+    ConflictError,
+    RunWaitTimeout,
+    ToolError,
+)
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
 
-__all__ = ["ToolLoop", "is_look", "waiting_calls"]
+__all__ = ["PolledRounds", "ToolLoop", "is_look", "waiting_calls"]
 
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
 _LEAST_MARGIN: Final = 2.0
 """Seconds of it at least: one by which `Date` may lag, as it has no smaller ones, and one for
 the way of the outputs."""
+_REFUSALS: Final = (BadRequestError, ConflictError)
+"""Answers to a submit by which a server says that the run does not wait for these outputs."""
 _LOOKS: Final = 3
 """Looks at a run that asks for what it was sent, before it is sent once more."""
 _SUBMITS: Final = 3
@@ -146,3 +162,83 @@ def _seconds_for(run: Run, headers: Mapping[str, str] | None) -> float:
         headers = run.http.headers if run.http is not None else {}
     left = seconds_to_expiry(run, headers) - EXPIRY_MARGIN
     return left - min(OUTPUT_MARGIN, max(left * _SHARE, _LEAST_MARGIN))
+
+
+class PolledRounds:
+    """The rounds of one call: answer, submit, wait, and again."""
+
+    def __init__(
+        self, pipeline: Pipeline, waiter: Waiter, loop: ToolLoop, deadline: Deadline
+    ) -> None:
+        """Poll with `waiter`; `deadline` is of the whole call."""
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self._settings = pipeline.settings
+        self._loop = loop
+        self._deadline = deadline
+        self._began = self._settings.runtime.monotonic()
+        self._taken = False
+        """Whether the server has said that it took the outputs of this round."""
+        self._failure: APIError | None = None
+        """Why the last submit of this round failed."""
+
+    async def next(self, run: Run) -> Run:
+        """Return the run when it is settled again."""
+        try:
+            # What was seen of the run in between is not known here, so the same is never new.
+            repeats = self._loop.repeats(run, is_new=False)
+            if not repeats:
+                self._taken, self._failure = False, None
+            work = partial(self._pause, repeats) if is_look(repeats) else self._answer
+            run = await self._within(run, work)
+        except ToolError:
+            if self._failure is not None:  # why the outputs were not taken says more
+                raise self._failure from None
+            await self._react(run, self._deadline.wait_options.on_timeout)
+            raise
+        return await self._waiter.wait_within(self._deadline, run, run.thread_id)
+
+    async def _pause(self, count: int, run: Run) -> Run:
+        runtime = self._settings.runtime
+        await runtime.sleep(
+            retry.poll_pause(self._deadline.wait_options.policy, count, runtime.chance())
+        )
+        return run
+
+    async def _answer(self, run: Run) -> Run:
+        if isinstance(self._failure, _REFUSALS):
+            raise self._failure
+        outputs = await self._loop.answer(run)
+        try:
+            ids = {"thread_id": run.thread_id, "run_id": run.id}
+            submit = SubmitFlow(self._pipeline, ids, outputs, self._deadline.left())
+            run = await submit.make()
+        except APIError as failure:
+            # Refused: it has ended, or somebody else has answered. Or the server is away: the
+            # outputs are kept, and the run will say whether it still wants them.
+            if not isinstance(failure, _REFUSALS) and not is_transient(failure):
+                raise
+            self._failure = None if self._taken else failure
+        else:
+            self._taken, self._failure = True, None
+        return run
+
+    async def _within(self, run: Run, work: Callable[[Run], Awaitable[Run]]) -> Run:
+        """Return what `work` returns, within what is left of the call's time."""
+        try:
+            with anyio.move_on_after(self._deadline.seconds_left()):
+                return await work(run)
+        except anyio.get_cancelled_exc_class():
+            await self._react(run, self._deadline.wait_options.on_cancel)
+            raise
+        await self._react(run, self._deadline.wait_options.on_timeout)
+        late = RunWaitTimeout(run, self._settings.runtime.monotonic() - self._began)
+        if self._deadline.wait_options.on_timeout == "cancel":
+            late.add_note("the server was asked to cancel it (on_timeout='cancel')")
+        raise late
+
+    async def _react(self, run: Run, reaction: str) -> None:
+        if reaction == "cancel":
+            await self._waiter.cancel_quietly(
+                run.id, run.thread_id, self._deadline.wait_options.options
+            )

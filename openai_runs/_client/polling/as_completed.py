@@ -10,8 +10,9 @@ from typing import Self
 
 import anyio
 
+from openai_runs._client.arguments import WaitOptions
 from openai_runs._client.core.background import Work
-from openai_runs._client.polling.handle import WaitHandle, WaitOptions
+from openai_runs._client.polling.handle import WaitHandle
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs.errors import OpenAIRunsError
 from openai_runs.types.runs import Run

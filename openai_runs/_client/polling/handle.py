@@ -5,101 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import anyio
-import msgspec
 
-from openai_runs._client.arguments import (
-    CallOptions,
-    Reaction,
-    StatusCallback,
-    WaitArguments,
-    follow_up_options,
-)
-from openai_runs._protocol import retry
-from openai_runs._protocol.lifecycle import is_settled
-from openai_runs.config import (
-    CANCEL_GRACE,
-    DEFAULT_RUN_LIFETIME,
-    EXPIRY_MARGIN,
-    MAX_RUN_LIFETIME,
-    PollPolicy,
-    check_timeout,
-)
+from openai_runs._client.arguments import StatusCallback, WaitOptions
+from openai_runs._protocol.lifecycle import seconds_to_expiry
+from openai_runs.config import CANCEL_GRACE, DEFAULT_RUN_LIFETIME
 from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
 from openai_runs.types.runs import Run
 
-__all__ = [
-    "Inbox",
-    "WaitHandle",
-    "WaitOptions",
-    "Watching",
-    "seconds_to_expiry",
-    "tell",
-    "wait_options_of",
-]
-
-
-_NO_OPTIONS: Final[CallOptions] = {}
-"""Shared by all waits that bring none: ten thousand of them are ten thousand dicts less."""
-
-
-class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How one wait is done."""
-
-    timeout: float | None = None
-    """Seconds for the whole wait; None: what the run has left; `math.inf`: for ever."""
-    options: CallOptions = {}
-    """What each poll takes along: extra headers and query, and `request_timeout`, the seconds
-    an answer may take beyond what the server was asked to hold it."""
-    policy: PollPolicy
-    interval: float | None = None
-    on_status: StatusCallback | None = None
-    on_timeout: Reaction = "leave"
-    on_cancel: Reaction = "leave"
-    until: Callable[[str], bool] = is_settled
-
-    def __post_init__(self) -> None:
-        """Refuse what no wait could be made of."""
-        check_timeout("timeout", self.timeout)
-        check_timeout("request_timeout", self.options.get("request_timeout"))
-        check_timeout("interval", self.interval)
-        for name, value in (("on_timeout", self.on_timeout), ("on_cancel", self.on_cancel)):
-            if value not in {"leave", "cancel"}:
-                msg = f"{name} must be 'leave' or 'cancel', got {value!r}"
-                raise ValueError(msg)
-        if self.on_status is not None and not callable(self.on_status):
-            msg = f"on_status must be callable, got {self.on_status!r}"
-            raise TypeError(msg)
-
-
-def wait_options_of(
-    default: PollPolicy, waiting: WaitArguments, options: CallOptions
-) -> WaitOptions:
-    """Return the plan these arguments ask for.
-
-    Raises:
-        TypeError: An argument is of the wrong kind.
-        ValueError: An argument is out of bounds.
-    """
-    interval = waiting.get("interval")
-    milliseconds = waiting.get("poll_interval_ms")
-    if milliseconds is not None:
-        interval = milliseconds / 1000
-    poll = waiting.get("poll") or default
-    if not isinstance(poll, PollPolicy):
-        msg = f"poll must be a PollPolicy, got {poll!r}"
-        raise TypeError(msg)
-    return WaitOptions(
-        timeout=options.get("timeout"),
-        options=follow_up_options(options) or _NO_OPTIONS,
-        policy=poll,
-        interval=interval,
-        on_status=waiting.get("on_status"),
-        on_timeout=waiting.get("on_timeout", "leave"),
-        on_cancel=waiting.get("on_cancel", "leave"),
-    )
+__all__ = ["Inbox", "WaitHandle", "Watching", "tell"]
 
 
 class Watching(Protocol):
@@ -291,13 +207,3 @@ async def tell(callback: StatusCallback | None, run: Run, seconds: float) -> boo
         if inspect.isawaitable(outcome):
             await outcome
     return not scope.cancelled_caught
-
-
-def seconds_to_expiry(run: Run, headers: Mapping[str, str]) -> float:
-    """Return the seconds the run has left by the server's own clock, plus a margin."""
-    now = retry.server_time(headers) or run.created_at
-    if run.expires_at is None or not now:
-        return DEFAULT_RUN_LIFETIME
-    if run.expires_at > now + MAX_RUN_LIFETIME:  # milliseconds, say: no run lives for years
-        return DEFAULT_RUN_LIFETIME
-    return max(0.0, run.expires_at - now) + EXPIRY_MARGIN

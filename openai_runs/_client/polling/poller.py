@@ -17,10 +17,11 @@ from typing import Final
 
 import anyio
 
+from openai_runs._client.arguments import WaitOptions
 from openai_runs._client.core.call import Polled
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.rate_limiter import Permit
-from openai_runs._client.polling.handle import WaitHandle, WaitOptions
+from openai_runs._client.polling.handle import WaitHandle
 from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._protocol import retry
 from openai_runs._protocol.create_marker import strip_marker

@@ -8,14 +8,17 @@ from functools import partial
 from typing import Final
 
 import anyio
+import msgspec
 
-from openai_runs._client.arguments import CallOptions, follow_up_options
+from openai_runs._client.arguments import CallOptions, WaitOptions, follow_up_options
 from openai_runs._client.core.background import Work
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline, Settle
-from openai_runs._client.polling.handle import Inbox, WaitHandle, WaitOptions
+from openai_runs._client.polling.handle import Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
 from openai_runs._protocol.create_marker import strip_marker
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
+from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
 from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
 from openai_runs.types.runs import Run, RunStatus
@@ -53,6 +56,19 @@ class Waiter:
             raise
         finally:
             ticket.leave()
+
+    async def wait_within(
+        self,
+        deadline: Deadline,
+        run: Run | str,
+        thread_id: str,
+        *,
+        until: Callable[[str], bool] = is_settled,
+    ) -> Run:
+        """Return the run once `until` holds for its status, within what is left of the time."""
+        timeout = deadline.seconds_left()
+        plan = msgspec.structs.replace(deadline.wait_options, timeout=timeout, until=until)
+        return await self.wait(run, thread_id=thread_id, plan=plan)
 
     def enter(
         self, run: Run | str, thread_id: str | None, plan: WaitOptions, mailbox: Inbox | None = None

@@ -14,23 +14,22 @@ from openai_runs._client.arguments import (
     CallOptions,
     RunSettings,
     StartOptions,
-    ToolOptions,
     Tools,
     WaitArguments,
     follow_up_options,
     refuse,
     tool_options_of,
 )
-from openai_runs._client.core.deadline import Attempts, Deadline, thread_and_run
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.create_run import Creation
+from openai_runs._client.flows.create_run import Attempts, Creation, thread_and_run
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.flows.run_map import Batch, Items, RunMap
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.tool_runs import type_in
 from openai_runs._client.resources.waiting_runs import WaitingRuns
-from openai_runs._client.tools.executor import check_count
+from openai_runs._client.tools.executor import ToolOptions, check_count
 from openai_runs._client.tools.tool import localized
 from openai_runs._protocol.endpoints import GET_ASSISTANT
 from openai_runs._protocol.spec import check_header, check_id
@@ -124,7 +123,7 @@ class _Job:
             check_header(name, value)
         if "assistant_id" in given:
             check_id("assistant_id", given["assistant_id"])
-        plan = Deadline(pipeline, checked).plan
+        plan = Deadline(pipeline, checked).wait_options
         self._pipeline = _patient(pipeline, plan.policy.max_outage)
         self._waiter = Waiter(self._pipeline)
         self._runs = MappingRuns(self._pipeline, self._waiter)
@@ -143,7 +142,7 @@ class _Job:
         try:
             start = _Start(self._pipeline, self._waiter, self._merged(item))
             if start.thread_id is None:
-                with anyio.move_on_after(start.timed.seconds_left()):
+                with anyio.move_on_after(start.deadline.seconds_left()):
                     await self._know_server(start)
             run = await start.make()
         except (TypeError, ValueError, RecursionError) as error:
@@ -151,8 +150,8 @@ class _Job:
                 raise
             msg = f"the item {key!r:.200} cannot be sent: {error}"
             raise ConfigError(msg) from error
-        runs, timed = self._runs, start.timed
-        return await runs._to_its_end(run, run.thread_id, start.tools, timed, start.kind)
+        runs, deadline = self._runs, start.deadline
+        return await runs._to_its_end(run, run.thread_id, start.tools, deadline, start.kind)
 
     async def _know_server(self, start: _Start) -> None:
         """Ask for the assistant, where no answer has told yet if this server remembers keys.
@@ -165,7 +164,7 @@ class _Job:
             if self._has_asked or base is None or base in features:
                 return
             ids = {"assistant_id": start.assistant_id}
-            looking = follow_up_options(start.timed.options)
+            looking = follow_up_options(start.deadline.call_options)
             try:
                 await self._pipeline.send(
                     self._pipeline.request(GET_ASSISTANT, ids, looking), looking
@@ -196,8 +195,8 @@ class _Start:
         self.tools = loop if loop.is_local else None
         """What answers tool calls, where functions were given."""
         self.kind = type_in(taken.get("response_format"))
-        self.timed = Deadline(pipeline, taken)
-        taken.update(self.timed.options)
+        self.deadline = Deadline(pipeline, taken)
+        taken.update(self.deadline.call_options)
         self.thread_id: str | None = taken.pop("thread_id", None)
         self.assistant_id: str = taken.pop("assistant_id", None)
         create: Attempts | Creation
@@ -211,7 +210,7 @@ class _Start:
 
     def make(self) -> Awaitable[Run]:
         """Return the run, started within the item's time; to be awaited."""
-        return self.timed.start(self._create(), self._undo)
+        return self.deadline.start(self._create(), self._undo)
 
 
 def _patient(pipeline: Pipeline, patience: float) -> Pipeline:

@@ -11,11 +11,11 @@ from openai_runs._client.arguments import (
     ListCall,
     ToolOutputs,
 )
-from openai_runs._client.core.deadline import Attempts, within
+from openai_runs._client.core.deadline import within
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain, tool_outputs_of
-from openai_runs._client.flows.create_run import look_for
+from openai_runs._client.flows.create_run import Attempts, look_for
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.polling.waiter import Waiter, stopped
 from openai_runs._client.resources.steps import Steps

@@ -9,15 +9,15 @@ from openai_runs._client.arguments import (
     CallOptions,
     CreateRunAndPollCall,
     CreateRunCall,
-    ToolOptions,
     ToolOutputs,
     WaitCall,
     refuse,
     tool_options_of,
 )
-from openai_runs._client.core.deadline import Attempts, Deadline
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import tool_outputs_of
+from openai_runs._client.flows.create_run import Attempts
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.waiter import Waiter
@@ -32,6 +32,7 @@ from openai_runs._client.streams.requests import (
 )
 from openai_runs._client.streams.run_stream import RunStream
 from openai_runs._client.streams.session import StreamSession
+from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import STREAM_IDLE, check_timeout
 from openai_runs.types.runs import Run
@@ -112,10 +113,10 @@ class Runs(MappingRuns):
         """
         taken: dict[str, Any] = dict(arguments)
         reading = StreamParams(self._pipeline, self._waiter, taken)
-        timed = Deadline(self._pipeline, taken)
-        taken.update(timed.options)
+        deadline = Deadline(self._pipeline, taken)
+        taken.update(deadline.call_options)
         attempts = Attempts(self._pipeline, thread_id, assistant_id, taken, stream=True)
-        return stream_of(self, CreateRequest(attempts, self._waiter), timed, reading)
+        return stream_of(self, CreateRequest(attempts, self._waiter), deadline, reading)
 
     @overload
     def create(
@@ -246,12 +247,12 @@ class Runs(MappingRuns):
         """
         taken: dict[str, Any] = dict(arguments)
         reading = StreamParams(self._pipeline, self._waiter, taken)
-        timed = Deadline(self._pipeline, taken)
+        deadline = Deadline(self._pipeline, taken)
         refuse("runs.submit_tool_outputs_stream", taken)
         ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
         outputs = tool_outputs_of(tool_outputs)
-        leg = SubmitRequest(self._pipeline, self._waiter, ids, outputs, timed.options)
-        return stream_of(self, leg, timed, reading)
+        leg = SubmitRequest(self._pipeline, self._waiter, ids, outputs, deadline.call_options)
+        return stream_of(self, leg, deadline, reading)
 
     def follow(
         self,
@@ -284,15 +285,17 @@ class Runs(MappingRuns):
         """
         taken: dict[str, Any] = dict(arguments)
         reading = StreamParams(self._pipeline, self._waiter, taken)
-        timed = Deadline(self._pipeline, taken)
+        deadline = Deadline(self._pipeline, taken)
         refuse("runs.follow", taken)
         ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
-        leg = FollowRequest(self._pipeline, self._waiter, ids, last_event_id, timed.plan.options)
-        return stream_of(self, leg, timed, reading)
+        leg = FollowRequest(
+            self._pipeline, self._waiter, ids, last_event_id, deadline.wait_options.options
+        )
+        return stream_of(self, leg, deadline, reading)
 
 
 def stream_of(
-    runs: WaitingRuns, leg: StreamRequest, timed: Deadline, reading: StreamParams
+    runs: WaitingRuns, leg: StreamRequest, deadline: Deadline, reading: StreamParams
 ) -> RunStream:
     """Return the stream that begins with `leg`, its result gathered as `runs.result` does."""
 
@@ -302,7 +305,7 @@ def stream_of(
     driver = StreamSession(
         reading.pipeline,
         reading.waiter,
-        timed,
+        deadline,
         leg,
         gather=gather,
         idle=reading.idle,

@@ -11,19 +11,20 @@ from openai_runs._client.arguments import (
     CreateThreadAndRunCall,
     CreateThreadArguments,
     CreateThreadCall,
-    ToolOptions,
     UpdateThreadArguments,
     UpdateThreadCall,
     body_of,
     options_of,
 )
-from openai_runs._client.core.deadline import Deadline, thread_and_run
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.flows.create_run import thread_and_run
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.messages import Messages
 from openai_runs._client.resources.runs import Runs, StreamOptions, StreamParams, stream_of
 from openai_runs._client.streams.requests import CreateRequest
 from openai_runs._client.streams.run_stream import RunStream
+from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._protocol.endpoints import (
     CREATE_THREAD,
     DELETE_THREAD,
@@ -177,11 +178,11 @@ class Threads:
         idempotency keys.
         """
         taken: dict[str, Any] = dict(arguments)
-        timed = Deadline(self._pipeline, taken)
-        taken.update(timed.options)
+        deadline = Deadline(self._pipeline, taken)
+        taken.update(deadline.call_options)
         creation = thread_and_run(self._pipeline, taken, assistant_id)
-        run = await timed.start(creation.make(), partial(creation.undo, self._waiter))
-        return await timed.wait(self._waiter, run, run.thread_id)
+        run = await deadline.start(creation.make(), partial(creation.undo, self._waiter))
+        return await self._waiter.wait_within(deadline, run, run.thread_id)
 
     def create_and_run_stream(
         self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunStreamCall]
@@ -203,7 +204,7 @@ class Threads:
         """
         taken: dict[str, Any] = dict(arguments)
         reading = StreamParams(self._pipeline, self._waiter, taken)
-        timed = Deadline(self._pipeline, taken)
-        taken.update(timed.options)
+        deadline = Deadline(self._pipeline, taken)
+        taken.update(deadline.call_options)
         creation = thread_and_run(self._pipeline, taken, assistant_id, stream=True)
-        return stream_of(self.runs, CreateRequest(creation, self._waiter), timed, reading)
+        return stream_of(self.runs, CreateRequest(creation, self._waiter), deadline, reading)

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Unpack, get_origin
-
-import anyio
+from typing import Any, Unpack, get_origin
 
 from openai_runs._client.arguments import (
     CallOptions,
     ListCall,
     RunSettings,
     StartOptions,
-    ToolOptions,
     Tools,
     TurnArguments,
     WaitArguments,
     tool_options_of,
 )
-from openai_runs._client.core.call import is_transient
-from openai_runs._client.core.deadline import Attempts, Deadline, within
+from openai_runs._client.core.deadline import Deadline, within
 from openai_runs._client.core.paging import AsyncPaginator, paginate
+from openai_runs._client.flows.create_run import Attempts
 from openai_runs._client.flows.results import RunResult
-from openai_runs._client.flows.tool_loop import ToolLoop, is_look, waiting_calls
+from openai_runs._client.flows.tool_loop import PolledRounds, ToolLoop, waiting_calls
 from openai_runs._client.resources.run_calls import RunCalls
-from openai_runs._protocol import retry
+from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._protocol.endpoints import LIST_MESSAGES
 from openai_runs._protocol.spec import check_id
 from openai_runs.errors import (
-    APIError,
-    BadRequestError,
-    ConflictError,
     NotFoundError,
-    RunWaitTimeout,
-    ToolError,
 )
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run
 from openai_runs.types.steps import RunStep
 
 __all__ = ["ToolRuns", "type_in"]
-
-_REFUSALS: Final = (BadRequestError, ConflictError)
-"""Answers to a submit by which a server says that the run does not wait for these outputs."""
 
 
 class RunToolsCall(
@@ -95,12 +83,12 @@ class ToolRuns(RunCalls):
         taken: dict[str, Any] = dict(arguments)
         loop = ToolLoop(tools, tool_options_of(taken))
         kind = type_in(taken.get("response_format"))
-        timed = Deadline(self._pipeline, taken)
-        taken.update(timed.options, tools=loop.tools)
+        deadline = Deadline(self._pipeline, taken)
+        taken.update(deadline.call_options, tools=loop.tools)
         attempts = Attempts(self._pipeline, thread_id, assistant_id, taken)
         undo = partial(attempts.undo, self._waiter)
-        run = await timed.start(attempts.make(self._waiter), undo)
-        return await self._to_its_end(run, run.thread_id, loop, timed, kind)
+        run = await deadline.start(attempts.make(self._waiter), undo)
+        return await self._to_its_end(run, run.thread_id, loop, deadline, kind)
 
     async def resume(
         self,
@@ -142,11 +130,11 @@ class ToolRuns(RunCalls):
         check_id("run_id", run_id)
         taken: dict[str, Any] = dict(arguments)
         loop = ToolLoop(tools, tool_options_of(taken))
-        timed = Deadline(self._pipeline, taken)
+        deadline = Deadline(self._pipeline, taken)
         for name in taken:
             msg = f"runs.resume() got an unexpected keyword argument {name!r}"
             raise TypeError(msg)
-        return await self._to_its_end(run_id, thread_id, loop, timed, response_format)
+        return await self._to_its_end(run_id, thread_id, loop, deadline, response_format)
 
     async def result(
         self,
@@ -184,15 +172,15 @@ class ToolRuns(RunCalls):
         run: Run | str,
         thread_id: str,
         loop: ToolLoop | None,
-        timed: Deadline,
+        deadline: Deadline,
         kind: type | None,
     ) -> RunResult:
-        run = await timed.wait(self._waiter, run, thread_id)
+        run = await self._waiter.wait_within(deadline, run, thread_id)
         if loop is not None:
-            rounds = _Rounds(self, loop, timed)
+            rounds = PolledRounds(self._pipeline, self._waiter, loop, deadline)
             while waiting_calls(run):
                 run = await rounds.next(run)
-        return await self.result(run, response_format=kind, **timed.left())
+        return await self.result(run, response_format=kind, **deadline.left())
 
     async def _gather(
         self, run: Run, options: CallOptions, response_format: type | None = None
@@ -217,79 +205,6 @@ class ToolRuns(RunCalls):
             # The thread is there, as its messages were: a server without steps (astra).
             steps = []
         return RunResult(run=run, messages=messages, steps=steps, response_format=response_format)
-
-
-class _Rounds:
-    """The rounds of one call: answer, submit, wait, and again."""
-
-    def __init__(self, runs: ToolRuns, loop: ToolLoop, timed: Deadline) -> None:
-        self._runs = runs
-        self._waiter = runs._waiter
-        self._settings = runs._pipeline.settings
-        self._loop = loop
-        self._timed = timed
-        self._began = self._settings.runtime.monotonic()
-        self._taken = False
-        """Whether the server has said that it took the outputs of this round."""
-        self._failure: APIError | None = None
-        """Why the last submit of this round failed."""
-
-    async def next(self, run: Run) -> Run:
-        """Return the run when it is settled again."""
-        try:
-            # What was seen of the run in between is not known here, so the same is never new.
-            repeats = self._loop.repeats(run, is_new=False)
-            if not repeats:
-                self._taken, self._failure = False, None
-            work = partial(self._pause, repeats) if is_look(repeats) else self._answer
-            run = await self._within(run, work)
-        except ToolError:
-            if self._failure is not None:  # why the outputs were not taken says more
-                raise self._failure from None
-            await self._react(run, self._timed.plan.on_timeout)
-            raise
-        return await self._timed.wait(self._waiter, run, run.thread_id)
-
-    async def _pause(self, count: int, run: Run) -> Run:
-        runtime = self._settings.runtime
-        await runtime.sleep(retry.poll_pause(self._timed.plan.policy, count, runtime.chance()))
-        return run
-
-    async def _answer(self, run: Run) -> Run:
-        if isinstance(self._failure, _REFUSALS):
-            raise self._failure
-        outputs = await self._loop.answer(run)
-        try:
-            run = await self._runs.submit_tool_outputs(
-                run.id, thread_id=run.thread_id, tool_outputs=outputs, **self._timed.left()
-            )
-        except APIError as failure:
-            # Refused: it has ended, or somebody else has answered. Or the server is away: the
-            # outputs are kept, and the run will say whether it still wants them.
-            if not isinstance(failure, _REFUSALS) and not is_transient(failure):
-                raise
-            self._failure = None if self._taken else failure
-        else:
-            self._taken, self._failure = True, None
-        return run
-
-    async def _within(self, run: Run, work: Callable[[Run], Awaitable[Run]]) -> Run:
-        """Return what `work` returns, within what is left of the call's time."""
-        try:
-            with anyio.move_on_after(self._timed.seconds_left()):
-                return await work(run)
-        except anyio.get_cancelled_exc_class():
-            await self._react(run, self._timed.plan.on_cancel)
-            raise
-        await self._react(run, self._timed.plan.on_timeout)
-        late = RunWaitTimeout(run, self._settings.runtime.monotonic() - self._began)
-        if self._timed.plan.on_timeout == "cancel":
-            late.add_note("the server was asked to cancel it (on_timeout='cancel')")
-        raise late
-
-    async def _react(self, run: Run, reaction: str) -> None:
-        if reaction == "cancel":
-            await self._waiter.cancel_quietly(run.id, run.thread_id, self._timed.plan.options)
 
 
 def type_in(response_format: object) -> type | None:

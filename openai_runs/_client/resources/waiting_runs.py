@@ -12,14 +12,16 @@ from openai_runs._client.arguments import (
     StatusCallback,
     ToolOutputs,
     WaitCall,
+    WaitOptions,
     options_of,
     refuse,
     wait_arguments_of,
+    wait_options_of,
 )
-from openai_runs._client.core.deadline import Attempts, Deadline
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.flows.active_runs import is_over
+from openai_runs._client.flows.create_run import Attempts
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
-from openai_runs._client.polling.handle import WaitOptions, wait_options_of
 from openai_runs._client.resources.tool_runs import ToolRuns
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
@@ -55,12 +57,12 @@ class WaitingRuns(ToolRuns):
         when the create itself is cancelled.
         """
         taken: dict[str, Any] = dict(arguments)
-        timed = Deadline(self._pipeline, taken)
-        taken.update(timed.options)
+        deadline = Deadline(self._pipeline, taken)
+        taken.update(deadline.call_options)
         attempts = Attempts(self._pipeline, thread_id, assistant_id, taken)
         undo = partial(attempts.undo, self._waiter)
-        run = await timed.start(attempts.make(self._waiter), undo)
-        return await timed.wait(self._waiter, run, run.thread_id)
+        run = await deadline.start(attempts.make(self._waiter), undo)
+        return await self._waiter.wait_within(deadline, run, run.thread_id)
 
     async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
         """Return the run once it is settled; `wait`, under the official SDK's name.
@@ -80,9 +82,9 @@ class WaitingRuns(ToolRuns):
         """
         check_id("run_id", run_id)
         taken: dict[str, Any] = dict(arguments)
-        timed = Deadline(self._pipeline, taken)
+        deadline = Deadline(self._pipeline, taken)
         refuse("runs.poll", taken)
-        return await timed.wait(self._waiter, run_id, thread_id)
+        return await self._waiter.wait_within(deadline, run_id, thread_id)
 
     async def submit_tool_outputs_and_poll(
         self,
@@ -109,14 +111,14 @@ class WaitingRuns(ToolRuns):
         Cancellation: leaves the run alone unless `on_cancel="cancel"`.
         """
         taken: dict[str, Any] = dict(arguments)
-        timed = Deadline(self._pipeline, taken)
+        deadline = Deadline(self._pipeline, taken)
         refuse("runs.submit_tool_outputs_and_poll", taken)
         submitting = self.submit_tool_outputs(
-            run_id, thread_id=thread_id, tool_outputs=tool_outputs, **timed.options
+            run_id, thread_id=thread_id, tool_outputs=tool_outputs, **deadline.call_options
         )
-        undo = partial(self._waiter.cancel_quietly, run_id, thread_id, timed.options)
-        run = await timed.start(submitting, undo)
-        return await timed.wait(self._waiter, run, thread_id)
+        undo = partial(self._waiter.cancel_quietly, run_id, thread_id, deadline.call_options)
+        run = await deadline.start(submitting, undo)
+        return await self._waiter.wait_within(deadline, run, thread_id)
 
     def wait(
         self,
@@ -254,12 +256,12 @@ class WaitingRuns(ToolRuns):
         Cancellation: leaves the run as it is.
         """
         taken: dict[str, Any] = dict(arguments)
-        timed = Deadline(self._pipeline, taken)
+        deadline = Deadline(self._pipeline, taken)
         refuse("runs.cancel_and_wait", taken)
         try:
-            run = await self.cancel(run_id, thread_id=thread_id, **timed.options)
+            run = await self.cancel(run_id, thread_id=thread_id, **deadline.call_options)
         except BadRequestError:
-            run = await self.retrieve(run_id, thread_id=thread_id, **timed.left())
+            run = await self.retrieve(run_id, thread_id=thread_id, **deadline.left())
             if run.is_active and run.status != RunStatus.CANCELLING:
                 raise
-        return await timed.wait(self._waiter, run, thread_id, until=is_over)
+        return await self._waiter.wait_within(deadline, run, thread_id, until=is_over)

@@ -33,7 +33,7 @@ class ResultFetcher:
         self,
         pipeline: Pipeline,
         waiter: Waiter,
-        timed: Deadline,
+        deadline: Deadline,
         gather: Gather,
         response_format: type | None,
     ) -> None:
@@ -41,7 +41,7 @@ class ResultFetcher:
         self._response_format = response_format
         self._pipeline = pipeline
         self._waiter = waiter
-        self._timed = timed
+        self._deadline = deadline
         self._gather = gather
         self.has_cancelled = False
         """Whether a cancelled wait has had the run cancelled."""
@@ -56,12 +56,12 @@ class ResultFetcher:
         Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
         """
         try:
-            run = await self._timed.wait(self._waiter, run, thread_id)
+            run = await self._waiter.wait_within(self._deadline, run, thread_id)
         except anyio.get_cancelled_exc_class():
-            self.has_cancelled = self._timed.plan.on_cancel == "cancel"
+            self.has_cancelled = self._deadline.wait_options.on_cancel == "cancel"
             raise
         for count in range(1, _LOOKS + 1):
-            result = await self._gather(run, self._timed.left())
+            result = await self._gather(run, self._deadline.left())
             if not _is_behind(result):
                 break
             await self.pause(count)
@@ -85,16 +85,18 @@ class ResultFetcher:
 
         Cancellation: closes the request.
         """
-        left = self._timed.seconds_left()
+        left = self._deadline.seconds_left()
         timeout = HOLD_MARGIN if left is None else min(HOLD_MARGIN, left)
-        options: CallOptions = {**self._timed.plan.options, "timeout": timeout}
+        options: CallOptions = {**self._deadline.wait_options.options, "timeout": timeout}
         return await look(self._pipeline, ids, options)
 
     async def pause(self, count: int) -> None:
         """Sleep as a wait does after its `count`th look, at most for what is left."""
         runtime = self._pipeline.settings.runtime
-        pause = max(poll_pause(self._timed.plan.policy, count, runtime.chance()), MIN_POLL_DELAY)
-        left = self._timed.seconds_left()
+        pause = max(
+            poll_pause(self._deadline.wait_options.policy, count, runtime.chance()), MIN_POLL_DELAY
+        )
+        left = self._deadline.seconds_left()
         await runtime.sleep(pause if left is None else min(pause, left))
 
 

@@ -20,10 +20,10 @@ __all__ = ["Reconnector", "interrupted"]
 class Reconnector:
     """The tries to take one stream up again."""
 
-    def __init__(self, pipeline: Pipeline, timed: Deadline, fetcher: ResultFetcher) -> None:
+    def __init__(self, pipeline: Pipeline, deadline: Deadline, fetcher: ResultFetcher) -> None:
         """Keep the three; nothing has been tried yet."""
         self._pipeline = pipeline
-        self._timed = timed
+        self._deadline = deadline
         self._fetcher = fetcher
         self.tries = 0
         """Tries since the last event came."""
@@ -56,7 +56,7 @@ class Reconnector:
             return found
         if is_spent or not self._pipeline.resumes():
             return None
-        options = self._timed.left()
+        options = self._deadline.left()
         try:
             if last_id or leg.from_the_start:
                 return await follow(self._pipeline, ids, last_id, options)
@@ -68,7 +68,7 @@ class Reconnector:
         runtime, policy = self._pipeline.settings.runtime, self._pipeline.settings.retry
         pause, left = (
             backoff(policy, self.tries - 1, None, runtime.chance()),
-            self._timed.seconds_left(),
+            self._deadline.seconds_left(),
         )
         await runtime.sleep(pause if left is None else min(pause, left))
 
@@ -78,10 +78,10 @@ class Reconnector:
         began, looks = now(), 0
         while True:
             try:
-                return await leg.find(self._timed.left())
+                return await leg.find(self._deadline.left())
             except APIError as error:
-                limit = self._timed.plan.policy.max_outage
-                left = self._timed.seconds_left()
+                limit = self._deadline.wait_options.policy.max_outage
+                left = self._deadline.seconds_left()
                 if left is not None:
                     limit = min(limit, left)
                 if now() - began >= limit or not is_transient(error):

@@ -15,9 +15,9 @@ import msgspec
 
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.core.call import is_transient
-from openai_runs._client.core.deadline import Attempts, Deadline
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.create_run import Creation
+from openai_runs._client.flows.create_run import Attempts, Creation
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.polling.waiter import Waiter, look
 from openai_runs._protocol.endpoints import STREAM_RUN
@@ -197,11 +197,11 @@ class AnswerRequest(SubmitRequest):
         waiter: Waiter,
         ids: Mapping[str, str],
         outputs: list[dict[str, Any]],
-        timed: Deadline,
+        deadline: Deadline,
     ) -> None:
-        """Build the request; `timed` is the time and the options of the whole call."""
-        super().__init__(pipeline, waiter, ids, outputs, timed.plan.options)
-        self._timed = timed
+        """Build the request; `deadline` is the time and the options of the whole call."""
+        super().__init__(pipeline, waiter, ids, outputs, deadline.wait_options.options)
+        self._deadline = deadline
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Submit; a server that is away is waited for, since the outputs are worth it.
@@ -211,7 +211,7 @@ class AnswerRequest(SubmitRequest):
         submits = 0
         while True:
             try:
-                return await super().open(self._timed.left())
+                return await super().open(self._deadline.left())
             except (BadRequestError, ConflictError) as refusal:
                 run = await self._submission.settle(refusal)
                 if run is None:
@@ -228,8 +228,8 @@ class AnswerRequest(SubmitRequest):
     async def _see(self) -> Run:
         """Return the run as soon as it can be seen, bearing what any wait for a run bears."""
         plan = msgspec.structs.replace(
-            self._timed.plan,
-            timeout=self._timed.seconds_left(),
+            self._deadline.wait_options,
+            timeout=self._deadline.seconds_left(),
             on_cancel="leave",  # whoever opens a leg undoes it
             on_status=None,  # what is seen here is told by the events that follow
             until=lambda status: True,
@@ -254,12 +254,12 @@ class FollowRequest(_OfARun):
 
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Take the stream up where the server offers that, else return the run."""
-        timed: CallOptions = {**self._options, "timeout": options.get("timeout")}
-        run = await look(self._pipeline, self.ids, timed)
+        in_time: CallOptions = {**self._options, "timeout": options.get("timeout")}
+        run = await look(self._pipeline, self.ids, in_time)
         if not self._pipeline.resumes():
             return run
         try:
-            return await self._follow(timed)
+            return await self._follow(in_time)
         except APIError:
             return run  # its events are gone: what is stored of it tells the rest
 

@@ -105,7 +105,7 @@ class RunStream:
             return
         self._is_closed = True
         self._driver.close()
-        if early and self._driver.timed.plan.on_cancel == "cancel":
+        if early and self._driver.deadline.wait_options.on_cancel == "cancel":
             await self._driver.undo()
 
     def __aiter__(self) -> RunStream:
@@ -162,8 +162,8 @@ class RunStream:
         if on_cancel not in ("leave", "cancel"):
             message = f"on_cancel must be 'leave' or 'cancel', got {on_cancel!r}"
             raise ValueError(message)
-        timed = self._driver.timed
-        timed.plan = msgspec.structs.replace(timed.plan, on_cancel=on_cancel)
+        deadline = self._driver.deadline
+        deadline.wait_options = msgspec.structs.replace(deadline.wait_options, on_cancel=on_cancel)
 
     async def _give_way(self) -> None:
         """Let other tasks have their turn, after very many events that came at once."""

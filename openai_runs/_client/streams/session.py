@@ -21,7 +21,7 @@ from openai_runs._client.core.event_reader import EventReader
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.flows.tool_loop import ToolLoop, is_look, waiting_calls
-from openai_runs._client.polling.handle import seconds_to_expiry, tell
+from openai_runs._client.polling.handle import tell
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.backfill import missing_events
 from openai_runs._client.streams.fetching import Gather, ResultFetcher
@@ -30,7 +30,7 @@ from openai_runs._client.streams.recovery import Reconnector, interrupted
 from openai_runs._client.streams.requests import AnswerRequest, StreamRequest
 from openai_runs._protocol.create_marker import strip_marker, strip_marker_from_event
 from openai_runs._protocol.events import named_by_its_data
-from openai_runs._protocol.lifecycle import is_settled
+from openai_runs._protocol.lifecycle import is_settled, seconds_to_expiry
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs._transport import StreamReply
 from openai_runs.config import MAX_ID_CHARS
@@ -61,7 +61,7 @@ class StreamSession:
         self,
         pipeline: Pipeline,
         waiter: Waiter,
-        timed: Deadline,
+        deadline: Deadline,
         leg: StreamRequest,
         *,
         gather: Gather,
@@ -74,7 +74,7 @@ class StreamSession:
         Args:
             pipeline: What requests are sent through.
             waiter: Waits for the run where its stream cannot be taken up again.
-            timed: The call's time and options.
+            deadline: The call's time and options.
             leg: The first leg.
             gather: Fetches a run's messages and steps.
             idle: Seconds without an event before the run is looked at.
@@ -84,11 +84,11 @@ class StreamSession:
         self._pipeline = pipeline
         self._waiter = waiter
         self._leg = leg
-        self._fetcher = ResultFetcher(pipeline, waiter, timed, gather, response_format)
-        self._taking_up = Reconnector(pipeline, timed, self._fetcher)
+        self._fetcher = ResultFetcher(pipeline, waiter, deadline, gather, response_format)
+        self._taking_up = Reconnector(pipeline, deadline, self._fetcher)
         self._tools = tools
         self.now = pipeline.settings.runtime.monotonic
-        self._patience = IdleTimer(self.now, timeout=timed.seconds_left(), idle=idle)
+        self._patience = IdleTimer(self.now, timeout=deadline.seconds_left(), idle=idle)
         self._feed: EventReader | None = None
         self._step: Callable[[], Awaitable[None]] | None = self._begin
         self._ids = dict(leg.ids)
@@ -98,7 +98,7 @@ class StreamSession:
         self._is_undone = self._is_polled = self._has_moved = False
         self._failure: OpenAIRunsError | None = None
         self._reported = ""
-        self.timed = timed
+        self.deadline = deadline
         self.snapshot = Snapshot()
         self.ready: deque[Event] = deque()
         """Events that have come and were not taken yet."""
@@ -164,7 +164,9 @@ class StreamSession:
             return self.ready.popleft()  # of another run: told, and not taken for ours
         if event.data.status != self._reported:
             self._reported = event.data.status
-            await tell(self.timed.plan.on_status, event.data, self._patience.seconds_left())
+            await tell(
+                self.deadline.wait_options.on_status, event.data, self._patience.seconds_left()
+            )
         if self.ready:  # else somebody has closed the stream meanwhile
             self.ready.popleft()
         self.snapshot.apply(event)
@@ -177,7 +179,9 @@ class StreamSession:
     @property
     def will_report(self) -> bool:
         """Return whether the caller's `on_status` may be called before the next event is taken."""
-        return self.timed.plan.on_status is not None and isinstance(self.ready[0], RunEvent)
+        return self.deadline.wait_options.on_status is not None and isinstance(
+            self.ready[0], RunEvent
+        )
 
     async def _check_time(self) -> None:
         if self._patience.seconds_left() <= 0 and not self._leg_is_over:
@@ -198,14 +202,14 @@ class StreamSession:
         self._is_undone = True
         run = self.snapshot.run
         if self._ids and (run is None or run.is_active):
-            options = self.timed.plan.options
+            options = self.deadline.wait_options.options
             await self._waiter.cancel_quietly(self._ids["run_id"], self._ids["thread_id"], options)
         elif not self._ids:
             await self._leg.undo()
 
     async def _begin(self) -> None:
         self._step = None  # whatever comes of it, a create is not begun again
-        self._join(await self.timed.start(self._leg.open(self.timed.left()), self.undo))
+        self._join(await self.deadline.start(self._leg.open(self.deadline.left()), self.undo))
 
     def _join(self, opened: Run | StreamReply) -> None:
         """Read the stream; where there is none to be had, the run itself tells what it can."""
@@ -358,16 +362,16 @@ class StreamSession:
             if is_look(repeats):  # a replica may lag behind the submit
                 self._step = partial(self._look_again, repeats)
                 return
-            outputs = await self.timed.start(self._outputs(run, self._tools), self.undo)
+            outputs = await self.deadline.start(self._outputs(run, self._tools), self.undo)
         except ToolError:
-            if self.timed.plan.on_timeout == "cancel":
+            if self.deadline.wait_options.on_timeout == "cancel":
                 await self.undo()
             raise
         if self._is_closed:
             return
-        leg = AnswerRequest(self._pipeline, self._waiter, self._ids, outputs, self.timed)
+        leg = AnswerRequest(self._pipeline, self._waiter, self._ids, outputs, self.deadline)
         try:
-            opened = await self.timed.start(leg.open(self.timed.left()), self.undo)
+            opened = await self.deadline.start(leg.open(self.deadline.left()), self.undo)
         except (BadRequestError, ConflictError):
             if not repeats:
                 raise
@@ -393,7 +397,7 @@ class StreamSession:
         waited, run = self.now() - self._patience.began, self.snapshot.run
         error: OpenAIRunsError = APITimeoutError(f"the stream told no run in {waited:.1f} s")
         error = error if run is None else RunWaitTimeout(run, waited)
-        if self.timed.plan.on_timeout == "cancel":
+        if self.deadline.wait_options.on_timeout == "cancel":
             await self.undo()
             error.add_note("the server was asked to cancel it (on_timeout='cancel')")
         return self._explain(error)

@@ -11,17 +11,16 @@ import inspect
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import anyio
 import anyio.lowlevel
 import msgspec
 from msgspec import UNSET
 
-from openai_runs._client.arguments import ToolOptions
 from openai_runs._client.encoding import as_text
 from openai_runs._client.tools.signature import ToolContext
 from openai_runs._client.tools.tool import LocalTool, LocalToolCall
@@ -34,7 +33,29 @@ from openai_runs.config import (
 from openai_runs.errors import ToolError
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
 
-__all__ = ["ToolCalls", "check_count", "fitting"]
+__all__ = ["ToolCalls", "ToolOptions", "check_count", "fitting"]
+
+Approval = Callable[[LocalToolCall], Awaitable[bool | str] | bool | str]
+ToolCallback = Callable[[LocalToolCall, str | None], Awaitable[object] | object]
+
+
+class ToolOptions(TypedDict, total=False):
+    """How local tools are called."""
+
+    max_parallel: int
+    """Calls at the same time; default 10."""
+    max_rounds: int
+    """Times a run may ask for tools before it is given up; default 20."""
+    tool_timeout: float | None
+    """Seconds for one call of a tool that has no time-out of its own; default 60. None: what
+    the run has left."""
+    max_output_bytes: int
+    """Bytes that all outputs of one round may have; default 512,000, what OpenAI took."""
+    approve: Approval | None
+    """Asked before each call: True lets it be made, a text refuses it with that reason."""
+    on_tool_call: ToolCallback | None
+    """Told of each call when it begins (with None) and when it ends (with its output)."""
+
 
 _LOG: Final = logging.getLogger("openai_runs.tools")
 _OUT_OF_TIME: Final = "the run's time was up before the tool had finished"
