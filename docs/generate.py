@@ -34,6 +34,10 @@ _ENDPOINT = re.compile(r"^\s*Endpoint: (?P<endpoint>[A-Z]+ \S+)$", re.MULTILINE)
 _STATUSES = [value for name, value in vars(RunStatus).items() if name.isupper()]
 _LEFT, _RIGHT, _HALF = 220, 640, 85
 """Of the drawing: middles of its two columns, and half of a box."""
+_WIDTH, _BOXES = 860, 250
+"""Of the drawing of the layers: its width, and where the boxes of modules begin."""
+_FILLS = ("#c5cae9", "#cfd8dc")
+"""Of a layer of the package, and of one within the client."""
 _RESOURCES = ("assistants", "threads", "messages", "runs", "runs.steps")
 
 
@@ -88,20 +92,86 @@ def endpoints() -> str:
     return table(["request", "in the client", "sent again", "in OpenAPI"], rows)
 
 
-def floors(container: str) -> str:
-    """Return the floors in `container` as import-linter keeps them, from the top, as a table."""
+def layers(container: str) -> str:
+    """Return the layers in `container` as import-linter keeps them, from the top, as a table."""
+    rows = [
+        [f"`{module}`", _first_line(ROOT / container.replace(".", "/") / module)]
+        for layer in _layers_of(container)
+        for module in layer
+    ]
+    return table(["module", "what lives there"], rows)
+
+
+def modules(folder: str) -> str:
+    """Return the modules of a folder of the client, with what lives in each, as a table."""
+    paths = sorted((ROOT / folder).glob("[a-z]*.py"))
+    return table(
+        ["module", "what lives there"], [[f"`{path.stem}`", _first_line(path)] for path in paths]
+    )
+
+
+def _layers_of(container: str) -> list[list[str]]:
+    """Return the modules of each layer of `container`, from the top."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (layers,) = (
+    (found,) = (
         contract["layers"]
         for contract in contracts["contracts"]
         if contract.get("containers") == [container]
     )
-    rows = [
-        [str(number), f"`{room}`", _first_line(ROOT / container.replace(".", "/") / room)]
-        for number, layer in zip(range(len(layers), 0, -1), layers, strict=True)
-        for room in re.findall(r"\w+", layer)
+    return [re.findall(r"\w+", layer) for layer in found]
+
+
+def layers_drawing() -> str:
+    """Return the layers of the package as an SVG, those of the client with their modules."""
+    bands: list[tuple[int, str, list[str]]] = []
+    for layer in _layers_of("openai_runs"):
+        bands.append((0, " | ".join(layer), _modules_in("openai_runs", layer)))
+        if layer == ["_client"]:
+            client = _layers_of("openai_runs._client")
+            bands += [
+                (1, " | ".join(one), _modules_in("openai_runs/_client", one)) for one in client
+            ]
+    lines, y = [], 10
+    for depth, name, names in bands:
+        band, height = _band(depth, name, names, y)
+        lines += band
+        y += height + 6
+    head = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y + 4}" role="img"',
+        '  aria-label="Layers of the package; a module imports only from layers below its own"',
+        '  font-family="monospace" font-size="13">',
     ]
-    return table(["floor", "room", "what lives there"], rows)
+    return "\n".join([*head, *lines, "</svg>"]) + "\n"
+
+
+def _modules_in(place: str, layer: list[str]) -> list[str]:
+    """Return the modules to draw in a layer: those of a folder, none of a single file."""
+    folders = [ROOT / place / name for name in layer if (ROOT / place / name).is_dir()]
+    if layer in (["_client"], ["_cli"]):
+        return []
+    found = [path for folder in folders for path in sorted(folder.glob("[a-z]*"))]
+    return [path.stem for path in found if path.is_dir() or path.suffix == ".py"]
+
+
+def _band(depth: int, name: str, names: list[str], y: int) -> tuple[list[str], int]:
+    """Return one layer's lines of the drawing, from `y` down, and its height."""
+    left, x, row = 10 + 24 * depth, _BOXES, 0
+    boxes: list[str] = []
+    for one in names:
+        width = 14 + 8 * len(one)
+        if x + width > _WIDTH - 16:
+            x, row = _BOXES, row + 1
+        top = y + 6 + 28 * row
+        boxes.append(
+            f'<rect x="{x}" y="{top}" width="{width}" height="22" rx="5" fill="#fafafa"'
+            f' stroke="#78909c"/><text x="{x + 7}" y="{top + 15}" fill="#212121">{one}</text>'
+        )
+        x += width + 8
+    height = 34 + 28 * row
+    fill = _FILLS[depth]
+    frame = f'<rect x="{left}" y="{y}" width="{_WIDTH - 10 - left}" height="{height}" rx="8"'
+    label = f'<text x="{left + 10}" y="{y + 22}" font-weight="bold" fill="#212121">{name}</text>'
+    return [f'{frame} fill="{fill}" stroke="#78909c"/>{label}', *boxes], height
 
 
 def _first_line(room: Path) -> str:
@@ -172,14 +242,21 @@ PARTS: dict[str, Callable[[], str]] = {
     "defaults": defaults,
     "endpoints": endpoints,
     "errors": error_tree,
-    "floors openai_runs": lambda: floors("openai_runs"),
-    "floors openai_runs._client": lambda: floors("openai_runs._client"),
-    "floors openai_runs.server": lambda: floors("openai_runs.server"),
-    "floors openai_runs.testing": lambda: floors("openai_runs.testing"),
+    "layers openai_runs": lambda: layers("openai_runs"),
+    "layers openai_runs._client": lambda: layers("openai_runs._client"),
+    "layers openai_runs.server": lambda: layers("openai_runs.server"),
+    "layers openai_runs.testing": lambda: layers("openai_runs.testing"),
+    **{
+        f"modules {name}": lambda name=name: modules(f"openai_runs/_client/{name}")  # type: ignore[misc]  # bound now
+        for name in ("resources", "streams", "flows", "polling", "core", "tools")
+    },
     "lifecycle table": lifecycle_table,
 }
 """Name in a page's marker -> what makes the text."""
-FILES: dict[str, Callable[[], str]] = {"explain/lifecycle.svg": lifecycle_drawing}
+FILES: dict[str, Callable[[], str]] = {
+    "explain/layers.svg": layers_drawing,
+    "explain/lifecycle.svg": lifecycle_drawing,
+}
 """Name of a file that is made as a whole -> what makes it."""
 
 

@@ -1,0 +1,182 @@
+"""The client is written in the field's words: a thing is found under the word one searches for.
+
+The list is that of the style guide: private words, and what stands for them. The server's own
+words follow with its layout.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = [
+    "openai_runs/_client",
+    "openai_runs/_protocol",
+    "openai_runs/_transport.py",
+    "openai_runs/relay.py",
+    "tests/client",
+    "tests/protocol",
+]
+
+WORDS = {
+    # waiting
+    "Ticket": "WaitHandle",
+    "Watch": "RunPoller",
+    "Watching": "RunPoller",
+    "WaitPlan": "WaitOptions",
+    "Mailbox": "Inbox",
+    "ticket": "handle",
+    "mailbox": "inbox",
+    "ring": "wake",
+    "news": "changes",
+    "tell": "notify",
+    "hear": "notify",
+    "look": "retrieve, poll or check",
+    "look_again": "poll",
+    # calls and their time
+    "Timed": "Deadline",
+    "timed": "deadline",
+    "Attempts": "CreateRunFlow",
+    "Creation": "CreateRunFlow",
+    "Submission": "SubmitFlow",
+    "taken": "keywords are parsed once, by `parse`",
+    "refuse": "reject",
+    "unsaid": "mask",
+    "lay_over": "merge_headers",
+    "Doubt": "maybe sent",
+    "doubt": "maybe sent",
+    "doubted": "maybe_sent",
+    "unsure": "maybe sent",
+    "guarded": "not idempotent",
+    "GUARDED": "NOT_IDEMPOTENT",
+    "is_harmless": "was_not_sent",
+    "is_unsure": "is_ambiguous",
+    "may_heal": "is_transient",
+    "settle": "verify",
+    "Settle": "Verify",
+    "reveal": "strip_marker",
+    "reveal_all": "strip_marker",
+    "reveal_event": "strip_marker",
+    "mark": "add_marker",
+    # streams
+    "Driver": "StreamSession",
+    "Leg": "StreamRequest",
+    "leg": "request",
+    "Feed": "EventReader",
+    "Patience": "IdleTimer",
+    "Reading": "StreamParams",
+    "reading": "params",
+    "TakingUp": "Reconnector",
+    "Fetcher": "ResultFetcher",
+    "catch_up": "backfill",
+    # what the calls of a client share
+    "Supervisor": "BackgroundTasks",
+    "supervisor": "background",
+    "Work": "BackgroundTask",
+    "Shared": "ClientState",
+    "shared": "state",
+    "Seams": "Runtime",
+    "seams": "runtime",
+    "Gate": "ThreadLock",
+    "gates": "thread_locks",
+    "Limiter": "RateLimiter",
+    "admit": "acquire",
+    "stand": "acquire",
+    "Turn": "Permit",
+    "NO_TURN": "NO_PERMIT",
+    "_Line": "_Queue",
+    "last_turn": "the permit that acquire returns",
+    # states, not sets of booleans
+    "bear": "tolerate",
+    "outlast": "retry",
+}
+"""Identifier -> what to write."""
+
+STEMS = {
+    "attempts": "flows/create_run",
+    "awaiting": "await_run",
+    "catching_up": "backfill",
+    "creation": "create_run",
+    "driving": "session",
+    "faults": "error_mapping",
+    "feed": "event_reader",
+    "fetching": "recovery",
+    "gathering": "as_completed",
+    "legs": "requests",
+    "limiting": "rate_limiter",
+    "mapping": "run_map",
+    "mending": "lenient",
+    "patience": "session",
+    "pieces": "delta_merge",
+    "preparing": "pipeline",
+    "scheduling": "scheduler",
+    "shared": "state",
+    "streaming": "run_stream",
+    "submission": "submit_outputs",
+    "supervising": "background",
+    "taking_up": "recovery",
+    "tickets": "handle",
+    "waiting": "waiter",
+    "watching": "poller",
+}
+"""File stem -> the module that took its place."""
+
+ALLOWED: dict[tuple[str, str], str] = {}
+"""(path, identifier) -> why it may stand there."""
+
+
+def sources() -> Iterator[Path]:
+    """Yield the files that are held to the list."""
+    for place in PLACES:
+        path = ROOT / place
+        yield from [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def identifiers(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield each name that a file defines, passes or reads, without underscores in front."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Attribute(value=ast.Name(id="pytest")):
+                continue
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name, node.lineno
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name, node.lineno
+            case ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.keyword(arg=str(name)):
+                yield name, node.value.lineno
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in sources()]
+)
+def test_names_are_the_fields_words(path: Path) -> None:
+    """No identifier is one of the private words, but where the list of exceptions says why."""
+    place = str(path.relative_to(ROOT))
+    found = [
+        f"{place}:{line}: {name}: write {WORDS[bare]}"
+        for name, line in identifiers(path)
+        if (bare := name if name in WORDS else name.lstrip("_")) in WORDS
+        and (place, name) not in ALLOWED
+    ]
+
+    assert found == []
+
+
+def test_modules_have_the_fields_names() -> None:
+    """No module of the client or the protocol has a name that was given up."""
+    stems = {path.stem for path in sources() if path.is_relative_to(ROOT / "openai_runs")}
+
+    assert stems & STEMS.keys() == set()
+
+
+def test_exceptions_are_still_needed() -> None:
+    """An allowed use that is gone leaves the list."""
+    used = {
+        (str(path.relative_to(ROOT)), name) for path in sources() for name, _ in identifiers(path)
+    }
+
+    assert {use for use in ALLOWED if use not in used} == set()
