@@ -238,7 +238,7 @@ def _route(
         sent = None if endpoint.body is None else reading.decode_body(endpoint.body, text)
         posted = request.method == "POST"
         if posted:  # what is made of a large body is a large answer
-            outgoing.check(len(text))
+            outgoing.admit(len(text))
         call = Call(
             service=service,
             ids=request.match_info,
@@ -254,10 +254,10 @@ def _route(
         try:
             answer = await handler(call)
         except Replay as replay:
-            outgoing.check(len(replay.body))
+            outgoing.admit(len(replay.body))
             raise
         body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
-        outgoing.check(len(body), done=posted)
+        outgoing.admit(len(body), done=posted)
         return Reply(outgoing, 200, body, call.headers)
 
     return serve

@@ -27,9 +27,11 @@ SLICE_BYTES: Final = 64 * 1024
 """Bytes written at once. An answer that is no larger is written whole and not counted."""
 
 _LONGEST_INTERVAL: Final = 1.0
-"""Seconds between two looks at the connections, at most."""
-_LOOKS: Final = 4
-"""Looks within one time-out, at least."""
+"""Seconds between two checks of the connections, at most."""
+_SHORTEST_INTERVAL: Final = 0.01
+"""Seconds between them, at least, however short the time-out is."""
+_CHECKS: Final = 4
+"""Checks within one time-out, at least."""
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -37,7 +39,7 @@ _logger = logging.getLogger("openai_runs.server")
 class _Connection:
     """What is known of one connection: how much it has not taken, and for how long."""
 
-    __slots__ = ("looks", "name", "refused", "unsent")
+    __slots__ = ("checks", "name", "refused", "unsent")
 
     def __init__(self) -> None:
         """Start with nothing written."""
@@ -46,13 +48,13 @@ class _Connection:
         self.refused = False
         """Whether its client may still send a body that nobody reads."""
         self.unsent: float = math.inf
-        self.looks = 0
-        """Looks since it took something. Not seconds: an event loop that was busy for long
+        self.checks = 0
+        """Checks since it took something. Not seconds: an event loop that was busy for long
         must not take itself for a reader that takes nothing."""
 
     def progress(self, unsent: float = math.inf) -> None:
         """Begin the time-out anew."""
-        self.looks = 0
+        self.checks = 0
         self.unsent = unsent
 
 
@@ -94,7 +96,7 @@ class Outgoing:
         connection.name = name
         connection.progress()
 
-    def check(self, size: int, *, done: bool = False) -> None:
+    def admit(self, size: int, *, done: bool = False) -> None:
         """Refuse an answer of that size if the large ones hold too much already.
 
         One that is larger than the bound is sent if it is the only one.
@@ -163,12 +165,12 @@ class Outgoing:
 
     @property
     def _interval(self) -> float:
-        return min(self._timeout / _LOOKS, _LONGEST_INTERVAL)
+        return max(_SHORTEST_INTERVAL, min(self._timeout / _CHECKS, _LONGEST_INTERVAL))
 
     def _schedule(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._check_all)
 
-    def _look(self) -> None:
+    def _check_all(self) -> None:
         for transport, connection in list(self._connections.items()):
             unsent = transport.get_write_buffer_size()
             if not unsent and transport.is_closing():
@@ -176,8 +178,8 @@ class Outgoing:
             elif not unsent or unsent < connection.unsent:
                 connection.progress(unsent or math.inf)
             else:
-                connection.looks += 1
-                if connection.looks * self._interval >= self._timeout:
+                connection.checks += 1
+                if connection.checks * self._interval >= self._timeout:
                     self._drop(transport, connection)
         self._timer = None
         if self._connections:

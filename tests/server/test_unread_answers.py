@@ -14,7 +14,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from openai_runs.server import LocalServer, Say
+from openai_runs.server import EchoBackend, LocalServer, Say, create_app
 from openai_runs.server.sending import Reply
 from tests.server.support import Caller, run_path
 from tests.server.test_stream_readers import (
@@ -323,3 +323,44 @@ async def test_reader_gets_its_whole_answer_when_the_server_closes_meanwhile() -
 
     assert received.endswith(b"}")
     assert len(received) > 4 * len(LARGE)
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["own runner", "mounted"])
+async def test_reader_is_dropped_when_the_application_is_embedded(
+    caplog: pytest.LogCaptureFixture, mounted: bool
+) -> None:
+    """Whoever runs the application, alone or below another one with middlewares of its own."""
+    caplog.set_level(logging.WARNING, "openai_runs.server")
+
+    @web.middleware
+    async def marking(request: web.Request, handler: Any) -> web.StreamResponse:
+        response = await handler(request)
+        assert isinstance(response, web.StreamResponse)
+        response.headers["x-outer"] = "yes"
+        return response
+
+    app = create_app(backend=EchoBackend(), write_timeout=0.5)
+    root = app
+    if mounted:
+        root = web.Application(middlewares=[marking])
+        root.add_subapp("/assistants-api", app)
+    runner = web.AppRunner(root, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        prefix = "/assistants-api" if mounted else ""
+        address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with aiohttp.ClientSession() as session:
+            caller = Caller(session, f"{address}{prefix}/v1")
+            path = await large_thread(caller, 8)
+            whole = await caller.send("GET", path)
+            reader = await deaf_connection(
+                Caller(session, f"{address}/v1"), get(f"{prefix}/v1{path}")
+            )
+            await until_dropped(caplog)
+            reader.close()
+    finally:
+        await runner.cleanup()
+
+    assert len(whole.json["data"]) == 8
+    assert whole.headers.get("x-outer") == ("yes" if mounted else None)
