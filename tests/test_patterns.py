@@ -219,4 +219,4 @@ def test_pattern_cannot_hide(source: str) -> None:
 
 def test_patterns_are_found() -> None:
     """Those of the echo backend, of the stream reader and of the errors, for instance."""
-    assert {use.module.rpartition(".")[2] for use in all_uses()} >= {"echo", "sse", "faults"}
+    assert {use.module.rpartition(".")[2] for use in all_uses()} >= {"echo", "sse", "masking"}

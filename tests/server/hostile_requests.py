@@ -74,13 +74,13 @@ REFUSED: dict[str, bytes] = {
     "trailer-too-long": post(
         BEARER, CHUNKED, body=b"2\r\n{}\r\n0\r\nX: " + PROMPT * 999 + b"\r\n\r\n"
     ),
-    "not-compressed": post(BEARER, LENGTH, b"Content-Encoding: gzip", body=BODY),
 }
 """What the parser refuses, in the request's head or later in its body."""
 
 _KEPT = b"POST /v1/threads HTTP/1.1\r\nHost: 127.0.0.1\r\n" + BEARER + b"\r\n"
 
 UNUSUAL: dict[str, bytes] = {
+    "not-compressed": post(BEARER, LENGTH, b"Content-Encoding: gzip", body=BODY),
     "length-too-short": _KEPT + b"Content-Length: 2\r\n\r\n{}" + BODY + b"\r\n\r\n",
     "length-zero": _KEPT + b"Content-Length: 0\r\n\r\n" + BODY + b"\r\n\r\n",
     "upgrade-with-more": (
