@@ -73,11 +73,13 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def page(name: str, *, code: int, figures: str, seconds: float, command: list[str]) -> str:
+def page(
+    name: str, *, tested: str, code: int, figures: str, seconds: float, command: list[str]
+) -> str:
     """Return the result as it is kept."""
     rows = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": f"`{commit()}`",
+        "commit": f"`{tested}`",
         "machine": f"{os.cpu_count()} cores, {platform.system()}",
         "Python": platform.python_version(),
         "command": f"`python {shlex.join(command)}`",
@@ -100,11 +102,11 @@ def main(arguments: list[str]) -> int:
         print(f"no such name: {name}; there are {', '.join(ALL)}", file=sys.stderr)
         return 2
     command = [*ALL[name].command, *more]
-    began = time.monotonic()
+    tested, began = commit(), time.monotonic()
     code, figures = run(command)
     seconds = time.monotonic() - began
     RESULTS.mkdir(exist_ok=True)
-    text = page(name, code=code, figures=figures, seconds=seconds, command=command)
+    text = page(name, tested=tested, code=code, figures=figures, seconds=seconds, command=command)
     (RESULTS / f"{name}.md").write_text(text)
     return code
 

@@ -52,7 +52,14 @@ def test_result_tells_the_verdict_and_how_to_get_it_again(code: int, verdict: st
     """Date, commit, figures, and the command."""
     command = ["-m", "tests.e2e.sweep"]
 
-    text = long.page("sweep", code=code, figures="sweep: 8 cases", seconds=1.4, command=command)
+    text = long.page(
+        "sweep",
+        tested=long.commit(),
+        code=code,
+        figures="sweep: 8 cases",
+        seconds=1.4,
+        command=command,
+    )
 
     assert text.startswith("# sweep\n")
     for row in (

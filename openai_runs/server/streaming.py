@@ -59,7 +59,7 @@ class _Follower:
                 body = self._take(self._reader.pop())
             if body:
                 return body
-            if not self._reader.behind and not self._is_over():
+            if not self._reader.behind and self._reader.empty and not self._is_over():
                 with anyio.move_on_after(self._heartbeat) as silence:
                     await self._reader.news()
                 if silence.cancelled_caught:
