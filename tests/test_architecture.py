@@ -2,9 +2,12 @@
 
 import ast
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+
+from openai_runs import AsyncClient
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "openai_runs"
@@ -112,6 +115,14 @@ def test_folders_hold_few_modules() -> None:
     }
 
     assert large == LARGE_FOLDERS.keys()
+
+
+@pytest.mark.parametrize("name", ["assistants", "messages", "runs", "runs.steps", "threads"])
+def test_resource_is_one_class(name: str) -> None:
+    """What a resource does stands in one file: no class is inherited from to share one."""
+    kind = type(attrgetter(name)(AsyncClient("http://127.0.0.1:9/v1")))
+
+    assert kind.__mro__ == (kind, object)
 
 
 @pytest.mark.parametrize("folder", ["openai_runs", "tests", "docs"])

@@ -1,20 +1,23 @@
-"""The arguments of calls, declared once, and how they become bodies.
+"""What each call takes by keyword, and `parse`, which sorts the keywords of one call once.
 
-A test compares the keys here with the request Structs and with the OpenAPI file.
+What may not live here: anything that sends a request. A test compares the keys here with the
+request Structs and with the OpenAPI file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, Final, Literal, TypedDict, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, Final, Literal, TypedDict, cast, get_origin
 
 import msgspec
 
 from openai_runs._client.encoding import plain
 from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._client.tools.json_schema import response_format
-from openai_runs._client.tools.tool import as_sent
+from openai_runs._client.tools.tool import as_sent, localized
 from openai_runs._protocol.lifecycle import is_settled
+from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy, check_timeout
 from openai_runs.types.messages import CreateMessage, RequestAttachment, RequestContent
 from openai_runs.types.runs import ReasoningEffort, Run, ToolOutput
@@ -29,7 +32,7 @@ from openai_runs.types.tools import (
 )
 
 __all__ = [
-    "OPTION_NAMES",
+    "Arguments",
     "CallOptions",
     "CreateAssistantArguments",
     "CreateMessageArguments",
@@ -46,12 +49,10 @@ __all__ = [
     "UpdateThreadArguments",
     "WaitArguments",
     "WaitOptions",
-    "body_of",
     "check_options",
     "follow_up_options",
-    "options_of",
-    "refuse",
-    "tool_options_of",
+    "parse",
+    "unexpected_keyword",
     "wait_options_of",
 ]
 
@@ -200,6 +201,28 @@ class StartOptions(TypedDict, total=False):
     """What to do when the thread has an active run: raise, wait for it, or cancel it."""
 
 
+class StreamOptions(TypedDict, total=False):
+    """How a stream is read."""
+
+    idle_timeout: float | None
+    """Seconds without an event before the run is polled; None: 30."""
+
+
+class PageOptions(TypedDict, total=False):
+    """Which items a list returns."""
+
+    limit: int | None
+    """Items on a page, 1 to 100; the server's default is 20."""
+    order: Literal["asc", "desc"] | str | None
+    """By creation time; the server's default is `desc`."""
+    after: str | None
+    """The id the page begins after."""
+    before: str | None
+    """The id the page ends before; iterating walks backwards from it."""
+    max_items: int | None
+    """The most items an iteration yields, over all pages."""
+
+
 class CreateRunCall(CreateRunArguments, StartOptions, CallOptions, total=False):
     """Everything `runs.create` takes by keyword."""
 
@@ -243,100 +266,100 @@ class UpdateThreadCall(UpdateThreadArguments, CallOptions, total=False):
     """Everything `threads.update` takes by keyword."""
 
 
-class ListCall(CallOptions, total=False):
+class ListCall(PageOptions, CallOptions, total=False):
     """What every list takes by keyword."""
 
-    limit: int | None
-    """Items on a page, 1 to 100; the server's default is 20."""
-    order: Literal["asc", "desc"] | str | None
-    """By creation time; the server's default is `desc`."""
-    after: str | None
-    """The id the page begins after."""
-    before: str | None
-    """The id the page ends before; iterating walks backwards from it."""
-    max_items: int | None
-    """The most items an iteration yields, over all pages."""
+
+class StreamCall(CreateRunAndPollCall, StreamOptions, ToolOptions, total=False):
+    """Everything `runs.stream` takes by keyword."""
+
+
+class StreamWaitCall(WaitCall, StreamOptions, total=False):
+    """Everything a stream of an existing run takes by keyword."""
+
+
+class CreateThreadAndRunStreamCall(
+    CreateThreadAndRunAndPollCall, StreamOptions, ToolOptions, total=False
+):
+    """Everything `threads.create_and_run_stream` takes by keyword."""
+
+
+class RunToolsCall(
+    RunSettings, TurnArguments, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False
+):
+    """Everything `runs.run_tools` takes by keyword, besides assistant and tools."""
+
+
+class ResumeCall(WaitCall, ToolOptions, total=False):
+    """Everything `runs.resume` takes by keyword, besides ids, tools and format."""
+
+
+class MapCall(RunSettings, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+    """Everything `runs.map` takes by keyword, besides items, concurrency and tools."""
+
+    assistant_id: str
+
+
+class MapItemCall(CreateRunAndPollCall, ToolOptions, total=False):
+    """Everything an item of `runs.map` takes that names a thread, besides ids."""
+
+
+class MapThreadItemCall(CreateThreadAndRunAndPollCall, ToolOptions, total=False):
+    """Everything an item of `runs.map` takes whose thread is created with its run."""
 
 
 MessageContent = str | Iterable[RequestContent | JSONObject]
 ToolOutputs = Iterable[ToolOutput | JSONObject]
 
-OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
+_GROUPS: Final[Mapping[str, type]] = {
+    "call": CallOptions,
+    "wait": WaitArguments,
+    "tool": ToolOptions,
+    "stream": StreamOptions,
+    "start": StartOptions,
+    "page": PageOptions,
+}
+"""The field of `Arguments` -> whose keywords go there. All others belong to the body."""
+_OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
+_POLL_OPTION_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
+_METHODS: Final[Mapping[str, str]] = {
+    "getAssistant": "assistants.retrieve",
+    "deleteAssistant": "assistants.delete",
+    "getThread": "threads.retrieve",
+    "deleteThread": "threads.delete",
+    "getMessage": "messages.retrieve",
+    "modifyMessage": "messages.update",
+    "deleteMessage": "messages.delete",
+    "getRun": "runs.retrieve",
+    "modifyRun": "runs.update",
+    "cancelRun": "runs.cancel",
+    "submitToolOuputsToRun": "runs.submit_tool_outputs",
+    "getRunStep": "runs.steps.retrieve",
+}
+"""Operation -> the method that passes its `CallOptions` on without parsing them."""
 
 
-WAIT_OPTION_NAMES: Final = frozenset(WaitArguments.__annotations__)
-_TOOL_OPTION_NAMES: Final = frozenset(ToolOptions.__annotations__)
-_LOOK_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
-LIST_NAMES: Final = ("limit", "order", "after", "before")
+def unexpected_keyword(call: str, keyword: str) -> TypeError:
+    """Return the error of a keyword that the method `call` does not take."""
+    return TypeError(f"{call}() got an unexpected keyword argument {keyword!r}")
 
 
-def wait_arguments_of(arguments: dict[str, Any]) -> WaitArguments:
-    """Take the wait options out of `arguments` and return them."""
-    found = WAIT_OPTION_NAMES & arguments.keys()
-    return cast("WaitArguments", {name: arguments.pop(name) for name in found})
-
-
-def tool_options_of(arguments: dict[str, Any]) -> ToolOptions:
-    """Take the tool options out of `arguments` and return them."""
-    found = _TOOL_OPTION_NAMES & arguments.keys()
-    return cast("ToolOptions", {name: arguments.pop(name) for name in found})
-
-
-def options_of(arguments: dict[str, Any]) -> CallOptions:
-    """Take the call options out of `arguments` and return them."""
-    found = OPTION_NAMES & arguments.keys()
-    return cast("CallOptions", {name: arguments.pop(name) for name in found})
-
-
-def check_options(call: str, options: CallOptions) -> None:
-    """Refuse what no call takes; a method with no body of its own has let it through.
+def check_options(operation: str, options: CallOptions) -> None:
+    """Reject what no call takes; methods that take nothing else pass their keywords unparsed.
 
     Raises:
         TypeError: An option is not one of `CallOptions`.
     """
-    refuse(call, options.keys() - OPTION_NAMES)
-
-
-def refuse(call: str, left: Collection[str]) -> None:
-    """Refuse the arguments that are left when a call has taken all it knows.
-
-    Raises:
-        TypeError: There are some.
-    """
-    if left:
-        msg = f"{call}() got an unexpected keyword argument {min(left)!r}"
-        raise TypeError(msg)
+    for keyword in options:
+        if keyword not in _OPTION_NAMES:
+            raise unexpected_keyword(_METHODS.get(operation, "client.request"), keyword)
 
 
 def follow_up_options(options: CallOptions) -> CallOptions:
-    """Return what a look at the result of a lost call has in common with the call."""
-    found = _LOOK_NAMES & options.keys()
+    """Return the options that a request which follows up on a call shares with the call."""
+    found = _POLL_OPTION_NAMES & options.keys()
     given = {name: options[name] for name in found if options[name] is not None}  # type: ignore[literal-required]  # names of options
     return cast("CallOptions", given)
-
-
-_SENT: Final[dict[str, Callable[[object], object]]] = {
-    "tools": as_sent,
-    "response_format": response_format,
-}
-"""Arguments that may be given as Python objects which are no JSON."""
-
-
-def body_of(call: str, allowed: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON body made of `arguments`; UNSET is left out, None is sent as null.
-
-    Raises:
-        TypeError: An argument is not one of `allowed`'s keys.
-    """
-    known = allowed.__annotations__
-    body: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if name not in known:
-            msg = f"{call}() got an unexpected keyword argument {name!r}"
-            raise TypeError(msg)
-        if value is not msgspec.UNSET:
-            body[name] = plain(_SENT[name](value) if name in _SENT else value)
-    return body
 
 
 _NO_OPTIONS: Final[CallOptions] = {}
@@ -344,7 +367,7 @@ _NO_OPTIONS: Final[CallOptions] = {}
 
 
 class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How one wait is done."""
+    """How one wait is carried out."""
 
     timeout: float | None = None
     """Seconds for the whole wait; None: what the run has left; `math.inf`: for ever."""
@@ -359,7 +382,7 @@ class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
     until: Callable[[str], bool] = is_settled
 
     def __post_init__(self) -> None:
-        """Refuse what no wait could be made of."""
+        """Check each value."""
         check_timeout("timeout", self.timeout)
         check_timeout("request_timeout", self.options.get("request_timeout"))
         check_timeout("interval", self.interval)
@@ -375,7 +398,7 @@ class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
 def wait_options_of(
     default: PollPolicy, waiting: WaitArguments, options: CallOptions
 ) -> WaitOptions:
-    """Return the plan these arguments ask for.
+    """Return the options these arguments ask for; `default` is the client's policy.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -398,3 +421,85 @@ def wait_options_of(
         on_timeout=waiting.get("on_timeout", "leave"),
         on_cancel=waiting.get("on_cancel", "leave"),
     )
+
+
+_NO_WAIT: Final = WaitOptions(policy=PollPolicy())
+"""The wait of a call that does not wait."""
+
+
+class Arguments(msgspec.Struct, frozen=True, kw_only=True):
+    """The keywords of one call, sorted by what they are for; made by `parse`."""
+
+    body: dict[str, Any]
+    """The JSON body."""
+    call: CallOptions
+    wait: WaitOptions
+    tool: ToolOptions
+    stream: StreamOptions
+    start: StartOptions
+    page: PageOptions
+    tools: list[object] | None = None
+    """The tools of the body, functions as `LocalTool`; None where none were given."""
+    response_format: type | None = None
+    """The type given as `response_format`, if it was given as a type."""
+
+
+def parse(
+    name: str, kind: type, given: Mapping[str, Any], poll: PollPolicy | None = None, /, **own: Any
+) -> Arguments:
+    """Return the keywords of one call, sorted; UNSET is left out, None is sent as null.
+
+    Args:
+        name: The method that was called, for errors.
+        kind: The TypedDict of its keywords.
+        given: Its keywords.
+        poll: The client's policy, for a call that waits.
+        **own: Parts of the body which the method takes by name.
+
+    Raises:
+        TypeError: A keyword is not one of `kind`'s, or of the wrong kind.
+        ValueError: A value is out of bounds.
+    """
+    groups = _groups_of(kind)
+    fields: dict[str, Any] = {
+        "body": own,
+        "call": {},
+        "wait": {},
+        "tool": {},
+        "stream": {},
+        "start": {},
+        "page": {},
+    }
+    for keyword, value in given.items():
+        if keyword not in groups:
+            raise unexpected_keyword(name, keyword)
+        if value is not msgspec.UNSET:
+            fields[groups[keyword]][keyword] = value
+    if poll is not None:
+        fields["wait"] = wait_options_of(poll, fields["wait"], fields["call"])
+    else:
+        fields["wait"] = _NO_WAIT
+    if "assistant_id" in own:
+        check_id("assistant_id", own["assistant_id"])
+    if own.get("tools") is not None:
+        fields["tools"] = localized(own["tools"])
+        own["tools"] = as_sent(fields["tools"])
+    if "response_format" in own:
+        fields["response_format"] = _type_in(own["response_format"])
+        own["response_format"] = response_format(own["response_format"])
+    if own:
+        fields["body"] = plain(own)
+    return Arguments(**fields)
+
+
+def _type_in(response_format: object) -> type | None:
+    """Return the type a response format was given as, if it was given as one."""
+    is_type = isinstance(response_format, type) or get_origin(response_format) is not None
+    return response_format if is_type else None  # type: ignore[return-value]  # or an alias
+
+
+@cache
+def _groups_of(kind: type) -> dict[str, str]:
+    """Return to each keyword of `kind` the field of `Arguments` it goes to."""
+    known = {name: group for group, its in _GROUPS.items() for name in its.__annotations__}
+    return {name: known.get(name, "body") for name in kind.__annotations__}

@@ -1,7 +1,7 @@
-"""The mark on a create of ours, by which a run whose answer was lost is found again.
+"""The marker of a create, by which a run whose answer was lost is found again.
 
-The mark is one of the 16 metadata pairs. It is left out when the caller uses all 16, and
-taken off every run that is handed to the caller.
+The marker is one of the 16 metadata pairs. It is left out when the caller uses all 16, and
+stripped where an answer or an event is decoded, so that no caller ever sees it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ from openai_runs.types.base import CREATE_MARKER
 from openai_runs.types.events import RunEvent
 from openai_runs.types.runs import Run
 
-__all__ = ["carries", "find", "mark", "strip_marker", "strip_marker_from_event", "strip_markers"]
+__all__ = [
+    "add_marker",
+    "carries",
+    "find",
+    "strip_marker",
+    "strip_marker_from_event",
+    "strip_markers",
+]
 
 _MAX_PAIRS: Final = 16
 
 R = TypeVar("R")
 
 
-def mark(metadata: Mapping[str, str] | None, key: str) -> dict[str, str] | None:
-    """Return the metadata with the mark on it, or None if there is no room for one.
+def add_marker(metadata: Mapping[str, str] | None, key: str) -> dict[str, str] | None:
+    """Return the metadata with the marker in it, or None if there is no room for one.
 
-    >>> mark({"a": "b"}, "k1")
+    >>> add_marker({"a": "b"}, "k1")
     {'a': 'b', 'openai_runs_key': 'k1'}
     """
     pairs = dict(metadata or {})
@@ -46,15 +53,15 @@ def find(runs: Iterable[Run], key: str) -> Run | None:
 
 
 def strip_marker(run: R) -> R:
-    """Return `run` with the mark taken off."""
+    """Return `run` without the marker."""
     metadata = getattr(run, "metadata", None)
-    if isinstance(metadata, dict):
+    if metadata and isinstance(metadata, dict):
         metadata.pop(CREATE_MARKER, None)
     return run
 
 
 def strip_markers(runs: Iterable[object]) -> None:
-    """Take the mark off each of the runs."""
+    """Remove the marker from each of the runs."""
     for run in runs:
         metadata = getattr(run, "metadata", None)
         if metadata and isinstance(metadata, dict):
@@ -62,7 +69,7 @@ def strip_markers(runs: Iterable[object]) -> None:
 
 
 def strip_marker_from_event(event: RunEvent) -> RunEvent:
-    """Return `event` with the mark taken off its run, and out of its JSON."""
+    """Return `event` without the marker in its run and its JSON."""
     if CREATE_MARKER not in (event.data.metadata or {}):
         return event
     strip_marker(event.data)

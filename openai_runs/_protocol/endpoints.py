@@ -7,11 +7,12 @@ operation ids (`submitToolOuputsToRun` is spelled as there).
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from openai_runs._protocol.create_marker import strip_marker, strip_markers
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import (
     QueryValue,
@@ -87,6 +88,8 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """Whether the body may ask for server-sent events."""
     deletes: str = ""
     """The `object` a delete answers with."""
+    keeps_marker: bool = False
+    """Whether the create marker stays on the runs of an answer, to verify a create by it."""
     ids: tuple[str, ...] = ()
     """The names of the ids in the path, in order; taken from it."""
     pattern: str = ""
@@ -104,7 +107,10 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         # threads out. It does so when a type is first decoded, and takes the process down if
         # two threads do that at once (a segmentation fault; seen with msgspec 0.22.0). Clients
         # in two threads, or a server in one and its client in another, would.
-        msgspec.structs.force_setattr(self, "decode", decoder_for(self.answer).decode)
+        decode: Callable[[bytes], Any] = decoder_for(self.answer).decode
+        if not self.keeps_marker:
+            decode = _without_marker(self.answer, decode)
+        msgspec.structs.force_setattr(self, "decode", decode)
         if self.body is not None:
             msgspec.json.Decoder(self.body)
 
@@ -137,6 +143,22 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     def _gone(self, ids: Mapping[str, str]) -> bytes:
         return encode_body({"id": ids[self.ids[-1]], "object": self.deletes, "deleted": True})
+
+
+def _without_marker(answer: Any, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a `decode` whose runs carry no create marker: nobody else has to strip it."""
+
+    def decode_run(text: bytes) -> Any:
+        return strip_marker(decode(text))
+
+    def decode_runs(text: bytes) -> Any:
+        page = decode(text)
+        strip_markers(page.data)
+        return page
+
+    if answer is Run:
+        return decode_run
+    return decode_runs if answer == Page[Run] else decode
 
 
 def _get(operation: str, path: str, answer: type[T], query: tuple[str, ...] = ()) -> Endpoint[T]:
@@ -205,32 +227,11 @@ SUBMIT_TOOL_OUTPUTS = _post(
 )
 LIST_RUN_STEPS = _get("listRunSteps", _STEPS, Page[RunStep], (*_CURSOR, "include"))
 GET_RUN_STEP = _get("getRunStep", f"{_STEPS}/{{step_id}}", RunStep, ("include",))
+
+ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = tuple(
+    row for row in list(globals().values()) if isinstance(row, Endpoint)
+)
+"""All 23 operations, in the order above: `/threads/runs` stands before `/threads/{thread_id}`."""
+
 STREAM_RUN = _get("streamRun", f"{_RUN}/stream", Run)
 """Not OpenAI's: the events of a run, from after `Last-Event-ID` on, on servers that resume."""
-
-ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
-    LIST_ASSISTANTS,
-    CREATE_ASSISTANT,
-    GET_ASSISTANT,
-    UPDATE_ASSISTANT,
-    DELETE_ASSISTANT,
-    CREATE_THREAD,
-    CREATE_THREAD_AND_RUN,
-    GET_THREAD,
-    UPDATE_THREAD,
-    DELETE_THREAD,
-    LIST_MESSAGES,
-    CREATE_MESSAGE,
-    GET_MESSAGE,
-    UPDATE_MESSAGE,
-    DELETE_MESSAGE,
-    LIST_RUNS,
-    CREATE_RUN,
-    GET_RUN,
-    UPDATE_RUN,
-    CANCEL_RUN,
-    SUBMIT_TOOL_OUTPUTS,
-    LIST_RUN_STEPS,
-    GET_RUN_STEP,
-)
-"""All 23 operations; `/threads/runs` stands before `/threads/{thread_id}` on purpose."""

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import re
 import types
 import uuid
 from collections import UserDict
@@ -17,16 +18,22 @@ import msgspec
 import pydantic
 import pytest
 
-from openai_runs import AsyncClient
+from openai_runs import AsyncClient, ConfigError
 from openai_runs._client.arguments import (
+    CallOptions,
     CreateAssistantArguments,
     CreateMessageArguments,
     CreateRunArguments,
     CreateThreadAndRunArguments,
     CreateThreadArguments,
+    PageOptions,
+    StartOptions,
+    StreamOptions,
     UpdateAssistantArguments,
     UpdateThreadArguments,
+    WaitArguments,
 )
+from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.types import (
@@ -39,8 +46,10 @@ from openai_runs.types import (
     RequestTextContent,
     RequestToolResources,
     RequestTruncationStrategy,
+    Run,
     ToolOutput,
 )
+from tests.client.test_security import arguments_of, carry_out, methods
 from tests.openapi import OPERATIONS, SCHEMAS
 from tests.openapi.bodies import FULL
 from tests.samples import load, raw
@@ -115,6 +124,18 @@ NAMES = [one.method for one in SENDS]
 NOT_ARGUMENTS = frozenset({"stream"})
 """Keys of bodies that are no arguments: streaming has methods of its own."""
 BODIES = {endpoint.operation: endpoint.body for endpoint in ENDPOINTS}
+
+RUN = Run(id="run_1", thread_id="thread_1", assistant_id="asst_1", status="completed")
+TAKES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, arguments_of(name)) for name in methods()},
+    "runs.result": ("runs.result", {"run": RUN}),
+    "request": ("request", {"method": "GET", "path": "/path"}),
+    **{
+        f"{name} stream": (name, {**arguments_of(name), "stream": True})
+        for name in ("runs.create", "runs.submit_tool_outputs")
+    },
+}
+"""Every method with what it needs, and twice those that return a stream as well."""
 
 
 def full(sends: Sends) -> dict[str, Any]:
@@ -221,22 +242,56 @@ async def test_unknown_keyword_is_a_type_error(sends: Sends) -> None:
             await attrgetter(sends.method)(client)(**sends.ids, **full(sends), temperatur=1)
 
 
-@pytest.mark.parametrize(
-    ("method", "ids"),
-    [
-        ("runs.retrieve", {"run_id": "r", "thread_id": "t"}),
-        ("runs.cancel", {"run_id": "r", "thread_id": "t"}),
-        ("runs.update", {"run_id": "r", "thread_id": "t", "metadata": {}}),
-        ("threads.delete", {"thread_id": "t"}),
-        ("runs.steps.retrieve", {"thread_id": "t", "run_id": "r", "step_id": "s"}),
-    ],
-    ids=str,
-)
-async def test_unknown_option_is_a_type_error(method: str, ids: dict[str, Any]) -> None:
-    """Also where a method takes nothing but the options of every call."""
+@pytest.mark.parametrize(("method", "needed"), TAKES.values(), ids=TAKES)
+async def test_unknown_keyword_is_reported_under_the_method_that_was_called(
+    method: str, needed: dict[str, Any]
+) -> None:
+    """Whatever the method calls in turn, and before anything is sent."""
+    said = rf"(?i)\b{re.escape(method)}\(\) got an unexpected keyword argument 'timeot'"
     async with AsyncClient("http://127.0.0.1:9/v1") as client:
-        with pytest.raises(TypeError, match="timeot"):
-            await attrgetter(method)(client)(**ids, timeot=1)
+        with pytest.raises(TypeError, match=said):
+            await carry_out(client, method, {**needed, "timeot": 1})
+
+
+@pytest.mark.parametrize(("method", "needed"), TAKES.values(), ids=TAKES)
+@pytest.mark.parametrize("keyword", ["page", "body", "call"])
+async def test_name_of_a_group_of_keywords_is_no_keyword(
+    keyword: str, method: str, needed: dict[str, Any]
+) -> None:
+    """How keywords are sorted inside is no way in."""
+    async with AsyncClient("http://127.0.0.1:9/v1") as client:
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{keyword}'"):
+            await carry_out(client, method, {**needed, keyword: {}})
+
+
+def test_each_keyword_belongs_to_one_group() -> None:
+    """Else where a keyword goes would depend on the order of the groups."""
+    groups = [CallOptions, WaitArguments, ToolOptions, StreamOptions, StartOptions, PageOptions]
+    names = [name for group in groups for name in group.__annotations__]
+
+    assert len(names) == len({*names})
+
+
+async def test_keyword_of_another_method_is_unknown() -> None:
+    """What a stream, a wait or a list takes is no argument of a create."""
+    async with AsyncClient("http://127.0.0.1:9/v1") as client:
+        for keyword in ("idle_timeout", "interval", "max_rounds", "limit", "thread"):
+            with pytest.raises(TypeError, match=rf"runs\.create\(\) .*'{keyword}'"):
+                await client.runs.create("t", assistant_id="a", **{keyword: 1})  # type: ignore[call-overload]  # on purpose
+        with pytest.raises(TypeError, match=r"threads\.create_and_run\(\) .*'on_active_run'"):
+            await client.threads.create_and_run(assistant_id="a", on_active_run="wait")  # type: ignore[call-arg]  # on purpose
+
+
+async def test_unknown_keyword_of_an_item_is_its_outcome() -> None:
+    """An item is sorted as the call is; the others go on."""
+    item = {"assistant_id": "a", "thread_id": "t", "timeot": 1}
+    async with AsyncClient("http://127.0.0.1:9/v1") as client:
+        outcomes = [one async for one in client.runs.map([("key", item)], concurrency=1)]
+
+    [(key, outcome)] = outcomes
+    assert key == "key"
+    assert isinstance(outcome, ConfigError)
+    assert "runs.map() got an unexpected keyword argument 'timeot'" in str(outcome)
 
 
 class Colour(enum.StrEnum):

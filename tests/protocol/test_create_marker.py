@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from openai_runs._protocol.create_marker import (
+    add_marker,
     carries,
     find,
-    mark,
     strip_marker,
     strip_marker_from_event,
 )
@@ -26,7 +26,7 @@ def test_mark_adds_one_pair(metadata: dict[str, str] | None) -> None:
     """The caller's pairs stay, and the caller's mapping is left alone."""
     before = dict(metadata or {})
 
-    marked = mark(metadata, "k1")
+    marked = add_marker(metadata, "k1")
 
     assert marked == {**before, CREATE_MARKER: "k1"}
     assert (metadata or {}) == before
@@ -34,7 +34,7 @@ def test_mark_adds_one_pair(metadata: dict[str, str] | None) -> None:
 
 def test_mark_finds_no_room_beside_sixteen_pairs() -> None:
     """The API allows 16; the caller's come first."""
-    assert mark({**FIFTEEN, "k15": "v"}, "k1") is None
+    assert add_marker({**FIFTEEN, "k15": "v"}, "k1") is None
 
 
 def test_find_knows_its_own_run() -> None:

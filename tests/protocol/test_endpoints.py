@@ -12,9 +12,11 @@ from openai_runs._protocol.endpoints import ENDPOINTS, Endpoint
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import Retry
 from openai_runs.types import Page, Run, RunStep
+from openai_runs.types.base import CREATE_MARKER
 from tests.openapi import EXAMPLES, OPERATIONS, SCHEMAS, is_valid, problems
 from tests.openapi.bodies import FULL, variations
 from tests.samples import differences
+from tests.support import run_json
 
 BY_NAME = {endpoint.operation: endpoint for endpoint in ENDPOINTS}
 BODIES: dict[str, Any] = {
@@ -300,3 +302,26 @@ def test_a_delete_knows_what_it_would_have_been_told(
         return
     assert problems(answer, msgspec.json.decode(gone)) == []
     assert msgspec.json.decode(gone)["id"] == "x"
+
+
+MARKED = {"metadata": {"a": "b", CREATE_MARKER: "key"}}
+RUN_ROWS = [row for row in (*ENDPOINTS, endpoints.STREAM_RUN) if row.answer in (Run, Page[Run])]
+
+
+@pytest.mark.parametrize("row", RUN_ROWS, ids=lambda row: row.operation)
+def test_decoded_run_carries_no_create_marker(row: Endpoint[Any]) -> None:
+    """It is stripped in one place, so that no method can forget it; a verifier may keep it."""
+    run = {**run_json(), **MARKED}
+    answer = msgspec.json.encode(run if row.answer is Run else {"data": [run, {"id": 7}]})
+    keeping = msgspec.structs.replace(row, keeps_marker=True)
+
+    shown, kept = row.decode(answer), keeping.decode(answer)
+
+    first, verified = (shown, kept) if row.answer is Run else (shown.data[0], kept.data[0])
+    assert first.metadata == {"a": "b"}
+    assert verified.metadata == MARKED["metadata"]
+
+
+def test_every_operation_that_answers_with_runs_is_among_these() -> None:
+    """Seven of the description's, and the stream of a run."""
+    assert len(RUN_ROWS) == 8

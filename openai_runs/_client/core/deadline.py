@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
-from openai_runs._client.arguments import (
-    CallOptions,
-    WaitOptions,
-    options_of,
-    wait_arguments_of,
-    wait_options_of,
-)
-from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.arguments import CallOptions, WaitOptions
+from openai_runs._client.settings import Runtime
 from openai_runs.config import MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import APITimeoutError
 
@@ -24,25 +18,30 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """One `timeout` over several requests and a wait."""
+    """One `timeout` over several requests and a wait; the clock runs from the construction.
 
-    def __init__(self, pipeline: Pipeline, taken: dict[str, Any]) -> None:
-        """Take the options out of `taken`; the clock runs from here."""
-        self._now = pipeline.settings.runtime.monotonic
+    Args:
+        runtime: Whose monotonic clock counts.
+        call: The options of the call, with its `timeout`; None there: no deadline.
+        wait: How the call waits for its run.
+    """
+
+    def __init__(self, runtime: Runtime, call: CallOptions, wait: WaitOptions) -> None:
+        self._now = runtime.monotonic
         self._began = self._now()
-        wait_arguments = wait_arguments_of(taken)
-        self.call_options: CallOptions = options_of(taken)
-        self._timeout = self.call_options.get("timeout")
-        self.wait_options: WaitOptions = wait_options_of(
-            pipeline.settings.poll, wait_arguments, self.call_options
-        )
+        self._timeout = call.get("timeout")
+        self.call_options = call
+        self.wait_options = wait
 
     def left(self) -> CallOptions:
-        """Return what a look in between takes along, with what is left of the time."""
+        """Return the options of a request in between, with what is left of the time."""
         return {**self.wait_options.options, "timeout": self.seconds_left()}
 
     async def start(self, start: Awaitable[T], undo: Callable[[], Awaitable[None]]) -> T:
-        """Return what comes of `start`; `undo` it if asked to where it ends early."""
+        """Return the result of `start`.
+
+        Where it is cancelled or times out, and the call asks for `cancel`, `undo` is awaited.
+        """
         try:
             return await start
         except anyio.get_cancelled_exc_class():
@@ -55,7 +54,7 @@ class Deadline:
             raise
 
     def seconds_left(self) -> float | None:
-        """Return what is left of `timeout`, at least a moment; None where there is none."""
+        """Return what is left of `timeout`, at least `MIN_POLL_DELAY`; None: no deadline."""
         if self._timeout is None:
             return None
         return max(self._timeout - (self._now() - self._began), MIN_POLL_DELAY)

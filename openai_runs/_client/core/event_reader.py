@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import anyio
 
+from openai_runs._protocol.create_marker import strip_marker_from_event
 from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
 from openai_runs._protocol.sse import EventTooLarge, SSEParser
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIConnectionError, OpenAIRunsError, StreamError
+from openai_runs.types.base import CREATE_MARKER
 from openai_runs.types.events import Event, RunEvent
 from openai_runs.types.runs import Run
 
 __all__ = ["EventReader", "first_run"]
+
+_MARKER: Final = CREATE_MARKER.encode()
 
 
 class EventReader:
@@ -66,6 +72,9 @@ class EventReader:
                 if event is None:
                     self._is_done = True
                     break
+                # The first half costs nothing, and most events are no run's.
+                if _MARKER in event.raw and isinstance(event, RunEvent):
+                    event = strip_marker_from_event(event)
                 if self._after is None or not self._is_repeated(event, self._after):
                     events.append(event)
                 self._has_told = True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from openai_runs._client.arguments import LIST_NAMES, CallOptions, ListCall, options_of
+from openai_runs._client.arguments import CallOptions, ListCall, parse
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, check_id
@@ -39,7 +39,6 @@ class AsyncPaginator(Generic[T]):
         options: CallOptions,
         *,
         max_items: int | None = None,
-        strip_marker: Callable[[Iterable[T]], None] | None = None,
     ) -> None:
         """Check the arguments; nothing is sent yet."""
         _check(query, max_items)
@@ -49,7 +48,6 @@ class AsyncPaginator(Generic[T]):
         self._query = dict(query)
         self._options = options
         self._max_items = max_items
-        self._reveal = strip_marker
         self._backwards = query.get("before") is not None and query.get("after") is None
         # Bad ids fail here, unsent.
         self._first = pipeline.request(endpoint, ids, options, query=self._query)
@@ -106,9 +104,6 @@ class AsyncPaginator(Generic[T]):
         if query is not self._query:
             spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
         page = await self._pipeline.send(spec, self._options)
-        if self._reveal is not None:
-            self._reveal(page.data)
-
         before = seen | {query.get("after"), query.get("before")}
 
         async def follow(page: Page[T]) -> Page[T] | None:  # the page holds it, not it the page
@@ -131,7 +126,6 @@ def paginate(
     arguments: ListCall,
     *,
     extra: Mapping[str, QueryValue] | None = None,
-    strip_marker: Callable[[Iterable[T]], None] | None = None,
 ) -> AsyncPaginator[T]:
     """Return the list call these arguments ask for; `extra` is what only this list takes.
 
@@ -139,17 +133,10 @@ def paginate(
         TypeError: An argument is unknown or of the wrong kind.
         ValueError: An argument is out of bounds.
     """
-    taken: dict[str, Any] = dict(arguments)
-    options = options_of(taken)
-    max_items = taken.pop("max_items", None)
-    for name in taken:
-        if name not in LIST_NAMES:
-            msg = f"{call}() got an unexpected keyword argument {name!r}"
-            raise TypeError(msg)
-    query = {**taken, **(extra or {})}
-    return AsyncPaginator(
-        pipeline, endpoint, ids, query, options, max_items=max_items, strip_marker=strip_marker
-    )
+    given = parse(call, ListCall, arguments)
+    query: dict[str, Any] = {**given.page, **(extra or {})}
+    max_items = query.pop("max_items", None)
+    return AsyncPaginator(pipeline, endpoint, ids, query, given.call, max_items=max_items)
 
 
 def _goes_on(page: Page[Any]) -> bool:

@@ -1,283 +1,262 @@
-"""Starting a run so that it is started once.
+"""Creating a run once, whatever happens to the answer.
 
-A create that is in doubt is settled by looking: the run carries this call's key as one
-of its metadata pairs (`_protocol.adoption`), unless the caller uses all 16, adoption is
-turned off, or the server is known to remember idempotency keys and needs no mark.
+Theory of operation. A create carries its idempotency key as one of the run's metadata pairs
+(`_protocol.create_marker`). Where the answer is lost, the run is looked up on the thread by that
+marker before anything is sent again. There is no marker where the caller uses all 16 pairs, where
+`RetryPolicy.adopt` is off, where the thread is created with the run, and where the server is known
+to remember idempotency keys: then the same request is sent again and answered as the first was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
-from openai_runs._client.arguments import (
-    CallOptions,
-    CreateRunArguments,
-    CreateThreadAndRunArguments,
-    body_of,
-    follow_up_options,
-    options_of,
-)
+import msgspec
+
+from openai_runs._client.arguments import Arguments, CallOptions, follow_up_options
 from openai_runs._client.core.call import Doubt
+from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.event_reader import first_run
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain
 from openai_runs._client.flows.active_runs import when_free
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._protocol.create_marker import carries, find, mark, strip_marker
-from openai_runs._protocol.endpoints import (
-    CREATE_RUN,
-    CREATE_THREAD_AND_RUN,
-    GET_RUN,
-    LIST_RUNS,
-    Endpoint,
-)
-from openai_runs._protocol.spec import QueryValue, RequestSpec, check_id
+from openai_runs._protocol.create_marker import add_marker, carries, find, strip_marker
+from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
+from openai_runs._protocol.spec import QueryValue, RequestSpec
 from openai_runs._transport import StreamReply
 from openai_runs.config import ADOPT_DELAY
 from openai_runs.errors import ActiveRunError, APIError
 from openai_runs.types.runs import Run
 
-__all__ = ["Attempts", "Creation", "look_for", "thread_and_run"]
+__all__ = ["CreateRunFlow", "created_run", "recovered_run"]
+
+_GET_MARKED_RUN: Final = msgspec.structs.replace(GET_RUN, keeps_marker=True)
+_LIST_MARKED_RUNS: Final = msgspec.structs.replace(LIST_RUNS, keeps_marker=True)
+_NEWEST: Final[Mapping[str, QueryValue]] = {"limit": 20, "order": "desc"}
+"""The runs of a thread among which a lost one is searched."""
 
 
-class Creation:
-    """One create of a run, which can be settled and undone."""
+class CreateRunFlow:
+    """One create of a run, on a thread or with a thread of its own.
+
+    It is also the first `StreamRequest` of a stream. Where the thread is busy and the caller
+    waits for it, each attempt is a create with a key of its own; what can be found or undone is
+    the last one.
+
+    Args:
+        pipeline: What is sent through.
+        waiter: Waits for a run that blocks the thread, and cancels what is undone.
+        endpoint: `CREATE_RUN`, or `CREATE_THREAD_AND_RUN`.
+        given: The call's arguments.
+        thread_id: The thread; None where it is created with the run.
+        stream: Whether the answer is asked for as a stream.
+    """
+
+    from_the_start = True
+    after: str | None = None
+    ids: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
         pipeline: Pipeline,
+        waiter: Waiter,
         endpoint: Endpoint[Run],
-        thread_id: str | None,
-        body: Mapping[str, Any],
-        options: CallOptions,
+        given: Arguments,
         *,
-        query: Mapping[str, QueryValue] | None = None,
+        thread_id: str | None = None,
         stream: bool = False,
     ) -> None:
-        """Build the request; `thread_id` is None where the thread is made with the run."""
         self._pipeline = pipeline
+        self._waiter = waiter
+        self._endpoint = endpoint
+        self._given = given
+        self._stream = stream
         self.thread_id = thread_id
-        key = options.get("idempotency_key")
-        self.key = pipeline.settings.runtime.new_key() if key is None else key
-        sent = {**body, **plain(options.get("extra_body") or {})}
-        if stream:
-            sent["stream"] = True
-        self._options: CallOptions = {**options, "idempotency_key": self.key, "extra_body": None}
-        self._marked = endpoint is CREATE_RUN and self._mark(sent)
-        self._doubt = Doubt()
-        ids: dict[str, Any] = {"thread_id": thread_id} if "thread_id" in endpoint.ids else {}
-        self._spec: RequestSpec[Run] = pipeline.request(
-            endpoint, ids, self._options, query=query, body=sent
-        )
+        include = given.start.get("include")
+        self._query = None if include is None else {"include": [*include]}
+        self.key: str | None = None
+        """The `Idempotency-Key` of the last attempt; None before the first."""
+        self._spec: RequestSpec[Any] | None = None
+        self._options = given.call
+        self._is_marked = False
+        self._maybe_sent = Doubt()
 
-    async def make(self) -> Run:
-        """Return the run, made by this call once and only once.
+    def make(self) -> Coroutine[Any, Any, Run]:
+        """Return the run, created once and only once; to be awaited.
 
         Raises:
             ActiveRunError: The thread has an active run that is not this call's.
             APIError: The call failed; `.maybe_created` says whether the run may exist.
 
-        Cancellation: closes the request; `undo` finds and cancels what it may have made.
+        Cancellation: closes the request; `undo` finds and cancels what it may have created.
         """
-        run = await self._pipeline.send(
-            self._spec,
-            self._options,
-            settle=self._settle if self._marked else None,
-            doubt=self._doubt,
-        )
-        self._doubt.unsure = False
-        return strip_marker(run)
+        return self._when_free()
 
-    async def open(self) -> Run | StreamReply:
-        """Return the stream of the run this call makes; a `Run` if there is none to be had.
+    def make_within(self, deadline: Deadline) -> Coroutine[Any, Any, Run]:
+        """Return what `make` does; where it ends early, it is undone if the call asks for it."""
+        return deadline.start(self.make(), self.undo)
 
-        Raises and is cancelled as `make`.
+    def open(self, options: CallOptions) -> Coroutine[Any, Any, Run | StreamReply]:
+        """Return the stream of the run; a `Run` where the server does not stream; to be awaited.
+
+        The call's own options hold the time. Raises and is cancelled as `make`.
         """
-        opened = await self._pipeline.open_stream(
-            self._spec,
-            self._options,
-            settle=self._settle if self._marked else None,
-            doubt=self._doubt,
-        )
-        # Until its first event has come, only the server knows which run it is.
-        self._doubt.unsure = not isinstance(opened, Run)
-        return opened
+        return self._when_free()
 
     def settled(self) -> None:
-        """Take note that the caller knows the run: there is nothing to undo any more."""
-        self._doubt.unsure = False
+        """Note that the caller knows the run: there is nothing to undo any more."""
+        self._maybe_sent.unsure = False
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
-        """Return what this call has made although its answer was lost; None if it cannot be told.
+        """Return what the last attempt has created; None if it cannot be found out.
 
         Raises:
-            APIError: Looking failed.
+            APIError: A request failed.
 
         Cancellation: closes the request.
         """
+        if self._spec is None:
+            return None
         if self._pipeline.honours_keys():
-            # The same key and body again: the answer is that of the first.
             again: CallOptions = {**self._options, "timeout": options.get("timeout")}
-            return await self._pipeline.open_stream(self._spec, again)
-        if self._marked and self.thread_id is not None:
-            return await look_for(self._pipeline, self.thread_id, self.key, options)
+            found: Run | StreamReply = await self._pipeline.send(self._spec, again)
+            return found
+        if self._is_marked and self.thread_id is not None and self.key is not None:
+            return await created_run(self._pipeline, self.thread_id, self.key, options)
         return None
 
-    async def undo(self, waiter: Waiter) -> None:
-        """Cancel the run if this call may have made one, for at most 5 s.
+    async def undo(self) -> None:
+        """Cancel the run if one may have been created, for at most 5 s.
 
         Cancellation: is held off for those 5 s.
         """
-        if self._doubt.unsure:
+        if self._maybe_sent.unsure:
             what = f"undoing a create on thread {self.thread_id or '(new)'}"
-            await waiter.quietly(what, partial(self._undo, waiter))
+            await self._waiter.quietly(what, self._find_and_cancel)
 
-    async def _undo(self, waiter: Waiter) -> None:
-        looking = follow_up_options(self._options)
-        found = await self.find(looking)
-        run = (
-            None
-            if found is None
-            else await first_run(found, self._pipeline.settings.request_timeout)
-        )
+    async def _find_and_cancel(self) -> None:
+        options = follow_up_options(self._options)
+        found = await self.find(options)
+        if found is None:
+            return
+        run = await first_run(found, self._pipeline.settings.request_timeout)
         if run is not None and run.is_active:
-            await waiter.cancel(run.id, run.thread_id, looking)
+            await self._waiter.cancel(run.id, run.thread_id, options)
 
-    def _mark(self, sent: dict[str, Any]) -> bool:
+    def _when_free(self) -> Coroutine[Any, Any, Any]:
+        # No coroutine itself, so that a call which does not wait is not a frame deeper.
+        if self.thread_id is None:  # a thread that is created with its run is never busy
+            return self._attempt(self._given.call)
+        return when_free(
+            self._waiter,
+            self._pipeline,
+            self.thread_id,
+            mode=self._given.start.get("on_active_run", "raise"),
+            options=self._given.call,
+            attempt=self._attempt,
+        )
+
+    async def _attempt(self, options: CallOptions) -> Run | StreamReply:
+        spec = self._prepare(options)
+        answer: Run | StreamReply = await self._pipeline.send(
+            spec,
+            self._options,
+            settle=self._verify if self._is_marked else None,
+            doubt=self._maybe_sent,
+        )
+        # Until a stream's first event has come, only the server knows which run it is.
+        self._maybe_sent.unsure = not isinstance(answer, Run)
+        return answer
+
+    def _prepare(self, options: CallOptions) -> RequestSpec[Any]:
+        """Build the request of the next attempt, under the caller's key or a new one."""
+        key = options.get("idempotency_key")
+        self.key = self._pipeline.settings.runtime.new_key() if key is None else key
+        self._options = {**options, "idempotency_key": self.key, "extra_body": None}
+        self._maybe_sent = Doubt()
+        body = {**self._given.body, **plain(options.get("extra_body") or {})}
+        if self._stream:
+            body["stream"] = True
+        ids: dict[str, Any] = {}
+        if self._endpoint is CREATE_RUN:
+            ids["thread_id"] = self.thread_id
+            self._is_marked = self._add_marker(body, self.key)
+        spec = self._pipeline.request(
+            self._endpoint, ids, self._options, query=self._query, body=body
+        )
+        self._spec = msgspec.structs.replace(spec, stream=True) if self._stream else spec
+        return self._spec
+
+    def _add_marker(self, body: dict[str, Any], key: str) -> bool:
         if not self._pipeline.settings.retry.adopt or self._pipeline.honours_keys():
             return False
-        marked = mark(sent.get("metadata"), self.key)
+        marked = add_marker(body.get("metadata"), key)
         if marked is None:
             return False
-        sent["metadata"] = marked
+        body["metadata"] = marked
         return True
 
-    async def _settle(self, failure: APIError) -> Run | None:
-        """Return the run this call made, although its answer was lost."""
-        assert self.thread_id is not None  # marked creates have a thread
-        looking = follow_up_options(self._options)
+    async def _verify(self, failure: APIError) -> Run | None:
+        """Return the run if this call has created it although `failure` came back."""
+        assert self.thread_id is not None  # a create with a marker has a thread
+        assert self.key is not None
+        options = follow_up_options(self._options)
         blocking = failure.blocking_run_id if isinstance(failure, ActiveRunError) else None
-        if blocking is not None:
-            ids = {"thread_id": self.thread_id, "run_id": blocking}
-            spec = self._pipeline.request(GET_RUN, ids, looking)
-            run = await self._pipeline.send(spec, looking)
-            return run if carries(run, self.key) else None
-        return await look_for(self._pipeline, self.thread_id, self.key, looking)
+        if blocking is None:
+            return await created_run(self._pipeline, self.thread_id, self.key, options)
+        ids = {"thread_id": self.thread_id, "run_id": blocking}
+        spec = self._pipeline.request(_GET_MARKED_RUN, ids, options)
+        run = await self._pipeline.send(spec, options)
+        return strip_marker(run) if carries(run, self.key) else None
 
 
-async def look_for(
+async def created_run(
     pipeline: Pipeline, thread_id: str, key: str, options: CallOptions
 ) -> Run | None:
-    """Return the run of the thread that was created with `key`, looking twice.
+    """Return the run of the thread that was created with `key`; None after two polls.
 
-    Endpoint: GET /threads/{thread_id}/runs, the newest 20; `options` hold for each look
+    Endpoint: GET /threads/{thread_id}/runs, the newest 20; `options` hold for each request
 
     Raises:
         APIError: The list could not be fetched.
 
     Cancellation: closes the request.
     """
-    ids = {"thread_id": thread_id}
-    query: dict[str, QueryValue] = {"limit": 20, "order": "desc"}
-    for look in range(2):
-        if look:
+    for poll in range(2):
+        if poll:
             await pipeline.settings.runtime.sleep(ADOPT_DELAY)
-        spec = pipeline.request(LIST_RUNS, ids, options, query=query)
-        page = await pipeline.send(spec, options)
-        found = find(page.data, key)
-        if found is not None:
-            return await _fresh(pipeline, found, options)
+        run = find(await _newest(pipeline, thread_id, options), key)
+        if run is not None:
+            return strip_marker(await _retrieved(pipeline, run, options))
     return None
 
 
-async def _fresh(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
-    """Return the run as an answer of its own, or as it was found if that fails."""
+async def recovered_run(pipeline: Pipeline, thread_id: str, key: str | None) -> Run | None:
+    """Return the run created with `key`, or the thread's active run where there is no key.
+
+    Raises:
+        APIError: The list could not be fetched.
+
+    Cancellation: closes the request.
+    """
+    if key is not None:
+        return await created_run(pipeline, thread_id, key, {})
+    runs = await _newest(pipeline, thread_id, {})
+    return next((strip_marker(run) for run in runs if getattr(run, "is_active", False)), None)
+
+
+async def _newest(pipeline: Pipeline, thread_id: str, options: CallOptions) -> list[Run]:
+    spec = pipeline.request(_LIST_MARKED_RUNS, {"thread_id": thread_id}, options, query=_NEWEST)
+    return (await pipeline.send(spec, options)).data
+
+
+async def _retrieved(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
+    """Return the run as an answer of its own; as it was listed if that fails."""
     ids = {"thread_id": run.thread_id, "run_id": run.id}
     try:
         return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
     except APIError:
         return run  # it is ours and exists: failing now would invite a second create
-
-
-class Attempts:
-    """The creates of one `runs.create`: a new one each time the thread was busy."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        thread_id: str,
-        assistant_id: str,
-        taken: dict[str, Any],
-        *,
-        stream: bool = False,
-    ) -> None:
-        """Take the arguments apart; nothing is sent yet."""
-        self._stream = stream
-        self._pipeline = pipeline
-        self.thread_id = thread_id
-        self._options = options_of(taken)
-        self._mode = taken.pop("on_active_run", "raise")
-        include: Iterable[str] | None = taken.pop("include", None)
-        self._query = None if include is None else {"include": [*include]}
-        body = body_of("runs.create", CreateRunArguments, taken)
-        check_id("assistant_id", assistant_id)
-        self._body = {"assistant_id": assistant_id, **body}
-        self.last: Creation | None = None
-
-    def make(self, waiter: Waiter) -> Coroutine[Any, Any, Run]:
-        """Return the run, once the thread is free for it; to be awaited."""
-        return when_free(
-            waiter,
-            self._pipeline,
-            self.thread_id,
-            mode=self._mode,
-            options=self._options,
-            attempt=self._once,
-        )
-
-    def open(self, waiter: Waiter) -> Coroutine[Any, Any, Run | StreamReply]:
-        """Return the run's stream, once the thread is free for it; to be awaited."""
-        return when_free(
-            waiter,
-            self._pipeline,
-            self.thread_id,
-            mode=self._mode,
-            options=self._options,
-            attempt=self._open_once,
-        )
-
-    async def undo(self, waiter: Waiter) -> None:
-        """Cancel what the last create may have started."""
-        if self.last is not None:
-            await self.last.undo(waiter)
-
-    def _once(self, options: CallOptions) -> Coroutine[Any, Any, Run]:
-        return self._next(options).make()
-
-    def _open_once(self, options: CallOptions) -> Coroutine[Any, Any, Run | StreamReply]:
-        return self._next(options).open()
-
-    def _next(self, options: CallOptions) -> Creation:
-        self.last = Creation(
-            self._pipeline,
-            CREATE_RUN,
-            self.thread_id,
-            self._body,
-            options,
-            query=self._query,
-            stream=self._stream,
-        )
-        return self.last
-
-
-def thread_and_run(
-    pipeline: Pipeline, taken: dict[str, Any], assistant_id: str, *, stream: bool = False
-) -> Creation:
-    """Return the create of a run whose thread is made with it; nothing is sent yet."""
-    options = options_of(taken)
-    body = body_of("threads.create_and_run", CreateThreadAndRunArguments, taken)
-    check_id("assistant_id", assistant_id)
-    body["assistant_id"] = assistant_id
-    return Creation(pipeline, CREATE_THREAD_AND_RUN, None, body, options, stream=stream)

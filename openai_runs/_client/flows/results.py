@@ -1,19 +1,29 @@
-"""What came of a run, gathered in one object."""
+"""The result of a run in one object, and how it is gathered.
+
+What may not live here: how a run is created, and how its tool calls are answered.
+"""
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
 
+from openai_runs._client.arguments import CallOptions, ListCall
+from openai_runs._client.core.deadline import Deadline, within
+from openai_runs._client.core.paging import AsyncPaginator, paginate
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.flows.tool_loop import PolledRounds, ToolLoop, waiting_calls
+from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.json_schema import schema_of
-from openai_runs.errors import APIResponseValidationError
+from openai_runs._protocol.endpoints import LIST_MESSAGES, LIST_RUN_STEPS
+from openai_runs.errors import APIResponseValidationError, NotFoundError
 from openai_runs.types.messages import Message, RefusalContent
 from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
-__all__ = ["RunResult"]
+__all__ = ["RunResult", "gather", "run_to_result"]
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -67,3 +77,87 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def _readable(self) -> list[Message]:
         return [message for message in self.messages if isinstance(message, Message)]
+
+
+async def gather(
+    pipeline: Pipeline, run: Run, options: CallOptions, *, response_format: type | None = None
+) -> RunResult:
+    """Return the run with the messages it wrote and the steps it took.
+
+    Endpoint: GET /threads/{thread_id}/messages and GET .../runs/{run_id}/steps
+
+    Args:
+        pipeline: What is sent through.
+        run: The run.
+        options: Of each request; `timeout` covers all pages of both lists.
+        response_format: The type of the result's `parsed`.
+
+    Raises:
+        APIError: A list could not be fetched.
+        APITimeoutError: The time was up.
+
+    Cancellation: closes the request.
+    """
+    each: CallOptions = {**options, "timeout": None}
+    return await within(
+        options.get("timeout"),
+        "gathering the result",
+        partial(_gather, pipeline, run, each, response_format),
+        thread_id=run.thread_id,
+        run_id=run.id,
+    )
+
+
+async def _gather(
+    pipeline: Pipeline, run: Run, options: CallOptions, response_format: type | None
+) -> RunResult:
+    in_order: ListCall = {"order": "asc", "limit": 100}
+    in_order.update(options)  # type: ignore[typeddict-item]  # ListCall has these keys
+    thread = {"thread_id": run.thread_id}
+    listed: AsyncPaginator[Message] = paginate(
+        pipeline, LIST_MESSAGES, thread, "runs.result", in_order, extra={"run_id": run.id}
+    )
+    # Filtered here as well: not every server knows the run_id filter.
+    messages = [message async for message in listed if _is_written_by(run, message)]
+    steps: list[RunStep]
+    try:
+        ids = {**thread, "run_id": run.id}
+        listed_steps = paginate(pipeline, LIST_RUN_STEPS, ids, "runs.result", in_order)
+        steps = [step async for step in listed_steps]
+    except NotFoundError:
+        # The thread exists, as its messages do: a server without steps (astra).
+        steps = []
+    return RunResult(run=run, messages=messages, steps=steps, response_format=response_format)
+
+
+def _is_written_by(run: Run, message: object) -> bool:
+    # Perhaps no `Message`: an item that could not be decoded may lack either.
+    role, run_id = getattr(message, "role", None), getattr(message, "run_id", None)
+    return role == "assistant" and run_id == run.id
+
+
+async def run_to_result(
+    pipeline: Pipeline,
+    waiter: Waiter,
+    deadline: Deadline,
+    run: Run | str,
+    thread_id: str,
+    *,
+    tools: ToolLoop | None,
+    response_format: type | None,
+) -> RunResult:
+    """Wait for the run, answer its tool calls round after round, and gather its result.
+
+    Raises:
+        RunWaitTimeout: The time was up; `.run` is the last state seen.
+        ToolError: The run asked for tools more than `max_rounds` times.
+        APIError: A request was rejected, or the server is gone.
+
+    Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
+    """
+    run = await waiter.wait_within(deadline, run, thread_id)
+    if tools is not None:
+        rounds = PolledRounds(pipeline, waiter, tools, deadline)
+        while waiting_calls(run):
+            run = await rounds.next(run)
+    return await gather(pipeline, run, deadline.left(), response_format=response_format)

@@ -1,10 +1,10 @@
-"""Batches: many runs at once, told of as they end.
+"""Many runs at once: `runs.map`, from its items to their results.
 
-Theory of operation. A batch takes items and carries them out, each in a task of its own,
-in one work of the client's root task. Its reader holds a `RunMap`, which the work does not
-know: a reader that is dropped takes the work along. What was taken and not yet read counts
-against the limit, so a slow reader stops the input. Nothing about runs is said here but
-their outcome: how one item is carried out is told by whoever makes the batch.
+Theory of operation. A `Batch` pulls items from the input and carries each out in a task of its
+own, all within one background task of the client. The caller holds a `RunMap`, which the
+background task does not know: where the caller drops it, the task is cancelled. Items that were
+pulled and whose outcome was not read yet count against `concurrency`, so a slow reader stops the
+input. A `Batch` knows nothing about runs; `MapJob` carries out one item.
 """
 
 from __future__ import annotations
@@ -19,55 +19,78 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
+from openai_runs._client.arguments import (
+    Arguments,
+    MapCall,
+    MapItemCall,
+    MapThreadItemCall,
+    StartOptions,
+    Tools,
+    follow_up_options,
+    parse,
+    unexpected_keyword,
+)
 from openai_runs._client.core.background import BackgroundTasks, Work
-from openai_runs._client.flows.results import RunResult
+from openai_runs._client.core.deadline import Deadline
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.flows.create_run import CreateRunFlow
+from openai_runs._client.flows.results import RunResult, run_to_result
+from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
+from openai_runs._client.polling.waiter import Waiter
+from openai_runs._client.tools.executor import check_count
+from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
+from openai_runs._protocol.spec import check_header, check_id
 from openai_runs._transport import is_cancelled
 from openai_runs.config import CANCEL_GRACE
-from openai_runs.errors import ConfigError, OpenAIRunsError
+from openai_runs.errors import APIError, ConfigError, OpenAIRunsError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["Batch", "Items", "Outcome", "RunMap"]
+__all__ = ["Items", "Outcome", "RunMap", "map_runs"]
 
 K = TypeVar("K")
 Outcome = RunResult | OpenAIRunsError
-"""What came of an item."""
+"""The outcome of an item."""
 Items = Iterable[tuple[K, Mapping[str, Any]]] | AsyncIterable[tuple[K, Mapping[str, Any]]]
 """Pairs of a key, which is the caller's, and the arguments of a create."""
 CarryOut = Callable[[K, Mapping[str, Any]], Awaitable[RunResult]]
 
+_NAME: Final = "runs.map"
+_IDS: Final = ("thread_id", "assistant_id")
+"""Arguments of an item that the methods of a create take by name."""
 _LOG: Final = logging.getLogger("openai_runs.client")
 _END: Final = object()
-_CARRIED_BY: Final[ContextVar[object]] = ContextVar("openai_runs.batch", default=None)
-"""The batch that runs what asks."""
+_CURRENT_BATCH: Final[ContextVar[object]] = ContextVar("openai_runs.batch", default=None)
+"""The batch whose task is running."""
 _CLOSING: Final = 2 * CANCEL_GRACE
 """Seconds for cancelling what runs, which cancels at the server, and for closing the input."""
 
 
 class Batch(Generic[K]):
-    """The items, what is going, and what was not read yet.
+    """The items, the tasks that carry them out, and the outcomes that were not read yet.
 
     Args:
-        items: See `Items`; the input is asked for one at a time, in the event loop.
-        carry_out: Returns what came of an item; an error of ours is an outcome as well.
-        concurrency: Items that may be taken and not yet read.
+        items: See `Items`; pulled one at a time, in the event loop.
+        carry_out: Returns the result of an item; an error of ours is an outcome as well.
+        concurrency: Items that may be pulled and not yet read.
 
     Raises:
         TypeError: The items cannot be iterated.
     """
 
     def __init__(self, items: Items[K], carry_out: CarryOut[K], concurrency: int) -> None:
-        self._source = _Source(items)
+        self._input = _Input(items)
         self._carry_out = carry_out
         self._concurrency = concurrency
-        self._taken = 0
-        """Items that were taken and not yet read."""
-        self._room = anyio.Event()
-        self._news = anyio.Event()
+        self._pending = 0
+        """Items that were pulled and not yet read."""
+        self._may_pull = anyio.Event()
+        self._changes = anyio.Event()
         self._jobs: TaskGroup | None = None
-        self._taking: anyio.CancelScope | None = None
+        self._pulling: anyio.CancelScope | None = None
         self.pulled = self.running = self.done = self.failed = 0
         self.unread: deque[tuple[K, Outcome]] = deque()
         self.failure: BaseException | None = None
@@ -77,45 +100,45 @@ class Batch(Generic[K]):
         self.is_over = False
 
     async def run(self) -> None:
-        """Take items and carry them out, to the end of the input and of the last of them.
+        """Pull items and carry them out, until the input and the last of them have ended.
 
-        Cancellation: cancels what is going, and closes the input.
+        Cancellation: cancels the items under way, and closes the input.
         """
-        _CARRIED_BY.set(self)
+        _CURRENT_BATCH.set(self)
         try:
             async with anyio.create_task_group() as self._jobs:
-                with anyio.CancelScope() as self._taking:
-                    await self._take_all(self._jobs)
+                with anyio.CancelScope() as self._pulling:
+                    await self._pull_all(self._jobs)
             self.is_whole = True
         finally:
             self._jobs = None
             self.is_over = True
-            self._news.set()
+            self._changes.set()
 
     def read(self) -> tuple[K, Outcome]:
-        """Return the oldest outcome that was not read, and make room for another item."""
-        self._taken -= 1
-        self._room.set()
+        """Return the oldest outcome that was not read; another item may be pulled."""
+        self._pending -= 1
+        self._may_pull.set()
         return self.unread.popleft()
 
-    async def news(self) -> None:
+    async def changed(self) -> None:
         """Return once there may be something to read.
 
         Cancellation: loses nothing.
         """
-        if self._news.is_set():
-            self._news = anyio.Event()
-        await self._news.wait()
+        if self._changes.is_set():
+            self._changes = anyio.Event()
+        await self._changes.wait()
 
-    async def _take_all(self, jobs: TaskGroup) -> None:
+    async def _pull_all(self, jobs: TaskGroup) -> None:
         try:
             while True:
-                await self._wait_for_room()
-                item = await self._source.next()
+                await self._wait_until_read()
+                item = await self._input.next()
                 if item is _END:
                     return
                 self.pulled += 1
-                self._taken += 1
+                self._pending += 1
                 key, arguments = _pair(item)
                 jobs.start_soon(self._one, key, arguments)
         except asyncio.CancelledError:
@@ -125,18 +148,18 @@ class Batch(Generic[K]):
         except Exception as error:
             self._stop(error)
         finally:
-            await self._close_source()
+            await self._close_input()
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_until_read(self) -> None:
         await anyio.lowlevel.checkpoint()  # an input that never waits must not hold others up
-        while self._taken >= self._concurrency:
-            self._room = anyio.Event()
-            await self._room.wait()
+        while self._pending >= self._concurrency:
+            self._may_pull = anyio.Event()
+            await self._may_pull.wait()
 
-    async def _close_source(self) -> None:
+    async def _close_input(self) -> None:
         with anyio.move_on_after(CANCEL_GRACE, shield=True):
             try:
-                await self._source.aclose()
+                await self._input.aclose()
             except Exception as error:
                 self._stop(error)
 
@@ -146,7 +169,7 @@ class Batch(Generic[K]):
             result = await self._carry_out(key, arguments)
         except OpenAIRunsError as error:
             self.failed += 1
-            self._tell(key, error)
+            self._finish(key, error)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise  # else a function of the caller's awaited something that was cancelled
@@ -161,25 +184,25 @@ class Batch(Generic[K]):
             assert self._jobs is not None
             self._jobs.cancel_scope.cancel()
         else:
-            self._tell(key, result)
+            self._finish(key, result)
         finally:
             self.running -= 1
 
-    def _tell(self, key: K, outcome: Outcome) -> None:
+    def _finish(self, key: K, outcome: Outcome) -> None:
         self.done += 1
         self.unread.append((key, outcome))
-        self._news.set()
+        self._changes.set()
 
     def _stop(self, failure: BaseException) -> None:
-        """Take nothing more; what is going goes on, and then `failure` is raised."""
+        """Pull nothing more; items under way go on, and then `failure` is raised."""
         if self.failure is None:
             self.failure = failure
-        if self._taking is not None:
-            self._taking.cancel()
+        if self._pulling is not None:
+            self._pulling.cancel()
 
 
 class RunMap(Generic[K]):
-    """The outcomes of a batch, as they come; made by `runs.map`.
+    """The outcomes of a batch, in the order in which its items end; made by `runs.map`.
 
     An `async for` over it gives `(key, outcome)`. Leaving it early ends the batch, also by a
     plain `break`; with `async with`, or after `aclose()`, it has ended when the next line runs.
@@ -189,12 +212,12 @@ class RunMap(Generic[K]):
         self._work: Work | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = batch
-        self._supervisor = background
+        self._background = background
         self._closed = False
 
     @property
     def pulled(self) -> int:
-        """Return how many items were taken from the input."""
+        """Return how many items were pulled from the input."""
         return self._batch.pulled
 
     @property
@@ -223,7 +246,7 @@ class RunMap(Generic[K]):
             StopAsyncIteration: All items are done.
             ConfigError: The client was closed before that.
             BaseException: What the input raised, or a function of the caller's, once all
-                that was going has been returned.
+                items under way have ended and been returned.
 
         Cancellation: ends the batch, as `aclose` does.
         """
@@ -233,14 +256,14 @@ class RunMap(Generic[K]):
             while self._closed or not batch.unread:
                 if self._closed or batch.is_over:
                     raise self._end()
-                await batch.news()
+                await batch.changed()
         except anyio.get_cancelled_exc_class():
             await self.aclose()
             raise
         return batch.read()
 
     async def aclose(self) -> None:
-        """End the batch: nothing more is taken, and what is going is cancelled.
+        """End the batch: nothing more is pulled, and items under way are cancelled.
 
         Runs that were started are left alone, or cancelled with `on_cancel="cancel"`.
         Outcomes that were not read are dropped.
@@ -253,7 +276,7 @@ class RunMap(Generic[K]):
         self._batch.unread.clear()
         if self._work is not None:
             self._work.cancel()
-            if _CARRIED_BY.get() is not self._batch:  # a tool of it would wait for itself
+            if _CURRENT_BATCH.get() is not self._batch:  # a tool of it would wait for itself
                 with anyio.move_on_after(_CLOSING, shield=True):
                     await self._work.ended()
         failure, self._batch.failure = self._batch.failure, None
@@ -275,24 +298,24 @@ class RunMap(Generic[K]):
         await self.aclose()
 
     def __del__(self) -> None:
-        """End the batch of a reader that was dropped, in whichever thread that happens."""
+        """End the batch where the caller dropped it, in whichever thread that happens."""
         if self._work is None or self._loop is None or self._batch.is_over:
             return
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._work.cancel)
 
     def __repr__(self) -> str:
-        """Show how far it is."""
+        """Show the counts."""
         counts = f"pulled={self.pulled}, running={self.running}, done={self.done}"
         return f"RunMap({counts}, failed={self.failed})"
 
     def _begin(self) -> None:
         if self._work is None and not self._closed:
             self._loop = asyncio.get_running_loop()
-            self._work = self._supervisor.start(self._batch.run, name="runs.map")
+            self._work = self._background.start(self._batch.run, name="runs.map")
 
     def _end(self) -> BaseException:
-        """Return what to raise when nothing is left to read."""
+        """Return what to raise where nothing is left to read."""
         batch = self._batch
         failure, batch.failure = batch.failure, None
         if failure is not None:
@@ -303,7 +326,7 @@ class RunMap(Generic[K]):
         return ConfigError(message)
 
 
-class _Source(Generic[K]):
+class _Input(Generic[K]):
     """The input, sync or async."""
 
     def __init__(self, items: Items[K]) -> None:
@@ -335,3 +358,120 @@ def _pair(item: Any) -> tuple[Any, Mapping[str, Any]]:
         msg = f"items must be pairs of a key and arguments, got {type(item).__name__}"
         raise TypeError(msg) from None
     return key, arguments
+
+
+def map_runs(
+    pipeline: Pipeline,
+    items: Items[K],
+    *,
+    concurrency: int,
+    tools: Tools | None,
+    given: Mapping[str, Any],
+) -> RunMap[K]:
+    """Return the results of many runs; nothing is sent before the first is awaited.
+
+    Raises:
+        TypeError: An argument is of the wrong kind, or a function cannot be a tool.
+        ValueError: An argument is out of bounds.
+    """
+    limit = check_count("concurrency", {"concurrency": concurrency}, 1)
+    job = MapJob(pipeline, tools, given)
+    return RunMap(Batch(items, job.carry_out, limit), pipeline.shared.background)
+
+
+class MapJob:
+    """Carries out the items of one `runs.map`; `given` holds for each that says nothing else."""
+
+    def __init__(self, pipeline: Pipeline, tools: Tools | None, given: Mapping[str, Any]) -> None:
+        if "idempotency_key" in given:  # one key, one run
+            raise unexpected_keyword(_NAME, "idempotency_key")
+        own = {} if tools is None else {"tools": tools}
+        checked = parse(_NAME, MapCall, given, pipeline.settings.poll, **own)
+        ToolLoop(checked.tools or (), checked.tool)  # checks the options
+        for name, value in (checked.call.get("extra_headers") or {}).items():
+            check_header(name, value)
+        if "assistant_id" in given:
+            check_id("assistant_id", given["assistant_id"])
+        self._given = {**given} if tools is None else {**given, "tools": checked.tools}
+        self._pipeline = _with_patience(pipeline, checked.wait.policy.max_outage)
+        self._waiter = Waiter(self._pipeline)
+        self._learning = anyio.Lock()
+        self._has_asked = False
+
+    async def carry_out(self, key: object, item: Mapping[str, Any]) -> RunResult:
+        """Return the result of the item.
+
+        Raises:
+            ConfigError: Its arguments cannot be sent.
+            OpenAIRunsError: Something else went wrong.
+
+        Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
+        """
+        try:
+            thread_id, given = self._parsed(item)
+            tools = local_tools(given)
+            deadline = Deadline(self._pipeline.settings.runtime, given.call, given.wait)
+            endpoint = CREATE_THREAD_AND_RUN if thread_id is None else CREATE_RUN
+            flow = CreateRunFlow(self._pipeline, self._waiter, endpoint, given, thread_id=thread_id)
+            if thread_id is None:
+                with anyio.move_on_after(deadline.seconds_left()):
+                    await self._learn_features(given)
+            run = await flow.make_within(deadline)
+        except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, OpenAIRunsError):
+                raise
+            msg = f"the item {key!r:.200} cannot be sent: {error}"
+            raise ConfigError(msg) from error
+        return await run_to_result(
+            self._pipeline,
+            self._waiter,
+            deadline,
+            run,
+            run.thread_id,
+            tools=tools,
+            response_format=given.response_format,
+        )
+
+    def _parsed(self, item: object) -> tuple[str | None, Arguments]:
+        """Return the item's thread, None for one of its own, and the arguments of its create."""
+        if not isinstance(item, Mapping):
+            msg = f"its arguments must be a mapping, got {type(item).__name__}"
+            raise TypeError(msg)
+        merged = {**self._given, **item}
+        thread_id: str | None = merged.get("thread_id")
+        kind: type = MapItemCall
+        dropped: set[str] = {*_IDS}
+        if thread_id is None:  # a thread that is created with its run is never busy
+            kind = MapThreadItemCall
+            dropped |= StartOptions.__annotations__.keys() - item.keys()
+        given = {name: value for name, value in merged.items() if name not in dropped}
+        own = {"assistant_id": merged.get("assistant_id")}
+        return thread_id, parse(_NAME, kind, given, self._pipeline.settings.poll, **own)
+
+    async def _learn_features(self, given: Arguments) -> None:
+        """Retrieve the assistant, where no answer has shown yet if this server remembers keys.
+
+        Until that is known, a create whose thread is made with it could not be sent again.
+        """
+        async with self._learning:
+            features = self._pipeline.shared.features
+            base = self._pipeline.settings.base_url
+            if self._has_asked or base is None or base in features:
+                return
+            ids = {"assistant_id": given.body["assistant_id"]}
+            options = follow_up_options(given.call)
+            try:
+                spec = self._pipeline.request(GET_ASSISTANT, ids, options)
+                await self._pipeline.send(spec, options)
+            except APIError as error:  # the create fails in the same way, and says so
+                _LOG.debug("no answer said what the server can do: %s", error)
+            self._has_asked = True
+
+
+def _with_patience(pipeline: Pipeline, patience: float) -> Pipeline:
+    """Return the same pipeline, but one that retries for `patience` seconds."""
+    settings = pipeline.settings
+    if settings.retry.patience is not None:
+        return pipeline
+    retry = msgspec.structs.replace(settings.retry, patience=patience)
+    return Pipeline(msgspec.structs.replace(settings, retry=retry), pipeline.shared)

@@ -8,7 +8,6 @@ from typing import Any
 from openai_runs._client.arguments import CallOptions, follow_up_options
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.polling.waiter import look
-from openai_runs._protocol.create_marker import strip_marker
 from openai_runs._protocol.endpoints import SUBMIT_TOOL_OUTPUTS
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIError
@@ -49,8 +48,7 @@ class SubmitFlow:
 
         Cancellation: closes the request; the outputs may have arrived.
         """
-        run = await self._pipeline.send(self._spec, self._options, settle=self.settle)
-        return strip_marker(run)
+        return await self._pipeline.send(self._spec, self._options, settle=self.settle)
 
     async def open(self, timeout: float | None) -> Run | StreamReply:
         """Return the stream of what follows; a `Run` if there is none to be had.

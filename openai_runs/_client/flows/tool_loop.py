@@ -11,6 +11,7 @@ from typing import Final
 
 import anyio
 
+from openai_runs._client.arguments import Arguments
 from openai_runs._client.core.call import is_transient
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
@@ -30,7 +31,7 @@ from openai_runs.errors import (
 )
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
 
-__all__ = ["PolledRounds", "ToolLoop", "is_look", "waiting_calls"]
+__all__ = ["PolledRounds", "ToolLoop", "is_look", "local_tools", "waiting_calls"]
 
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
@@ -129,6 +130,12 @@ class ToolLoop:
             msg = f"run {run.id!r} asked for tools more than {self._max_rounds} times (max_rounds)"
             raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
         self.rounds += 1
+
+
+def local_tools(given: Arguments) -> ToolLoop | None:
+    """Return the loop of a call's tools; None where there is no function among them."""
+    loop = ToolLoop(given.tools or (), given.tool)
+    return loop if loop.is_local else None
 
 
 def is_look(repeats: int) -> bool:

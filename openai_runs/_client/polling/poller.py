@@ -24,7 +24,6 @@ from openai_runs._client.core.rate_limiter import Permit
 from openai_runs._client.polling.handle import WaitHandle
 from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._protocol import retry
-from openai_runs._protocol.create_marker import strip_marker
 from openai_runs._protocol.spec import RequestSpec
 from openai_runs._transport import is_cancelled
 from openai_runs.config import HOLD_MARGIN, MAX_RETRY_AFTER, MIN_POLL_DELAY, PollPolicy
@@ -257,7 +256,7 @@ class RunPoller:
 
     def _take(self, polled: Polled, hold: int, *, first: bool) -> float:
         """Tell the tickets what has come, and return the pause to the next poll."""
-        run: Run = strip_marker(polled.answer)
+        run: Run = polled.answer
         news = self._note(run.status)
         self._looked = True
         self._failures = self._unreadable = 0

@@ -16,7 +16,6 @@ from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline, Settle
 from openai_runs._client.polling.handle import Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
-from openai_runs._protocol.create_marker import strip_marker
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
@@ -120,7 +119,7 @@ class Waiter:
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.request(CANCEL_RUN, ids, options)
         settle = stopped(self._pipeline, ids, options)
-        return strip_marker(await self._pipeline.send(spec, options, settle=settle))
+        return await self._pipeline.send(spec, options, settle=settle)
 
     async def cancel_for(self, ticket: WaitHandle) -> None:
         """Do `cancel_quietly` for the run of a wait that has ended early."""
@@ -187,7 +186,7 @@ def _ids_of(run: Run | str, thread_id: str | None) -> tuple[str, str]:
 
 async def look(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Run:
     """Return the run as it is now."""
-    return strip_marker(await pipeline.send(pipeline.request(GET_RUN, ids, options), options))
+    return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
 
 
 def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Settle[Run]:

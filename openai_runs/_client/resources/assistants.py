@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from openai_runs._client.arguments import (
     CallOptions,
-    CreateAssistantArguments,
     CreateAssistantCall,
     ListCall,
-    UpdateAssistantArguments,
     UpdateAssistantCall,
-    body_of,
-    options_of,
+    parse,
 )
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
@@ -51,11 +48,9 @@ class Assistants:
 
         Cancellation: closes the request; the assistant may have been created.
         """
-        taken: dict[str, Any] = dict(arguments)
-        options = options_of(taken)
-        body = {"model": model, **body_of("assistants.create", CreateAssistantArguments, taken)}
-        spec = self._pipeline.request(CREATE_ASSISTANT, {}, options, body=body)
-        return await self._pipeline.send(spec, options)
+        given = parse("assistants.create", CreateAssistantCall, arguments, model=model)
+        spec = self._pipeline.request(CREATE_ASSISTANT, {}, given.call, body=given.body)
+        return await self._pipeline.send(spec, given.call)
 
     async def retrieve(self, assistant_id: str, **options: Unpack[CallOptions]) -> Assistant:
         """Return one assistant.
@@ -92,12 +87,10 @@ class Assistants:
 
         Cancellation: closes the request; the change may have been made.
         """
-        taken: dict[str, Any] = dict(arguments)
-        options = options_of(taken)
-        body = body_of("assistants.update", UpdateAssistantArguments, taken)
+        given = parse("assistants.update", UpdateAssistantCall, arguments)
         ids = {"assistant_id": assistant_id}
-        spec = self._pipeline.request(UPDATE_ASSISTANT, ids, options, body=body)
-        return await self._pipeline.send(spec, options)
+        spec = self._pipeline.request(UPDATE_ASSISTANT, ids, given.call, body=given.body)
+        return await self._pipeline.send(spec, given.call)
 
     def list(self, **arguments: Unpack[ListCall]) -> AsyncPaginator[Assistant]:
         """Return the assistants: `await` for a page, `async for` for all.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 from openai_runs._client.arguments import (
     CallOptions,
-    CreateMessageArguments,
     CreateMessageCall,
     ListCall,
     MessageContent,
-    body_of,
-    options_of,
+    parse,
 )
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
@@ -67,19 +65,20 @@ class Messages:
 
         Cancellation: closes the request; the message may have been created.
         """
-        taken: dict[str, Any] = dict(arguments)
-        options = options_of(taken)
-        mode = taken.pop("on_active_run", "raise")
-        body = body_of("messages.create", CreateMessageArguments, taken)
-        body.update(role=role, content=plain(content))
+        given = parse("messages.create", CreateMessageCall, arguments, role=role, content=content)
 
         async def attempt(options: CallOptions) -> Message:
             ids = {"thread_id": thread_id}
-            spec = self._pipeline.request(CREATE_MESSAGE, ids, options, body=body)
+            spec = self._pipeline.request(CREATE_MESSAGE, ids, options, body=given.body)
             return await self._pipeline.send(spec, options)
 
         return await when_free(
-            self._waiter, self._pipeline, thread_id, mode=mode, options=options, attempt=attempt
+            self._waiter,
+            self._pipeline,
+            thread_id,
+            mode=given.start.get("on_active_run", "raise"),
+            options=given.call,
+            attempt=attempt,
         )
 
     async def retrieve(

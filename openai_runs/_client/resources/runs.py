@@ -1,82 +1,155 @@
-"""Runs: all of `client.runs`, and in this room the calls that a stream answers."""
+"""Runs: `client.runs`, one class whose methods are a few lines each.
+
+What may not live here: a flow of several requests (`flows`), how a run is polled (`polling`), how
+a stream is read (`streams`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Literal, TypedDict, Unpack, overload
+from collections.abc import Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, Unpack, cast, overload
 
 from openai_runs._client.arguments import (
+    Arguments,
     CallOptions,
     CreateRunAndPollCall,
     CreateRunCall,
+    ListCall,
+    MapCall,
+    Reaction,
+    ResumeCall,
+    RunToolsCall,
+    StatusCallback,
+    StreamCall,
+    StreamWaitCall,
     ToolOutputs,
+    Tools,
     WaitCall,
-    refuse,
-    tool_options_of,
+    parse,
+    wait_options_of,
 )
-from openai_runs._client.core.deadline import Deadline
+from openai_runs._client.core.deadline import Deadline, within
+from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.encoding import tool_outputs_of
-from openai_runs._client.flows.create_run import Attempts
-from openai_runs._client.flows.results import RunResult
+from openai_runs._client.encoding import plain, tool_outputs_of
+from openai_runs._client.flows.active_runs import is_over
+from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
+from openai_runs._client.flows.results import RunResult, gather, run_to_result
+from openai_runs._client.flows.run_map import Items, K, RunMap, map_runs
+from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.flows.tool_loop import ToolLoop
-from openai_runs._client.polling.waiter import Waiter
-from openai_runs._client.resources.mapping_runs import MappingRuns
-from openai_runs._client.resources.tool_runs import type_in
-from openai_runs._client.resources.waiting_runs import WaitingRuns
-from openai_runs._client.streams.requests import (
-    CreateRequest,
-    FollowRequest,
-    StreamRequest,
-    SubmitRequest,
-)
-from openai_runs._client.streams.run_stream import RunStream
-from openai_runs._client.streams.session import StreamSession
-from openai_runs._client.tools.executor import ToolOptions
+from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
+from openai_runs._client.polling.waiter import Waiter, stopped
+from openai_runs._client.resources.steps import Steps
+from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
+from openai_runs._client.streams.run_stream import RunStream, stream_of
+from openai_runs._client.tools.tool import localized
+from openai_runs._protocol.endpoints import CANCEL_RUN, CREATE_RUN, GET_RUN, LIST_RUNS, UPDATE_RUN
 from openai_runs._protocol.spec import check_id
-from openai_runs.config import STREAM_IDLE, check_timeout
-from openai_runs.types.runs import Run
+from openai_runs.config import PollPolicy
+from openai_runs.errors import BadRequestError, OpenAIRunsError
+from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["Runs", "StreamCall", "StreamOptions", "StreamParams", "StreamWaitCall"]
-
-
-class StreamOptions(TypedDict, total=False):
-    """How a stream is read."""
-
-    idle_timeout: float | None
-    """Seconds without an event before the run is looked at; None: 30."""
+__all__ = ["Runs"]
 
 
-class StreamCall(CreateRunAndPollCall, StreamOptions, ToolOptions, total=False):
-    """Everything `runs.stream` takes by keyword."""
-
-
-class StreamWaitCall(WaitCall, StreamOptions, total=False):
-    """Everything a stream of a run that is there takes by keyword."""
-
-
-class StreamParams:
-    """What a stream's arguments say of how it is read, taken out of them."""
-
-    def __init__(self, pipeline: Pipeline, waiter: Waiter, taken: dict[str, Any]) -> None:
-        """Take `idle_timeout` and the tool options out of `taken`; functions become tools."""
-        self.pipeline = pipeline
-        self.waiter = waiter
-        idle = check_timeout("idle_timeout", taken.pop("idle_timeout", None))
-        self.idle = idle or STREAM_IDLE
-        """Seconds without an event before the run is looked at."""
-        self.response_format = type_in(taken.get("response_format"))
-        options = tool_options_of(taken)
-        tools = taken.get("tools")
-        loop = None if tools is None else ToolLoop(tools, options)
-        if loop is not None:
-            taken["tools"] = loop.tools
-        self.tools = loop if loop is not None and loop.is_local else None
-        """What answers tool calls, where functions were given."""
-
-
-class Runs(MappingRuns):
+class Runs:
     """`client.runs`: everything about runs, and `client.runs.steps` below it."""
+
+    def __init__(self, pipeline: Pipeline, waiter: Waiter) -> None:
+        """Send through `pipeline`, wait with `waiter`."""
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self._poll_policy = pipeline.settings.poll
+        self.steps = Steps(pipeline)
+        """`client.runs.steps`."""
+
+    @overload
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        stream: Literal[False] | None = None,
+        **arguments: Unpack[CreateRunCall],
+    ) -> Run: ...
+    @overload
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        stream: Literal[True],
+        **arguments: Unpack[StreamCall],
+    ) -> RunStream: ...
+    async def create(
+        self, thread_id: str, *, assistant_id: str, stream: bool | None = None, **arguments: Any
+    ) -> Run | RunStream:
+        """Start the assistant on the thread and return the run, queued; or its open stream.
+
+        Endpoint: POST /threads/{thread_id}/runs
+
+        The run is started once: where the answer is lost, it is looked for on the thread
+        and adopted before anything is sent again.
+
+        Args:
+            thread_id: The thread's id.
+            assistant_id: The assistant's id.
+            stream: Whether to return the run's events, as `stream` does, already begun.
+            **arguments: See `CreateRunArguments` and `CallOptions`; `on_active_run` says
+                what to do while another run of the thread is active: `raise` (default),
+                `wait` (sharing `timeout`; None: 600 s) or `cancel`. With `stream` also
+                what `stream` takes.
+
+        Raises:
+            ActiveRunError: Another run of the thread is active; `.blocking_run_id` names it.
+            BadRequestError: An argument is refused; `.param` names it.
+            APIError: The call failed; `.maybe_created` says whether the run may exist.
+
+        Cancellation: closes the request; the run may have been started (see `recover`).
+        """
+        if stream:
+            events = self._stream("runs.create", thread_id, assistant_id, arguments)
+            return await events.__aenter__()
+        given = parse("runs.create", CreateRunCall, arguments, assistant_id=assistant_id)
+        return await CreateRunFlow(
+            self._pipeline, self._waiter, CREATE_RUN, given, thread_id=thread_id
+        ).make()
+
+    async def create_and_poll(
+        self, thread_id: str, *, assistant_id: str, **arguments: Unpack[CreateRunAndPollCall]
+    ) -> Run:
+        """Start a run and return it once it is settled; `create`, then `wait`.
+
+        Endpoint: POST /threads/{thread_id}/runs, then GET .../runs/{run_id} (repeated)
+
+        Args:
+            thread_id: The thread's id.
+            assistant_id: The assistant's id.
+            **arguments: See `create` and `WaitArguments`; `timeout` covers all of it.
+
+        Returns:
+            The run: finished, or `requires_action`.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            APIError: The create was refused, or the server is gone.
+
+        Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`, also
+        when the create itself is cancelled.
+        """
+        given = parse(
+            "runs.create_and_poll",
+            CreateRunAndPollCall,
+            arguments,
+            self._poll_policy,
+            assistant_id=assistant_id,
+        )
+        flow = self._create(given, thread_id)
+        deadline = self._deadline(given)
+        run = await flow.make_within(deadline)
+        return await self._waiter.wait_within(deadline, run, run.thread_id)
 
     def stream(
         self, thread_id: str, *, assistant_id: str, **arguments: Unpack[StreamCall]
@@ -111,64 +184,233 @@ class Runs(MappingRuns):
 
         Cancellation: see `RunStream`.
         """
-        taken: dict[str, Any] = dict(arguments)
-        reading = StreamParams(self._pipeline, self._waiter, taken)
-        deadline = Deadline(self._pipeline, taken)
-        taken.update(deadline.call_options)
-        attempts = Attempts(self._pipeline, thread_id, assistant_id, taken, stream=True)
-        return stream_of(self, CreateRequest(attempts, self._waiter), deadline, reading)
+        return self._stream("runs.stream", thread_id, assistant_id, arguments)
 
-    @overload
-    def create(
-        self,
-        thread_id: str,
-        *,
-        assistant_id: str,
-        stream: Literal[False] | None = None,
-        **arguments: Unpack[CreateRunCall],
-    ) -> Coroutine[Any, Any, Run]: ...
-    @overload
-    def create(
-        self,
-        thread_id: str,
-        *,
-        assistant_id: str,
-        stream: Literal[True],
-        **arguments: Unpack[StreamCall],
-    ) -> Coroutine[Any, Any, RunStream]: ...
-    def create(
-        self, thread_id: str, *, assistant_id: str, stream: bool | None = None, **arguments: Any
-    ) -> Coroutine[Any, Any, Run] | Coroutine[Any, Any, RunStream]:
-        """Start the assistant on the thread and return the run, queued; or its open stream.
+    def _stream(
+        self, name: str, thread_id: str, assistant_id: str, arguments: Mapping[str, Any]
+    ) -> RunStream:
+        given = parse(name, StreamCall, arguments, self._poll_policy, assistant_id=assistant_id)
+        flow = CreateRunFlow(
+            self._pipeline, self._waiter, CREATE_RUN, given, thread_id=thread_id, stream=True
+        )
+        return stream_of(self._pipeline, self._waiter, flow, given)
 
-        Endpoint: POST /threads/{thread_id}/runs
+    async def run_tools(
+        self, thread_id: str, *, assistant_id: str, tools: Tools, **arguments: Unpack[RunToolsCall]
+    ) -> RunResult:
+        """Start a run, answer its tool calls with functions, and return what came of it.
 
-        The run is started once: where the answer is lost, it is looked for on the thread
-        and adopted before anything is sent again.
+        Endpoint: POST /threads/{thread_id}/runs, GET .../runs/{run_id} (repeated), POST
+        .../submit_tool_outputs for each round, and GET of messages and steps
+
+        Each round's calls are made at once and answered in one request. Whatever goes wrong
+        with a call becomes an output that tells the model so.
 
         Args:
             thread_id: The thread's id.
             assistant_id: The assistant's id.
-            stream: Whether to return the run's events, as `stream` does, already begun.
-            **arguments: See `CreateRunArguments` and `CallOptions`; `on_active_run` says
-                what to do while another run of the thread is active: `raise` (default),
-                `wait` (sharing `timeout`; None: 600 s) or `cancel`. With `stream` also
-                what `stream` takes.
+            tools: The run's tools: functions, plain or made with `tool`, and definitions of
+                other tools, such as `{"type": "file_search"}`.
+            **arguments: See `create`, `WaitArguments` and `ToolOptions`; `timeout` covers all of
+                it. With a type as `response_format`, `.parsed` is an instance of it.
+
+        Returns:
+            The result, also of a run that failed, expired or was cancelled: see
+            `.run.raise_for_status()`.
 
         Raises:
-            ActiveRunError: Another run of the thread is active; `.blocking_run_id` names it.
-            BadRequestError: An argument is refused; `.param` names it.
-            APIError: The call failed; `.maybe_created` says whether the run may exist.
+            RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
+            ToolError: The run asked for tools more than `max_rounds` times. It is left waiting,
+                or cancelled with `on_timeout="cancel"`.
+            TypeError: A function cannot be a tool. Nothing was sent.
+            APIError: A request was refused, or the server is gone.
 
-        Cancellation: closes the request; the run may have been started (see `recover`).
+        Cancellation: cancels the tools, and leaves the run waiting for `resume`, or cancels it
+        with `on_cancel="cancel"`, also when the create itself is cancelled.
         """
-        if stream:
-            events = self.stream(thread_id, assistant_id=assistant_id, **arguments)
-            return events.__aenter__()
-        return super().create(thread_id, assistant_id=assistant_id, **arguments)
+        local = localized(tools)
+        given = parse(
+            "runs.run_tools",
+            RunToolsCall,
+            arguments,
+            self._poll_policy,
+            assistant_id=assistant_id,
+            tools=local,
+        )
+        loop = ToolLoop(local, given.tool)
+        flow = self._create(given, thread_id)
+        deadline = self._deadline(given)
+        run = await flow.make_within(deadline)
+        return await run_to_result(
+            self._pipeline,
+            self._waiter,
+            deadline,
+            run,
+            run.thread_id,
+            tools=loop,
+            response_format=given.response_format,
+        )
+
+    def map(
+        self,
+        items: Items[K],
+        *,
+        concurrency: int,
+        tools: Tools | None = None,
+        **arguments: Unpack[MapCall],
+    ) -> RunMap[K]:
+        """Return the results of many runs, each with its item's key, as they end.
+
+        Endpoint: POST /threads/{thread_id}/runs or POST /threads/runs, then as `run_tools`
+
+        Nothing is sent before the first result is asked for (or the block is entered):
+
+        ```python
+        async with client.runs.map(items, concurrency=50, assistant_id=assistant.id) as results:
+            async for key, outcome in results:
+                if isinstance(outcome, RunResult):
+                    print(key, outcome.text)
+        ```
+
+        Each item is a key, which may be anything and come twice, and the arguments of a
+        create: with a `thread_id` those of `runs.create`, else those of
+        `threads.create_and_run`. Items are taken from the input only while fewer than
+        `concurrency` are going or waiting to be read, so it may be endless.
+
+        One run that fails ends no other. A request that fails is tried again for
+        `PollPolicy.max_outage` seconds, outside of the client's budget for retries (see
+        `RetryPolicy.patience`), unless the client has `max_retries=0`; no run is started twice.
+
+        Args:
+            items: Pairs of a key and arguments, as an iterable or async iterable. It is asked
+                for one at a time in the event loop: one that blocks holds up everything. An
+                async generator is closed when it is not needed any more.
+            concurrency: Items that are going, or done and not yet read; at least 1.
+            tools: Functions that answer the tool calls of each run, and definitions of other
+                tools. Without any function a run that asks for tools ends here as it waits.
+            **arguments: What holds for each item that does not say otherwise: `assistant_id`,
+                the settings of a run, `CallOptions` (`timeout` is for one item, all its
+                requests), `WaitArguments`, `ToolOptions`, `on_active_run` and `include`.
+
+        Returns:
+            An async iterator of `(key, outcome)`, in the order in which they end. An outcome
+            is a `RunResult`, also of a run that failed, expired or was cancelled, or the
+            error that ended the item; arguments that cannot be sent are a `ConfigError` that
+            names the key.
+
+        Raises:
+            TypeError: An argument is of the wrong kind, or a function cannot be a tool.
+            ValueError: An argument is out of bounds.
+
+        Cancellation: see `RunMap`.
+        """
+        return map_runs(
+            self._pipeline, items, concurrency=concurrency, tools=tools, given=arguments
+        )
+
+    async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
+        """Return the run as it is now.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            **options: See `CallOptions`.
+
+        Raises:
+            NotFoundError: No such run.
+            APIError: The call failed.
+
+        Cancellation: closes the request.
+        """
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        spec = self._pipeline.request(GET_RUN, ids, options)
+        return await self._pipeline.send(spec, options)
+
+    async def update(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        metadata: Mapping[str, str] | None,
+        **options: Unpack[CallOptions],
+    ) -> Run:
+        """Replace the run's metadata and return the run.
+
+        Endpoint: POST /threads/{thread_id}/runs/{run_id}
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            metadata: At most 16 pairs, keys of 64 and values of 512 characters; None clears.
+            **options: See `CallOptions`.
+
+        Raises:
+            NotFoundError: No such run.
+            APIError: The call failed.
+
+        Cancellation: closes the request; the change may have been made.
+        """
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        spec = self._pipeline.request(UPDATE_RUN, ids, options, body={"metadata": plain(metadata)})
+        return await self._pipeline.send(spec, options)
+
+    async def cancel(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
+        """Ask the server to cancel the run and return it, usually `cancelling`.
+
+        Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            **options: See `CallOptions`.
+
+        Raises:
+            BadRequestError: The run is finished already; the text names its status.
+            NotFoundError: No such run.
+            APIError: The call failed.
+
+        Cancellation: closes the request; the run may be cancelled all the same.
+        """
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        spec = self._pipeline.request(CANCEL_RUN, ids, options)
+        verify = stopped(self._pipeline, ids, options)
+        return await self._pipeline.send(spec, options, settle=verify)
+
+    async def cancel_and_wait(
+        self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]
+    ) -> Run:
+        """Cancel the run and return it once it is finished, however it ended.
+
+        Endpoint: POST .../cancel, then GET /threads/{thread_id}/runs/{run_id} (repeated)
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers both parts.
+
+        Returns:
+            The finished run: `cancelled`, or what it became before the cancel arrived.
+
+        Raises:
+            RunWaitTimeout: It was still not finished when the time was up.
+            APIError: The cancel was refused for another reason, or the server is gone.
+
+        Cancellation: leaves the run as it is.
+        """
+        given = parse("runs.cancel_and_wait", WaitCall, arguments, self._poll_policy)
+        deadline = self._deadline(given)
+        try:
+            run = await self._waiter.cancel(run_id, thread_id, given.call)
+        except BadRequestError:
+            run = await self.retrieve(run_id, thread_id=thread_id, **deadline.left())
+            if run.is_active and run.status != RunStatus.CANCELLING:
+                raise
+        return await self._waiter.wait_within(deadline, run, thread_id, until=is_over)
 
     @overload
-    def submit_tool_outputs(
+    async def submit_tool_outputs(
         self,
         run_id: str,
         *,
@@ -176,9 +418,9 @@ class Runs(MappingRuns):
         tool_outputs: ToolOutputs,
         stream: Literal[False] | None = None,
         **options: Unpack[CallOptions],
-    ) -> Coroutine[Any, Any, Run]: ...
+    ) -> Run: ...
     @overload
-    def submit_tool_outputs(
+    async def submit_tool_outputs(
         self,
         run_id: str,
         *,
@@ -186,8 +428,8 @@ class Runs(MappingRuns):
         tool_outputs: ToolOutputs,
         stream: Literal[True],
         **options: Unpack[StreamWaitCall],
-    ) -> Coroutine[Any, Any, RunStream]: ...
-    def submit_tool_outputs(
+    ) -> RunStream: ...
+    async def submit_tool_outputs(
         self,
         run_id: str,
         *,
@@ -195,7 +437,7 @@ class Runs(MappingRuns):
         tool_outputs: ToolOutputs,
         stream: bool | None = None,
         **options: Any,
-    ) -> Coroutine[Any, Any, Run] | Coroutine[Any, Any, RunStream]:
+    ) -> Run | RunStream:
         """Answer all waiting tool calls in one request; return the run, or its open stream.
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/submit_tool_outputs
@@ -216,10 +458,47 @@ class Runs(MappingRuns):
 
         Cancellation: closes the request; the outputs may have arrived.
         """
-        answer: dict[str, Any] = {"thread_id": thread_id, "tool_outputs": tool_outputs}
         if stream:
-            return self.submit_tool_outputs_stream(run_id, **answer, **options).__aenter__()
-        return super().submit_tool_outputs(run_id, **answer, **options)
+            events = self._submit_stream(
+                "runs.submit_tool_outputs", _ids(thread_id, run_id), tool_outputs, options
+            )
+            return await events.__aenter__()
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        outputs = tool_outputs_of(tool_outputs)
+        call = cast("CallOptions", options)
+        return await SubmitFlow(self._pipeline, ids, outputs, call).make()
+
+    async def submit_tool_outputs_and_poll(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: ToolOutputs,
+        **arguments: Unpack[WaitCall],
+    ) -> Run:
+        """Answer the waiting tool calls and return the run once it is settled again.
+
+        Endpoint: POST .../submit_tool_outputs, then GET .../runs/{run_id} (repeated)
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            tool_outputs: See `submit_tool_outputs`.
+            **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers all of it.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            APIError: The outputs were refused, or the server is gone.
+
+        Cancellation: leaves the run alone unless `on_cancel="cancel"`.
+        """
+        given = parse("runs.submit_tool_outputs_and_poll", WaitCall, arguments, self._poll_policy)
+        deadline = self._deadline(given)
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        flow = SubmitFlow(self._pipeline, ids, tool_outputs_of(tool_outputs), given.call)
+        undo = partial(self._waiter.cancel_quietly, run_id, thread_id, given.call)
+        run = await deadline.start(flow.make(), undo)
+        return await self._waiter.wait_within(deadline, run, thread_id)
 
     def submit_tool_outputs_stream(
         self,
@@ -245,14 +524,21 @@ class Runs(MappingRuns):
 
         Cancellation: see `RunStream`.
         """
-        taken: dict[str, Any] = dict(arguments)
-        reading = StreamParams(self._pipeline, self._waiter, taken)
-        deadline = Deadline(self._pipeline, taken)
-        refuse("runs.submit_tool_outputs_stream", taken)
-        ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
+        ids = _ids(thread_id, run_id)
+        name = "runs.submit_tool_outputs_stream"
+        return self._submit_stream(name, ids, tool_outputs, arguments)
+
+    def _submit_stream(
+        self,
+        name: str,
+        ids: Mapping[str, str],
+        tool_outputs: ToolOutputs,
+        arguments: Mapping[str, Any],
+    ) -> RunStream:
+        given = parse(name, StreamWaitCall, arguments, self._poll_policy)
         outputs = tool_outputs_of(tool_outputs)
-        leg = SubmitRequest(self._pipeline, self._waiter, ids, outputs, deadline.call_options)
-        return stream_of(self, leg, deadline, reading)
+        request = SubmitRequest(self._pipeline, self._waiter, ids, outputs, given.call)
+        return stream_of(self._pipeline, self._waiter, request, given)
 
     def follow(
         self,
@@ -283,33 +569,273 @@ class Runs(MappingRuns):
 
         Cancellation: see `RunStream`.
         """
-        taken: dict[str, Any] = dict(arguments)
-        reading = StreamParams(self._pipeline, self._waiter, taken)
-        deadline = Deadline(self._pipeline, taken)
-        refuse("runs.follow", taken)
-        ids = {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
-        leg = FollowRequest(
-            self._pipeline, self._waiter, ids, last_event_id, deadline.wait_options.options
+        given = parse("runs.follow", StreamWaitCall, arguments, self._poll_policy)
+        request = FollowRequest(
+            self._pipeline,
+            self._waiter,
+            _ids(thread_id, run_id),
+            last_event_id,
+            given.wait.options,
         )
-        return stream_of(self, leg, deadline, reading)
+        return stream_of(self._pipeline, self._waiter, request, given)
+
+    def wait(
+        self,
+        run: Run | str,
+        *,
+        thread_id: str | None = None,
+        timeout: float | None = None,
+        request_timeout: float | None = None,
+        poll: PollPolicy | None = None,
+        interval: float | None = None,
+        on_status: StatusCallback | None = None,
+        on_timeout: Reaction = "leave",
+        on_cancel: Reaction = "leave",
+    ) -> Coroutine[Any, Any, Run]:
+        """Return the run once it leaves the server's hands; the same as `await_run`.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
+
+        Args:
+            run: The run, or its id. A finished `Run` is returned without a request; any
+                other is looked at first.
+            thread_id: The thread's id; needed with a run id.
+            timeout: Seconds for the whole wait, counted from the call. None: what the run
+                has left by the server's clock plus 10 s, or 600 s where the server names
+                no expiry; `math.inf` waits for ever.
+            request_timeout: Seconds one poll's answer may take beyond what the server was
+                asked to hold it (default 10).
+            poll: How to pace the polls; the client's policy if None.
+            interval: Seconds between polls in place of the policy's; the server's
+                `openai-poll-after-ms` wins where it is sent.
+            on_status: Called with the run on each change of its status; may be async. What
+                it raises ends the wait.
+            on_timeout: `cancel` asks the server to cancel the run when the time is up.
+            on_cancel: `cancel` asks the same when the waiting task is cancelled.
+
+        Returns:
+            The last `Run` seen: finished, `requires_action`, or a status this version does
+            not know.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen. It goes on.
+            APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
+            APIStatusError: A poll was refused for good, such as 401 or 404.
+
+        Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
+        cancellation off for at most 5 s.
+        """
+        options = wait_options_of(
+            self._poll_policy,
+            {
+                "poll": poll,
+                "interval": interval,
+                "on_status": on_status,
+                "on_timeout": on_timeout,
+                "on_cancel": on_cancel,
+            },
+            {"timeout": timeout, "request_timeout": request_timeout},
+        )
+        # Not a coroutine around a coroutine: ten thousand waits would hold ten thousand of each.
+        return self._waiter.wait(run, thread_id=thread_id, plan=options)
+
+    async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
+        """Return the run once it is settled; `wait`, under the official SDK's name.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
+
+        Args:
+            run_id: The run's id.
+            thread_id: The thread's id.
+            **arguments: See `CallOptions` and `WaitArguments`.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            APIError: The server is gone, or refuses.
+
+        Cancellation: leaves the run alone unless `on_cancel="cancel"`.
+        """
+        check_id("run_id", run_id)
+        given = parse("runs.poll", WaitCall, arguments, self._poll_policy)
+        return await self._waiter.wait_within(self._deadline(given), run_id, thread_id)
+
+    async def wait_all(
+        self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]
+    ) -> list[Run | OpenAIRunsError]:
+        """Return what became of each run, in the order in which they were given.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated, for each)
+
+        Ten thousand runs are no problem: there is no task for each, the polls share the
+        client's connections, and the one that is due longest goes first.
+
+        Args:
+            runs: Runs, or pairs `(run_id, thread_id)`. Finished ones cost no request.
+            **arguments: See `CallOptions` and `WaitArguments`; `timeout` holds for each wait,
+                counted from the call.
+
+        Returns:
+            For each the settled `Run`, or the error its wait ended with: `RunWaitTimeout`, or
+            what `wait` raises. One that fails never ends the others.
+
+        Raises:
+            TypeError: One of `runs` is no run; nothing is waited for.
+            Exception: What `on_status` raised.
+
+        Cancellation: leaves the runs alone, or cancels those that are not over with
+        `on_cancel="cancel"`, which holds the cancellation off for a while: 5 s for each run
+        that does not answer, 20 at a time.
+        """
+        given = parse("runs.wait_all", WaitCall, arguments, self._poll_policy)
+        return await wait_for_all(self._waiter, runs, given.wait)
+
+    def as_completed(self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]) -> CompletedRuns:
+        """Return an iterator over the runs, each as soon as its wait is over.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated, for each)
+
+        Args:
+            runs: Runs, or pairs `(run_id, thread_id)`.
+            **arguments: See `CallOptions` and `WaitArguments`; `timeout` holds for each wait,
+                counted from this call.
+
+        Returns:
+            What `async for` takes the settled `Run` of each wait from, or the error it ended
+            with, which carries the ids. Usable with `async with`, which ends what is left.
+
+        Raises:
+            TypeError: One of `runs` is no run; nothing is waited for.
+        """
+        given = parse("runs.as_completed", WaitCall, arguments, self._poll_policy)
+        return CompletedRuns(self._waiter, runs, given.wait)
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tools: Tools,
+        response_format: type | None = None,
+        **arguments: Unpack[ResumeCall],
+    ) -> RunResult:
+        """Take a run over where it is, answer its tool calls, and return what came of it.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id} (repeated), POST
+        .../submit_tool_outputs for each round, and GET of messages and steps
+
+        For runs that another process started, and perhaps left waiting when it was killed. The
+        calls that wait are made (again), so a tool may be called twice for one call id, whose
+        output is taken once: see `ToolContext.call_id`.
+
+        Args:
+            run_id: The run's id; the run may be waiting, at work, or finished.
+            thread_id: The thread's id.
+            tools: The functions to answer with; no tool list is sent, the run has its own.
+            response_format: The type `.parsed` shall be an instance of; it is not sent.
+            **arguments: See `CallOptions`, `WaitArguments` and `ToolOptions`; `timeout` covers
+                all of it.
+
+        Returns:
+            The result, also of a run that failed, expired or was cancelled.
+
+        Raises:
+            RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
+            ToolError: The run asked for tools more than `max_rounds` times.
+            NotFoundError: No such run.
+            APIError: A request was refused, or the server is gone.
+
+        Cancellation: as in `run_tools`.
+        """
+        check_id("run_id", run_id)
+        given = parse("runs.resume", ResumeCall, arguments, self._poll_policy)
+        return await run_to_result(
+            self._pipeline,
+            self._waiter,
+            self._deadline(given),
+            run_id,
+            thread_id,
+            tools=ToolLoop(tools, given.tool),
+            response_format=response_format,
+        )
+
+    async def result(
+        self,
+        run: Run,
+        *,
+        response_format: type | None = None,
+        **options: Unpack[CallOptions],
+    ) -> RunResult:
+        """Return the run with the messages it wrote and the steps it took.
+
+        Endpoint: GET /threads/{thread_id}/messages and GET .../runs/{run_id}/steps
+
+        Args:
+            run: A run, as `wait` returned it.
+            response_format: The type `.parsed` shall be an instance of.
+            **options: See `CallOptions`; `timeout` covers all pages of both lists.
+
+        Raises:
+            APIError: A list could not be fetched.
+            APITimeoutError: The time was up.
+
+        Cancellation: closes the request.
+        """
+        return await gather(self._pipeline, run, options, response_format=response_format)
+
+    def list(self, thread_id: str, **arguments: Unpack[ListCall]) -> AsyncPaginator[Run]:
+        """Return the thread's runs: `await` for a page, `async for` for all.
+
+        Endpoint: GET /threads/{thread_id}/runs
+
+        Args:
+            thread_id: The thread's id.
+            **arguments: See `ListCall` and `CallOptions`.
+
+        Raises:
+            ValueError: An argument is out of bounds; nothing was sent.
+        """
+        ids = {"thread_id": thread_id}
+        return paginate(self._pipeline, LIST_RUNS, ids, "runs.list", arguments)
+
+    async def recover(
+        self,
+        thread_id: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Run | None:
+        """Return the run of a create whose answer was lost, or None if there is none.
+
+        Endpoint: GET /threads/{thread_id}/runs
+
+        A create is marked with its key only where the server was not known to remember
+        keys. Where it is known to, None says nothing: repeat the create with the same
+        `idempotency_key` instead, and the answer is the run of the first.
+
+        Args:
+            thread_id: The thread's id.
+            idempotency_key: The key of the lost create, as its exception carries it
+                (`.idempotency_key`); None: the thread's active run, whoever started it.
+            timeout: Seconds for the whole call.
+
+        Raises:
+            APIError: The list could not be fetched.
+            APITimeoutError: The time was up.
+
+        Cancellation: closes the request.
+        """
+        find = partial(recovered_run, self._pipeline, thread_id, idempotency_key)
+        return await within(timeout, "recovering a run", find, thread_id=thread_id)
+
+    def _create(self, given: Arguments, thread_id: str, *, stream: bool = False) -> CreateRunFlow:
+        return CreateRunFlow(
+            self._pipeline, self._waiter, CREATE_RUN, given, thread_id=thread_id, stream=stream
+        )
+
+    def _deadline(self, given: Arguments) -> Deadline:
+        return Deadline(self._pipeline.settings.runtime, given.call, given.wait)
 
 
-def stream_of(
-    runs: WaitingRuns, leg: StreamRequest, deadline: Deadline, reading: StreamParams
-) -> RunStream:
-    """Return the stream that begins with `leg`, its result gathered as `runs.result` does."""
-
-    async def gather(run: Run, options: CallOptions) -> RunResult:
-        return await runs.result(run, response_format=reading.response_format, **options)
-
-    driver = StreamSession(
-        reading.pipeline,
-        reading.waiter,
-        deadline,
-        leg,
-        gather=gather,
-        idle=reading.idle,
-        tools=reading.tools,
-        response_format=reading.response_format,
-    )
-    return RunStream(driver)
+def _ids(thread_id: str, run_id: str) -> dict[str, str]:
+    """Return the ids, checked before the stream is entered."""
+    return {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}

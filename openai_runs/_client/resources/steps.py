@@ -77,7 +77,7 @@ class Steps:
             self._pipeline,
             LIST_RUN_STEPS,
             {"thread_id": thread_id, "run_id": run_id},
-            "steps.list",
+            "runs.steps.list",
             arguments,
             extra={"include": None if include is None else [*include]},
         )

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 from openai_runs._client.arguments import (
+    Arguments,
     CallOptions,
     CreateThreadAndRunAndPollCall,
     CreateThreadAndRunCall,
-    CreateThreadArguments,
+    CreateThreadAndRunStreamCall,
     CreateThreadCall,
-    UpdateThreadArguments,
     UpdateThreadCall,
-    body_of,
-    options_of,
+    parse,
 )
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.create_run import thread_and_run
+from openai_runs._client.flows.create_run import CreateRunFlow
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.messages import Messages
-from openai_runs._client.resources.runs import Runs, StreamOptions, StreamParams, stream_of
-from openai_runs._client.streams.requests import CreateRequest
-from openai_runs._client.streams.run_stream import RunStream
-from openai_runs._client.tools.executor import ToolOptions
+from openai_runs._client.resources.runs import Runs
+from openai_runs._client.streams.run_stream import RunStream, stream_of
 from openai_runs._protocol.endpoints import (
     CREATE_THREAD,
+    CREATE_THREAD_AND_RUN,
     DELETE_THREAD,
     GET_THREAD,
     UPDATE_THREAD,
@@ -36,12 +33,6 @@ from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
 
 __all__ = ["Threads"]
-
-
-class CreateThreadAndRunStreamCall(
-    CreateThreadAndRunAndPollCall, StreamOptions, ToolOptions, total=False
-):
-    """Everything `threads.create_and_run_stream` takes by keyword."""
 
 
 class Threads:
@@ -72,11 +63,9 @@ class Threads:
 
         Cancellation: closes the request; the thread may have been created.
         """
-        taken: dict[str, Any] = dict(arguments)
-        options = options_of(taken)
-        body = body_of("threads.create", CreateThreadArguments, taken)
-        spec = self._pipeline.request(CREATE_THREAD, {}, options, body=body)
-        return await self._pipeline.send(spec, options)
+        given = parse("threads.create", CreateThreadCall, arguments)
+        spec = self._pipeline.request(CREATE_THREAD, {}, given.call, body=given.body)
+        return await self._pipeline.send(spec, given.call)
 
     async def retrieve(self, thread_id: str, **options: Unpack[CallOptions]) -> Thread:
         """Return one thread.
@@ -111,12 +100,10 @@ class Threads:
 
         Cancellation: closes the request; the change may have been made.
         """
-        taken: dict[str, Any] = dict(arguments)
-        options = options_of(taken)
-        body = body_of("threads.update", UpdateThreadArguments, taken)
+        given = parse("threads.update", UpdateThreadCall, arguments)
         ids = {"thread_id": thread_id}
-        spec = self._pipeline.request(UPDATE_THREAD, ids, options, body=body)
-        return await self._pipeline.send(spec, options)
+        spec = self._pipeline.request(UPDATE_THREAD, ids, given.call, body=given.body)
+        return await self._pipeline.send(spec, given.call)
 
     async def delete(self, thread_id: str, **options: Unpack[CallOptions]) -> Deleted:
         """Delete the thread with its messages and runs; an active run is cancelled.
@@ -156,7 +143,11 @@ class Threads:
 
         Cancellation: closes the request; thread and run may have been created.
         """
-        return await thread_and_run(self._pipeline, dict(arguments), assistant_id).make()
+        name = "threads.create_and_run"
+        given = parse(name, CreateThreadAndRunCall, arguments, assistant_id=assistant_id)
+        return await CreateRunFlow(
+            self._pipeline, self._waiter, CREATE_THREAD_AND_RUN, given
+        ).make()
 
     async def create_and_run_poll(
         self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunAndPollCall]
@@ -177,11 +168,16 @@ class Threads:
         the create itself, the run can be found only on a server that remembers
         idempotency keys.
         """
-        taken: dict[str, Any] = dict(arguments)
-        deadline = Deadline(self._pipeline, taken)
-        taken.update(deadline.call_options)
-        creation = thread_and_run(self._pipeline, taken, assistant_id)
-        run = await deadline.start(creation.make(), partial(creation.undo, self._waiter))
+        given = parse(
+            "threads.create_and_run_poll",
+            CreateThreadAndRunAndPollCall,
+            arguments,
+            self._pipeline.settings.poll,
+            assistant_id=assistant_id,
+        )
+        flow = self._create_and_run(given)
+        deadline = Deadline(self._pipeline.settings.runtime, given.call, given.wait)
+        run = await flow.make_within(deadline)
         return await self._waiter.wait_within(deadline, run, run.thread_id)
 
     def create_and_run_stream(
@@ -202,9 +198,18 @@ class Threads:
 
         Cancellation: see `RunStream`.
         """
-        taken: dict[str, Any] = dict(arguments)
-        reading = StreamParams(self._pipeline, self._waiter, taken)
-        deadline = Deadline(self._pipeline, taken)
-        taken.update(deadline.call_options)
-        creation = thread_and_run(self._pipeline, taken, assistant_id, stream=True)
-        return stream_of(self.runs, CreateRequest(creation, self._waiter), deadline, reading)
+        given = parse(
+            "threads.create_and_run_stream",
+            CreateThreadAndRunStreamCall,
+            arguments,
+            self._pipeline.settings.poll,
+            assistant_id=assistant_id,
+        )
+        flow = CreateRunFlow(
+            self._pipeline, self._waiter, CREATE_THREAD_AND_RUN, given, stream=True
+        )
+        return stream_of(self._pipeline, self._waiter, flow, given)
+
+    def _create_and_run(self, given: Arguments, *, stream: bool = False) -> CreateRunFlow:
+        endpoint = CREATE_THREAD_AND_RUN
+        return CreateRunFlow(self._pipeline, self._waiter, endpoint, given, stream=stream)

@@ -8,7 +8,6 @@ request left behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -17,7 +16,6 @@ from openai_runs._client.arguments import CallOptions
 from openai_runs._client.core.call import is_transient
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.create_run import Attempts, Creation
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.polling.waiter import Waiter, look
 from openai_runs._protocol.endpoints import STREAM_RUN
@@ -27,7 +25,6 @@ from openai_runs.types.runs import Run
 
 __all__ = [
     "AnswerRequest",
-    "CreateRequest",
     "FollowRequest",
     "StreamRequest",
     "SubmitRequest",
@@ -76,54 +73,6 @@ class StreamRequest(Protocol):
     def settled(self) -> None:
         """Take note that the run is known."""
         ...
-
-
-class CreateRequest:
-    """The run is created."""
-
-    from_the_start = True
-    after: str | None = None
-    ids: Mapping[str, str] = MappingProxyType({})
-
-    def __init__(self, creation: Creation | Attempts, waiter: Waiter) -> None:
-        """Begin with a create on a thread (`Attempts`), or one that makes its thread too."""
-        self._creation = creation
-        self._waiter = waiter
-
-    @property
-    def thread_id(self) -> str | None:
-        """Return the thread; None where it is made with the run."""
-        return self._creation.thread_id
-
-    @property
-    def key(self) -> str | None:
-        """Return the key of the last create that was sent."""
-        return None if self._last is None else self._last.key
-
-    async def open(self, options: CallOptions) -> Run | StreamReply:
-        """Create the run; its own options hold the time."""
-        if isinstance(self._creation, Attempts):
-            return await self._creation.open(self._waiter)
-        return await self._creation.open()
-
-    async def find(self, options: CallOptions) -> Run | StreamReply | None:
-        """Ask again under the same key where that is safe, else look on the thread."""
-        creation = self._last
-        return None if creation is None else await creation.find(options)
-
-    async def undo(self) -> None:
-        """Cancel what the create may have started."""
-        await self._creation.undo(self._waiter)
-
-    def settled(self) -> None:
-        """Take note that the run is known."""
-        if self._last is not None:
-            self._last.settled()
-
-    @property
-    def _last(self) -> Creation | None:
-        creation = self._creation
-        return creation.last if isinstance(creation, Attempts) else creation
 
 
 class _OfARun:

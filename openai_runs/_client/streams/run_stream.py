@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from openai_runs._client.flows.results import RunResult
+from openai_runs._client.arguments import Arguments
+from openai_runs._client.core.deadline import Deadline
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.flows.results import RunResult, gather
+from openai_runs._client.flows.tool_loop import local_tools
+from openai_runs._client.polling.waiter import Waiter
+from openai_runs._client.streams.requests import StreamRequest
 from openai_runs._client.streams.session import StreamSession
 from openai_runs._protocol.snapshot.snapshot import Snapshot
-from openai_runs.config import check_timeout
+from openai_runs.config import STREAM_IDLE, check_timeout
 from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
 from openai_runs.types.messages import Message, MessageRole
 from openai_runs.types.runs import Run
@@ -20,7 +27,7 @@ from openai_runs.types.steps import RunStep
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["RunStream"]
+__all__ = ["RunStream", "stream_of"]
 
 _TURN: Final = 256
 """Events that are handed out before other tasks have their turn, some 5 ms of work."""
@@ -314,3 +321,25 @@ class RunStream:
     def _check_end(self) -> None:
         if self.run is not None and self.run.is_terminal:
             self.run.raise_for_status()
+
+
+def stream_of(
+    pipeline: Pipeline, waiter: Waiter, request: StreamRequest, given: Arguments
+) -> RunStream:
+    """Return the stream that begins with `request`; its result is gathered as by `runs.result`.
+
+    Raises:
+        TypeError: An option is of the wrong kind.
+        ValueError: An option is out of bounds.
+    """
+    session = StreamSession(
+        pipeline,
+        waiter,
+        Deadline(pipeline.settings.runtime, given.call, given.wait),
+        request,
+        gather=partial(gather, pipeline, response_format=given.response_format),
+        idle=check_timeout("idle_timeout", given.stream.get("idle_timeout")) or STREAM_IDLE,
+        tools=local_tools(given),
+        response_format=given.response_format,
+    )
+    return RunStream(session)

@@ -28,7 +28,6 @@ from openai_runs._client.streams.fetching import Gather, ResultFetcher
 from openai_runs._client.streams.idle_timer import IdleTimer
 from openai_runs._client.streams.recovery import Reconnector, interrupted
 from openai_runs._client.streams.requests import AnswerRequest, StreamRequest
-from openai_runs._protocol.create_marker import strip_marker, strip_marker_from_event
 from openai_runs._protocol.events import named_by_its_data
 from openai_runs._protocol.lifecycle import is_settled, seconds_to_expiry
 from openai_runs._protocol.snapshot.snapshot import Snapshot
@@ -159,7 +158,6 @@ class StreamSession:
         event = self.take_at_once(is_in_time=True) or self.ready[0]
         if not isinstance(event, RunEvent):
             return event
-        event = strip_marker_from_event(event)
         if self._ids.get("run_id", event.data.id) != event.data.id:
             return self.ready.popleft()  # of another run: told, and not taken for ours
         if event.data.status != self._reported:
@@ -223,7 +221,7 @@ class StreamSession:
             self._leg_is_over = self._is_polled = self._has_moved = False
             self._step = self._end_leg
         else:
-            self._know(strip_marker(opened), is_news=False)
+            self._know(opened, is_news=False)
             self.recovered = True
             self._step = self._recover
 
