@@ -22,6 +22,7 @@ from openai_runs._client.core.rate_limiter import LimitState, RateLimiter
 from openai_runs._client.core.state import ClientState
 from openai_runs._client.embedded import Embedded, find_server, make_server
 from openai_runs._client.encoding import plain
+from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.assistants import Assistants
 from openai_runs._client.resources.messages import Messages
@@ -153,19 +154,23 @@ class AsyncClient:
             ssl=ssl,
             trust_env=trust_env,
         )
-        self._assemble(
-            settings, ClientState(transport, limiter=RateLimiter(limits, settings.runtime))
-        )
+        shared = ClientState(transport, limiter=RateLimiter(limits, settings.runtime))
+        self._assemble(settings, shared, _scheduler(shared, settings.runtime))
 
     def _assemble(
-        self, settings: Settings, shared: ClientState, embedded: Embedded | None = None
+        self,
+        settings: Settings,
+        shared: ClientState,
+        scheduler: Scheduler,
+        embedded: Embedded | None = None,
     ) -> None:
         self._settings = settings
         self._shared = shared
+        self._scheduler = scheduler
         self._embedded = embedded
         self._owner = True
         pipeline = self._pipeline = Pipeline(settings, shared)
-        waiter = Waiter(pipeline)
+        waiter = Waiter(pipeline, scheduler)
         self.assistants = Assistants(pipeline)
         """Assistants: create, retrieve, update, list, delete."""
         self.messages = Messages(pipeline, waiter)
@@ -201,7 +206,7 @@ class AsyncClient:
         # What the environment says of OpenAI's organizations is none of Azure's business.
         owner = {name: options.get(name) for name in ("organization", "project")}
         settings = msgspec.structs.replace(client._settings, key_header="api-key", **owner)
-        client._assemble(settings, client._shared)
+        client._assemble(settings, client._shared, client._scheduler)
         return client
 
     @classmethod
@@ -253,7 +258,7 @@ class AsyncClient:
         )
         limiter = RateLimiter(None, settings.runtime)
         shared = ClientState(Transport(), embedded.start, limiter=limiter)
-        client._assemble(settings, shared, embedded)
+        client._assemble(settings, shared, _scheduler(shared, settings.runtime), embedded)
         return client
 
     def with_options(
@@ -305,7 +310,8 @@ class AsyncClient:
         changes["retry"] = retry
         given = {name: value for name, value in changes.items() if value is not None}
         copy = type(self).__new__(type(self))
-        copy._assemble(msgspec.structs.replace(old, **given), self._shared, self._embedded)
+        settings = msgspec.structs.replace(old, **given)
+        copy._assemble(settings, self._shared, self._scheduler, self._embedded)
         copy._owner = False
         return copy
 
@@ -416,6 +422,12 @@ class AsyncClient:
     def __repr__(self) -> str:
         """Show no credential."""
         return f"AsyncClient(base_url={self.base_url!r})"
+
+
+def _scheduler(shared: ClientState, runtime: Runtime) -> Scheduler:
+    """Return the scheduler of a client and its copies."""
+    connections = shared.transport.max_connections
+    return Scheduler(shared.background, shared.limiter, runtime, connections)
 
 
 def _raw_request(

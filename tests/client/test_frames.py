@@ -18,8 +18,6 @@ import pytest
 from openai_runs import AsyncClient, RetryPolicy, await_run
 from openai_runs.errors import APIConnectionError
 
-IDS = {"thread_id": "thread_1"}
-
 
 def coroutines() -> list[str]:
     """Return the coroutines of ours that are being run, the outermost first."""
@@ -35,7 +33,7 @@ def coroutines() -> list[str]:
 
 async def retrieve(client: AsyncClient) -> None:
     """Ask for a run."""
-    await client.runs.retrieve("run_1", **IDS)
+    await client.runs.retrieve("run_1", thread_id="thread_1")
 
 
 async def create(client: AsyncClient) -> None:
@@ -51,7 +49,7 @@ async def stream(client: AsyncClient) -> None:
 
 async def wait(client: AsyncClient) -> None:
     """Wait for a run, which is polled."""
-    await await_run(client, "run_1", **IDS, timeout=0.2)
+    await await_run(client, "run_1", thread_id="thread_1", timeout=0.2)
 
 
 WAYS: dict[str, tuple[Callable[[AsyncClient], Awaitable[None]], int]] = {

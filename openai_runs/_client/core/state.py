@@ -9,8 +9,6 @@ import anyio
 
 from openai_runs._client.core.background import BackgroundTasks
 from openai_runs._client.core.rate_limiter import RateLimiter
-from openai_runs._client.polling.scheduler import Scheduler
-from openai_runs._client.settings import Runtime
 from openai_runs._protocol.retry import RetryBudget
 from openai_runs._transport import Transport
 
@@ -41,7 +39,6 @@ class ClientState:
         self.start = start
         self.thread_locks: dict[str, ThreadLock] = {}
         """By thread: who is next to create a run on it."""
-        self._scheduler: Scheduler | None = None
 
     def learn(self, base_url: str, said: str | None) -> None:
         """Take note of what the server named in `openai-runs-features`."""
@@ -52,13 +49,6 @@ class ClientState:
     def offers(self, base_url: str | None, extension: str) -> bool:
         """Return whether the server has named this extension."""
         return extension in self.features.get(base_url or "", _NONE)
-
-    def scheduler(self, runtime: Runtime) -> Scheduler:
-        """Return what polls for all waits."""
-        if self._scheduler is None:
-            connections = self.transport.max_connections
-            self._scheduler = Scheduler(self.background, self.limiter, runtime, connections)
-        return self._scheduler
 
     async def aclose(self) -> None:
         """End what still works over the connections, which may ask for cancels, and close them."""

@@ -362,6 +362,7 @@ def _pair(item: Any) -> tuple[Any, Mapping[str, Any]]:
 
 def map_runs(
     pipeline: Pipeline,
+    waiter: Waiter,
     items: Items[K],
     *,
     concurrency: int,
@@ -375,14 +376,16 @@ def map_runs(
         ValueError: An argument is out of bounds.
     """
     limit = check_count("concurrency", {"concurrency": concurrency}, 1)
-    job = MapJob(pipeline, tools, given)
+    job = MapJob(pipeline, waiter, tools, given)
     return RunMap(Batch(items, job.carry_out, limit), pipeline.shared.background)
 
 
 class MapJob:
     """Carries out the items of one `runs.map`; `given` holds for each that says nothing else."""
 
-    def __init__(self, pipeline: Pipeline, tools: Tools | None, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, waiter: Waiter, tools: Tools | None, given: Mapping[str, Any]
+    ) -> None:
         if "idempotency_key" in given:  # one key, one run
             raise unexpected_keyword(_NAME, "idempotency_key")
         own = {} if tools is None else {"tools": tools}
@@ -394,7 +397,7 @@ class MapJob:
             check_id("assistant_id", given["assistant_id"])
         self._given = {**given} if tools is None else {**given, "tools": checked.tools}
         self._pipeline = _with_patience(pipeline, checked.wait.policy.max_outage)
-        self._waiter = Waiter(self._pipeline)
+        self._waiter = waiter.with_pipeline(self._pipeline)
         self._learning = anyio.Lock()
         self._has_asked = False
 

@@ -16,6 +16,7 @@ from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline, Settle
 from openai_runs._client.polling.handle import Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
+from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
@@ -32,9 +33,14 @@ _LOG: Final = logging.getLogger("openai_runs.client")
 class Waiter:
     """Waits for runs of one client."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        """Poll through `pipeline`."""
+    def __init__(self, pipeline: Pipeline, scheduler: Scheduler) -> None:
+        """Poll through `pipeline` when `scheduler` says so."""
         self._pipeline = pipeline
+        self._scheduler = scheduler
+
+    def with_pipeline(self, pipeline: Pipeline) -> Waiter:
+        """Return a waiter that polls through another pipeline of the same client."""
+        return Waiter(pipeline, self._scheduler)
 
     async def wait(self, run: Run | str, *, thread_id: str | None, plan: WaitOptions) -> Run:
         """Return the run once it is settled; see `await_run`."""
@@ -86,14 +92,13 @@ class Waiter:
         self._pipeline.shared.transport.claim()
         runtime = self._pipeline.settings.runtime
         ticket = WaitHandle((thread_id, run_id), known, plan, runtime.monotonic, mailbox)
-        scheduler = self._pipeline.shared.scheduler(runtime)
         key = (self._pipeline, *ticket.ids, *self._manner_of(ticket))
-        watch = scheduler.find(key)
+        watch = self._scheduler.find(key)
         if not isinstance(watch, RunPoller):
             ids = {"thread_id": thread_id, "run_id": run_id}
             spec = self._pipeline.request(GET_RUN, ids, plan.options)
-            watch = RunPoller(self._pipeline, scheduler, spec, plan, key)
-            scheduler.add(key, watch)
+            watch = RunPoller(self._pipeline, self._scheduler, spec, plan, key)
+            self._scheduler.add(key, watch)
         watch.join(ticket)
         return ticket
 

@@ -305,7 +305,12 @@ class Runs:
         Cancellation: see `RunMap`.
         """
         return map_runs(
-            self._pipeline, items, concurrency=concurrency, tools=tools, given=arguments
+            self._pipeline,
+            self._waiter,
+            items,
+            concurrency=concurrency,
+            tools=tools,
+            given=arguments,
         )
 
     async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
