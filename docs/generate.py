@@ -21,7 +21,6 @@ import openai_runs.errors
 from openai_runs import AsyncClient
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.lifecycle import TRANSITIONS
-from openai_runs._protocol.spec import Retry
 from openai_runs.types import TERMINAL_STATUSES, RunStatus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,12 +83,12 @@ def endpoints() -> str:
         [
             f"`{row.method} {row.path}`",
             ", ".join(f"`{name}`" for name in methods.get(f"{row.method} {row.path}", [])),
-            "freely" if row.retry == Retry.FREELY else "guarded",
+            row.retry.value,
             row.operation,
         ]
         for row in ENDPOINTS
     ]
-    return table(["request", "in the client", "sent again", "in OpenAPI"], rows)
+    return table(["request", "in the client", "repeating it", "in OpenAPI"], rows)
 
 
 def layers(container: str) -> str:

@@ -54,7 +54,7 @@ from openai_runs.config import (
 __all__ = ["AsyncClient"]
 
 T = TypeVar("T")
-_FREE: Final = frozenset({"GET", "DELETE"})
+_IDEMPOTENT: Final = frozenset({"GET", "DELETE"})
 _PATH: Final = r"(?a:(?:/(?:[\w\-.~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+\Z)"
 """RFC 3986 section 3.3, absolute."""
 
@@ -439,7 +439,7 @@ def _raw_request(
     options: CallOptions,
     into: Any,
 ) -> RequestSpec[Any]:
-    """Return the request; what creates or changes something is guarded as in the table.
+    """Return the request; its method says whether it is idempotent.
 
     Raises:
         ValueError: The path could lead elsewhere, or the method is no word.
@@ -460,5 +460,5 @@ def _raw_request(
         query=encode_query({**query, **(options.get("extra_query") or {})}),
         body=None if body is None else encode_body(plain(body)),
         decode=decoder_for(into).decode,
-        retry=Retry.FREELY if method.upper() in _FREE else Retry.GUARDED,
+        retry=Retry.IDEMPOTENT if method.upper() in _IDEMPOTENT else Retry.NOT_IDEMPOTENT,
     )

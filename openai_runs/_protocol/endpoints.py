@@ -83,7 +83,7 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """The closed Struct of the body; None where none is sent."""
     query: tuple[str, ...] = ()
     """Names of the query parameters."""
-    retry: str = Retry.FREELY
+    retry: Retry = Retry.IDEMPOTENT
     streams: bool = False
     """Whether the body may ask for server-sent events."""
     deletes: str = ""
@@ -181,7 +181,7 @@ def _post(
         body=body,
         answer=answer,
         query=query,
-        retry=Retry.GUARDED,
+        retry=Retry.NOT_IDEMPOTENT,
         streams=streams,
     )
 

@@ -1,12 +1,13 @@
 """Whether a failed attempt is repeated, and after how long. Pure functions of facts.
 
-Theory of operation. An attempt ends in one of three ways. It *never reached* the server
-(no connection): repeating it cannot happen twice. It was *answered*: the status and the
-headers say whether repeating helps. Or it is *in doubt*: sent, but no answer came, or
-one that does not say whether the work was done (408, any 5xx). What may be repeated
-freely (GET, DELETE) is; what creates or changes something is repeated only if it never
-reached the server, on 429, or where the server remembers idempotency keys. Everything
-else in doubt is settled by looking (runs) or raised with `maybe_created`.
+Theory of operation. An attempt ends in one of three ways. It *was not sent*: there was no
+connection, so repeating it cannot carry it out twice. It was *answered*: the status and the
+headers say whether repeating helps. Or it is *ambiguous*: sent, but no answer came, or one
+that does not say whether the work was done (408, any 5xx). Idempotent requests (GET, DELETE)
+are repeated in all three cases. Others, which create or change something, are repeated only
+if they were not sent, on 429, or where the server remembers idempotency keys. Where such a
+request is ambiguous, the caller verifies whether it was carried out (runs), or the error is
+raised with `maybe_created`.
 
 A budget shared by a client's calls (botocore's and gRPC's retry throttle) keeps retries
 from multiplying the load on a server that is already failing.
@@ -34,7 +35,7 @@ from openai_runs.config import (
 __all__ = [
     "RetryBudget",
     "backoff",
-    "in_doubt",
+    "is_ambiguous",
     "is_retryable",
     "is_spent",
     "is_too_long",
@@ -48,9 +49,9 @@ _RETRYABLE: Final = frozenset({408, 409, 429})
 _FINAL_CODES: Final = frozenset(
     {"insufficient_quota", "idempotency_key_reused", "stream_position_lost"}
 )
-"""Error codes that time does not heal."""
+"""Error codes that are not transient, whatever their status."""
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE][+\-]?[0-9]+)?")
-"""Fewer forms than `float` takes: no sign, no NaN, no `1_0`, no digits of other scripts."""
+"""Fewer forms than `float` accepts: no sign, no NaN, no `1_0`, no digits of other scripts."""
 
 
 def is_retryable(status: int, headers: Mapping[str, str], code: str | None) -> bool:
@@ -65,19 +66,19 @@ def is_retryable(status: int, headers: Mapping[str, str], code: str | None) -> b
     return code not in _FINAL_CODES and (status in _RETRYABLE or status >= 500)
 
 
-def in_doubt(status: int) -> bool:
+def is_ambiguous(status: int) -> bool:
     """Return whether an answer leaves open if the work was done.
 
-    >>> in_doubt(408), in_doubt(503), in_doubt(429)
+    >>> is_ambiguous(408), is_ambiguous(503), is_ambiguous(429)
     (True, True, False)
     """
     return status == 408 or status >= 500
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds the server asks us to wait; None if it does not, or says nonsense.
+    """Return the seconds the server asks us to wait; None if there are none to be parsed.
 
-    A date counts from the answer's own `Date`, so a client clock that is off does no harm;
+    A date counts from the answer's own `Date`, so that a client clock that is off does not matter;
     `now` (Unix seconds) stands in where the server sends none.
 
     >>> retry_after({"retry-after-ms": "1500"}, 0.0), retry_after({"retry-after": "-1"}, 0.0)
@@ -108,15 +109,15 @@ def is_too_long(seconds: float | None) -> bool:
     return seconds is not None and seconds > MAX_RETRY_AFTER
 
 
-def is_spent(policy: RetryPolicy, attempt: int, failing: float, silent: float) -> bool:
+def is_spent(policy: RetryPolicy, attempt: int, failing: float, outage: float) -> bool:
     """Return whether a call has been tried as often, or for as long, as its policy allows.
 
     Args:
         policy: The numbers.
         attempt: Which attempt failed (the first is 1).
         failing: Seconds since the first failure of the call.
-        silent: Seconds since the first of the last failures in a row that were no 429: a
-            server that refuses is alive.
+        outage: Seconds since the first of the last failures in a row that were no 429: a
+            server that answers 429 is up.
 
     >>> is_spent(RetryPolicy(max_retries=2), 3, 1.0, 1.0)
     True
@@ -125,7 +126,7 @@ def is_spent(policy: RetryPolicy, attempt: int, failing: float, silent: float) -
     """
     if policy.patience is None or not policy.max_retries:
         return attempt > policy.max_retries
-    return silent >= policy.patience or failing >= max(policy.patience, DEFAULT_RUN_LIFETIME)
+    return outage >= policy.patience or failing >= max(policy.patience, DEFAULT_RUN_LIFETIME)
 
 
 def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: float) -> float:
@@ -150,7 +151,7 @@ def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: floa
 
 
 def poll_after(headers: Mapping[str, str]) -> float | None:
-    """Return the server's `openai-poll-after-ms` in seconds, within bounds; None if it is junk.
+    """Return the server's `openai-poll-after-ms` in seconds, within bounds; None if it is none.
 
     >>> poll_after({"openai-poll-after-ms": "1500"}), poll_after({"openai-poll-after-ms": "0"})
     (1.5, None)
@@ -177,7 +178,7 @@ def poll_pause(policy: PollPolicy, count: int, chance: float) -> float:
 
 
 class RetryBudget:
-    """Tokens that retries take and successes give back; empty means: fail fast."""
+    """Tokens that retries take and successes return; without any, a call fails fast."""
 
     def __init__(self, capacity: float = RETRY_BUDGET, cost: float = RETRY_COST) -> None:
         """Start full."""
@@ -190,7 +191,7 @@ class RetryBudget:
         """Return what is left."""
         return self._tokens
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Return whether a retry may be made, and pay for it."""
         if self._tokens < self._cost:
             return False
@@ -198,7 +199,7 @@ class RetryBudget:
         return True
 
     def succeeded(self) -> None:
-        """Give one token back."""
+        """Return one token."""
         if self._tokens < self._capacity:
             self._tokens = min(self._capacity, self._tokens + 1.0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -37,13 +38,13 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _BAD_HEADER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class Retry:
+class Retry(Enum):
     """How a request may be repeated."""
 
-    FREELY: Final = "freely"
-    """Reading, or deleting: any number of times."""
-    GUARDED: Final = "guarded"
-    """Creating or changing: only where it cannot happen twice (docs/pages/guides/errors.md)."""
+    IDEMPOTENT = "idempotent"
+    """It reads or deletes: it may be repeated any number of times."""
+    NOT_IDEMPOTENT = "not idempotent"
+    """It creates or changes something: see `retry` and docs/pages/guides/errors.md."""
 
 
 class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     decode: Callable[[bytes], T]
     """Returns the answer in a text; an `AnswerDecoder`'s."""
-    retry: str = Retry.FREELY
+    retry: Retry = Retry.IDEMPOTENT
     gone: bytes = b""
     """What a DELETE sent twice answers when the first one had already worked."""
     thread_id: str | None = None

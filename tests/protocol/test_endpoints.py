@@ -50,7 +50,9 @@ def test_row_agrees_with_the_description(endpoint: Endpoint[Any]) -> None:
     assert endpoint.streams == (
         "stream" in SCHEMAS[described.body]["properties"] if described.body else False
     )
-    assert endpoint.retry == (Retry.GUARDED if endpoint.method == "POST" else Retry.FREELY)
+    assert endpoint.retry == (
+        Retry.NOT_IDEMPOTENT if endpoint.method == "POST" else Retry.IDEMPOTENT
+    )
 
 
 def test_constants_are_the_rows() -> None:
@@ -270,7 +272,7 @@ def test_spec_is_the_whole_request() -> None:
     assert (spec.method, spec.path) == ("GET", "/threads/thread_1/runs/r%C3%BCn/steps")
     assert spec.query == "limit=2&include%5B%5D=a%5B%2A%5D"
     assert spec.body is None
-    assert (spec.thread_id, spec.run_id, spec.retry) == ("thread_1", "rün", Retry.FREELY)
+    assert (spec.thread_id, spec.run_id, spec.retry) == ("thread_1", "rün", Retry.IDEMPOTENT)
     page: Page[RunStep] = spec.decode(b'{"data": []}')
     assert page.data == []
 

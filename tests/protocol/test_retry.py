@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openai_runs._protocol.retry import (
     RetryBudget,
     backoff,
-    in_doubt,
+    is_ambiguous,
     is_retryable,
     is_spent,
     is_too_long,
@@ -135,9 +135,9 @@ def test_what_may_succeed_later_is_retryable(
     ("status", "verdict"),
     [(200, False), (400, False), (408, True), (409, False), (429, False), (500, True), (503, True)],
 )
-def test_answers_that_leave_the_work_in_doubt(status: int, verdict: bool) -> None:
+def test_answers_that_leave_the_work_ambiguous(status: int, verdict: bool) -> None:
     """408 and 5xx do not say whether the work was done; 429 says it was not."""
-    assert in_doubt(status) is verdict
+    assert is_ambiguous(status) is verdict
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_budget_lets_twenty_retries_through() -> None:
     """Then it fails fast until calls succeed again."""
     budget = RetryBudget()
 
-    taken = [budget.take() for _ in range(21)]
+    taken = [budget.acquire() for _ in range(21)]
 
     assert taken == [True] * 20 + [False]
     assert budget.tokens == RETRY_BUDGET - 20 * RETRY_COST
@@ -228,9 +228,9 @@ def test_budget_is_filled_by_successes_up_to_its_size() -> None:
     budget.succeeded()
     assert budget.tokens == 10
 
-    assert [budget.take(), budget.take(), budget.take()] == [True, True, False]
+    assert [budget.acquire(), budget.acquire(), budget.acquire()] == [True, True, False]
     for _ in range(4):
         budget.succeeded()
-    assert not budget.take()
+    assert not budget.acquire()
     budget.succeeded()
-    assert budget.take()
+    assert budget.acquire()

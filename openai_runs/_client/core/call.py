@@ -1,4 +1,7 @@
-"""One call: what stays the same between its attempts, and what its failures mean."""
+"""One call: what stays the same between its attempts, how far it got, what its failures mean.
+
+Nothing is sent here, and nothing waits; `pipeline` does both.
+"""
 
 from __future__ import annotations
 
@@ -15,79 +18,82 @@ from openai_runs.config import RetryPolicy
 from openai_runs.errors import APIConnectionError, APIError, APIStatusError, RateLimitError
 
 __all__ = [
+    "Ambiguity",
     "Call",
-    "Doubt",
     "Polled",
+    "is_already_deleted",
     "is_ambiguous",
-    "is_gone",
-    "is_refusal",
+    "is_duplicate_rejected",
     "is_transient",
     "was_not_sent",
 ]
 
 
-class Doubt:
-    """Whether a request may have been carried out although no answer came."""
+class Ambiguity:
+    """Whether a request may have been carried out although no answer came.
 
-    unsure: bool = False
+    Kept by the caller of `Pipeline.send`, since it must be known after a cancellation too.
+    """
+
+    maybe_sent: bool = False
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """A request with what stays the same between its attempts, and how far it got."""
+    """A request, what stays the same between its attempts, and how far it got."""
 
     spec: Any
     """A `RequestSpec[T]`."""
     url: str
-    """Without the server's address until the embedded server has told it."""
+    """Only its path until the embedded server is started; see `has_address`."""
+    has_address: bool
     headers: dict[str, str]
+    """May be shared with other calls: copied before anything is changed."""
     key: str | None = None
+    """The idempotency key."""
+    prefer_name: str = ""
+    """How the header `Prefer` is spelled in `headers`; empty until it is needed."""
     timeout: float
     """Seconds for one attempt."""
     deadline: float | None = None
     sent: dict[str, str] = {}
     """The headers of the last attempt."""
     attempts: int = 0
-    pending: bool = False
+    is_pending: bool = False
     """Whether an attempt is under way."""
-    doubted: bool = False
+    maybe_sent: bool = False
     """Whether an attempt may have been carried out although it failed."""
-    turn: Permit = NO_PERMIT
-    """The limiter's leave for the last attempt."""
-    refusals: int = 0
+    permit: Permit = NO_PERMIT
+    """The rate limiter's leave for the last attempt."""
+    rate_limited: int = 0
     """429s that do not count as attempts."""
     failing_since: float | None = None
-    """When the first attempt had failed."""
-    silent_since: float | None = None
-    """When the first of the last failures in a row that were no 429 had come."""
+    """When the first attempt failed."""
+    outage_since: float | None = None
+    """When the first of the last failures in a row that were no 429 came."""
 
     @property
-    def is_nowhere(self) -> bool:
-        """Return whether it is not known yet where the server is."""
-        return self.url.startswith("/")
-
-    @property
-    def guarded(self) -> bool:
-        """Return whether carrying it out twice would do harm."""
-        return bool(self.spec.retry == Retry.GUARDED)
+    def is_idempotent(self) -> bool:
+        """Return whether it can be carried out twice without harm."""
+        return self.spec.retry is Retry.IDEMPOTENT
 
     def is_spent(self, policy: RetryPolicy, failure: APIError, now: float) -> bool:
-        """Return whether no attempt is left after `failure`, of which note is taken."""
+        """Count `failure`, and return whether no attempt is left after it."""
         if self.failing_since is None:
             self.failing_since = now
         if isinstance(failure, RateLimitError):
-            self.silent_since = None
-            # Nothing was carried out, and the limiter paces what is sent: who has given a
-            # time-out waits in a queue, and is not turned away for having asked three times.
-            self.refusals += self.deadline is not None and policy.max_retries > 0
-        elif self.silent_since is None:
-            self.silent_since = now
-        silent = 0.0 if self.silent_since is None else now - self.silent_since
-        attempts = self.attempts - self.refusals
-        return retry.is_spent(policy, attempts, now - self.failing_since, silent)
+            self.outage_since = None
+            # Nothing was carried out, and the limiter paces what is sent: a call with a
+            # timeout waits in the queue until then, whatever the number of its 429s.
+            self.rate_limited += self.deadline is not None and policy.max_retries > 0
+        elif self.outage_since is None:
+            self.outage_since = now
+        outage = 0.0 if self.outage_since is None else now - self.outage_since
+        attempts = self.attempts - self.rate_limited
+        return retry.is_spent(policy, attempts, now - self.failing_since, outage)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Return what the last attempt was sent with that no error may repeat."""
+        """Return what the last attempt was sent with and no error may repeat."""
         return secrets_of(self.sent, self.url)
 
     @property
@@ -101,14 +107,14 @@ class Polled(NamedTuple):
 
     answer: Any
     headers: Mapping[str, str]
-    held: bool
+    is_held: bool
     """Whether the server held the request back until something changed."""
 
 
 def is_ambiguous(failure: APIError) -> bool:
     """Return whether the request may have been carried out although it failed."""
     if isinstance(failure, APIStatusError):
-        return retry.in_doubt(failure.status_code)
+        return retry.is_ambiguous(failure.status_code)
     return isinstance(failure, APIConnectionError) and failure.sent
 
 
@@ -119,17 +125,18 @@ def was_not_sent(failure: APIError) -> bool:
     return isinstance(failure, RateLimitError)
 
 
-def is_refusal(call: Call, failure: APIError) -> bool:
-    """Return whether the server said no perhaps because an earlier attempt had worked."""
-    return call.doubted and failure.status_code in {400, 409}
+def is_duplicate_rejected(call: Call, failure: APIError) -> bool:
+    """Return whether the server may reject this attempt because an earlier one had worked."""
+    return call.maybe_sent and failure.status_code in {400, 409}
 
 
 def is_transient(failure: APIError) -> bool:
+    """Return whether the same request may succeed later."""
     if isinstance(failure, APIStatusError):
         return retry.is_retryable(failure.status_code, failure.headers, failure.code)
     return isinstance(failure, APIConnectionError) and failure.retryable
 
 
-def is_gone(call: Call, failure: APIError) -> bool:
-    """Return whether a DELETE sent again was told that the first one had worked."""
-    return call.doubted and call.spec.gone != b"" and failure.status_code == 404
+def is_already_deleted(call: Call, failure: APIError) -> bool:
+    """Return whether a repeated DELETE found nothing since an earlier attempt had worked."""
+    return call.maybe_sent and call.spec.gone != b"" and failure.status_code == 404

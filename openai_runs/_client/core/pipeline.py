@@ -1,41 +1,46 @@
-"""The way of every request: credentials, attempts, and reading the answer.
+"""The path of every request: headers and credentials, attempts, and reading the answer.
 
-One method for a call (`send`), one for a call that is answered by a stream
-(`open_stream`), one for a poll (`poll`: a single attempt, outside the retry loop and its
-budget). What may be repeated is decided by `_protocol.retry`; how a
-create in doubt is settled is told by the resource, which knows where to look.
+Theory of operation. `prepare` makes a `Call` of a `RequestSpec`: its URL, its headers (those
+that many calls share are put together once), its key and the time it has. `send` makes as many
+attempts of it as are safe and allowed; `open_stream` is `send` for a call that is answered by
+a stream; `poll` is one attempt, outside of the retry loop and its budget. An attempt acquires
+a permit of the rate limiter, asks for the credentials where a callable gives them, and is one
+`Transport.exchange`. What its answer says goes to the limiter and to `ClientState`.
+
+What is repeated after a failure is decided by `_protocol.retry`. Whether an ambiguous request
+was carried out is verified by a callable of whoever sends it, which knows what to retrieve.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
 import msgspec
 
-from openai_runs._client.arguments import CallOptions
+from openai_runs._client.arguments import CallOptions, check_options
 from openai_runs._client.core.call import (
+    Ambiguity,
     Call,
-    Doubt,
     Polled,
+    is_already_deleted,
     is_ambiguous,
-    is_gone,
-    is_refusal,
+    is_duplicate_rejected,
     is_transient,
     was_not_sent,
 )
-from openai_runs._client.core.preparing import Preparer
 from openai_runs._client.core.state import ClientState
 from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings, merge_headers
 from openai_runs._protocol import error_mapping, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.masking import mask
-from openai_runs._protocol.spec import QueryValue, RequestSpec
+from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
 from openai_runs._transport import Reply, StreamReply
-from openai_runs.config import MIN_POLL_DELAY
+from openai_runs.config import MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -47,28 +52,41 @@ from openai_runs.errors import (
 from openai_runs.types.base import Answer
 from openai_runs.types.http import HTTPInfo, request_id_of
 
-__all__ = ["Pipeline", "Settle"]
+__all__ = ["Pipeline", "Verify"]
 
 T = TypeVar("T")
-Settle = Callable[[APIError], Awaitable[T | None]]
-"""Looks whether a request in doubt was carried out; None if it was not."""
+Verify = Callable[[APIError], Awaitable[T | None]]
+"""Returns what an ambiguous request has done; None if it was not carried out."""
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _FEATURES: Final = "openai-runs-features"
 _OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait", "resume"})
 """What the embedded server offers, known before it has answered anything."""
+_TOO_MANY: Final = HTTPStatus.TOO_MANY_REQUESTS
 _REMAINING: Final = "x-ratelimit-remaining-requests"
+_KEY: Final = "Idempotency-Key"
+_STREAM: Final = "text/event-stream, application/json"
 _NO_OPTIONS: Final[CallOptions] = {}
+
+
+class _SharedHeaders(NamedTuple):
+    """The headers that all calls of one kind have in common."""
+
+    headers: dict[str, str]
+    """Copied before anything is changed."""
+    key_name: str
+    """How the header of the idempotency key is spelled among them."""
 
 
 class Pipeline:
     """Sends requests for one set of settings."""
 
     def __init__(self, settings: Settings, shared: ClientState) -> None:
-        """Join the settings of one client to what its copies share."""
+        """Join the settings of one client to the state it shares with its copies."""
         self.settings = settings
         self.shared = shared
-        self._preparer = Preparer()
+        self._headers: dict[tuple[bool, bool, Retry], _SharedHeaders] = {}
+        """By kind of call: asks for a stream, has a body, may be repeated."""
 
     def request(
         self,
@@ -79,7 +97,7 @@ class Pipeline:
         query: Mapping[str, QueryValue] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> RequestSpec[T]:
-        """Return the request with this client's and this call's extras laid over it."""
+        """Return the request, with the extras of this client and of this call merged into it."""
         if self.settings.default_query or options:
             extra_query = options.get("extra_query")
             if self.settings.default_query or extra_query:
@@ -89,45 +107,76 @@ class Pipeline:
                 body = {**(body or {}), **plain(extra_body)}
         return endpoint.spec(ids, query=query, body=body)
 
+    def prepare(self, spec: RequestSpec[Any], options: CallOptions = _NO_OPTIONS) -> Call:
+        """Return the call of `spec`, with its URL and headers put together; sends nothing.
+
+        Raises:
+            TypeError: An option is not one of `CallOptions`, or of the wrong kind.
+            ValueError: An option cannot be sent, or is out of bounds.
+        """
+        settings = self.settings
+        kind = (spec.stream, spec.body is not None, spec.retry)
+        shared = self._headers.get(kind)
+        if shared is None:
+            shared = self._headers[kind] = _shared_headers(settings, spec)
+        call = Call(
+            spec=spec,
+            url=f"{settings.base_url or ''}{spec.path}{'?' if spec.query else ''}{spec.query}",
+            has_address=settings.base_url is not None,
+            headers=shared.headers,
+            timeout=settings.request_timeout,
+        )
+        if options:
+            _apply_options(options, call, settings)
+        if spec.retry is Retry.NOT_IDEMPOTENT:
+            call.key = settings.runtime.new_key() if call.key is None else call.key
+            call.headers = {**call.headers, shared.key_name: call.key}
+        extra = options.get("extra_headers")
+        if extra:
+            call.headers = dict(call.headers)
+            checked = {name: check_header(name, value) for name, value in extra.items()}
+            merge_headers(call.headers, checked)
+        return call
+
     async def send(
         self,
         spec: RequestSpec[T],
         options: CallOptions = _NO_OPTIONS,
         *,
-        settle: Settle[T] | None = None,
-        doubt: Doubt | None = None,
+        verify: Verify[T] | None = None,
+        ambiguity: Ambiguity | None = None,
     ) -> T:
         """Return the answer, after as many attempts as are safe and allowed.
 
         Args:
             spec: The request.
             options: `timeout`, `request_timeout`, `extra_headers`, `idempotency_key`.
-            settle: Asked when a guarded request is in doubt; what it finds is returned,
-                and where it finds nothing the request may be sent again.
-            doubt: Told how the call was left, also when it is cancelled.
+            verify: Called when a request that is not idempotent is ambiguous; what it finds is
+                returned, and where it finds nothing the request may be sent again.
+            ambiguity: Set when the call ends, also when it is cancelled.
 
         Raises:
             APITimeoutError: `timeout` or an attempt's time-out passed.
-            APIError: Refused, unreadable or unreachable, and retrying is spent or unsafe.
+            APIError: Rejected, unreadable or unreachable, and no retry is left or safe.
 
-        Cancellation: closes the connection; a guarded request may have been carried out.
+        Cancellation: closes the connection; the request may have been carried out.
         """
-        call = self._preparer.prepare(self.settings, spec, options)
+        call = self.prepare(spec, options)
         timeout = options.get("timeout")
         try:
             if timeout is None:
-                return await self._deliver(call, settle)
+                return await self._send_attempts(call, verify)
             with anyio.move_on_after(timeout):
-                return await self._deliver(call, settle)
+                return await self._send_attempts(call, verify)
         finally:
-            call.doubted = call.doubted or call.pending
-            if doubt is not None:
-                doubt.unsure = call.doubted
+            call.maybe_sent = call.maybe_sent or call.is_pending
+            if ambiguity is not None:
+                ambiguity.maybe_sent = call.maybe_sent
         error = APITimeoutError(
             f"{spec.operation} got no answer within {timeout:.3g} s",
             method=spec.method,
             url=call.shown_url,
-            sent=call.doubted,
+            sent=call.maybe_sent,
         )
         raise self._explain(error, call)
 
@@ -136,35 +185,25 @@ class Pipeline:
         spec: RequestSpec[T],
         options: CallOptions,
         *,
-        settle: Settle[T] | None = None,
-        doubt: Doubt | None = None,
+        verify: Verify[T] | None = None,
+        ambiguity: Ambiguity | None = None,
     ) -> T | StreamReply:
         """Return the open stream, or the answer of a server that does not stream.
 
-        Takes and raises what `send` does; `request_timeout` bounds the time to the stream's
-        head. What `settle` finds is returned in place of a stream.
-
-        Cancellation: closes the connection; a guarded request may have been carried out.
+        As `send`; `request_timeout` bounds the time to the stream's head. What `verify` finds
+        is returned in place of a stream.
         """
         streamed = msgspec.structs.replace(spec, stream=True)
-        return await self.send(streamed, options, settle=settle, doubt=doubt)
+        return await self.send(streamed, options, verify=verify, ambiguity=ambiguity)
 
-    async def poll(
-        self,
-        call: Call,
-        *,
-        hold: int,
-        timeout: float,
-        scope: anyio.CancelScope | None = None,
-    ) -> Polled:
-        """Return the answer to one attempt, with the headers a wait goes by.
+    async def poll(self, call: Call, *, hold: int, timeout: float) -> Polled:
+        """Return the answer to one attempt, with the headers that pace a wait.
 
         Args:
             call: A GET, made by `prepare` and polled any number of times, with the limiter's
-                leave in its `turn`.
+                permit in its `permit`.
             hold: Seconds the server is asked to hold the request; 0 does not ask.
             timeout: Seconds for the attempt.
-            scope: An unused scope by which to call the attempt off, which then fails.
 
         Raises:
             APIError: The attempt failed; nothing is repeated here.
@@ -173,95 +212,102 @@ class Pipeline:
         """
         call.timeout, call.attempts = timeout, 0
         try:
-            if call.is_nowhere:
-                await self._locate(call)
-            headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
+            if not call.has_address:
+                await self._complete_url(call)
+            must_ask = self.settings.must_ask
+            headers = await self._with_credentials(call) if must_ask else {**call.headers}
             if hold > 0:
-                merge_headers(headers, {"Prefer": f"wait={hold}"})
-            reply = await self._exchange(call, headers, scope)
-            self._learn(call, reply)
+                call.prefer_name = call.prefer_name or _name_of("Prefer", call.headers)
+                headers[call.prefer_name] = f"wait={hold}"
+            reply = await self._exchange(call, headers)
+            self._learn_features(reply)
             if reply.status >= 300:
                 raise self._status_error(call, reply)
         except APIError as error:
             self._explain(error, call)
             raise
-        held = hold > 0 and "preference-applied" in reply.headers
-        return Polled(self._read(call, reply), reply.headers, held)
+        is_held = hold > 0 and "preference-applied" in reply.headers
+        return Polled(self._parse(call, reply), reply.headers, is_held)
 
     @property
     def depends_on_context(self) -> bool:
         """Return whether what is sent may depend on who asks."""
         return callable(self.settings.credential) or not self.shared.transport.is_owned
 
-    @property
-    def must_prepare(self) -> bool:
-        """Return whether somebody must be asked for a key or an address first."""
-        return self.settings.must_ask or self.settings.base_url is None
-
     def resumes(self) -> bool:
-        """Return whether this server has said that a run's stream can be taken up again."""
+        """Return whether this server has said that a run's stream can be resumed."""
         return self.shared.offers(self.settings.base_url, "resume")
 
     def holds(self) -> bool:
-        """Return whether a poll sent now would be held back by this server until news come."""
+        """Return whether this server has said that it holds polls until something changes."""
         return self.shared.offers(self.settings.base_url, "prefer-wait")
 
     def honours_keys(self) -> bool:
         """Return whether this server has said that it remembers idempotency keys."""
         return self.shared.offers(self.settings.base_url, "idempotency")
 
-    async def _deliver(self, call: Call, settle: Settle[T] | None) -> T:
-        if call.is_nowhere:
-            await self._locate(call)
+    async def _send_attempts(self, call: Call, verify: Verify[T] | None) -> T:
+        if not call.has_address:
+            await self._complete_url(call)
         while True:
             if self.shared.limiter.is_active:
-                await self._take_turn(call)
+                await self._acquire_permit(call)
             try:
-                headers = await self._asked(call) if self.settings.must_ask else dict(call.headers)
+                must_ask = self.settings.must_ask
+                headers = await self._with_credentials(call) if must_ask else {**call.headers}
                 reply = await self._exchange(call, headers)
             except APIConnectionError as error:
-                call.pending = False
+                call.is_pending = False
                 failure: APIError = error
             except APIResponseValidationError as error:  # too large: it would be so again
-                call.doubted = True
+                call.maybe_sent = True
                 self._explain(error, call)
                 raise
             else:
-                call.pending = False
-                self._learn(call, reply)
+                call.is_pending = False
+                self._learn_features(reply)
                 if reply.status < 300:
                     self.shared.budget.succeeded()
-                    return self._read(call, reply)  # type: ignore[no-any-return]
+                    return self._parse(call, reply)  # type: ignore[no-any-return]
                 failure = self._status_error(call, reply)
-            answer = await self._go_on(call, failure, settle)
+            answer = await self._before_retry(call, failure, verify)
             if answer is not None:
                 return answer
 
-    async def _go_on(self, call: Call, failure: APIError, settle: Settle[T] | None) -> T | None:
-        """Return the answer all the same, or None once the next attempt is due; else raise."""
-        if is_gone(call, failure):
+    async def _before_retry(
+        self, call: Call, failure: APIError, verify: Verify[T] | None
+    ) -> T | None:
+        """Return None once the next attempt is due, or the answer if none is needed; else raise."""
+        if is_already_deleted(call, failure):
             return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
-        guarded = call.guarded and not self.honours_keys()
-        unsure = is_ambiguous(failure)
-        if settle is not None and guarded and (unsure or is_refusal(call, failure)):
-            found = await self._settle(settle, failure, call)
-            if found is not None:
-                return found
-        call.doubted = call.doubted or unsure
+        may_repeat = call.is_idempotent or self.honours_keys()
+        ambiguous = is_ambiguous(failure)
+        if verify is not None and not may_repeat:
+            if ambiguous or is_duplicate_rejected(call, failure):
+                found = await self._verify(verify, failure, call)
+                if found is not None:
+                    return found
+            may_repeat = ambiguous
+        call.maybe_sent = call.maybe_sent or ambiguous
         self._explain(failure, call)
-        safe = not guarded or was_not_sent(failure) or (unsure and settle is not None)
-        await self.settings.runtime.sleep(self._pause(call, failure, safe=safe))
+        is_safe = may_repeat or was_not_sent(failure)
+        await self.settings.runtime.sleep(self._pause(call, failure, is_safe=is_safe))
         return None
 
-    def _pause(self, call: Call, failure: APIError, *, safe: bool) -> float:
+    def _pause(self, call: Call, failure: APIError, *, is_safe: bool) -> float:
         """Return the seconds to the next attempt, or raise `failure` if there is none."""
         settings = self.settings
         spent = call.is_spent(settings.retry, failure, settings.runtime.monotonic())
-        if not safe or spent or not is_transient(failure) or retry.is_too_long(failure.retry_after):
+        if (
+            not is_safe
+            or spent
+            or not is_transient(failure)
+            or retry.is_too_long(failure.retry_after)
+        ):
             raise failure
         chance = settings.runtime.chance()
         pause = retry.backoff(settings.retry, call.attempts, failure.retry_after, chance)
-        if call.refusals > settings.retry.max_retries:  # many, and `Retry-After` may be 0
+        if call.rate_limited > settings.retry.max_retries:  # many, and `Retry-After` may be 0
             pause = max(pause, settings.retry.initial, MIN_POLL_DELAY)
         if call.deadline is not None and settings.runtime.monotonic() + pause >= call.deadline:
             error = APITimeoutError(
@@ -269,48 +315,40 @@ class Pipeline:
                 f"last failure: {failure.message[:200]}",
                 method=call.spec.method,
                 url=call.shown_url,
-                sent=call.doubted,
+                sent=call.maybe_sent,
             )
             raise self._explain(error, call) from failure
         paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
-        if not paced and not self.shared.budget.take():
+        if not paced and not self.shared.budget.acquire():
             raise failure
         name, kind = call.spec.operation, type(failure).__name__
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
         return pause
 
-    async def _take_turn(self, call: Call) -> None:
-        """Wait until the limiter lets the next attempt go, or its deadline is past."""
+    async def _acquire_permit(self, call: Call) -> None:
+        """Wait until the rate limiter permits the next attempt."""
         try:
-            call.turn = await self.shared.limiter.admit(call.spec.operation, call.deadline)
+            call.permit = await self.shared.limiter.acquire(call.spec.operation, call.deadline)
         except APITimeoutError as error:
-            error.sent = call.doubted
+            error.sent = call.maybe_sent
             raise self._explain(error, call)  # noqa: B904 - the same error, with its ids
 
-    async def _settle(self, settle: Settle[T], failure: APIError, call: Call) -> T | None:
-        """Return what `settle` finds; where it cannot look, nothing may be sent again."""
-        call.doubted = True
+    async def _verify(self, verify: Verify[T], failure: APIError, call: Call) -> T | None:
+        """Return what `verify` finds; where it fails, nothing may be sent again."""
+        call.maybe_sent = True
         try:
-            return await settle(failure)
+            return await verify(failure)
         except APIError as error:
             failure.add_note(f"looking whether it was carried out failed as well: {error}")
             raise self._explain(failure, call) from error
 
-    def prepare(self, spec: RequestSpec[Any], options: CallOptions = _NO_OPTIONS) -> Call:
-        """Return the call of `spec`, with its URL and headers put together, not sent yet.
-
-        Raises:
-            TypeError: An option is not one of `CallOptions`, or of the wrong kind.
-            ValueError: An option cannot be sent, or is out of bounds.
-        """
-        return self._preparer.prepare(self.settings, spec, options)
-
-    async def _locate(self, call: Call) -> None:
-        """Complete the URL, for which the embedded server may have to be started."""
+    async def _complete_url(self, call: Call) -> None:
+        """Put the server's address into the URL; the embedded server may have to be started."""
         call.url = f"{self.settings.base_url or await self.start()}{call.url}"
+        call.has_address = True
 
-    async def _asked(self, call: Call) -> dict[str, str]:
-        """Return the call's headers, with the key that there is now."""
+    async def _with_credentials(self, call: Call) -> dict[str, str]:
+        """Return the call's headers, with the credentials that a callable gives now."""
         headers = await self.settings.credentials_within(call.timeout)
         merge_headers(headers, call.headers)
         return headers
@@ -326,11 +364,11 @@ class Pipeline:
         return base
 
     def _exchange(
-        self, call: Call, headers: dict[str, str], scope: anyio.CancelScope | None = None
-    ) -> Awaitable[Reply | StreamReply]:
-        """Return the next attempt, to be awaited; a coroutine of its own would be a frame more."""
+        self, call: Call, headers: dict[str, str]
+    ) -> Coroutine[Any, Any, Reply | StreamReply]:
+        """Return the next attempt, to be awaited; no coroutine itself, to save a frame."""
         call.attempts += 1
-        call.pending, call.sent = True, headers
+        call.is_pending, call.sent = True, headers
         return self.shared.transport.exchange(
             call.spec.method,
             call.url,
@@ -338,16 +376,13 @@ class Pipeline:
             body=call.spec.body,
             timeout=call.timeout,
             stream=call.spec.stream,
-            scope=scope,
         )
 
-    def _learn(self, call: Call, reply: Reply | StreamReply) -> None:
-        if self.shared.limiter.is_active or _REMAINING in reply.headers:
-            self.shared.limiter.learn(reply.status, reply.headers, call.turn)
-        said = reply.headers.get(_FEATURES)
-        if said is None and reply.status >= 300:
+    def _learn_features(self, reply: Reply | StreamReply) -> None:
+        named = reply.headers.get(_FEATURES)
+        if named is None and reply.status >= 300:
             return  # a proxy's error says nothing about the server behind it
-        self.shared.learn(self.settings.base_url or "", said)
+        self.shared.learn_features(self.settings.base_url or "", named)
 
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
@@ -355,23 +390,25 @@ class Pipeline:
             reply.status, reply.headers, reply.content, host=host, secrets=call.secrets
         )
         error.retry_after = retry.retry_after(reply.headers, self.settings.runtime.wall())
-        if isinstance(error, RateLimitError):
-            self.shared.limiter.refused(error, call.turn)
+        limiter = self.shared.limiter
+        if limiter.is_active or _REMAINING in reply.headers or reply.status == _TOO_MANY:
+            limiter.on_headers(reply.status, reply.headers, call.permit, error=error)
         return error
 
-    def _read(self, call: Call, reply: Reply | StreamReply) -> Any:
+    def _parse(self, call: Call, reply: Reply | StreamReply) -> Any:
+        answer, problem = None, None
+        if not isinstance(reply, StreamReply):
+            try:
+                answer = call.spec.decode(reply.content)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+                problem = str(error) or type(error).__name__
+        limiter = self.shared.limiter
+        if limiter.is_active or _REMAINING in reply.headers:
+            limiter.on_headers(reply.status, reply.headers, call.permit, answer=answer)
         if isinstance(reply, StreamReply):
             return reply
-        try:
-            answer = call.spec.decode(reply.content)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            problem: str | None = str(error) or type(error).__name__
-        else:
-            problem = None
         if problem is not None:  # not chained: the cause may quote the answer, and a key in it
             raise self._unreadable(problem, call, reply)
-        if self.shared.limiter.counts_tokens:
-            self.shared.limiter.saw(answer, call.spec.operation, call.turn)
         if isinstance(answer, Answer):
             answer.__dict__["_http"] = HTTPInfo(
                 reply.status, reply.headers, reply.content, call.attempts
@@ -388,13 +425,46 @@ class Pipeline:
             excerpt=error_mapping.excerpt(reply.content, secrets=secrets),
             request_id=mask(request_id_of(reply.headers) or "", secrets) or None,
         )
-        call.doubted = True
+        call.maybe_sent = True
         return self._explain(failure, call)
 
     def _explain(self, error: APIError, call: Call) -> APIError:
-        """Add to `error` what the caller needs to go on from here."""
+        """Add to `error` what the caller needs to know of the call."""
         error.locate(thread_id=call.spec.thread_id, run_id=call.spec.run_id)
         error.attempts = call.attempts
-        error.maybe_created = call.guarded and call.doubted
+        error.maybe_created = call.maybe_sent and not call.is_idempotent
         error.idempotency_key = call.key
         return error
+
+
+def _shared_headers(settings: Settings, spec: RequestSpec[Any]) -> _SharedHeaders:
+    headers = settings.known_credentials()
+    merge_headers(headers, settings.headers())
+    if spec.stream:
+        merge_headers(headers, {"Accept": _STREAM})
+    if spec.body is not None:
+        merge_headers(headers, {"Content-Type": "application/json"})
+    if spec.retry is Retry.NOT_IDEMPOTENT:
+        merge_headers(headers, {_KEY: ""})
+    return _SharedHeaders(headers, _name_of(_KEY, headers))
+
+
+def _name_of(name: str, headers: Mapping[str, str]) -> str:
+    """Return how `name` is spelled in `headers`, or as it is given where it is not in them."""
+    return next((one for one in headers if one.lower() == name.lower()), name)
+
+
+def _apply_options(options: CallOptions, call: Call, settings: Settings) -> None:
+    """Set the time and the key of a call as its options say."""
+    check_options(call.spec.operation, options)
+    timeout = check_timeout("timeout", options.get("timeout"))
+    if timeout is not None:
+        call.deadline = settings.runtime.monotonic() + timeout
+    limit = check_timeout("request_timeout", options.get("request_timeout"))
+    if limit is not None:
+        call.timeout = limit
+    key = options.get("idempotency_key")
+    if key is not None and not call.is_idempotent and not check_header(_KEY, key):
+        msg = "idempotency_key must not be empty"
+        raise ValueError(msg)
+    call.key = key

@@ -1,12 +1,24 @@
-"""The rate limiter of a client: who may send next, and who waits.
+"""The rate limiter of a client and its copies: when the next request may be sent.
 
-Ordinary calls wait in line, first come, first served; only the first in line sleeps, until
-the moment its turn comes, and wakes the next. Polls do not stand in line: whoever plans them
-asks how long until one may be sent. Calls go first, since somebody waits for each of them,
-but where both want to send, at least one slot in four is a poll's, so that neither starves.
-Whoever cancels a run goes before all other calls: what undoes something has little time.
+Theory of operation. Three calls are the seam. `acquire` returns a `Permit` once a request may
+be sent (`try_acquire_poll` does so for polls, without waiting); `on_headers` takes in what a
+reply says: `x-ratelimit-*`, 429s, and the runs it created or shows as ended; `state` is what
+users see as `client.limits`. How much may be sent when is computed in
+`_protocol.rate_limits`, which is pure.
 
-How much may be sent is said in `_protocol.limits`; what a reply says is told by the pipeline.
+Ordinary calls wait in queues, first come, first served. Only the first of a queue sleeps,
+until its permit is due, and wakes the next. A reply that says something better than what the
+first went to sleep with wakes it early. There are three queues: creates wait for tokens before
+they wait with the other calls, and cancels of runs go before all other calls, since what
+cleans up has little time.
+
+Polls wait in no queue: the scheduler asks for a permit, or for the seconds until there is one.
+Calls go first, since somebody waits for each of them, but where both want to send, at least
+one slot in four goes to a poll, so that neither starves.
+
+Runs take tokens that are known only when they end. A create is charged with an estimate when
+it acquires its permit; the estimate is returned if the create fails, and replaced when a reply
+shows that the run has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +35,7 @@ from openai_runs._client.settings import Runtime
 from openai_runs._protocol import retry
 from openai_runs._protocol.endpoints import CANCEL_RUN, CREATE_RUN, CREATE_THREAD_AND_RUN
 from openai_runs._protocol.rate_limits.adaptive import RateMeter
-from openai_runs._protocol.rate_limits.limits import Limits, TokenAccount
+from openai_runs._protocol.rate_limits.limits import Limits
 from openai_runs.config import RateLimits
 from openai_runs.errors import APIStatusError, APITimeoutError
 from openai_runs.types.http import RateLimit
@@ -36,13 +48,13 @@ T = TypeVar("T")
 CALLS_PER_POLL: Final = 3
 """Calls that may go before a poll that wants to be sent as well."""
 POLL_GRACE: Final = 1.0
-"""Seconds a slot is kept for a poll that was told of it."""
+"""Seconds for which a slot is kept for a poll that was told when to come."""
 _REQUESTS: Final = "x-ratelimit-remaining-requests"
 _TOKENS: Final = "x-ratelimit-remaining-tokens"
 _CREATES: Final = frozenset({CREATE_RUN.operation, CREATE_THREAD_AND_RUN.operation})
-"""What costs tokens."""
-_WORTH_WAKING: Final = 0.001
-"""Seconds by which a nap must have become shorter; below, it is the clock's rounding."""
+"""Operations that cost tokens."""
+_MIN_GAIN: Final = 0.001
+"""Seconds by which a sleep must have become shorter; below, it is the clock's rounding."""
 
 
 class LimitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,142 +87,160 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
 class Permit(NamedTuple):
     """The leave to send one request."""
 
-    ticket: int
-    """How many requests had been sent with it."""
-    guess: float
-    """Tokens that the run it creates was charged with."""
+    number: int
+    """How many requests had been sent with it, itself included; 0: nobody has counted."""
+    tokens: float = 0.0
+    """The estimate with which the run it creates was charged."""
+    is_create: bool = False
+    """Whether it creates a run."""
 
 
-NO_PERMIT: Final = Permit(0, 0.0)
-"""Of a request that nobody had to admit."""
+NO_PERMIT: Final = Permit(0)
+"""Of a request that was sent while nothing was limited."""
 
 
 class RateLimiter:
     """Decides when the requests of one client and its copies may be sent."""
 
     def __init__(self, limits: RateLimits | None = None, runtime: Runtime | None = None) -> None:
-        """Hold back what the caller's own limits ask for; the server's are learnt."""
+        """Start with the caller's own limits; the server's are learnt from its replies."""
         limits, runtime = limits or RateLimits(), runtime or Runtime()
         self._now = runtime.monotonic
-        self._sleep = runtime.sleep
         self._rules = Limits(
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
             now=self._now(),
         )
         self.is_active = limits != RateLimits()
-        """Whether anything is limited; nobody needs to ask for a turn while it is not."""
-        self.counts_tokens = limits.tokens_per_minute is not None
-        """Whether it wants to see the runs that were created and those that have ended."""
-        self.on_news: Callable[[], None] = _nobody
-        """Called when turns may come at other times than was told; for whoever plans polls."""
-        self._cancels = _Line(self._rules.delay, runtime)
-        self._calls = _Line(self._call_delay, runtime)
-        self._creates = _Line(self._rules.token_delay, runtime)
+        """Whether anything is limited; nobody needs a permit while it is not."""
+        self.on_change: Callable[[], None] = _ignore
+        """Called when permits may come at other times than was said; the scheduler's hook."""
+        self._cancels = _Queue(self._rules.delay, runtime)
+        self._calls = _Queue(self._call_delay, runtime)
+        self._creates = _Queue(self._rules.token_delay, runtime)
         self._calls_sent = self._polls_sent = self._refusals = 0
         self._call_rate = RateMeter()
         self._calls_in_row = 0
         self._poll_wanted_until = 0.0
         self._waited = 0.0
 
-    async def admit(self, operation: str, deadline: float | None) -> Permit:
-        """Return once an ordinary call may be sent, in the order they came; cancels go first.
+    async def acquire(self, operation: str, deadline: float | None) -> Permit:
+        """Return the permit for an ordinary call, in the order in which the calls came.
 
         Args:
-            operation: What is sent. What creates a run also waits for tokens.
+            operation: What is sent. Creates of runs also wait for tokens; cancels go first.
             deadline: By the monotonic clock; None: for as long as it takes, which the rate
                 bounds, and no pause lasts for more than 120 s.
 
         Raises:
-            APITimeoutError: Its turn comes after the deadline; nothing was sent.
+            APITimeoutError: The permit would come after the deadline; nothing was sent.
 
-        Cancellation: gives the place in line up.
+        Cancellation: leaves the queue.
         """
-        began, guess = self._now(), 0.0
+        began, tokens = self._now(), 0.0
         try:
             if operation in _CREATES:
-                guess = await self._creates.stand(deadline, self._charge)
-            line = self._cancels if operation == CANCEL_RUN.operation else self._calls
-            ticket = await line.stand(deadline, self._take_call)
+                tokens = await self._creates.wait(deadline, self._charge)
+            queue = self._cancels if operation == CANCEL_RUN.operation else self._calls
+            number = await queue.wait(deadline, self._count_call)
         except _TooLateError as error:
-            self._give_back(guess)
+            self._return_tokens(tokens)
             message = (
                 f"{operation} would have to wait {error.delay:.3g} s for its turn, "
                 "past its deadline (client.limits tells why)"
             )
             raise APITimeoutError(message, sent=False) from None
         except BaseException:
-            self._give_back(guess)
+            self._return_tokens(tokens)
             raise
         finally:
             self._waited += self._now() - began
-        return Permit(ticket, guess)
+        return Permit(number, tokens, operation in _CREATES)
 
-    def poll_delay(self, now: float) -> float:
-        """Return the seconds until a poll may be sent; 0: now, and `take` must follow.
+    def try_acquire_poll(self) -> Permit | float:
+        """Return the permit for a poll, or the seconds until one may be sent.
 
-        A poll that is told to wait has the slot kept for it: ask again when it is due.
+        The slot is kept for a poll that has to wait: ask again when it is due.
         """
+        if not self.is_active:
+            return NO_PERMIT
+        now = self._now()
         calls = len(self._cancels) + len(self._calls)
         ahead = max(0, min(calls, CALLS_PER_POLL - self._calls_in_row))
         delay = self._rules.delay(now, 1 + ahead)
         if delay > 0:
             self._poll_wanted_until = now + delay + POLL_GRACE
-        return delay
-
-    def take(self, now: float) -> Permit:
-        """Count a poll as sent, and return the leave to send it."""
+            return delay
         self._calls_in_row = 0
         self._poll_wanted_until = 0.0
         self._polls_sent += 1
-        return Permit(self._rules.take(now), 0.0)
+        return Permit(self._rules.take(now))
 
-    def poll_rate(self, now: float) -> float | None:
+    def poll_rate(self) -> float | None:
         """Return the polls a second that can be kept up beside the calls; None: any number."""
+        if not self.is_active:
+            return None
+        now = self._now()
         rate = self._rules.rate(now)
         if rate is None:
             return None
         return max(rate / (1 + CALLS_PER_POLL), rate - self._call_rate.read(now))
 
-    def learn(self, status: int, headers: Mapping[str, str], turn: Permit) -> None:
-        """Take note of a reply; of a 429 its headers only, the rest is for `refused`."""
-        now = self._now()
+    def on_headers(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        permit: Permit = NO_PERMIT,
+        *,
+        error: APIStatusError | None = None,
+        answer: object = None,
+    ) -> None:
+        """Take in all that one reply says.
+
+        Args:
+            status: HTTP status.
+            headers: By case-insensitive or lower-case name.
+            permit: That of the request.
+            error: What the reply was translated to, if it is one. A 429 that time does not
+                heal, such as a quota's, limits nothing.
+            answer: What the reply was decoded to, if it could be.
+        """
+        now, number = self._now(), permit.number
         if _REQUESTS in headers or _TOKENS in headers:
-            self._rules.told(RateLimit.from_headers(headers), turn.ticket, now)
+            self._rules.on_headers(RateLimit.from_headers(headers), number, now)
         if status != HTTPStatus.TOO_MANY_REQUESTS:
-            self._rules.answered(refused=False, asked=None, ticket=turn.ticket, now=now)
+            self._rules.on_answer(refused=False, asked=None, number=number, now=now)
+        elif error is not None and retry.is_retryable(status, error.headers, error.code):
+            self._refusals += 1
+            self._rules.on_answer(refused=True, asked=error.retry_after, number=number, now=now)
         if status >= HTTPStatus.BAD_REQUEST:
-            self._give_back(turn.guess)
-        self._reconsider(now)
+            self._return_tokens(permit.tokens)
+        elif isinstance(answer, Run):
+            self.on_run(answer, is_new=permit.is_create, tokens=permit.tokens)
+        self._on_change(now)
 
-    def refused(self, error: APIStatusError, turn: Permit) -> None:
-        """Take note of a 429; one that time does not heal, such as a quota's, is none."""
-        if not retry.is_retryable(error.status_code, error.headers, error.code):
-            return
-        now = self._now()
-        self._refusals += 1
-        self._rules.answered(refused=True, asked=error.retry_after, ticket=turn.ticket, now=now)
-        self._reconsider(now)
+    def on_run(self, run: Run, *, is_new: bool, tokens: float | None = None) -> None:
+        """Take in a run: that it was created, or what it used once it has ended.
 
-    def saw(self, run: object, operation: str, turn: Permit) -> None:
-        """Take note of a run: that this client created it, or what it used once it has ended."""
+        Called by `on_headers`, and for the runs that a stream's events carry.
+
+        Args:
+            run: The run.
+            is_new: Whether this client has created it just now.
+            tokens: The estimate it was charged with; None: the mean of those before it.
+        """
         account = self._rules.account
-        if account is None or not isinstance(run, Run):
+        if account is None:
             return
-        if operation in _CREATES:
-            account.began(run.id, turn.guess)
-        self._settle(account, run)
-
-    def streamed(self, run: Run, *, is_new: bool) -> None:
-        """Take note of a run that a stream tells of; `is_new`: the stream's request made it."""
-        account = self._rules.account
-        if account is not None:
-            if is_new:
-                account.began(run.id)
-            self._settle(account, run)
+        if is_new:
+            account.began(run.id, tokens)
+        if run.is_terminal:
+            used = 0 if run.usage is None else run.usage.total_tokens
+            account.ended(run.id, used, self._now())
+            self._creates.reconsider(self._now())
 
     def state(self) -> LimitState:
-        """Return what it has done and knows by now."""
+        """Return what was sent, and what is known of the limits by now."""
         rules, now = self._rules, self._now()
         return LimitState(
             calls=self._calls_sent,
@@ -227,24 +257,18 @@ class RateLimiter:
         )
 
     def close(self) -> None:
-        """Let everybody go: a closed client tells them so, and there is nothing to wait for."""
-        for line in (self._creates, self._cancels, self._calls):
-            line.open()
-
-    def _settle(self, account: TokenAccount, run: Run) -> None:
-        if run.is_terminal:
-            used = 0 if run.usage is None else run.usage.total_tokens
-            account.ended(run.id, used, self._now())
-            self._creates.reconsider(self._now())
+        """Let all that wait go on: what they send then fails, since the client is closed."""
+        for queue in (self._creates, self._cancels, self._calls):
+            queue.open()
 
     def _call_delay(self, now: float) -> float:
         delay = self._rules.delay(now, 1 + len(self._cancels))
         if self._calls_in_row < CALLS_PER_POLL or now >= self._poll_wanted_until:
             return delay
-        # This slot is a poll's: the next one, or this one if the poll does not come for it.
+        # This slot is a poll's: wait for the next one, or until the poll has not come for it.
         return max(delay, min(self._rules.delay(now, 2), self._poll_wanted_until - now))
 
-    def _take_call(self, now: float) -> int:
+    def _count_call(self, now: float) -> int:
         self._calls_in_row += 1
         self._calls_sent += 1
         self._call_rate.count(now)
@@ -254,28 +278,28 @@ class RateLimiter:
         account = self._rules.account
         return 0.0 if account is None else account.begin(now)
 
-    def _give_back(self, guess: float) -> None:
+    def _return_tokens(self, tokens: float) -> None:
         account = self._rules.account
-        if account is not None and guess:
-            account.undo(guess, self._now())
+        if account is not None and tokens:
+            account.undo(tokens, self._now())
 
-    def _reconsider(self, now: float) -> None:
+    def _on_change(self, now: float) -> None:
         self.is_active = self._rules.is_limiting(now)
-        for line in (self._creates, self._cancels, self._calls):
-            line.reconsider(now)
-        self.on_news()
+        for queue in (self._creates, self._cancels, self._calls):
+            queue.reconsider(now)
+        self.on_change()
 
 
-def _nobody() -> None:
-    """Be told of news where nobody plans anything."""
+def _ignore() -> None:
+    """Stand in for `on_change` while there is no scheduler."""
 
 
-def _nothing(now: float) -> float:
+def _no_delay(now: float) -> float:
     return 0.0
 
 
 class _TooLateError(Exception):
-    """The turn of the first in line comes after its deadline."""
+    """The permit of the first in a queue comes after its deadline."""
 
     def __init__(self, delay: float) -> None:
         """Keep the seconds until then."""
@@ -283,24 +307,27 @@ class _TooLateError(Exception):
         self.delay = delay
 
 
-class _Line:
-    """Those who wait for the same thing, in the order they came; only the first sleeps."""
+class _Queue:
+    """Calls that wait for the same thing, in the order in which they came.
+
+    Only the first sleeps; the others wait for an event, which whoever leaves the front sets.
+    """
 
     def __init__(self, delay: Callable[[float], float], runtime: Runtime) -> None:
-        """Ask `delay` how long the first has to wait."""
+        """Wait as long as `delay` says for the first."""
         self._delay = delay
         self._now = runtime.monotonic
         self._sleep = runtime.sleep
-        self._places: OrderedDict[anyio.Event, None] = OrderedDict()
-        self._nap: anyio.CancelScope | None = None
-        self._nap_until = 0.0
+        self._events: OrderedDict[anyio.Event, None] = OrderedDict()
+        self._sleep_scope: anyio.CancelScope | None = None
+        self._sleeps_until = 0.0
 
     def __len__(self) -> int:
         """Return how many wait."""
-        return len(self._places)
+        return len(self._events)
 
-    async def stand(self, deadline: float | None, take: Callable[[float], T]) -> T:
-        """Return what `take` gives once the delay is over for the first in line, which we are.
+    async def wait(self, deadline: float | None, acquire: Callable[[float], T]) -> T:
+        """Return what `acquire` gives once we are the first and the delay is over.
 
         Raises:
             _TooLateError: It will not be over before the deadline.
@@ -309,46 +336,49 @@ class _Line:
         """
         now = self._now()
         delay = self._delay(now)
-        if delay <= 0 and not self._places:
-            return take(now)
-        place = anyio.Event()
-        self._places[place] = None
+        if delay <= 0 and not self._events:
+            return acquire(now)
+        event = anyio.Event()
+        self._events[event] = None
         try:
             while True:
                 if deadline is not None and now + delay >= deadline:
                     raise _TooLateError(delay)
-                if place is self._first():
-                    await self._rest(now, delay)
+                if event is self._first():
+                    await self._sleep_for(now, delay)
                 else:
-                    await place.wait()
+                    await event.wait()
                 now = self._now()
                 delay = self._delay(now)
                 if delay <= 0:
-                    return take(now)
+                    return acquire(now)
         finally:
-            was_first = place is self._first()
-            del self._places[place]
-            if was_first and self._places:
+            was_first = event is self._first()
+            del self._events[event]
+            if was_first and self._events:
                 self._first().set()
 
     def reconsider(self, now: float) -> None:
-        """Wake the first if there is better news than it went to sleep with."""
-        if self._nap is not None and now + self._delay(now) < self._nap_until - _WORTH_WAKING:
-            self._nap.cancel()
+        """Wake the first if its delay has become shorter than it went to sleep for."""
+        if (
+            self._sleep_scope is not None
+            and now + self._delay(now) < self._sleeps_until - _MIN_GAIN
+        ):
+            self._sleep_scope.cancel()
 
     def open(self) -> None:
         """Let everybody through, now and later."""
-        self._delay = _nothing
-        if self._nap is not None:
-            self._nap.cancel()
+        self._delay = _no_delay
+        if self._sleep_scope is not None:
+            self._sleep_scope.cancel()
 
-    async def _rest(self, now: float, delay: float) -> None:
-        self._nap_until = now + delay
+    async def _sleep_for(self, now: float, delay: float) -> None:
+        self._sleeps_until = now + delay
         try:
-            with anyio.CancelScope() as self._nap:
+            with anyio.CancelScope() as self._sleep_scope:
                 await self._sleep(delay)
         finally:
-            self._nap = None
+            self._sleep_scope = None
 
     def _first(self) -> anyio.Event:
-        return next(iter(self._places))
+        return next(iter(self._events))

@@ -1,4 +1,4 @@
-"""What a client and its copies have in common: connections, and what was learnt with them."""
+"""What a client and its copies share: connections, the rate limiter, and what was learnt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 
 class ClientState:
-    """What a client and its copies have in common: connections and what was learnt."""
+    """What a client and its copies share."""
 
     def __init__(
         self,
@@ -27,42 +27,42 @@ class ClientState:
         *,
         limiter: RateLimiter | None = None,
     ) -> None:
-        """Take the transport; `start` brings the embedded server up and returns its URL."""
+        """Share `transport`; `start` starts the embedded server and returns its URL."""
         self.transport = transport
         self.limiter = limiter or RateLimiter()
         self.background = BackgroundTasks()
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}
         """By base URL: the extensions its server has named in `openai-runs-features`."""
-        self._said: dict[str, str | None] = {}
-        """By base URL: that header as it came last; read again only where it has changed."""
+        self._feature_headers: dict[str, str | None] = {}
+        """By base URL: that header as it came last; parsed only when it has changed."""
         self.start = start
         self.thread_locks: dict[str, ThreadLock] = {}
-        """By thread: who is next to create a run on it."""
+        """By thread: whose turn it is to create a run on it."""
 
-    def learn(self, base_url: str, said: str | None) -> None:
-        """Take note of what the server named in `openai-runs-features`."""
-        if self._said.get(base_url, "") != said:
-            self._said[base_url] = said
-            self.features[base_url] = frozenset(map(str.strip, said.split(","))) if said else _NONE
+    def learn_features(self, base_url: str, named: str | None) -> None:
+        """Keep what the server named in `openai-runs-features`."""
+        if self._feature_headers.get(base_url, "") != named:
+            self._feature_headers[base_url] = named
+            features = frozenset(map(str.strip, named.split(","))) if named else _NONE
+            self.features[base_url] = features
 
     def offers(self, base_url: str | None, extension: str) -> bool:
         """Return whether the server has named this extension."""
         return extension in self.features.get(base_url or "", _NONE)
 
     async def aclose(self) -> None:
-        """End what still works over the connections, which may ask for cancels, and close them."""
+        """End the background tasks, which may still ask for cancels, and close the connections."""
         try:
             await self.background.aclose()
         finally:
-            self.limiter.close()  # who waited there finds the transport closed
+            self.limiter.close()  # what waited there finds the transport closed
             await self.transport.aclose()
 
 
 class ThreadLock:
-    """A lock that knows how many want it, so that the last one can take it away."""
+    """A lock that counts who wants it, so that the last one can remove it."""
 
     def __init__(self) -> None:
-        """Start open and unwanted."""
         self.lock = anyio.Lock()
         self.wanted = 0

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from openai_runs._client.arguments import Arguments, CallOptions, follow_up_options
-from openai_runs._client.core.call import Doubt
+from openai_runs._client.core.call import Ambiguity
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.event_reader import first_run
 from openai_runs._client.core.pipeline import Pipeline
@@ -82,7 +82,7 @@ class CreateRunFlow:
         self._spec: RequestSpec[Any] | None = None
         self._options = given.call
         self._is_marked = False
-        self._maybe_sent = Doubt()
+        self._ambiguity = Ambiguity()
 
     def make(self) -> Coroutine[Any, Any, Run]:
         """Return the run, created once and only once; to be awaited.
@@ -108,7 +108,7 @@ class CreateRunFlow:
 
     def settled(self) -> None:
         """Note that the caller knows the run: there is nothing to undo any more."""
-        self._maybe_sent.unsure = False
+        self._ambiguity.maybe_sent = False
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
         """Return what the last attempt has created; None if it cannot be found out.
@@ -133,7 +133,7 @@ class CreateRunFlow:
 
         Cancellation: is held off for those 5 s.
         """
-        if self._maybe_sent.unsure:
+        if self._ambiguity.maybe_sent:
             what = f"undoing a create on thread {self.thread_id or '(new)'}"
             await self._waiter.quietly(what, self._find_and_cancel)
 
@@ -164,11 +164,11 @@ class CreateRunFlow:
         answer: Run | StreamReply = await self._pipeline.send(
             spec,
             self._options,
-            settle=self._verify if self._is_marked else None,
-            doubt=self._maybe_sent,
+            verify=self._verify if self._is_marked else None,
+            ambiguity=self._ambiguity,
         )
         # Until a stream's first event has come, only the server knows which run it is.
-        self._maybe_sent.unsure = not isinstance(answer, Run)
+        self._ambiguity.maybe_sent = not isinstance(answer, Run)
         return answer
 
     def _prepare(self, options: CallOptions) -> RequestSpec[Any]:
@@ -176,7 +176,7 @@ class CreateRunFlow:
         key = options.get("idempotency_key")
         self.key = self._pipeline.settings.runtime.new_key() if key is None else key
         self._options = {**options, "idempotency_key": self.key, "extra_body": None}
-        self._maybe_sent = Doubt()
+        self._ambiguity = Ambiguity()
         body = {**self._given.body, **plain(options.get("extra_body") or {})}
         if self._stream:
             body["stream"] = True

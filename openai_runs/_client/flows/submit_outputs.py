@@ -48,7 +48,7 @@ class SubmitFlow:
 
         Cancellation: closes the request; the outputs may have arrived.
         """
-        return await self._pipeline.send(self._spec, self._options, settle=self.settle)
+        return await self._pipeline.send(self._spec, self._options, verify=self.verify)
 
     async def open(self, timeout: float | None) -> Run | StreamReply:
         """Return the stream of what follows; a `Run` if there is none to be had.
@@ -56,9 +56,9 @@ class SubmitFlow:
         Raises and is cancelled as `make`; sent again later, it is still the same request.
         """
         in_time: CallOptions = {**self._options, "timeout": timeout}
-        return await self._pipeline.open_stream(self._spec, in_time, settle=self.settle)
+        return await self._pipeline.open_stream(self._spec, in_time, verify=self.verify)
 
-    async def settle(self, failure: APIError) -> Run | None:
+    async def verify(self, failure: APIError) -> Run | None:
         """Return the run if it no longer waits for what was submitted."""
         run = await look(self._pipeline, self._ids, follow_up_options(self._options))
         return None if self.is_awaited_by(run) else run

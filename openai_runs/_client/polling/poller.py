@@ -196,7 +196,7 @@ class RunPoller:
         self.is_guarded = False
         if not self.tickets:
             return
-        self._call.turn = turn
+        self._call.permit = turn
         try:
             await self._look(hold)
         except Exception as error:  # a mistake of ours ends these waits, and no others
@@ -233,10 +233,7 @@ class RunPoller:
 
     async def _poll(self, hold: int, timeout: float) -> Polled | None:
         """Return what the poll told; None if it was cut off before it was sent."""
-        scope = self._scope = anyio.CancelScope()
-        if not self._pipeline.must_prepare:  # then one scope does for both
-            return await self._pipeline.poll(self._call, hold=hold, timeout=timeout, scope=scope)
-        with scope:
+        with anyio.CancelScope() as self._scope:
             return await self._pipeline.poll(self._call, hold=hold, timeout=timeout)
         return None
 
@@ -271,7 +268,7 @@ class RunPoller:
             return 0.0
         if any(not one.seen for one in self.tickets):  # they came in the meantime
             return self._scheduler.pace(self, 0.0)
-        held = polled.held and (news or self._now() - self._began >= hold / 2)
+        held = polled.is_held and (news or self._now() - self._began >= hold / 2)
         may_hold = first and self._pipeline.holds() and bool(self.wanted_hold())
         if held or (may_hold and self._scheduler.has_room_to_hold):
             return self._scheduler.pace(self, 0.0)

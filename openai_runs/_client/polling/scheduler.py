@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 
 from openai_runs._client.core.background import BackgroundTasks
-from openai_runs._client.core.rate_limiter import NO_PERMIT, Permit, RateLimiter
+from openai_runs._client.core.rate_limiter import Permit, RateLimiter
 from openai_runs._client.settings import Runtime
 from openai_runs.config import HELD_SHARE, HINTED_POLLS, MAX_POLL_HINT, POLL_SHARE
 
@@ -90,7 +90,7 @@ class Scheduler:
         """Share `max_connections`, and what `limiter` allows, with the client's other calls."""
         self._supervisor = background
         self._limiter = limiter
-        limiter.on_news = self._look_again
+        limiter.on_change = self._look_again
         self._now = runtime.monotonic
         self._sleep = runtime.sleep
         self._heap: list[tuple[float, int, Entry]] = []
@@ -176,7 +176,7 @@ class Scheduler:
 
     def _grant(self) -> float:
         """Return the polls a second that the limiter grants."""
-        rate = self._limiter.poll_rate(self._now()) if self._limiter.is_active else None
+        rate = self._limiter.poll_rate()
         return _NEVER if rate is None else rate
 
     def _stretched(self, pause: float, rate: float) -> float:
@@ -244,16 +244,13 @@ class Scheduler:
 
     def _turn(self) -> Permit | None:
         """Return the limiter's leave to send a poll; None where it has none yet: wake then."""
-        if not self._limiter.is_active:
-            return NO_PERMIT
-        now = self._now()
-        delay = self._limiter.poll_delay(now)
-        if delay > 0:
-            self._turn_comes = now + delay
-            if self._turn_comes < self._wakes_at:
-                self._wake()
-            return None
-        return self._limiter.take(now)
+        permit = self._limiter.try_acquire_poll()
+        if isinstance(permit, Permit):
+            return permit
+        self._turn_comes = self._now() + permit
+        if self._turn_comes < self._wakes_at:
+            self._wake()
+        return None
 
     def _guard(self) -> None:
         """Keep the deadlines of those that wait for their turn."""

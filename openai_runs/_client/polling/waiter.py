@@ -13,7 +13,7 @@ import msgspec
 from openai_runs._client.arguments import CallOptions, WaitOptions, follow_up_options
 from openai_runs._client.core.background import Work
 from openai_runs._client.core.deadline import Deadline
-from openai_runs._client.core.pipeline import Pipeline, Settle
+from openai_runs._client.core.pipeline import Pipeline, Verify
 from openai_runs._client.polling.handle import Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
 from openai_runs._client.polling.scheduler import Scheduler
@@ -123,8 +123,8 @@ class Waiter:
         """Ask the server to cancel the run; where the reply is lost, look before asking again."""
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.request(CANCEL_RUN, ids, options)
-        settle = stopped(self._pipeline, ids, options)
-        return await self._pipeline.send(spec, options, settle=settle)
+        verify = stopped(self._pipeline, ids, options)
+        return await self._pipeline.send(spec, options, verify=verify)
 
     async def cancel_for(self, ticket: WaitHandle) -> None:
         """Do `cancel_quietly` for the run of a wait that has ended early."""
@@ -194,12 +194,12 @@ async def look(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions)
     return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
 
 
-def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Settle[Run]:
-    """Return what looks whether a cancel in doubt was carried out."""
+def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Verify[Run]:
+    """Return what verifies whether an ambiguous cancel was carried out."""
     looking = follow_up_options(options)
 
-    async def settle(failure: APIError) -> Run | None:
+    async def verify(failure: APIError) -> Run | None:
         run = await look(pipeline, ids, looking)
         return run if run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED} else None
 
-    return settle
+    return verify

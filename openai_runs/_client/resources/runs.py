@@ -381,7 +381,7 @@ class Runs:
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.request(CANCEL_RUN, ids, options)
         verify = stopped(self._pipeline, ids, options)
-        return await self._pipeline.send(spec, options, settle=verify)
+        return await self._pipeline.send(spec, options, verify=verify)
 
     async def cancel_and_wait(
         self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]

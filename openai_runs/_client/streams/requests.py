@@ -162,7 +162,7 @@ class AnswerRequest(SubmitRequest):
             try:
                 return await super().open(self._deadline.left())
             except (BadRequestError, ConflictError) as refusal:
-                run = await self._submission.settle(refusal)
+                run = await self._submission.verify(refusal)
                 if run is None:
                     raise
                 return run

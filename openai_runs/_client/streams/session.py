@@ -227,7 +227,7 @@ class StreamSession:
 
     def _know(self, run: Run, *, is_news: bool = True) -> None:
         """Take note of which run this is, how long it has, and whether the leg is over."""
-        self._pipeline.shared.limiter.streamed(run, is_new=not self._ids)
+        self._pipeline.shared.limiter.on_run(run, is_new=not self._ids)
         self._ids = {"thread_id": run.thread_id, "run_id": run.id}
         self._leg.settled()
         self._patience.allow(seconds_to_expiry(run, self._date))

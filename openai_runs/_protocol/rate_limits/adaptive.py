@@ -60,25 +60,25 @@ class AdaptiveRate:
         self._is_first = True
         self._cut_at = 0.0
         self._next = 0.0
-        self._ticket = -1
+        self._number = -1
         self._began = 0.0
         self._answers = self._refusals = 0
 
-    def answered(
-        self, *, refused: bool, ticket: int, sent: int, usual: float, start: float, now: float
+    def on_answer(
+        self, *, refused: bool, number: int, sent: int, usual: float, start: float, now: float
     ) -> None:
         """Take note of one answer, and cut the rate if there were too many refusals.
 
         Args:
             refused: Whether it was a 429.
-            ticket: How many had been sent with the request; what was sent before the last
+            number: How many had been sent with the request; what was sent before the last
                 cut says nothing about the rate since.
             sent: How many have been sent by now.
             usual: How many were sent a second of late; 0 if nobody counted.
             start: When sending goes on, `now` or the end of a pause.
             now: Seconds.
         """
-        if ticket <= self._ticket:
+        if number <= self._number:
             return
         if not self._is_gathering(now):
             self._answers = self._refusals = 0
@@ -91,7 +91,7 @@ class AdaptiveRate:
             return
         if self._refusals >= self._answers * self.SHARE:
             self._cut(usual, start, now)
-            self._ticket = sent
+            self._number = sent
         self._answers = self._refusals = 0
 
     def is_watching(self, now: float) -> bool:

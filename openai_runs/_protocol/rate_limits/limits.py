@@ -2,14 +2,14 @@
 
 Theory of operation. Four things bound what a client sends, and the strictest holds. *Fixed*
 limits are the caller's: a bucket whose burst and refill together stay below the limit in
-any 60 s. What the server *told* in `x-ratelimit-*` is spread over the time to its reset once
+any 60 s. What the server *says* in `x-ratelimit-*` is spread over the time to its reset once
 it runs low. A *pause* is what a 429 asked for in `Retry-After`. And where 429s come without
 that, or go on right after it, a rate is *tried*: halved when a tenth of the answers are
 refusals, raised slowly while they are not (AIMD, as TCP does since RFC 5681), forgotten after
 a minute without any.
 
 No knowledge outlives its reset, and no reset that is further away than 120 s holds anything
-back: there the server's own refusal is what the caller needs to see.
+back: there the caller needs to see the server's own refusal.
 
 Times are seconds of a monotonic clock, and passed in.
 """
@@ -39,10 +39,10 @@ MARGIN: Final = 0.02
 """Share of a fixed limit kept back, for requests that bunch up on their way: 1.2 s of them."""
 SCARCE_SHARE: Final = 0.5
 """Share of the server's limit below which the rest is spread over the time to the reset."""
-SETTLING: Final = 1.0
+SETTLING_TIME: Final = 1.0
 """Seconds after a pause in which a further 429 says that the pause alone does not help."""
 ASSUMED_RESET: Final = 10.0
-"""Seconds, where no reset is told; Azure judges periods of 1 or 10 s."""
+"""Seconds, where the server names no reset; Azure judges periods of 1 or 10 s."""
 _MAX_DURATION_CHARS: Final = 40
 _NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART: Final = re.compile(rf"({_NUMBER})(h|ms|m|s|us|µs|μs|ns)")
@@ -119,8 +119,8 @@ def bucket_of(per_minute: float, now: float) -> TokenBucket:
 class TokenAccount:
     """Tokens of runs, paid for afterwards: what a run uses is known when it has ended.
 
-    A run under way is charged with what others used of late, so that not everybody who waits
-    for a debt to be paid off starts a run in the same moment.
+    A run under way is charged with the mean of what others used, so that not all that wait for
+    a debt to be paid off start a run in the same moment.
     """
 
     MAX_OPEN: Final = 100_000
@@ -173,16 +173,16 @@ class Allowance:
         self._left: int | None = None
         self._until = 0.0
         self._next = 0.0
-        self._ticket = 0
+        self._number = 0
         self._is_guess = False
 
-    def told(
+    def update(
         self,
         *,
         limit: int | None,
         remaining: int | None,
         reset: float | None,
-        ticket: int,
+        number: int,
         sent: int,
         now: float,
     ) -> None:
@@ -192,20 +192,20 @@ class Allowance:
             limit: The most there can be.
             remaining: What is left, by this answer.
             reset: Seconds until it is whole again.
-            ticket: How many had been sent with the request that is answered, itself
-                included. Answers overtake each other: one that is older than the last that
-                was believed says nothing new, such as that of a poll the server held back.
-                0: nobody had counted.
+            number: How many had been sent with the request that is answered, itself
+                included. Answers overtake each other: one that is older than the last one
+                used says nothing new, such as that of a poll the server held back.
+                0: nobody has counted.
             sent: How many have been sent by now; the later ones are not in `remaining`.
             now: Seconds.
         """
         if self.remaining(now) is None:
-            self._ticket = 0  # whatever comes is news; it may not have been counted
-        if remaining is None or ticket < self._ticket:
+            self._number = 0  # whatever comes is new; it may not have been counted
+        if remaining is None or number < self._number:
             return
-        self._ticket = ticket
+        self._number = number
         self.limit = max(self.limit or 0, remaining) if limit is None else limit
-        self._left = remaining - (sent - ticket if ticket else 0)
+        self._left = remaining - (sent - number if number else 0)
         self._until = now + (ASSUMED_RESET if reset is None else reset)
         self._is_guess = False
 
@@ -258,7 +258,7 @@ class Limits:
     ) -> None:
         """Start with the caller's fixed limits, where there are any."""
         self.sent = 0
-        """Requests so far; the count at its sending is a request's ticket."""
+        """Requests so far; the count at its sending is a request's number."""
         self.requests = Allowance()
         """What the server says of requests."""
         self.tokens = Allowance()
@@ -266,7 +266,7 @@ class Limits:
         self.tried = AdaptiveRate()
         self.meter = RateMeter()
         self._paused_until = -math.inf
-        self._pause_ticket = -1
+        self._pause_number = -1
         self._bucket = None if requests_per_minute is None else bucket_of(requests_per_minute, now)
         self.account = None if tokens_per_minute is None else TokenAccount(tokens_per_minute, now)
         """What runs use, under a fixed limit of tokens."""
@@ -285,14 +285,14 @@ class Limits:
         """Return the seconds until a run may be created, as far as tokens go."""
         debt = 0.0 if self.account is None else self.account.delay(now)
         left, reset = self.tokens.remaining(now), self.tokens.reset(now)
-        told = 0.0
+        wait = 0.0
         if left is not None and reset is not None and left <= 0 and reset <= MAX_RETRY_AFTER:
-            told = reset
-        longest = max(debt, told)
+            wait = reset
+        longest = max(debt, wait)
         return longest if longest > _INSTANT else 0.0
 
     def take(self, now: float) -> int:
-        """Count one request as sent, and return its ticket."""
+        """Count one request as sent, and return its number."""
         self.sent += 1
         self.meter.count(now)
         self.requests.take(now)
@@ -308,50 +308,50 @@ class Limits:
         return min((rate for rate in rates if rate is not None), default=None)
 
     def paused(self, now: float) -> float:
-        """Return the seconds for which the server has asked for silence."""
+        """Return the seconds for which the server has asked to send nothing."""
         return max(0.0, self._paused_until - now)
 
     def is_limiting(self, now: float) -> bool:
         """Return whether anything is bounded, so that requests must be counted."""
-        told = (self.requests.remaining(now), self.tokens.remaining(now))
+        server = (self.requests.remaining(now), self.tokens.remaining(now))
         buckets = (self._bucket, self.account)
-        known = any(one is not None for one in (*told, *buckets))
-        is_settled = now > self._paused_until + SETTLING
-        return known or not is_settled or self.tried.is_watching(now)
+        known = any(one is not None for one in (*server, *buckets))
+        is_over = now > self._paused_until + SETTLING_TIME
+        return known or not is_over or self.tried.is_watching(now)
 
-    def told(self, headers: RateLimit, ticket: int, now: float) -> None:
+    def on_headers(self, headers: RateLimit, number: int, now: float) -> None:
         """Take note of the `x-ratelimit-*` headers of an answer."""
-        self.requests.told(
+        self.requests.update(
             limit=headers.limit_requests,
             remaining=headers.remaining_requests,
             reset=reset_seconds(headers.reset_requests),
-            ticket=ticket,
+            number=number,
             sent=self.sent,
             now=now,
         )
-        self.tokens.told(
+        self.tokens.update(
             limit=headers.limit_tokens,
             remaining=headers.remaining_tokens,
             reset=reset_seconds(headers.reset_tokens),
-            ticket=ticket,
-            sent=ticket,  # what the later ones cost is not known yet
+            number=number,
+            sent=number,  # what the later ones cost is not known yet
             now=now,
         )
 
-    def answered(self, *, refused: bool, asked: float | None, ticket: int, now: float) -> None:
+    def on_answer(self, *, refused: bool, asked: float | None, number: int, now: float) -> None:
         """Take note of whether a request was refused, and of the pause its 429 asked for.
 
-        A longer pause than 120 s holds nobody back: each caller is told of it at once.
+        A longer pause than 120 s holds nothing back: each caller gets the error at once.
         """
         if refused and asked is not None and asked <= MAX_RETRY_AFTER:
-            if now > self._paused_until + SETTLING:
-                self._pause_ticket = self.sent
+            if now > self._paused_until + SETTLING_TIME:
+                self._pause_number = self.sent
             self._paused_until = max(self._paused_until, now + asked)
-            if ticket <= self._pause_ticket:
-                return  # it was under way when the storm came: the pause is the answer to that
-        self.tried.answered(
+            if number <= self._pause_number:
+                return  # it was under way when the 429s came: the pause is the answer to that
+        self.tried.on_answer(
             refused=refused,
-            ticket=ticket,
+            number=number,
             sent=self.sent,
             usual=self.meter.read(now),
             start=now + self.paused(now),

@@ -17,7 +17,7 @@ def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> Asyn
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
-async def test_create_and_run_is_not_repeated_in_doubt(loss: Action) -> None:
+async def test_create_and_run_is_not_repeated_when_ambiguous(loss: Action) -> None:
     """The thread is not known, so nothing can be looked for: the doubt is raised."""
     ledger, clock = Ledger(Fate(loss)), ManualClock()
     async with (
@@ -58,7 +58,9 @@ async def test_features_are_learnt_from_the_very_answer_that_failed() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("call", ["thread", "message", "assistant", "update"])
-async def test_creates_without_a_mark_are_not_repeated_in_doubt(call: str, loss: Action) -> None:
+async def test_creates_without_a_mark_are_not_repeated_when_ambiguous(
+    call: str, loss: Action
+) -> None:
     """What cannot be looked for is sent once, and the exception says it may exist."""
 
     async def make(client: AsyncClient) -> object:

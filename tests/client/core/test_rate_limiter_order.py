@@ -1,4 +1,4 @@
-"""Who is next: the line of calls, and the share of the polls."""
+"""Who is next: the queue of calls, and the share of the polls."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import anyio.lowlevel
 import pytest
 
 from openai_runs import RateLimits
-from openai_runs._client.core.rate_limiter import CALLS_PER_POLL, NO_PERMIT, RateLimiter
+from openai_runs._client.core.rate_limiter import CALLS_PER_POLL, Permit, RateLimiter
 from tests.client.simulated import SimulatedClock, all_of
 from tests.support import ManualClock
 
 
-async def admitted(limiter: RateLimiter, number: int, order: list[int]) -> None:
-    """Wait for a turn, and say so."""
-    await limiter.admit("getRun", None)
+async def acquired(limiter: RateLimiter, number: int, order: list[int]) -> None:
+    """Acquire a permit, and note the order."""
+    await limiter.acquire("getRun", None)
     order.append(number)
 
 
@@ -24,20 +24,20 @@ async def settle() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_calls_are_admitted_in_the_order_they_came() -> None:
+async def test_permits_are_acquired_in_the_order_the_calls_came() -> None:
     """First come, first served."""
     clock = SimulatedClock()
     limiter = RateLimiter(RateLimits(requests_per_minute=60), clock.runtime())
     order: list[int] = []
 
     async with clock.running():
-        await all_of(20, lambda number: admitted(limiter, number, order))
+        await all_of(20, lambda number: acquired(limiter, number, order))
 
     assert order == list(range(20))
 
 
 async def test_cancelled_call_gives_its_place_up() -> None:
-    """The first in line and one in the middle: the others move up."""
+    """The first in the queue and one in the middle: the others move up."""
     clock = SimulatedClock()
     limiter = RateLimiter(RateLimits(requests_per_minute=1), clock.runtime())
     order: list[int] = []
@@ -45,7 +45,7 @@ async def test_cancelled_call_gives_its_place_up() -> None:
 
     async def cancellable(number: int) -> None:
         with scopes[number]:
-            await admitted(limiter, number, order)
+            await acquired(limiter, number, order)
 
     async with anyio.create_task_group() as group:
         for number in range(5):
@@ -65,20 +65,20 @@ async def test_cancelled_call_gives_its_place_up() -> None:
 
 
 async def test_cancel_of_a_run_goes_before_other_calls() -> None:
-    """What undoes something has 5 s; those who wait in line have more."""
+    """What undoes something has 5 s; those in the queue have more."""
     clock = SimulatedClock()
     limiter = RateLimiter(RateLimits(requests_per_minute=60), clock.runtime())
     order: list[int] = []
-    for _ in range(4):
-        limiter.take(clock.now)
+    while isinstance(limiter.try_acquire_poll(), Permit):
+        pass
 
     async def cancel(number: int) -> None:
-        await limiter.admit("cancelRun", None)
+        await limiter.acquire("cancelRun", None)
         order.append(-number)
 
     async with anyio.create_task_group() as group:
         for number in range(3):
-            group.start_soon(admitted, limiter, number, order)
+            group.start_soon(acquired, limiter, number, order)
         await settle()
         group.start_soon(cancel, 1)
         group.start_soon(cancel, 2)
@@ -91,20 +91,20 @@ async def test_cancel_of_a_run_goes_before_other_calls() -> None:
     assert order == [-1, -2, 0, 1, 2]
 
 
-async def test_better_news_wake_the_first_in_line() -> None:
+async def test_better_limits_wake_the_first_in_the_queue() -> None:
     """Nothing was left for a minute; then an answer says that there is plenty."""
     clock = SimulatedClock()
     limiter = RateLimiter(None, clock.runtime())
     none_left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
-    limiter.learn(200, none_left, NO_PERMIT)
+    limiter.on_headers(200, none_left)
     order: list[int] = []
 
     async with anyio.create_task_group() as group:
-        group.start_soon(admitted, limiter, 0, order)
+        group.start_soon(acquired, limiter, 0, order)
         await settle()
         assert order == []
         plenty = {"x-ratelimit-remaining-requests": "99", "x-ratelimit-reset-requests": "60s"}
-        limiter.learn(200, plenty, NO_PERMIT)
+        limiter.on_headers(200, plenty)
         await settle()
         assert order == [0]
 
@@ -116,16 +116,16 @@ async def test_polls_have_a_slot_in_four_where_both_want_to_send() -> None:
     sent: list[str] = []
 
     async def call(number: int) -> None:
-        await limiter.admit("getRun", None)
+        await limiter.acquire("getRun", None)
         sent.append("call")
 
     async def poll() -> None:
         while len(sent) < 60:
-            if (delay := limiter.poll_delay(clock.now)) > 0:
-                await clock.sleep(delay)
-            else:
-                limiter.take(clock.now)
+            permit = limiter.try_acquire_poll()
+            if isinstance(permit, Permit):
                 sent.append("poll")
+            else:
+                await clock.sleep(permit)
 
     async with clock.running(), anyio.create_task_group() as group:
         group.start_soon(poll)
@@ -144,10 +144,9 @@ async def test_slot_of_a_poll_that_never_comes_is_given_to_a_call() -> None:
     order: list[int] = []
 
     async with clock.running():
-        await admitted(limiter, 0, order)
-        limiter.take(clock.now)
-        assert limiter.poll_delay(clock.now) > 0
-        await all_of(CALLS_PER_POLL + 2, lambda number: admitted(limiter, number, order))
+        await acquired(limiter, 0, order)
+        assert not isinstance(limiter.try_acquire_poll(), Permit)
+        await all_of(CALLS_PER_POLL + 2, lambda number: acquired(limiter, number, order))
 
     assert len(order) == CALLS_PER_POLL + 3
 
@@ -157,12 +156,12 @@ async def test_polls_can_count_on_what_calls_leave() -> None:
     clock = ManualClock()
     limiter = RateLimiter(RateLimits(requests_per_minute=600), clock.runtime())
     unlimited = RateLimiter(None, clock.runtime())
-    whole = limiter.poll_rate(clock.now)
+    whole = limiter.poll_rate()
     for _ in range(100):
-        await limiter.admit("getRun", None)
-    busy = limiter.poll_rate(clock.now)
+        await limiter.acquire("getRun", None)
+    busy = limiter.poll_rate()
 
-    assert unlimited.poll_rate(clock.now) is None
+    assert unlimited.poll_rate() is None
     assert whole == pytest.approx(9.3, abs=0.1)
     assert whole is not None
     assert busy == pytest.approx(whole / 4, rel=0.2)

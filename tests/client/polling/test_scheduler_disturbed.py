@@ -18,7 +18,7 @@ from openai_runs import (
     await_run,
 )
 from openai_runs._client.core.background import BackgroundTasks
-from openai_runs._client.core.rate_limiter import NO_PERMIT, RateLimiter
+from openai_runs._client.core.rate_limiter import RateLimiter
 from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._client.settings import Runtime
 from tests.client.acting import IDS, Release, client_of, of_run, script, until
@@ -162,10 +162,8 @@ async def test_better_news_of_the_limit_wakes_the_polls() -> None:
         await anyio.sleep(0.1)
         assert len(server.requests) == 1
         remaining[0] = "999"
-        client._shared.limiter.learn(
-            200,
-            {"x-ratelimit-remaining-requests": "999", "x-ratelimit-limit-requests": "1000"},
-            NO_PERMIT,
+        client._shared.limiter.on_headers(
+            200, {"x-ratelimit-remaining-requests": "999", "x-ratelimit-limit-requests": "1000"}
         )
         await until(lambda: len(server.requests) >= 3)
         waiting.cancel()

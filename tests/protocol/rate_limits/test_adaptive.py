@@ -9,10 +9,10 @@ from openai_runs._protocol.rate_limits.limits import Limits
 def refuse(rate: AdaptiveRate, count: int, now: float, **changes: float) -> None:
     """Have so many requests refused at once."""
     for _ in range(count):
-        rate.answered(**{**NOBODY, "refused": True, "start": now, "now": now, **changes})  # type: ignore[arg-type]
+        rate.on_answer(**{**NOBODY, "refused": True, "start": now, "now": now, **changes})  # type: ignore[arg-type]
 
 
-NOBODY = {"ticket": 0, "sent": 0, "usual": 0.0}
+NOBODY = {"number": 0, "sent": 0, "usual": 0.0}
 """Requests that were sent before anybody counted."""
 
 
@@ -23,7 +23,7 @@ def test_lone_refusal_cuts_no_rate() -> None:
     assert rate.is_watching(0.0)
     for step in range(20):
         now = step / 10
-        rate.answered(refused=False, ticket=0, sent=0, usual=0.0, start=now, now=now)
+        rate.on_answer(refused=False, number=0, sent=0, usual=0.0, start=now, now=now)
 
     assert rate.rate(2.0) is None
     assert not rate.is_watching(2.0)
@@ -55,7 +55,7 @@ def test_storm_halves_a_rate_that_is_known_and_calm_raises_it_by_a_tenth() -> No
     """Additive increase, multiplicative decrease."""
     rate = AdaptiveRate()
 
-    refuse(rate, 10, 0.0, ticket=900, sent=1000, usual=200.0)
+    refuse(rate, 10, 0.0, number=900, sent=1000, usual=200.0)
 
     assert rate.rate(0.0) == 100
     assert rate.rate(5.0) == 150
@@ -64,12 +64,12 @@ def test_storm_halves_a_rate_that_is_known_and_calm_raises_it_by_a_tenth() -> No
 def test_refusals_of_what_was_sent_before_a_cut_do_not_cut_again() -> None:
     """A hundred in flight are refused for one reason."""
     rate = AdaptiveRate()
-    refuse(rate, 10, 0.0, ticket=900, sent=1000, usual=200.0)
+    refuse(rate, 10, 0.0, number=900, sent=1000, usual=200.0)
 
-    refuse(rate, 90, 0.0, ticket=1000, sent=1000, usual=200.0)
+    refuse(rate, 90, 0.0, number=1000, sent=1000, usual=200.0)
     assert rate.rate(0.0) == 100
 
-    refuse(rate, 10, 0.0, ticket=1001, sent=1100, usual=200.0)
+    refuse(rate, 10, 0.0, number=1001, sent=1100, usual=200.0)
     assert rate.rate(0.0) == 50
 
 
@@ -77,7 +77,7 @@ def test_rate_never_falls_below_its_floor() -> None:
     """One in 8 s goes out whatever happens, so that the end of a storm is seen."""
     rate = AdaptiveRate()
     for round_ in range(40):
-        refuse(rate, 10, 0.0, ticket=round_, sent=round_, usual=20.0)
+        refuse(rate, 10, 0.0, number=round_, sent=round_, usual=20.0)
 
     assert rate.rate(0.0) == AdaptiveRate.FLOOR
 
@@ -86,7 +86,7 @@ def test_rate_grows_only_from_the_end_of_a_pause() -> None:
     """Silence that the server asked for is no sign that it takes more."""
     rate = AdaptiveRate()
 
-    refuse(rate, 10, 0.0, ticket=1, sent=1, usual=200.0, start=30.0)
+    refuse(rate, 10, 0.0, number=1, sent=1, usual=200.0, start=30.0)
 
     assert rate.rate(30.0) == 100
 
@@ -94,7 +94,7 @@ def test_rate_grows_only_from_the_end_of_a_pause() -> None:
 def test_tried_rate_is_kept_by_pacing() -> None:
     """Ten a second: one each 100 ms; after a rest 50 ms are made up for, and no more."""
     rate = AdaptiveRate()
-    refuse(rate, 10, 0.0, ticket=1, sent=1, usual=20.0)
+    refuse(rate, 10, 0.0, number=1, sent=1, usual=20.0)
     rate.take(0.0)
     assert rate.delay(0.0) == pytest.approx(0.1)
     assert rate.delay(0.0, 2) == pytest.approx(0.2)
@@ -112,12 +112,12 @@ def test_refusals_converge_near_what_a_server_takes() -> None:
     now = 0.0
     while now < 120:
         now += max(limits.delay(now), 0.001)
-        ticket = limits.take(now)
+        number = limits.take(now)
         refused = len([one for one in taken[-50:] if one > now - 1]) >= 50
         if not refused:
             taken.append(now)
         refusals[refused] += now > 10
-        limits.answered(refused=refused, asked=None, ticket=ticket, now=now)
+        limits.on_answer(refused=refused, asked=None, number=number, now=now)
 
     assert refusals[True] < refusals[False] / 10
     assert refusals[False] > 110 * 50 / 2
@@ -138,13 +138,13 @@ def test_storm_that_says_how_long_it_lasts_cuts_no_rate() -> None:
     limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
     for storm in range(5):
         begin = storm * 10.0
-        tickets = [limits.take(begin) for _ in range(100)]
-        for ticket in tickets:
-            limits.answered(refused=True, asked=1.0, ticket=ticket, now=begin + 0.01)
+        numbers = [limits.take(begin) for _ in range(100)]
+        for number in numbers:
+            limits.on_answer(refused=True, asked=1.0, number=number, now=begin + 0.01)
         assert limits.delay(begin + 0.01) == pytest.approx(1.0)
         assert limits.is_limiting(begin + 1.5), "what follows at once is looked at"
-        ticket = limits.take(begin + 1.1)
-        limits.answered(refused=False, asked=None, ticket=ticket, now=begin + 1.2)
+        number = limits.take(begin + 1.1)
+        limits.on_answer(refused=False, asked=None, number=number, now=begin + 1.2)
 
         assert limits.rate(begin + 5.0) is None
         assert not limits.is_limiting(begin + 5.0)
@@ -153,12 +153,12 @@ def test_storm_that_says_how_long_it_lasts_cuts_no_rate() -> None:
 def test_storm_that_goes_on_after_its_pause_cuts_the_rate() -> None:
     """Whoever was told to wait, came back and is refused again was too many."""
     limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
-    for ticket in [limits.take(0.0) for _ in range(100)]:
-        limits.answered(refused=True, asked=1.0, ticket=ticket, now=0.01)
+    for number in [limits.take(0.0) for _ in range(100)]:
+        limits.on_answer(refused=True, asked=1.0, number=number, now=0.01)
     assert limits.rate(0.5) is None
 
-    for ticket in [limits.take(1.05) for _ in range(100)]:
-        limits.answered(refused=True, asked=1.0, ticket=ticket, now=1.1)
+    for number in [limits.take(1.05) for _ in range(100)]:
+        limits.on_answer(refused=True, asked=1.0, number=number, now=1.1)
 
     rate = limits.rate(2.1)
     assert rate is not None

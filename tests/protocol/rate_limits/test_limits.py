@@ -137,14 +137,14 @@ def test_bucket_keeps_a_margin_for_requests_that_bunch_up() -> None:
 def told(remaining: int, reset: float | None = 60.0, limit: int | None = 100) -> Allowance:
     """Return what is known after one answer at second 0."""
     allowance = Allowance()
-    allowance.told(limit=limit, remaining=remaining, reset=reset, ticket=1, sent=1, now=0.0)
+    allowance.update(limit=limit, remaining=remaining, reset=reset, number=1, sent=1, now=0.0)
     return allowance
 
 
 def test_nothing_is_held_back_while_nothing_is_known() -> None:
     """No header, no limit."""
     allowance = Allowance()
-    allowance.told(limit=100, remaining=None, reset=60.0, ticket=1, sent=1, now=0.0)
+    allowance.update(limit=100, remaining=None, reset=60.0, number=1, sent=1, now=0.0)
 
     allowance.take(0.0)
 
@@ -210,7 +210,7 @@ def test_without_a_reset_ten_seconds_are_assumed() -> None:
 def test_without_a_limit_the_most_that_was_left_stands_in() -> None:
     """100 were left once, so 30 are few."""
     allowance = told(100, None, None)
-    allowance.told(limit=None, remaining=30, reset=None, ticket=2, sent=2, now=0.0)
+    allowance.update(limit=None, remaining=30, reset=None, number=2, sent=2, now=0.0)
     allowance.take(0.0)
 
     assert allowance.limit == 100
@@ -221,8 +221,8 @@ def test_answers_that_overtake_each_other_are_put_in_order() -> None:
     """What was sent later than the answered request is not in its count; old answers are old."""
     allowance = Allowance()
 
-    allowance.told(limit=100, remaining=20, reset=60.0, ticket=5, sent=8, now=0.0)
-    allowance.told(limit=100, remaining=90, reset=60.0, ticket=2, sent=8, now=0.0)
+    allowance.update(limit=100, remaining=20, reset=60.0, number=5, sent=8, now=0.0)
+    allowance.update(limit=100, remaining=90, reset=60.0, number=2, sent=8, now=0.0)
 
     assert allowance.remaining(0.0) == 17
 
@@ -230,11 +230,11 @@ def test_answers_that_overtake_each_other_are_put_in_order() -> None:
 def test_forgotten_knowledge_makes_room_for_any_answer() -> None:
     """A request that nobody counted is believed once nothing is known any more."""
     allowance = Allowance()
-    allowance.told(limit=100, remaining=1, reset=1.0, ticket=50, sent=50, now=0.0)
+    allowance.update(limit=100, remaining=1, reset=1.0, number=50, sent=50, now=0.0)
     assert allowance.remaining(1.0) == 100
     assert allowance.remaining(61.0) is None
 
-    allowance.told(limit=100, remaining=7, reset=60.0, ticket=0, sent=50, now=62.0)
+    allowance.update(limit=100, remaining=7, reset=60.0, number=0, sent=50, now=62.0)
 
     assert allowance.remaining(62.0) == 7
 
@@ -265,11 +265,13 @@ def test_nothing_is_limited_until_something_is_known() -> None:
 def test_strictest_limit_holds() -> None:
     """A fixed limit, a told one and a pause at once."""
     limits = limits_of(requests_per_minute=600)
-    limits.told(RateLimit(limit_requests=100, remaining_requests=0, reset_requests="20s"), 0, 0.0)
+    limits.on_headers(
+        RateLimit(limit_requests=100, remaining_requests=0, reset_requests="20s"), 0, 0.0
+    )
     assert limits.delay(0.0) == 20
     assert limits.rate(0.0) == pytest.approx(1 / 20)
 
-    limits.answered(refused=True, asked=30.0, ticket=0, now=0.0)
+    limits.on_answer(refused=True, asked=30.0, number=0, now=0.0)
 
     assert limits.delay(0.0) == limits.paused(0.0) == 30
     assert limits.is_limiting(0.0)
@@ -278,10 +280,10 @@ def test_strictest_limit_holds() -> None:
 def test_pause_is_the_longest_that_was_asked_for_and_no_endless_one() -> None:
     """A shorter `Retry-After` does not undo a longer; more than 120 s holds nobody back."""
     limits = limits_of()
-    limits.answered(refused=True, asked=9.0, ticket=0, now=0.0)
-    limits.answered(refused=True, asked=3.0, ticket=0, now=1.0)
-    limits.answered(refused=True, asked=3600.0, ticket=0, now=1.0)
-    limits.answered(refused=True, asked=None, ticket=0, now=1.0)
+    limits.on_answer(refused=True, asked=9.0, number=0, now=0.0)
+    limits.on_answer(refused=True, asked=3.0, number=0, now=1.0)
+    limits.on_answer(refused=True, asked=3600.0, number=0, now=1.0)
+    limits.on_answer(refused=True, asked=None, number=0, now=1.0)
 
     assert limits.paused(1.0) == 8
     assert limits.is_limiting(1.0)
@@ -291,14 +293,14 @@ def test_runs_wait_while_no_tokens_are_left_by_the_servers_word() -> None:
     """Until their reset, unless that is an hour away; requests go on."""
     limits = limits_of()
 
-    limits.told(RateLimit(remaining_tokens=0, reset_tokens="7s"), 0, 0.0)
+    limits.on_headers(RateLimit(remaining_tokens=0, reset_tokens="7s"), 0, 0.0)
 
     assert limits.token_delay(0.0) == 7
     assert limits.delay(0.0) == 0
     assert limits.is_limiting(0.0)
-    limits.told(RateLimit(remaining_tokens=0, reset_tokens="1h0m0s"), 0, 0.0)
+    limits.on_headers(RateLimit(remaining_tokens=0, reset_tokens="1h0m0s"), 0, 0.0)
     assert limits.token_delay(0.0) == 0
-    limits.told(RateLimit(remaining_tokens=10, reset_tokens="7s"), 0, 0.0)
+    limits.on_headers(RateLimit(remaining_tokens=10, reset_tokens="7s"), 0, 0.0)
     assert limits.token_delay(0.0) == 0
 
 
