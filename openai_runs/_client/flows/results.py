@@ -14,7 +14,7 @@ from openai_runs._client.arguments import CallOptions, ListCall
 from openai_runs._client.core.deadline import Deadline, within
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.tool_loop import PolledRounds, ToolLoop, waiting_calls
+from openai_runs._client.flows.tool_loop import ToolLoop, run_to_end
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.json_schema import schema_of
 from openai_runs._protocol.endpoints import LIST_MESSAGES, LIST_RUN_STEPS
@@ -155,9 +155,5 @@ async def run_to_result(
 
     Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
     """
-    run = await waiter.wait_within(deadline, run, thread_id)
-    if tools is not None:
-        rounds = PolledRounds(pipeline, waiter, tools, deadline)
-        while waiting_calls(run):
-            run = await rounds.next(run)
+    run = await run_to_end(pipeline, waiter, tools, deadline, run, thread_id)
     return await gather(pipeline, run, deadline.left(), response_format=response_format)

@@ -1,13 +1,21 @@
-"""The rounds of one run's tools: what is asked, what was answered, when to stop.
+"""The tool loop of one run: which calls are answered, what is sent again, and when to give up.
 
-The same for a run that is polled and for one that is streamed. Nothing is sent from here.
+Theory of operation. A run in `requires_action` may ask for new outputs, or for outputs that it
+was sent before: a replica lags behind, or the outputs did not arrive. `ToolLoop.decide` tells
+the two apart. For new calls it says ANSWER. For repeated ones it says POLL a few times, and then
+ANSWER, which sends the outputs that the tools returned the first time. `ToolLoop.round` answers
+and submits; where the submit fails in a way that leaves open what the run does, the run is
+polled and `decide` is asked again.
+
+The loop is the same whether a run is polled (`run_to_end`) or streamed (`streams.session`):
+`round` is given the function that sends the outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
-from typing import Final
+from enum import Enum, auto
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -31,19 +39,32 @@ from openai_runs.errors import (
 )
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
 
-__all__ = ["PolledRounds", "ToolLoop", "is_look", "local_tools", "waiting_calls"]
+__all__ = ["Decision", "Outputs", "ToolLoop", "local_tools", "run_to_end", "waiting_calls"]
+
+T = TypeVar("T")
+Outputs = list[dict[str, Any]]
+"""The `tool_outputs` of one submit."""
 
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
 _LEAST_MARGIN: Final = 2.0
 """Seconds of it at least: one by which `Date` may lag, as it has no smaller ones, and one for
 the way of the outputs."""
-_REFUSALS: Final = (BadRequestError, ConflictError)
+_REJECTIONS: Final = (BadRequestError, ConflictError)
 """Answers to a submit by which a server says that the run does not wait for these outputs."""
-_LOOKS: Final = 3
-"""Looks at a run that asks for what it was sent, before it is sent once more."""
+_POLLS: Final = 3
+"""Polls of a run that asks for what it was sent, before the outputs are sent once more."""
 _SUBMITS: Final = 3
 """Times the same outputs are sent before the run is given up."""
+
+
+class Decision(Enum):
+    """What to do about a run that waits for tool outputs."""
+
+    ANSWER = auto()
+    """Call the tools, or reuse their outputs, and submit."""
+    POLL = auto()
+    """Retrieve the run again, after the pause that `ToolLoop.polls` asks for."""
 
 
 class ToolLoop:
@@ -60,12 +81,16 @@ class ToolLoop:
 
     def __init__(self, tools: Iterable[object], options: ToolOptions) -> None:
         self.tools = localized(tools)
-        """What a create is told: local tools and definitions."""
+        """The tools that a create is sent: local tools and definitions."""
         self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
         self._calls = ToolCalls(self._local, options)
         self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
-        self._answered: dict[tuple[str, ...], str] = {}
+        self._outputs: dict[tuple[str, ...], str] = {}
         self._repeats = 0
+        self._is_accepted = False
+        """Whether the server has accepted the outputs of this round."""
+        self._failure: APIError | None = None
+        """Why the last submit of this round failed."""
         self.rounds = 0
         """Times the run has asked for tools so far."""
 
@@ -74,56 +99,100 @@ class ToolLoop:
         """Return whether there is any function to answer with."""
         return bool(self._local)
 
-    def repeats(self, run: Run, *, is_new: bool) -> int:
-        """Return how often in a row the run has asked for what it was sent; 0: for new things.
+    @property
+    def polls(self) -> int:
+        """Return the polls in a row that `decide` has asked for; 0 after a submit."""
+        return self._repeats % (_POLLS + 1)
 
-        It does where a replica of the server lags behind, or the outputs did not arrive.
-        `is_look` says what to do next.
+    def is_answered(self, run: Run) -> bool:
+        """Return whether the run waits, and each of its calls was answered before."""
+        calls = waiting_calls(run)
+        return bool(calls) and all(_key(call) in self._outputs for call in calls)
+
+    def decide(self, run: Run, *, has_moved: bool) -> Decision:
+        """Return what to do about a run that waits.
 
         Args:
-            run: The run that waits.
-            is_new: Whether the run is known to have gone on since the last round. Then the
-                same call again is a call of its own: some servers number them anew.
+            run: The run, with at least one of `waiting_calls`.
+            has_moved: Whether the run is known to have gone on since the last round. Then the
+                same call again is a new call: some servers reuse the ids of earlier rounds.
 
         Raises:
-            ToolError: It has asked too often.
+            ToolError: It has asked for the same outputs too often.
+            APIError: It still asks for them, and the server did not accept them.
         """
-        keys = [_key(call) for call in waiting_calls(run)]
-        if is_new:
-            for key in keys:
-                self._answered.pop(key, None)
-        self._repeats = self._repeats + 1 if all(key in self._answered for key in keys) else 0
-        if self._repeats >= _SUBMITS * (_LOOKS + 1):
-            msg = f"run {run.id!r} still asks for outputs that it was sent {_SUBMITS} times"
-            raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
-        return self._repeats
+        if has_moved:
+            for call in waiting_calls(run):
+                self._outputs.pop(_key(call), None)
+        if not self.is_answered(run):
+            self._repeats, self._is_accepted, self._failure = 0, False, None
+            return Decision.ANSWER
+        self._repeats += 1
+        if self._repeats >= _SUBMITS * (_POLLS + 1):
+            self._give_up(run)
+        if self.polls:
+            return Decision.POLL
+        if isinstance(self._failure, _REJECTIONS):
+            raise self._failure
+        return Decision.ANSWER
 
-    async def answer(
-        self, run: Run, headers: Mapping[str, str] | None = None, *, age: float = 0.0
-    ) -> list[dict[str, str]]:
-        """Return the outputs of all calls the run waits for, each id once, in their order.
+    def _give_up(self, run: Run) -> None:
+        if self._failure is not None:  # it says more than the run's asking again
+            raise self._failure
+        msg = f"run {run.id!r} still asks for outputs that it was sent {_SUBMITS} times"
+        raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
 
-        A call that was answered before is not made again: it gets the output it had. What is
-        not finished a little before the run expires gets an output that says so.
+    async def round(
+        self,
+        run: Run,
+        send: Callable[[Outputs], Awaitable[T]],
+        *,
+        headers: Mapping[str, str] | None = None,
+        age: float = 0.0,
+    ) -> T | None:
+        """Answer all calls the run waits for, and return what `send` returns.
+
+        None where the submit failed, and only the run itself can say how it goes on. It was
+        rejected: the run has ended, or somebody else has answered. Or the server is away: the
+        outputs are kept, and sent again if the run still asks for them.
 
         Args:
             run: The run that waits.
-            headers: Of the answer it came in, for the server's clock; None: the run's own.
+            send: Submits the outputs.
+            headers: Of the answer the run came in, for the server's clock; None: the run's own.
             age: Seconds since those headers came.
 
         Raises:
             ToolError: The run has asked more often than `max_rounds`; it is left waiting.
+            APIError: The submit failed for a reason that does not pass.
             BaseException: What `approve` or `on_tool_call` raised.
 
-        Cancellation: cancels async tools; sync ones go on in their threads, unheard.
+        Cancellation: cancels async tools; sync ones go on in their threads, and their outputs
+        are dropped. The outputs may have arrived.
+        """
+        outputs = await self._answer(run, headers, age)
+        try:
+            reply = await send(outputs)
+        except APIError as failure:
+            if not isinstance(failure, _REJECTIONS) and not is_transient(failure):
+                raise
+            self._failure = None if self._is_accepted else failure
+            return None
+        self._is_accepted, self._failure = True, None
+        return reply
+
+    async def _answer(self, run: Run, headers: Mapping[str, str] | None, age: float) -> Outputs:
+        """Return the outputs, each id once; calls that were answered before are not repeated.
+
+        What is not finished a little before the run expires gets an output that says so.
         """
         calls = waiting_calls(run)
-        new = [call for call in calls if _key(call) not in self._answered]
+        new = [call for call in calls if _key(call) not in self._outputs]
         if new:
             self._begin_round(run)
             outputs = await self._calls.outputs(run, new, _seconds_for(run, headers) - age)
-            self._answered.update((_key(call), outputs[call.id]) for call in new)
-        return [{"tool_call_id": one.id, "output": self._answered[_key(one)]} for one in calls]
+            self._outputs.update((_key(call), outputs[call.id]) for call in new)
+        return [{"tool_call_id": one.id, "output": self._outputs[_key(one)]} for one in calls]
 
     def _begin_round(self, run: Run) -> None:
         if self.rounds >= self._max_rounds:
@@ -136,11 +205,6 @@ def local_tools(given: Arguments) -> ToolLoop | None:
     """Return the loop of a call's tools; None where there is no function among them."""
     loop = ToolLoop(given.tools or (), given.tool)
     return loop if loop.is_local else None
-
-
-def is_look(repeats: int) -> bool:
-    """Return whether the run is to be looked at again after a pause, and not answered yet."""
-    return repeats % (_LOOKS + 1) != 0
 
 
 def waiting_calls(run: Run) -> list[RequiredCall]:
@@ -171,81 +235,76 @@ def _seconds_for(run: Run, headers: Mapping[str, str] | None) -> float:
     return left - min(OUTPUT_MARGIN, max(left * _SHARE, _LEAST_MARGIN))
 
 
-class PolledRounds:
-    """The rounds of one call: answer, submit, wait, and again."""
+async def run_to_end(  # noqa: PLR0917 - what each of its three callers has at hand
+    pipeline: Pipeline,
+    waiter: Waiter,
+    loop: ToolLoop | None,
+    deadline: Deadline,
+    run: Run | str,
+    thread_id: str,
+) -> Run:
+    """Wait for the run by polling, and answer its tool calls until it has ended.
 
-    def __init__(
-        self, pipeline: Pipeline, waiter: Waiter, loop: ToolLoop, deadline: Deadline
-    ) -> None:
-        """Poll with `waiter`; `deadline` is of the whole call."""
+    Without a `loop`, or where it asks for tools in a way that cannot be answered, the run is
+    returned while it waits for outputs.
+
+    Raises:
+        RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
+        ToolError: The run asked for tools more often than it may.
+        APIError: A request was rejected, or the server is gone.
+
+    Cancellation: cancels the tools; leaves the run, or cancels it with `on_cancel="cancel"`.
+    """
+    rounds = _PolledRounds(pipeline, waiter, deadline)
+    run = await waiter.wait_within(deadline, run, thread_id)
+    while loop is not None and waiting_calls(run):
+        run = await rounds.next(run, loop)
+        run = await waiter.wait_within(deadline, run, run.thread_id)
+    return run
+
+
+class _PolledRounds:
+    """The rounds of a run that is polled, within the time of one call."""
+
+    def __init__(self, pipeline: Pipeline, waiter: Waiter, deadline: Deadline) -> None:
         self._pipeline = pipeline
         self._waiter = waiter
-        self._settings = pipeline.settings
-        self._loop = loop
         self._deadline = deadline
-        self._began = self._settings.runtime.monotonic()
-        self._taken = False
-        """Whether the server has said that it took the outputs of this round."""
-        self._failure: APIError | None = None
-        """Why the last submit of this round failed."""
+        self._runtime = pipeline.settings.runtime
+        self._began = self._runtime.monotonic()
 
-    async def next(self, run: Run) -> Run:
-        """Return the run when it is settled again."""
-        try:
-            # What was seen of the run in between is not known here, so the same is never new.
-            repeats = self._loop.repeats(run, is_new=False)
-            if not repeats:
-                self._taken, self._failure = False, None
-            work = partial(self._pause, repeats) if is_look(repeats) else self._answer
-            run = await self._within(run, work)
-        except ToolError:
-            if self._failure is not None:  # why the outputs were not taken says more
-                raise self._failure from None
-            await self._react(run, self._deadline.wait_options.on_timeout)
-            raise
-        return await self._waiter.wait_within(self._deadline, run, run.thread_id)
-
-    async def _pause(self, count: int, run: Run) -> Run:
-        runtime = self._settings.runtime
-        await runtime.sleep(
-            retry.poll_pause(self._deadline.wait_options.policy, count, runtime.chance())
-        )
-        return run
-
-    async def _answer(self, run: Run) -> Run:
-        if isinstance(self._failure, _REFUSALS):
-            raise self._failure
-        outputs = await self._loop.answer(run)
-        try:
-            ids = {"thread_id": run.thread_id, "run_id": run.id}
-            submit = SubmitFlow(self._pipeline, ids, outputs, self._deadline.left())
-            run = await submit.make()
-        except APIError as failure:
-            # Refused: it has ended, or somebody else has answered. Or the server is away: the
-            # outputs are kept, and the run will say whether it still wants them.
-            if not isinstance(failure, _REFUSALS) and not is_transient(failure):
-                raise
-            self._failure = None if self._taken else failure
-        else:
-            self._taken, self._failure = True, None
-        return run
-
-    async def _within(self, run: Run, work: Callable[[Run], Awaitable[Run]]) -> Run:
-        """Return what `work` returns, within what is left of the call's time."""
+    async def next(self, run: Run, loop: ToolLoop) -> Run:
+        """Return the run as the submit returned it, or as it was, to be polled."""
+        options = self._deadline.wait_options
         try:
             with anyio.move_on_after(self._deadline.seconds_left()):
-                return await work(run)
+                return await self._round(run, loop)
         except anyio.get_cancelled_exc_class():
-            await self._react(run, self._deadline.wait_options.on_cancel)
+            await self._react(run, options.on_cancel)
             raise
-        await self._react(run, self._deadline.wait_options.on_timeout)
-        late = RunWaitTimeout(run, self._settings.runtime.monotonic() - self._began)
-        if self._deadline.wait_options.on_timeout == "cancel":
+        except ToolError:
+            await self._react(run, options.on_timeout)
+            raise
+        await self._react(run, options.on_timeout)
+        late = RunWaitTimeout(run, self._runtime.monotonic() - self._began)
+        if options.on_timeout == "cancel":
             late.add_note("the server was asked to cancel it (on_timeout='cancel')")
         raise late
 
+    async def _round(self, run: Run, loop: ToolLoop) -> Run:
+        # Nobody has seen the run between two polls, so the same call is never known to be new.
+        if loop.decide(run, has_moved=False) is Decision.POLL:
+            policy, chance = self._deadline.wait_options.policy, self._runtime.chance()
+            await self._runtime.sleep(retry.poll_pause(policy, loop.polls, chance))
+            return run
+
+        async def send(outputs: Outputs) -> Run:
+            ids = {"thread_id": run.thread_id, "run_id": run.id}
+            return await SubmitFlow(self._pipeline, ids, outputs, self._deadline.left()).make()
+
+        return await loop.round(run, send) or run
+
     async def _react(self, run: Run, reaction: str) -> None:
         if reaction == "cancel":
-            await self._waiter.cancel_quietly(
-                run.id, run.thread_id, self._deadline.wait_options.options
-            )
+            options = self._deadline.wait_options.options
+            await self._waiter.cancel_quietly(run.id, run.thread_id, options)

@@ -1,4 +1,7 @@
-"""How long a stream is listened to in silence, and when its whole time is up."""
+"""The two time limits of a stream: the whole time of the call, and how long a silence may last.
+
+Pure arithmetic on a clock; what happens when a limit is reached is decided in `session`.
+"""
 
 from __future__ import annotations
 
@@ -10,54 +13,57 @@ from openai_runs.config import STREAM_DRAIN
 
 __all__ = ["IdleTimer"]
 
-_LAST_LOOK: Final = 0.9
-"""Share of the whole time after which the run is looked at, in case its stream has stalled."""
+_LAST_POLL: Final = 0.9
+"""Share of the whole time after which the run is polled, in case its stream has stalled."""
 
 
 class IdleTimer:
-    """The deadlines of one stream, on a monotonic clock, in seconds."""
+    """The deadlines of one stream, on a monotonic clock, in seconds.
+
+    Two of them: the whole time of the call (`deadline`), and how long a silence may last before
+    the run is polled (`limit`).
+    """
 
     def __init__(self, now: Callable[[], float], *, timeout: float | None, idle: float) -> None:
-        """Begin to count; `timeout` None: the run will say how long it has (`allow`)."""
+        """Start both; with `timeout` None the run's expiry is the deadline (`allow`)."""
         self.now = now
         self.began = now()
         self._since = self.began
         self._idle = idle
         self.deadline = None if timeout is None else self.began + timeout
-        self._has_looked = False
-        self._end: float | None = None
+        self._is_last_poll_made = False
+        self._drained: float | None = None
 
     def allow(self, seconds: float) -> None:
         """Set the deadline, if the caller has set none."""
         if self.deadline is None:
             self.deadline = self.now() + seconds
 
-    def heard(self) -> None:
+    def restart(self) -> None:
         """Count the silence from now on."""
         self._since = self.now()
 
-    def looked(self) -> None:
-        """Take note that the run was looked at, so that not every moment asks for a look."""
+    def polled(self) -> None:
+        """Restart after a poll of the run."""
         if self.now() < self._since + self._idle:
-            self._has_looked = True  # before its time, because the whole time was almost up
-        self.heard()
+            # The poll came before the silence was too long: the whole time was almost up.
+            # Without this, `limit` would be in the past, and the run polled over and over.
+            self._is_last_poll_made = True
+        self.restart()
 
     def seconds_left(self) -> float:
-        """Return what is left of the whole time; infinity while nobody has set it."""
+        """Return what is left of the whole time; infinity while there is no deadline."""
         return math.inf if self.deadline is None else self.deadline - self.now()
 
-    def limit(self, *, is_over: bool) -> float:
-        """Return when to stop listening and find out what is the matter.
-
-        `is_over` is whether all was said, and only the end of the stream is to come.
-        """
-        if is_over:
-            # From the first time on: what comes behind the end must not put it off.
-            self._end = self._end or self.now() + STREAM_DRAIN
-            return self._end
-        self._end = None
+    def limit(self, *, is_draining: bool) -> float:
+        """Return when to stop reading and find out why nothing comes."""
+        if is_draining:
+            # Set once: events that come behind the run's last one must not put it off.
+            self._drained = self._drained or self.now() + STREAM_DRAIN
+            return self._drained
+        self._drained = None
         limit = self._since + self._idle
         if self.deadline is None:
             return limit
-        share = 1.0 if self._has_looked else _LAST_LOOK
+        share = 1.0 if self._is_last_poll_made else _LAST_POLL
         return min(limit, self.began + (self.deadline - self.began) * share)

@@ -1,55 +1,172 @@
-"""Taking up a stream whose connection is gone, where that can be done."""
+"""What a stream does once its connection is lost: it reconnects, or fetches what is stored.
+
+`Reconnector` makes the attempts to go on with the stream where it broke. `ResultFetcher` waits
+for the run and lists its messages and steps, where there is no stream to go on with. Which of
+the two is due is decided in `session`; what the fetched objects mean to a reader, in `backfill`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
+import anyio
+import msgspec
+
+from openai_runs._client.arguments import CallOptions
 from openai_runs._client.core.call import is_transient
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.streams.fetching import ResultFetcher
+from openai_runs._client.flows.results import RunResult
+from openai_runs._client.polling.waiter import Waiter, look
 from openai_runs._client.streams.requests import StreamRequest, follow
-from openai_runs._protocol.retry import backoff
+from openai_runs._protocol.retry import backoff, poll_pause
+from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs._transport import StreamReply
+from openai_runs.config import HOLD_MARGIN, MIN_POLL_DELAY
 from openai_runs.errors import APIError, OpenAIRunsError, StreamInterrupted
+from openai_runs.types.messages import Message, MessageRole
 from openai_runs.types.runs import Run
 
-__all__ = ["Reconnector", "interrupted"]
+__all__ = ["Gather", "Reconnector", "ResultFetcher", "interrupted"]
+
+Gather = Callable[[Run, CallOptions], Awaitable[RunResult]]
+"""Lists a run's messages and steps."""
+
+_LISTINGS: Final = 5
+"""Times that messages are listed while one of a finished run still shows as in progress."""
+
+
+class ResultFetcher:
+    """Fetches the run of one stream, and its result."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        waiter: Waiter,
+        deadline: Deadline,
+        gather: Gather,
+        response_format: type | None,
+    ) -> None:
+        self._response_format = response_format
+        self._pipeline = pipeline
+        self._waiter = waiter
+        self._deadline = deadline
+        self._gather = gather
+        self.has_cancelled = False
+        """Whether a cancelled wait has had the run cancelled."""
+
+    async def fetch(self, run: Run | str, thread_id: str) -> RunResult:
+        """Return the result of the run, once it has ended or waits for outputs.
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            APIError: The server is gone, or rejects the request.
+
+        Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
+        """
+        try:
+            run = await self._waiter.wait_within(self._deadline, run, thread_id)
+        except anyio.get_cancelled_exc_class():
+            self.has_cancelled = self._deadline.wait_options.on_cancel == "cancel"
+            raise
+        for count in range(1, _LISTINGS + 1):
+            result = await self._gather(run, self._deadline.left())
+            if not _is_behind(result):
+                break
+            await self.pause(count)
+        return result
+
+    def result_of(self, run: Run, snapshot: Snapshot, *, recovered: bool) -> RunResult:
+        """Return the result as the stream's events have built it; sends nothing."""
+        return RunResult(
+            run=run,
+            messages=[one for one in snapshot.messages if one.role != MessageRole.USER],
+            steps=snapshot.steps,
+            recovered=recovered,
+            response_format=self._response_format,
+        )
+
+    async def poll(self, ids: Mapping[str, str]) -> Run:
+        """Return the run as it is now, by one request that takes no longer than a poll may.
+
+        Raises:
+            APIError: The request failed.
+
+        Cancellation: closes the request.
+        """
+        left = self._deadline.seconds_left()
+        timeout = HOLD_MARGIN if left is None else min(HOLD_MARGIN, left)
+        options: CallOptions = {**self._deadline.wait_options.options, "timeout": timeout}
+        return await look(self._pipeline, ids, options)
+
+    async def poll_until_seen(self, ids: Mapping[str, str]) -> Run:
+        """Return the run as soon as it can be retrieved; tolerates what any wait tolerates.
+
+        Raises:
+            APIError: The server is gone, or rejects the request.
+
+        Cancellation: closes the request.
+        """
+        options = msgspec.structs.replace(
+            self._deadline.wait_options,
+            timeout=self._deadline.seconds_left(),
+            on_cancel="leave",  # the stream cancels the run itself
+            on_status=None,  # called for the events that follow
+            until=lambda status: True,
+        )
+        return await self._waiter.wait(ids["run_id"], thread_id=ids["thread_id"], plan=options)
+
+    async def pause(self, count: int) -> None:
+        """Sleep as a wait does after its `count`th poll, at most for what is left."""
+        runtime = self._pipeline.settings.runtime
+        pause = max(
+            poll_pause(self._deadline.wait_options.policy, count, runtime.chance()), MIN_POLL_DELAY
+        )
+        left = self._deadline.seconds_left()
+        await runtime.sleep(pause if left is None else min(pause, left))
+
+
+def _is_behind(result: RunResult) -> bool:
+    """Return whether the list of messages is of a replica that lags behind the run."""
+    if not result.run.is_terminal:
+        return False
+    messages = (one for one in result.messages if isinstance(one, Message))
+    return any(message.status == "in_progress" for message in messages)
 
 
 class Reconnector:
-    """The tries to take one stream up again."""
+    """The attempts to reconnect to one stream."""
 
     def __init__(self, pipeline: Pipeline, deadline: Deadline, fetcher: ResultFetcher) -> None:
-        """Keep the three; nothing has been tried yet."""
         self._pipeline = pipeline
         self._deadline = deadline
         self._fetcher = fetcher
-        self.tries = 0
-        """Tries since the last event came."""
+        self.attempts = 0
+        """Attempts since the last event was received."""
 
     async def next(
-        self, leg: StreamRequest, ids: Mapping[str, str], last_id: str
+        self, request: StreamRequest, ids: Mapping[str, str], last_id: str
     ) -> Run | StreamReply | None:
-        """Return the stream from where it broke; None if only the run itself can be asked.
+        """Return the stream from where it broke; None if the run can only be polled.
 
         Args:
-            leg: The leg that broke.
-            ids: Of thread and run; empty if no event has told them yet.
-            last_id: The last event that came; empty if it has no place.
+            request: The request whose stream broke.
+            ids: Of thread and run; empty if no event has named them yet.
+            last_id: The id of the last event that was received; empty if it has none.
 
         Raises:
-            StreamInterrupted: Nobody knows which run it is.
-            APIError: Looking for the run failed for longer than a wait bears.
+            StreamInterrupted: It is unknown which run the stream is of.
+            APIError: Finding the run failed for longer than a wait tolerates.
 
-        Cancellation: closes the request; the try can be made again.
+        Cancellation: closes the request; the attempt can be made again.
         """
-        self.tries += 1
-        if self.tries > 1:
+        self.attempts += 1
+        if self.attempts > 1:
             await self._pause()
-        is_spent = self.tries > self._pipeline.settings.retry.max_retries + 1
+        is_spent = self.attempts > self._pipeline.settings.retry.max_retries + 1
         if not ids:
-            found = None if is_spent else await self._find(leg)
+            found = None if is_spent else await self._find(request)
             if found is None:
                 message = "the stream was cut before it told which run it is of"
                 raise StreamInterrupted(message)
@@ -58,27 +175,25 @@ class Reconnector:
             return None
         options = self._deadline.left()
         try:
-            if last_id or leg.from_the_start:
+            if last_id or request.from_the_start:
                 return await follow(self._pipeline, ids, last_id, options)
-            return await leg.find(options)
+            return await request.find(options)
         except APIError:
-            return None  # such as 409: the place is lost; what is stored tells the rest
+            return None  # such as 409: the server no longer has that event; polling is left
 
     async def _pause(self) -> None:
         runtime, policy = self._pipeline.settings.runtime, self._pipeline.settings.retry
-        pause, left = (
-            backoff(policy, self.tries - 1, None, runtime.chance()),
-            self._deadline.seconds_left(),
-        )
+        pause = backoff(policy, self.attempts - 1, None, runtime.chance())
+        left = self._deadline.seconds_left()
         await runtime.sleep(pause if left is None else min(pause, left))
 
-    async def _find(self, leg: StreamRequest) -> Run | StreamReply | None:
-        """Return what `find` finds, bearing a server that is away as any wait does."""
+    async def _find(self, request: StreamRequest) -> Run | StreamReply | None:
+        """Return what `find` finds; an outage is tolerated for as long as any wait does."""
         now = self._pipeline.settings.runtime.monotonic
-        began, looks = now(), 0
+        began, polls = now(), 0
         while True:
             try:
-                return await leg.find(self._deadline.left())
+                return await request.find(self._deadline.left())
             except APIError as error:
                 limit = self._deadline.wait_options.policy.max_outage
                 left = self._deadline.seconds_left()
@@ -86,14 +201,14 @@ class Reconnector:
                     limit = min(limit, left)
                 if now() - began >= limit or not is_transient(error):
                     raise
-            looks += 1
-            await self._fetcher.pause(looks)
+            polls += 1
+            await self._fetcher.pause(polls)
 
 
-def interrupted(error: OpenAIRunsError, cut: OpenAIRunsError | None) -> StreamInterrupted:
-    """Return what a stream ends with that was `cut`, when all else failed with `error`."""
+def interrupted(error: OpenAIRunsError, cause: OpenAIRunsError | None) -> StreamInterrupted:
+    """Return the error of a stream that was cut by `cause`, when recovering failed with `error`."""
     if isinstance(error, StreamInterrupted):
         return error
-    how = f" ({cut})" if cut is not None else ""
+    how = f" ({cause})" if cause is not None else ""
     message = f"the stream was cut{how}, and asking for the run did not help either: {error}"
     return StreamInterrupted(message)

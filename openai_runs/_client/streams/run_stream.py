@@ -1,4 +1,7 @@
-"""A run as it happens: one iteration from its first event to its last answer."""
+"""The public face of a stream: iteration, texts, and the result.
+
+How the stream goes on (reading, tools, reconnecting) lives in `session`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from openai_runs._client.flows.results import RunResult, gather
 from openai_runs._client.flows.tool_loop import local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.requests import StreamRequest
-from openai_runs._client.streams.session import StreamSession
+from openai_runs._client.streams.session import State, StreamSession
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs.config import STREAM_IDLE, check_timeout
 from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
@@ -29,16 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RunStream", "stream_of"]
 
-_TURN: Final = 256
-"""Events that are handed out before other tasks have their turn, some 5 ms of work."""
+_BURST: Final = 256
+"""Events that are handed out before other tasks run, some 5 ms of work."""
 
 
 class RunStream:
     """The events of a run, as an async context manager and iterator.
 
-    One iteration spans the whole run: where the connection is lost, the stream is taken up
-    again, or the rest is told from what the server has stored; where local tools were
-    given, their calls are answered and the run goes on. Made by `runs.stream`,
+    One iteration spans the whole run. Where the connection is lost, the stream reconnects, or
+    the rest is emitted from what the server has stored. Where local tools were given, their
+    calls are answered and the run goes on. Made by `runs.stream`,
     `runs.submit_tool_outputs_stream`, `runs.follow` and `threads.create_and_run_stream`.
 
     Iterating raises, besides what the first request may raise:
@@ -53,37 +56,41 @@ class RunStream:
     `on_cancel="cancel"`.
     """
 
-    def __init__(self, driver: StreamSession) -> None:
-        """Iterate what `driver` brings; nothing is sent before the block is entered."""
-        self._driver = driver
+    def __init__(self, session: StreamSession) -> None:
+        """Iterate the events of `session`; nothing is sent before the block is entered."""
+        self._session = session
         self._is_closed = self._is_read = False
-        self._taken = 0
+        self._burst = 0
         self._result: RunResult | None = None
 
     @property
     def run(self) -> Run | None:
         """Return the run as the last event left it; None before its first event."""
-        return self._driver.snapshot.run
+        return self._session.snapshot.run
 
     @property
     def snapshot(self) -> Snapshot:
-        """Return what has been told so far: run, messages, steps, text; it grows."""
-        return self._driver.snapshot
+        """Return what the events so far have built: run, messages, steps, text; it grows."""
+        return self._session.snapshot
 
     @property
     def recovered(self) -> bool:
-        """Return whether the connection was lost and the rest was told in another way."""
-        return self._driver.recovered
+        """Return whether the connection was lost and the rest was emitted in another way."""
+        return self._session.recovered
 
     @property
     def last_event_id(self) -> str:
-        """Return the place of the last event in the run's stream; empty without one."""
-        return self._driver.last_id
+        """Return the id of the last event in the run's stream; empty without one."""
+        return self._session.last_id
 
     async def __aenter__(self) -> RunStream:
         """Send the request, and return once the server has accepted it."""
-        if not self._driver.is_open:
-            await self._driver.advance()
+        if self._session.state is State.NEW:
+            self._is_read = True
+            try:
+                await self._session.open()
+            finally:
+                self._is_read = False
         return self
 
     async def __aexit__(
@@ -104,16 +111,16 @@ class RunStream:
 
     @property
     def _is_at_end(self) -> bool:
-        """Return whether all was told, and no other task is at work on what comes next."""
-        return self._driver.is_over and not self._is_read
+        """Return whether all events were handed out, and no other task awaits the next."""
+        return self._session.is_over and not self._is_read
 
     async def _leave(self, *, early: bool) -> None:
         if self._is_closed:
             return
         self._is_closed = True
-        self._driver.close()
-        if early and self._driver.deadline.wait_options.on_cancel == "cancel":
-            await self._driver.undo()
+        self._session.close()
+        if early and self._session.deadline.wait_options.on_cancel == "cancel":
+            await self._session.undo()
 
     def __aiter__(self) -> RunStream:
         """Return the stream: it is its own iterator, and goes on where it was left."""
@@ -121,15 +128,15 @@ class RunStream:
 
     async def __anext__(self) -> Event:
         """Return the next event."""
-        driver = self._driver
-        self._taken += 1
-        if self._taken >= _TURN:
-            await self._give_way()
-        while not driver.ready:
-            if driver.is_over:
+        session = self._session
+        self._burst += 1
+        if self._burst >= _BURST:
+            await self._yield_to_others()
+        while not session.ready:
+            if session.is_over:
                 raise StopAsyncIteration
             await self._advance(None)
-        return driver.take_at_once() or await driver.take()
+        return session.pop_at_once() or await session.pop()
 
     async def next_events(self, *, within: float) -> list[Event] | None:
         """Return what comes next: all events that are there; None at the end of the stream.
@@ -144,21 +151,21 @@ class RunStream:
 
         Cancellation: see the class.
         """
-        driver = self._driver
-        until = driver.now() + within
-        while not driver.ready:
-            if driver.is_over:
+        session = self._session
+        until = session.now() + within
+        while not session.ready:
+            if session.is_over:
                 return None
-            await self._advance(until if driver.is_reading else None)
-            if not driver.ready and driver.is_reading and driver.now() >= until:
+            await self._advance(until if session.is_reading else None)
+            if not session.ready and session.is_reading and session.now() >= until:
                 return []
-        taken = [await driver.take()]
-        while driver.ready and not driver.will_report:
-            taken.append(await driver.take())
-        return taken
+        events = [await session.pop()]
+        while session.ready and not session.will_notify:
+            events.append(await session.pop())
+        return events
 
     def set_on_cancel(self, on_cancel: Literal["leave", "cancel"]) -> None:
-        """Decide anew what becomes of the run where the stream is left before its end.
+        """Change what becomes of the run where the stream is left before its end.
 
         Args:
             on_cancel: `leave` lets it go on, `cancel` cancels it.
@@ -169,12 +176,12 @@ class RunStream:
         if on_cancel not in ("leave", "cancel"):
             message = f"on_cancel must be 'leave' or 'cancel', got {on_cancel!r}"
             raise ValueError(message)
-        deadline = self._driver.deadline
+        deadline = self._session.deadline
         deadline.wait_options = msgspec.structs.replace(deadline.wait_options, on_cancel=on_cancel)
 
-    async def _give_way(self) -> None:
-        """Let other tasks have their turn, after very many events that came at once."""
-        self._taken = 0
+    async def _yield_to_others(self) -> None:
+        """Let other tasks run, after very many events that came at once."""
+        self._burst = 0
         await checkpoint()
 
     async def _advance(self, until: float | None) -> None:
@@ -183,42 +190,46 @@ class RunStream:
             raise RuntimeError(message)
         self._is_read = True
         try:
-            await self._driver.advance(until)
+            await self._session.advance(until)
         finally:
             self._is_read = False
 
     async def text_deltas(self) -> AsyncIterator[str]:
         """Yield the text as it comes; all pieces together are the result's `.text`.
 
-        Where the server began a text anew after a crash, with other words than before, the
-        pieces end where the two part; `.snapshot` and the result have the right text.
+        Where the server restarted a text after a crash, with other words than before, the
+        pieces end where the two differ; `.snapshot` and the result have the right text.
 
         Raises:
             RunFailed, RunExpired, RunCancelled, RunIncomplete: After the last piece, where
                 the run did not end as hoped.
             OpenAIRunsError: See the class.
         """
-        told: dict[str, list[str]] = {}
+        emitted: dict[str, list[str]] = {}
         async for event in self:
             text = ""
             if isinstance(event, MessageDeltaEvent):
                 text = event.data.text
             elif isinstance(event, MessageEvent) and event.data.role != MessageRole.USER:
-                text = self._rest_of(event.data, told)
+                text = self._rest_of(event.data, emitted)
             if text:
-                if told and event.data.id not in told:
+                if emitted and event.data.id not in emitted:
                     yield "\n\n"
-                told.setdefault(event.data.id, []).append(text)
+                emitted.setdefault(event.data.id, []).append(text)
                 yield text
         self._check_end()
 
-    def _rest_of(self, message: Message, told: Mapping[str, list[str]]) -> str:
-        """Return what no piece has told of a message that came as a whole."""
+    def _rest_of(self, message: Message, emitted: Mapping[str, list[str]]) -> str:
+        """Return the text that no piece has emitted of a message that came as a whole."""
         known = self.snapshot.message
-        if known(message.id) is None:  # its pieces have another id, and are told
+        if known(message.id) is None:  # its pieces have another id, and were emitted
             return ""
-        ids = [message.id] if message.id in told else [one for one in told if known(one) is None]
-        before = "".join(piece for one in ids for piece in told[one])
+        ids = (
+            [message.id]
+            if message.id in emitted
+            else [one for one in emitted if known(one) is None]
+        )
+        before = "".join(piece for one in ids for piece in emitted[one])
         return message.text.removeprefix(before) if message.text.startswith(before) else ""
 
     async def text_snapshots(self, *, every: float = 1.0) -> AsyncIterator[str]:
@@ -233,21 +244,21 @@ class RunStream:
             OpenAIRunsError: See the class.
         """
         check_timeout("every", every)
-        driver = self._driver
+        session = self._session
         shown, due, is_new = "", 0.0, False
-        while not driver.is_over:
-            self._taken += 1
-            if self._taken >= _TURN:
-                await self._give_way()
-            if is_new and driver.now() >= due:
+        while not session.is_over:
+            self._burst += 1
+            if self._burst >= _BURST:
+                await self._yield_to_others()
+            if is_new and session.now() >= due:
                 is_new = False
                 if (text := self.snapshot.text) != shown:
-                    shown, due = text, driver.now() + every
+                    shown, due = text, session.now() + every
                     yield text
-            elif driver.ready:
-                event = await driver.take()
+            elif session.ready:
+                event = await session.pop()
                 is_new = is_new or isinstance(event, (MessageDeltaEvent, MessageEvent))
-            elif is_new and not driver.is_reading:
+            elif is_new and not session.is_reading:
                 due = 0.0  # tools or a wait come next: show what there is before
             else:
                 await self._advance(due if is_new else None)
@@ -268,11 +279,11 @@ class RunStream:
             pass
 
     async def result(self) -> RunResult:
-        """Return what came of the run, reading the stream to its end first.
+        """Return the result of the run, reading the stream to its end first.
 
         After the block as well: where it was left early, the run is waited for.
 
-        Endpoint: none where the stream has told everything, else as `runs.result`
+        Endpoint: none where the stream has emitted everything, else as `runs.result`
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
@@ -282,7 +293,7 @@ class RunStream:
         """
         if self._result is None:
             await self.until_done()
-            self._result = await self._driver.result()
+            self._result = await self._session.result()
         return self._result
 
     async def get_final_run(self) -> Run:

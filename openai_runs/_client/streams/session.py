@@ -1,17 +1,34 @@
-"""What a stream does to go on: read, take up a broken connection, answer tools, catch up.
+"""One stream of a run, from its first request to its last event, as a state machine.
 
-Theory of operation. A stream is made of legs (`legs`), each answered by one connection (`feed`).
-Where there is no connection to read, `_step` is what has to be done next; None at the end. Events
-are applied to the snapshot when they are taken, so the run is never ahead of them. No task runs in
-the background: work is done while somebody awaits `advance`, and no cancel scope outlives that.
+Theory of operation. A run is streamed by one request after another (`requests`): the create,
+and one more for each submission of tool outputs. Each is answered by one connection, which an
+`EventReader` reads. `State` says what the session is doing, `MOVES` which state may follow.
+`advance` does the work of the present state: it brings events into `ready`, or the session into
+its next state. Events are applied to the snapshot when they are handed out (`pop`), so the
+snapshot is never ahead of the caller. That is why DRAINING begins when the caller receives the
+run's last event, and not when it arrives.
+
+    NEW -> OPENING -> READING <-> DRAINING -> ENDED -> COMPLETE
+                         |                     |
+                         |                     +-> ANSWERING -> READING      the next request
+                         |                     +-> POLLING -> ENDED          asks for the same again
+                         |                     +-> VERIFYING -> ENDED        events disagree
+                         +-> RECOVERING -> READING                           reconnected
+                                        -> ENDED                             polled and backfilled
+
+No task runs in the background: work is done while somebody awaits `advance`, and no cancel scope
+outlives that. A second task may call `close` or `undo` meanwhile, so each step checks after an
+await whether the session has ended.
+
+What does not live here: how to reconnect and fetch (`recovery`), which events a poll stands for
+(`backfill`), and what a run that repeats its tool calls means (`flows.tool_loop`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, TypeVar
+from enum import Enum, auto
+from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
@@ -20,14 +37,13 @@ from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.event_reader import EventReader
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
-from openai_runs._client.flows.tool_loop import ToolLoop, is_look, waiting_calls
+from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop, waiting_calls
 from openai_runs._client.polling.handle import tell
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.backfill import missing_events
-from openai_runs._client.streams.fetching import Gather, ResultFetcher
 from openai_runs._client.streams.idle_timer import IdleTimer
-from openai_runs._client.streams.recovery import Reconnector, interrupted
-from openai_runs._client.streams.requests import AnswerRequest, StreamRequest
+from openai_runs._client.streams.recovery import Gather, Reconnector, ResultFetcher, interrupted
+from openai_runs._client.streams.requests import StreamRequest, SubmitRequest
 from openai_runs._protocol.events import named_by_its_data
 from openai_runs._protocol.lifecycle import is_settled, seconds_to_expiry
 from openai_runs._protocol.snapshot.snapshot import Snapshot
@@ -37,8 +53,6 @@ from openai_runs.errors import (
     APIConnectionError,
     APIError,
     APITimeoutError,
-    BadRequestError,
-    ConflictError,
     OpenAIRunsError,
     RunWaitTimeout,
     StreamError,
@@ -48,9 +62,58 @@ from openai_runs.errors import (
 from openai_runs.types.events import Event, EventName, RunEvent
 from openai_runs.types.runs import Run
 
-__all__ = ["StreamSession"]
+__all__ = ["FINAL", "MOVES", "State", "StreamSession"]
 
 E = TypeVar("E", bound=OpenAIRunsError)
+
+
+class State(Enum):
+    """What a session is doing."""
+
+    NEW = auto()
+    """Nothing has been sent."""
+    OPENING = auto()
+    """The first request is under way."""
+    READING = auto()
+    """A connection is read."""
+    DRAINING = auto()
+    """The run has ended, or waits for outputs; the end of its stream is awaited for a moment."""
+    ENDED = auto()
+    """All events of this request have come."""
+    ANSWERING = auto()
+    """Tools run, and their outputs are submitted."""
+    POLLING = auto()
+    """The run asks for outputs that it was sent: it is polled until it can be seen anew."""
+    VERIFYING = auto()
+    """The events contradict each other: what the server has stored decides."""
+    RECOVERING = auto()
+    """There is no connection: reconnect, or wait for the run and backfill."""
+    COMPLETE = auto()
+    """All events of the run have come."""
+    CLOSED = auto()
+    """It was left, or it has failed; whoever wants to know more about the run polls it."""
+
+
+MOVES: Final[dict[State, frozenset[State]]] = {
+    State.NEW: frozenset({State.OPENING, State.CLOSED}),
+    State.OPENING: frozenset({State.READING, State.RECOVERING, State.CLOSED}),
+    State.READING: frozenset({State.DRAINING, State.ENDED, State.RECOVERING, State.CLOSED}),
+    # READING: the run goes on after an event that looked like its last.
+    State.DRAINING: frozenset({State.READING, State.ENDED, State.COMPLETE}),
+    State.ENDED: frozenset(
+        {State.ANSWERING, State.POLLING, State.VERIFYING, State.COMPLETE, State.CLOSED}
+    ),
+    State.ANSWERING: frozenset({State.READING, State.RECOVERING, State.POLLING, State.CLOSED}),
+    State.POLLING: frozenset({State.ENDED, State.RECOVERING, State.CLOSED}),
+    State.VERIFYING: frozenset({State.ENDED, State.CLOSED}),
+    # RECOVERING: a request answered by the run and no stream has to be recovered again.
+    State.RECOVERING: frozenset({State.READING, State.RECOVERING, State.ENDED, State.CLOSED}),
+    State.COMPLETE: frozenset(),
+    State.CLOSED: frozenset(),
+}
+"""From each state, the states that may follow."""
+FINAL: Final = frozenset({State.COMPLETE, State.CLOSED})
+"""States in which nothing is sent or read any more."""
 
 
 class StreamSession:
@@ -61,7 +124,7 @@ class StreamSession:
         pipeline: Pipeline,
         waiter: Waiter,
         deadline: Deadline,
-        leg: StreamRequest,
+        request: StreamRequest,
         *,
         gather: Gather,
         idle: float,
@@ -72,74 +135,62 @@ class StreamSession:
 
         Args:
             pipeline: What requests are sent through.
-            waiter: Waits for the run where its stream cannot be taken up again.
+            waiter: Waits for the run where its stream is lost for good.
             deadline: The call's time and options.
-            leg: The first leg.
-            gather: Fetches a run's messages and steps.
-            idle: Seconds without an event before the run is looked at.
+            request: The first request.
+            gather: Lists a run's messages and steps.
+            idle: Seconds without an event before the run is polled.
             tools: Answers tool calls; None: the stream ends where the run waits for outputs.
             response_format: Of the result's `parsed`.
         """
         self._pipeline = pipeline
         self._waiter = waiter
-        self._leg = leg
+        self._request = request
         self._fetcher = ResultFetcher(pipeline, waiter, deadline, gather, response_format)
-        self._taking_up = Reconnector(pipeline, deadline, self._fetcher)
+        self._reconnector = Reconnector(pipeline, deadline, self._fetcher)
         self._tools = tools
         self.now = pipeline.settings.runtime.monotonic
-        self._patience = IdleTimer(self.now, timeout=deadline.seconds_left(), idle=idle)
-        self._feed: EventReader | None = None
-        self._step: Callable[[], Awaitable[None]] | None = self._begin
-        self._ids = dict(leg.ids)
-        self._date: Any = {}
-        self._dated = self._patience.began
-        self._leg_is_over = self._is_fresh = self._is_closed = False
-        self._is_undone = self._is_polled = self._has_moved = False
+        self._timer = IdleTimer(self.now, timeout=deadline.seconds_left(), idle=idle)
+        self._reader: EventReader | None = None
+        self._ids = dict(request.ids)
+        self._headers: Any = {}
+        self._headers_at = self._timer.began
         self._failure: OpenAIRunsError | None = None
-        self._reported = ""
+        self._notified_status = ""
+        # Facts about the connection, the run and the caller that no state follows from. In order:
+        # since the last read the caller was at work, not the server; this request's events show
+        # the run at work; its present state is known from a poll; the run was cancelled.
+        self._has_just_read = self._has_moved = self._is_polled = self._has_undone = False
         self.deadline = deadline
+        self.state = State.NEW
         self.snapshot = Snapshot()
         self.ready: deque[Event] = deque()
-        """Events that have come and were not taken yet."""
+        """Events that were received and not handed out yet."""
         self.last_id = ""
         self.recovered = False
-        """Whether the connection was lost and the rest was told in another way."""
+        """Whether the connection was lost and the rest was emitted in another way."""
         self.is_whole = False
-        """Whether the snapshot holds all of the run, and not only this leg of it."""
+        """Whether the snapshot holds all of the run, and not only this request's part of it."""
+
+    def _move(self, state: State) -> None:
+        assert state in MOVES[self.state], f"{self.state.name} -> {state.name}"
+        self.state = state
 
     @property
     def is_over(self) -> bool:
         """Return whether there are no more events."""
-        return not (self._step or self._feed or self.ready)
+        return self.state in FINAL and not self.ready
 
     @property
     def is_reading(self) -> bool:
         """Return whether there is a connection to read."""
-        return self._feed is not None
+        return self._reader is not None
 
-    @property
-    def is_open(self) -> bool:
-        """Return whether the first leg has been opened, or was tried to be."""
-        return self._step != self._begin
+    # --- handing out events
 
-    async def advance(self, until: float | None = None) -> None:
-        """Bring events into `ready`, or the stream nearer to its end.
-
-        Args:
-            until: When to return without an event while there is a connection to read; all
-                other work is not begun at all where this is given.
-
-        Cancellation: loses nothing while reading; a request under way is closed, and tools
-        that run are cancelled, after which the stream is over.
-        """
-        if self._feed is not None:
-            await self._read(self._feed, until)
-        elif self._step is not None and until is None:
-            await self._step()
-
-    def take_at_once(self, *, is_in_time: bool = False) -> Event | None:
-        """Return what `take` does where nothing has to be awaited for it, else None."""
-        event, deadline = self.ready[0], self._patience.deadline
+    def pop_at_once(self, *, is_in_time: bool = False) -> Event | None:
+        """Return the next event as `pop` does, or None where that takes an await."""
+        event, deadline = self.ready[0], self._timer.deadline
         is_late = deadline is not None and not is_in_time and self.now() >= deadline
         if is_late or isinstance(event, RunEvent):
             return None
@@ -149,250 +200,337 @@ class StreamSession:
             self.last_id = event.id
         return event
 
-    async def take(self) -> Event:
-        """Return the next event of `ready`, with the snapshot brought up to it.
+    async def pop(self) -> Event:
+        """Return the next event of `ready`, and apply it to the snapshot.
 
         Raises `RunWaitTimeout` where the time was up. Cancellation: leaves the event there.
         """
         await self._check_time()
-        event = self.take_at_once(is_in_time=True) or self.ready[0]
+        event = self.pop_at_once(is_in_time=True) or self.ready[0]
         if not isinstance(event, RunEvent):
             return event
         if self._ids.get("run_id", event.data.id) != event.data.id:
-            return self.ready.popleft()  # of another run: told, and not taken for ours
-        if event.data.status != self._reported:
-            self._reported = event.data.status
-            await tell(
-                self.deadline.wait_options.on_status, event.data, self._patience.seconds_left()
-            )
+            return self.ready.popleft()  # of another run: handed out, but not applied
+        if event.data.status != self._notified_status:
+            self._notified_status = event.data.status
+            await tell(self.deadline.wait_options.on_status, event.data, self._timer.seconds_left())
         if self.ready:  # else somebody has closed the stream meanwhile
             self.ready.popleft()
         self.snapshot.apply(event)
         if event.id and len(event.id) <= MAX_ID_CHARS:
             self.last_id = event.id
         self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
-        self._know(event.data)
+        self._learn(event.data)
+        self._note_end(event.data)
         return named_by_its_data(event)
 
     @property
-    def will_report(self) -> bool:
-        """Return whether the caller's `on_status` may be called before the next event is taken."""
+    def will_notify(self) -> bool:
+        """Return whether the caller's `on_status` may be called before the next event."""
         return self.deadline.wait_options.on_status is not None and isinstance(
             self.ready[0], RunEvent
         )
 
-    async def _check_time(self) -> None:
-        if self._patience.seconds_left() <= 0 and not self._leg_is_over:
-            self.close()
-            raise await self._late()
-
-    def close(self) -> None:
-        """Let go of the connection; there are no more events."""
-        self._is_closed = True
-        self._drop()
-        self._step = None
-        self.ready.clear()
-
-    async def undo(self) -> None:
-        """Cancel the run, or what may have been started, for at most 5 s, and only once."""
-        if self._is_undone or self._fetcher.has_cancelled:
-            return
-        self._is_undone = True
-        run = self.snapshot.run
-        if self._ids and (run is None or run.is_active):
-            options = self.deadline.wait_options.options
-            await self._waiter.cancel_quietly(self._ids["run_id"], self._ids["thread_id"], options)
-        elif not self._ids:
-            await self._leg.undo()
-
-    async def _begin(self) -> None:
-        self._step = None  # whatever comes of it, a create is not begun again
-        self._join(await self.deadline.start(self._leg.open(self.deadline.left()), self.undo))
-
-    def _join(self, opened: Run | StreamReply) -> None:
-        """Read the stream; where there is none to be had, the run itself tells what it can."""
-        if self._is_closed:
-            if isinstance(opened, StreamReply):
-                opened.close()
-        elif isinstance(opened, StreamReply):
-            self._feed = EventReader(opened, after=self.last_id if self._pipeline.resumes() else "")
-            self._date, self._dated = opened.headers, self.now()
-            self._patience.heard()
-            self._leg_is_over = self._is_polled = self._has_moved = False
-            self._step = self._end_leg
-        else:
-            self._know(opened, is_news=False)
-            self.recovered = True
-            self._step = self._recover
-
-    def _know(self, run: Run, *, is_news: bool = True) -> None:
-        """Take note of which run this is, how long it has, and whether the leg is over."""
+    def _learn(self, run: Run) -> None:
+        """Remember which run this is, and how long it has."""
         self._pipeline.shared.limiter.on_run(run, is_new=not self._ids)
         self._ids = {"thread_id": run.thread_id, "run_id": run.id}
-        self._leg.settled()
-        self._patience.allow(seconds_to_expiry(run, self._date))
-        if is_news:
-            # Not a status nobody knows: more may come, and silence or the end is seen as such.
-            self._leg_is_over = run.is_terminal or run.needs_action
-            self._has_moved = self._has_moved or not run.needs_action
+        self._request.settled()
+        self._timer.allow(seconds_to_expiry(run, self._headers))
 
-    async def _read(self, feed: EventReader, until: float | None) -> None:
+    def _note_end(self, run: Run) -> None:
+        """Begin or stop draining, as the run of the last event says."""
+        self._has_moved = self._has_moved or not run.needs_action
+        # An unknown status is no end: more may come, and silence is handled as such.
+        is_end = run.is_terminal or run.needs_action
+        if self.state is State.READING and is_end:
+            self._move(State.DRAINING)
+        elif self.state is State.DRAINING and not is_end:
+            self._move(State.READING)
+
+    # --- the work of each state
+
+    async def advance(self, until: float | None = None) -> None:
+        """Bring events into `ready`, or the session into its next state.
+
+        Args:
+            until: When to return without an event while there is a connection to read; no
+                other work is begun where this is given.
+
+        Cancellation: loses nothing while reading, polling or recovering; a request under way is
+        closed, and tools that run are cancelled, after which the stream is over.
+        """
+        if self._reader is not None:
+            await self._read(self._reader, until)
+        elif until is None:
+            match self.state:
+                case State.NEW:
+                    await self.open()
+                case State.ENDED:
+                    await self._go_on()
+                case State.ANSWERING:
+                    await self._answer()
+                case State.POLLING:
+                    await self._poll()
+                case State.RECOVERING | State.VERIFYING:
+                    await self._recover()
+
+    async def open(self) -> None:
+        """Send the first request, and return once the server has accepted it.
+
+        Cancellation: closes the request; what it may have started is left, or cancelled with
+        `on_cancel="cancel"`.
+        """
+        self._move(State.OPENING)
+        # The request is awaited right here, so that opening a stream stays a few frames deep.
+        try:
+            opened = await self._request.open(self.deadline.left())
+        except BaseException as error:
+            await self._fail(error)
+            raise
+        self._join(opened)
+
+    async def _read(self, reader: EventReader, until: float | None) -> None:
+        """READING, DRAINING: wait for events, until the limit of silence at most."""
         await self._check_time()
-        if self._is_fresh:  # the caller may have taken long over what came last
-            self._is_fresh = False
-            self._patience.heard()
-        limit = self._patience.limit(is_over=self._leg_is_over)
+        if self._has_just_read:  # the caller may have worked long on what came last
+            self._has_just_read = False
+            self._timer.restart()
+        limit = self._timer.limit(is_draining=self.state is State.DRAINING)
         wait = limit if until is None else min(limit, until)
         try:
-            events = await feed.read(max(0.0, wait - self.now()))
+            events = await reader.read(max(0.0, wait - self.now()))
         except APIConnectionError as error:
-            self._cut(error)
+            self._disconnect(error)
         except StreamError as error:
             self.close()
             raise self._explain(error) from None
         else:
             if events:
-                self._is_fresh = True
-                self._taking_up.tries = 0
-                self.ready.extend(events)
+                self._has_just_read = True
+                self._reconnector.attempts = 0
+                if self.state not in FINAL:
+                    self.ready.extend(events)
             elif events is None:
-                self._leg_is_over |= feed.is_empty and self._leg.after is not None
-                self._cut(None)
+                # Nothing after the event that the caller knows: there is nothing to recover.
+                is_end = reader.is_empty and self._request.after is not None
+                self._disconnect(None, is_end=is_end)
             elif self.now() >= limit:
-                await self._overstay(feed)
+                await self._break_silence(reader)
 
-    async def _overstay(self, feed: EventReader) -> None:
-        """Find out why nothing comes: the end without its mark, a stall, or a long thought."""
-        if self._leg_is_over:
-            self._cut(None)
+    async def _break_silence(self, reader: EventReader) -> None:
+        """Find out why nothing comes: a missing end mark, a stall, or a run that takes long."""
+        if self.state is State.DRAINING:
+            self._disconnect(None)
             return
         await self._check_time()
-        self._patience.looked()
-        heard, feed.heard = feed.heard, False
+        self._timer.polled()
+        heard, reader.heard = reader.heard, False
         is_lost = not heard and (self._pipeline.resumes() or not self._ids)
         failure: APIError | None = None
         try:
-            run = await self._fetcher.look(self._ids) if self._ids else None
-        except APIError as error:  # while bytes come, somebody is there
+            run = await self._fetcher.poll(self._ids) if self._ids else None
+        except APIError as error:  # while bytes come, the connection is alive
             is_lost, failure = not heard, error
         else:
             is_lost = is_lost or (run is not None and is_settled(run.status))
         if is_lost:
-            self._cut(failure)
+            self._disconnect(failure)
 
-    def _cut(self, error: APIError | None) -> None:
-        """Go on after the connection is gone: to the end of the leg, or to recovering."""
-        self._drop()
-        if self._is_closed:
-            return
-        if self._leg_is_over:
-            self._step = self._end_leg
+    async def _go_on(self) -> None:
+        """ENDED: find out what follows: a poll, tools to answer, or nothing."""
+        run = self.snapshot.run
+        if run is not None and self.snapshot.is_contradicted:
+            self._move(State.VERIFYING)
+        elif run is None or self._tools is None or not waiting_calls(run):
+            self._move(State.COMPLETE)
         else:
-            self._failure = error
-            self.recovered = True
-            self._step = self._recover
+            has_moved = self._has_moved and not self._is_polled
+            try:
+                decision = self._tools.decide(run, has_moved=has_moved)
+            except OpenAIRunsError as error:
+                await self._fail(error)
+                raise
+            self._move(State.POLLING if decision is Decision.POLL else State.ANSWERING)
 
-    def _drop(self) -> None:
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
+    async def _answer(self) -> None:
+        """ANSWERING: call the tools, submit the outputs, and read what follows."""
+        run, tools = self.snapshot.run, self._tools
+        assert run is not None
+        assert tools is not None
+        headers = None if self._is_polled else self._headers
+        age = self.now() - self._headers_at
+        try:
+            with anyio.move_on_after(self._timer.seconds_left()) as scope:
+                opened = await tools.round(run, self._submit, headers=headers, age=age)
+            if scope.cancelled_caught:
+                raise await self._late()
+        except BaseException as error:
+            await self._fail(error)
+            raise
+        if opened is None:
+            if self.state is State.ANSWERING:
+                self._move(State.POLLING)
+            return
+        self.snapshot.outputs_submitted()
+        self._join(opened)
+
+    async def _submit(self, outputs: Outputs) -> Run | StreamReply:
+        options = self.deadline.wait_options.options
+        self._request = SubmitRequest(self._pipeline, self._waiter, self._ids, outputs, options)
+        return await self._request.open(self.deadline.left())
+
+    async def _poll(self) -> None:
+        """POLLING: see whether the run still asks for what it was sent."""
+        assert self._tools is not None
+        if self._tools.polls:
+            await self._fetcher.pause(self._tools.polls)
+        await self._check_time()
+        try:
+            run = await self._fetcher.poll_until_seen(self._ids)
+        except OpenAIRunsError:
+            self.close()
+            raise
+        if self.state in FINAL:
+            return
+        self._is_polled = True
+        if self._tools.is_answered(run):
+            self._move(State.ENDED)
+        else:
+            self.snapshot.outputs_submitted()
+            self._begin_recovery()
 
     async def _recover(self) -> None:
-        """Take the stream up again where that can be done, else wait for the run and catch up."""
+        """RECOVERING: reconnect where that can be done. Else, or VERIFYING: poll and backfill."""
         try:
             opened = None
-            if not self._leg_is_over:  # else it contradicts itself, and would do so again
-                opened = await self._taking_up.next(self._leg, self._ids, self.last_id)
+            if self.state is State.RECOVERING:
+                opened = await self._reconnector.next(self._request, self._ids, self.last_id)
             if opened is None:
-                await self._catch_up()
+                await self._backfill()
             else:
                 self._join(opened)
         except OpenAIRunsError as error:
-            self._step = None
-            if isinstance(error, RunWaitTimeout) or self._patience.seconds_left() <= 0:
+            self.close()
+            if isinstance(error, RunWaitTimeout) or self._timer.seconds_left() <= 0:
                 raise
             lost = interrupted(error, self._failure)
             raise self._explain(lost) from (self._failure if lost is error else error)
 
-    async def _catch_up(self) -> None:
-        """Wait for the run and tell what was missed."""
-        told = await self._fetch()
-        if self._is_closed:
+    async def _backfill(self) -> None:
+        """Wait for the run and emit the events that were missed."""
+        stored = await self._fetch()
+        if self.state in FINAL:
             return
-        missed = missing_events(self.snapshot, told.run, told.messages, told.steps)
+        missed = missing_events(self.snapshot, stored.run, stored.messages, stored.steps)
         self.ready.extend(missed)
         self.snapshot.verified()
-        self._is_polled |= not self._leg_is_over
-        self.recovered |= self._leg_is_over and bool(missed)
-        self.is_whole = self._leg_is_over = True
-        self._step = self._end_leg
+        if self.state is State.VERIFYING:
+            self.recovered = self.recovered or bool(missed)
+        else:
+            self._is_polled = True
+        self.is_whole = True
+        self._move(State.ENDED)
 
     async def _fetch(self) -> RunResult:
         run = None if self.snapshot.is_contradicted else self.snapshot.run
-        told = await self._fetcher.fetch(run or self._ids["run_id"], self._ids["thread_id"])
-        self._reported = told.run.status
-        return msgspec.structs.replace(told, recovered=self.recovered)
+        result = await self._fetcher.fetch(run or self._ids["run_id"], self._ids["thread_id"])
+        self._notified_status = result.run.status
+        return msgspec.structs.replace(result, recovered=self.recovered)
 
     async def result(self) -> RunResult:
-        """Return what came of the run, waiting for it where the stream was left early."""
+        """Return the result of the run, waiting for it where the stream was left early."""
         run = self.snapshot.run
-        is_told = self.is_whole and self._leg_is_over and not self.snapshot.is_contradicted
-        if run is not None and is_told:
-            return self._fetcher.told(run, self.snapshot, recovered=self.recovered)
+        if run is not None and self.is_whole and not self.snapshot.is_contradicted:
+            waits = run.needs_action and self.state is State.COMPLETE
+            if run.is_terminal or waits:
+                return self._fetcher.result_of(run, self.snapshot, recovered=self.recovered)
         if not self._ids:
             message = "this stream was left before it told which run it is of"
             raise StreamError(message)
         return await self._fetch()
 
-    async def _end_leg(self) -> None:
-        """Answer the tool calls the leg ended with, if it did; else this was the last."""
-        self._step = None
+    # --- moving between states
+
+    def _join(self, opened: Run | StreamReply) -> None:
+        """Read the stream that a request was answered with; a run alone has to be recovered."""
+        if self.state in FINAL:
+            if isinstance(opened, StreamReply):
+                opened.close()
+        elif isinstance(opened, StreamReply):
+            self._reader = EventReader(
+                opened, after=self.last_id if self._pipeline.resumes() else ""
+            )
+            self._headers, self._headers_at = opened.headers, self.now()
+            self._timer.restart()
+            self._is_polled = self._has_moved = False
+            self._move(State.READING)
+        else:
+            self._learn(opened)
+            self._begin_recovery()
+
+    def _begin_recovery(self) -> None:
+        self.recovered = True
+        self._move(State.RECOVERING)
+
+    def _disconnect(self, error: APIError | None, *, is_end: bool = False) -> None:
+        """Go on without the connection: to the end of this request, or to recovering."""
+        self._drop()
+        if self.state is State.DRAINING or (is_end and self.state is State.READING):
+            self._move(State.ENDED)
+        elif self.state is State.READING:
+            self._failure = error
+            self._begin_recovery()
+
+    def _drop(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def close(self) -> None:
+        """Close the connection; there are no more events."""
+        self._drop()
+        if self.ready:
+            self.is_whole = False  # these are never applied to the snapshot
+            self.ready.clear()
+        if self.state in {State.DRAINING, State.ENDED}:
+            self._move(State.COMPLETE)
+        elif self.state not in FINAL:
+            self._move(State.CLOSED)
+
+    async def _fail(self, error: BaseException) -> None:
+        """Close, and undo what was begun if the caller has asked for that."""
+        self.close()
+        options = self.deadline.wait_options
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            reaction: str = options.on_cancel
+        else:
+            is_late = isinstance(error, (APITimeoutError, ToolError))
+            reaction = options.on_timeout if is_late else "leave"
+        if reaction == "cancel":
+            await self.undo()
+
+    async def undo(self) -> None:
+        """Cancel the run, or what may have been started, for at most 5 s, and only once."""
+        if self._has_undone or self._fetcher.has_cancelled:
+            return
+        self._has_undone = True
         run = self.snapshot.run
-        if run is not None and self.snapshot.is_contradicted:
-            self._step = self._recover
-            return
-        if run is None or self._tools is None or not waiting_calls(run):
-            return
-        self._leg_is_over = False  # whoever leaves the stream here asks the run what came of it
-        try:
-            is_told = self._has_moved and not self._is_polled
-            repeats = self._tools.repeats(run, is_new=is_told)
-            if is_look(repeats):  # a replica may lag behind the submit
-                self._step = partial(self._look_again, repeats)
-                return
-            outputs = await self.deadline.start(self._outputs(run, self._tools), self.undo)
-        except ToolError:
-            if self.deadline.wait_options.on_timeout == "cancel":
-                await self.undo()
-            raise
-        if self._is_closed:
-            return
-        leg = AnswerRequest(self._pipeline, self._waiter, self._ids, outputs, self.deadline)
-        try:
-            opened = await self.deadline.start(leg.open(self.deadline.left()), self.undo)
-        except (BadRequestError, ConflictError):
-            if not repeats:
-                raise
-            self._step = partial(self._look_again, repeats)  # they were taken before
-            return
-        self._leg = leg
-        self.snapshot.outputs_submitted()
-        self._join(opened)
+        if self._ids and (run is None or run.is_active):
+            options = self.deadline.wait_options.options
+            await self._waiter.cancel_quietly(self._ids["run_id"], self._ids["thread_id"], options)
+        elif not self._ids:
+            await self._request.undo()
 
-    async def _look_again(self, count: int) -> None:
-        await self._fetcher.pause(count)
-        await self._check_time()
-        await self._catch_up()
+    # --- the time, and errors
 
-    async def _outputs(self, run: Run, tools: ToolLoop) -> list[dict[str, str]]:
-        with anyio.move_on_after(self._patience.seconds_left()):
-            if self._is_polled:
-                return await tools.answer(run)
-            return await tools.answer(run, self._date, age=self.now() - self._dated)
-        raise await self._late()
+    async def _check_time(self) -> None:
+        if self._timer.seconds_left() <= 0 and self.state not in {State.DRAINING, State.ENDED}:
+            self.close()
+            raise await self._late()
 
     async def _late(self) -> OpenAIRunsError:
-        waited, run = self.now() - self._patience.began, self.snapshot.run
+        waited, run = self.now() - self._timer.began, self.snapshot.run
         error: OpenAIRunsError = APITimeoutError(f"the stream told no run in {waited:.1f} s")
         error = error if run is None else RunWaitTimeout(run, waited)
         if self.deadline.wait_options.on_timeout == "cancel":
@@ -402,9 +540,9 @@ class StreamSession:
 
     def _explain(self, error: E) -> E:
         """Add to `error` what the caller needs to go on from here."""
-        thread_id = self._ids.get("thread_id", self._leg.thread_id)
+        thread_id = self._ids.get("thread_id", self._request.thread_id)
         error.locate(thread_id=thread_id, run_id=self._ids.get("run_id"))
         if isinstance(error, StreamInterrupted):
             error.text_so_far = self.snapshot.text
-            error.idempotency_key = None if self._ids else self._leg.key
+            error.idempotency_key = None if self._ids else self._request.key
         return error

@@ -1,8 +1,11 @@
-"""The tool loop against servers that lag, lose, refuse and repeat: each call is answered once."""
+"""The tool loop against servers that lag, lose, reject and repeat: each call is answered once.
+
+Each claim is tested for a run that is polled and for one that is streamed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -65,15 +68,41 @@ class Counter:
         return self.calls
 
 
-async def resume(server: HostileServer, counter: Counter, **options: Any) -> RunResult:
-    """Return the result of the run, its tools answered by `counter`."""
-    clock = ManualClock()
+Finish = Callable[..., Awaitable[RunResult]]
+"""Takes a server's run to its end; its tools are answered by a counter."""
+
+
+def client_of(server: HostileServer, options: dict[str, Any]) -> AsyncClient:
+    """Return a client whose pauses take no time."""
     settings: dict[str, Any] = {"poll": PollPolicy(long_poll=0)}
     settings["request_timeout"] = options.pop("request_timeout", 30.0)
-    async with AsyncClient(server.url, runtime=clock.runtime(), **settings) as client:
+    return AsyncClient(server.url, runtime=ManualClock().runtime(), **settings)
+
+
+async def polled(server: HostileServer, counter: Counter, **options: Any) -> RunResult:
+    """Poll the run."""
+    async with client_of(server, options) as client:
         return await client.runs.resume(
             "run_1", thread_id="thread_1", tools=[counter.count], **options
         )
+
+
+async def streamed(server: HostileServer, counter: Counter, **options: Any) -> RunResult:
+    """Stream the run."""
+    async with (
+        client_of(server, options) as client,
+        client.runs.stream(
+            "thread_1", assistant_id="asst_1", tools=[counter.count], **options
+        ) as stream,
+    ):
+        return await stream.result()
+
+
+@pytest.fixture(params=[polled, streamed], ids=["polled", "streamed"])
+def finish(request: pytest.FixtureRequest) -> Finish:
+    """Return each of the two ways in which a run is taken to its end: the loop is the same."""
+    way: Finish = request.param
+    return way
 
 
 def submitted(server: HostileServer) -> list[list[tuple[str, str]]]:
@@ -84,7 +113,7 @@ def submitted(server: HostileServer) -> list[list[tuple[str, str]]]:
     ]
 
 
-async def test_id_that_comes_twice_is_answered_once() -> None:
+async def test_id_that_comes_twice_is_answered_once(finish: Finish) -> None:
     """The first of them is called."""
     handler = OneRun(
         waiting(call("call_1"), call("call_2"), call("call_1", arguments='{"number": 1}')),
@@ -92,7 +121,7 @@ async def test_id_that_comes_twice_is_answered_once() -> None:
     )
     counter = Counter()
     async with HostileServer(handler) as server:
-        result = await resume(server, counter)
+        result = await finish(server, counter)
 
     assert result.run.status == "completed"
     assert counter.calls == 2
@@ -100,12 +129,12 @@ async def test_id_that_comes_twice_is_answered_once() -> None:
     assert [call_id for call_id, _ in outputs] == ["call_1", "call_2"]
 
 
-async def test_call_of_an_unknown_kind_is_answered_with_an_error() -> None:
+async def test_call_of_an_unknown_kind_is_answered_with_an_error(finish: Finish) -> None:
     """It has an id, so the run waits for it; one without an id cannot be answered."""
     foreign = {"id": "call_m", "type": "mcp", "mcp": {"server": "s"}}
     handler = OneRun(waiting(foreign, call("call_1"), {"type": "odd"}), run_json("completed"))
     async with HostileServer(handler) as server:
-        await resume(server, Counter())
+        await finish(server, Counter())
 
     refusal = """{"error":"tool calls of type 'mcp' cannot be answered here"}"""
     assert submitted(server) == [[("call_m", refusal), ("call_1", "1")]]
@@ -114,65 +143,67 @@ async def test_call_of_an_unknown_kind_is_answered_with_an_error() -> None:
 @pytest.mark.parametrize(
     "run", [waiting(), waiting({"type": "odd"}), run_json("requires_action")], ids=str
 )
-async def test_run_that_waits_for_nothing_known_is_a_result(run: dict[str, Any]) -> None:
+async def test_run_that_waits_for_nothing_known_is_a_result(
+    finish: Finish, run: dict[str, Any]
+) -> None:
     """There is nothing to answer: the caller sees what it waits for."""
     async with HostileServer(OneRun(run)) as server:
-        result = await resume(server, Counter())
+        result = await finish(server, Counter())
 
     assert result.run.needs_action
     assert submitted(server) == []
 
 
-async def test_run_of_an_unknown_status_is_a_result() -> None:
+async def test_run_of_an_unknown_status_is_a_result(finish: Finish) -> None:
     """No list of ours can know it."""
     async with HostileServer(OneRun(run_json("paused_for_review"))) as server:
-        result = await resume(server, Counter())
+        result = await finish(server, Counter())
 
     assert result.run.status == "paused_for_review"
 
 
-async def test_lagging_replica_is_not_answered_twice() -> None:
-    """After the submit it still shows the run as it was: the loop looks again, and that is all."""
+async def test_lagging_replica_is_not_answered_twice(finish: Finish) -> None:
+    """After the submit it still shows the run as it was: the loop polls again, and that is all."""
     before = waiting(call("call_1"))
     handler = OneRun(before, before, before, run_json("in_progress"), run_json("completed"))
     counter = Counter()
     async with HostileServer(handler) as server:
-        result = await resume(server, counter)
+        result = await finish(server, counter)
 
     assert result.run.status == "completed"
     assert counter.calls == 1
     assert submitted(server) == [[("call_1", "1")]]
 
 
-async def test_outputs_that_did_not_stay_are_sent_again_and_not_made_again() -> None:
+async def test_outputs_that_did_not_stay_are_sent_again_and_not_made_again(finish: Finish) -> None:
     """The server took them, and asks for the same calls still: it gets the same outputs."""
     before = waiting(call("call_1"))
     handler = OneRun(*[before] * 5, run_json("completed"))
     counter = Counter()
     async with HostileServer(handler) as server:
-        result = await resume(server, counter)
+        result = await finish(server, counter)
 
     assert result.run.status == "completed"
     assert counter.calls == 1
     assert submitted(server) == [[("call_1", "1")]] * 2
 
 
-async def test_server_that_never_stops_asking_for_the_same_is_given_up() -> None:
+async def test_server_that_never_stops_asking_for_the_same_is_given_up(finish: Finish) -> None:
     """It takes the outputs each time, and asks again."""
     async with HostileServer(OneRun(waiting(call("call_1")))) as server:
         with pytest.raises(ToolError, match="still asks for outputs that it was sent 3 times"):
-            await resume(server, Counter())
+            await finish(server, Counter())
 
     assert submitted(server) == [[("call_1", "1")]] * 3
 
 
-async def test_refusal_after_a_submit_that_was_taken_is_a_lagging_replica() -> None:
+async def test_refusal_after_a_submit_that_was_taken_is_a_lagging_replica(finish: Finish) -> None:
     """The second submit is refused because the first one worked."""
     before = waiting(call("call_1"))
     taken: list[Action] = [Answer(json=run_json("queued")), NOT_WAITING]
     handler = OneRun(*[before] * 6, run_json("completed"), submits=taken)
     async with HostileServer(handler) as server:
-        result = await resume(server, Counter())
+        result = await finish(server, Counter())
 
     assert result.run.status == "completed"
 
@@ -180,48 +211,50 @@ async def test_refusal_after_a_submit_that_was_taken_is_a_lagging_replica() -> N
 @pytest.mark.parametrize("status", ["expired", "cancelled", "cancelling", "completed", "queued"])
 @pytest.mark.parametrize("refusal", [NOT_WAITING, error(409)], ids=["400", "409"])
 async def test_refused_submit_is_no_error_where_the_run_has_moved_on(
-    refusal: Action, status: str
+    finish: Finish, refusal: Action, status: str
 ) -> None:
     """It has ended, or somebody else has answered: the run says how it goes on."""
     end = "cancelled" if status == "cancelling" else "completed" if status == "queued" else status
     handler = OneRun(waiting(call("call_1")), run_json(status), run_json(end), submits=[refusal])
     async with HostileServer(handler) as server:
-        result = await resume(server, Counter())
+        result = await finish(server, Counter())
 
     assert result.run.status == end
     assert len(submitted(server)) == 1
 
 
-async def test_refused_submit_is_an_error_where_the_run_still_waits() -> None:
+async def test_refused_submit_is_an_error_where_the_run_still_waits(finish: Finish) -> None:
     """The outputs are wrong for this server: no endless try, no second call."""
     refused = error(400, "'tool_outputs' too large")
     handler = OneRun(waiting(call("call_1")), submits=[refused] * 9)
     counter = Counter()
     async with HostileServer(handler) as server:
         with pytest.raises(BadRequestError, match="too large") as caught:
-            await resume(server, counter)
+            await finish(server, counter)
 
     assert (caught.value.thread_id, caught.value.run_id) == ("thread_1", "run_1")
     assert counter.calls == len(submitted(server)) == 1
 
 
-async def test_answers_of_another_are_not_overwritten() -> None:
+async def test_answers_of_another_are_not_overwritten(finish: Finish) -> None:
     """Refused since another has answered, and the model asks for others: those are answered."""
     handler = OneRun(
         waiting(call("call_1")),
-        waiting(call("call_2")),
+        *[waiting(call("call_2"))] * 2,
         run_json("completed"),
         submits=[NOT_WAITING],
     )
     async with HostileServer(handler) as server:
-        await resume(server, Counter())
+        await finish(server, Counter())
 
     assert submitted(server) == [[("call_1", "1")], [("call_2", "2")]]
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-async def test_outputs_whose_reply_is_lost_are_sent_once_where_they_arrived(loss: Action) -> None:
-    """The run is looked at before anything is sent again, on a server without keys."""
+async def test_outputs_whose_reply_is_lost_are_sent_once_where_they_arrived(
+    finish: Finish, loss: Action
+) -> None:
+    """The run is polled before anything is sent again, on a server without keys."""
     handler = OneRun(
         waiting(call("call_1")),
         run_json("in_progress"),
@@ -230,7 +263,7 @@ async def test_outputs_whose_reply_is_lost_are_sent_once_where_they_arrived(loss
     )
     counter = Counter()
     async with HostileServer(handler) as server:
-        result = await resume(server, counter, request_timeout=patience(loss))
+        result = await finish(server, counter, request_timeout=patience(loss))
 
     assert result.run.status == "completed"
     assert counter.calls == len(submitted(server)) == 1
@@ -238,6 +271,7 @@ async def test_outputs_whose_reply_is_lost_are_sent_once_where_they_arrived(loss
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 async def test_outputs_whose_reply_is_lost_are_sent_again_where_they_did_not_arrive(
+    finish: Finish,
     loss: Action,
 ) -> None:
     """The same outputs: the tool is not called again."""
@@ -245,15 +279,15 @@ async def test_outputs_whose_reply_is_lost_are_sent_again_where_they_did_not_arr
     handler = OneRun(before, before, run_json("completed"), submits=[loss])
     counter = Counter()
     async with HostileServer(handler) as server:
-        result = await resume(server, counter, request_timeout=patience(loss))
+        result = await finish(server, counter, request_timeout=patience(loss))
 
     assert result.run.status == "completed"
     assert counter.calls == 1
     assert submitted(server) == [[("call_1", "1")]] * 2
 
 
-async def test_server_that_is_away_for_a_while_gets_the_outputs_later() -> None:
-    """Longer than a call's retries last; the wait bears it, and the outputs are kept."""
+async def test_server_that_is_away_for_a_while_gets_the_outputs_later(finish: Finish) -> None:
+    """Longer than a call's retries last; the wait tolerates it, and the outputs are kept."""
     down = 12
 
     def handler(request: Received) -> Action:
@@ -266,7 +300,7 @@ async def test_server_that_is_away_for_a_while_gets_the_outputs_later() -> None:
     one = OneRun(*[waiting(call("call_1"))] * 5, run_json("completed"))
     counter = Counter()
     async with HostileServer(handler) as server:
-        result = await resume(server, counter)
+        result = await finish(server, counter)
 
     assert (result.run.status, counter.calls, down) == ("completed", 1, 0)
     assert {tuple(outputs) for outputs in submitted(server)} == {(("call_1", "1"),)}
@@ -280,21 +314,21 @@ GONE: dict[str, tuple[Callable[[], Action], type[Exception]]] = {
 
 @pytest.mark.parametrize(("refuse", "kind"), GONE.values(), ids=GONE)
 async def test_submit_that_never_works_is_an_error(
-    refuse: Callable[[], Action], kind: type[Exception]
+    finish: Finish, refuse: Callable[[], Action], kind: type[Exception]
 ) -> None:
-    """At once where it cannot heal, else after a few tries; the tool is called once."""
+    """At once where it is not transient, else after a few tries; the tool is called once."""
     before = waiting(call("call_1"))
     handler = OneRun(before, submits=[refuse()] * 99)
     counter = Counter()
     async with HostileServer(handler) as server:
         with pytest.raises(kind):
-            await resume(server, counter)
+            await finish(server, counter)
 
     assert counter.calls == 1
     assert len(submitted(server)) < 12
 
 
-async def test_server_that_is_gone_for_good_is_an_error() -> None:
+async def test_server_that_is_gone_for_good_is_an_error(finish: Finish) -> None:
     """The wait gives it up after its own limit."""
 
     def handler(request: Received) -> Action:
@@ -302,12 +336,14 @@ async def test_server_that_is_gone_for_good_is_an_error() -> None:
 
     async with HostileServer(handler) as server:
         with pytest.raises(APIConnectionError) as caught:
-            await resume(server, Counter())
+            await finish(server, Counter())
 
     assert (caught.value.thread_id, caught.value.run_id) == ("thread_1", "run_1")
 
 
-async def test_ids_that_are_numbered_anew_in_each_round_are_calls_of_their_own() -> None:
+async def test_ids_that_are_numbered_anew_in_each_round_are_calls_of_their_own(
+    finish: Finish,
+) -> None:
     """Some models call every first call `call_0`: what is asked tells them apart."""
     handler = OneRun(
         waiting(call("call_0", arguments='{"number": 1}')),
@@ -315,7 +351,7 @@ async def test_ids_that_are_numbered_anew_in_each_round_are_calls_of_their_own()
         run_json("completed"),
     )
     async with HostileServer(handler) as server:
-        await resume(server, Counter())
+        await finish(server, Counter())
 
     assert submitted(server) == [[("call_0", "1")], [("call_0", "2")]]
 

@@ -328,3 +328,20 @@ async def test_slow_caller_is_not_taken_for_a_silent_server(cut: Cut) -> None:
 
     assert len(server.requests) == 1
     assert not stream.recovered
+
+
+async def test_result_polls_when_backfilled_events_were_left_unread() -> None:
+    """What was never handed out is not in the snapshot, so the run is asked for again."""
+    broadcaster = Broadcaster()
+    broadcaster.cuts = [len(b"".join(broadcaster.frames[:3]))]
+    async with (
+        HostileServer(broadcaster) as server,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
+    ):
+        async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
+            async for _ in stream:
+                if stream.recovered:
+                    break
+        result = await stream.result()
+
+    assert (result.run.status, result.text) == ("completed", "Hello wörld")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -341,3 +342,22 @@ async def test_stream_left_early_is_not_called_recovered(told: Told) -> None:
         await anext(stream)
 
     assert not (await stream.result()).recovered
+
+
+async def test_opening_a_stream_is_two_coroutines_above_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of the connection shows `__aenter__`, `open`, and then the request's own way."""
+
+    async def fail(*args: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("aiohttp.ClientSession.request", fail)
+    async with AsyncClient(base_url="http://127.0.0.1:9/v1", api_key="k") as client:
+        with pytest.raises(ZeroDivisionError) as caught:
+            await client.runs.stream("thread_1", assistant_id="asst_1").__aenter__()
+
+    files = [Path(entry.path).name for entry in caught.traceback]
+    begin = files.index("run_stream.py")
+    assert files[begin : begin + 2] == ["run_stream.py", "session.py"]
+    assert not {"run_stream.py", "session.py"} & set(files[begin + 2 :])

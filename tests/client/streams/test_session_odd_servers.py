@@ -17,7 +17,6 @@ from openai_runs import (
     StreamError,
     StreamInterrupted,
 )
-from openai_runs._client.streams.idle_timer import IdleTimer
 from openai_runs.types.events import Event, MessageDeltaEvent
 from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import DONE, HEAD, Broadcaster, frame
@@ -25,7 +24,6 @@ from tests.support import (
     Action,
     Answer,
     HostileServer,
-    ManualClock,
     Raw,
     Received,
     Stall,
@@ -237,16 +235,3 @@ async def test_event_that_cannot_be_read_is_an_error_with_the_ids(
     assert text == "Hello "
     assert caught.value.run_id == "run_1"
     assert (await stream.result()).text == TEXT
-
-
-def test_end_is_not_put_off_when_more_comes_behind_it() -> None:
-    """A server that goes on talking after the run's last event is not listened to for ever."""
-    clock = ManualClock()
-    patience = IdleTimer(clock.monotonic, timeout=None, idle=30)
-    limit = patience.limit(is_over=True)
-
-    clock.now += 0.5
-    patience.heard()
-
-    assert patience.limit(is_over=True) == limit
-    assert patience.limit(is_over=False) == clock.now + 30
