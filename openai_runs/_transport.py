@@ -1,9 +1,10 @@
-"""One exchange over HTTP: bytes out, bytes back, foreign exceptions translated.
+"""One exchange over HTTP: bytes out, bytes back, aiohttp's exceptions translated.
 
-A stream is handed out to be read as it comes. The client's only aiohttp room, also used by the
-server's `chat` backend. No retrying, no credentials, no JSON: those live above. Redirects are never
-followed, bodies are bounded, and every deadline is anyio's, since aiohttp's `total` can swallow a
-cancellation (aiohttp issue 5979).
+The client's only module that knows aiohttp; the server's `chat` backend uses it too. A whole answer
+is read here; a stream is returned as a `StreamReply`, to be read as it comes. No retries, no
+credentials, no JSON: those live in the layers above. Redirects are never followed, bodies are
+bounded, and every deadline is anyio's, since aiohttp's `total` can swallow a cancellation (aiohttp
+issue 5979).
 """
 
 from __future__ import annotations
@@ -134,7 +135,6 @@ class Transport:
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
         stream: Literal[False] = False,
-        scope: anyio.CancelScope | None = None,
     ) -> Reply: ...
     @overload
     async def exchange(
@@ -147,7 +147,6 @@ class Transport:
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
         stream: bool,
-        scope: anyio.CancelScope | None = None,
     ) -> Reply | StreamReply: ...
     async def exchange(
         self,
@@ -159,7 +158,6 @@ class Transport:
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
         stream: bool = False,
-        scope: anyio.CancelScope | None = None,
     ) -> Reply | StreamReply:
         """Return the answer to one request, sent once.
 
@@ -173,8 +171,6 @@ class Transport:
             max_bytes: The most that is read of the decompressed answer, if it is no stream.
             stream: Whether to return a `StreamReply`, to be closed, where the server answers
                 with success and anything but JSON or a web page.
-            scope: An unused scope of the caller's by which to call the exchange off; it then
-                ends like one that took too long.
 
         Raises:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
@@ -188,7 +184,7 @@ class Transport:
         session = self._open()
         failure: APIConnectionError | ConfigError
         try:
-            with _limited(scope, timeout):
+            with anyio.CancelScope(deadline=anyio.current_time() + timeout):
                 to, data = URL(url, encoded=True), None if body is None else _payload(body)
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
@@ -274,13 +270,6 @@ class Transport:
             timeout=self._timeout,
             middlewares=(_send_once,),
         )
-
-
-def _limited(scope: anyio.CancelScope | None, timeout: float) -> anyio.CancelScope:
-    """Return a scope that ends by itself after `timeout` seconds."""
-    scope = scope or anyio.CancelScope()
-    scope.deadline = anyio.current_time() + timeout
-    return scope
 
 
 class _Lost(aiohttp.ClientError):

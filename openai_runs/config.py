@@ -1,7 +1,7 @@
 """Every default, with its unit and where it comes from.
 
-What may not live here: decisions. A policy is a bag of numbers; what to do with
-them is said in `_protocol.retry` and `_client.waiting`.
+What may not live here: decisions. A policy is a set of numbers; `_protocol.retry`, `_client.core`
+and `_client.polling` decide what to do with them.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class _Busy:
             policy=self._policy, timeout=self._seconds_left(), options=looking, until=is_over
         )
         try:
-            await self._waiter.wait(blocking, thread_id=self._thread_id, plan=plan)
+            await self._waiter.wait(blocking, thread_id=self._thread_id, options=plan)
         except (RunWaitTimeout, APITimeoutError) as late:
             raise self._late(blocking) from late
 

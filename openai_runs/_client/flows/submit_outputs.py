@@ -7,7 +7,7 @@ from typing import Any
 
 from openai_runs._client.arguments import CallOptions, follow_up_options
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.polling.waiter import look
+from openai_runs._client.polling.waiter import retrieve_run
 from openai_runs._protocol.endpoints import SUBMIT_TOOL_OUTPUTS
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIError
@@ -60,7 +60,7 @@ class SubmitFlow:
 
     async def verify(self, failure: APIError) -> Run | None:
         """Return the run if it no longer waits for what was submitted."""
-        run = await look(self._pipeline, self._ids, follow_up_options(self._options))
+        run = await retrieve_run(self._pipeline, self._ids, follow_up_options(self._options))
         return None if self.is_awaited_by(run) else run
 
     def is_awaited_by(self, run: Run) -> bool:

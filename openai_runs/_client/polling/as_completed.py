@@ -1,4 +1,8 @@
-"""Waiting for many runs at once, by one caller and without a task for each."""
+"""Waiting for many runs at once: by one caller, without a task for each.
+
+Each run has a `WaitHandle`; all of them report in one `Inbox`, which the caller reads. How a run
+is polled is none of this module's business.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import anyio
 
 from openai_runs._client.arguments import WaitOptions
 from openai_runs._client.core.background import Work
-from openai_runs._client.polling.handle import WaitHandle
+from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs.errors import OpenAIRunsError
 from openai_runs.types.runs import Run
@@ -27,20 +31,19 @@ class CompletedRuns:
     """Runs in the order in which their waits end; made by `runs.as_completed`.
 
     Each item is the settled `Run`, or the error its wait ended with, which carries the ids.
-    The waits begin with the call. Who leaves the loop early lets go of the others with
-    `aclose`, by leaving `async with`, or by dropping this object.
+    The waits begin with the call. To end the others after leaving the loop early, use `aclose`
+    or `async with`, or drop this object.
     """
 
-    def __init__(self, waiter: Waiter, runs: Iterable[Awaited], plan: WaitOptions) -> None:
-        """Wait for all of them from now on."""
+    def __init__(self, waiter: Waiter, runs: Iterable[Awaited], options: WaitOptions) -> None:
         self._waiter = waiter
-        self._plan = plan
-        self._box = _Box()
+        self._options = options
+        self._inbox = Inbox()
         self._places: dict[WaitHandle, int] = {}
         self._done: deque[tuple[int, Run | Exception]] = deque()
         self._loop = asyncio.get_running_loop()
         self.cancels: list[Work] = []
-        """What asks the server to cancel runs whose time was up."""
+        """Background tasks that cancel runs whose wait has timed out."""
         self.total = 0
         """How many runs were given."""
         try:
@@ -55,8 +58,8 @@ class CompletedRuns:
         if isinstance(known, Run) and known.is_terminal:
             self._done.append((self.total, known))
         else:
-            ticket = self._waiter.enter(known, thread_id, self._plan, self._box)
-            self._places[ticket] = self.total
+            handle = self._waiter.join(known, thread_id, self._options, self._inbox)
+            self._places[handle] = self.total
         self.total += 1
 
     @property
@@ -95,7 +98,7 @@ class CompletedRuns:
                     raise StopAsyncIteration
                 await self._collect()
         except anyio.get_cancelled_exc_class():
-            if self._plan.on_cancel == "cancel":
+            if self._options.on_cancel == "cancel":
                 await self._waiter.cancel_all(self._unfinished())
                 self._leave()
             raise
@@ -109,26 +112,26 @@ class CompletedRuns:
         raise outcome
 
     async def _collect(self) -> None:
-        """Wait until there is something to tell, and tell it."""
+        """Wait until handles report, and keep the outcomes."""
         late: list[WaitHandle] = []
-        await self._box.filled()
-        while (ticket := self._box.pop()) is not None:
+        await self._inbox.wait()
+        while (handle := self._inbox.pop()) is not None:
             try:
-                await ticket.report()
+                await handle.report()
             except BaseException:
-                self._box.put(ticket)  # what it still has to tell is told by the next call
+                self._inbox.put(handle)  # what it still has to report is reported by the next call
                 raise
-            if ticket.outcome is not None and ticket in self._places:
-                self._done.append((self._places.pop(ticket), ticket.outcome))
-                ticket.leave()
-                if ticket.timed_out and self._plan.on_timeout == "cancel":
-                    late.append(ticket)
+            if handle.outcome is not None and handle in self._places:
+                self._done.append((self._places.pop(handle), handle.outcome))
+                handle.leave()
+                if handle.state is HandleState.TIMED_OUT and self._options.on_timeout == "cancel":
+                    late.append(handle)
         if late:
             self.cancels.append(self._waiter.cancel_soon(late))
-        self._box.wake()  # another reader, for what this one leaves
+        self._inbox.wake()  # another reader, for what this one has left
 
     def _unfinished(self) -> list[WaitHandle]:
-        return [ticket for ticket in self._places if not ticket.is_over]
+        return [handle for handle in self._places if not handle.is_over]
 
     def _leave(self) -> None:
         _leave_all([*self._places])
@@ -154,12 +157,12 @@ class CompletedRuns:
     ) -> None:
         """Wait no longer; cancelled, with `on_cancel="cancel"`, cancel the runs that go on."""
         cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-        if cancelled and self._plan.on_cancel == "cancel":
+        if cancelled and self._options.on_cancel == "cancel":
             await self._waiter.cancel_all(self._unfinished())
         self._leave()
 
     def __del__(self) -> None:
-        """Wait no longer, in the loop's own thread, whichever this happens in."""
+        """Wait no longer; in the loop's own thread, whichever thread this is called in."""
         places = getattr(self, "_places", None)
         if places and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_leave_all, [*places])
@@ -169,39 +172,9 @@ class CompletedRuns:
         return f"CompletedRuns({self.total - self.pending} of {self.total} returned)"
 
 
-def _leave_all(tickets: list[WaitHandle]) -> None:
-    for ticket in tickets:
-        ticket.leave()
-
-
-class _Box:
-    """The tickets that have something to tell, in the order in which it came."""
-
-    def __init__(self) -> None:
-        self._tickets: dict[WaitHandle, None] = {}
-        self._filled = anyio.Event()
-
-    def put(self, ticket: WaitHandle) -> None:
-        self._tickets[ticket] = None
-        self._filled.set()
-
-    async def filled(self) -> None:
-        """Return once there may be a ticket in it."""
-        if not self._tickets:
-            if self._filled.is_set():
-                self._filled = anyio.Event()
-            await self._filled.wait()
-
-    def wake(self) -> None:
-        """Have all who wait look again."""
-        self._filled.set()
-
-    def pop(self) -> WaitHandle | None:
-        """Return the ticket that was put first; None where there is none."""
-        ticket = next(iter(self._tickets), None)
-        if ticket is not None:
-            del self._tickets[ticket]
-        return ticket
+def _leave_all(handles: list[WaitHandle]) -> None:
+    for handle in handles:
+        handle.leave()
 
 
 def _pair(run: object) -> tuple[str, str]:
@@ -213,10 +186,10 @@ def _pair(run: object) -> tuple[str, str]:
 
 
 async def wait_for_all(
-    waiter: Waiter, runs: Iterable[Awaited], plan: WaitOptions
+    waiter: Waiter, runs: Iterable[Awaited], options: WaitOptions
 ) -> list[Run | OpenAIRunsError]:
-    """Return what became of each run, in the order in which they were given."""
-    async with CompletedRuns(waiter, runs, plan) as completed:
+    """Return the outcome of each wait, in the order in which the runs were given."""
+    async with CompletedRuns(waiter, runs, options) as completed:
         outcomes: dict[int, Run | OpenAIRunsError] = {}
         while completed.pending:
             place, outcome = await completed.next_place()

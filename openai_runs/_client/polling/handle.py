@@ -1,11 +1,30 @@
-"""One wait of one caller: how it is done, and what it is still to be told."""
+"""One wait of one caller: until when it lasts, what it has seen, and what it still has to report.
+
+Theory of operation. A `WaitHandle` is shared by two sides. The `RunPoller` calls `receive` with
+each run it polls, `end` with an error, and the scheduler calls `on_due` at the deadline; none of
+them waits. The caller awaits `wait`, or reads an `Inbox` in which many handles report. Between
+the two stand the changes of status that `on_status` has not been called with yet, and the
+outcome. A handle is in one of these states:
+
+    WAITING     polls go on
+    LAST_POLL   polls go on; the next one is the last before the deadline
+    NOTIFYING   `on_status` is being called; nothing is polled for this handle meanwhile
+    ENDED       there is an outcome: the run, or an error
+    TIMED_OUT   there is an outcome: the error of a deadline that has passed
+
+    WAITING -> LAST_POLL | NOTIFYING        LAST_POLL -> NOTIFYING        NOTIFYING -> WAITING
+    WAITING | LAST_POLL | NOTIFYING -> ENDED | TIMED_OUT
+
+Nothing is sent here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -15,124 +34,116 @@ from openai_runs.config import CANCEL_GRACE, DEFAULT_RUN_LIFETIME
 from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
 from openai_runs.types.runs import Run
 
-__all__ = ["Inbox", "WaitHandle", "Watching", "tell"]
+if TYPE_CHECKING:
+    from openai_runs._client.polling.poller import RunPoller
+
+__all__ = ["HandleState", "Inbox", "WaitHandle", "notify_status"]
 
 
-class Watching(Protocol):
-    """What polls for a ticket."""
+class HandleState(Enum):
+    """Where a wait stands; the moves stand at the top of this file."""
 
-    def leave(self, ticket: WaitHandle) -> None:
-        """Tell it nothing more."""
-        ...
-
-    def resume(self, ticket: WaitHandle) -> None:
-        """Go on polling for it."""
-        ...
-
-    def expire(self, ticket: WaitHandle) -> None:
-        """End its wait: its time is up."""
-        ...
-
-
-class Inbox(Protocol):
-    """Where many tickets of one caller put themselves when there is something to tell."""
-
-    def put(self, ticket: WaitHandle) -> None:
-        """Take a ticket; the same one may be put more than once."""
-        ...
+    WAITING = auto()
+    LAST_POLL = auto()
+    NOTIFYING = auto()
+    ENDED = auto()
+    TIMED_OUT = auto()
 
 
 class WaitHandle:
-    """A place among those who wait for a run."""
+    """One caller's wait for a run."""
 
     __slots__ = (
+        "_changes",
         "_future",
         "_now",
         "_started",
         "deadline",
         "due",
         "ids",
-        "is_busy",
+        "inbox",
         "joined",
-        "last_look",
-        "mailbox",
-        "news",
+        "options",
         "outcome",
-        "plan",
+        "polled",
+        "poller",
         "run",
-        "seen",
+        "state",
         "status",
-        "timed_out",
-        "watch",
     )
 
     def __init__(
         self,
         ids: tuple[str, str],
         known: Run | None,
-        plan: WaitOptions,
+        options: WaitOptions,
         now: Callable[[], float],
-        mailbox: Inbox | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
-        """Wait for the run `ids` names, thread first; the clock runs from here."""
+        """Wait for the run of these ids, thread first; the clock runs from here."""
         self.ids = ids
-        self.plan = plan
+        self.options = options
+        self.state = HandleState.WAITING
         self.run = known
-        """The run as it was last seen."""
+        """The run as it was seen last, by a poll or by the caller."""
+        self.polled: Run | None = None
+        """The run as a poll has shown it last."""
         self.status = None if known is None else known.status
-        self.seen = False
-        """Whether a poll has shown it the run."""
         self.joined = self._started = now()
-        self.deadline = self.joined + (plan.timeout or DEFAULT_RUN_LIFETIME)
+        self.deadline = self.joined + (options.timeout or DEFAULT_RUN_LIFETIME)
         self.due: float | None = None
-        self.last_look = False
-        """Whether the next poll is the last one before the deadline."""
+        """When the scheduler is to call `on_due`."""
         self.outcome: Run | Exception | None = None
-        self.news: tuple[Run, ...] = ()
-        self.is_busy = False
-        """Whether the caller is being told; there is no poll for it meanwhile."""
-        self.timed_out = False
-        self.mailbox = mailbox
-        self.watch: Watching | None = None
+        self.inbox = inbox
+        self.poller: RunPoller | None = None
+        self._changes: tuple[Run, ...] = ()
+        """The run in each new status that `on_status` was not called with yet."""
         self._now = now
         self._future: asyncio.Future[None] | None = None
 
     @property
     def is_over(self) -> bool:
-        """Return whether the run was seen finished."""
-        return self.seen and self.run is not None and self.run.is_terminal
+        """Return whether a poll has shown the run finished."""
+        return self.polled is not None and self.polled.is_terminal
 
-    # --- what the watch does
+    # --- called by the poller
 
-    def take(self, run: Run, headers: Mapping[str, str], *, is_over: bool) -> None:
-        """Be shown the run; `is_over` says that this is what was waited for."""
-        if not self.seen and self.plan.timeout is None:
+    def receive(self, run: Run, headers: Mapping[str, str], *, is_awaited: bool) -> None:
+        """Take in the run as polled; `is_awaited` says that this ends the wait."""
+        if self.polled is None and self.options.timeout is None:
             self.deadline = self._now() + seconds_to_expiry(run, headers)
             self.due = None
-        changed = run.status != self.status
-        self.seen, self.run, self.status = True, run, run.status
-        if changed and self.plan.on_status is not None:
-            self.news += (run,)
-            # Who has many waits reads when there is time: that must not hold up the polls.
-            self.is_busy = self.mailbox is None
-        if is_over:
-            self.outcome = run
-        if is_over or self.news:
-            self._notify()
+        has_changed = run.status != self.status
+        self.polled, self.run, self.status = run, run, run.status
+        if has_changed and self.options.on_status is not None:
+            self._changes += (run,)
+            # Whoever has many waits reads them when there is time: polls do not wait for that.
+            if self.inbox is None:
+                self.state = HandleState.NOTIFYING
+        if is_awaited:
+            self.outcome, self.state = run, HandleState.ENDED
+        if is_awaited or self._changes:
+            self._wake()
 
     def end(self, error: Exception) -> None:
-        """Be told that the wait has failed."""
+        """End the wait with `error`."""
         self.outcome = error
-        self._notify()
+        if self.state is not HandleState.TIMED_OUT:
+            self.state = HandleState.ENDED
+        self._wake()
 
-    def ring(self) -> None:
-        """Be told that the time is up."""
-        if self.watch is not None and not self.is_busy and self.outcome is None:
-            self.watch.expire(self)
+    def on_due(self) -> None:
+        """End the wait at its deadline, unless its callback is being called."""
+        if self.poller is not None and self.state in _POLLED:
+            self.poller.expire(self)
 
-    def too_late(self, failure: APIError | None) -> APIError | RunWaitTimeout:
-        """Return the error of a wait whose time is up; `failure` is how the last poll failed."""
-        self.timed_out = True
+    def timeout_error(self, failure: APIError | None) -> APIError | RunWaitTimeout:
+        """Return the error of a wait whose deadline has passed.
+
+        Args:
+            failure: How the last poll failed, if it did; the cause of the error.
+        """
+        self.state = HandleState.TIMED_OUT
         waited = self._now() - self._started
         thread_id, run_id = self.ids
         error: APIError | RunWaitTimeout
@@ -144,46 +155,46 @@ class WaitHandle:
         error.__cause__ = failure
         return error
 
-    def _notify(self) -> None:
-        if self.mailbox is not None:
-            self.mailbox.put(self)
+    def _wake(self) -> None:
+        if self.inbox is not None:
+            self.inbox.put(self)
         elif self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    # --- what the caller does
+    # --- called by whoever waits
 
     async def wait(self) -> Run:
-        """Return the run once it is as it was waited for, telling of changes on the way.
+        """Return the run that was waited for, and call `on_status` with each new status.
 
         Raises:
             Exception: The wait has failed, or what `on_status` raised.
         """
         while True:
-            if self.outcome is None and not self.news:
+            if self.outcome is None and not self._changes:
                 self._future = asyncio.get_running_loop().create_future()
                 await self._future
             await self.report()
             if self.outcome is not None:
-                return self.conclude()
+                return self.result()
 
     async def report(self) -> None:
-        """Tell the caller of each new status, for no longer than the wait may last."""
-        while self.news:
-            run, *rest = self.news
-            self.news = tuple(rest)
+        """Call `on_status` with each new status, for no longer than the wait may last."""
+        while self._changes:
+            run, *rest = self._changes
+            self._changes = tuple(rest)
             left = self.deadline - self._now()
-            if self.mailbox is not None:
-                left = max(left, CANCEL_GRACE)  # it may be read long after it has come
-            is_late = not await tell(self.plan.on_status, run, left)
-            if is_late and self.outcome is None and not self.plan.until(run.status):
-                self.outcome = self.too_late(None)
-        if self.is_busy:
-            self.is_busy = False
-            if self.watch is not None and self.outcome is None:
-                self.watch.resume(self)
+            if self.inbox is not None:
+                left = max(left, CANCEL_GRACE)  # it may be read long after it was put there
+            is_late = not await notify_status(self.options.on_status, run, left)
+            if is_late and self.outcome is None and not self.options.until(run.status):
+                self.outcome = self.timeout_error(None)
+        if self.state is HandleState.NOTIFYING:
+            self.state = HandleState.WAITING
+            if self.poller is not None:
+                self.poller.resume(self)
 
-    def conclude(self) -> Run:
-        """Return what was waited for, or raise what came instead."""
+    def result(self) -> Run:
+        """Return the run that was waited for, or raise the error of the wait."""
         if isinstance(self.outcome, Exception):
             raise self.outcome
         if self.outcome is None:
@@ -193,12 +204,47 @@ class WaitHandle:
 
     def leave(self) -> None:
         """Wait no longer."""
-        if self.watch is not None:
-            self.watch.leave(self)
+        if self.poller is not None:
+            self.poller.leave(self)
 
 
-async def tell(callback: StatusCallback | None, run: Run, seconds: float) -> bool:
-    """Tell `callback` of the run's new status; False if it took longer than `seconds`.
+_POLLED = frozenset({HandleState.WAITING, HandleState.LAST_POLL})
+"""States in which a handle is polled for, and ends at its deadline."""
+
+
+class Inbox:
+    """Handles of one caller that have something to report, in the order in which they got it."""
+
+    def __init__(self) -> None:
+        self._handles: dict[WaitHandle, None] = {}
+        self._filled = anyio.Event()
+
+    def put(self, handle: WaitHandle) -> None:
+        """Add a handle; the same one may be put more than once."""
+        self._handles[handle] = None
+        self._filled.set()
+
+    async def wait(self) -> None:
+        """Return once there may be a handle in it."""
+        if not self._handles:
+            if self._filled.is_set():
+                self._filled = anyio.Event()
+            await self._filled.wait()
+
+    def wake(self) -> None:
+        """Let all who wait check again."""
+        self._filled.set()
+
+    def pop(self) -> WaitHandle | None:
+        """Return the handle that was put first; None where there is none."""
+        handle = next(iter(self._handles), None)
+        if handle is not None:
+            del self._handles[handle]
+        return handle
+
+
+async def notify_status(callback: StatusCallback | None, run: Run, seconds: float) -> bool:
+    """Call `callback` with the run in its new status; False if it took longer than `seconds`.
 
     Cancellation: cancels the callback.
     """

@@ -1,8 +1,22 @@
-"""Watching one run for all who wait for it: what each poll tells, and when to poll again.
+"""Polling one run for all who wait for it: what each poll says, and when the next one is due.
 
-A wait ends on a settled status or on its own deadline; faults of the server or the network
-in between are borne for `PollPolicy.max_outage` seconds. No task lasts as long as a wait:
-those who wait hold a `WaitHandle`, whose future is resolved by the watch.
+Theory of operation. A `RunPoller` holds the handles of all waits that can share its polls. The
+scheduler calls `on_due` when a poll is due, and `poll` once there is a permit and a connection
+for it; `poll` notifies the handles and schedules the next poll. A wait ends with a status that it
+waits for, or at its own deadline; transient failures in between are tolerated for
+`PollPolicy.max_outage` seconds. No task lasts as long as a wait. A poller is in one of these
+states:
+
+    WAITING   for the time of its next poll, or for callbacks of all its handles
+    QUEUED    its time has come
+    BLOCKED   there is no permit or no connection for it: timers keep the handles' deadlines
+    POLLING   a request is under way; it notifies the handles that are due before its timeout
+    CLOSED    no handle is left
+
+When the next poll is due: at once after a server that holds polls has held one, else after the
+pause the server hints at, the caller's interval, or a pause that grows (`PollPolicy`); the
+scheduler stretches pauses where all of them ask for more polls than there may be. A handle whose
+deadline comes before that gets one more poll shortly before its deadline.
 """
 
 from __future__ import annotations
@@ -12,17 +26,15 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import copy_context
+from enum import StrEnum
 from sys import intern
-from typing import Final
-
-import anyio
+from typing import TYPE_CHECKING, Final
 
 from openai_runs._client.arguments import WaitOptions
 from openai_runs._client.core.call import Polled
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.rate_limiter import Permit
-from openai_runs._client.polling.handle import WaitHandle
-from openai_runs._client.polling.scheduler import Scheduler
+from openai_runs._client.polling.handle import HandleState, WaitHandle
 from openai_runs._protocol import retry
 from openai_runs._protocol.spec import RequestSpec
 from openai_runs._transport import is_cancelled
@@ -39,14 +51,37 @@ from openai_runs.errors import (
 )
 from openai_runs.types.runs import Run
 
-__all__ = ["RunPoller"]
+if TYPE_CHECKING:
+    from openai_runs._client.polling.scheduler import Scheduler
 
-_MAX_UNSEEN: Final = 3
-"""404s borne before the run was ever seen: a replica may lag behind the create."""
+__all__ = ["PollerState", "RunPoller"]
+
+
+class PollerState(StrEnum):
+    """What a poller is doing; see the top of this file."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    BLOCKED = "blocked"
+    POLLING = "polling"
+    CLOSED = "closed"
+
+
+_MOVES: Final = {
+    PollerState.WAITING: frozenset({PollerState.QUEUED, PollerState.CLOSED}),
+    PollerState.QUEUED: frozenset({PollerState.BLOCKED, PollerState.POLLING, PollerState.CLOSED}),
+    PollerState.BLOCKED: frozenset({PollerState.POLLING, PollerState.CLOSED}),
+    PollerState.POLLING: frozenset({PollerState.WAITING, PollerState.CLOSED}),
+    PollerState.CLOSED: frozenset[PollerState](),
+}
+"""From each state, the states that may follow."""
+
+_MAX_NOT_FOUND: Final = 3
+"""404s tolerated before the run was ever seen: a replica may lag behind the create."""
 _MAX_UNREADABLE: Final = 3
 """Unreadable answers in a row, such as a proxy's HTML page."""
-_LAST_LOOK: Final = 0.9
-"""Share of the remaining time that passes before the last look, if no whole pause fits."""
+_LAST_POLL: Final = 0.9
+"""Share of the remaining time that passes before the last poll, if no whole pause fits."""
 
 
 class RunPoller:
@@ -59,27 +94,24 @@ class RunPoller:
         "_failure",
         "_failures",
         "_interval",
-        "_is_polling",
-        "_looked",
-        "_looks",
         "_next",
+        "_not_found_left",
         "_now",
-        "_patience",
+        "_outage_since",
+        "_pauses",
         "_pipeline",
         "_policy",
+        "_request_timeout",
         "_scheduler",
-        "_scope",
-        "_silent_since",
         "_statuses",
         "_unreadable",
-        "_unseen",
         "_until",
         "context",
         "demand",
         "due",
-        "is_guarded",
+        "handles",
         "key",
-        "tickets",
+        "state",
     )
 
     def __init__(
@@ -87,231 +119,275 @@ class RunPoller:
         pipeline: Pipeline,
         scheduler: Scheduler,
         spec: RequestSpec[Run],
-        plan: WaitOptions,
+        options: WaitOptions,
         key: Hashable,
     ) -> None:
-        """Poll with `spec` as `plan` says; its time-out is each ticket's own."""
+        """Poll with `spec` as `options` say, but for their timeout, which each handle has."""
         self.key = key
         self.context = copy_context() if pipeline.depends_on_context else None
+        """Where it must be polled; None: anywhere."""
         self.due: float | None = None
+        """When the scheduler is to call `on_due`."""
         self.demand = 0.0
-        self.is_guarded = False
-        self.tickets: list[WaitHandle] = []
+        """Polls a second that its own pace asks for; kept by `Scheduler.pace`."""
+        self.state = PollerState.WAITING
+        self.handles: list[WaitHandle] = []
         self._pipeline = pipeline
         self._scheduler = scheduler
-        self._call = pipeline.prepare(spec, plan.options)
-        self._policy: PollPolicy = plan.policy
-        self._interval = plan.interval
-        self._until: Callable[[str], bool] = plan.until
-        self._patience: float = plan.options.get("request_timeout") or HOLD_MARGIN
+        self._call = pipeline.prepare(spec, options.options)
+        self._policy: PollPolicy = options.policy
+        interval = options.interval
+        self._interval = None if interval is None else max(interval, MIN_POLL_DELAY)
+        self._until: Callable[[str], bool] = options.until
+        self._request_timeout: float = options.options.get("request_timeout") or HOLD_MARGIN
         self._now = pipeline.settings.runtime.monotonic
-        self._looked = False
         self._statuses: tuple[str, ...] = ()
-        self._looks = self._unseen = self._unreadable = self._failures = 0
+        """All that the run was seen in."""
+        self._pauses = self._unreadable = self._failures = 0
+        self._not_found_left = _MAX_NOT_FOUND
         self._failure: APIError | None = None
-        self._silent_since: float | None = None
-        self._is_polling = False
-        """Whether a poll is under way, or about to be."""
-        self._scope: anyio.CancelScope | None = None
-        """What ends the poll that is under way."""
+        self._outage_since: float | None = None
         self._began = self._ends = -math.inf
-        """When the last poll was begun, and by when it will have ended."""
+        """When the last poll was begun, and when it times out."""
         self._next = -math.inf
         """When the next poll is due, but for deadlines that come before."""
 
+    def _move(self, state: PollerState) -> None:
+        if state not in _MOVES[self.state]:
+            msg = f"a poller cannot move from {self.state} to {state}"
+            raise AssertionError(msg)
+        self.state = state
+
     # --- those who wait
 
-    def join(self, ticket: WaitHandle) -> None:
-        """Tell `ticket` from now on; it is shown a state no older than itself."""
-        if ticket.status is not None:
-            self._note(ticket.status)
-        ticket.watch = self
-        self.tickets.append(ticket)
-        if not self._is_polling:
+    def join(self, handle: WaitHandle) -> None:
+        """Poll for `handle` too; it receives no answer to a request sent before it joined."""
+        if handle.status is not None:
+            self._add_status(handle.status)
+        handle.poller = self
+        self.handles.append(handle)
+        if self.state is PollerState.WAITING:
             self._next = self._now()
             self._scheduler.schedule(self, self._next)
-        elif self.is_guarded or ticket.deadline < self._ends:
-            self._scheduler.schedule(ticket, ticket.deadline)
+        else:
+            self._keep_deadline(handle)
 
-    def leave(self, ticket: WaitHandle) -> None:
-        """Tell `ticket` nothing more; the last one to leave ends the polling."""
-        ticket.due = None
-        if ticket not in self.tickets:
+    def leave(self, handle: WaitHandle) -> None:
+        """Poll for `handle` no longer; the last one to leave ends the polling."""
+        handle.due = None
+        if handle not in self.handles:
             return
-        self.tickets.remove(ticket)
-        if not self.tickets:
-            self._scheduler.remove(self.key)
-            if self._scope is not None:
-                self._scope.cancel()
+        self.handles.remove(handle)
+        if not self.handles:
+            is_polling = self.state is PollerState.POLLING
+            self._move(PollerState.CLOSED)
+            self._scheduler.remove(self)
+            if is_polling:
+                self._scheduler.cut_off(self)
 
-    def resume(self, ticket: WaitHandle) -> None:
-        """Go on, now that `ticket` has told its caller what there was to tell."""
-        if ticket not in self.tickets:
+    def resume(self, handle: WaitHandle) -> None:
+        """Go on polling for `handle`, whose callback has returned."""
+        if handle not in self.handles:
             return
-        if not self._is_polling:
-            self._arrange()
-        elif ticket.deadline < self._ends:
-            self._scheduler.schedule(ticket, ticket.deadline)
+        if self.state is PollerState.WAITING:
+            self._schedule_next(self._now())
+        else:
+            self._keep_deadline(handle)
+
+    def expire(self, handle: WaitHandle) -> None:
+        """End the wait of `handle` at its deadline."""
+        handle.end(handle.timeout_error(self._failure))
+        self.leave(handle)
 
     def close(self) -> None:
-        """Tell all that there will be no more polls."""
+        """End all waits, since the client is closed."""
         error = ConfigError("the client was closed while a run was waited for")
         error.locate(thread_id=self._call.spec.thread_id, run_id=self._call.spec.run_id)
         self._fail(error, math.inf)
 
-    # --- polling
+    def _keep_deadline(self, handle: WaitHandle) -> None:
+        """Schedule the deadline of `handle` if it comes before the next poll has ended."""
+        if self.state is PollerState.BLOCKED or handle.deadline < self._ends:
+            self._scheduler.schedule(handle, handle.deadline)
 
-    def ring(self) -> None:
-        """Be polled: it is time."""
-        self._is_polling = True
+    # --- called by the scheduler
+
+    def on_due(self) -> None:
+        """Queue for a poll: it is time."""
+        self._move(PollerState.QUEUED)
         self._scheduler.enqueue(self)
 
-    def wanted_hold(self) -> int | None:
-        """Return the seconds to ask for in `Prefer: wait`.
-
-        A first look is held only by a server that is known to do so, where nobody wants to be
-        told how the run is now.
-        """
-        if not self.tickets:
-            return None
-        if self._failures or any(one.last_look for one in self.tickets):
-            return 0
-        newcomers = [one for one in self.tickets if not one.seen]
-        if newcomers and (
-            any(one.plan.on_status for one in newcomers) or not self._pipeline.holds()
-        ):
-            return 0
-        left = min(one.deadline for one in self.tickets) - self._now()
-        return max(int(min(self._policy.long_poll, left * _LAST_LOOK)), 0)
-
-    def guard(self) -> None:
-        """Keep the deadlines while the poll waits for its turn."""
-        self.is_guarded = True
-        for ticket in self.tickets:
-            if ticket.due is None and not ticket.is_busy:
-                self._scheduler.schedule(ticket, ticket.deadline)
-
-    async def look(self, hold: int, turn: Permit) -> None:
-        """Poll once and tell the tickets; a poll that nobody waits for any more is cut off."""
-        self.is_guarded = False
-        if not self.tickets:
+    def block(self) -> None:
+        """Keep the deadlines while the poll waits for its permit or its connection."""
+        if self.state is not PollerState.QUEUED:
             return
-        self._call.permit = turn
+        self._move(PollerState.BLOCKED)
+        for handle in self.handles:
+            if handle.due is None and handle.state is not HandleState.NOTIFYING:
+                self._scheduler.schedule(handle, handle.deadline)
+
+    def next_hold(self) -> int | None:
+        """Return the seconds to ask for in `Prefer: wait`; None: nobody wants a poll.
+
+        The first poll of a handle is held only by a server that is known to do so, and only if
+        no callback is to be called with the status there is now.
+        """
+        if not self.handles:
+            return None
+        if self._failures:
+            return 0
+        deadline = math.inf
+        for handle in self.handles:
+            if handle.state is HandleState.LAST_POLL:
+                return 0
+            if handle.polled is None and (
+                handle.options.on_status is not None or not self._pipeline.holds()
+            ):
+                return 0
+            if handle.deadline < deadline:
+                deadline = handle.deadline
+        left = (deadline - self._now()) * _LAST_POLL
+        return max(int(min(self._policy.long_poll, left)), 0)
+
+    async def poll(self, hold: int, permit: Permit) -> None:
+        """Poll once, notify the handles, and schedule the next poll; raises nothing.
+
+        Cancellation: ends the poll, and no wait.
+        """
+        if self.state is PollerState.CLOSED:
+            return
+        self._move(PollerState.POLLING)
+        polled: Polled | None = None
+        failure: Exception | None = None
         try:
-            await self._look(hold)
+            self._call.permit = permit
+            timeout = self._timeout(hold)
+            try:
+                polled = await self._pipeline.poll(self._call, hold=hold, timeout=timeout)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                failure = APIConnectionError("the poll awaited something that was cancelled")
+            except Exception as error:  # whatever it is, those who wait get it
+                failure = error
+            if self.handles:
+                self._move(PollerState.WAITING)
+                self._end_poll(polled, failure, hold)
         except Exception as error:  # a mistake of ours ends these waits, and no others
-            self._is_polling = False
             self._fail(error, math.inf)
 
-    async def _look(self, hold: int) -> None:
-        began = self._began = self._now()
-        timeout = self._time_out(began, hold)
-        first = any(not one.seen for one in self.tickets)
-        failure: Exception | None = None
-        polled: Polled | None = None
-        try:
-            polled = await self._poll(hold, timeout)
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
-            failure = APIConnectionError("the poll awaited something that was cancelled")
-        except Exception as error:  # whatever it is, it is told to those who wait
-            failure = error
-        self._scope = None
-        self._is_polling = False
-        if not self.tickets:
-            return
+    def _timeout(self, hold: int) -> float:
+        """Return the seconds the poll may take; handles with less time get a timer."""
+        now = self._began = self._now()
+        allowed = hold + self._request_timeout
+        if self._outage_since is not None:
+            outage_left = self._outage_since + self._policy.max_outage - now
+            allowed = min(allowed, max(outage_left, 1.0))
+        latest = -math.inf
+        for handle in self.handles:
+            if handle.deadline > latest:
+                latest = handle.deadline
+        timeout = max(min(allowed, latest - now), MIN_POLL_DELAY)
+        self._ends = now + timeout
+        for handle in self.handles:
+            if handle.deadline < self._ends and handle.state is not HandleState.NOTIFYING:
+                self._scheduler.schedule(handle, max(handle.deadline, now))
+        return timeout
+
+    # --- what a poll says
+
+    def _end_poll(self, polled: Polled | None, failure: Exception | None, hold: int) -> None:
+        now = self._now()
         if polled is not None:
-            self._next = self._now() + self._take(polled, hold, first=first)
+            self._next = now + self._receive(polled, hold, now)
         elif isinstance(failure, APIError):
-            self._next = self._now() + self._bear(failure, min(self._now(), began + hold))
+            self._next = now + self._on_failure(failure, now, min(now, self._began + hold))
         elif failure is not None:
             if isinstance(failure, OpenAIRunsError):
                 failure.locate(thread_id=self._call.spec.thread_id, run_id=self._call.spec.run_id)
             self._fail(failure, math.inf)
-        self._arrange()
+        self._schedule_next(now)
 
-    async def _poll(self, hold: int, timeout: float) -> Polled | None:
-        """Return what the poll told; None if it was cut off before it was sent."""
-        with anyio.CancelScope() as self._scope:
-            return await self._pipeline.poll(self._call, hold=hold, timeout=timeout)
-        return None
-
-    def _time_out(self, now: float, hold: int) -> float:
-        """Return the seconds the poll may take; who has less time is told when it is up."""
-        allowed = hold + self._patience
-        if self._silent_since is not None:
-            outage_left = self._silent_since + self._policy.max_outage - now
-            allowed = min(allowed, max(outage_left, 1.0))
-        left = max(one.deadline for one in self.tickets) - now
-        timeout = max(min(allowed, left), MIN_POLL_DELAY)
-        self._ends = now + timeout
-        for ticket in self.tickets:
-            if ticket.deadline < self._ends and not ticket.is_busy:
-                self._scheduler.schedule(ticket, max(ticket.deadline, now))
-        return timeout
-
-    def _take(self, polled: Polled, hold: int, *, first: bool) -> float:
-        """Tell the tickets what has come, and return the pause to the next poll."""
+    def _receive(self, polled: Polled, hold: int, now: float) -> float:
+        """Notify the handles of the run, and return the pause to the next poll."""
         run: Run = polled.answer
-        news = self._note(run.status)
-        self._looked = True
-        self._failures = self._unreadable = 0
-        self._failure = self._silent_since = None
-        is_over = self._until(run.status)
-        for ticket in [*self.tickets]:
-            if ticket.joined <= self._began or run.is_terminal:
-                ticket.take(run, polled.headers, is_over=is_over)
-                if is_over:
-                    self.leave(ticket)
-        if not self.tickets:
+        is_new = run.status not in self._statuses
+        if is_new:
+            self._add_status(run.status)
+        self._failures = self._unreadable = self._not_found_left = 0
+        self._failure = self._outage_since = None
+        is_awaited = self._until(run.status)
+        is_first = has_newcomers = False
+        for handle in [*self.handles]:
+            if handle.joined <= self._began or run.is_terminal:
+                is_first = is_first or handle.polled is None
+                handle.receive(run, polled.headers, is_awaited=is_awaited)
+                if is_awaited:
+                    self.leave(handle)
+            else:
+                has_newcomers = True
+        if not self.handles:
             return 0.0
-        if any(not one.seen for one in self.tickets):  # they came in the meantime
+        if has_newcomers or (polled.is_held and (is_new or now - self._began >= hold / 2)):
             return self._scheduler.pace(self, 0.0)
-        held = polled.is_held and (news or self._now() - self._began >= hold / 2)
-        may_hold = first and self._pipeline.holds() and bool(self.wanted_hold())
-        if held or (may_hold and self._scheduler.has_room_to_hold):
+        if is_first and self._scheduler.may_hold and self._pipeline.holds() and self.next_hold():
             return self._scheduler.pace(self, 0.0)
         return self._pause(polled.headers)
 
-    def _note(self, status: str) -> bool:
-        """Return whether the run was never known to have that status."""
-        if status in self._statuses:
-            return False
-        self._statuses += (intern(str(status)),)
-        return True
+    def _add_status(self, status: str) -> None:
+        if status not in self._statuses:
+            self._statuses += (intern(str(status)),)
 
     def _pause(self, headers: Mapping[str, str]) -> float:
         hint = retry.poll_after(headers)
         if hint is not None:
             return self._scheduler.pace(self, hint, hinted=True)
         if self._interval is not None:
-            return self._scheduler.pace(self, max(self._interval, MIN_POLL_DELAY))
-        self._looks += 1
-        return self._scheduler.pace(self, self._growing(self._looks))
+            return self._scheduler.pace(self, self._interval)
+        self._pauses += 1
+        return self._scheduler.pace(self, self._growing_pause(self._pauses))
 
-    def _growing(self, count: int) -> float:
+    def _growing_pause(self, count: int) -> float:
         return retry.poll_pause(self._policy, count, self._pipeline.settings.runtime.chance())
 
-    # --- faults
+    def _schedule_next(self, now: float) -> None:
+        """Schedule the next poll: when it is due, or shortly before the first deadline."""
+        due = math.inf
+        for handle in [*self.handles]:
+            left = handle.deadline - now
+            if handle.state is HandleState.NOTIFYING:
+                continue  # it comes back by `resume`
+            if left <= 0:
+                self.expire(handle)
+            elif handle.deadline > self._next:
+                due = min(due, max(self._next, now))
+            elif handle.state is HandleState.LAST_POLL:
+                self._scheduler.schedule(handle, handle.deadline)
+            else:
+                handle.state = HandleState.LAST_POLL
+                due = min(due, now + left * _LAST_POLL)
+        if due < math.inf:
+            self._scheduler.schedule(self, due)
 
-    def _bear(self, error: APIError, since: float) -> float:
-        """Return the pause after a poll that failed; what is not to be borne ends the waits."""
+    # --- failures
+
+    def _on_failure(self, error: APIError, now: float, since: float) -> float:
+        """Return the pause after a failed poll; a failure that is not transient ends the waits."""
         self._failures += 1
         self._failure = error
-        if isinstance(error, NotFoundError) and not self._looked and self._unseen < _MAX_UNSEEN:
-            self._unseen += 1
-            return self._growing(self._unseen)
-        if not self._is_bearable(error):
+        if isinstance(error, NotFoundError) and self._not_found_left:
+            self._not_found_left -= 1
+            return self._growing_pause(_MAX_NOT_FOUND - self._not_found_left)
+        if not self._is_transient(error):
             self._fail(error, self._began)
             return 0.0
         if isinstance(error, RateLimitError):
-            self._silent_since = None  # it refuses, so it is alive
-        elif self._silent_since is None:
-            self._silent_since = since
-        return self._outlast(error)
+            self._outage_since = None  # it answers, so it is up
+        elif self._outage_since is None:
+            self._outage_since = since
+        return self._tolerate(error, now)
 
-    def _is_bearable(self, error: APIError) -> bool:
+    def _is_transient(self, error: APIError) -> bool:
         if isinstance(error, APIStatusError):
             return retry.is_retryable(error.status_code, error.headers, error.code)
         if isinstance(error, APIResponseValidationError):
@@ -319,62 +395,37 @@ class RunPoller:
             return self._unreadable <= _MAX_UNREADABLE
         return isinstance(error, APIConnectionError) and error.retryable
 
-    def _outlast(self, error: APIError) -> float:
-        now, limit = self._now(), self._policy.max_outage
-        for ticket in [*self.tickets]:
-            if ticket.deadline <= now:
-                self.expire(ticket)
-        silence = 0.0 if self._silent_since is None else now - self._silent_since
-        if self._silent_since is not None and silence >= limit:
-            outage = APIConnectionError(
-                f"no usable answer for {silence:.1f} s; the last failure: {error.message[:200]}",
+    def _tolerate(self, error: APIError, now: float) -> float:
+        """Return the pause after a transient failure; a long outage ends the waits."""
+        limit = self._policy.max_outage
+        for handle in [*self.handles]:
+            if handle.deadline <= now:
+                self.expire(handle)
+        outage = 0.0 if self._outage_since is None else now - self._outage_since
+        if self._outage_since is not None and outage >= limit:
+            failure = APIConnectionError(
+                f"no usable answer for {outage:.1f} s; the last failure: {error.message[:200]}",
                 thread_id=error.thread_id,
                 run_id=error.run_id,
             )
-            outage.attempts = self._failures
-            outage.__cause__ = error
-            self._fail(outage, math.inf)
+            failure.attempts = self._failures
+            failure.__cause__ = error
+            self._fail(failure, math.inf)
             return 0.0
-        pause = self._growing(self._failures)
+        pause = self._growing_pause(self._failures)
         if error.retry_after is not None:
             pause = max(min(error.retry_after, MAX_RETRY_AFTER), pause)
-        if self._silent_since is None:  # it said 429: not silent, and asked for its pause
+        if self._outage_since is None:  # a 429: no outage, and it asked for its pause
             return pause
-        return max(min(pause, limit - silence), MIN_POLL_DELAY)
+        return max(min(pause, limit - outage), MIN_POLL_DELAY)
 
-    def _fail(self, error: Exception, began: float) -> None:
-        """End the waits that had begun by then; each gets an error of its own."""
+    def _fail(self, error: Exception, joined_by: float) -> None:
+        """End the waits that had joined by then; each gets an error of its own."""
         own = error
-        for ticket in [*self.tickets]:
-            if ticket.joined <= began:
-                ticket.end(own)
-                self.leave(ticket)
+        for handle in [*self.handles]:
+            if handle.joined <= joined_by:
+                handle.end(own)
+                self.leave(handle)
                 if isinstance(error, OpenAIRunsError):
                     own = copy.copy(error)
                     own.__cause__ = error.__cause__
-
-    # --- deadlines
-
-    def expire(self, ticket: WaitHandle) -> None:
-        """End the wait of `ticket`: its time is up."""
-        ticket.end(ticket.too_late(self._failure))
-        self.leave(ticket)
-
-    def _arrange(self) -> None:
-        """Have the next poll when it is due, or shortly before the first deadline."""
-        now, due = self._now(), math.inf
-        for ticket in [*self.tickets]:
-            left = ticket.deadline - now
-            if ticket.is_busy:
-                continue  # it comes back by `resume`
-            if left <= 0:
-                self.expire(ticket)
-            elif ticket.deadline > self._next:
-                due = min(due, max(self._next, now))
-            elif ticket.last_look:
-                self._scheduler.schedule(ticket, ticket.deadline)
-            else:
-                ticket.last_look = True
-                due = min(due, now + left * _LAST_LOOK)
-        if due < math.inf:
-            self._scheduler.schedule(self, due)

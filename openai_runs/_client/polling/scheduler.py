@@ -1,7 +1,21 @@
-"""When to poll what: one heap of due times for all runs that a client waits for.
+"""When to poll which run: one heap of due times for all runs that a client waits for.
 
-Who is due longest goes first. How many polls are under way is bounded, so that ordinary
-calls find a connection, and held ones, which take long, leave room for the others.
+Theory of operation. A background task (`_run`) lives as long as anybody waits. It sleeps until
+the first entry of the heap is due: a `RunPoller`, which then queues for a poll, or a `WaitHandle`
+whose deadline has come. The queue is served in the order in which the polls were due, as far as
+the rate limiter gives permits and the share of connections for polls allows; so ordinary calls
+find a connection, and held polls, which take long, leave some for the others. Where the first in
+the queue cannot be sent, those behind it cannot either: the whole queue is blocked, and the
+deadlines in it are kept by timers.
+
+Polls run in tasks that take one poll after the other, since a new task for each costs a tenth of
+a poll. Each task has one cancel scope, which lasts until it is used: `cut_off` ends the poll
+under way with it, and the task goes on with a new one. A poll that depends on the context of its
+caller gets a task of its own, in that context.
+
+The heap is never searched: an entry whose `due` has changed is dropped when its old time comes.
+
+Nothing is known here of what a poll says; `poller` decides when the next one is due.
 """
 
 from __future__ import annotations
@@ -10,71 +24,33 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Hashable
-from contextvars import Context
-from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
 from openai_runs._client.core.background import BackgroundTasks
 from openai_runs._client.core.rate_limiter import Permit, RateLimiter
+from openai_runs._client.polling.handle import WaitHandle
+from openai_runs._client.polling.poller import PollerState, RunPoller
 from openai_runs._client.settings import Runtime
 from openai_runs.config import HELD_SHARE, HINTED_POLLS, MAX_POLL_HINT, POLL_SHARE
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["Entry", "Polling", "Scheduler"]
+__all__ = ["Scheduler"]
 
 _NEVER: Final = math.inf
 _MANY: Final = 100
 """Waits from which on those that are due at almost the same time are polled together."""
-_NAP: Final = 5e-6
-"""Seconds between two looks at who is due, for each of many waits: 5 ms at 1,000."""
-
-
-class Entry(Protocol):
-    """Something that has a time."""
-
-    due: float | None
-    """When it shall ring; None: it shall not."""
-
-    def ring(self) -> None:
-        """Do what is to be done at that time, without waiting."""
-        ...
-
-
-class Polling(Entry, Protocol):
-    """A run that is polled for those who wait for it."""
-
-    context: Context | None
-    """Where it must be polled; None: anywhere."""
-    demand: float
-    """Polls a second it asks for by its own pace, as `pace` was last told."""
-
-    is_guarded: bool
-    """Whether the deadlines of those who wait are kept while it waits for its turn."""
-
-    def guard(self) -> None:
-        """See to it that those who wait are told when their time is up, poll or no poll."""
-        ...
-
-    def wanted_hold(self) -> int | None:
-        """Return the seconds the next poll shall be held; None: nobody wants a poll."""
-        ...
-
-    async def look(self, hold: int, turn: Permit) -> None:
-        """Poll once, tell those who wait, and come back to be scheduled; raises nothing."""
-        ...
-
-    def close(self) -> None:
-        """Tell those who wait that there will be no more polls."""
-        ...
-
-
-_Job = tuple[Polling, int, Permit]
+_MIN_SLEEP: Final = 5e-6
+"""Seconds between two wake-ups for each of many waits: 5 ms at 1,000."""
+_STALE: Final = 1000
+"""Entries pushed between two checks whether most of the heap is stale."""
+_Job = tuple[RunPoller, int, Permit]
+"""A poller, the seconds to hold its poll, and the permit to send it."""
 
 
 class Scheduler:
@@ -87,95 +63,107 @@ class Scheduler:
         runtime: Runtime,
         max_connections: int,
     ) -> None:
-        """Share `max_connections`, and what `limiter` allows, with the client's other calls."""
-        self._supervisor = background
+        """Share `max_connections`, and what `limiter` permits, with the client's other calls."""
+        self._background = background
         self._limiter = limiter
-        limiter.on_change = self._look_again
+        limiter.on_change = self._on_limits_changed
         self._now = runtime.monotonic
         self._sleep = runtime.sleep
-        self._heap: list[tuple[float, int, Entry]] = []
+        self._heap: list[tuple[float, int, RunPoller | WaitHandle]] = []
         self._pushed = 0
-        self._ready: deque[Polling] = deque()
-        self._watches: dict[Hashable, Polling] = {}
+        self._pollers: dict[Hashable, RunPoller] = {}
+        self._queue: deque[RunPoller] = deque()
         self._group: TaskGroup | None = None
-        self._nap: anyio.CancelScope | None = None
+        """Where polls run; None while `_run` does not."""
+        self._is_running = False
         self._wakes_at = -_NEVER
-        self._turn_comes = _NEVER
-        """When the limiter may let the next poll go."""
-        self._is_at_work = False
+        """Until when `_run` sleeps."""
+        self._sleep_scope: anyio.CancelScope | None = None
+        self._woken: asyncio.Future[None] | None = None
+        """What ends a sleep without an end."""
+        self._permit_due = _NEVER
+        """When the limiter may permit the next poll."""
         self._max_held = int(max_connections * HELD_SHARE)
         self._max_polls = max(1, int(max_connections * POLL_SHARE))
         self._held = self._polls = 0
+        """Polls under way that may be held, and others."""
         self._idle: list[asyncio.Future[_Job]] = []
-        """What the pollers that have nothing to do wait for."""
-        self._demand = 0.0
-        self._granted = _NEVER
-        """Polls a second, as the limiter last told."""
+        """What the tasks that have nothing to poll wait for."""
+        self._scopes: dict[RunPoller, anyio.CancelScope] = {}
+        """By the poller of each poll under way, what ends it."""
+        self._demand, self._rate = 0.0, _NEVER
+        """Polls a second that all pollers together ask for, and that the limiter permits."""
 
     # --- who is polled
 
-    def find(self, key: Hashable) -> Polling | None:
-        """Return what is polled under `key`."""
-        return self._watches.get(key)
+    def find(self, key: Hashable) -> RunPoller | None:
+        """Return the poller with this key."""
+        return self._pollers.get(key)
 
-    def add(self, key: Hashable, watch: Polling) -> None:
-        """Poll `watch` from now on, as soon as it is due.
+    def add(self, poller: RunPoller) -> None:
+        """Poll for `poller` from now on, as soon as it is due.
 
         Raises:
             ConfigError: The client is closed, or belongs to another event loop.
         """
-        if not self._is_at_work:
-            self._supervisor.start(self._work, name="waiting for runs")
-            self._is_at_work = True
-        self._watches[key] = watch
+        if not self._is_running:
+            self._background.start(self._run, name="waiting for runs")
+            self._is_running = True
+        self._pollers[poller.key] = poller
 
-    def remove(self, key: Hashable) -> None:
-        """Poll no longer what is polled under `key`."""
-        watch = self._watches.pop(key, None)
-        if watch is not None:
-            watch.due = None
-            self._demand -= watch.demand
-            watch.demand = 0.0
-        if not self._watches:
-            self._demand = 0.0  # rid of what rounding has left
+    def remove(self, poller: RunPoller) -> None:
+        """Poll for `poller` no longer."""
+        if self._pollers.pop(poller.key, None) is not None:
+            poller.due = None
+            self._demand -= poller.demand
+            poller.demand = 0.0
+        if not self._pollers:
+            self._demand = 0.0  # what rounding has left
             self._wake()
 
-    def schedule(self, entry: Entry, when: float) -> None:
-        """Have `entry` ring then, and at no other time it was told before."""
+    def cut_off(self, poller: RunPoller) -> None:
+        """End the poll of `poller` that is under way."""
+        scope = self._scopes.get(poller)
+        if scope is not None:
+            scope.cancel()
+
+    def schedule(self, entry: RunPoller | WaitHandle, when: float) -> None:
+        """Call `entry.on_due` at that time, and at no other that it was scheduled for before."""
         if when in {_NEVER, entry.due}:
             return
         entry.due = when
         self._pushed += 1
         heappush(self._heap, (when, self._pushed, entry))
+        if not self._pushed % _STALE:
+            self._drop_stale()
         if when < self._wakes_at:
             self._wake()
 
-    def enqueue(self, watch: Polling) -> None:
-        """Poll `watch` as soon as those who have been due for longer are under way."""
-        self._ready.append(watch)
+    def enqueue(self, poller: RunPoller) -> None:
+        """Poll for `poller` after those that have been due for longer."""
+        self._queue.append(poller)
 
     # --- the pace
 
     @property
-    def has_room_to_hold(self) -> bool:
+    def may_hold(self) -> bool:
         """Return whether another poll may be held."""
         return self._held < self._max_held
 
-    def pace(self, watch: Polling, pause: float, *, hinted: bool = False) -> float:
-        """Return how long `watch` shall pause that would pause for `pause` seconds.
+    def pace(self, poller: RunPoller, pause: float, *, hinted: bool = False) -> float:
+        """Return the pause of a poller that would pause for `pause` seconds if it were alone.
 
-        All pauses are stretched alike where together they ask for more than the limiter grants.
+        All pauses are stretched alike where together they ask for more than the limiter permits.
         A server's hint is meant for one run: the hints for many are stretched to HINTED_POLLS.
         """
         demand = 1.0 / pause if pause > 0 else 0.0
-        self._demand += demand - watch.demand
-        watch.demand = demand
-        self._granted = self._grant()
-        rate = min(self._granted, HINTED_POLLS) if hinted else self._granted
-        return self._stretched(pause, rate)
+        self._demand += demand - poller.demand
+        poller.demand = demand
+        self._rate = self._permitted_rate() if self._limiter.is_active else _NEVER
+        rate = min(self._rate, HINTED_POLLS) if hinted else self._rate
+        return pause if self._demand <= rate else self._stretched(pause, rate)
 
-    def _grant(self) -> float:
-        """Return the polls a second that the limiter grants."""
+    def _permitted_rate(self) -> float:
         rate = self._limiter.poll_rate()
         return _NEVER if rate is None else rate
 
@@ -185,140 +173,171 @@ class Scheduler:
         longest = max(pause, MAX_POLL_HINT)
         return longest if rate <= 0 else min(pause * self._demand / rate, longest)
 
-    # --- the work
+    def _on_limits_changed(self) -> None:
+        """Poll earlier where the limiter permits more than it did."""
+        if self._permit_due < _NEVER:
+            self._wake()
+        rate = self._permitted_rate()
+        if rate > 2 * self._rate:
+            self._rate = rate
+            for poller in self._pollers.values():
+                if poller.due is not None and poller.demand > 0:
+                    due = self._now() + self._stretched(1 / poller.demand, rate)
+                    self.schedule(poller, min(due, poller.due))
 
-    async def _work(self) -> None:
+    # --- the background task
+
+    async def _run(self) -> None:
         try:
-            while self._watches:
+            while self._pollers:
                 self._held = self._polls = 0
                 async with anyio.create_task_group() as group:
                     self._group = group
                     try:
-                        while self._watches:
-                            self._ring()
-                            self._launch()
-                            await self._rest()
+                        while self._pollers:
+                            self._call_due()
+                            if self._queue:
+                                self._start_polls()
+                            await self._sleep_until_due()
                     finally:
                         self._group = None  # what is cancelled now starts nothing in its place
                         self._idle.clear()
                         group.cancel_scope.cancel()
         finally:
-            self._is_at_work = False
-            for watch in [*self._watches.values()]:
-                watch.close()
-            self._watches.clear()
+            self._is_running = False
+            for poller in [*self._pollers.values()]:
+                poller.close()
+            self._pollers.clear()
             self._heap.clear()
-            self._ready.clear()
+            self._queue.clear()
 
-    def _ring(self) -> None:
-        if len(self._heap) > 1000 + 4 * len(self._watches):  # mostly of waits that are over
-            self._heap = [one for one in self._heap if one[2].due == one[0]]
-            heapify(self._heap)
+    def _call_due(self) -> None:
         now, heap = self._now(), self._heap
         while heap and (heap[0][0] <= now or heap[0][2].due != heap[0][0]):
             when, _, entry = heappop(heap)
             if entry.due == when:
                 entry.due = None
-                entry.ring()
+                entry.on_due()
 
-    def _launch(self) -> None:
-        """Start the polls that are due, have room, and are allowed."""
-        self._turn_comes = _NEVER
-        while self._ready and self._group is not None:
-            watch = self._ready[0]
-            hold = watch.wanted_hold()
-            if hold is None:
-                self._ready.popleft()
-                continue
-            if not self.has_room_to_hold:
-                hold = 0
-            is_full = not hold and self._polls >= max(1, self._max_polls - self._held)
-            turn = None if is_full else self._turn()
-            if turn is None:
-                self._guard()
+    def _drop_stale(self) -> None:
+        """Drop the entries of waits that are over, where they may be most of the heap."""
+        if len(self._heap) > _STALE + 4 * len(self._pollers):
+            self._heap = [one for one in self._heap if one[2].due == one[0]]
+            heapify(self._heap)
+
+    async def _sleep_until_due(self) -> None:
+        """Sleep until an entry or a permit is due, or until something changes."""
+        if not self._pollers:
+            return
+        self._wakes_at = self._heap[0][0] if self._heap else _NEVER
+        if self._queue:
+            self._wakes_at = min(self._wakes_at, self._permit_due)
+        try:
+            if self._wakes_at == _NEVER:
+                self._woken = asyncio.get_running_loop().create_future()
+                await self._woken
                 return
-            self._ready.popleft()
+            pause = self._wakes_at - self._now()
+            if len(self._pollers) > _MANY:  # a wake-up costs as much as a tenth of a poll
+                pause = max(pause, len(self._pollers) * _MIN_SLEEP)
+            if pause > 0:
+                with anyio.CancelScope() as self._sleep_scope:
+                    await self._sleep(pause)
+            else:
+                await anyio.lowlevel.checkpoint()  # let others run, whatever the clock says
+        finally:
+            self._sleep_scope = self._woken = None
+            self._wakes_at = -_NEVER
+
+    def _wake(self) -> None:
+        if self._sleep_scope is not None:
+            self._sleep_scope.cancel()
+        elif self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+        self._wakes_at = -_NEVER
+
+    # --- the polls
+
+    def _start_polls(self) -> None:
+        """Start the polls in the queue for which there is a connection and a permit."""
+        self._permit_due = _NEVER
+        while self._queue and self._group is not None:
+            poller = self._queue[0]
+            hold = poller.next_hold()
+            if hold is None:
+                self._queue.popleft()
+                continue
+            if hold and self._held >= self._max_held:
+                hold = 0
+            is_full = not hold and 0 < self._polls >= self._max_polls - self._held
+            permit = None if is_full else self._acquire_permit()
+            if permit is None:
+                self._block_queue()
+                return
+            self._queue.popleft()
             self._held += hold > 0
             self._polls += not hold
-            self._start(self._group, watch, hold, turn)
+            self._start_poll(self._group, (poller, hold, permit))
 
-    def _turn(self) -> Permit | None:
-        """Return the limiter's leave to send a poll; None where it has none yet: wake then."""
+    def _acquire_permit(self) -> Permit | None:
+        """Return the permit for a poll; None where there is none yet: wake when it is due."""
         permit = self._limiter.try_acquire_poll()
         if isinstance(permit, Permit):
             return permit
-        self._turn_comes = self._now() + permit
-        if self._turn_comes < self._wakes_at:
+        self._permit_due = self._now() + permit
+        if self._permit_due < self._wakes_at:
             self._wake()
         return None
 
-    def _guard(self) -> None:
-        """Keep the deadlines of those that wait for their turn."""
-        for watch in reversed(self._ready):
-            if watch.is_guarded:
+    def _block_queue(self) -> None:
+        for poller in reversed(self._queue):
+            if poller.state is PollerState.BLOCKED:
                 return
-            watch.guard()
+            poller.block()
 
-    def _start(self, group: TaskGroup, watch: Polling, hold: int, turn: Permit) -> None:
-        if watch.context is not None:
-            watch.context.run(group.start_soon, self._poll, watch, hold, turn)
+    def _start_poll(self, group: TaskGroup, job: _Job) -> None:
+        context = job[0].context
+        if context is not None:
+            context.run(group.start_soon, self._run_polls, job)
             return
         while self._idle:
-            job = self._idle.pop()
-            if not job.done():  # else its poller was cancelled from outside
-                job.set_result((watch, hold, turn))
+            idle = self._idle.pop()
+            if not idle.done():  # else its task was cancelled from outside
+                idle.set_result(job)
                 return
-        group.start_soon(self._poll_on, watch, hold, turn)
+        group.start_soon(self._run_polls, job)
 
-    async def _poll_on(self, watch: Polling, hold: int, turn: Permit) -> None:
-        """Poll, and go on with what comes next: a new task for each poll costs a tenth of it."""
-        loop = asyncio.get_running_loop()
+    async def _run_polls(self, first: _Job) -> None:
+        """Poll, and go on with the next poll there is."""
+        job: _Job | None = first
+        poller = first[0]
         while True:
-            await self._poll(watch, hold, turn)
-            job: asyncio.Future[_Job] = loop.create_future()
-            self._idle.append(job)
-            watch, hold, turn = await job
+            with anyio.CancelScope() as scope:
+                while not scope.cancel_called:
+                    if job is None:
+                        idle = self._next_job(poller)
+                        if idle is None:
+                            return
+                        job = await idle
+                    (poller, hold, permit), job = job, None
+                    self._scopes[poller] = scope
+                    try:
+                        await poller.poll(hold, permit)
+                    finally:
+                        del self._scopes[poller]
+                        self._held -= hold > 0
+                        self._polls -= not hold
 
-    async def _poll(self, watch: Polling, hold: int, turn: Permit) -> None:
-        try:
-            await watch.look(hold, turn)
-        finally:
-            self._held -= hold > 0
-            self._polls -= not hold
-        self._launch()
+    def _next_job(self, polled: RunPoller) -> asyncio.Future[_Job] | None:
+        """Start the polls there is a connection for now, perhaps as the next of this task.
 
-    async def _rest(self) -> None:
-        """Sleep until the next one is due, or until something changes."""
-        if not self._watches:
-            return
-        self._wakes_at = self._heap[0][0] if self._heap else _NEVER
-        if self._ready:
-            self._wakes_at = min(self._wakes_at, self._turn_comes)
-        pause = self._wakes_at - self._now()
-        if len(self._watches) > _MANY:  # a wake-up costs as much as a tenth of a poll
-            pause = max(pause, len(self._watches) * _NAP)
-        nap = partial(self._sleep, pause) if pause < _NEVER else anyio.sleep_forever
-        if pause > 0:
-            with anyio.CancelScope() as self._nap:
-                await nap()
-            self._nap = None
-        else:
-            await anyio.lowlevel.checkpoint()  # others get their turn whatever the clock says
-        self._wakes_at = -_NEVER
-
-    def _look_again(self) -> None:
-        """Go by what the limiter has just learnt, where it is better than what it had told."""
-        if self._turn_comes < _NEVER:
-            self._wake()
-        rate = self._grant()
-        if rate > 2 * self._granted:
-            self._granted = rate
-            for watch in self._watches.values():
-                if watch.due is not None and watch.demand > 0:
-                    due = self._now() + self._stretched(1 / watch.demand, rate)
-                    self.schedule(watch, min(due, watch.due))
-
-    def _wake(self) -> None:
-        if self._nap is not None:
-            self._nap.cancel()
-            self._wakes_at = -_NEVER
+        Returns:
+            What the task waits for; None if it was made for the context of one poll.
+        """
+        idle: asyncio.Future[_Job] | None = None
+        if polled.context is None:
+            idle = asyncio.get_running_loop().create_future()
+            self._idle.append(idle)
+        if self._queue:
+            self._start_polls()
+        return idle

@@ -1,4 +1,8 @@
-"""Waiting for runs: the door to the client's polls, and what follows a wait cut short."""
+"""Waiting for runs: what resources and flows call, and what follows a wait that ends early.
+
+`Waiter.join` finds the `RunPoller` that a wait can share, or makes one. How and when it polls is
+for `poller` and `scheduler` to say.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from openai_runs._client.arguments import CallOptions, WaitOptions, follow_up_op
 from openai_runs._client.core.background import Work
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline, Verify
-from openai_runs._client.polling.handle import Inbox, WaitHandle
+from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
 from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
@@ -23,7 +27,7 @@ from openai_runs._protocol.spec import check_id
 from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
 from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["Waiter", "look", "stopped"]
+__all__ = ["Waiter", "retrieve_run", "verify_cancel"]
 
 _CANCELS: Final = 20
 """Runs that the server is asked to cancel at the same time."""
@@ -42,25 +46,25 @@ class Waiter:
         """Return a waiter that polls through another pipeline of the same client."""
         return Waiter(pipeline, self._scheduler)
 
-    async def wait(self, run: Run | str, *, thread_id: str | None, plan: WaitOptions) -> Run:
-        """Return the run once it is settled; see `await_run`."""
+    async def wait(self, run: Run | str, *, thread_id: str | None, options: WaitOptions) -> Run:
+        """Return the run once polling it further is pointless; see `await_run`."""
         if isinstance(run, Run) and run.is_terminal:
             return run
-        ticket = self.enter(run, thread_id, plan)
+        handle = self.join(run, thread_id, options)
         try:
-            return await ticket.wait()
+            return await handle.wait()
         except anyio.get_cancelled_exc_class():
-            if plan.on_cancel == "cancel" and not ticket.is_over:
-                ticket.leave()
-                await self.cancel_for(ticket)
+            if options.on_cancel == "cancel" and not handle.is_over:
+                handle.leave()
+                await self.cancel_for(handle)
             raise
         except (RunWaitTimeout, APITimeoutError) as error:
-            if plan.on_timeout == "cancel" and ticket.timed_out:
-                await self.cancel_for(ticket)
+            if options.on_timeout == "cancel" and handle.state is HandleState.TIMED_OUT:
+                await self.cancel_for(handle)
                 error.add_note("the server was asked to cancel it (on_timeout='cancel')")
             raise
         finally:
-            ticket.leave()
+            handle.leave()
 
     async def wait_within(
         self,
@@ -72,13 +76,17 @@ class Waiter:
     ) -> Run:
         """Return the run once `until` holds for its status, within what is left of the time."""
         timeout = deadline.seconds_left()
-        plan = msgspec.structs.replace(deadline.wait_options, timeout=timeout, until=until)
-        return await self.wait(run, thread_id=thread_id, plan=plan)
+        options = msgspec.structs.replace(deadline.wait_options, timeout=timeout, until=until)
+        return await self.wait(run, thread_id=thread_id, options=options)
 
-    def enter(
-        self, run: Run | str, thread_id: str | None, plan: WaitOptions, mailbox: Inbox | None = None
+    def join(
+        self,
+        run: Run | str,
+        thread_id: str | None,
+        options: WaitOptions,
+        inbox: Inbox | None = None,
     ) -> WaitHandle:
-        """Return a place among those who wait for `run`, to be left in the end.
+        """Return a handle of the wait for `run`, which begins here; `leave` it in the end.
 
         Raises:
             TypeError: `run` is neither a run nor an id, or there is no thread to the id.
@@ -91,79 +99,79 @@ class Waiter:
         check_id("run_id", run_id)
         self._pipeline.shared.transport.claim()
         runtime = self._pipeline.settings.runtime
-        ticket = WaitHandle((thread_id, run_id), known, plan, runtime.monotonic, mailbox)
-        key = (self._pipeline, *ticket.ids, *self._manner_of(ticket))
-        watch = self._scheduler.find(key)
-        if not isinstance(watch, RunPoller):
+        handle = WaitHandle((thread_id, run_id), known, options, runtime.monotonic, inbox)
+        key = (self._pipeline, *handle.ids, *self._sharing_key(handle))
+        poller = self._scheduler.find(key)
+        if poller is None:
             ids = {"thread_id": thread_id, "run_id": run_id}
-            spec = self._pipeline.request(GET_RUN, ids, plan.options)
-            watch = RunPoller(self._pipeline, self._scheduler, spec, plan, key)
-            self._scheduler.add(key, watch)
-        watch.join(ticket)
-        return ticket
+            spec = self._pipeline.request(GET_RUN, ids, options.options)
+            poller = RunPoller(self._pipeline, self._scheduler, spec, options, key)
+            self._scheduler.add(poller)
+        poller.join(handle)
+        return handle
 
-    def _manner_of(self, ticket: WaitHandle) -> tuple[object, ...]:
+    def _sharing_key(self, handle: WaitHandle) -> tuple[object, ...]:
         """Return what two waits must have in common to share their polls.
 
-        Extras of a call, and what may depend on who asks, such as a key that is asked for anew
-        each time, keep a wait to itself: nobody is shown a run with somebody else's key.
+        A wait with extras, or with credentials that may depend on the caller's context, is polled
+        for alone: nobody is shown a run that was retrieved with somebody else's key.
         """
-        plan = ticket.plan
-        extras = plan.options.keys() - {"request_timeout"}
+        options = handle.options
+        extras = options.options.keys() - {"request_timeout"}
         is_private = extras or self._pipeline.depends_on_context
         return (
-            plan.until,
-            plan.policy,
-            plan.interval,
-            plan.options.get("request_timeout"),
-            ticket if is_private else None,
+            options.until,
+            options.policy,
+            options.interval,
+            options.options.get("request_timeout"),
+            handle if is_private else None,
         )
 
     async def cancel(self, run_id: str, thread_id: str, options: CallOptions) -> Run:
-        """Ask the server to cancel the run; where the reply is lost, look before asking again."""
+        """Ask the server to cancel the run; where the reply is lost, check before asking again."""
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.request(CANCEL_RUN, ids, options)
-        verify = stopped(self._pipeline, ids, options)
+        verify = verify_cancel(self._pipeline, ids, options)
         return await self._pipeline.send(spec, options, verify=verify)
 
-    async def cancel_for(self, ticket: WaitHandle) -> None:
+    async def cancel_for(self, handle: WaitHandle) -> None:
         """Do `cancel_quietly` for the run of a wait that has ended early."""
-        thread_id, run_id = ticket.ids
-        await self.cancel_quietly(run_id, thread_id, ticket.plan.options)
+        thread_id, run_id = handle.ids
+        await self.cancel_quietly(run_id, thread_id, handle.options.options)
 
-    async def cancel_all(self, tickets: Iterable[WaitHandle]) -> None:
+    async def cancel_all(self, handles: Iterable[WaitHandle]) -> None:
         """Do `cancel_for` for all of these, a few at a time.
 
-        Cancellation: is held off until all were asked, 5 s for each few that do not answer.
+        Cancellation: is delayed until all were asked, 5 s for each few that do not answer.
         """
         limiter = anyio.CapacityLimiter(_CANCELS)
 
-        async def cancel_one(ticket: WaitHandle) -> None:
+        async def cancel_one(handle: WaitHandle) -> None:
             async with limiter:
-                await self.cancel_for(ticket)
+                await self.cancel_for(handle)
 
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
-                for ticket in tickets:
-                    group.start_soon(cancel_one, ticket)
+                for handle in handles:
+                    group.start_soon(cancel_one, handle)
 
-    def cancel_soon(self, tickets: Iterable[WaitHandle]) -> Work:
-        """Return the work of doing so while the caller goes on."""
-        act = partial(self.cancel_all, [*tickets])
+    def cancel_soon(self, handles: Iterable[WaitHandle]) -> Work:
+        """Return the background task of `cancel_all`."""
+        act = partial(self.cancel_all, [*handles])
         return self._pipeline.shared.background.start(act, name="cancelling runs")
 
     async def cancel_quietly(self, run_id: str, thread_id: str, options: CallOptions) -> None:
         """Ask the server to cancel the run, for at most 5 s; it expires by itself otherwise.
 
-        Cancellation: is held off for those 5 s.
+        Cancellation: is delayed for those 5 s.
         """
-        asking = partial(self.cancel, run_id, thread_id, follow_up_options(options))
-        await self.quietly(f"cancelling run {run_id}", asking)
+        cancel = partial(self.cancel, run_id, thread_id, follow_up_options(options))
+        await self.quietly(f"cancelling run {run_id}", cancel)
 
     async def quietly(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
         """Await `act` for at most 5 s, whatever happens around us, and log what goes wrong.
 
-        Cancellation: is held off for those 5 s.
+        Cancellation: is delayed for those 5 s.
         """
         grace = self._pipeline.settings.runtime.cancel_grace
         with anyio.move_on_after(grace, shield=True) as scope:
@@ -189,17 +197,17 @@ def _ids_of(run: Run | str, thread_id: str | None) -> tuple[str, str]:
     return thread_id, run
 
 
-async def look(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Run:
+async def retrieve_run(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Run:
     """Return the run as it is now."""
     return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
 
 
-def stopped(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Verify[Run]:
+def verify_cancel(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Verify[Run]:
     """Return what verifies whether an ambiguous cancel was carried out."""
-    looking = follow_up_options(options)
+    checking = follow_up_options(options)
 
     async def verify(failure: APIError) -> Run | None:
-        run = await look(pipeline, ids, looking)
+        run = await retrieve_run(pipeline, ids, checking)
         return run if run.status in {RunStatus.CANCELLING, RunStatus.CANCELLED} else None
 
     return verify

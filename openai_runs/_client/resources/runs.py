@@ -40,7 +40,7 @@ from openai_runs._client.flows.run_map import Items, K, RunMap, map_runs
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
-from openai_runs._client.polling.waiter import Waiter, stopped
+from openai_runs._client.polling.waiter import Waiter, verify_cancel
 from openai_runs._client.resources.steps import Steps
 from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
 from openai_runs._client.streams.run_stream import RunStream, stream_of
@@ -380,7 +380,7 @@ class Runs:
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.request(CANCEL_RUN, ids, options)
-        verify = stopped(self._pipeline, ids, options)
+        verify = verify_cancel(self._pipeline, ids, options)
         return await self._pipeline.send(spec, options, verify=verify)
 
     async def cancel_and_wait(
@@ -642,7 +642,7 @@ class Runs:
             {"timeout": timeout, "request_timeout": request_timeout},
         )
         # Not a coroutine around a coroutine: ten thousand waits would hold ten thousand of each.
-        return self._waiter.wait(run, thread_id=thread_id, plan=options)
+        return self._waiter.wait(run, thread_id=thread_id, options=options)
 
     async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
         """Return the run once it is settled; `wait`, under the official SDK's name.

@@ -18,7 +18,7 @@ from openai_runs._client.core.call import is_transient
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
-from openai_runs._client.polling.waiter import Waiter, look
+from openai_runs._client.polling.waiter import Waiter, retrieve_run
 from openai_runs._client.streams.requests import StreamRequest, follow
 from openai_runs._protocol.retry import backoff, poll_pause
 from openai_runs._protocol.snapshot.snapshot import Snapshot
@@ -98,7 +98,7 @@ class ResultFetcher:
         left = self._deadline.seconds_left()
         timeout = HOLD_MARGIN if left is None else min(HOLD_MARGIN, left)
         options: CallOptions = {**self._deadline.wait_options.options, "timeout": timeout}
-        return await look(self._pipeline, ids, options)
+        return await retrieve_run(self._pipeline, ids, options)
 
     async def poll_until_seen(self, ids: Mapping[str, str]) -> Run:
         """Return the run as soon as it can be retrieved; tolerates what any wait tolerates.
@@ -115,7 +115,7 @@ class ResultFetcher:
             on_status=None,  # called for the events that follow
             until=lambda status: True,
         )
-        return await self._waiter.wait(ids["run_id"], thread_id=ids["thread_id"], plan=options)
+        return await self._waiter.wait(ids["run_id"], thread_id=ids["thread_id"], options=options)
 
     async def pause(self, count: int) -> None:
         """Sleep as a wait does after its `count`th poll, at most for what is left."""

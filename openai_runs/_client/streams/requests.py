@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.submit_outputs import SubmitFlow
-from openai_runs._client.polling.waiter import Waiter, look
+from openai_runs._client.polling.waiter import Waiter, retrieve_run
 from openai_runs._protocol.endpoints import STREAM_RUN
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIError, BadRequestError, ConflictError
@@ -127,7 +127,7 @@ class SubmitRequest(_RunRequest):
         """Send it again under the same key where that is safe, else return the run as it is."""
         if self._pipeline.honours_keys():
             return await self.open(options)
-        return await look(self._pipeline, self.ids, options)
+        return await retrieve_run(self._pipeline, self.ids, options)
 
 
 class FollowRequest(_RunRequest):
@@ -147,7 +147,7 @@ class FollowRequest(_RunRequest):
     async def open(self, options: CallOptions) -> Run | StreamReply:
         """Resume the stream where the server offers that, else return the run."""
         in_time: CallOptions = {**self._options, "timeout": options.get("timeout")}
-        run = await look(self._pipeline, self.ids, in_time)
+        run = await retrieve_run(self._pipeline, self.ids, in_time)
         if not self._pipeline.resumes():
             return run
         try:

@@ -38,7 +38,7 @@ from openai_runs._client.core.event_reader import EventReader
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop, waiting_calls
-from openai_runs._client.polling.handle import tell
+from openai_runs._client.polling.handle import notify_status
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.backfill import missing_events
 from openai_runs._client.streams.idle_timer import IdleTimer
@@ -213,7 +213,9 @@ class StreamSession:
             return self.ready.popleft()  # of another run: handed out, but not applied
         if event.data.status != self._notified_status:
             self._notified_status = event.data.status
-            await tell(self.deadline.wait_options.on_status, event.data, self._timer.seconds_left())
+            await notify_status(
+                self.deadline.wait_options.on_status, event.data, self._timer.seconds_left()
+            )
         if self.ready:  # else somebody has closed the stream meanwhile
             self.ready.popleft()
         self.snapshot.apply(event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 
 import anyio
 import pytest
@@ -13,14 +13,22 @@ from openai_runs import (
     APIConnectionError,
     APITimeoutError,
     ConfigError,
+    PollPolicy,
     RateLimits,
     Run,
     await_run,
 )
+from openai_runs._client.arguments import WaitOptions
 from openai_runs._client.core.background import BackgroundTasks
-from openai_runs._client.core.rate_limiter import Permit, RateLimiter
+from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.core.rate_limiter import RateLimiter
+from openai_runs._client.core.state import ClientState
+from openai_runs._client.polling.poller import RunPoller
 from openai_runs._client.polling.scheduler import Scheduler
-from openai_runs._client.settings import Runtime
+from openai_runs._client.settings import Runtime, Settings
+from openai_runs._protocol.endpoints import GET_RUN
+from openai_runs._protocol.spec import RequestSpec
+from openai_runs._transport import Transport
 from tests.client.acting import IDS, UNHELD, client_of, of_run, script, until
 from tests.client.cancelling import nothing_left
 from tests.support import Action, Hang, HostileServer, Received
@@ -30,31 +38,15 @@ DONE = of_run("completed")
 _TENANT: ContextVar[str] = ContextVar("_TENANT", default="nobody")
 
 
-class Beat:
-    """Something that is polled, as far as its pace goes."""
+PIPELINE = Pipeline(
+    Settings(base_url="http://127.0.0.1:9", credential=None), ClientState(Transport())
+)
+RUN: RequestSpec[Run] = GET_RUN.spec({"thread_id": "thread_1", "run_id": "run_1"})
 
-    def __init__(self) -> None:
-        """Ask for nothing yet."""
-        self.demand = 0.0
-        self.due: float | None = None
-        self.context: Context | None = None
-        self.is_guarded = False
 
-    def ring(self) -> None:
-        """Do nothing."""
-
-    def guard(self) -> None:
-        """Do nothing."""
-
-    def wanted_hold(self) -> int | None:
-        """Want no poll."""
-        return None
-
-    async def look(self, hold: int, turn: Permit) -> None:
-        """See nothing."""
-
-    def close(self) -> None:
-        """Tell nobody."""
+def poller_of(scheduler: Scheduler, key: object) -> RunPoller:
+    """Return a poller that nobody waits for yet."""
+    return RunPoller(PIPELINE, scheduler, RUN, WaitOptions(policy=PollPolicy()), key)
 
 
 async def test_bad_header_of_many_waits_is_refused_before_anything_is_sent() -> None:
@@ -125,8 +117,8 @@ async def test_hints_for_many_runs_are_stretched(runs: int, hint: float, expecte
     """What a server hints at for each of many runs is 500 polls a second for all of them."""
     scheduler = Scheduler(BackgroundTasks(), RateLimiter(), Runtime(), 100)
 
-    pauses = [scheduler.pace(Beat(), hint, hinted=True) for _ in range(runs)]
-    asked = [scheduler.pace(Beat(), 1.0) for _ in range(3)]
+    pauses = [scheduler.pace(poller_of(scheduler, n), hint, hinted=True) for n in range(runs)]
+    asked = [scheduler.pace(poller_of(scheduler, n), 1.0) for n in range(3)]
 
     assert pauses[-1] == pytest.approx(expected, rel=0.01)
     assert asked == [1.0] * 3  # who names an interval gets it
@@ -136,10 +128,11 @@ async def test_pauses_are_stretched_to_what_the_limiter_grants() -> None:
     """600 requests a minute: fresh runs are asked more often than old ones, all more rarely."""
     limiter = RateLimiter(RateLimits(requests_per_minute=600))
     scheduler = Scheduler(BackgroundTasks(), limiter, Runtime(), 100)
-    beats = [(Beat(), 0.25) for _ in range(10)] + [(Beat(), 5.0) for _ in range(100)]
+    wanted = [0.25] * 10 + [5.0] * 100
+    pollers = [(poller_of(scheduler, n), pause) for n, pause in enumerate(wanted)]
 
     for _ in range(2):
-        pauses = [scheduler.pace(beat, pause) for beat, pause in beats]
+        pauses = [scheduler.pace(poller, pause) for poller, pause in pollers]
 
     fresh, old = pauses[0], pauses[-1]
     assert fresh > 0.25

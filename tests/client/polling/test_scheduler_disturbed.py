@@ -24,7 +24,7 @@ from openai_runs._client.settings import Runtime
 from tests.client.acting import IDS, Release, client_of, of_run, script, until
 from tests.client.batching import Desk, items_of, outcomes
 from tests.client.cancelling import nothing_left
-from tests.client.polling.test_scheduler import Beat
+from tests.client.polling.test_scheduler import poller_of
 from tests.support import Action, Hang, HostileServer, Received
 
 QUICK = PollPolicy(initial=0.02, maximum=0.02, long_poll=0)
@@ -129,18 +129,18 @@ async def test_demand_is_forgotten_with_the_waits_that_made_it() -> None:
     """Waits that come and go leave the pace of those that stay as it was."""
     background = BackgroundTasks()
     scheduler = Scheduler(background, RateLimiter(), Runtime(), 100)
-    staying = Beat()
+    staying = poller_of(scheduler, "staying")
     before = scheduler.pace(staying, 0.25, hinted=True)
-    scheduler.add("staying", staying)
+    scheduler.add(staying)
 
     for number in range(2000):
-        beat = Beat()
-        scheduler.add(number, beat)
-        scheduler.pace(beat, 0.25, hinted=True)
-        scheduler.remove(number)
+        passing = poller_of(scheduler, number)
+        scheduler.add(passing)
+        scheduler.pace(passing, 0.25, hinted=True)
+        scheduler.remove(passing)
 
     assert scheduler.pace(staying, 0.25, hinted=True) == pytest.approx(before)
-    scheduler.remove("staying")
+    scheduler.remove(staying)
     await background.aclose()
 
 
