@@ -72,15 +72,15 @@ WAYS: list[Way] = [natively, by_scope, by_timeout]
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
     """No task is left behind, and nothing unclosed for the garbage collector to complain of."""
-    await settle()
+    await let_others_run()
     before = asyncio.all_tasks()
     yield
     gc.collect()
-    await settle()
+    await let_others_run()
     assert asyncio.all_tasks() == before
 
 
-async def settle() -> None:
+async def let_others_run() -> None:
     """Let what is about to end do so: a client's root task, a connection just accepted."""
     for _ in range(20):
         await asyncio.sleep(0)

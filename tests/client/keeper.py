@@ -66,7 +66,7 @@ class Keeper:
                 return self._cancel(run_id)
             case "POST", [thread_id, "messages"]:
                 return self._message(request, thread_id)
-        return self._refuse(404, f"no route {request.method} {request.path}")
+        return self._reject(404, f"no route {request.method} {request.path}")
 
     def _create(self, request: Received, thread_id: str) -> Action:
         self.calls["create"] += 1
@@ -76,7 +76,7 @@ class Keeper:
         blocking = self.active(thread_id)
         if blocking is not None:
             text = f"Thread {thread_id} already has an active run {blocking}."
-            return self._keep(key, self._refuse(400, text))
+            return self._keep(key, self._reject(400, text))
         metadata = request.json.get("metadata") or {}
         answer = self._ok(self.runs[self.add(thread_id, metadata=metadata)])
         self._keep(key, answer)
@@ -91,7 +91,7 @@ class Keeper:
         self.calls["get"] += 1
         run = self.runs.get(run_id)
         if run is None:
-            return self._refuse(404, f"No run found with id '{run_id}'.")
+            return self._reject(404, f"No run found with id '{run_id}'.")
         self._looked[run_id] += 1
         if self._looks is not None and self._looked[run_id] >= self._looks:
             self._move(run_id, "completed")
@@ -103,7 +103,7 @@ class Keeper:
         self.calls["cancel"] += 1
         status = self.runs[run_id]["status"]
         if status not in ACTIVE:
-            return self._refuse(400, f"Cannot cancel run with status '{status}'.")
+            return self._reject(400, f"Cannot cancel run with status '{status}'.")
         self._move(run_id, "cancelling")
         return self._ok(self.runs[run_id])
 
@@ -112,7 +112,7 @@ class Keeper:
         blocking = self.active(thread_id)
         if blocking is not None:
             text = f"Can't add messages to {thread_id} while a run {blocking} is active."
-            return self._refuse(400, text)
+            return self._reject(400, text)
         self.messages.append({"id": "msg_1", "thread_id": thread_id, "role": "user"})
         return self._ok(self.messages[-1])
 
@@ -129,6 +129,6 @@ class Keeper:
         headers = FEATURES if self._keys else {}
         return Answer(json={**value}, headers=headers)
 
-    def _refuse(self, status: int, message: str) -> Answer:
+    def _reject(self, status: int, message: str) -> Answer:
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         return Answer(status, {"error": error}, FEATURES if self._keys else {})

@@ -216,9 +216,9 @@ def test_budget_lets_twenty_retries_through() -> None:
     """Then it fails fast until calls succeed again."""
     budget = RetryBudget()
 
-    taken = [budget.acquire() for _ in range(21)]
+    permits = [budget.acquire() for _ in range(21)]
 
-    assert taken == [True] * 20 + [False]
+    assert permits == [True] * 20 + [False]
     assert budget.tokens == RETRY_BUDGET - 20 * RETRY_COST
 
 

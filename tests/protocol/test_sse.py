@@ -139,7 +139,7 @@ LIKELY = st.lists(st.tuples(LINES, st.sampled_from([b"\n", b"\n", b"\r", b"\r\n"
     lambda lines: b"".join(line + end for line, end in lines)
 )
 ANY = st.binary() | st.lists(st.sampled_from(b"d:\n\r \0") | st.integers(0, 255)).map(bytes)
-TEXTS = st.builds(lambda mark, text: mark + text, st.sampled_from([b"", BOM]), LIKELY | ANY)
+TEXTS = st.builds(lambda bom, text: bom + text, st.sampled_from([b"", BOM]), LIKELY | ANY)
 PLACES = st.lists(st.integers(0, 1000))
 
 

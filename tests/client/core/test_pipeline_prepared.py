@@ -28,11 +28,11 @@ async def pipeline_to(
     settings = Settings(
         base_url=server.url, credential=credential, default_headers={"prefer": "safe"}
     )
-    shared = ClientState(Transport())
+    state = ClientState(Transport())
     try:
-        yield Pipeline(settings, shared)
+        yield Pipeline(settings, state)
     finally:
-        await shared.aclose()
+        await state.aclose()
 
 
 async def test_prepared_call_is_the_same_request_each_time() -> None:

@@ -18,7 +18,7 @@ async def acquired(limiter: RateLimiter, number: int, order: list[int]) -> None:
     order.append(number)
 
 
-async def settle() -> None:
+async def let_others_run() -> None:
     """Let everybody get where they are going."""
     for _ in range(30):
         await anyio.lowlevel.checkpoint()
@@ -50,11 +50,11 @@ async def test_cancelled_call_gives_its_place_up() -> None:
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(cancellable, number)
-            await settle()
+            await let_others_run()
         assert limiter.state().waiting == 4
         scopes[1].cancel()
         scopes[3].cancel()
-        await settle()
+        await let_others_run()
         assert limiter.state().waiting == 2
         async with clock.running():
             while len(order) < 3:
@@ -79,10 +79,10 @@ async def test_cancel_of_a_run_goes_before_other_calls() -> None:
     async with anyio.create_task_group() as group:
         for number in range(3):
             group.start_soon(acquired, limiter, number, order)
-        await settle()
+        await let_others_run()
         group.start_soon(cancel, 1)
         group.start_soon(cancel, 2)
-        await settle()
+        await let_others_run()
         assert limiter.state().waiting == 5
         async with clock.running():
             while len(order) < 5:
@@ -101,11 +101,11 @@ async def test_better_limits_wake_the_first_in_the_queue() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(acquired, limiter, 0, order)
-        await settle()
+        await let_others_run()
         assert order == []
         plenty = {"x-ratelimit-remaining-requests": "99", "x-ratelimit-reset-requests": "60s"}
         limiter.on_headers(200, plenty)
-        await settle()
+        await let_others_run()
         assert order == [0]
 
 

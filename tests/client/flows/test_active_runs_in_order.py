@@ -160,15 +160,15 @@ async def test_gates_are_taken_away_by_the_last() -> None:
     keeper.add("thread_2")
 
     async with HostileServer(keeper) as server, client_of(server, ManualClock()) as client:
-        shared = client._shared
+        state = client._shared
         await asyncio.gather(*[client.runs.create(**WAIT) for _ in range(3)])
         task = asyncio.create_task(client.runs.create(**{**WAIT, "thread_id": "thread_2"}))
         await asyncio.sleep(0)
-        assert shared.thread_locks.keys() == {"thread_2"}
+        assert state.thread_locks.keys() == {"thread_2"}
         task.cancel()
         await asyncio.wait([task])
 
-    assert shared.thread_locks == {}
+    assert state.thread_locks == {}
 
 
 async def test_cancellation_after_any_step_leaves_the_queue_usable() -> None:

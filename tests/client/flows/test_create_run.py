@@ -134,12 +134,15 @@ async def test_looks_for_a_lost_create_keep_to_the_rate_limit(unseen: int) -> No
     """Each request has a permit of its own, the look at the run in the way included."""
     ledger, clock, sent = Ledger(Fate(Drop()), unseen=unseen), ManualClock(), list[float]()
 
-    def timed(request: Received) -> Action:
+    def handler(request: Received) -> Action:
         sent.append(clock.now)
         return ledger(request)
 
     limits = RateLimits(requests_per_minute=2)
-    async with HostileServer(timed) as server, client_of(server, clock, limits=limits) as client:
+    async with (
+        HostileServer(handler) as server,
+        client_of(server, clock, limits=limits) as client,
+    ):
         run = await client.runs.create("thread_1", assistant_id="asst_1")
         counted = client.limits.calls + client.limits.polls
 

@@ -89,20 +89,20 @@ async def test_outcomes_come_as_runs_end(client: AsyncClient, desk: Desk) -> Non
 
 async def test_input_is_not_taken_faster_than_outcomes_are_read(client: AsyncClient) -> None:
     """Never more than `concurrency` items beyond those that were read."""
-    taken: list[str] = []
+    pulled: list[str] = []
     read = 0
 
     def endless() -> Iterator[tuple[int, dict[str, str]]]:
         while True:
-            assert len(taken) < read + 3
-            taken.append("one")
-            yield len(taken), {"thread_id": f"t{len(taken)}"}
+            assert len(pulled) < read + 3
+            pulled.append("one")
+            yield len(pulled), {"thread_id": f"t{len(pulled)}"}
 
     async with client.runs.map(endless(), **CASE) as results:
         async for _ in results:
             read += 1
             await anyio.sleep(0.01)
-            assert results.pulled == len(taken) <= read + 3
+            assert results.pulled == len(pulled) <= read + 3
             if read == 12:
                 break
 
@@ -211,7 +211,7 @@ async def test_item_that_is_no_pair_is_an_error_of_the_input(
 async def test_error_of_a_callback_is_raised_when_all_that_was_going_has_come(
     client: AsyncClient, desk: Desk
 ) -> None:
-    """What it raises is no outcome of a run; the item is named, and no further one taken."""
+    """What it raises is no outcome of a run; the item is named, and no further one pulled."""
     desk.statuses["slow"] = "in_progress"
 
     def watch(run: Run) -> None:

@@ -200,8 +200,8 @@ async def test_server_that_never_stops_asking_for_the_same_is_given_up(finish: F
 async def test_refusal_after_a_submit_that_was_taken_is_a_lagging_replica(finish: Finish) -> None:
     """The second submit is refused because the first one worked."""
     before = waiting(call("call_1"))
-    taken: list[Action] = [Answer(json=run_json("queued")), NOT_WAITING]
-    handler = OneRun(*[before] * 6, run_json("completed"), submits=taken)
+    answers: list[Action] = [Answer(json=run_json("queued")), NOT_WAITING]
+    handler = OneRun(*[before] * 6, run_json("completed"), submits=answers)
     async with HostileServer(handler) as server:
         result = await finish(server, Counter())
 

@@ -17,7 +17,7 @@ from openai_runs import (
     RunWaitTimeout,
 )
 from tests.client.acting import Release, client_of, of_run, refusal, until
-from tests.client.cancelling import nothing_left, settle
+from tests.client.cancelling import let_others_run, nothing_left
 from tests.support import Action, HostileServer, Received
 
 QUICK = PollPolicy(initial=0.02, maximum=0.02, long_poll=0)
@@ -135,7 +135,7 @@ async def test_left_early_nothing_is_polled_any_more(leave: Any) -> None:
     ):
         await leave(client.runs.as_completed(pairs(20)))
         gc.collect()
-        await settle()
+        await let_others_run()
         polled = len(server.requests)
         await asyncio.sleep(0.1)
         assert len(server.requests) - polled <= 1  # one may have been under way

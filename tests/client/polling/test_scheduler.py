@@ -181,8 +181,8 @@ async def test_waiting_takes_under_two_kib_for_each() -> None:
         before = tracemalloc.get_traced_memory()[0]
         async with client.runs.as_completed(runs) as completed:
             await until(lambda: len(server.requests) == 1)
-            taken = tracemalloc.get_traced_memory()[0] - before
+            used = tracemalloc.get_traced_memory()[0] - before
             assert completed.pending == 10_000
         tracemalloc.stop()
 
-    assert taken / 10_000 < 2048
+    assert used / 10_000 < 2048

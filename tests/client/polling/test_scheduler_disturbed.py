@@ -61,7 +61,7 @@ async def test_key_that_was_cancelled_elsewhere_is_a_failure_that_may_pass() -> 
 
 
 async def test_call_whose_key_was_cancelled_elsewhere_is_a_connection_error() -> None:
-    """An ordinary call is told too, and is not taken for cancelled itself."""
+    """An ordinary call is told too, and is not pulled for cancelled itself."""
     async with (
         HostileServer(script(of_run())) as server,
         AsyncClient(server.url, cancelled_elsewhere, max_retries=0) as client,
@@ -198,17 +198,17 @@ async def test_two_readers_share_what_is_completed() -> None:
     async with HostileServer(handler) as server, client_of(server, poll=QUICK) as client:
         pairs = [(f"run_{number}", "thread_1") for number in range(6)]
         completed = client.runs.as_completed(pairs)
-        taken: list[object] = []
+        pulled: list[object] = []
 
         async def take() -> None:
-            taken.extend([outcome async for outcome in completed])
+            pulled.extend([outcome async for outcome in completed])
 
         readers = [asyncio.create_task(take()) for _ in range(3)]
         await until(lambda: len(server.requests) >= 6)
         handler.answer = of_run("completed")
         await asyncio.gather(*readers)
 
-    assert len(taken) == 6
+    assert len(pulled) == 6
 
 
 async def test_callback_that_raises_ends_the_waits_of_its_call() -> None:

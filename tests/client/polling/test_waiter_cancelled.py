@@ -300,7 +300,7 @@ async def test_cancellation_after_any_step_is_clean(on_cancel: Reaction) -> None
 
 
 async def test_cancellation_is_never_lost_around_the_deadline() -> None:
-    """`task.cancel()` within 2 ms of the deadline: a cancellation that was taken arrives."""
+    """`task.cancel()` within 2 ms of the deadline: a cancellation that was accepted arrives."""
     outcomes: list[str] = []
 
     async with (
@@ -312,10 +312,10 @@ async def test_cancellation_is_never_lost_around_the_deadline() -> None:
         async def strike(moment: float) -> None:
             task = asyncio.create_task(await_run(client, **IDS, timeout=0.06))
             await asyncio.sleep(moment)
-            taken = task.cancel()
+            was_cancelled = task.cancel()
             await asyncio.wait([task])
-            assert task.cancelled() == taken
-            outcomes.append("cancelled" if taken else type(task.exception()).__name__)
+            assert task.cancelled() == was_cancelled
+            outcomes.append("cancelled" if was_cancelled else type(task.exception()).__name__)
 
         for _ in range(10):
             await asyncio.gather(*[strike(0.058 + step / 2500) for step in range(10)])

@@ -62,14 +62,14 @@ async def streamed(handler: Asking) -> tuple[RunResult, list[str], list[str]]:
     called: list[str] = []
     names: list[str] = []
 
-    def look(city: str = "") -> str:
+    def peek(city: str = "") -> str:
         called.append(city)
         return "seen"
 
     async with (
         HostileServer(handler) as server,
         AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
-        client.runs.stream("thread_1", assistant_id="a", tools=[look]) as stream,
+        client.runs.stream("thread_1", assistant_id="a", tools=[peek]) as stream,
     ):
         async for event in stream:
             if isinstance(event, RunEvent):

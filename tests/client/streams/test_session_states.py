@@ -160,14 +160,14 @@ class Scripted:
 async def end_state(handler: Scripted, leave_after: int | None) -> State:
     """Stream a run with a tool, leave it after some events, and return the state at the end."""
 
-    def look() -> str:
+    def peek() -> str:
         return "seen"
 
     async with (
         HostileServer(handler) as server,
         AsyncClient(base_url=server.url, api_key="k", **AT_ONCE) as client,
     ):
-        stream = client.runs.stream("thread_1", assistant_id="a", tools=[look])
+        stream = client.runs.stream("thread_1", assistant_id="a", tools=[peek])
         count = 0
         with suppress(OpenAIRunsError):
             async with stream:

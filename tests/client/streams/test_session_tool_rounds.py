@@ -24,7 +24,7 @@ def waiting(call_id: str, arguments: str = "{}") -> dict[str, Any]:
     call = {
         "id": call_id,
         "type": "function",
-        "function": {"name": "look", "arguments": arguments},
+        "function": {"name": "peek", "arguments": arguments},
     }
     action = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": [call]}}
     return run_json("requires_action", required_action=action)
@@ -78,14 +78,14 @@ async def streamed(asking: Asking, **arguments: Any) -> tuple[str, list[int]]:
     """Return the result's text and, for each call of the tool, how many there were before."""
     called: list[int] = []
 
-    def look() -> str:
+    def peek() -> str:
         called.append(len(called))
         return "seen"
 
     async with (
         HostileServer(asking) as server,
         AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
-        client.runs.stream("thread_1", assistant_id="a", tools=[look], **arguments) as stream,
+        client.runs.stream("thread_1", assistant_id="a", tools=[peek], **arguments) as stream,
     ):
         return (await stream.result()).text, called
 

@@ -80,7 +80,7 @@ def weather(
 
     Args:
         city: Where to
-            look.
+            peek.
         day (str): Today or tomorrow.
         unit: Which scale.
         hours: Not shown: the annotation says it.
@@ -100,7 +100,7 @@ WEATHER: dict[str, Any] = {
         "parameters": {
             "type": "object",
             "properties": {
-                "city": {"$ref": "#/$defs/City", "description": "Where to look."},
+                "city": {"$ref": "#/$defs/City", "description": "Where to peek."},
                 "day": {
                     "enum": ["today", "tomorrow"],
                     "default": "today",
@@ -161,26 +161,26 @@ def test_null_and_nothing_are_the_default(text: str) -> None:
     """Models write null, or nothing at all, for what may be left out."""
 
     @tool
-    def look(x: int = 3) -> int:
+    def peek(x: int = 3) -> int:
         return x
 
-    assert look.read(text) == {}
+    assert peek.read(text) == {}
 
 
 def test_null_stays_null_where_it_is_a_value() -> None:
     """A parameter that takes None is given None."""
 
     @tool
-    def look(x: int | None = 3, y: Any = 4) -> None: ...
+    def peek(x: int | None = 3, y: Any = 4) -> None: ...
 
-    assert look.read('{"x": null, "y": null}') == {"x": None, "y": None}
+    assert peek.read('{"x": null, "y": null}') == {"x": None, "y": None}
 
 
 def test_nulls_within_are_defaults_too() -> None:
     """In Structs, dataclasses, TypedDicts, lists and tagged unions, however deep."""
 
     @tool
-    def look(
+    def peek(
         *,
         a: list[City],
         b: Circle | Square,
@@ -190,7 +190,7 @@ def test_nulls_within_are_defaults_too() -> None:
         f: list[City] | None = None,
     ) -> None: ...
 
-    read = look.read(
+    read = peek.read(
         '{"a": [{"name": "x", "country": null}], "b": {"type": "circle", "radius": null},'
         ' "c": {"first": 1, "last": null}, "d": {"field": "f", "value": null},'
         ' "e": {"children": [{"children": null}]}, "f": [{"name": "y", "country": null}]}'
@@ -236,7 +236,7 @@ def test_strict_schema_is_closed_and_complete() -> None:
     assert definition["parameters"]["required"] == ["city", "day", "unit", "hours"]
     assert properties["city"] == {
         "anyOf": [{"$ref": "#/$defs/City"}],
-        "description": "Where to look.",
+        "description": "Where to peek.",
     }
     assert properties["day"] == {
         "anyOf": [{"enum": ["today", "tomorrow"], "type": "string"}, {"type": "null"}],
@@ -350,7 +350,7 @@ def test_default_that_is_no_json_is_not_shown() -> None:
     """The model need not know it; the function does."""
 
     @tool
-    def look(x: int = CONTEXT, y: float = object()) -> None:  # type: ignore[assignment]
-        """Look."""
+    def peek(x: int = CONTEXT, y: float = object()) -> None:  # type: ignore[assignment]
+        """Peek."""
 
-    assert look.parameters["properties"] == {"x": {"type": "integer"}, "y": {"type": "number"}}
+    assert peek.parameters["properties"] == {"x": {"type": "integer"}, "y": {"type": "number"}}

@@ -84,21 +84,21 @@ def test_parameters_whose_types_share_a_name_are_refused() -> None:
     """Each alone could be described; the two together could not be told apart."""
     one, other = (msgspec.defstruct("Same", [(field, int)]) for field in ("a", "b"))
 
-    def look(a: int, b: int) -> None: ...
+    def peek(a: int, b: int) -> None: ...
 
-    look.__annotations__.update(a=one, b=other)
+    peek.__annotations__.update(a=one, b=other)
 
-    with pytest.raises(TypeError, match="tool 'look': its parameters .* two types called 'Same'"):
-        tool(look)
+    with pytest.raises(TypeError, match="tool 'peek': its parameters .* two types called 'Same'"):
+        tool(peek)
 
 
 def test_return_type_that_is_not_there_does_no_harm() -> None:
     """Only what the model fills in needs to be known."""
 
     @tool
-    def look(a: int) -> Hidden: ...  # type: ignore[empty-body]
+    def peek(a: int) -> Hidden: ...  # type: ignore[empty-body]
 
-    assert look.read('{"a": 1}') == {"a": 1}
+    assert peek.read('{"a": 1}') == {"a": 1}
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 65, "a.b", "a\n", 3])

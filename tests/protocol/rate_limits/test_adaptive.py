@@ -6,7 +6,7 @@ from openai_runs._protocol.rate_limits.adaptive import AdaptiveRate, RateMeter
 from openai_runs._protocol.rate_limits.limits import Limits
 
 
-def refuse(rate: AdaptiveRate, count: int, now: float, **changes: float) -> None:
+def reject(rate: AdaptiveRate, count: int, now: float, **changes: float) -> None:
     """Have so many requests refused at once."""
     for _ in range(count):
         rate.on_answer(**{**NOBODY, "refused": True, "start": now, "now": now, **changes})  # type: ignore[arg-type]
@@ -19,7 +19,7 @@ NOBODY = {"number": 0, "sent": 0, "usual": 0.0}
 def test_lone_refusal_cuts_no_rate() -> None:
     """One 429 among many answers: its call waits, the others go on."""
     rate = AdaptiveRate()
-    refuse(rate, 1, 0.0)
+    reject(rate, 1, 0.0)
     assert rate.is_watching(0.0)
     for step in range(20):
         now = step / 10
@@ -36,7 +36,7 @@ def test_old_refusals_are_no_evidence() -> None:
     rate = AdaptiveRate()
 
     for minute in range(3):
-        refuse(rate, 1, minute * 60.0)
+        reject(rate, 1, minute * 60.0)
 
     assert rate.rate(120.0) is None
 
@@ -45,7 +45,7 @@ def test_storm_cuts_the_rate_and_calm_doubles_it_while_nothing_is_known() -> Non
     """Ten refusals are enough; then 20 a second, 40, 80: slow start, as nobody had counted."""
     rate = AdaptiveRate()
 
-    refuse(rate, 500, 0.0)
+    reject(rate, 500, 0.0)
 
     assert [rate.rate(float(second)) for second in range(3)] == [20, 40, 80]
     assert rate.rate(60.0) is None, "a minute without refusals ends it"
@@ -55,7 +55,7 @@ def test_storm_halves_a_rate_that_is_known_and_calm_raises_it_by_a_tenth() -> No
     """Additive increase, multiplicative decrease."""
     rate = AdaptiveRate()
 
-    refuse(rate, 10, 0.0, number=900, sent=1000, usual=200.0)
+    reject(rate, 10, 0.0, number=900, sent=1000, usual=200.0)
 
     assert rate.rate(0.0) == 100
     assert rate.rate(5.0) == 150
@@ -64,12 +64,12 @@ def test_storm_halves_a_rate_that_is_known_and_calm_raises_it_by_a_tenth() -> No
 def test_refusals_of_what_was_sent_before_a_cut_do_not_cut_again() -> None:
     """A hundred in flight are refused for one reason."""
     rate = AdaptiveRate()
-    refuse(rate, 10, 0.0, number=900, sent=1000, usual=200.0)
+    reject(rate, 10, 0.0, number=900, sent=1000, usual=200.0)
 
-    refuse(rate, 90, 0.0, number=1000, sent=1000, usual=200.0)
+    reject(rate, 90, 0.0, number=1000, sent=1000, usual=200.0)
     assert rate.rate(0.0) == 100
 
-    refuse(rate, 10, 0.0, number=1001, sent=1100, usual=200.0)
+    reject(rate, 10, 0.0, number=1001, sent=1100, usual=200.0)
     assert rate.rate(0.0) == 50
 
 
@@ -77,7 +77,7 @@ def test_rate_never_falls_below_its_floor() -> None:
     """One in 8 s goes out whatever happens, so that the end of a storm is seen."""
     rate = AdaptiveRate()
     for round_ in range(40):
-        refuse(rate, 10, 0.0, number=round_, sent=round_, usual=20.0)
+        reject(rate, 10, 0.0, number=round_, sent=round_, usual=20.0)
 
     assert rate.rate(0.0) == AdaptiveRate.FLOOR
 
@@ -86,7 +86,7 @@ def test_rate_grows_only_from_the_end_of_a_pause() -> None:
     """Silence that the server asked for is no sign that it takes more."""
     rate = AdaptiveRate()
 
-    refuse(rate, 10, 0.0, number=1, sent=1, usual=200.0, start=30.0)
+    reject(rate, 10, 0.0, number=1, sent=1, usual=200.0, start=30.0)
 
     assert rate.rate(30.0) == 100
 
@@ -94,7 +94,7 @@ def test_rate_grows_only_from_the_end_of_a_pause() -> None:
 def test_tried_rate_is_kept_by_pacing() -> None:
     """Ten a second: one each 100 ms; after a rest 50 ms are made up for, and no more."""
     rate = AdaptiveRate()
-    refuse(rate, 10, 0.0, number=1, sent=1, usual=20.0)
+    reject(rate, 10, 0.0, number=1, sent=1, usual=20.0)
     rate.take(0.0)
     assert rate.delay(0.0) == pytest.approx(0.1)
     assert rate.delay(0.0, 2) == pytest.approx(0.2)

@@ -9,6 +9,7 @@ from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs.types import Event, Message
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
 from tests.protocol.telling import (
+    event_of,
     full,
     message,
     message_delta,
@@ -16,7 +17,6 @@ from tests.protocol.telling import (
     run,
     snapshot_of,
     step,
-    tell,
     text,
 )
 
@@ -51,7 +51,7 @@ def test_role_comes_with_the_pieces() -> None:
     user = message_delta("Hi", role="user")
     assert snapshot_of(user, message_delta("Hi")).messages[0].role == "user"
     assert snapshot_of(message_delta("Hi", role=None)).messages[0].role == "assistant"
-    empty = tell("thread.message.delta", id="msg_1", delta={"role": "user"})
+    empty = event_of("thread.message.delta", id="msg_1", delta={"role": "user"})
     assert snapshot_of(empty).messages[0].role == "user"
 
 
@@ -283,7 +283,9 @@ def test_nothing_is_known_of_what_was_not_told() -> None:
 
 def test_thread_and_unknown_events() -> None:
     """The thread is kept; an event that nobody knows changes nothing."""
-    snapshot = snapshot_of(tell("thread.created", id="thread_1"), tell("thread.banana", id="x"))
+    snapshot = snapshot_of(
+        event_of("thread.created", id="thread_1"), event_of("thread.banana", id="x")
+    )
 
     assert snapshot.thread is not None
     assert snapshot.thread.id == "thread_1"
@@ -324,7 +326,7 @@ def test_same_status_told_again_is_newer() -> None:
     assert snapshot.run is not None
     assert snapshot.run.usage is not None
 
-    snapshot.apply(tell("thread.run.queued", id="run_2", thread_id="thread_1", status="queued"))
+    snapshot.apply(event_of("thread.run.queued", id="run_2", thread_id="thread_1", status="queued"))
     assert snapshot.run.id == "run_2"
 
 
