@@ -33,7 +33,7 @@ def await_run(
     Args:
         client: The client to ask with.
         run: The run, or its id. A finished `Run` is returned without a request; any other
-            is looked at first.
+            is polled first.
         thread_id: The thread's id; needed with a run id.
         timeout: Seconds for the whole wait, counted from the call. None: what the run has
             left by the server's own clock plus 10 s, or 600 s where the server names no
@@ -55,7 +55,7 @@ def await_run(
     Raises:
         RunWaitTimeout: The time was up; `.run` is the last state seen. The run goes on.
         APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
-        APIStatusError: A poll was refused for good, such as 401 or 404.
+        APIStatusError: A poll was rejected for good, such as 401 or 404.
 
     Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
     cancellation off for at most 5 s.

@@ -1,4 +1,4 @@
-"""The client: puts the rooms together, owns the connections, and nothing else."""
+"""The client: puts the parts together and owns the connections, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import unquote
 
-import aiohttp  # noqa: TC002 - the signature can be evaluated by those who look at it
+import aiohttp  # noqa: TC002 - tools evaluate the annotations of the signature
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -111,7 +111,7 @@ class AsyncClient:
             request_timeout: Seconds for one attempt.
             connect_timeout: Seconds to open a connection.
             max_retries: Retries after the first attempt; `retry` wins where given.
-            retry: How retries are paced, and whether lost creates are adopted.
+            retry: How retries are paced, and whether a run whose create lost its answer is found.
             poll: How waits are paced where the server gives no hint.
             limits: What may be used of the server, by this client and its copies together.
             default_headers: Sent with each request.
@@ -122,7 +122,7 @@ class AsyncClient:
             ssl: A context, True for the system's trust, False for no verification.
             trust_env: Take proxies and credentials from the environment and `.netrc`.
             assistants_version: `v2`, or `v1` for the protocol's first version.
-            runtime: Sleep, clocks and chance, for tests.
+            runtime: Sleep, clocks and random numbers, for tests.
 
         Raises:
             ConfigError: There is no base URL, or one that cannot be used safely.
@@ -192,9 +192,9 @@ class AsyncClient:
 
         Args:
             endpoint: The project's endpoint, `https://.../api/projects/NAME`.
-            credential: A key (sent as `api-key`), a callable that gives a bearer token, or
-                a credential of `azure.identity.aio`; the latter two are asked before each
-                request, so a token that expires in mid-wait does no harm.
+            credential: A key (sent as `api-key`), a callable that returns a bearer token, or
+                a credential of `azure.identity.aio`; the latter two are called before each
+                request, so a token may expire during a wait.
             api_version: Sent as `api-version`.
             **options: Keyword arguments of `AsyncClient`.
 
@@ -203,7 +203,7 @@ class AsyncClient:
         """
         query = {"api-version": api_version, **(options.pop("default_query", None) or {})}
         client = cls(endpoint, credential, default_query=query, **options)
-        # What the environment says of OpenAI's organizations is none of Azure's business.
+        # The environment's organization and project are OpenAI's, and mean nothing to Azure.
         owner = {name: options.get(name) for name in ("organization", "project")}
         settings = msgspec.structs.replace(client._settings, key_header="api-key", **owner)
         client._assemble(settings, client._shared, client._scheduler)
@@ -238,7 +238,7 @@ class AsyncClient:
             request_timeout: Seconds for one attempt.
             retry: How retries are paced.
             poll: How waits are paced.
-            runtime: Sleep, clocks and chance, for tests.
+            runtime: Sleep, clocks and random numbers, for tests.
 
         Raises:
             ConfigError: `openai_runs[server]` is not installed (at the first request).
@@ -284,8 +284,8 @@ class AsyncClient:
             api_key: A key, or a function that returns one.
             request_timeout: Seconds for one attempt.
             max_retries: Attempts beyond the first; a short form of `retry`.
-            retry: How failed attempts are repeated.
-            poll: How waits ask.
+            retry: How failed attempts are retried.
+            poll: How waits are paced.
             default_headers: Laid over the ones there are.
             default_query: Laid over the one there is.
             assistants_version: `v1` or `v2`.
@@ -327,7 +327,7 @@ class AsyncClient:
 
     @property
     def limits(self) -> LimitState:
-        """What the limiter of this client and its copies has done, and what it knows by now."""
+        """What the rate limiter of this client and its copies has done, and the limits it knows."""
         return self._shared.limiter.state()
 
     @overload
@@ -366,7 +366,7 @@ class AsyncClient:
         """Return the answer of an endpoint that has no method here, such as Foundry's threads.
 
         Args:
-            method: HTTP method; GET and DELETE are retried freely, others are guarded.
+            method: HTTP method; GET and DELETE are idempotent, others are not.
             path: Below the base URL, beginning with `/`; ids in it must be quoted already.
             into: What the answer is decoded into; a dict if not given.
             json: The body.
@@ -377,7 +377,7 @@ class AsyncClient:
             ValueError: The path could lead elsewhere.
             APIError: The call failed.
 
-        Cancellation: closes the request; a guarded one may have been carried out.
+        Cancellation: closes the request; one that is not idempotent may have been carried out.
         """
         spec = _raw_request(
             method,
@@ -439,7 +439,7 @@ def _raw_request(
     options: CallOptions,
     into: Any,
 ) -> RequestSpec[Any]:
-    """Return the request; its method says whether it is idempotent.
+    """Return the request; as in the table, what creates or changes something is not idempotent.
 
     Raises:
         ValueError: The path could lead elsewhere, or the method is no word.

@@ -1,4 +1,7 @@
-"""The server inside this process: started once, by whoever needs it first."""
+"""The server inside this process: started once, by the first request that needs it.
+
+The only module of the client that imports the server, inside of functions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ __all__ = ["Embedded", "Server", "find_server", "make_server"]
 
 
 class Server(Protocol):
-    """What `openai_runs.server.LocalServer` offers; named here so that it stays unimported."""
+    """The part of `openai_runs.server.LocalServer` used here, which is not imported for it."""
 
     @property
     def url(self) -> str:
@@ -34,7 +37,7 @@ class Embedded:
     """Starts a server on first use, or finds the one that already serves the file."""
 
     def __init__(self, make: Callable[[], Server], find: Callable[[], str | None]) -> None:
-        """Take how to make a server, and how to find the URL of one in another process."""
+        """Keep how to make a server, and how to find the URL of one in another process."""
         self._make = make
         self._find = find
         self._server: Server | None = None
@@ -49,7 +52,7 @@ class Embedded:
 
         Cancellation: a server that was being started is closed again.
         """
-        async with self._turn():
+        async with self._locked():
             if self._closed:
                 msg = "this client is closed; make a new one"
                 raise ConfigError(msg)
@@ -78,12 +81,12 @@ class Embedded:
         """End the server, if this process runs it, also one that is just being started."""
         self._closed = True
         with anyio.CancelScope(shield=True):  # starting is bounded: it waits for no network
-            async with self._turn():
+            async with self._locked():
                 server, self._server = self._server, None
         if server is not None:
             await server.aclose()
 
-    def _turn(self) -> anyio.Lock:
+    def _locked(self) -> anyio.Lock:
         if self._lock is None:
             self._lock = anyio.Lock()
         return self._lock

@@ -1,6 +1,6 @@
 """Python values as the JSON that is sent.
 
-What msgspec cannot write by itself, such as pydantic models and iterables, is unfolded.
+What msgspec cannot encode by itself, such as pydantic models and iterables, is converted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def as_text(value: object) -> str:
         value = value.value
     if isinstance(value, str):
         return str(value)
-    return msgspec.json.encode(value, enc_hook=_unfold).decode()
+    return msgspec.json.encode(value, enc_hook=_convert).decode()
 
 
 def plain(value: Any) -> Any:
@@ -62,11 +62,11 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: It cannot be written as JSON.
     """
-    return msgspec.to_builtins(value, enc_hook=_unfold)
+    return msgspec.to_builtins(value, enc_hook=_convert)
 
 
-def _unfold(value: Any) -> Any:
-    """Return what msgspec can write in place of `value`, which it cannot."""
+def _convert(value: Any) -> Any:
+    """Return what msgspec can encode in place of `value`, which it cannot."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):  # a pydantic model, such as the official SDK's objects
         return dump(mode="json")

@@ -1,6 +1,6 @@
-"""What a client was told: addresses, credentials, defaults. Checked once, then fixed.
+"""The settings of a client: addresses, credentials, defaults. Checked once, then frozen.
 
-No request is made here and the environment is not read; `client.py` hands both in.
+No request is made here and the environment is not read: `client.py` does both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
-"""What a token for Azure AI Foundry is asked for."""
+"""The scope of a token for Azure AI Foundry."""
 _TLS_ONLY: Final = (".openai.com", ".azure.com", ".azure.us", ".azure.cn")
 
 
@@ -67,7 +67,7 @@ class AsyncCredential(Protocol):
 
 
 Credential = str | Callable[[], str | Awaitable[str]] | AsyncCredential
-"""A key, a callable asked before each request, or an Azure credential."""
+"""A key, a callable called before each request, or an Azure credential."""
 
 
 class _Secret(str):
@@ -83,7 +83,7 @@ class _Secret(str):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test replaces: sleep, the clocks, chance, new ids and the one fixed deadline."""
+    """What a test replaces: sleep, clocks, random numbers, new keys and the one fixed timeout."""
 
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     monotonic: Callable[[], float] = time.monotonic
@@ -101,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a client that can differ between its copies."""
 
     base_url: str | None
-    """Without a slash at the end; None until the embedded server has told its address."""
+    """Without a slash at the end; None until the embedded server is started."""
     credential: Credential | None = None
     key_header: str | None = None
     """Header for a plain key where it is not `Authorization: Bearer` (Azure: `api-key`)."""
@@ -116,7 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Runtime = Runtime()
 
     def __post_init__(self) -> None:
-        """Refuse what could not be sent."""
+        """Reject what cannot be sent."""
         for name, value in self.default_headers.items():
             check_header(name, value)
         for policy, kind in ((self.retry, RetryPolicy), (self.poll, PollPolicy)):
@@ -142,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings(base_url={self.base_url!r}, retry={self.retry!r}, poll={self.poll!r})"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled, and a client with it: the key stays in this process."""
+        """Raise: a client cannot be pickled, and its key stays in this process."""
         msg = "a client cannot be pickled; make a new one where it is needed"
         raise TypeError(msg)
 
@@ -162,7 +162,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def must_ask(self) -> bool:
-        """Return whether somebody has to be asked for the key, anew for each request."""
+        """Return whether a callable or a credential provides the key, anew for each request."""
         return not (self.credential is None or isinstance(self.credential, str))
 
     def known_credentials(self) -> dict[str, str]:
@@ -175,7 +175,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {"Authorization": _Secret(f"Bearer {source}")}
 
     async def credentials(self) -> dict[str, str]:
-        """Return the headers that prove who calls; callables are asked anew each time."""
+        """Return the headers that prove who calls; callables are called each time."""
         source = self.credential
         if source is None or isinstance(source, str):
             return self.known_credentials()
@@ -191,11 +191,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {"Authorization": _Secret(f"Bearer {key}")}
 
     async def credentials_within(self, timeout: float) -> dict[str, str]:
-        """Return `credentials()`, asked for at most `timeout` seconds.
+        """Return `credentials()` within `timeout` seconds.
 
         Raises:
             APITimeoutError: It took longer; nothing was sent.
-            APIConnectionError: What it awaited was cancelled, though we are not.
+            APIConnectionError: What it awaited was cancelled, though this call is not.
         """
         try:
             with anyio.move_on_after(timeout):
@@ -207,12 +207,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise APIConnectionError(what, sent=False) from None
         what = f"the callable that gives the key took longer than {timeout:.3g} s"
         error = APITimeoutError(what, sent=False)
-        error.retryable = False  # asking the same callable again would hang again
+        error.retryable = False  # calling the same callable again would hang again
         raise error
 
 
 def merge_headers(headers: dict[str, str], extra: Mapping[str, str]) -> None:
-    """Put `extra` into `headers`, where a name counts as the same in any case.
+    """Put `extra` into `headers`; the case of a name does not matter.
 
     >>> headers = {"OpenAI-Beta": "assistants=v2"}
     >>> merge_headers(headers, {"openai-beta": "assistants=v1"})
@@ -264,7 +264,7 @@ def check_base_url(text: str) -> str:
 
 
 def no_base_url() -> ConfigError:
-    """Return the error for a client that was told no address."""
+    """Return the error of a client without an address."""
     return ConfigError(
         "no base_url was given and OPENAI_BASE_URL is not set. OpenAI switched its own Assistants "
         "endpoints off on 2026-08-26, so there is no default: pass base_url= of a server that "
@@ -274,7 +274,7 @@ def no_base_url() -> ConfigError:
 
 
 def _callers_level() -> int:
-    """Return the `stacklevel` at which whoever calls this package stands."""
+    """Return the `stacklevel` of the first caller outside of this package."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("openai_runs."):
         frame, level = frame.f_back, level + 1

@@ -1,7 +1,7 @@
 """What to do when a thread already has an active run: wait for it, or cancel it.
 
-Callers of one client that want the same thread take turns, in the order they came, so
-that fifty creates do not race for every gap.
+Calls of one client for the same thread wait in a queue, in the order in which they came, so that
+fifty creates do not race for every gap.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def when_free(
 ) -> Coroutine[Any, Any, T]:
     """Return what `attempt` returns, once no run of the thread is in its way; to be awaited.
 
-    No coroutine itself, so that a call that does not wait is not a frame deeper.
+    No coroutine itself, so that a call which does not wait is not a frame deeper.
 
     Args:
         waiter: Waits for the blocking run.
@@ -63,16 +63,16 @@ def when_free(
     if mode not in {"wait", "cancel"}:
         msg = f"on_active_run must be 'raise', 'wait' or 'cancel', got {mode!r}"
         raise ValueError(msg)
-    return _in_turn(_Busy(waiter, pipeline, thread_id, mode, options), attempt)
+    return _in_order(_Busy(waiter, pipeline, thread_id, mode, options), attempt)
 
 
-async def _in_turn(busy: _Busy, attempt: Callable[[CallOptions], Coroutine[Any, Any, T]]) -> T:
-    async with busy.turn():
+async def _in_order(busy: _Busy, attempt: Callable[[CallOptions], Coroutine[Any, Any, T]]) -> T:
+    async with busy.locked():
         while True:
             try:
                 return await attempt(busy.options())
             except ActiveRunError as error:
-                await busy.clear(error)
+                await busy.wait_for(error)
 
 
 class _Busy:
@@ -87,15 +87,15 @@ class _Busy:
         options: CallOptions,
     ) -> None:
         self._waiter = waiter
-        self._gates = pipeline.shared.thread_locks
+        self._thread_locks = pipeline.shared.thread_locks
         self._policy = pipeline.settings.poll
-        self._seams = pipeline.settings.runtime
+        self._runtime = pipeline.settings.runtime
         self._thread_id = thread_id
         self._mode = mode
         self._options = options
         self._limit = check_timeout("timeout", options.get("timeout")) or DEFAULT_RUN_LIFETIME
-        self._deadline = self._seams.monotonic() + self._limit
-        self._cleared: set[str] = set()
+        self._deadline = self._runtime.monotonic() + self._limit
+        self._waited_for: set[str] = set()
         self._attempts = self._repeats = 0
 
     def options(self) -> CallOptions:
@@ -109,61 +109,61 @@ class _Busy:
         return options
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for those who came before, and let the next one in at the end."""
-        gate = self._gates.setdefault(self._thread_id, ThreadLock())
-        gate.wanted += 1
+    async def locked(self) -> AsyncIterator[None]:
+        """Hold the thread's lock, which is granted in the order in which calls came."""
+        thread_lock = self._thread_locks.setdefault(self._thread_id, ThreadLock())
+        thread_lock.wanted += 1
         try:
             with anyio.move_on_after(self._limit) as scope:
-                await gate.lock.acquire()
+                await thread_lock.lock.acquire()
             if scope.cancelled_caught:
-                raise self._late(None)
+                raise self._timed_out(None)
             try:
                 yield
             finally:
-                gate.lock.release()
+                thread_lock.lock.release()
         finally:
-            gate.wanted -= 1
-            if not gate.wanted:
-                self._gates.pop(self._thread_id, None)
+            thread_lock.wanted -= 1
+            if not thread_lock.wanted:
+                self._thread_locks.pop(self._thread_id, None)
 
-    async def clear(self, error: ActiveRunError) -> None:
+    async def wait_for(self, error: ActiveRunError) -> None:
         """Return once the run that `error` names is over."""
         blocking = error.blocking_run_id
         if blocking is None:
             raise error
-        await self._breathe(blocking)
-        looking = follow_up_options(self._options)
+        await self._pause(blocking)
+        options = follow_up_options(self._options)
         if self._mode == "cancel":
             try:
-                asking: CallOptions = {**looking, "timeout": self._seconds_left()}
+                asking: CallOptions = {**options, "timeout": self._seconds_left()}
                 await self._waiter.cancel(blocking, self._thread_id, asking)
-            except BadRequestError as refusal:
-                # It ended, or is being cancelled, in the meantime: the wait below finds out.
-                error.add_note(f"cancelling it was refused: {refusal.message}")
+            except BadRequestError as rejection:
+                # It has ended, or is being cancelled: the wait below finds out.
+                error.add_note(f"cancelling it was refused: {rejection.message}")
         plan = WaitOptions(
-            policy=self._policy, timeout=self._seconds_left(), options=looking, until=is_over
+            policy=self._policy, timeout=self._seconds_left(), options=options, until=is_over
         )
         try:
             await self._waiter.wait(blocking, thread_id=self._thread_id, options=plan)
         except (RunWaitTimeout, APITimeoutError) as late:
-            raise self._late(blocking) from late
+            raise self._timed_out(blocking) from late
 
-    async def _breathe(self, blocking: str) -> None:
+    async def _pause(self, blocking: str) -> None:
         """Pause where a server goes on naming a run that it says is over."""
-        if blocking in self._cleared:
+        if blocking in self._waited_for:
             self._repeats += 1
-            pause = retry.poll_pause(self._policy, self._repeats, self._seams.chance())
-            left = self._deadline - self._seams.monotonic()
-            await self._seams.sleep(max(min(pause, left), 0.0))
+            pause = retry.poll_pause(self._policy, self._repeats, self._runtime.chance())
+            left = self._deadline - self._runtime.monotonic()
+            await self._runtime.sleep(max(min(pause, left), 0.0))
             if pause >= left:
-                raise self._late(blocking)
-        self._cleared.add(blocking)
+                raise self._timed_out(blocking)
+        self._waited_for.add(blocking)
 
     def _seconds_left(self) -> float:
-        return max(self._deadline - self._seams.monotonic(), MIN_POLL_DELAY)
+        return max(self._deadline - self._runtime.monotonic(), MIN_POLL_DELAY)
 
-    def _late(self, blocking: str | None) -> APITimeoutError:
+    def _timed_out(self, blocking: str | None) -> APITimeoutError:
         reason = f"run {blocking!r} was active" if blocking else "earlier calls for it still wait"
         msg = f"thread {self._thread_id!r} was not free within {self._limit:.3g} s: {reason}"
         return APITimeoutError(msg, sent=False, thread_id=self._thread_id, run_id=blocking)

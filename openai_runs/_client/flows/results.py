@@ -151,7 +151,7 @@ async def run_to_result(
     Raises:
         RunWaitTimeout: The time was up; `.run` is the last state seen.
         ToolError: The run asked for tools more than `max_rounds` times.
-        APIError: A request was rejected, or the server is gone.
+        APIError: A request was rejected, or the server is unreachable.
 
     Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
     """

@@ -1,4 +1,8 @@
-"""Answering the tool calls of a run so that they are answered once."""
+"""Submitting the outputs of tool calls once, whatever happens to the answer.
+
+Where the answer is lost, the run is retrieved: whether it still waits for these outputs says
+whether they arrived.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ __all__ = ["SubmitFlow"]
 
 
 class SubmitFlow:
-    """One set of tool outputs; where the reply is lost, the run tells whether they came."""
+    """One set of tool outputs, submitted once."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class Assistants:
             **arguments: See `CreateAssistantArguments` and `CallOptions`.
 
         Raises:
-            BadRequestError: An argument is refused; `.param` names it.
+            BadRequestError: An argument is rejected; `.param` names it.
             APIError: The call failed; `.maybe_created` says whether it may exist.
 
         Cancellation: closes the request; the assistant may have been created.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, Unpack, cast, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 from openai_runs._client.arguments import (
     Arguments,
@@ -36,7 +36,7 @@ from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.flows.active_runs import is_over
 from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
 from openai_runs._client.flows.results import RunResult, gather, run_to_result
-from openai_runs._client.flows.run_map import Items, K, RunMap, map_runs
+from openai_runs._client.flows.run_map import Items, RunMap, map_runs
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
@@ -52,6 +52,8 @@ from openai_runs.errors import BadRequestError, OpenAIRunsError
 from openai_runs.types.runs import Run, RunStatus
 
 __all__ = ["Runs"]
+
+K = TypeVar("K")
 
 
 class Runs:
@@ -90,8 +92,8 @@ class Runs:
 
         Endpoint: POST /threads/{thread_id}/runs
 
-        The run is started once: where the answer is lost, it is looked for on the thread
-        and adopted before anything is sent again.
+        The run is started once: where the answer is lost, it is searched on the thread
+        and returned before anything is sent again.
 
         Args:
             thread_id: The thread's id.
@@ -104,7 +106,7 @@ class Runs:
 
         Raises:
             ActiveRunError: Another run of the thread is active; `.blocking_run_id` names it.
-            BadRequestError: An argument is refused; `.param` names it.
+            BadRequestError: An argument is rejected; `.param` names it.
             APIError: The call failed; `.maybe_created` says whether the run may exist.
 
         Cancellation: closes the request; the run may have been started (see `recover`).
@@ -134,7 +136,7 @@ class Runs:
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The create was refused, or the server is gone.
+            APIError: The create was rejected, or the server is unreachable.
 
         Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`, also
         when the create itself is cancelled.
@@ -158,7 +160,7 @@ class Runs:
 
         Endpoint: POST /threads/{thread_id}/runs with `stream`
 
-        Nothing is sent before the block is entered (or the first event is asked for):
+        Nothing is sent before the block is entered (or the first event is awaited):
 
         ```python
         async with client.runs.stream(thread.id, assistant_id=assistant.id) as stream:
@@ -175,7 +177,7 @@ class Runs:
                 stream goes on; without any it ends where the run waits for outputs.
                 `timeout` covers all of it (None: what the run has left), `request_timeout`
                 the time until the server accepts a request, and `idle_timeout` the seconds
-                without an event (default 30) after which the run is looked at.
+                without an event (default 30) after which the run is polled.
 
         Raises:
             ActiveRunError: On entering: another run of the thread is active.
@@ -223,7 +225,7 @@ class Runs:
             ToolError: The run asked for tools more than `max_rounds` times. It is left waiting,
                 or cancelled with `on_timeout="cancel"`.
             TypeError: A function cannot be a tool. Nothing was sent.
-            APIError: A request was refused, or the server is gone.
+            APIError: A request was rejected, or the server is unreachable.
 
         Cancellation: cancels the tools, and leaves the run waiting for `resume`, or cancels it
         with `on_cancel="cancel"`, also when the create itself is cancelled.
@@ -263,7 +265,7 @@ class Runs:
 
         Endpoint: POST /threads/{thread_id}/runs or POST /threads/runs, then as `run_tools`
 
-        Nothing is sent before the first result is asked for (or the block is entered):
+        Nothing is sent before the first result is awaited (or the block is entered):
 
         ```python
         async with client.runs.map(items, concurrency=50, assistant_id=assistant.id) as results:
@@ -274,8 +276,8 @@ class Runs:
 
         Each item is a key, which may be anything and come twice, and the arguments of a
         create: with a `thread_id` those of `runs.create`, else those of
-        `threads.create_and_run`. Items are taken from the input only while fewer than
-        `concurrency` are going or waiting to be read, so it may be endless.
+        `threads.create_and_run`. Items are pulled from the input only while fewer than
+        `concurrency` are under way or waiting to be read, so it may be endless.
 
         One run that fails ends no other. A request that fails is tried again for
         `PollPolicy.max_outage` seconds, outside of the client's budget for retries (see
@@ -400,7 +402,7 @@ class Runs:
 
         Raises:
             RunWaitTimeout: It was still not finished when the time was up.
-            APIError: The cancel was refused for another reason, or the server is gone.
+            APIError: The cancel was rejected for another reason, or the server is unreachable.
 
         Cancellation: leaves the run as it is.
         """
@@ -447,7 +449,7 @@ class Runs:
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/submit_tool_outputs
 
-        Where the reply is lost, the run is looked at before anything is sent again.
+        Where the answer is lost, the run is retrieved before anything is sent again.
 
         Args:
             run_id: The run's id.
@@ -493,7 +495,7 @@ class Runs:
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The outputs were refused, or the server is gone.
+            APIError: The outputs were rejected, or the server is unreachable.
 
         Cancellation: leaves the run alone unless `on_cancel="cancel"`.
         """
@@ -558,14 +560,14 @@ class Runs:
         Endpoint: GET /threads/{thread_id}/runs/{run_id}/stream where the server offers it,
         else GET /threads/{thread_id}/runs/{run_id} (repeated)
 
-        On a server that cannot take up a stream the run is waited for, and its messages
+        On a server that cannot resume a stream the run is waited for, and its messages
         and steps come as events then.
 
         Args:
             run_id: The run's id.
             thread_id: The thread's id.
             last_event_id: The `id` of the last event that was seen; None: from the first.
-                Where the server does not have that place, all is told from the first on.
+                Where the server no longer has it, the events begin with the first.
             **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers all of it.
 
         Raises:
@@ -603,7 +605,7 @@ class Runs:
 
         Args:
             run: The run, or its id. A finished `Run` is returned without a request; any
-                other is looked at first.
+                other is polled first.
             thread_id: The thread's id; needed with a run id.
             timeout: Seconds for the whole wait, counted from the call. None: what the run
                 has left by the server's clock plus 10 s, or 600 s where the server names
@@ -625,7 +627,7 @@ class Runs:
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen. It goes on.
             APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
-            APIStatusError: A poll was refused for good, such as 401 or 404.
+            APIStatusError: A poll was rejected for good, such as 401 or 404.
 
         Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
         cancellation off for at most 5 s.
@@ -656,7 +658,7 @@ class Runs:
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The server is gone, or refuses.
+            APIError: The server is unreachable, or rejects the poll.
 
         Cancellation: leaves the run alone unless `on_cancel="cancel"`.
         """
@@ -723,14 +725,14 @@ class Runs:
         response_format: type | None = None,
         **arguments: Unpack[ResumeCall],
     ) -> RunResult:
-        """Take a run over where it is, answer its tool calls, and return what came of it.
+        """Resume a run where it is, answer its tool calls, and return what came of it.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id} (repeated), POST
         .../submit_tool_outputs for each round, and GET of messages and steps
 
         For runs that another process started, and perhaps left waiting when it was killed. The
         calls that wait are made (again), so a tool may be called twice for one call id, whose
-        output is taken once: see `ToolContext.call_id`.
+        output is accepted once: see `ToolContext.call_id`.
 
         Args:
             run_id: The run's id; the run may be waiting, at work, or finished.
@@ -747,7 +749,7 @@ class Runs:
             RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
             ToolError: The run asked for tools more than `max_rounds` times.
             NotFoundError: No such run.
-            APIError: A request was refused, or the server is gone.
+            APIError: A request was rejected, or the server is unreachable.
 
         Cancellation: as in `run_tools`.
         """
@@ -842,5 +844,5 @@ class Runs:
 
 
 def _ids(thread_id: str, run_id: str) -> dict[str, str]:
-    """Return the ids, checked before the stream is entered."""
+    """Return the ids; a bad one is rejected before the stream is entered."""
     return {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}

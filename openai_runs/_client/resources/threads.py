@@ -58,7 +58,7 @@ class Threads:
             **arguments: See `CreateThreadArguments` and `CallOptions`.
 
         Raises:
-            BadRequestError: An argument is refused; `.param` names it.
+            BadRequestError: An argument is rejected; `.param` names it.
             APIError: The call failed; `.maybe_created` says whether it may exist.
 
         Cancellation: closes the request; the thread may have been created.
@@ -138,7 +138,7 @@ class Threads:
             **arguments: See `CreateThreadAndRunArguments` and `CallOptions`.
 
         Raises:
-            BadRequestError: An argument is refused; `.param` names it.
+            BadRequestError: An argument is rejected; `.param` names it.
             APIError: The call failed; `.maybe_created` says whether the run may exist.
 
         Cancellation: closes the request; thread and run may have been created.
@@ -162,7 +162,7 @@ class Threads:
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The create was refused, or the server is gone.
+            APIError: The create was rejected, or the server is unreachable.
 
         Cancellation: leaves the run alone unless `on_cancel="cancel"`. Cancelled during
         the create itself, the run can be found only on a server that remembers
