@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 import msgspec
 
+from openai_runs._protocol.events import ALL_FIELDS, shown_fields
 from openai_runs._protocol.sse import COMMENT, encode
 from openai_runs.config import HEARTBEAT_INTERVAL, check_timeout
 from openai_runs.errors import (
@@ -23,14 +24,7 @@ from openai_runs.errors import (
     StreamInterrupted,
     ToolError,
 )
-from openai_runs.types.events import (
-    Event,
-    EventName,
-    MessageDeltaEvent,
-    MessageEvent,
-    RunEvent,
-    ThreadEvent,
-)
+from openai_runs.types.events import Event, EventName
 
 if TYPE_CHECKING:
     from openai_runs._client.streams.run_stream import RunStream
@@ -50,25 +44,6 @@ _BEGIN: Final = b"retry: 1000\n\n"
 """The first bytes: they send the headers on their way, and no event. A browser that loses the
 connection comes back after this many milliseconds."""
 _DONE: Final = encode(EventName.DONE, b"[DONE]")
-_SHOWN: Final[dict[type, tuple[str, ...]]] = {
-    ThreadEvent: ("id", "object", "created_at"),
-    RunEvent: ("id", "object", "thread_id", "status", "last_error", "incomplete_details"),
-    MessageEvent: (
-        "id",
-        "object",
-        "created_at",
-        "thread_id",
-        "run_id",
-        "assistant_id",
-        "role",
-        "status",
-        "incomplete_details",
-        "completed_at",
-        "incomplete_at",
-        "content",
-    ),
-}
-"""Kind of event -> the fields of its object that a browser is shown."""
 _FAILURES: Final[tuple[tuple[type[OpenAIRunsError], str, str], ...]] = (
     (RunWaitTimeout, "run_wait_timeout", "The run takes longer than this answer may; it goes on."),
     (StreamInterrupted, "stream_interrupted", "The connection to the run was lost."),
@@ -220,18 +195,16 @@ async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGener
 
 def _shown(events: Iterable[Event], full: bool) -> Iterator[bytes]:
     for event in events:
+        names = shown_fields(event)
         # Deltas pass as they came: they are most of a stream, and all that one holds is shown.
-        is_whole = full or isinstance(event, MessageDeltaEvent)
-        data = event.json if is_whole else _reduced(event)
-        if data is not None:
-            yield encode(event.event, data, id=event.id)
+        if full or names is ALL_FIELDS:
+            yield encode(event.event, event.json, id=event.id)
+        elif names:
+            yield encode(event.event, _reduced(event, names), id=event.id)
 
 
-def _reduced(event: Event) -> bytes | None:
-    """Return what a browser is shown of the event's object; None: nothing."""
-    names = _SHOWN.get(type(event))
-    if names is None:
-        return None
+def _reduced(event: Event, names: tuple[str, ...]) -> bytes:
+    """Return these fields of the event's object, as JSON."""
     whole: dict[str, Any] = msgspec.json.decode(event.json)
     shown = {name: whole[name] for name in names if name in whole}
     error = shown.get("last_error")

@@ -1,4 +1,4 @@
-"""Frames of a stream, as typed events.
+"""The events table, and frames of a stream read as typed events by it.
 
 What may not live here: what to do about an event, a fault or the end. The names are those
 of the OpenAPI description's AssistantStreamEvent; docs/pages/explain/protocol.md says how
@@ -35,20 +35,24 @@ from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import Thread
 
 __all__ = [
-    "MESSAGE_ENDS",
-    "STEP_ENDS",
+    "ALL_FIELDS",
+    "EVENTS",
+    "EventType",
     "StreamFault",
     "UnreadableEvent",
+    "backfill_event",
     "contradicts",
+    "ends_in_name",
+    "is_end_of",
     "named_by_its_data",
     "read_event",
+    "shown_fields",
     "status_in_name",
 ]
 
 _DONE: Final = b"[DONE]"
 _UNNAMED: Final = ("", "message")
 """No name, and the name that server-sent events have where none is sent."""
-
 
 MESSAGE_ENDS: Final = frozenset({"completed", "incomplete"})
 STEP_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -57,16 +61,141 @@ _CREATED: Final = "created"
 _STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.IN_PROGRESS})
 """Statuses that a run may have when it was just created."""
 
+ALL_FIELDS: Final = ("*",)
+"""A browser is shown the object as it was sent."""
+_NO_FIELDS: Final = ()
 
-class StreamFault(ValueError):  # noqa: N818 - what the server says went wrong
+
+class EventType(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the events table: all that the package knows about a type of event."""
+
+    name: str
+    """Its name; with `has_status` the object's name, which a dot and a status follow."""
+    has_status: bool = False
+    """Whether the last word of its name is a status, also one that this version does not know."""
+    ends: frozenset[str] = frozenset()
+    """Last words of its name after which the object changes no more, whatever its data says."""
+    event: Any
+    """The class of the event."""
+    data: type[Any]
+    """The class of its `data`."""
+    fold: str
+    """The method of `Snapshot` that applies it."""
+    backfill: bool
+    """Whether it is emitted for what a poll shows and the stream did not."""
+    shown: tuple[str, ...]
+    """The fields of its object that `relay` shows a browser; none: the event is left out."""
+
+
+EVENTS: Final = (
+    EventType(
+        name=EventName.THREAD_CREATED,
+        event=ThreadEvent,
+        data=Thread,
+        fold="fold_thread",
+        backfill=False,
+        shown=("id", "object", "created_at"),
+    ),
+    EventType(
+        name="thread.run",
+        has_status=True,
+        event=RunEvent,
+        data=Run,
+        fold="fold_run",
+        backfill=True,
+        shown=("id", "object", "thread_id", "status", "last_error", "incomplete_details"),
+    ),
+    EventType(
+        name="thread.run.step",
+        has_status=True,
+        ends=STEP_ENDS,
+        event=RunStepEvent,
+        data=RunStep,
+        fold="fold_step",
+        backfill=True,
+        shown=_NO_FIELDS,
+    ),
+    EventType(
+        name=EventName.STEP_DELTA,
+        event=RunStepDeltaEvent,
+        data=RunStepDelta,
+        fold="fold_step_delta",
+        backfill=False,  # the step as a whole holds them
+        shown=_NO_FIELDS,
+    ),
+    EventType(
+        name="thread.message",
+        has_status=True,
+        ends=MESSAGE_ENDS,
+        event=MessageEvent,
+        data=Message,
+        fold="fold_message",
+        backfill=True,
+        shown=(
+            "id",
+            "object",
+            "created_at",
+            "thread_id",
+            "run_id",
+            "assistant_id",
+            "role",
+            "status",
+            "incomplete_details",
+            "completed_at",
+            "incomplete_at",
+            "content",
+        ),
+    ),
+    EventType(
+        name=EventName.MESSAGE_DELTA,
+        event=MessageDeltaEvent,
+        data=MessageDelta,
+        fold="fold_message_delta",
+        backfill=True,
+        shown=ALL_FIELDS,
+    ),
+)
+"""The events table. What reads events (below), folds them into a snapshot
+(`snapshot.snapshot`), emits missed ones (`streams.backfill`) and relays them (`relay`) goes by
+its rows: a new type of event is a row here, its class in `types.events`, and its `fold` method
+where it folds in a way of its own."""
+
+_BY_EVENT: Final = {row.event: row for row in EVENTS}
+_BACKFILLED: Final = {row.data: row for row in EVENTS if row.backfill}
+
+
+def shown_fields(event: Event) -> tuple[str, ...]:
+    """Return the fields of the event's object that a browser is shown."""
+    row = _BY_EVENT.get(type(event))
+    return _NO_FIELDS if row is None else row.shown
+
+
+def backfill_event(data: Any, status: str = "") -> Event:
+    """Return the event that is emitted for an object that was polled, or for a piece of it.
+
+    Args:
+        data: The object, of a type that is backfilled.
+        status: The last word of the event's name; empty: the object's status.
+
+    >>> run = Run(id="run_1", thread_id="thread_1", assistant_id="a", status="completed")
+    >>> backfill_event(run).event
+    'thread.run.completed'
+    """
+    row = _BACKFILLED[type(data)]
+    name = f"{row.name}.{status or data.status}" if row.has_status else row.name
+    event: Event = row.event(event=name, data=data)
+    return event
+
+
+class StreamFault(ValueError):  # noqa: N818 - the server's error
     """The server ends the stream with an error event."""
 
     def __init__(self, frame: Frame, secrets: Collection[str] = ()) -> None:
-        """Take out what the event says, as far as it says it, without the secrets."""
+        """Parse the event, as far as that can be done; secrets are masked."""
         self.frame = frame
         facts = error_facts(frame.data, secrets)
-        said = facts.get("message") or excerpt(frame.data, secrets=secrets)
-        self.message = said or "no error text"
+        message = facts.get("message") or excerpt(frame.data, secrets=secrets)
+        self.message = message or "no error text"
         self.code = facts.get("code")
         self.param = facts.get("param")
         self.type = facts.get("type")
@@ -78,7 +207,7 @@ class UnreadableEvent(ValueError):  # noqa: N818 - as `StreamFault`
     """The data of a known event is not the object that belongs to it."""
 
     def __init__(self, frame: Frame, problem: str, secrets: Collection[str] = ()) -> None:
-        """Keep the beginning of the data, without the secrets."""
+        """Keep the beginning of the data; secrets are masked."""
         self.frame = frame
         self.event = mask(frame.event, secrets)
         self.excerpt = excerpt(frame.data, secrets=secrets)
@@ -97,48 +226,39 @@ _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
 
 
 class _Reader:
-    """What an event of one kind is made of."""
+    """What makes an event of one type from a frame."""
 
-    __slots__ = ("kind", "mend", "strict")
+    __slots__ = ("event", "lenient", "strict")
 
-    def __init__(self, kind: Any, data: type[Any]) -> None:
-        """Build the decoders of an event class and of the object in its data."""
-        self.kind = kind
-        self.strict = msgspec.json.Decoder(data).decode  # called at once: a stream has many
-        self.mend = decoder_for(data).decode
+    def __init__(self, row: EventType) -> None:
+        """Build the decoders of the object in its data."""
+        self.event = row.event
+        self.strict = msgspec.json.Decoder(row.data).decode  # called at once: a stream has many
+        self.lenient = decoder_for(row.data).decode
 
     def read(self, frame: Frame) -> Event:
-        """Return the event, mended; raise `msgspec.DecodeError` if its data is of another kind."""
-        data = self.mend(frame.data)
-        event: Event = self.kind(event=frame.event, id=frame.id, raw=frame.data, data=data)
+        """Return the event, decoded leniently.
+
+        Raises `msgspec.DecodeError` if its data is another kind of object.
+        """
+        data = self.lenient(frame.data)
+        event: Event = self.event(event=frame.event, id=frame.id, raw=frame.data, data=data)
         return event
 
 
-_RUN: Final = _Reader(RunEvent, Run)
-_STEP: Final = _Reader(RunStepEvent, RunStep)
-_MESSAGE: Final = _Reader(MessageEvent, Message)
-
-_BY_OBJECT: Final[dict[str, _Reader]] = {
-    "thread.run": _RUN,
-    "thread.run.step": _STEP,
-    "thread.message": _MESSAGE,
-}
-"""The name of an event but for its last word, which is its data's `object` -> what it is."""
+_BY_OBJECT: Final = {row.name: _Reader(row) for row in EVENTS if row.has_status}
+"""The name of an event but for its status, which is its data's `object` -> its reader."""
 
 
 def _readers() -> dict[str, _Reader]:
     names = {value for key, value in vars(EventName).items() if key.isupper()}
-    apart = {
-        EventName.THREAD_CREATED: _Reader(ThreadEvent, Thread),
-        EventName.STEP_DELTA: _Reader(RunStepDeltaEvent, RunStepDelta),
-        EventName.MESSAGE_DELTA: _Reader(MessageDeltaEvent, MessageDelta),
-    }
-    statuses = names - apart.keys() - {EventName.ERROR, EventName.DONE}
-    return {**apart, **{name: _BY_OBJECT[name.rpartition(".")[0]] for name in statuses}}
+    exact = {row.name: _Reader(row) for row in EVENTS if not row.has_status}
+    statuses = names - exact.keys() - {EventName.ERROR, EventName.DONE}
+    return {**exact, **{name: _BY_OBJECT[name.rpartition(".")[0]] for name in statuses}}
 
 
 _READERS: Final = _readers()
-"""The name of each known event -> what it is. Made at import, which lays the types out."""
+"""The name of each known event -> its reader. Made at import, where msgspec inspects the types."""
 
 
 def read_event(frame: Frame) -> Event | None:
@@ -165,7 +285,7 @@ def read_event(frame: Frame) -> Event | None:
             return reader.read(frame)
         except msgspec.DecodeError as error:
             raise UnreadableEvent(frame, str(error)) from None
-    event: Event = reader.kind(event=frame.event, id=frame.id, raw=text, data=data)
+    event: Event = reader.event(event=frame.event, id=frame.id, raw=text, data=data)
     return event
 
 
@@ -176,6 +296,16 @@ def status_in_name(event: str) -> str:
     'requires_action'
     """
     return event.rpartition(".")[2]
+
+
+def is_end_of(event: RunStepEvent | MessageEvent, status: str) -> bool:
+    """Return whether the object of such an event changes no more once it has this status."""
+    return status in _BY_EVENT[type(event)].ends
+
+
+def ends_in_name(event: RunStepEvent | MessageEvent) -> bool:
+    """Return whether the event's name says that its object changes no more."""
+    return is_end_of(event, status_in_name(event.event))
 
 
 def contradicts(event: RunEvent | RunStepEvent | MessageEvent) -> bool:
@@ -189,9 +319,7 @@ def contradicts(event: RunEvent | RunStepEvent | MessageEvent) -> bool:
     """
     name, status = status_in_name(event.event), event.data.status
     if not isinstance(event, RunEvent):
-        return name != status and name in (
-            MESSAGE_ENDS if isinstance(event, MessageEvent) else STEP_ENDS
-        )
+        return name != status and ends_in_name(event)
     if name == _CREATED:
         return status in _RUN_STATUSES - _STARTED
     return name != status and name in _RUN_STATUSES
@@ -220,7 +348,7 @@ def _read_other(frame: Frame) -> Event | None:
             return _open_envelope(frame)
         if data.get("error") is not None:
             raise StreamFault(frame)
-    return _read_later(frame, data) or _unknown(frame, data)
+    return _read_new_status(frame, data) or _unknown(frame, data)
 
 
 def _open_envelope(frame: Frame) -> Event | None:
@@ -230,11 +358,11 @@ def _open_envelope(frame: Frame) -> Event | None:
     return read_event(Frame(envelope.event, bytes(envelope.data), frame.id))
 
 
-def _read_later(frame: Frame, data: Any) -> Event | None:
-    """Return the event if it tells of a status that this version does not know."""
-    about = frame.event.rpartition(".")[0]
-    reader = _BY_OBJECT.get(about)
-    if reader is None or not isinstance(data, dict) or data.get("object") != about:
+def _read_new_status(frame: Frame, data: Any) -> Event | None:
+    """Return the event if its name ends in a status that this version does not know."""
+    name = frame.event.rpartition(".")[0]
+    reader = _BY_OBJECT.get(name)
+    if reader is None or not isinstance(data, dict) or data.get("object") != name:
         return None
     try:
         return reader.read(frame)

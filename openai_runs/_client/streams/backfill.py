@@ -1,6 +1,7 @@
-"""What a broken stream did not tell, told from what the server has stored.
+"""The events that a broken stream did not send, made from what the server has stored.
 
-Pure: the snapshot of what came and the fetched objects in, the missing events out.
+Pure: the snapshot of what came and the fetched objects in, the missing events out. Which types
+of events are made, and their names, is in the events table (`_protocol.events`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from openai_runs._protocol.events import backfill_event
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs.types.deltas import (
     ContentDelta,
@@ -17,14 +19,7 @@ from openai_runs.types.deltas import (
     TextContentDelta,
     TextDelta,
 )
-from openai_runs.types.events import (
-    Event,
-    EventName,
-    MessageDeltaEvent,
-    MessageEvent,
-    RunEvent,
-    RunStepEvent,
-)
+from openai_runs.types.events import Event
 from openai_runs.types.messages import Content, Message, RefusalContent, TextContent
 from openai_runs.types.runs import Run
 from openai_runs.types.steps import MessageCreationDetails, RunStep
@@ -44,7 +39,7 @@ def missing_events(
     crash), there is no such rest: the message's last event alone has the whole of it.
 
     Args:
-        snapshot: What the stream has told.
+        snapshot: What the events so far add up to.
         run: The run as it is now.
         messages: The messages it wrote, oldest first; items that could not be read are left.
         steps: Its steps, oldest first.
@@ -62,7 +57,7 @@ def missing_events(
         events.extend(_of_message(snapshot, message))
     known = snapshot.run
     if known is None or known.status != run.status or known.tool_calls != run.tool_calls:
-        events.append(RunEvent(event=f"thread.run.{run.status}", data=run))
+        events.append(backfill_event(run))
     return events
 
 
@@ -70,9 +65,9 @@ def _of_step(snapshot: Snapshot, step: RunStep) -> Iterator[Event]:
     known = snapshot.step(step.id)
     differs = snapshot.contradicts(step.id) and known != step
     if known is None and step.status != _IN_PROGRESS:
-        yield RunStepEvent(event=EventName.STEP_CREATED, data=step)
+        yield backfill_event(step, "created")
     if known is None or known.status != step.status or differs:
-        yield RunStepEvent(event=f"thread.run.step.{step.status}", data=step)
+        yield backfill_event(step)
 
 
 def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
@@ -83,10 +78,9 @@ def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
         return
     parts = list(_rest(message, known.content if known is not None else []))
     if parts:
-        delta = MessageDelta(id=message.id, delta=MessageDeltaBody(content=parts))
-        yield MessageDeltaEvent(event=EventName.MESSAGE_DELTA, data=delta)
+        yield backfill_event(MessageDelta(id=message.id, delta=MessageDeltaBody(content=parts)))
     if message.status != _IN_PROGRESS:
-        yield MessageEvent(event=f"thread.message.{message.status}", data=message)
+        yield backfill_event(message)
 
 
 def _differs(snapshot: Snapshot, message: Message) -> bool:
@@ -102,8 +96,8 @@ def _differs(snapshot: Snapshot, message: Message) -> bool:
 def _rest(message: Message, seen: list[Content]) -> Iterator[ContentDelta]:
     """Yield what of each part has not come yet."""
     for index, part in enumerate(message.content):
-        before = _words(seen[index]) if index < len(seen) else ""
-        words = _words(part)
+        before = _text_of(seen[index]) if index < len(seen) else ""
+        words = _text_of(part)
         if len(words) > len(before) and words.startswith(before):
             rest = words[len(before) :]
             if isinstance(part, TextContent):
@@ -112,7 +106,7 @@ def _rest(message: Message, seen: list[Content]) -> Iterator[ContentDelta]:
                 yield RefusalContentDelta(index=index, refusal=rest)
 
 
-def _words(part: Content) -> str:
+def _text_of(part: Content) -> str:
     if isinstance(part, TextContent):
         return part.text.value
     return part.refusal if isinstance(part, RefusalContent) else ""

@@ -1,4 +1,4 @@
-"""What a stream has told so far: the run, its messages and its steps, growing.
+"""What the events of a stream add up to: the run, its messages and its steps, growing.
 
 Theory of operation. Pieces of the same `index` belong together at each level of nesting;
 within one, texts are put one after the other (a list of pieces, joined when somebody
@@ -18,16 +18,18 @@ docs/pages/explain/protocol.md says which.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from operator import attrgetter
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
 from openai_runs._protocol.events import (
-    MESSAGE_ENDS,
-    STEP_ENDS,
+    EVENTS,
     contradicts,
+    ends_in_name,
+    is_end_of,
     status_in_name,
 )
 from openai_runs._protocol.lifecycle import may_become
@@ -48,6 +50,7 @@ from openai_runs.types.events import (
     RunStepDeltaEvent,
     RunStepEvent,
     ThreadEvent,
+    UnknownEvent,
 )
 from openai_runs.types.messages import Message, MessageRole
 from openai_runs.types.runs import Run, RunStatus
@@ -66,7 +69,7 @@ T = TypeVar("T", Message, RunStep)
 
 _id_of: Final = attrgetter("id")
 _MAX_PENDING: Final = 256
-"""Pieces that wait to be taken in, some 100 KB, before they are even if nobody looks."""
+"""Pieces that are kept before they are applied, some 100 KB, even if nobody reads."""
 _ONLY_AFTER_OUTPUTS: Final = frozenset(
     {RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.FAILED}
 )
@@ -78,23 +81,23 @@ class _GrowingMessage:
 
     def __init__(self, message_id: str) -> None:
         self._id = message_id
-        self._told: Message | None = None  # what an event says of the message as a whole
+        self._whole: Message | None = None  # from the last event with a whole message
         self._role: str | None = None
         self._content = Slots()
         self.built: Message | None = None
-        self.is_settled = False
+        self.is_final = False
 
-    def take(self, message: Message, *, settled: bool) -> None:
-        if self.is_settled and not settled:
+    def replace(self, message: Message, *, final: bool) -> None:
+        if self.is_final and not final:
             return
-        self._told = message
+        self._whole = message
         self.built = None
-        if settled:
-            self.is_settled = True
+        if final:
+            self.is_final = True
             self._content = Slots()
 
     def add(self, deltas: list[MessageDeltaBody]) -> None:
-        if self.is_settled:
+        if self.is_final:
             return
         pieces: list[ContentDelta] = []
         for delta in deltas:
@@ -102,18 +105,18 @@ class _GrowingMessage:
                 self._role = delta.role
             if delta.content:
                 pieces += delta.content
-        self._content.add(pieces, () if self._told is None else self._told.content)
+        self._content.add(pieces, () if self._whole is None else self._whole.content)
         self.built = None
 
     def build(self, run: Run | None) -> Message:
         if self.built is None:
-            told = self._told or self._untold(run)
+            whole = self._whole or self._unseen(run)
             if self._content:
-                told = replace(told, content=self._content.build(told.content))
-            self.built = told
+                whole = replace(whole, content=self._content.build(whole.content))
+            self.built = whole
         return self.built
 
-    def _untold(self, run: Run | None) -> Message:
+    def _unseen(self, run: Run | None) -> Message:
         return Message(
             id=self._id,
             status="in_progress",
@@ -129,25 +132,25 @@ class _GrowingStep:
 
     def __init__(self, step_id: str) -> None:
         self._id = step_id
-        self._told: RunStep | None = None  # what an event says of the step as a whole
+        self._whole: RunStep | None = None  # from the last event with a whole step
         self._details: StepDetails | None = None  # other than tool calls
         self._calls = Slots()
         self.built: RunStep | None = None
-        self._is_settled = False
+        self._is_final = False
 
-    def take(self, step: RunStep, *, settled: bool) -> None:
-        if self._is_settled and not settled:
+    def replace(self, step: RunStep, *, final: bool) -> None:
+        if self._is_final and not final:
             return
-        self._told = step
+        self._whole = step
         self.built = None
-        if settled:
-            self._is_settled = True
+        if final:
+            self._is_final = True
             self._calls = Slots()
             self._details = None
 
     def add(self, delta: RunStepDeltaBody) -> None:
         details = delta.step_details
-        if self._is_settled or details is None:
+        if self._is_final or details is None:
             return
         if isinstance(details, ToolCallsDelta):
             self._calls.add(details.tool_calls or ())
@@ -160,16 +163,16 @@ class _GrowingStep:
 
     def build(self, run: Run | None) -> RunStep:
         if self.built is None:
-            told = self._told or self._untold(run)
+            whole = self._whole or self._unseen(run)
             details = self._details
             if details is None and self._calls:
-                details = ToolCallsDetails(tool_calls=self._calls.build(told.tool_calls))
+                details = ToolCallsDetails(tool_calls=self._calls.build(whole.tool_calls))
             if details is not None:
-                told = replace(told, step_details=details, type=details.type)
-            self.built = told
+                whole = replace(whole, step_details=details, type=details.type)
+            self.built = whole
         return self.built
 
-    def _untold(self, run: Run | None) -> RunStep:
+    def _unseen(self, run: Run | None) -> RunStep:
         return RunStep(
             id=self._id,
             status="in_progress",
@@ -181,12 +184,12 @@ class _GrowingStep:
 
 
 class Snapshot:
-    """What a stream has told so far: the run, its messages and steps, growing."""
+    """The run, its messages and its steps, as far as the events so far show them."""
 
     thread: Thread | None
     """The thread, where the stream began with making one."""
     run: Run | None
-    """The run as it was last told; never set back to an older state."""
+    """The run of the latest event; never set back to an older state."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -200,24 +203,27 @@ class Snapshot:
         self._contradicted: set[str] = set()
 
     def apply(self, event: Event) -> None:
-        """Take in the next event."""
-        if isinstance(event, MessageDeltaEvent):
-            self._pending.append(event.data)  # the most frequent of all: many at once, later
-            if len(self._pending) >= _MAX_PENDING:
-                self._catch_up()
-            return
-        if self._pending:
-            self._catch_up()
-        if isinstance(event, RunStepDeltaEvent):
-            self._step(self._step_id(event.data.id)).add(event.data.delta)
-        elif isinstance(event, MessageEvent):
-            self._take_message(event)
-        elif isinstance(event, RunStepEvent):
-            self._take_step(event)
-        elif isinstance(event, RunEvent):
-            self._take_run(event)
-        elif isinstance(event, ThreadEvent):
-            self.thread = event.data
+        """Apply the next event."""
+        if self._pending and event.__class__ is not MessageDeltaEvent:
+            self._apply_pending()
+        _FOLDS[event.__class__](self, event)
+
+    def fold_thread(self, event: ThreadEvent) -> None:
+        """Keep the thread."""
+        self.thread = event.data
+
+    def fold_message_delta(self, event: MessageDeltaEvent) -> None:
+        """Keep the piece, to be applied when somebody reads: the most frequent event of all."""
+        self._pending.append(event.data)
+        if len(self._pending) >= _MAX_PENDING:
+            self._apply_pending()
+
+    def fold_step_delta(self, event: RunStepDeltaEvent) -> None:
+        """Add the piece to its step."""
+        self._step(self._step_id(event.data.id)).add(event.data.delta)
+
+    def fold_unknown(self, event: UnknownEvent) -> None:
+        """Do nothing: no object of the snapshot is known to have changed."""
 
     @property
     def is_contradicted(self) -> bool:
@@ -242,7 +248,7 @@ class Snapshot:
     def messages(self) -> list[Message]:
         """Return the messages, in the order in which they appeared."""
         if self._pending:
-            self._catch_up()
+            self._apply_pending()
         return [message.build(self.run) for message in self._messages.values()]
 
     @property
@@ -261,7 +267,7 @@ class Snapshot:
     def message(self, message_id: str) -> Message | None:
         """Return the message as far as it is known; None if nothing is."""
         if self._pending:
-            self._catch_up()
+            self._apply_pending()
         message = self._messages.get(message_id)
         return None if message is None else message.build(self.run)
 
@@ -275,8 +281,8 @@ class Snapshot:
         message = self.message(message_id)
         return "" if message is None else message.text
 
-    def _catch_up(self) -> None:
-        """Take in the pieces of messages that have come since somebody looked."""
+    def _apply_pending(self) -> None:
+        """Add the pieces of messages that have come since somebody read."""
         pending, self._pending = self._pending, []
         for message_id, deltas in groupby(pending, _id_of):
             self._message(message_id).add([delta.delta for delta in deltas])
@@ -299,29 +305,31 @@ class Snapshot:
             step = self._steps[step_id] = _GrowingStep(step_id)
         return step
 
-    def _take_message(self, event: MessageEvent) -> None:
-        message, settled = event.data, status_in_name(event.event) in MESSAGE_ENDS
-        twin = self._twin_of(message) if settled else None
+    def fold_message(self, event: MessageEvent) -> None:
+        """Replace the message by its latest form."""
+        message, final = event.data, ends_in_name(event)
+        twin = self._twin_of(message) if final else None
         if twin is not None and message.id in self._messages:
             del self._messages[twin]
         elif twin is not None:
             message = replace(message, id=twin)
-        self._note_contradiction(message.id, event, settled=settled)
-        message = _ended(message, event.event, MESSAGE_ENDS)
-        self._message(message.id).take(message, settled=settled)
+        self._note_contradiction(message.id, event, final=final)
+        message = _ended(message, event)
+        self._message(message.id).replace(message, final=final)
 
-    def _take_step(self, event: RunStepEvent) -> None:
-        settled = status_in_name(event.event) in STEP_ENDS
-        self._note_contradiction(event.data.id, event, settled=settled)
-        step = _ended(event.data, event.event, STEP_ENDS)
-        self._step(step.id).take(step, settled=settled)
+    def fold_step(self, event: RunStepEvent) -> None:
+        """Replace the step by its latest form."""
+        final = ends_in_name(event)
+        self._note_contradiction(event.data.id, event, final=final)
+        step = _ended(event.data, event)
+        self._step(step.id).replace(step, final=final)
 
     def _note_contradiction(
-        self, object_id: str, event: MessageEvent | RunStepEvent, *, settled: bool
+        self, object_id: str, event: MessageEvent | RunStepEvent, *, final: bool
     ) -> None:
         if contradicts(event):
             self._contradicted.add(object_id)
-        elif settled:
+        elif final:
             self._contradicted.discard(object_id)
 
     def _twin_of(self, message: Message) -> str | None:
@@ -333,11 +341,12 @@ class Snapshot:
         if not text or self.text_of(message.id):
             return None
         for message_id, other in self._messages.items():
-            if not other.is_settled and other.build(self.run).text == text:
+            if not other.is_final and other.build(self.run).text == text:
                 return message_id
         return None
 
-    def _take_run(self, event: RunEvent) -> None:
+    def fold_run(self, event: RunEvent) -> None:
+        """Replace the run, unless it was seen in a later state."""
         run, known = event.data, self.run
         if known is None:  # what came before may name its run now
             for message in self._messages.values():
@@ -356,7 +365,15 @@ class Snapshot:
             self.run = run
 
 
-def _ended(told: T, event: str, ends: frozenset[str]) -> T:
-    """Return the object with the end that the event's name tells, where it does not say so."""
-    word = status_in_name(event)
-    return replace(told, status=word) if word in ends and told.status not in ends else told
+def _ended(data: T, event: MessageEvent | RunStepEvent) -> T:
+    """Return the object with the end that only the event's name says."""
+    name = status_in_name(event.event)
+    is_missing = ends_in_name(event) and not is_end_of(event, data.status)
+    return replace(data, status=name) if is_missing else data
+
+
+_FOLDS: Final[dict[type[Event], Callable[[Snapshot, Any], None]]] = {
+    **{row.event: getattr(Snapshot, row.fold) for row in EVENTS},
+    UnknownEvent: Snapshot.fold_unknown,
+}
+"""The class of an event -> the method that applies it, as the events table says."""
