@@ -49,12 +49,12 @@ class Reply(NamedTuple):
 
 
 class StreamReply:
-    """An answer that is read as it comes; closed by whoever holds it."""
+    """An answer that is read as it comes; to be closed by whoever received it."""
 
     def __init__(
         self, response: aiohttp.ClientResponse, method: str, shown: str, secrets: tuple[str, ...]
     ) -> None:
-        """Take over a response whose head has come; no error of it repeats a secret."""
+        """Wrap a response whose head has come; none of its errors repeats a secret."""
         self.secrets = secrets
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -82,7 +82,7 @@ class StreamReply:
         raise APIConnectionError(reason, method=self._method, url=self._shown) from cause
 
     def close(self) -> None:
-        """Let go of the connection: back to the pool if all was read, else closed."""
+        """Release the connection: to the pool if all was read, else it is closed."""
         self._response.close()
 
 
@@ -211,7 +211,7 @@ class Transport:
 
     @property
     def is_owned(self) -> bool:
-        """Return whether the session is ours, and nobody else looks at what it does."""
+        """Return whether the session is ours, so that no hook of the caller's sees what it does."""
         return self._owned
 
     @property
@@ -231,7 +231,7 @@ class Transport:
             await session.close()
 
     def claim(self) -> None:
-        """Belong to the running event loop of this process, from the first call on.
+        """Bind to the running event loop and this process, by the first call.
 
         Raises:
             ConfigError: The transport is closed, or belongs to another loop or process.
@@ -331,7 +331,7 @@ def _payload(body: bytes) -> bytes | BytesIO:
 
 
 def _shown(url: str) -> str:
-    """Return the URL as errors tell it: without its query, which may hold a key."""
+    """Return the URL as errors show it: without its query, which may hold a key."""
     return url.partition("?")[0]
 
 

@@ -17,8 +17,8 @@ from openai_runs.types.runs import Run
 
 __all__ = [
     "add_marker",
-    "carries",
-    "find",
+    "find_marked",
+    "has_marker",
     "strip_marker",
     "strip_marker_from_event",
     "strip_markers",
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 
 def add_marker(metadata: Mapping[str, str] | None, key: str) -> dict[str, str] | None:
-    """Return the metadata with the marker in it, or None if there is no room for one.
+    """Return the metadata with the marker added, or None if all 16 pairs are in use.
 
     >>> add_marker({"a": "b"}, "k1")
     {'a': 'b', 'openai_runs_key': 'k1'}
@@ -41,15 +41,15 @@ def add_marker(metadata: Mapping[str, str] | None, key: str) -> dict[str, str] |
     return {**pairs, CREATE_MARKER: key}
 
 
-def carries(run: object, key: str) -> bool:
+def has_marker(run: object, key: str) -> bool:
     """Return whether `run` was created with `key`."""
     metadata = getattr(run, "metadata", None)
     return isinstance(metadata, Mapping) and metadata.get(CREATE_MARKER) == key
 
 
-def find(runs: Iterable[Run], key: str) -> Run | None:
+def find_marked(runs: Iterable[Run], key: str) -> Run | None:
     """Return the run that was created with `key`, or None."""
-    return next((run for run in runs if carries(run, key)), None)
+    return next((run for run in runs if has_marker(run, key)), None)
 
 
 def strip_marker(run: R) -> R:

@@ -1,8 +1,8 @@
-"""An HTTP answer that says no, as one of our exceptions.
+"""Error mapping: an HTTP error answer as one of our exceptions.
 
-Servers of this protocol write their errors in many ways, which
-docs/pages/explain/protocol.md lists; every one ends here as the same few facts. The API
-gives its run-specific refusals no code, so they are known by their text alone.
+Servers of this protocol write their errors in many forms, which
+docs/pages/explain/protocol.md lists; all of them are parsed here to the same few facts. The API
+gives errors about runs no code of their own, so they are recognized by their text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _THREAD_IS_BUSY: Final = r"Thread \S+ already has an active run (?P<run>[\w\-]+)
 _NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"
 _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERROR_BYTES: Final = 2**20
-"""Bytes of an error body that are read: looking for keys in more would hold up the event loop."""
+"""Bytes of an error body that are read: masking keys in more would block the event loop."""
 _VENDOR_HOST: Final = "api.openai.com"
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "

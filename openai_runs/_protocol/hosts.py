@@ -1,4 +1,4 @@
-"""Whether a host is this machine: by its name or address alone, nothing is looked up."""
+"""Whether a host is this machine: by its name or address alone, without DNS."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Reading answers: strictly first, and mended only where that fails.
+"""Lenient decoding: strictly first, and by hand only where that fails.
 
-The strict decoder is msgspec's own and costs nothing extra. What it refuses is read
-once more as plain JSON and built up by hand, where shapes that known servers send are
-put right: float times, `{}` for absent, numbers in metadata, null for a field with a
+The strict decoder is msgspec's own and costs nothing extra. What it rejects is decoded
+once more as plain JSON and built by hand, where shapes that known servers send are
+converted: float times, `{}` for absent, numbers in metadata, null for a field with a
 default, variants and list items that nobody here knows. docs/pages/explain/protocol.md
-says which servers send them. A known field of a hopeless shape still fails, and the error
-names its path.
+says which servers send them. A known field of a shape that cannot be converted still fails, and the
+error names its path.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ _UNKNOWN: Final[dict[type, type[Unknown]]] = {
 
 
 class AnswerDecoder(Generic[T]):
-    """Turns the JSON text of an answer into `T`."""
+    """Decodes the JSON text of an answer to `T`."""
 
     def __init__(self, kind: type[T]) -> None:
-        """Build the strict decoder; the description used for mending is built on first need."""
+        """Build the strict decoder; what lenient decoding needs is built when it is needed."""
         self._kind: Any = kind
         self._strict = msgspec.json.Decoder(kind).decode
 
@@ -84,16 +84,16 @@ class AnswerDecoder(Generic[T]):
         """Return the object in `text`.
 
         Raises:
-            msgspec.DecodeError: `text` is no JSON, or a known field has a hopeless shape.
+            msgspec.DecodeError: `text` is no JSON, or a known field cannot be converted.
         """
         try:
             return self._strict(text)
         except ValidationError:
-            return self._mended(text)
+            return self._decode_leniently(text)
         except (RecursionError, UnicodeDecodeError) as error:
             raise _unreadable(error) from None
 
-    def _mended(self, text: bytes) -> T:
+    def _decode_leniently(self, text: bytes) -> T:
         try:
             wire = msgspec.json.decode(text)
             return cast("T", _build(wire, _describe(self._kind), "$"))
@@ -154,7 +154,7 @@ _PLAIN: Final[dict[type[inspect.Type], Any]] = {
 def _convert(wire: Any, shape: inspect.Type, path: str) -> Any:
     if isinstance(shape, inspect.LiteralType) and wire in shape.values:
         return wire
-    if type(shape) not in _PLAIN:  # a caller's own type is read strictly or not at all
+    if type(shape) not in _PLAIN:  # a caller's own type is decoded strictly or not at all
         message = f"Invalid value of type `{type(wire).__name__}` - at `{path}`"
         raise ValidationError(message)
     try:
@@ -218,7 +218,7 @@ def _build_union(wire: Any, shape: inspect.UnionType, path: str) -> Any:
     failure: ValidationError | None = None
     for part in shape.types:
         if isinstance(part, (inspect.StructType, inspect.NoneType)):
-            continue  # what they take was dealt with above
+            continue  # handled above
         try:
             return _build(wire, part, path)
         except ValidationError as error:

@@ -1,8 +1,8 @@
 """The life of a run, as a table.
 
 Theory of operation. Everything that may change a run's status is a row here; the
-server asks `may_move` before it writes, the docs draw their picture from `TRANSITIONS`,
-and a waiting client asks only `is_settled`. This file does not know who asks.
+server calls `may_move` before it writes, the docs draw their picture from `TRANSITIONS`,
+and a waiting client calls only `is_settled`. This file does not know who calls it.
 
     queued -> in_progress -> completed | failed | incomplete
     queued | in_progress | requires_action -> cancelling -> cancelled
@@ -38,7 +38,7 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     ),
     RunStatus.IN_PROGRESS: frozenset(
         {
-            RunStatus.QUEUED,  # taken up again after a restart
+            RunStatus.QUEUED,  # executed again after a restart
             RunStatus.REQUIRES_ACTION,
             RunStatus.CANCELLING,
             RunStatus.COMPLETED,
@@ -107,7 +107,7 @@ def may_become(status: str, following: str) -> bool:
 
 
 def is_settled(status: str) -> bool:
-    """Return whether waiting longer is pointless: finished, in need of us, or never heard of.
+    """Return whether waiting longer is pointless: finished, in need of us, or unknown.
 
     >>> [is_settled(s) for s in ("queued", "cancelling", "requires_action", "vanished")]
     [False, False, True, True]

@@ -1,8 +1,8 @@
-"""Keys that are known, taken out of what others wrote, however they are escaped there.
+"""Masking: known keys are replaced in what others wrote, however they are escaped there.
 
-Known is what a request was sent with. A server that quotes it may have written it as JSON,
+Known are the keys a request was sent with. A server that quotes it may have written it as JSON,
 as HTML, percent-encoded, one within the other, or over several lines; all of these are found.
-Not found is what hides it: another case, base64, a part of it alone.
+Not found are other forms: another case, base64, a part of it alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MIN_CHARS: Final = 6
 _MAX_DEPTH: Final = 4
 """Escapes within escapes that are read, such as JSON in a string of JSON."""
 _MAX_MAPPED: Final = 100_000
-"""Characters of a text in which an escaped secret is looked for by place."""
+"""Characters of a text in which an escaped secret is replaced by position."""
 _WIDEST_ESCAPE: Final = 12
 """Characters of the longest common way to write one, such as a pair of surrogates."""
 _SECRET_NAME: Final = re.compile(
@@ -30,7 +30,7 @@ _SECRET_NAME: Final = re.compile(
 """Headers and query parameters whose values prove who calls."""
 _PUBLIC: Final = frozenset({"idempotency-key"})
 _TOKEN: Final = re.compile(r"\bsk-[A-Za-z0-9_\-]{16,}+")
-"""A key of nobody knows whom; `sk-...abcd`, as servers shorten keys, is none."""
+"""A key whoever it belongs to; `sk-...abcd`, as servers shorten keys, is none."""
 _ESCAPE: Final = re.compile(
     r"""\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\["'\\/]|\\[bfnrt]|(?:%[0-9A-Fa-f]{2})++"""
     r"|&#[0-9]{1,7}+;|&#[xX][0-9A-Fa-f]{1,6}+;|&[A-Za-z]{2,8}+;"
@@ -38,7 +38,7 @@ _ESCAPE: Final = re.compile(
 _SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
 _GAP: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u206f\ufeff]++")
-"""What may stand within a secret that was broken over lines, or by what nobody sees."""
+"""What may stand within a secret that was broken over lines, or by invisible characters."""
 
 
 def secrets_of(headers: Mapping[str, str], url: str = "") -> tuple[str, ...]:
@@ -89,8 +89,8 @@ def quotes(error: BaseException, secrets: Collection[str]) -> bool:
     """Return whether an exception, or what caused it, holds one of the secrets."""
     one: BaseException | None = error
     while one is not None:
-        told = f"{one!r} {one} {vars(one)!r}"
-        if mask(told, secrets) != told:
+        text = f"{one!r} {one} {vars(one)!r}"
+        if mask(text, secrets) != text:
             return True
         one = one.__cause__ or one.__context__
     return False

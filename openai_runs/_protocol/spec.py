@@ -1,4 +1,4 @@
-"""A request, described: what is sent where, and what comes back.
+"""Request specs: what is sent where, and how its answer is decoded.
 
 Ids and header values are checked here, before any request, so that none can change
 which endpoint is called or smuggle a header in.
@@ -60,7 +60,7 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     body: bytes | None = None
     headers: Mapping[str, str] = {}
     decode: Callable[[bytes], T]
-    """Returns the answer in a text; an `AnswerDecoder`'s."""
+    """Decodes the answer; of an `AnswerDecoder`."""
     retry: Retry = Retry.IDEMPOTENT
     gone: bytes = b""
     """What a DELETE sent twice answers when the first one had already worked."""
@@ -100,7 +100,7 @@ def check_id(name: str, value: object) -> str:
 
 
 def check_header(name: str, value: object) -> str:
-    """Return `value` if it may stand in the header `name`; a refused value is not shown.
+    """Return `value` if it may stand in the header `name`; a rejected value is not shown.
 
     >>> check_header("X-Trace", "a b")
     'a b'

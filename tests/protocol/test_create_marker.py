@@ -5,8 +5,8 @@ import pytest
 
 from openai_runs._protocol.create_marker import (
     add_marker,
-    carries,
-    find,
+    find_marked,
+    has_marker,
     strip_marker,
     strip_marker_from_event,
 )
@@ -42,8 +42,8 @@ def test_find_knows_its_own_run() -> None:
     mine = run("run_3", {CREATE_MARKER: "k1"})
     others = [run("run_1", None), run("run_2", {CREATE_MARKER: "k2"})]
 
-    assert find([*others, mine], "k1") is mine
-    assert find(others, "k1") is None
+    assert find_marked([*others, mine], "k1") is mine
+    assert find_marked(others, "k1") is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_find_knows_its_own_run() -> None:
 )
 def test_carries_reads_whatever_came(item: object, verdict: bool) -> None:
     """An item that could not be read as a run may still carry the mark."""
-    assert carries(item, "k1") is verdict
+    assert has_marker(item, "k1") is verdict
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}, {"a": "b", CREATE_MARKER: "k1"}])

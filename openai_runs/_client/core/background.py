@@ -1,8 +1,12 @@
-"""The one root task of a client: carries what must go on while nobody awaits it.
+"""The background tasks of a client: what goes on while nobody awaits it.
 
-Waits that share their polls, and batches that run on while their reader is busy, outlive
-any one call. They run here, in one task group under one task, which ends by itself as soon
-as it carries nothing.
+Theory of operation. Waits that share their polls, and batches that go on while their reader is
+busy, outlive any one call. They run in one task group under one root task, made with
+`asyncio.create_task` here and nowhere else; it ends by itself when the group is empty, and the
+next `start` makes a new one. Each task runs in a copy of its caller's context. What a task raises
+is logged and kept, so that it does not end the others, and is raised by `aclose`.
+
+What a task does is none of this module's business.
 """
 
 from __future__ import annotations
@@ -21,43 +25,43 @@ from openai_runs.errors import ConfigError
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["BackgroundTasks", "Work"]
+__all__ = ["BackgroundTask", "BackgroundTasks"]
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 
 
-class Work:
-    """Something that the root task carries."""
+class BackgroundTask:
+    """One task under the root task."""
 
-    def __init__(self, act: Callable[[], Awaitable[None]], name: str) -> None:
-        """Take what shall be done; it begins with the next steps of the event loop."""
+    def __init__(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Run `function` within the next steps of the event loop."""
         self.name = name
         self.context: Context = copy_context()
         self.failure: Exception | None = None
-        """What it raised, which is a mistake in this package: works answer to their callers."""
-        self._act = act
+        """What it raised, which is a bug of this package: tasks report to their callers."""
+        self._function = function
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
 
     def cancel(self) -> None:
-        """Have it cancelled; one that has not begun gets no further than its first wait.
+        """Cancel it; one that has not begun runs until its first await.
 
-        It is begun all the same, so that it can tell those who wait for it.
+        It begins all the same, so that it can notify those who wait for it.
         """
         self._scope.cancel()
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Return once it has ended.
 
-        Cancellation: leaves the work alone.
+        Cancellation: does not cancel the task.
         """
         await self._ended.wait()
 
-    async def carry_out(self) -> None:
-        """Do it; what it raises is kept and logged, so that it does not end the others."""
+    async def run(self) -> None:
+        """Run the function; what it raises is kept and logged."""
         try:
             with self._scope:
-                await self._act()
+                await self._function()
         except asyncio.CancelledError:
             if is_cancelled():
                 raise  # else something that it awaited was cancelled, and not this task
@@ -71,19 +75,19 @@ class Work:
 
 
 class BackgroundTasks:
-    """Carries the works of one client and its copies, from one event loop."""
+    """Runs the background tasks of one client and its copies, in one event loop."""
 
     def __init__(self) -> None:
-        """Carry nothing yet."""
+        """Start without a root task."""
         self._root: asyncio.Task[None] | None = None
         self._group: TaskGroup | None = None
-        self._works: set[Work] = set()
-        self._unbegun: list[Work] = []
+        self._tasks: set[BackgroundTask] = set()
+        self._not_begun: list[BackgroundTask] = []
         self._failure: Exception | None = None
         self._closed = False
 
-    def start(self, act: Callable[[], Awaitable[None]], *, name: str) -> Work:
-        """Return the work of carrying out `act`, begun in a copy of the caller's context.
+    def start(self, function: Callable[[], Awaitable[None]], *, name: str) -> BackgroundTask:
+        """Return a new task, which runs `function` in a copy of the caller's context.
 
         Raises:
             ConfigError: The client is closed, or was first used in another event loop.
@@ -96,27 +100,27 @@ class BackgroundTasks:
         if root is not None and not root.done() and root.get_loop() is not loop:
             message = "this client still works in another event loop; make one for each loop"
             raise ConfigError(message)
-        work = Work(act, name)
-        self._works.add(work)
+        task = BackgroundTask(function, name)
+        self._tasks.add(task)
         if self._group is None:
-            self._unbegun.append(work)
+            self._not_begun.append(task)
             if self._root is None or self._root.done():
-                self._root = asyncio.create_task(self._carry(), name="openai_runs.client")
+                self._root = asyncio.create_task(self._run_root(), name="openai_runs.client")
         else:
-            self._begin(self._group, work)
-        return work
+            self._begin(self._group, task)
+        return task
 
     async def aclose(self) -> None:
-        """Cancel all works and return once they have ended; a second call does nothing.
+        """Cancel all tasks and return once they have ended; a second call does nothing.
 
         Raises:
-            Exception: What a work raised, which nobody else can have seen.
+            Exception: What a task raised, which nobody else can have seen.
 
-        Cancellation: is let through; the works are cancelled all the same.
+        Cancellation: is let through; the tasks are cancelled all the same.
         """
         self._closed = True
-        for work in self._works:
-            work.cancel()
+        for task in self._tasks:
+            task.cancel()
         root = self._root
         if root is not None and root is not asyncio.current_task():
             await asyncio.wait([root])
@@ -124,26 +128,26 @@ class BackgroundTasks:
         if failure is not None:
             raise failure
 
-    async def _carry(self) -> None:
+    async def _run_root(self) -> None:
         try:
-            while self._unbegun:
+            while self._not_begun:
                 async with anyio.create_task_group() as group:
-                    unbegun, self._unbegun = self._unbegun, []
-                    for work in unbegun:
-                        self._begin(group, work)
+                    not_begun, self._not_begun = self._not_begun, []
+                    for task in not_begun:
+                        self._begin(group, task)
                     self._group = group
                 self._group = None
         finally:
             self._root = self._group = None
-            self._unbegun.clear()  # cancelled from outside, as `asyncio.run` does in the end
-            self._works.clear()
+            self._not_begun.clear()  # cancelled from outside, as `asyncio.run` does in the end
+            self._tasks.clear()
 
-    def _begin(self, group: TaskGroup, work: Work) -> None:
-        work.context.run(group.start_soon, self._see_through, work)
+    def _begin(self, group: TaskGroup, task: BackgroundTask) -> None:
+        task.context.run(group.start_soon, self._run, task)
 
-    async def _see_through(self, work: Work) -> None:
+    async def _run(self, task: BackgroundTask) -> None:
         try:
-            await work.carry_out()
+            await task.run()
         finally:
-            self._works.discard(work)
-            self._failure = self._failure or work.failure
+            self._tasks.discard(task)
+            self._failure = self._failure or task.failure

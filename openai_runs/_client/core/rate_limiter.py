@@ -48,7 +48,7 @@ T = TypeVar("T")
 CALLS_PER_POLL: Final = 3
 """Calls that may go before a poll that wants to be sent as well."""
 POLL_GRACE: Final = 1.0
-"""Seconds for which a slot is kept for a poll that was told when to come."""
+"""Seconds for which a slot is kept for a poll that knows when to come."""
 _REQUESTS: Final = "x-ratelimit-remaining-requests"
 _TOKENS: Final = "x-ratelimit-remaining-tokens"
 _CREATES: Final = frozenset({CREATE_RUN.operation, CREATE_THREAD_AND_RUN.operation})
@@ -65,11 +65,11 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     polls: int
     """Polls sent."""
     waiting: int
-    """Calls that wait for their turn now."""
+    """Calls that wait for a permit now."""
     waited: float
-    """Seconds that calls have waited for their turns, together."""
+    """Seconds that calls have waited for permits, together."""
     refusals: int
-    """429s that said: too many."""
+    """Transient 429s."""
     paused: float
     """Seconds for which the last `Retry-After` still keeps everything back."""
     rate: float | None
@@ -79,7 +79,7 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     reset_requests: float | None
     """Seconds until that is whole again."""
     remaining_tokens: int | None
-    """What the server still grants, as last told."""
+    """What the server still grants, as it said last."""
     reset_tokens: float | None
     """Seconds until that is whole again."""
 
@@ -201,8 +201,8 @@ class RateLimiter:
             status: HTTP status.
             headers: By case-insensitive or lower-case name.
             permit: That of the request.
-            error: What the reply was translated to, if it is one. A 429 that time does not
-                heal, such as a quota's, limits nothing.
+            error: What the reply was translated to, if it is one. A 429 that is not
+                transient, such as a quota's, limits nothing.
             answer: What the reply was decoded to, if it could be.
         """
         now, number = self._now(), permit.number
@@ -310,7 +310,7 @@ class _TooLateError(Exception):
 class _Queue:
     """Calls that wait for the same thing, in the order in which they came.
 
-    Only the first sleeps; the others wait for an event, which whoever leaves the front sets.
+    Only the first sleeps; the others wait for an event, which is set when they become the first.
     """
 
     def __init__(self, delay: Callable[[float], float], runtime: Runtime) -> None:

@@ -23,7 +23,7 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain
 from openai_runs._client.flows.active_runs import when_free
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._protocol.create_marker import add_marker, carries, find, strip_marker
+from openai_runs._protocol.create_marker import add_marker, find_marked, has_marker, strip_marker
 from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec
 from openai_runs._transport import StreamReply
@@ -210,7 +210,7 @@ class CreateRunFlow:
         ids = {"thread_id": self.thread_id, "run_id": blocking}
         spec = self._pipeline.request(_GET_MARKED_RUN, ids, options)
         run = await self._pipeline.send(spec, options)
-        return strip_marker(run) if carries(run, self.key) else None
+        return strip_marker(run) if has_marker(run, self.key) else None
 
 
 async def created_run(
@@ -228,7 +228,7 @@ async def created_run(
     for poll in range(2):
         if poll:
             await pipeline.settings.runtime.sleep(ADOPT_DELAY)
-        run = find(await _newest(pipeline, thread_id, options), key)
+        run = find_marked(await _newest(pipeline, thread_id, options), key)
         if run is not None:
             return strip_marker(await _retrieved(pipeline, run, options))
     return None

@@ -32,7 +32,7 @@ from openai_runs._client.arguments import (
     parse,
     unexpected_keyword,
 )
-from openai_runs._client.core.background import BackgroundTasks, Work
+from openai_runs._client.core.background import BackgroundTask, BackgroundTasks
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.create_run import CreateRunFlow
@@ -209,7 +209,7 @@ class RunMap(Generic[K]):
     """
 
     def __init__(self, batch: Batch[K], background: BackgroundTasks) -> None:
-        self._work: Work | None = None
+        self._work: BackgroundTask | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = batch
         self._background = background
@@ -278,7 +278,7 @@ class RunMap(Generic[K]):
             self._work.cancel()
             if _CURRENT_BATCH.get() is not self._batch:  # a tool of it would wait for itself
                 with anyio.move_on_after(_CLOSING, shield=True):
-                    await self._work.ended()
+                    await self._work.wait()
         failure, self._batch.failure = self._batch.failure, None
         if failure is not None:
             _LOG.warning("runs.map was left before it could raise this", exc_info=failure)

@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 
 from openai_runs._client.arguments import WaitOptions
-from openai_runs._client.core.background import Work
+from openai_runs._client.core.background import BackgroundTask
 from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs.errors import OpenAIRunsError
@@ -42,7 +42,7 @@ class CompletedRuns:
         self._places: dict[WaitHandle, int] = {}
         self._done: deque[tuple[int, Run | Exception]] = deque()
         self._loop = asyncio.get_running_loop()
-        self.cancels: list[Work] = []
+        self.cancels: list[BackgroundTask] = []
         """Background tasks that cancel runs whose wait has timed out."""
         self.total = 0
         """How many runs were given."""
@@ -194,6 +194,6 @@ async def wait_for_all(
         while completed.pending:
             place, outcome = await completed.next_place()
             outcomes[place] = outcome
-        for work in completed.cancels:
-            await work.ended()
+        for task in completed.cancels:
+            await task.wait()
         return [outcomes[place] for place in range(completed.total)]

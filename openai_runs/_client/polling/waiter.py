@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from openai_runs._client.arguments import CallOptions, WaitOptions, follow_up_options
-from openai_runs._client.core.background import Work
+from openai_runs._client.core.background import BackgroundTask
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline, Verify
 from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
@@ -155,7 +155,7 @@ class Waiter:
                 for handle in handles:
                     group.start_soon(cancel_one, handle)
 
-    def cancel_soon(self, handles: Iterable[WaitHandle]) -> Work:
+    def cancel_soon(self, handles: Iterable[WaitHandle]) -> BackgroundTask:
         """Return the background task of `cancel_all`."""
         act = partial(self.cancel_all, [*handles])
         return self._pipeline.shared.background.start(act, name="cancelling runs")

@@ -1,4 +1,4 @@
-"""A rate that is found by trying: what is left where a server refuses and explains nothing.
+"""An adaptive rate, for servers that answer 429 without saying how much they allow.
 
 Halved when a tenth of the answers are refusals, raised slowly while they are not (AIMD, as
 TCP does since RFC 5681), forgotten after a minute without any. Pure: seconds of a monotonic
@@ -37,7 +37,7 @@ class RateMeter:
 
 
 class AdaptiveRate:
-    """A rate that is found by trying, for a server that refuses without saying what it takes."""
+    """A rate that is cut and raised by what the answers are, as TCP does."""
 
     START: Final = 20.0
     """Requests a second after the first refusals, if nobody knows how many were sent before."""

@@ -30,7 +30,7 @@ async def test_work_runs_in_the_context_of_its_caller() -> None:
             _TENANT.set(tenant)
             background.start(note, name="note")
         _TENANT.set("c")
-        await background.start(note, name="note").ended()
+        await background.start(note, name="note").wait()
         await background.aclose()
 
     assert sorted(seen) == ["a", "b", "c"]
@@ -42,7 +42,7 @@ async def test_root_task_ends_by_itself_and_begins_anew() -> None:
 
     async with nothing_left():
         for _ in range(3):
-            await background.start(anyio.lowlevel.checkpoint, name="step").ended()
+            await background.start(anyio.lowlevel.checkpoint, name="step").wait()
             await anyio.wait_all_tasks_blocked()
             assert len(asyncio.all_tasks()) == 1
 
@@ -74,7 +74,7 @@ async def test_failure_of_one_work_spares_the_others(caplog: pytest.LogCaptureFi
         raise LookupError(msg)
 
     async def go_on() -> None:
-        await failing.ended()
+        await failing.wait()
         done.set()
 
     async with nothing_left():
@@ -109,7 +109,7 @@ async def test_close_cancels_what_goes_on() -> None:
         unbegun.cancel()
         await background.aclose()
         for work in [*works, unbegun]:
-            await work.ended()
+            await work.wait()
         with pytest.raises(ConfigError, match="closed"):
             background.start(last, name="late")
 
