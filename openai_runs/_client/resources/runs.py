@@ -115,9 +115,7 @@ class Runs:
             events = self._stream("runs.create", thread_id, assistant_id, arguments)
             return await events.__aenter__()
         given = parse("runs.create", CreateRunCall, arguments, assistant_id=assistant_id)
-        return await CreateRunFlow(
-            self._pipeline, self._waiter, CREATE_RUN, given, thread_id=thread_id
-        ).make()
+        return await self._create(given, thread_id).make()
 
     async def create_and_poll(
         self, thread_id: str, *, assistant_id: str, **arguments: Unpack[CreateRunAndPollCall]
@@ -192,9 +190,7 @@ class Runs:
         self, name: str, thread_id: str, assistant_id: str, arguments: Mapping[str, Any]
     ) -> RunStream:
         given = parse(name, StreamCall, arguments, self._poll_policy, assistant_id=assistant_id)
-        flow = CreateRunFlow(
-            self._pipeline, self._waiter, CREATE_RUN, given, thread_id=thread_id, stream=True
-        )
+        flow = self._create(given, thread_id, stream=True)
         return stream_of(self._pipeline, self._waiter, flow, given)
 
     async def run_tools(

@@ -145,9 +145,7 @@ class Threads:
         """
         name = "threads.create_and_run"
         given = parse(name, CreateThreadAndRunCall, arguments, assistant_id=assistant_id)
-        return await CreateRunFlow(
-            self._pipeline, self._waiter, CREATE_THREAD_AND_RUN, given
-        ).make()
+        return await self._create_and_run(given).make()
 
     async def create_and_run_poll(
         self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunAndPollCall]
@@ -205,9 +203,7 @@ class Threads:
             self._pipeline.settings.poll,
             assistant_id=assistant_id,
         )
-        flow = CreateRunFlow(
-            self._pipeline, self._waiter, CREATE_THREAD_AND_RUN, given, stream=True
-        )
+        flow = self._create_and_run(given, stream=True)
         return stream_of(self._pipeline, self._waiter, flow, given)
 
     def _create_and_run(self, given: Arguments, *, stream: bool = False) -> CreateRunFlow:
