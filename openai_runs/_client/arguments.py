@@ -489,6 +489,9 @@ def parse(
         own["response_format"] = response_format(own["response_format"])
     if own:
         fields["body"] = plain(own)
+    start = fields["start"]
+    if "include" in start and start["include"] is not None:
+        start["include"] = [*start["include"]]
     return Arguments(**fields)
 
 

@@ -395,7 +395,12 @@ class MapJob:
             check_header(name, value)
         if "assistant_id" in given:
             check_id("assistant_id", given["assistant_id"])
-        self._given = {**given} if tools is None else {**given, "tools": checked.tools}
+        # As parsed, since a generator among them can be read only once.
+        self._given = {**given, **checked.body, **checked.start}
+        if tools is not None:
+            self._given["tools"] = checked.tools
+        if "response_format" in given:  # its type is the type of the results' `parsed`
+            self._given["response_format"] = given["response_format"]
         self._pipeline = _with_patience(pipeline, checked.wait.policy.max_outage)
         self._waiter = waiter.with_pipeline(self._pipeline)
         self._learning = anyio.Lock()

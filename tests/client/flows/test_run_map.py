@@ -87,6 +87,28 @@ async def test_outcomes_come_as_runs_end(client: AsyncClient, desk: Desk) -> Non
     assert last == "slow"
 
 
+ONCE: dict[str, Callable[[], dict[str, Any]]] = {
+    "include": lambda: {"include": (one for one in ["a", "b"])},
+    "tools": lambda: {"tools": (one for one in [{"type": "file_search"}])},
+    "nested": lambda: {"tool_choice": {"modes": (one for one in ["a", "b"])}},
+}
+"""Settings of a batch that can be read once."""
+
+
+@pytest.mark.parametrize("given", ONCE.values(), ids=ONCE)
+async def test_setting_that_can_be_read_once_holds_for_each_item(
+    client: AsyncClient, server: HostileServer, given: Callable[[], dict[str, Any]]
+) -> None:
+    """A generator among the settings is read once, and all runs are created with what it gave."""
+    await outcomes(client.runs.map(items_of(["a", "b", "c"]), **CASE, **given()))
+
+    posts = server.seen("POST", "/runs")
+    [name] = given()
+    sent = [post.json.get(name, post.query.get("include[]")) for post in posts]
+    assert sent[0] in (["a", "b"], [{"type": "file_search"}], {"modes": ["a", "b"]})
+    assert sent == [sent[0]] * 3
+
+
 async def test_input_is_not_taken_faster_than_outcomes_are_read(client: AsyncClient) -> None:
     """Never more than `concurrency` items beyond those that were read."""
     pulled: list[str] = []
