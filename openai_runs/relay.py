@@ -1,7 +1,8 @@
-"""A run's stream handed on to a browser, as bytes that any web framework can send.
+"""A run's stream relayed to a browser, as bytes that any web framework can send.
 
-Framework-free: what comes in is a `RunStream`, what goes out are server-sent events. Who may
-follow which run is not known here; that is the endpoint's to check.
+Framework-free: a `RunStream` comes in, server-sent events go out. Which user may follow which
+run is not known here; the endpoint checks that. Which events a browser is shown stands in the
+events table (`_protocol.events`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-store",
-        "X-Accel-Buffering": "no",  # nginx hands on what it has
+        "X-Accel-Buffering": "no",  # nginx sends at once what it has
     }
 )
 """Headers of an answer that is made of frames."""
@@ -51,8 +52,8 @@ _FAILURES: Final[tuple[tuple[type[OpenAIRunsError], str, str], ...]] = (
     (ToolError, "tool_error", "The run asks for tools that it cannot be given."),
     (OpenAIRunsError, "upstream_error", "The run could not be followed any further."),
 )
-"""Error -> what a browser is told of it; the first class that fits. The error's own sentence may
-name hosts, ids of requests, or what a tool said: it is logged."""
+"""Error -> the code and message a browser is sent; the first class that fits. The error's own
+text may name hosts, ids of requests, or a tool's output: it is logged."""
 
 _logger = logging.getLogger("openai_runs.relay")
 
@@ -70,7 +71,7 @@ class Frames:
 
     def __init__(self, stream: RunStream, *, full: bool, heartbeat: float) -> None:
         # A function of the module: as a method it would hold `self`, and forgotten frames would
-        # be closed only by the next collection of cycles.
+        # be closed only by the next garbage collection.
         self._frames = _frames(stream, full, heartbeat)
         self._stream = stream
         self._begin: bytes | None = None
@@ -83,7 +84,7 @@ class Frames:
         """Open the stream, if it is not open.
 
         Raises:
-            APIError: The first request was refused, or it failed.
+            APIError: The first request was rejected, or it failed.
         """
         if self._begin is None:
             self._begin = await anext(self._frames)
@@ -117,7 +118,7 @@ class Frames:
         Cancellation: the run is cancelled all the same where that was asked for.
         """
         await self._frames.aclose()
-        await self._stream.aclose()  # where it was handed in open, and no frame was ever taken
+        await self._stream.aclose()  # where it was passed in open, and no frame was ever read
 
 
 def sse(
@@ -154,7 +155,7 @@ def sse(
             failed; no steps, instructions, tools, metadata or events of unknown kinds.
         heartbeat: Seconds without a frame after which a comment is sent, so that proxies keep
             the connection. None is sent while local tools run, and while a run is waited for
-            because its stream cannot be taken up again.
+            because its stream cannot be resumed.
 
     Raises:
         TypeError: `heartbeat` is no number.
@@ -186,7 +187,7 @@ async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGener
             if events is None:
                 break
             frames = b"".join(_shown(events, full))
-            # Events that are not shown keep no proxy from taking the connection for dead.
+            # Events that are left out do not keep a proxy from closing an idle connection.
             if frames or anyio.current_time() >= due:
                 yield frames or COMMENT
                 due = anyio.current_time() + heartbeat
@@ -196,7 +197,7 @@ async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGener
 def _shown(events: Iterable[Event], full: bool) -> Iterator[bytes]:
     for event in events:
         names = shown_fields(event)
-        # Deltas pass as they came: they are most of a stream, and all that one holds is shown.
+        # Deltas are most of a stream; sent as they came, they cost no decoding.
         if full or names is ALL_FIELDS:
             yield encode(event.event, event.json, id=event.id)
         elif names:
@@ -214,6 +215,6 @@ def _reduced(event: Event, names: tuple[str, ...]) -> bytes:
 
 
 def _failure(error: OpenAIRunsError) -> bytes:
-    code, message = next(said for kind, *said in _FAILURES if isinstance(error, kind))
-    told = {"code": code, "message": message, "run_id": error.run_id}
-    return encode(EventName.ERROR, msgspec.json.encode(told))
+    code, message = next(texts for kind, *texts in _FAILURES if isinstance(error, kind))
+    body = {"code": code, "message": message, "run_id": error.run_id}
+    return encode(EventName.ERROR, msgspec.json.encode(body))

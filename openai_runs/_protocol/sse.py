@@ -1,6 +1,6 @@
 """Bytes of a stream: server-sent events, written and read.
 
-What the events mean is not known here, nor when to give a silent server up.
+What may not live here: what the events mean, and when to give up on a silent server.
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
 """
 
@@ -17,12 +17,12 @@ from openai_runs.types.events import EventName
 __all__ = ["COMMENT", "EventTooLarge", "Frame", "SSEParser", "encode"]
 
 COMMENT: Final = b": keep-alive\n\n"
-"""What tells a reader that somebody is still there."""
+"""What keeps a silent connection alive."""
 _LF: Final = 0x0A
 _CR: Final = 0x0D
 _BOM: Final = b"\xef\xbb\xbf"
 _MAX_RETRY_DIGITS: Final = 9
-"""Digits of a `retry:` that is believed: eleven days in milliseconds."""
+"""Digits of a `retry:` that is accepted: eleven days in milliseconds."""
 
 
 def encode(event: str, data: bytes, *, id: str = "") -> bytes:
@@ -31,7 +31,7 @@ def encode(event: str, data: bytes, *, id: str = "") -> bytes:
     Args:
         event: Its name; on one line.
         data: JSON, as a rule. A line break in it begins another `data:` line.
-        id: Its place in the stream; on one line. Empty: no `id:` line.
+        id: Where the stream can be resumed; on one line. Empty: no `id:` line.
 
     Raises:
         ValueError: `event` or `id` would end its line, or `id` holds a NUL.
@@ -44,8 +44,8 @@ def encode(event: str, data: bytes, *, id: str = "") -> bytes:
         raise ValueError(message)
     if _LF in data or _CR in data:
         data = _to_line_feeds(data).replace(b"\n", b"\ndata: ")
-    place = f"id: {id}\n" if id else ""
-    return f"event: {event}\n{place}data: ".encode() + data + b"\n\n"
+    id_line = f"id: {id}\n" if id else ""
+    return f"event: {event}\n{id_line}data: ".encode() + data + b"\n\n"
 
 
 def _breaks_its_line(text: str) -> bool:
@@ -67,7 +67,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """The id in force: this event's, or the last one before it; empty if there was none."""
 
 
-class EventTooLarge(ValueError):  # noqa: N818 - said as what happened, as in `errors`
+class EventTooLarge(ValueError):  # noqa: N818 - named for what happened, as in `errors`
     """An event, whole or not yet, takes more memory than it may."""
 
 
@@ -122,9 +122,9 @@ class SSEParser:
             chunk = self._normalise(chunk)
         held = len(self._line) + len(self._data) + len(self._event)
         if self._too_large or len(chunk) + held > self._max_bytes:
-            self._read_carefully(chunk)
+            self._parse_within_limit(chunk)
         else:
-            self._read(chunk)
+            self._parse(chunk)
         if not self._frames:
             return []
         frames = self._frames
@@ -148,8 +148,8 @@ class SSEParser:
             chunk = _to_line_feeds(chunk)
         return chunk
 
-    def _read(self, text: bytes) -> None:
-        """Take in text that cannot exceed the limit, whole events at a time."""
+    def _parse(self, text: bytes) -> None:
+        """Parse text that cannot exceed the limit, whole events at a time."""
         if self._line:
             if _LF not in text:  # a long line in small pieces
                 self._line += text
@@ -160,36 +160,36 @@ class SSEParser:
         if self._data or self._event:  # line by line to the end of the event begun
             blank = text.find(b"\n\n")
             begin = len(text) if blank < 0 else blank + 2
-            self._take_lines(text[:begin])
+            self._parse_lines(text[:begin])
         blank = text.rfind(b"\n\n", begin)
         if blank >= 0:
-            self._take_events(text, begin, blank + 2)
+            self._parse_events(text, begin, blank + 2)
             begin = blank + 2
         if begin < len(text):
-            self._take_lines(text[begin:])
+            self._parse_lines(text[begin:])
 
-    def _take_events(self, text: bytes, begin: int, end: int) -> None:
+    def _parse_events(self, text: bytes, begin: int, end: int) -> None:
         """Take in whole events, from after a blank line to after another."""
-        take, names = self._frames.append, _NAMES
-        for name, place, data, other in _WHOLE_EVENTS.findall(text, begin, end):
+        append, names = self._frames.append, _NAMES
+        for name, event_id, data, other in _WHOLE_EVENTS.findall(text, begin, end):
             if other:
-                self._take_lines(other)
+                self._parse_lines(other)
                 continue
-            if place:
-                self._id = place.decode("utf-8", "replace")
+            if event_id:
+                self._id = event_id.decode("utf-8", "replace")
             event = names.get(name)
             if event is None:
                 event = name.decode("utf-8", "replace")
-            take(Frame(event, data, self._id))
+            append(Frame(event, data, self._id))
 
-    def _read_carefully(self, text: bytes) -> None:
-        """Take in text that may exceed the limit, line by line."""
+    def _parse_within_limit(self, text: bytes) -> None:
+        """Parse text that may exceed the limit, line by line."""
         if not self._too_large:
             *lines, rest = text.split(b"\n")
             for line in lines:
                 if not self._hold(line):
                     break
-                self._take_lines(b"\n")
+                self._parse_lines(b"\n")
             else:
                 self._hold(rest)
         if self._too_large and not self._frames:
@@ -197,25 +197,25 @@ class SSEParser:
             raise EventTooLarge(message)
 
     def _hold(self, rest: bytes) -> bool:
-        """Take more of the line that has not ended; tell whether the event is within its limit."""
+        """Append to the line that has not ended; return whether the event is within its limit."""
         self._line += rest
         held = len(self._line) + len(self._data) + len(self._event)
         self._too_large = held > self._max_bytes
         return not self._too_large
 
-    def _take_lines(self, text: bytes) -> None:
+    def _parse_lines(self, text: bytes) -> None:
         if self._line:
             text = bytes(self._line) + text
             self._line.clear()
         *lines, rest = text.split(b"\n")
         for line in lines:
             if line:
-                self._take_field(*line.split(b":", 1))
+                self._parse_field(*line.split(b":", 1))
             else:
                 self._dispatch()
         self._line += rest
 
-    def _take_field(self, name: bytes, value: bytes = b"") -> None:
+    def _parse_field(self, name: bytes, value: bytes = b"") -> None:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data += value

@@ -19,7 +19,7 @@ from openai_runs.types import (
     UnknownContentDelta,
     UnknownEvent,
 )
-from tests.protocol.telling import DESCRIBED, events_of
+from tests.protocol.event_builders import DESCRIBED, events_of
 from tests.samples import STREAMS, raw
 
 RUN = b'{"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "status": "queued"}'

@@ -39,7 +39,7 @@ def name_of(row: EventType) -> str:
     return f"{row.name}.completed" if row.has_status else row.name
 
 
-def event_of(row: EventType) -> Event:
+def event_with(row: EventType) -> Event:
     """Return an event of this type, as it is read."""
     event = read_event(Frame(name_of(row), msgspec.json.encode(OBJECTS[row.name]), ""))
     assert event is not None
@@ -61,7 +61,7 @@ def test_table_has_one_row_for_each_class_of_event() -> None:
 @each_row
 def test_row_says_which_event_is_read(row: EventType) -> None:
     """Its class, and the class of its data."""
-    event = event_of(row)
+    event = event_with(row)
 
     assert type(event) is row.event
     assert type(event.data) is row.data
@@ -72,8 +72,8 @@ def test_row_says_how_its_event_is_folded(row: EventType) -> None:
     """The snapshot's method of that name does what `apply` does, and that is something."""
     applied, folded = Snapshot(), Snapshot()
 
-    applied.apply(event_of(row))
-    getattr(folded, row.fold)(event_of(row))
+    applied.apply(event_with(row))
+    getattr(folded, row.fold)(event_with(row))
 
     assert contents(applied) == contents(folded) != contents(Snapshot())
 

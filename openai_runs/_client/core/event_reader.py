@@ -1,4 +1,8 @@
-"""The events of one open stream, read as they come."""
+"""The events of one open stream, read as they come.
+
+What lives here: bytes of one connection -> events. What may not: what to do at the end of the
+stream, or when it breaks.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +25,22 @@ _MARKER: Final = CREATE_MARKER.encode()
 
 
 class EventReader:
-    """One answer that is a stream; closed by whoever made it."""
+    """Reads one connection; closed by whoever made it."""
 
     def __init__(self, reply: StreamReply, *, after: str = "") -> None:
-        """Take over an open stream; events up to the one with the id `after` are left out."""
+        """Read an open stream; events up to the one with the id `after` are left out."""
         self._reply = reply
         self._after = _number(after)
         self._parser = SSEParser()
         self._failure: OpenAIRunsError | None = None
-        self._is_done = self._has_told = False
-        self.heard = False
+        self._is_done = self._has_events = False
+        self.is_alive = False
         """Whether any bytes have come since this was last set to False."""
 
     @property
     def is_empty(self) -> bool:
-        """Return whether the server said that this is all, and had told of nothing."""
-        return self._is_done and not self._has_told
+        """Return whether the server sent the end mark and no event before it."""
+        return self._is_done and not self._has_events
 
     async def read(self, wait: float) -> list[Event] | None:
         """Return the events that came next; none after `wait` seconds; None at the end.
@@ -55,7 +59,7 @@ class EventReader:
                 chunk = await self._reply.read()
                 if not chunk:
                     return None
-                self.heard = True
+                self.is_alive = True
                 events = self._events_in(chunk)
                 if events:
                     return events
@@ -77,57 +81,57 @@ class EventReader:
                     event = strip_marker_from_event(event)
                 if self._after is None or not self._is_repeated(event, self._after):
                     events.append(event)
-                self._has_told = True
+                self._has_events = True
         except StreamFault as fault:
-            self._failure = _said(StreamFault(fault.frame, self._reply.secrets))
+            self._failure = _fault_error(StreamFault(fault.frame, self._reply.secrets))
         except UnreadableEvent as error:
-            told = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
-            self._failure = StreamError(f"the stream cannot be read: {told}")
+            masked = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
+            self._failure = StreamError(f"the stream cannot be read: {masked}")
         except EventTooLarge as error:
             self._failure = StreamError(f"the stream cannot be read: {error}")
         return events
 
     def _is_repeated(self, event: Event, after: int) -> bool:
-        """Return whether a stream that was taken up tells again what it had told."""
+        """Return whether a resumed stream sends an event that was received before."""
         number = _number(event.id)
         return number is not None and number <= after
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._reply.close()
 
 
-def _number(place: str) -> int | None:
+def _number(event_id: str) -> int | None:
     """Return which event of its run an id names; None if it is not of our form.
 
     >>> _number("2-17"), _number("17"), _number("")
     (17, None, None)
     """
-    epoch, _, number = place.partition("-")
+    epoch, _, number = event_id.partition("-")
     return int(number) if epoch.isdecimal() and number.isdecimal() else None
 
 
-def _said(fault: StreamFault) -> StreamError:
+def _fault_error(fault: StreamFault) -> StreamError:
     error = StreamError(f"the server ended the stream with an error: {fault.message}")
     error.code, error.type, error.body = fault.code, fault.type, fault.body
     return error
 
 
 async def first_run(reply: Run | StreamReply, wait: float) -> Run | None:
-    """Return the run that a call has started, whether it is answered by a stream or not.
+    """Return the run that a create has started, whether it is answered by a stream or not.
 
     Closes the stream; `wait` is the seconds until its first event about a run.
     """
     if isinstance(reply, Run):
         return reply
-    feed = EventReader(reply)
+    reader = EventReader(reply)
     try:
-        while events := await feed.read(wait):
+        while events := await reader.read(wait):
             for event in events:
                 if isinstance(event, RunEvent):
                     return event.data
     except (APIConnectionError, StreamError):
         return None
     finally:
-        feed.close()
+        reader.close()
     return None

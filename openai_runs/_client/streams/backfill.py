@@ -97,9 +97,9 @@ def _rest(message: Message, seen: list[Content]) -> Iterator[ContentDelta]:
     """Yield what of each part has not come yet."""
     for index, part in enumerate(message.content):
         before = _text_of(seen[index]) if index < len(seen) else ""
-        words = _text_of(part)
-        if len(words) > len(before) and words.startswith(before):
-            rest = words[len(before) :]
+        text = _text_of(part)
+        if len(text) > len(before) and text.startswith(before):
+            rest = text[len(before) :]
             if isinstance(part, TextContent):
                 yield TextContentDelta(index=index, text=TextDelta(value=rest))
             else:

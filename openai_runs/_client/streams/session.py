@@ -327,13 +327,13 @@ class StreamSession:
             return
         await self._check_time()
         self._timer.polled()
-        heard, reader.heard = reader.heard, False
-        is_lost = not heard and (self._pipeline.resumes() or not self._ids)
+        is_alive, reader.is_alive = reader.is_alive, False
+        is_lost = not is_alive and (self._pipeline.resumes() or not self._ids)
         failure: APIError | None = None
         try:
             run = await self._fetcher.poll(self._ids) if self._ids else None
         except APIError as error:  # while bytes come, the connection is alive
-            is_lost, failure = not heard, error
+            is_lost, failure = not is_alive, error
         else:
             is_lost = is_lost or (run is not None and is_settled(run.status))
         if is_lost:

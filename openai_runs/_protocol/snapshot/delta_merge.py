@@ -1,8 +1,8 @@
-"""Pieces of messages and steps, put together by `index`.
+"""Pieces of messages and steps, merged by `index`.
 
-A slot holds what came for one index of a list: of texts the pieces, joined when somebody
-reads; of all else the latest. What it makes of them is the object that the API itself would
-answer with, as far as it is known.
+A slot holds what came for one index of a list: the pieces of a text, joined when somebody
+reads, and of all else the latest. It builds the object that the API itself would answer with,
+as far as it is known. Whole objects and their life are in `snapshot`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _SEARCH: Final = decoder_for(FileSearchCall)
 
 
 def filled(later: T, earlier: object) -> T:
-    """Return `later`, with what it does not speak of taken from `earlier` of the same kind."""
+    """Return `later`, its absent fields filled from `earlier` where that is of the same kind."""
     if not isinstance(later, Part) or type(later) is not type(earlier):
         return later
     fields: dict[str, Any] = {}
@@ -82,7 +82,7 @@ def filled(later: T, earlier: object) -> T:
     return type(later)(**fields)
 
 
-class _Words:
+class _Pieces:
     """A text that comes in pieces."""
 
     __slots__ = ("pieces",)
@@ -120,12 +120,12 @@ class Slots:
     def __bool__(self) -> bool:
         return bool(self._slots)
 
-    def add(self, pieces: Iterable[Any], told: Sequence[Any] = ()) -> None:
+    def add(self, pieces: Iterable[Any], whole: Sequence[Any] = ()) -> None:
         """Put each piece to its index.
 
         Args:
             pieces: Deltas of one list.
-            told: What the list held before the first of them; texts go on from there.
+            whole: What the list held before the first of them; texts go on from there.
         """
         index, kind, slot = -1, None, None  # most pieces go where the one before them went
         for piece in pieces:
@@ -138,17 +138,17 @@ class Slots:
                 slot = self._slots.get(index)
                 if slot is None or slot.kind is not kind:
                     slot = self._open(index, kind)
-                    if 0 <= index < len(told) and isinstance(slot, (_TextPart, _RefusalPart)):
-                        slot.begin(told[index])
+                    if 0 <= index < len(whole) and isinstance(slot, (_TextPart, _RefusalPart)):
+                        slot.begin(whole[index])
             slot.add(piece)
 
-    def build(self, told: Sequence[Any] = ()) -> list[Any]:
+    def build(self, whole: Sequence[Any] = ()) -> list[Any]:
         """Return the objects in order of index, without the missing ones.
 
         Args:
-            told: What the object says of the list itself; fills the gaps.
+            whole: The list of the last whole object; fills the gaps.
         """
-        objects = dict(enumerate(told))
+        objects = dict(enumerate(whole))
         for index, slot in self._slots.items():
             objects[index] = filled(slot.build(), objects.get(index))
         return [objects[index] for index in sorted(objects)]
@@ -159,7 +159,7 @@ class Slots:
         return slot
 
     def _add_unknown(self, piece: Unknown) -> None:
-        """Keep a piece of a kind nobody knows, or one of its slot's kind that could not be read.
+        """Add a piece of an unknown kind, or one of its slot's kind that could not be decoded.
 
         Servers that pass on the pieces of a chat completion name the kind in the first only.
         A piece that stays unreadable costs only itself, not what came before it.
@@ -185,43 +185,43 @@ class _TextPart:
     kind = TextContentDelta
 
     def __init__(self) -> None:
-        self._words = _Words()
+        self._value = _Pieces()
         self._annotations = Slots()
 
-    def begin(self, told: object) -> None:
-        if isinstance(told, TextContent):
-            self._words.add(told.text.value)
+    def begin(self, whole: object) -> None:
+        if isinstance(whole, TextContent):
+            self._value.add(whole.text.value)
 
     def add(self, piece: TextContentDelta) -> None:
         text = piece.text
         if text is not None:
             if text.value:  # a stream is made of these
-                self._words.pieces.append(text.value)
+                self._value.pieces.append(text.value)
             if text.annotations:
                 self._annotations.add(text.annotations)
 
     def build(self) -> TextContent:
-        text = Text(value=str(self._words), annotations=self._annotations.build())
+        text = Text(value=str(self._value), annotations=self._annotations.build())
         return TextContent(text=text)
 
 
 class _RefusalPart:
-    """The words of a refusal."""
+    """The text of a refusal."""
 
     kind = RefusalContentDelta
 
     def __init__(self) -> None:
-        self._words = _Words()
+        self._value = _Pieces()
 
-    def begin(self, told: object) -> None:
-        if isinstance(told, RefusalContent):
-            self._words.add(told.refusal)
+    def begin(self, whole: object) -> None:
+        if isinstance(whole, RefusalContent):
+            self._value.add(whole.refusal)
 
     def add(self, piece: RefusalContentDelta) -> None:
-        self._words.add(piece.refusal)
+        self._value.add(piece.refusal)
 
     def build(self) -> RefusalContent:
-        return RefusalContent(refusal=str(self._words))
+        return RefusalContent(refusal=str(self._value))
 
 
 class _FunctionCall:
@@ -231,7 +231,7 @@ class _FunctionCall:
 
     def __init__(self) -> None:
         self._id = self._name = ""
-        self._arguments = _Words()
+        self._arguments = _Pieces()
         self._output: str | None = None
 
     def add(self, piece: FunctionToolCallDelta) -> None:
@@ -256,7 +256,7 @@ class _CodeCall:
 
     def __init__(self) -> None:
         self._id = ""
-        self._input = _Words()
+        self._input = _Pieces()
         self._outputs = Slots()
 
     def add(self, piece: CodeInterpreterToolCallDelta) -> None:
@@ -276,7 +276,7 @@ class _Logs:
     kind = CodeInterpreterLogsDelta
 
     def __init__(self) -> None:
-        self._logs = _Words()
+        self._logs = _Pieces()
 
     def add(self, piece: CodeInterpreterLogsDelta) -> None:
         self._logs.add(piece.logs)
@@ -286,7 +286,7 @@ class _Logs:
 
 
 class _Latest:
-    """What has no text that comes in pieces: later pieces speak over earlier ones."""
+    """What has no text that comes in pieces: later pieces replace earlier ones."""
 
     def __init__(self, kind: type[Any]) -> None:
         self.kind = kind

@@ -3,9 +3,9 @@
 Theory of operation. Pieces of the same `index` belong together at each level of nesting;
 within one, texts are put one after the other (a list of pieces, joined when somebody
 reads), everything else is replaced by what comes later. So a delta costs the same however
-long the message is. Objects are built when asked for and kept until the next piece. What an
-object of the stream says of itself (`created`, `in_progress`) fills the gaps that the
-pieces leave, and its last form (`completed` and the like) takes their place.
+long the message is. Objects are built when asked for and kept until the next piece. A
+whole object of an event (`created`, `in_progress`) fills the gaps that the pieces leave, and
+its last form (`completed` and the like) replaces them.
 
 A stream may contradict itself: a name that says `completed` over data that waits for tool
 outputs, or a run that completes although it waits. Of a run the data decides. A message or a

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from openai_runs.types import UnknownAnnotation, UnknownContent
-from tests.protocol.telling import full, message_delta, piece, snapshot_of, text
+from tests.protocol.event_builders import full, message_delta, piece, snapshot_of, text
 
 
 def note(index: int, **fields: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs.types import Event, Message
 from openai_runs.types.base import ACTIVE_STATUSES, TERMINAL_STATUSES
-from tests.protocol.telling import (
-    event_of,
+from tests.protocol.event_builders import (
+    event_with,
     full,
     message,
     message_delta,
@@ -51,7 +51,7 @@ def test_role_comes_with_the_pieces() -> None:
     user = message_delta("Hi", role="user")
     assert snapshot_of(user, message_delta("Hi")).messages[0].role == "user"
     assert snapshot_of(message_delta("Hi", role=None)).messages[0].role == "assistant"
-    empty = event_of("thread.message.delta", id="msg_1", delta={"role": "user"})
+    empty = event_with("thread.message.delta", id="msg_1", delta={"role": "user"})
     assert snapshot_of(empty).messages[0].role == "user"
 
 
@@ -284,7 +284,7 @@ def test_nothing_is_known_of_what_was_not_told() -> None:
 def test_thread_and_unknown_events() -> None:
     """The thread is kept; an event that nobody knows changes nothing."""
     snapshot = snapshot_of(
-        event_of("thread.created", id="thread_1"), event_of("thread.banana", id="x")
+        event_with("thread.created", id="thread_1"), event_with("thread.banana", id="x")
     )
 
     assert snapshot.thread is not None
@@ -326,7 +326,9 @@ def test_same_status_told_again_is_newer() -> None:
     assert snapshot.run is not None
     assert snapshot.run.usage is not None
 
-    snapshot.apply(event_of("thread.run.queued", id="run_2", thread_id="thread_1", status="queued"))
+    snapshot.apply(
+        event_with("thread.run.queued", id="run_2", thread_id="thread_1", status="queued")
+    )
     assert snapshot.run.id == "run_2"
 
 

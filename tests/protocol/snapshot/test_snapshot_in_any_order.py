@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs.types import Event, MessageDeltaEvent, RunStepDeltaEvent
-from tests.protocol.telling import (
+from tests.protocol.event_builders import (
     DESCRIBED,
     call_delta,
     events_of,

@@ -13,7 +13,7 @@ from openai_runs.types import (
     UnknownStepDetails,
     UnknownToolCall,
 )
-from tests.protocol.telling import call_delta, run, snapshot_of, step, step_delta
+from tests.protocol.event_builders import call_delta, run, snapshot_of, step, step_delta
 
 
 def function(index: int = 0, id: str | None = None, **fields: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Events as a server tells them, and what a snapshot makes of them."""
+"""Builders of events as a server sends them, and of snapshots."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.openapi import EXAMPLES
 __all__ = [
     "DESCRIBED",
     "call_delta",
-    "event_of",
+    "event_with",
     "events_of",
     "full",
     "message",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def event_of(name: str, **data: Any) -> Event:
+def event_with(name: str, **data: Any) -> Event:
     """Return an event with this JSON object as its data."""
     event = read_event(Frame(name, msgspec.json.encode(data), ""))
     assert event is not None
@@ -35,16 +35,16 @@ def event_of(name: str, **data: Any) -> Event:
 
 
 def run(status: str, event: str = "", **fields: Any) -> Event:
-    """Return an event that tells a run's status."""
-    told = {"id": "run_1", "thread_id": "thread_1", "assistant_id": "asst_1", "status": status}
-    return event_of(f"thread.run.{event or status}", **told, **fields)
+    """Return an event about a run."""
+    data = {"id": "run_1", "thread_id": "thread_1", "assistant_id": "asst_1", "status": status}
+    return event_with(f"thread.run.{event or status}", **data, **fields)
 
 
 def message(event: str, *content: Any, id: str = "msg_1", **fields: Any) -> Event:
-    """Return an event that tells a whole message; a text is a text part."""
+    """Return an event with a whole message; a text is a text part."""
     parts = [full(part) if isinstance(part, str) else part for part in content]
-    told = {"id": id, "status": event if event != "created" else "in_progress", "role": "assistant"}
-    return event_of(f"thread.message.{event}", **{**told, **fields}, content=parts)
+    data = {"id": id, "status": event if event != "created" else "in_progress", "role": "assistant"}
+    return event_with(f"thread.message.{event}", **{**data, **fields}, content=parts)
 
 
 def full(value: str, *annotations: Any) -> dict[str, Any]:
@@ -65,19 +65,19 @@ def text(value: str | None, index: int = 0, **fields: Any) -> dict[str, Any]:
 def message_delta(*parts: Any, id: str = "msg_1", **fields: Any) -> Event:
     """Return a piece of a message; a text is a piece of text part 0."""
     content = [text(part) if isinstance(part, str) else part for part in parts]
-    return event_of("thread.message.delta", id=id, delta={"content": content, **fields})
+    return event_with("thread.message.delta", id=id, delta={"content": content, **fields})
 
 
 def step(event: str, details: Any, id: str = "step_1", **fields: Any) -> Event:
-    """Return an event that tells a whole step."""
+    """Return an event with a whole step."""
     status = event if event != "created" else "in_progress"
-    told = {"id": id, "type": details["type"], "status": status, "step_details": details}
-    return event_of(f"thread.run.step.{event}", **{**told, **fields})
+    data = {"id": id, "type": details["type"], "status": status, "step_details": details}
+    return event_with(f"thread.run.step.{event}", **{**data, **fields})
 
 
 def step_delta(details: Any, id: str = "step_1") -> Event:
     """Return a piece of a step."""
-    return event_of("thread.run.step.delta", id=id, delta={"step_details": details})
+    return event_with("thread.run.step.delta", id=id, delta={"step_details": details})
 
 
 def call_delta(*calls: Any, id: str = "step_1") -> Event:
@@ -86,7 +86,7 @@ def call_delta(*calls: Any, id: str = "step_1") -> Event:
 
 
 def snapshot_of(*events: Event) -> Snapshot:
-    """Return what these events have told."""
+    """Return what these events add up to."""
     snapshot = Snapshot()
     for event in events:
         snapshot.apply(event)
