@@ -154,22 +154,22 @@ class AsyncClient:
             ssl=ssl,
             trust_env=trust_env,
         )
-        shared = ClientState(transport, limiter=RateLimiter(limits, settings.runtime))
-        self._assemble(settings, shared, _scheduler(shared, settings.runtime))
+        state = ClientState(transport, limiter=RateLimiter(limits, settings.runtime))
+        self._assemble(settings, state, _scheduler(state, settings.runtime))
 
     def _assemble(
         self,
         settings: Settings,
-        shared: ClientState,
+        state: ClientState,
         scheduler: Scheduler,
         embedded: Embedded | None = None,
     ) -> None:
         self._settings = settings
-        self._shared = shared
+        self._state = state
         self._scheduler = scheduler
         self._embedded = embedded
         self._owner = True
-        pipeline = self._pipeline = Pipeline(settings, shared)
+        pipeline = self._pipeline = Pipeline(settings, state)
         waiter = Waiter(pipeline, scheduler)
         self.assistants = Assistants(pipeline)
         """Assistants: create, retrieve, update, list, delete."""
@@ -206,7 +206,7 @@ class AsyncClient:
         # The environment's organization and project are OpenAI's, and mean nothing to Azure.
         owner = {name: options.get(name) for name in ("organization", "project")}
         settings = msgspec.structs.replace(client._settings, key_header="api-key", **owner)
-        client._assemble(settings, client._shared, client._scheduler)
+        client._assemble(settings, client._state, client._scheduler)
         return client
 
     @classmethod
@@ -257,8 +257,8 @@ class AsyncClient:
             runtime=runtime or Runtime(),
         )
         limiter = RateLimiter(None, settings.runtime)
-        shared = ClientState(Transport(), embedded.start, limiter=limiter)
-        client._assemble(settings, shared, _scheduler(shared, settings.runtime), embedded)
+        state = ClientState(Transport(), embedded.start, limiter=limiter)
+        client._assemble(settings, state, _scheduler(state, settings.runtime), embedded)
         return client
 
     def with_options(
@@ -311,7 +311,7 @@ class AsyncClient:
         given = {name: value for name, value in changes.items() if value is not None}
         copy = type(self).__new__(type(self))
         settings = msgspec.structs.replace(old, **given)
-        copy._assemble(settings, self._shared, self._scheduler, self._embedded)
+        copy._assemble(settings, self._state, self._scheduler, self._embedded)
         copy._owner = False
         return copy
 
@@ -328,7 +328,7 @@ class AsyncClient:
     @property
     def limits(self) -> LimitState:
         """What the rate limiter of this client and its copies has done, and the limits it knows."""
-        return self._shared.limiter.state()
+        return self._state.limiter.state()
 
     @overload
     async def request(
@@ -397,7 +397,7 @@ class AsyncClient:
         if not self._owner:
             return
         try:
-            await self._shared.aclose()
+            await self._state.aclose()
         finally:
             if self._embedded is not None:
                 await self._embedded.stop()
@@ -424,10 +424,10 @@ class AsyncClient:
         return f"AsyncClient(base_url={self.base_url!r})"
 
 
-def _scheduler(shared: ClientState, runtime: Runtime) -> Scheduler:
+def _scheduler(state: ClientState, runtime: Runtime) -> Scheduler:
     """Return the scheduler of a client and its copies."""
-    connections = shared.transport.max_connections
-    return Scheduler(shared.background, shared.limiter, runtime, connections)
+    connections = state.transport.max_connections
+    return Scheduler(state.background, state.limiter, runtime, connections)
 
 
 def _raw_request(

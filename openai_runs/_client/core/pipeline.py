@@ -81,10 +81,10 @@ class _SharedHeaders(NamedTuple):
 class Pipeline:
     """Sends requests for one set of settings."""
 
-    def __init__(self, settings: Settings, shared: ClientState) -> None:
+    def __init__(self, settings: Settings, state: ClientState) -> None:
         """Join the settings of one client to the state it shares with its copies."""
         self.settings = settings
-        self.shared = shared
+        self.state = state
         self._headers: dict[tuple[bool, bool, Retry], _SharedHeaders] = {}
         """By kind of call: asks for a stream, has a body, may be repeated."""
 
@@ -116,21 +116,21 @@ class Pipeline:
         """
         settings = self.settings
         kind = (spec.stream, spec.body is not None, spec.retry)
-        shared = self._headers.get(kind)
-        if shared is None:
-            shared = self._headers[kind] = _shared_headers(settings, spec)
+        common = self._headers.get(kind)
+        if common is None:
+            common = self._headers[kind] = _common_headers(settings, spec)
         call = Call(
             spec=spec,
             url=f"{settings.base_url or ''}{spec.path}{'?' if spec.query else ''}{spec.query}",
             has_address=settings.base_url is not None,
-            headers=shared.headers,
+            headers=common.headers,
             timeout=settings.request_timeout,
         )
         if options:
             _apply_options(options, call, settings)
         if spec.retry is Retry.NOT_IDEMPOTENT:
             call.key = settings.runtime.new_key() if call.key is None else call.key
-            call.headers = {**call.headers, shared.key_name: call.key}
+            call.headers = {**call.headers, common.key_name: call.key}
         extra = options.get("extra_headers")
         if extra:
             call.headers = dict(call.headers)
@@ -232,25 +232,25 @@ class Pipeline:
     @property
     def depends_on_context(self) -> bool:
         """Return whether what is sent may depend on who asks."""
-        return callable(self.settings.credential) or not self.shared.transport.is_owned
+        return callable(self.settings.credential) or not self.state.transport.is_owned
 
     def resumes(self) -> bool:
         """Return whether this server has said that a run's stream can be resumed."""
-        return self.shared.offers(self.settings.base_url, "resume")
+        return self.state.offers(self.settings.base_url, "resume")
 
     def holds(self) -> bool:
         """Return whether this server has said that it holds polls until something changes."""
-        return self.shared.offers(self.settings.base_url, "prefer-wait")
+        return self.state.offers(self.settings.base_url, "prefer-wait")
 
     def honours_keys(self) -> bool:
         """Return whether this server has said that it remembers idempotency keys."""
-        return self.shared.offers(self.settings.base_url, "idempotency")
+        return self.state.offers(self.settings.base_url, "idempotency")
 
     async def _send_attempts(self, call: Call, verify: Verify[T] | None) -> T:
         if not call.has_address:
             await self._complete_url(call)
         while True:
-            if self.shared.limiter.is_active:
+            if self.state.limiter.is_active:
                 await self._acquire_permit(call)
             try:
                 must_ask = self.settings.must_ask
@@ -267,7 +267,7 @@ class Pipeline:
                 call.is_pending = False
                 self._learn_features(reply)
                 if reply.status < 300:
-                    self.shared.budget.succeeded()
+                    self.state.budget.succeeded()
                     return self._parse(call, reply)  # type: ignore[no-any-return]
                 failure = self._status_error(call, reply)
             answer = await self._before_retry(call, failure, verify)
@@ -319,7 +319,7 @@ class Pipeline:
             )
             raise self._explain(error, call) from failure
         paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
-        if not paced and not self.shared.budget.acquire():
+        if not paced and not self.state.budget.acquire():
             raise failure
         name, kind = call.spec.operation, type(failure).__name__
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
@@ -328,7 +328,7 @@ class Pipeline:
     async def _acquire_permit(self, call: Call) -> None:
         """Wait until the rate limiter permits the next attempt."""
         try:
-            call.permit = await self.shared.limiter.acquire(call.spec.operation, call.deadline)
+            call.permit = await self.state.limiter.acquire(call.spec.operation, call.deadline)
         except APITimeoutError as error:
             error.sent = call.maybe_sent
             raise self._explain(error, call)  # noqa: B904 - the same error, with its ids
@@ -355,11 +355,11 @@ class Pipeline:
 
     async def start(self) -> str:
         """Start the embedded server and return its URL."""
-        if self.shared.start is None:  # a client always has an address or a server to start
+        if self.state.start is None:  # a client always has an address or a server to start
             msg = "no base_url and nothing to start"
             raise AssertionError(msg)
-        base = await self.shared.start()
-        self.shared.features.setdefault(base, _OWN_FEATURES)
+        base = await self.state.start()
+        self.state.features.setdefault(base, _OWN_FEATURES)
         self.settings = msgspec.structs.replace(self.settings, base_url=base)
         return base
 
@@ -369,7 +369,7 @@ class Pipeline:
         """Return the next attempt, to be awaited; no coroutine itself, to save a frame."""
         call.attempts += 1
         call.is_pending, call.sent = True, headers
-        return self.shared.transport.exchange(
+        return self.state.transport.exchange(
             call.spec.method,
             call.url,
             headers=headers,
@@ -382,7 +382,7 @@ class Pipeline:
         named = reply.headers.get(_FEATURES)
         if named is None and reply.status >= 300:
             return  # a proxy's error says nothing about the server behind it
-        self.shared.learn_features(self.settings.base_url or "", named)
+        self.state.learn_features(self.settings.base_url or "", named)
 
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
@@ -390,7 +390,7 @@ class Pipeline:
             reply.status, reply.headers, reply.content, host=host, secrets=call.secrets
         )
         error.retry_after = retry.retry_after(reply.headers, self.settings.runtime.wall())
-        limiter = self.shared.limiter
+        limiter = self.state.limiter
         if limiter.is_active or _REMAINING in reply.headers or reply.status == _TOO_MANY:
             limiter.on_headers(reply.status, reply.headers, call.permit, error=error)
         return error
@@ -402,7 +402,7 @@ class Pipeline:
                 answer = call.spec.decode(reply.content)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 problem = str(error) or type(error).__name__
-        limiter = self.shared.limiter
+        limiter = self.state.limiter
         if limiter.is_active or _REMAINING in reply.headers:
             limiter.on_headers(reply.status, reply.headers, call.permit, answer=answer)
         if isinstance(reply, StreamReply):
@@ -437,7 +437,7 @@ class Pipeline:
         return error
 
 
-def _shared_headers(settings: Settings, spec: RequestSpec[Any]) -> _SharedHeaders:
+def _common_headers(settings: Settings, spec: RequestSpec[Any]) -> _SharedHeaders:
     headers = settings.known_credentials()
     merge_headers(headers, settings.headers())
     if spec.stream:

@@ -87,7 +87,7 @@ class _Busy:
         options: CallOptions,
     ) -> None:
         self._waiter = waiter
-        self._thread_locks = pipeline.shared.thread_locks
+        self._thread_locks = pipeline.state.thread_locks
         self._policy = pipeline.settings.poll
         self._runtime = pipeline.settings.runtime
         self._thread_id = thread_id

@@ -377,7 +377,7 @@ def map_runs(
     """
     limit = check_count("concurrency", {"concurrency": concurrency}, 1)
     job = MapJob(pipeline, waiter, tools, given)
-    return RunMap(Batch(items, job.carry_out, limit), pipeline.shared.background)
+    return RunMap(Batch(items, job.carry_out, limit), pipeline.state.background)
 
 
 class MapJob:
@@ -462,7 +462,7 @@ class MapJob:
         Until that is known, a create whose thread is made with it could not be sent again.
         """
         async with self._learning:
-            features = self._pipeline.shared.features
+            features = self._pipeline.state.features
             base = self._pipeline.settings.base_url
             if self._has_asked or base is None or base in features:
                 return
@@ -482,4 +482,4 @@ def _with_patience(pipeline: Pipeline, patience: float) -> Pipeline:
     if settings.retry.patience is not None:
         return pipeline
     retry = msgspec.structs.replace(settings.retry, patience=patience)
-    return Pipeline(msgspec.structs.replace(settings, retry=retry), pipeline.shared)
+    return Pipeline(msgspec.structs.replace(settings, retry=retry), pipeline.state)

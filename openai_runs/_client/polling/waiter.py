@@ -97,7 +97,7 @@ class Waiter:
         thread_id, run_id = _ids_of(run, thread_id)
         check_id("thread_id", thread_id)
         check_id("run_id", run_id)
-        self._pipeline.shared.transport.claim()
+        self._pipeline.state.transport.claim()
         runtime = self._pipeline.settings.runtime
         handle = WaitHandle((thread_id, run_id), known, options, runtime.monotonic, inbox)
         key = (self._pipeline, *handle.ids, *self._sharing_key(handle))
@@ -158,7 +158,7 @@ class Waiter:
     def cancel_soon(self, handles: Iterable[WaitHandle]) -> BackgroundTask:
         """Return the background task of `cancel_all`."""
         act = partial(self.cancel_all, [*handles])
-        return self._pipeline.shared.background.start(act, name="cancelling runs")
+        return self._pipeline.state.background.start(act, name="cancelling runs")
 
     async def cancel_quietly(self, run_id: str, thread_id: str, options: CallOptions) -> None:
         """Ask the server to cancel the run, for at most 5 s; it expires by itself otherwise.

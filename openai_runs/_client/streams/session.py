@@ -235,7 +235,7 @@ class StreamSession:
 
     def _learn(self, run: Run) -> None:
         """Remember which run this is, and how long it has."""
-        self._pipeline.shared.limiter.on_run(run, is_new=not self._ids)
+        self._pipeline.state.limiter.on_run(run, is_new=not self._ids)
         self._ids = {"thread_id": run.thread_id, "run_id": run.id}
         self._request.settled()
         self._timer.allow(seconds_to_expiry(run, self._headers))

@@ -131,21 +131,21 @@ class ToolCalls:
         if tool is None:
             known = ", ".join(self._tools) or "none"
             output = _error(f"there is no tool named {name!r}; there are: {known}")
-            return await self._told(shown, output)
+            return await self._notified(shown, output)
         try:
             arguments = tool.read(raw)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as problem:
-            return await self._told(shown, _error(f"the arguments do not fit: {problem}"))
+            return await self._notified(shown, _error(f"the arguments do not fit: {problem}"))
         except Exception:
             _LOG.warning("reading the arguments of %s failed", _named(shown), exc_info=True)
-            return await self._told(shown, _error("the arguments do not fit"))
+            return await self._notified(shown, _error("the arguments do not fit"))
         shown = msgspec.structs.replace(shown, arguments=arguments)
         refusal = await self._refusal(shown)
         if refusal is not None:
-            return await self._told(shown, _error(refusal))
+            return await self._notified(shown, _error(refusal))
         async with limiter:
-            await self._tell(shown, None)
-            return await self._told(shown, await self._called(tool, shown))
+            await self._notify(shown, None)
+            return await self._notified(shown, await self._called(tool, shown))
 
     async def _refusal(self, call: LocalToolCall) -> str | None:
         """Return why the call must not be made, or None."""
@@ -158,11 +158,11 @@ class ToolCalls:
             return answer or "the call was not approved"
         return None if answer else "the call was not approved"
 
-    async def _told(self, call: LocalToolCall, output: str) -> str:
-        await self._tell(call, output)
+    async def _notified(self, call: LocalToolCall, output: str) -> str:
+        await self._notify(call, output)
         return output
 
-    async def _tell(self, call: LocalToolCall, output: str | None) -> None:
+    async def _notify(self, call: LocalToolCall, output: str | None) -> None:
         if self._on_tool_call is not None:
             outcome = self._on_tool_call(call, output)
             if inspect.isawaitable(outcome):

@@ -160,7 +160,7 @@ async def test_gates_are_taken_away_by_the_last() -> None:
     keeper.add("thread_2")
 
     async with HostileServer(keeper) as server, client_of(server, ManualClock()) as client:
-        state = client._shared
+        state = client._state
         await asyncio.gather(*[client.runs.create(**WAIT) for _ in range(3)])
         task = asyncio.create_task(client.runs.create(**{**WAIT, "thread_id": "thread_2"}))
         await asyncio.sleep(0)
@@ -187,7 +187,7 @@ async def test_cancellation_after_any_step_leaves_the_queue_usable() -> None:
             late = not tasks[0].cancel()
             tasks[1].cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            assert client._shared.thread_locks == {}
+            assert client._state.thread_locks == {}
         assert isinstance(outcomes[2], Run)
         if late:
             break

@@ -264,13 +264,13 @@ async def test_metadata_of_the_extra_body_is_marked_too() -> None:
     assert ledger.posts == 1
 
 
-@pytest.mark.parametrize("look", [error(404), error(401), error(400)], ids=["404", "401", "400"])
-async def test_nothing_is_sent_again_when_looking_fails(look: Answer) -> None:
+@pytest.mark.parametrize("refusal", [error(404), error(401), error(400)], ids=["404", "401", "400"])
+async def test_nothing_is_sent_again_when_looking_fails(refusal: Answer) -> None:
     """A server that cannot be asked what it did is not asked to do it again."""
     posts = Ledger(Fate(error(500)))
 
     def handler(request: Received) -> Action:
-        return look if request.method == "GET" else posts(request)
+        return refusal if request.method == "GET" else posts(request)
 
     async with HostileServer(handler) as server, client_of(server, ManualClock()) as client:
         with pytest.raises(InternalServerError) as caught:

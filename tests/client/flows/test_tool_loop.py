@@ -312,13 +312,13 @@ GONE: dict[str, tuple[Callable[[], Action], type[Exception]]] = {
 }
 
 
-@pytest.mark.parametrize(("refuse", "kind"), GONE.values(), ids=GONE)
+@pytest.mark.parametrize(("reject", "kind"), GONE.values(), ids=GONE)
 async def test_submit_that_never_works_is_an_error(
-    finish: Finish, refuse: Callable[[], Action], kind: type[Exception]
+    finish: Finish, reject: Callable[[], Action], kind: type[Exception]
 ) -> None:
     """At once where it is not transient, else after a few tries; the tool is called once."""
     before = waiting(call("call_1"))
-    handler = OneRun(before, submits=[refuse()] * 99)
+    handler = OneRun(before, submits=[reject()] * 99)
     counter = Counter()
     async with HostileServer(handler) as server:
         with pytest.raises(kind):

@@ -162,7 +162,7 @@ async def test_better_news_of_the_limit_wakes_the_polls() -> None:
         await anyio.sleep(0.1)
         assert len(server.requests) == 1
         remaining[0] = "999"
-        client._shared.limiter.on_headers(
+        client._state.limiter.on_headers(
             200, {"x-ratelimit-remaining-requests": "999", "x-ratelimit-limit-requests": "1000"}
         )
         await until(lambda: len(server.requests) >= 3)

@@ -147,7 +147,7 @@ async def test_run_that_goes_on_asking_for_what_it_was_sent_is_given_up() -> Non
 async def test_replica_that_lags_behind_the_submit_is_waited_for() -> None:
     """The outputs were taken, and for a while the run is shown as it was."""
 
-    def taken(asking: Asking) -> Action:
+    def accepted(asking: Asking) -> Action:
         if len(asking.outputs) > 1:
             text = 'Runs in status "queued" do not accept tool outputs.'
             return Answer(400, {"error": {"message": text}})
@@ -159,7 +159,7 @@ async def test_replica_that_lags_behind_the_submit_is_waited_for() -> None:
                 self.state = run_json("completed")
             return super().__call__(request)
 
-    asking = Lagging([waiting("call_1")], taken)
+    asking = Lagging([waiting("call_1")], accepted)
 
     text, called = await streamed(asking)
 

@@ -107,15 +107,15 @@ def test_tried_rate_is_kept_by_pacing() -> None:
 def test_refusals_converge_near_what_a_server_takes() -> None:
     """Against 50 a second, 10 seconds later, hardly a tenth is refused."""
     limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
-    taken: list[float] = []
+    accepted: list[float] = []
     refusals = {True: 0, False: 0}
     now = 0.0
     while now < 120:
         now += max(limits.delay(now), 0.001)
         number = limits.take(now)
-        refused = len([one for one in taken[-50:] if one > now - 1]) >= 50
+        refused = len([one for one in accepted[-50:] if one > now - 1]) >= 50
         if not refused:
-            taken.append(now)
+            accepted.append(now)
         refusals[refused] += now > 10
         limits.on_answer(refused=refused, asked=None, number=number, now=now)
 
