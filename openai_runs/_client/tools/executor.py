@@ -273,12 +273,12 @@ async def _in_thread(work: Callable[[], object], name: str) -> object:
         except BaseException as error:  # raised where the tool was called
             failure = error
 
-        def settle() -> None:  # without arguments, which asyncio's debug mode would log
+        def set_result() -> None:  # without arguments, which asyncio's debug mode would log
             if not done.done():  # else nobody waits for it any more
                 done.set_result((value, failure))
 
         try:
-            loop.call_soon_threadsafe(settle)
+            loop.call_soon_threadsafe(set_result)
         except RuntimeError:
             _LOG.debug("tool %s ended after its event loop", name)
 

@@ -171,13 +171,13 @@ async def test_extra_body_is_of_the_create_alone() -> None:
     """A submit does not repeat what was laid over the create's body."""
     bodies: list[Any] = []
 
-    class Watching(Asking):
+    class Recording(Asking):
         def __call__(self, request: Received) -> Action:
             if request.method == "POST":
                 bodies.append(request.json)
             return super().__call__(request)
 
-    await streamed(Watching([waiting("call_1")], as_json), extra_body={"temperature": 0.5})
+    await streamed(Recording([waiting("call_1")], as_json), extra_body={"temperature": 0.5})
 
     assert bodies[0]["temperature"] == 0.5
     assert sorted(bodies[1]) == ["stream", "tool_outputs"]
