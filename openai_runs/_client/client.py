@@ -371,7 +371,6 @@ class AsyncClient:
             into: What the answer is decoded into; a dict if not given.
             json: The body.
             query: The query; a list is sent as `name[]=...`.
-            **options: See `CallOptions`.
 
         Raises:
             ValueError: The path could lead elsewhere.

@@ -115,8 +115,6 @@ class CreateRunFlow:
 
         Raises:
             APIError: A request failed.
-
-        Cancellation: closes the request.
         """
         if self._spec is None:
             return None
@@ -222,8 +220,6 @@ async def created_run(
 
     Raises:
         APIError: The list could not be fetched.
-
-    Cancellation: closes the request.
     """
     for poll in range(2):
         if poll:
@@ -239,8 +235,6 @@ async def recovered_run(pipeline: Pipeline, thread_id: str, key: str | None) -> 
 
     Raises:
         APIError: The list could not be fetched.
-
-    Cancellation: closes the request.
     """
     if key is not None:
         return await created_run(pipeline, thread_id, key, {})

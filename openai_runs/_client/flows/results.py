@@ -95,8 +95,6 @@ async def gather(
     Raises:
         APIError: A list could not be fetched.
         APITimeoutError: The time was up.
-
-    Cancellation: closes the request.
     """
     each: CallOptions = {**options, "timeout": None}
     return await within(

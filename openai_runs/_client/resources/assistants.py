@@ -57,15 +57,9 @@ class Assistants:
 
         Endpoint: GET /assistants/{assistant_id}
 
-        Args:
-            assistant_id: The assistant's id.
-            **options: See `CallOptions`.
-
         Raises:
             NotFoundError: No such assistant.
             APIError: The call failed.
-
-        Cancellation: closes the request.
         """
         spec = self._pipeline.request(GET_ASSISTANT, {"assistant_id": assistant_id}, options)
         return await self._pipeline.send(spec, options)
@@ -78,7 +72,6 @@ class Assistants:
         Endpoint: POST /assistants/{assistant_id}
 
         Args:
-            assistant_id: The assistant's id.
             **arguments: See `UpdateAssistantArguments` and `CallOptions`.
 
         Raises:
@@ -109,10 +102,6 @@ class Assistants:
         """Delete the assistant; its runs stay readable.
 
         Endpoint: DELETE /assistants/{assistant_id}
-
-        Args:
-            assistant_id: The assistant's id.
-            **options: See `CallOptions`.
 
         Raises:
             NotFoundError: No such assistant.

@@ -51,7 +51,6 @@ class Messages:
         Endpoint: POST /threads/{thread_id}/messages
 
         Args:
-            thread_id: The thread's id.
             role: `user` or `assistant`.
             content: Text, or a list of parts.
             **arguments: See `CreateMessageArguments` and `CallOptions`; `on_active_run`
@@ -88,16 +87,9 @@ class Messages:
 
         Endpoint: GET /threads/{thread_id}/messages/{message_id}
 
-        Args:
-            message_id: The message's id.
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
-
         Raises:
             NotFoundError: No such message.
             APIError: The call failed.
-
-        Cancellation: closes the request.
         """
         ids = {"thread_id": thread_id, "message_id": message_id}
         spec = self._pipeline.request(GET_MESSAGE, ids, options)
@@ -116,10 +108,7 @@ class Messages:
         Endpoint: POST /threads/{thread_id}/messages/{message_id}
 
         Args:
-            message_id: The message's id.
-            thread_id: The thread's id.
             metadata: At most 16 pairs, keys of 64 and values of 512 characters; None clears.
-            **options: See `CallOptions`.
 
         Raises:
             NotFoundError: No such message.
@@ -140,7 +129,6 @@ class Messages:
         Endpoint: GET /threads/{thread_id}/messages
 
         Args:
-            thread_id: The thread's id.
             run_id: Only messages that this run wrote.
             **arguments: See `ListCall` and `CallOptions`.
 
@@ -162,11 +150,6 @@ class Messages:
         """Delete the message.
 
         Endpoint: DELETE /threads/{thread_id}/messages/{message_id}
-
-        Args:
-            message_id: The message's id.
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
 
         Raises:
             NotFoundError: No such message.

@@ -96,8 +96,6 @@ class Runs:
         and returned before anything is sent again.
 
         Args:
-            thread_id: The thread's id.
-            assistant_id: The assistant's id.
             stream: Whether to return the run's events, as `stream` does, already begun.
             **arguments: See `CreateRunArguments` and `CallOptions`; `on_active_run` says
                 what to do while another run of the thread is active: `raise` (default),
@@ -125,8 +123,6 @@ class Runs:
         Endpoint: POST /threads/{thread_id}/runs, then GET .../runs/{run_id} (repeated)
 
         Args:
-            thread_id: The thread's id.
-            assistant_id: The assistant's id.
             **arguments: See `create` and `WaitArguments`; `timeout` covers all of it.
 
         Returns:
@@ -168,8 +164,6 @@ class Runs:
         ```
 
         Args:
-            thread_id: The thread's id.
-            assistant_id: The assistant's id.
             **arguments: See `create`, `WaitArguments` and `ToolOptions`. Functions among
                 `tools` are called when the run asks for them, as in `run_tools`, and the
                 stream goes on; without any it ends where the run waits for outputs.
@@ -205,8 +199,6 @@ class Runs:
         with a call becomes an output that tells the model so.
 
         Args:
-            thread_id: The thread's id.
-            assistant_id: The assistant's id.
             tools: The run's tools: functions, plain or made with `tool`, and definitions of
                 other tools, such as `{"type": "file_search"}`.
             **arguments: See `create`, `WaitArguments` and `ToolOptions`; `timeout` covers all of
@@ -316,16 +308,9 @@ class Runs:
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id}
 
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
-
         Raises:
             NotFoundError: No such run.
             APIError: The call failed.
-
-        Cancellation: closes the request.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.request(GET_RUN, ids, options)
@@ -344,10 +329,7 @@ class Runs:
         Endpoint: POST /threads/{thread_id}/runs/{run_id}
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             metadata: At most 16 pairs, keys of 64 and values of 512 characters; None clears.
-            **options: See `CallOptions`.
 
         Raises:
             NotFoundError: No such run.
@@ -363,11 +345,6 @@ class Runs:
         """Ask the server to cancel the run and return it, usually `cancelling`.
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
-
-        Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
 
         Raises:
             BadRequestError: The run is finished already; the text names its status.
@@ -389,8 +366,6 @@ class Runs:
         Endpoint: POST .../cancel, then GET /threads/{thread_id}/runs/{run_id} (repeated)
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers both parts.
 
         Returns:
@@ -448,12 +423,9 @@ class Runs:
         Where the answer is lost, the run is retrieved before anything is sent again.
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             tool_outputs: One `{"tool_call_id", "output"}` for each waiting call; an output
                 that is no text is sent as JSON text.
             stream: Whether to return what follows as events, already begun.
-            **options: See `CallOptions`.
 
         Raises:
             BadRequestError: A call is missing or unknown, or the run does not wait.
@@ -484,8 +456,6 @@ class Runs:
         Endpoint: POST .../submit_tool_outputs, then GET .../runs/{run_id} (repeated)
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             tool_outputs: See `submit_tool_outputs`.
             **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers all of it.
 
@@ -516,8 +486,6 @@ class Runs:
         Endpoint: POST .../submit_tool_outputs with `stream`
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             tool_outputs: See `submit_tool_outputs`.
             **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers all of it.
 
@@ -560,8 +528,6 @@ class Runs:
         and steps come as events then.
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             last_event_id: The `id` of the last event that was seen; None: from the first.
                 Where the server no longer has it, the events begin with the first.
             **arguments: See `CallOptions` and `WaitArguments`; `timeout` covers all of it.
@@ -648,8 +614,6 @@ class Runs:
         Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             **arguments: See `CallOptions` and `WaitArguments`.
 
         Raises:
@@ -732,7 +696,6 @@ class Runs:
 
         Args:
             run_id: The run's id; the run may be waiting, at work, or finished.
-            thread_id: The thread's id.
             tools: The functions to answer with; no tool list is sent, the run has its own.
             response_format: The type `.parsed` shall be an instance of; it is not sent.
             **arguments: See `CallOptions`, `WaitArguments` and `ToolOptions`; `timeout` covers
@@ -780,8 +743,6 @@ class Runs:
         Raises:
             APIError: A list could not be fetched.
             APITimeoutError: The time was up.
-
-        Cancellation: closes the request.
         """
         return await gather(self._pipeline, run, options, response_format=response_format)
 
@@ -791,7 +752,6 @@ class Runs:
         Endpoint: GET /threads/{thread_id}/runs
 
         Args:
-            thread_id: The thread's id.
             **arguments: See `ListCall` and `CallOptions`.
 
         Raises:
@@ -816,7 +776,6 @@ class Runs:
         `idempotency_key` instead, and the answer is the run of the first.
 
         Args:
-            thread_id: The thread's id.
             idempotency_key: The key of the lost create, as its exception carries it
                 (`.idempotency_key`); None: the thread's active run, whoever started it.
             timeout: Seconds for the whole call.
@@ -824,8 +783,6 @@ class Runs:
         Raises:
             APIError: The list could not be fetched.
             APITimeoutError: The time was up.
-
-        Cancellation: closes the request.
         """
         find = partial(recovered_run, self._pipeline, thread_id, idempotency_key)
         return await within(timeout, "recovering a run", find, thread_id=thread_id)

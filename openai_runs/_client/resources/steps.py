@@ -35,17 +35,11 @@ class Steps:
         Endpoint: GET /threads/{thread_id}/runs/{run_id}/steps/{step_id}
 
         Args:
-            step_id: The step's id.
-            thread_id: The thread's id.
-            run_id: The run's id.
             include: `step_details.tool_calls[*].file_search.results[*].content`.
-            **options: See `CallOptions`.
 
         Raises:
             NotFoundError: No such step.
             APIError: The call failed.
-
-        Cancellation: closes the request.
         """
         ids = {"thread_id": thread_id, "run_id": run_id, "step_id": step_id}
         query = {"include": None if include is None else list(include)}
@@ -65,8 +59,6 @@ class Steps:
         Endpoint: GET /threads/{thread_id}/runs/{run_id}/steps
 
         Args:
-            run_id: The run's id.
-            thread_id: The thread's id.
             include: `step_details.tool_calls[*].file_search.results[*].content`.
             **arguments: See `ListCall` and `CallOptions`.
 

@@ -72,15 +72,9 @@ class Threads:
 
         Endpoint: GET /threads/{thread_id}
 
-        Args:
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
-
         Raises:
             NotFoundError: No such thread.
             APIError: The call failed.
-
-        Cancellation: closes the request.
         """
         spec = self._pipeline.request(GET_THREAD, {"thread_id": thread_id}, options)
         return await self._pipeline.send(spec, options)
@@ -91,7 +85,6 @@ class Threads:
         Endpoint: POST /threads/{thread_id}
 
         Args:
-            thread_id: The thread's id.
             **arguments: `metadata`, `tool_resources`, and `CallOptions`.
 
         Raises:
@@ -109,10 +102,6 @@ class Threads:
         """Delete the thread with its messages and runs; an active run is cancelled.
 
         Endpoint: DELETE /threads/{thread_id}
-
-        Args:
-            thread_id: The thread's id.
-            **options: See `CallOptions`.
 
         Raises:
             NotFoundError: No such thread.
@@ -134,7 +123,6 @@ class Threads:
         the server remembers idempotency keys.
 
         Args:
-            assistant_id: The assistant's id.
             **arguments: See `CreateThreadAndRunArguments` and `CallOptions`.
 
         Raises:
@@ -155,7 +143,6 @@ class Threads:
         Endpoint: POST /threads/runs, then GET .../runs/{run_id} (repeated)
 
         Args:
-            assistant_id: The assistant's id.
             **arguments: See `create_and_run` and `WaitArguments`; `timeout` covers all of it.
 
         Raises:
@@ -186,7 +173,6 @@ class Threads:
         Endpoint: POST /threads/runs with `stream`
 
         Args:
-            assistant_id: The assistant's id.
             **arguments: See `create_and_run`, and `runs.stream`.
 
         Raises:

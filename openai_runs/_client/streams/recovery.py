@@ -92,8 +92,6 @@ class ResultFetcher:
 
         Raises:
             APIError: The request failed.
-
-        Cancellation: closes the request.
         """
         left = self._deadline.seconds_left()
         timeout = HOLD_MARGIN if left is None else min(HOLD_MARGIN, left)
@@ -105,8 +103,6 @@ class ResultFetcher:
 
         Raises:
             APIError: The server is gone, or rejects the request.
-
-        Cancellation: closes the request.
         """
         options = msgspec.structs.replace(
             self._deadline.wait_options,

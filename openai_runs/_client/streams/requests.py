@@ -180,8 +180,6 @@ async def follow(
     Raises:
         ConflictError: The server no longer has that event.
         APIError: The stream cannot be had.
-
-    Cancellation: closes the request.
     """
     if after:
         headers = {**(options.get("extra_headers") or {}), "Last-Event-ID": after}

@@ -288,8 +288,6 @@ class RunStream:
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
             OpenAIRunsError: See the class.
-
-        Cancellation: closes the request.
         """
         if self._result is None:
             await self.until_done()
