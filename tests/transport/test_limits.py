@@ -1,4 +1,4 @@
-"""Size, time and cancellation: an exchange ends when it is told to."""
+"""Size, time and cancellation: an exchange ends when it has to."""
 
 import asyncio
 import gc

@@ -127,9 +127,7 @@ class WaitHandle:
 
     def end(self, error: Exception) -> None:
         """End the wait with `error`."""
-        self.outcome = error
-        if self.state is not HandleState.TIMED_OUT:
-            self.state = HandleState.ENDED
+        self.outcome, self.state = error, HandleState.ENDED
         self._wake()
 
     def on_due(self) -> None:
@@ -137,13 +135,12 @@ class WaitHandle:
         if self.poller is not None and self.state in _POLLED:
             self.poller.expire(self)
 
-    def timeout_error(self, failure: APIError | None) -> APIError | RunWaitTimeout:
-        """Return the error of a wait whose deadline has passed.
+    def time_out(self, failure: APIError | None) -> None:
+        """End the wait at its deadline.
 
         Args:
             failure: How the last poll failed, if it did; the cause of the error.
         """
-        self.state = HandleState.TIMED_OUT
         waited = self._now() - self._started
         thread_id, run_id = self.ids
         error: APIError | RunWaitTimeout
@@ -153,7 +150,8 @@ class WaitHandle:
             msg = f"run {run_id!r} could not be seen within {waited:.1f} s"
             error = APITimeoutError(msg, thread_id=thread_id, run_id=run_id)
         error.__cause__ = failure
-        return error
+        self.outcome, self.state = error, HandleState.TIMED_OUT
+        self._wake()
 
     def _wake(self) -> None:
         if self.inbox is not None:
@@ -187,7 +185,7 @@ class WaitHandle:
                 left = max(left, CANCEL_GRACE)  # it may be read long after it was put there
             is_late = not await notify_status(self.options.on_status, run, left)
             if is_late and self.outcome is None and not self.options.until(run.status):
-                self.outcome = self.timeout_error(None)
+                self.time_out(None)
         if self.state is HandleState.NOTIFYING:
             self.state = HandleState.WAITING
             if self.poller is not None:

@@ -196,7 +196,7 @@ class RunPoller:
 
     def expire(self, handle: WaitHandle) -> None:
         """End the wait of `handle` at its deadline."""
-        handle.end(handle.timeout_error(self._failure))
+        handle.time_out(self._failure)
         self.leave(handle)
 
     def close(self) -> None:

@@ -222,7 +222,7 @@ class Scheduler:
     def _drop_stale(self) -> None:
         """Drop the entries of waits that are over, where they may be most of the heap."""
         if len(self._heap) > _STALE + 4 * len(self._pollers):
-            self._heap = [one for one in self._heap if one[2].due == one[0]]
+            self._heap[:] = [one for one in self._heap if one[2].due == one[0]]
             heapify(self._heap)
 
     async def _sleep_until_due(self) -> None:

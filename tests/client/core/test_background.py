@@ -17,7 +17,7 @@ _TENANT: ContextVar[str] = ContextVar("_TENANT", default="nobody")
 
 
 async def test_work_runs_in_the_context_of_its_caller() -> None:
-    """Two callers with different context variables: each work sees its own caller's."""
+    """Two callers with different context variables: each task sees its own caller's."""
     background = BackgroundTasks()
     seen: list[str] = []
 
@@ -37,7 +37,7 @@ async def test_work_runs_in_the_context_of_its_caller() -> None:
 
 
 async def test_root_task_ends_by_itself_and_begins_anew() -> None:
-    """With nothing to carry there is no task; the next work makes one again."""
+    """With nothing to carry there is no task; the next task makes one again."""
     background = BackgroundTasks()
 
     async with nothing_left():
@@ -48,7 +48,7 @@ async def test_root_task_ends_by_itself_and_begins_anew() -> None:
 
 
 async def test_work_started_by_the_last_one_is_carried_out() -> None:
-    """A work that starts another one and ends at once leaves the root task something to do."""
+    """A task that starts another one and ends at once leaves the root task something to do."""
     background = BackgroundTasks()
     done = anyio.Event()
 
@@ -65,7 +65,7 @@ async def test_work_started_by_the_last_one_is_carried_out() -> None:
 
 
 async def test_failure_of_one_work_spares_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    """What a work raises is logged, told on close, and ends nobody else."""
+    """What a task raises is logged, raised on close, and ends no other."""
     background = BackgroundTasks()
     done = anyio.Event()
 
@@ -92,7 +92,7 @@ async def test_close_cancels_what_goes_on() -> None:
     """Works that would last for ever end with their client, and nothing begins afterwards."""
     background = BackgroundTasks()
     begun: list[str] = []
-    told: list[str] = []
+    ended: list[str] = []
 
     async def last() -> None:
         try:
@@ -100,7 +100,7 @@ async def test_close_cancels_what_goes_on() -> None:
             begun.append("begun")
             await anyio.sleep_forever()
         finally:
-            told.append("ended")  # also by one that was cancelled before it began
+            ended.append("ended")  # also by one that was cancelled before it began
 
     async with nothing_left():
         works = [background.start(last, name="lasting") for _ in range(2)]
@@ -114,11 +114,11 @@ async def test_close_cancels_what_goes_on() -> None:
             background.start(last, name="late")
 
     assert begun == ["begun"] * 2
-    assert told == ["ended"] * 3
+    assert ended == ["ended"] * 3
 
 
 def test_start_in_a_second_loop_is_refused_while_the_first_works() -> None:
-    """A root task belongs to one event loop; another one is told so."""
+    """A root task belongs to one event loop; another one gets an error."""
     background = BackgroundTasks()
     first = asyncio.new_event_loop()
 

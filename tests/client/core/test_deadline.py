@@ -38,7 +38,7 @@ async def test_key_that_never_comes_ends_with_the_attempt() -> None:
 
 
 async def test_recovering_is_bounded_as_a_whole() -> None:
-    """`timeout` covers both looks and the pause between them."""
+    """`timeout` covers both requests and the pause between them."""
 
     def slow(request: Received) -> Action:
         return EMPTY if len(server.requests) == 1 else Hang()
@@ -151,7 +151,7 @@ async def test_next_page_ends_where_the_cursor_turns_in_circles() -> None:
 
 
 async def test_cancel_in_the_pause_after_a_refusal_creates_nothing() -> None:
-    """A create that was refused by 429 is not in doubt: undoing it sends nothing."""
+    """A create that was refused by 429 is not ambiguous: undoing it sends nothing."""
     busy = refusal(429, openai_runs_features="idempotency, prefer-wait", retry_after="5")
     paused = anyio.Event()
 

@@ -18,7 +18,7 @@ def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> Asyn
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 async def test_create_and_run_is_not_repeated_when_ambiguous(loss: Action) -> None:
-    """The thread is not known, so nothing can be looked for: the doubt is raised."""
+    """The thread is not known, so nothing can be verified: the error is raised."""
     ledger, clock = Ledger(Fate(loss)), ManualClock()
     async with (
         HostileServer(ledger) as server,

@@ -62,8 +62,8 @@ async def test_prepared_call_asks_for_the_key_each_time() -> None:
         for _ in range(2):
             await pipeline.poll(call, hold=0, timeout=5.0)
 
-    told = [one.headers["authorization"] for one in server.requests]
-    assert told == ["Bearer sk-first-key", "Bearer sk-second-key"]
+    sent = [one.headers["authorization"] for one in server.requests]
+    assert sent == ["Bearer sk-first-key", "Bearer sk-second-key"]
 
 
 async def test_poll_that_fails_says_which_run_and_is_one_attempt() -> None:

@@ -251,7 +251,7 @@ async def test_call_ends_at_once_when_the_pause_would_outlast_its_deadline() -> 
 
 
 async def test_deadline_covers_all_attempts() -> None:
-    """`timeout` is the whole call; what was in doubt at its end is said."""
+    """`timeout` is the whole call; what was ambiguous at its end is said."""
     async with HostileServer(script(Hang())) as server, AsyncClient(server.url) as client:
         with pytest.raises(APITimeoutError) as caught:
             await client.threads.create(timeout=0.1)
@@ -322,7 +322,7 @@ async def test_create_that_never_reached_a_server_was_not_made() -> None:
 
 @pytest.mark.parametrize("end", [Drop(), Reset()], ids=["closed", "reset"])
 async def test_kept_alive_connection_is_replaced_when_the_server_ends_it(end: Action) -> None:
-    """A GET is sent again; a create in doubt is not."""
+    """A GET is sent again; an ambiguous create is not."""
     clock = ManualClock()
     async with (
         HostileServer(script(THREAD, end, THREAD, end)) as server,

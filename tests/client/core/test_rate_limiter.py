@@ -125,7 +125,7 @@ async def test_retry_after_of_one_call_keeps_all_back() -> None:
 
 
 async def test_used_up_quota_keeps_nobody_back() -> None:
-    """A 429 that time does not heal says nothing about how fast to send."""
+    """A 429 that is not transient says nothing about how fast to send."""
     body = {"error": {"message": "pay", "code": "insufficient_quota"}}
     answers: list[Action] = [Answer(429, body, {"retry-after": "60"}), THREAD]
     clock = ManualClock()
@@ -229,7 +229,7 @@ async def test_refusals_leave_the_budget_for_retries_alone() -> None:
     assert script == []
 
 
-async def test_closing_the_client_ends_what_waits_for_its_turn() -> None:
+async def test_closing_the_client_ends_what_waits_for_a_permit() -> None:
     """There is nothing to wait for any more, and the call says why."""
     clock = SimulatedClock()
     limits = RateLimits(requests_per_minute=1)
@@ -326,7 +326,7 @@ async def test_tokens_that_the_server_says_are_used_up_keep_runs_back() -> None:
 
 
 def streamed(*runs: dict[str, Any]) -> Answer:
-    """Return a stream that tells of a run in these states."""
+    """Return a stream with a run in these states."""
     events = "".join(
         f"event: thread.run.{run['status']}\ndata: {json.dumps(run)}\n\n" for run in runs
     )

@@ -239,7 +239,7 @@ async def test_error_of_the_callers_own_is_raised() -> None:
 
 
 async def test_unknown_argument_is_refused() -> None:
-    """A typo is told before anything is waited for."""
+    """A typo is raised before anything is polled."""
     async with HostileServer(Board()) as server, client_of(server) as client:
         with pytest.raises(TypeError, match="intervall"):
             client.runs.as_completed(pairs(1), intervall=1)  # type: ignore[call-arg]  # on purpose

@@ -248,7 +248,7 @@ async def test_rate_limit_ends_an_outage() -> None:
     ],
 )
 async def test_refusals_end_the_wait_at_once(fault: Action) -> None:
-    """What waiting does not heal is raised, with the ids, at the first answer."""
+    """What is not transient is raised, with the ids, at the first answer."""
     clock = ManualClock()
 
     error, requests = await failure(script(QUEUED, fault), clock)
@@ -358,7 +358,7 @@ async def test_closed_client_ends_the_wait() -> None:
 
 
 async def test_broken_tls_ends_the_wait() -> None:
-    """What no later attempt can heal is raised at once: here, a server that speaks no TLS."""
+    """What is not transient is raised at once: here, a server that speaks no TLS."""
     clock = ManualClock()
 
     async def answer_in_the_clear(

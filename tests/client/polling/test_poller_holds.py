@@ -54,7 +54,7 @@ async def test_held_poll_is_followed_at_once() -> None:
     async with HostileServer(handler) as server, client_of(server, clock) as client:
         await await_run(client, **IDS)
 
-    assert clock.slept == [0.25]  # after the first look, which is not held
+    assert clock.slept == [0.25]  # after the first poll, which is not held
 
 
 async def test_held_poll_is_followed_at_once_where_the_status_changed() -> None:
@@ -110,7 +110,7 @@ async def test_hold_unasked_for_is_not_believed() -> None:
 
 
 async def test_hold_ends_before_the_deadline() -> None:
-    """The hold asked for leaves time for its answer, and for a last look."""
+    """The hold asked for leaves time for its answer, and for a last poll."""
     clock = ManualClock()
 
     def handler(request: Received) -> Action:
@@ -181,7 +181,7 @@ async def test_held_polls_leave_half_of_the_connections() -> None:
 
 
 async def test_first_look_is_followed_at_once_where_the_server_is_known_to_hold() -> None:
-    """A server that names the extension is asked to hold right after the first look."""
+    """A server that names the extension is asked to hold right after the first poll."""
     clock = ManualClock()
     known = {"openai-runs-features": "idempotency, prefer-wait", "openai-poll-after-ms": "5000"}
 
@@ -196,7 +196,7 @@ async def test_first_look_is_followed_at_once_where_the_server_is_known_to_hold(
 
 
 async def test_first_look_is_held_by_a_server_that_has_said_so_before() -> None:
-    """The next wait is one request, unless somebody wants to be told how the run is now."""
+    """The next wait is one request, unless a callback is to be called with the present status."""
     known = {"openai-runs-features": "prefer-wait", "Preference-Applied": "wait=30"}
     handler = script(of_run("completed", known))
 
@@ -222,7 +222,7 @@ async def test_report_that_hangs_ends_with_the_wait() -> None:
 
 
 async def test_report_that_cannot_be_called_is_refused_before_anything_is_sent() -> None:
-    """A wrong `on_status` is a mistake of the caller's, told at once."""
+    """A wrong `on_status` is a mistake of the caller's, raised at once."""
     async with (
         HostileServer(script(QUEUED)) as server,
         client_of(server, ManualClock()) as client,

@@ -164,7 +164,7 @@ def await_run_of(client: AsyncClient) -> Any:
 
 
 async def test_key_asked_for_each_time_is_asked_for_as_whoever_waits() -> None:
-    """A callable that looks at a context variable is never asked on behalf of somebody else."""
+    """A callable that reads a context variable is never asked on behalf of somebody else."""
     handler = Release()
 
     async with (

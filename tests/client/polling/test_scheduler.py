@@ -50,7 +50,7 @@ def poller_of(scheduler: Scheduler, key: object) -> RunPoller:
 
 
 async def test_bad_header_of_many_waits_is_refused_before_anything_is_sent() -> None:
-    """What cannot be sent is told at once, for all of them."""
+    """What cannot be sent is raised at once, for all of them."""
     async with HostileServer(script(DONE)) as server, client_of(server) as client:
         with pytest.raises(ValueError, match="X-Note"):
             await client.runs.wait_all([("run_1", "thread_1")], extra_headers={"X-Note": "a\n"})
@@ -140,8 +140,8 @@ async def test_pauses_are_stretched_to_what_the_limiter_grants() -> None:
     assert sum(1 / pause for pause in pauses) == pytest.approx(10, rel=0.3)
 
 
-async def test_deadline_is_kept_while_a_poll_waits_for_its_turn() -> None:
-    """All connections hang, or the limiter holds back: who waits is told in time all the same."""
+async def test_deadline_is_kept_while_a_poll_waits_for_a_connection() -> None:
+    """All connections hang: the wait ends at its deadline all the same."""
     async with (
         nothing_left(),
         HostileServer(script(Hang())) as server,
@@ -157,7 +157,21 @@ async def test_deadline_is_kept_while_a_poll_waits_for_its_turn() -> None:
     assert len(server.requests) == 1
 
 
-async def test_closed_client_tells_all_who_wait() -> None:
+async def test_deadline_is_kept_while_a_poll_waits_for_a_permit() -> None:
+    """The limiter permits one request a minute: the wait ends at its deadline all the same."""
+    async with (
+        nothing_left(),
+        HostileServer(script(QUEUED)) as server,
+        client_of(server, limits=RateLimits(requests_per_minute=1)) as client,
+    ):
+        await client.runs.retrieve("run_0", thread_id="thread_1")
+        with pytest.raises(APITimeoutError, match="could not be seen"):
+            await await_run(client, **IDS, timeout=0.2)
+
+    assert len(server.requests) == 1
+
+
+async def test_closed_client_ends_all_waits() -> None:
     """Waits in mid-poll, in a pause and in the queue: none hangs when the client is closed."""
     async with nothing_left(), HostileServer(script(Hang())) as server:
         client = client_of(server, max_connections=4)

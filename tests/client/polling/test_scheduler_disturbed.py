@@ -61,7 +61,7 @@ async def test_key_that_was_cancelled_elsewhere_is_a_failure_that_may_pass() -> 
 
 
 async def test_call_whose_key_was_cancelled_elsewhere_is_a_connection_error() -> None:
-    """An ordinary call is told too, and is not pulled for cancelled itself."""
+    """An ordinary call fails too, and does not count as cancelled itself."""
     async with (
         HostileServer(script(of_run())) as server,
         AsyncClient(server.url, cancelled_elsewhere, max_retries=0) as client,
@@ -72,7 +72,7 @@ async def test_call_whose_key_was_cancelled_elsewhere_is_a_connection_error() ->
     assert server.requests == []
 
 
-async def test_waits_are_told_when_their_own_session_is_closed() -> None:
+async def test_waits_fail_when_their_own_session_is_closed() -> None:
     """A caller who closes his session in mid-wait gets an error from each wait, in time."""
     aiohttp = pytest.importorskip("aiohttp")
 
@@ -144,8 +144,8 @@ async def test_demand_is_forgotten_with_the_waits_that_made_it() -> None:
     await background.aclose()
 
 
-async def test_better_news_of_the_limit_wakes_the_polls() -> None:
-    """`remaining 0` for a minute, then a call is told otherwise: the wait looks again at once."""
+async def test_better_limits_wake_the_polls() -> None:
+    """`remaining 0` for a minute, then a reply says otherwise: the wait polls at once."""
     remaining = ["0"]
 
     def handler(request: Received) -> Action:
@@ -171,7 +171,7 @@ async def test_better_news_of_the_limit_wakes_the_polls() -> None:
 
 
 async def test_slow_reader_gets_what_ended_in_time() -> None:
-    """Who reads one outcome at a time, with `on_status`, is not told that the others are late."""
+    """Who reads one outcome at a time, with `on_status`, gets no timeout for the others."""
     handler = Release()
 
     async with HostileServer(handler) as server, client_of(server, poll=QUICK) as client:
@@ -269,7 +269,7 @@ async def test_callback_that_awaits_what_was_cancelled_ends_its_batch_aloud() ->
 
 
 async def test_input_that_awaits_what_was_cancelled_ends_no_other_work() -> None:
-    """The batch is told; a wait of the same client goes on to its end."""
+    """The batch fails; a wait of the same client goes on to its end."""
 
     async def items() -> AsyncIterator[tuple[str, dict[str, str]]]:
         yield "a", {"thread_id": "a"}

@@ -1,4 +1,4 @@
-"""await_run against a server on a real socket: when it looks, when it ends, by which clock."""
+"""await_run against a server on a real socket: when it polls, when it ends, by which clock."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_finished_run_costs_no_request() -> None:
 
 @pytest.mark.parametrize("status", ["requires_action", "queued", "paused"])
 async def test_other_runs_are_fetched_first(status: str) -> None:
-    """What a Run handed in says may be old news, unless it is finished."""
+    """What a Run handed in says may be out of date, unless it is finished."""
     run = Run(id="run_1", thread_id="thread_1", status=status)
 
     async with HostileServer(script(DONE)) as server, client_of(server) as client:
@@ -200,7 +200,7 @@ async def test_bad_options_are_refused_unsent(
 
 
 async def test_on_status_is_called_on_changes_only() -> None:
-    """Three looks at the same status are one call."""
+    """Three polls with the same status are one call."""
     seen: list[str] = []
     answers = [QUEUED, QUEUED, of_run("in_progress"), of_run("in_progress"), DONE]
 
@@ -220,7 +220,7 @@ async def test_on_status_knows_the_status_handed_in() -> None:
 
 
 async def test_on_status_may_be_async() -> None:
-    """A coroutine function is awaited before the next look."""
+    """A coroutine function is awaited before the next poll."""
     seen: list[tuple[str, int]] = []
 
     async with (
@@ -265,7 +265,7 @@ async def waited(answer: Answer, **options: Any) -> tuple[RunWaitTimeout, Manual
 
 
 async def test_deadline_is_exact() -> None:
-    """The wait ends at its deadline, after one last look shortly before it."""
+    """The wait ends at its deadline, after one last poll shortly before it."""
     times: list[float] = []
     clock = ManualClock()
 

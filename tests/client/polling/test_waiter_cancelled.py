@@ -1,4 +1,4 @@
-"""await_run, cancelled or timed out: the cancellation arrives, and the server is told or not."""
+"""await_run, cancelled or timed out: the cancellation arrives, and the run is cancelled or not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import Action, Drop, Hang, HostileServer, ManualClock, Receiv
 
 QUEUED = of_run("queued")
 Reaction = Literal["leave", "cancel"]
-POINTS = ["first look", "held look", "pause", "on_status", "after a failure"]
+POINTS = ["first poll", "held poll", "pause", "on_status", "after a failure"]
 
 
 class Stuck:
@@ -29,23 +29,23 @@ class Stuck:
         self.reached = anyio.Event()
         self.clock = ManualClock()
         self._cancelling = of_run("cancelling") if cancelling is None else cancelling
-        self._looks = 0
+        self._polls = 0
 
     async def handler(self, request: Received) -> Action:
         """Answer as a server, or hang at the point."""
         if request.method == "POST":
             return self._cancelling
-        self._looks += 1
-        if self.point == "first look" or (self.point == "held look" and self._looks == 2):
+        self._polls += 1
+        if self.point == "first poll" or (self.point == "held poll" and self._polls == 2):
             await self._hang()
-        if self.point == "after a failure" and self._looks == 2:
+        if self.point == "after a failure" and self._polls == 2:
             return refusal(503)
         return QUEUED
 
     async def sleep(self, seconds: float) -> None:
         """Sleep as the wait does, or hang at the point."""
         at = {"pause": 1, "after a failure": 2}.get(self.point)
-        if at == self._looks:
+        if at == self._polls:
             await self._hang()
         await self.clock.sleep(seconds)
 
@@ -75,10 +75,10 @@ async def test_cancellation_arrives_at_any_point(point: str, way: Way, on_cancel
         call = await_run(client, **IDS, on_status=stuck.on_status, on_cancel=on_cancel)
         await way(call, stuck.reached.wait())
         cancels = server.seen("POST", "/threads/thread_1/runs/run_1/cancel")
-        looks = server.seen("GET")
+        polls = server.seen("GET")
 
     assert len(cancels) == (1 if on_cancel == "cancel" else 0)
-    assert len(server.requests) == len(looks) + len(cancels)
+    assert len(server.requests) == len(polls) + len(cancels)
 
 
 @pytest.mark.parametrize("on_cancel", ["leave", "cancel"])
@@ -112,7 +112,7 @@ async def test_cancellation_outlives_a_cancel_that_fails(
     answer: Action, way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What goes wrong while the run is cancelled is logged, and never takes its place."""
-    stuck = Stuck("held look", cancelling=answer)
+    stuck = Stuck("held poll", cancelling=answer)
     runtime = stuck.clock.runtime(cancel_grace=0.2)
 
     async with (
@@ -150,7 +150,7 @@ async def test_cancellation_outlives_a_closed_client() -> None:
 async def test_second_cancellation_ends_the_undoing() -> None:
     """Who cancels twice does not wait for the server: the first request was made all the same."""
     asked = anyio.Event()
-    stuck = Stuck("held look")
+    stuck = Stuck("held poll")
 
     async def handler(request: Received) -> Action:
         if request.method == "POST":
@@ -171,7 +171,7 @@ async def test_second_cancellation_ends_the_undoing() -> None:
 
 
 async def test_finished_run_is_not_cancelled() -> None:
-    """Cancelled while on_status is told of the end: there is nothing left to cancel."""
+    """Cancelled while on_status is called with the end: there is nothing left to cancel."""
     stuck = Stuck("on_status")
 
     async with (
@@ -190,7 +190,7 @@ async def test_finished_run_is_not_cancelled() -> None:
 
 async def test_cancel_carries_the_extras_of_the_call() -> None:
     """Who needs a header for each request needs it for the cancel as well."""
-    stuck = Stuck("held look")
+    stuck = Stuck("held poll")
 
     async with HostileServer(stuck.handler) as server, client_of(server) as client:
         extras: Any = {"extra_headers": {"X-Tenant": "t"}, "poll": PollPolicy(initial=0.0)}

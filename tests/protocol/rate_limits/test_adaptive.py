@@ -134,7 +134,7 @@ def test_meter_follows_what_was_sent_of_late() -> None:
 
 
 def test_storm_that_says_how_long_it_lasts_cuts_no_rate() -> None:
-    """A hundred in flight are refused and told to wait; after that all goes as before."""
+    """A hundred in flight get a 429 with a pause; after that all goes as before."""
     limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
     for storm in range(5):
         begin = storm * 10.0
@@ -151,7 +151,7 @@ def test_storm_that_says_how_long_it_lasts_cuts_no_rate() -> None:
 
 
 def test_storm_that_goes_on_after_its_pause_cuts_the_rate() -> None:
-    """Whoever was told to wait, came back and is refused again was too many."""
+    """A 429 again after the pause says that there were too many."""
     limits = Limits(requests_per_minute=None, tokens_per_minute=None, now=0.0)
     for number in [limits.take(0.0) for _ in range(100)]:
         limits.on_answer(refused=True, asked=1.0, number=number, now=0.01)

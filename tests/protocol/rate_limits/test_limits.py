@@ -134,7 +134,7 @@ def test_bucket_keeps_a_margin_for_requests_that_bunch_up() -> None:
     assert bucket.level(0.0) + bucket.rate * 60 == pytest.approx(982, abs=1)
 
 
-def told(remaining: int, reset: float | None = 60.0, limit: int | None = 100) -> Allowance:
+def allowance_of(remaining: int, reset: float | None = 60.0, limit: int | None = 100) -> Allowance:
     """Return what is known after one answer at second 0."""
     allowance = Allowance()
     allowance.update(limit=limit, remaining=remaining, reset=reset, number=1, sent=1, now=0.0)
@@ -156,7 +156,7 @@ def test_nothing_is_held_back_while_nothing_is_known() -> None:
 
 def test_plenty_is_not_held_back() -> None:
     """More than half of the limit is left: a call goes at once."""
-    allowance = told(90)
+    allowance = allowance_of(90)
 
     allowance.take(0.0)
 
@@ -167,7 +167,7 @@ def test_plenty_is_not_held_back() -> None:
 
 def test_scarce_rest_is_spread_over_the_time_to_the_reset() -> None:
     """With 31 left for 60 s, one goes now and each further one 2 s later."""
-    allowance = told(31)
+    allowance = allowance_of(31)
     now, sent = 0.0, []
     for _ in range(31):
         now += allowance.delay(now)
@@ -181,7 +181,7 @@ def test_scarce_rest_is_spread_over_the_time_to_the_reset() -> None:
 
 def test_nothing_is_sent_when_nothing_remains_until_the_reset() -> None:
     """The 0 of the server is believed, and so is its time."""
-    allowance = told(0, 20.0)
+    allowance = allowance_of(0, 20.0)
 
     assert allowance.delay(0.0) == allowance.delay(0.0, 3) == 20
     assert allowance.delay(19.0) == 1
@@ -190,7 +190,7 @@ def test_nothing_is_sent_when_nothing_remains_until_the_reset() -> None:
 
 def test_after_a_reset_no_more_go_at_once_than_the_server_grants() -> None:
     """500 waiters and a limit of 100: 100 may go before another answer has come."""
-    allowance = told(0, 20.0)
+    allowance = allowance_of(0, 20.0)
 
     for _ in range(100):
         allowance.take(20.0)
@@ -202,14 +202,14 @@ def test_after_a_reset_no_more_go_at_once_than_the_server_grants() -> None:
 
 def test_without_a_reset_ten_seconds_are_assumed() -> None:
     """Azure sends what remains and nothing else."""
-    allowance = told(0, None, None)
+    allowance = allowance_of(0, None, None)
 
     assert allowance.delay(0.0) == ASSUMED_RESET
 
 
 def test_without_a_limit_the_most_that_was_left_stands_in() -> None:
     """100 were left once, so 30 are few."""
-    allowance = told(100, None, None)
+    allowance = allowance_of(100, None, None)
     allowance.update(limit=None, remaining=30, reset=None, number=2, sent=2, now=0.0)
     allowance.take(0.0)
 
@@ -241,11 +241,11 @@ def test_forgotten_knowledge_makes_room_for_any_answer() -> None:
 
 def test_reset_in_an_hour_holds_nothing_back() -> None:
     """A daily limit that is used up is said by a 429, at once, and not by a wait for hours."""
-    allowance = told(0, 3600.0)
+    allowance = allowance_of(0, 3600.0)
 
     assert allowance.delay(0.0) == 0
     assert allowance.rate(0.0) is None
-    assert told(0, MAX_RETRY_AFTER).delay(0.0) == MAX_RETRY_AFTER
+    assert allowance_of(0, MAX_RETRY_AFTER).delay(0.0) == MAX_RETRY_AFTER
 
 
 def limits_of(**changes: int | None) -> Limits:
@@ -263,7 +263,7 @@ def test_nothing_is_limited_until_something_is_known() -> None:
 
 
 def test_strictest_limit_holds() -> None:
-    """A fixed limit, a told one and a pause at once."""
+    """A fixed limit, one of the server and a pause at once."""
     limits = limits_of(requests_per_minute=600)
     limits.on_headers(
         RateLimit(limit_requests=100, remaining_requests=0, reset_requests="20s"), 0, 0.0
