@@ -105,28 +105,72 @@ async def test_poller_is_closed_by_the_last_handle_that_leaves(
 
 
 async def test_connections_come_back_when_polls_are_cut_off() -> None:
-    """Waits for hanging runs are cancelled; the tasks that polled for them poll for others."""
+    """Waits for hanging runs are cancelled; what polled for them polls for others, at once."""
     hangs = True
 
     def handler(request: Received) -> Action:
-        return Hang() if hangs else of_run("completed", id=request.path.rpartition("/")[2])
+        run = request.path.rpartition("/")[2]
+        if run == "run_kept":  # the scheduler goes on
+            return of_run("queued", id=run)
+        return Hang() if hangs else of_run("completed", id=run)
 
     async with (
         nothing_left(),
         HostileServer(handler) as server,
         client_of(server, max_connections=4, poll=QUICK) as client,
     ):
+        kept = asyncio.create_task(client.runs.wait("run_kept", thread_id="t"))
         for round_ in range(3):
-            hangs, seen = True, len(server.requests)
+            hangs, before = True, len(server.requests)
             names = [f"run_{round_}_{number}" for number in range(8)]
             waits = [asyncio.create_task(client.runs.wait(one, thread_id="t")) for one in names]
-            await until(lambda seen=seen: len(server.requests) >= seen + 3)
+            await until(lambda before=before: len(hanging(server, before)) == 3)
             for wait in waits:
                 wait.cancel()
             await asyncio.wait(waits)
             hangs = False
-            outcomes = await client.runs.wait_all([(one, "t") for one in names], timeout=20)
+            outcomes = await client.runs.wait_all([(one, "t") for one in names], timeout=5)
             assert [isinstance(one, Run) for one in outcomes] == [True] * 8
+        kept.cancel()
+        await asyncio.wait([kept])
+
+
+def hanging(server: HostileServer, before: int) -> list[str]:
+    """Return the runs that hang, of those polled since there were `before` requests."""
+    paths = {one.path for one in server.requests[before:]}
+    return [path for path in paths if not path.endswith("run_kept")]
+
+
+async def test_poll_after_one_that_was_cut_off_as_its_answer_came_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cancellation comes too late for the poll it was meant for, and hits no other."""
+    answers: list[asyncio.Future[None]] = []
+    request = aiohttp.ClientSession.request
+
+    async def held_back(*args: Any, **kwargs: Any) -> aiohttp.ClientResponse:
+        answers.append(asyncio.get_running_loop().create_future())
+        if len(answers) == 1:
+            await answers[0]
+            raise aiohttp.ServerDisconnectedError
+        await answers[-1]
+        return await request(*args, **kwargs)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", held_back)
+    async with (
+        HostileServer(script(of_run("completed", id="run_2"))) as server,
+        client_of(server, max_connections=1, poll=QUICK) as client,
+    ):
+        cut = asyncio.create_task(client.runs.wait("run_1", thread_id="t"))
+        await until(lambda: len(answers) == 1)
+        kept = asyncio.create_task(client.runs.wait("run_2", thread_id="t", timeout=5))
+        pollers = client._scheduler._pollers
+        await until(lambda: PollerState.BLOCKED in [one.state for one in pollers.values()])
+        cut.cancel()
+        answers[0].set_result(None)
+        await until(lambda: len(answers) == 2)
+        answers[1].set_result(None)
+        assert (await kept).status == "completed"
 
 
 @pytest.mark.parametrize("seed", range(5))
