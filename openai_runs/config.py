@@ -110,11 +110,11 @@ MAX_RUN_LIFETIME: Final = 24 * 3600.0
 EXPIRY_MARGIN: Final = 10.0
 """Seconds a default wait goes on past `expires_at`, so that the expiry itself is seen."""
 MIN_POLL_DELAY: Final = 0.05
-"""Seconds; the least pause between two polls, whatever a hint header says."""
+"""Seconds; the least pause between two polls that were not held, whatever a hint header says."""
 MAX_POLL_HINT: Final = 60.0
-"""Seconds; the most that `openai-poll-after-ms` can ask for."""
+"""Seconds; the longest pause between two polls, whatever `openai-poll-after-ms` or a limit says."""
 HOLD_MARGIN: Final = 10.0
-"""Seconds a held poll may take beyond the `Prefer: wait` it asked for."""
+"""Seconds; the timeout of one poll, of a held one beyond the `Prefer: wait` it asked for."""
 HELD_SHARE: Final = 0.5
 """Share of a client's connections that held polls may occupy."""
 POLL_SHARE: Final = 0.75
@@ -124,9 +124,9 @@ HINTED_POLLS: Final = 500.0
 CANCEL_GRACE: Final = 5.0
 """Seconds the shielded cancel of a server's run may take when the caller is cancelled."""
 ADOPT_DELAY: Final = 0.5
-"""Seconds between the two looks for a run whose create was lost."""
+"""Seconds between the two polls of a thread for a run whose create was lost."""
 STREAM_IDLE: Final = 30.0
-"""Seconds without an event before the run is looked at; our server's heartbeat is 15 s."""
+"""Seconds without an event before the run is polled; our server's heartbeat is 15 s."""
 STREAM_DRAIN: Final = 1.0
 """Seconds in which a stream may say that it is done, after the last event of its run."""
 
@@ -144,7 +144,7 @@ OUTPUT_MARGIN: Final = 5.0
 RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""
 POLL_AFTER: Final = 0.25
-"""Seconds that `openai-poll-after-ms` tells, sent on every GET of an active run."""
+"""Seconds in `openai-poll-after-ms`, which our server sends on every GET of an active run."""
 MAX_CONCURRENT_RUNS: Final = 64
 """Runs our server executes at the same time; the others wait in its queue."""
 MAX_HOLD: Final = 60.0
@@ -225,7 +225,11 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How a wait paces its polls where the server gives no hint. Immutable."""
+    """How a wait paces its polls where the server gives no hint. Immutable.
+
+    A hint (`openai-poll-after-ms`; our server sends `POLL_AFTER`) wins over all pauses here. One
+    poll may take `HOLD_MARGIN` seconds, or the call's `request_timeout`, beyond `long_poll`.
+    """
 
     initial: float = 0.25
     """Seconds before the second poll."""

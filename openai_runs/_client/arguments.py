@@ -71,7 +71,7 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     """Seconds for the whole call, retries included; None: no deadline but each attempt's."""
     request_timeout: float | None
-    """Seconds for one attempt; None: the client's."""
+    """Seconds for one attempt; None: the client's, for a poll 10 beyond what it may be held."""
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None

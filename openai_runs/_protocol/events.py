@@ -82,7 +82,8 @@ class EventType(msgspec.Struct, frozen=True, kw_only=True):
     fold: str
     """The method of `Snapshot` that applies it."""
     backfill: bool
-    """Whether it is emitted for what a poll shows and the stream did not."""
+    """Whether `streams.backfill`, which says when, emits it for what a poll shows and the stream
+    did not."""
     shown: tuple[str, ...]
     """The fields of its object that `relay` shows a browser; none: the event is left out."""
 
@@ -157,8 +158,12 @@ EVENTS: Final = (
 )
 """The events table. What reads events (below), folds them into a snapshot
 (`snapshot.snapshot`), emits missed ones (`streams.backfill`) and relays them (`relay`) goes by
-its rows: a new type of event is a row here, its class in `types.events`, and its `fold` method
-where it folds in a way of its own."""
+its rows.
+
+A new type of event is a row here, its class and its name in `types.events` (`EventName`, `Event`),
+and its `fold` method in the snapshot where it folds in a way of its own. A new status of a run, a
+step or a message is no new event: its name goes into `EventName`, and the status into `types`.
+"""
 
 _BY_EVENT: Final = {row.event: row for row in EVENTS}
 _BACKFILLED: Final = {row.data: row for row in EVENTS if row.backfill}
@@ -254,6 +259,8 @@ def _readers() -> dict[str, _Reader]:
     names = {value for key, value in vars(EventName).items() if key.isupper()}
     exact = {row.name: _Reader(row) for row in EVENTS if not row.has_status}
     statuses = names - exact.keys() - {EventName.ERROR, EventName.DONE}
+    without_row = {name for name in statuses if name.rpartition(".")[0] not in _BY_OBJECT}
+    assert not without_row, f"names of events without a row in EVENTS: {without_row}"
     return {**exact, **{name: _BY_OBJECT[name.rpartition(".")[0]] for name in statuses}}
 
 

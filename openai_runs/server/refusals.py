@@ -1,5 +1,8 @@
 """Answers that say no: the exact texts, written once.
 
+The API gives its run-specific refusals no code, so clients know them by their texts: ours by the
+patterns in `_protocol.error_mapping`, which change together with `active_run` and `busy_thread`.
+
 What lives here: the exception that carries an error answer, and one function for each
 text that existing clients match on, listed in docs/pages/explain/protocol.md. What may
 not: deciding when to say no.
@@ -121,7 +124,7 @@ def broken(status: int) -> Refusal:
 
 
 def not_found(noun: str, object_id: str) -> Refusal:
-    """404, for an object that is not there or belongs to another thread."""
+    """404, such as "No run found with id 'run_1'.": not there, or on another thread."""
     return Refusal(f"No {noun} found with id '{object_id}'.", status_code=404)
 
 

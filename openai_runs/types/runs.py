@@ -171,7 +171,11 @@ class IncompleteRunDetails(Part, frozen=True, kw_only=True, gc=False):
 
 
 class Run(Answer, frozen=True, kw_only=True):
-    """An assistant at work on a thread."""
+    """An assistant at work on a thread.
+
+    A field that the API always sends defaults to `null()`: our server writes it, null or not. One
+    that only some servers send defaults to None, and is not written where it is None.
+    """
 
     id: str
     object: str = field(default_factory=lambda: "thread.run")

@@ -1,12 +1,14 @@
 """What a stream does once its connection is lost: it reconnects, or fetches what is stored.
 
 `Reconnector` makes the attempts to go on with the stream where it broke. `ResultFetcher` waits
-for the run and lists its messages and steps, where there is no stream to go on with. Which of
-the two is due is decided in `session`; what the fetched objects mean to a reader, in `backfill`.
+for the run and lists its messages and steps, where there is no stream to go on with. Whether a
+stream reconnects or is fetched is decided in `Reconnector.reconnect`; when a connection counts as
+lost, in `session`; which events the fetched objects stand for, in `backfill`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -29,6 +31,8 @@ from openai_runs.types.messages import Message, MessageRole
 from openai_runs.types.runs import Run
 
 __all__ = ["Gather", "Reconnector", "ResultFetcher", "interrupted"]
+
+_LOG: Final = logging.getLogger("openai_runs.client")
 
 Gather = Callable[[Run, CallOptions], Awaitable[RunResult]]
 """Lists a run's messages and steps."""
@@ -141,10 +145,14 @@ class Reconnector:
         self.attempts = 0
         """Attempts since the last event was received."""
 
-    async def next(
+    async def reconnect(
         self, request: StreamRequest, ids: Mapping[str, str], last_id: str
     ) -> Run | StreamReply | None:
         """Return the stream from where it broke; None if the run can only be polled.
+
+        It can only be polled where the server has not named the extension `resume` in
+        `openai-runs-features`, where `max_retries + 1` attempts in a row brought no event, and
+        where the server refuses, as it does for an event that it no longer has.
 
         Args:
             request: The request whose stream broke.
@@ -174,7 +182,8 @@ class Reconnector:
             if last_id or request.from_the_start:
                 return await follow(self._pipeline, ids, last_id, options)
             return await request.find(options)
-        except APIError:
+        except APIError as error:
+            _LOG.debug("reconnecting to run %s failed: %s", ids["run_id"], type(error).__name__)
             return None  # such as 409: the server no longer has that event; polling is left
 
     async def _pause(self) -> None:

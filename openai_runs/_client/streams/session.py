@@ -26,6 +26,7 @@ What does not live here: how to reconnect and fetch (`recovery`), which events a
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from enum import Enum, auto
 from typing import Any, Final, TypeVar
@@ -65,6 +66,8 @@ from openai_runs.types.runs import Run
 __all__ = ["FINAL", "MOVES", "State", "StreamSession"]
 
 E = TypeVar("E", bound=OpenAIRunsError)
+
+_LOG: Final = logging.getLogger("openai_runs.client")
 
 
 class State(Enum):
@@ -168,7 +171,7 @@ class StreamSession:
         """Events that were received and not handed out yet."""
         self.last_id = ""
         self.recovered = False
-        """Whether the connection was lost and the rest was emitted in another way."""
+        """Whether a connection was lost, or there was none, and events came after reconnecting or polling."""
         self.is_whole = False
         """Whether the snapshot holds all of the run, and not only this request's part of it."""
 
@@ -400,14 +403,14 @@ class StreamSession:
             self._move(State.ENDED)
         else:
             self.snapshot.outputs_submitted()
-            self._begin_recovery()
+            self._begin_recovery("the run has gone on since")
 
     async def _recover(self) -> None:
         """RECOVERING: reconnect where that can be done. Else, or VERIFYING: poll and backfill."""
         try:
             opened = None
             if self.state is State.RECOVERING:
-                opened = await self._reconnector.next(self._request, self._ids, self.last_id)
+                opened = await self._reconnector.reconnect(self._request, self._ids, self.last_id)
             if opened is None:
                 await self._backfill()
             else:
@@ -469,9 +472,11 @@ class StreamSession:
             self._move(State.READING)
         else:
             self._learn(opened)
-            self._begin_recovery()
+            self._begin_recovery("the server answered with the run, and with no stream")
 
-    def _begin_recovery(self) -> None:
+    def _begin_recovery(self, reason: str) -> None:
+        """Enter RECOVERING: reconnect or poll, as `Reconnector.reconnect` decides."""
+        _LOG.debug("the stream of run %s is recovered: %s", self._ids.get("run_id"), reason)
         self.recovered = True
         self._move(State.RECOVERING)
 
@@ -482,7 +487,8 @@ class StreamSession:
             self._move(State.ENDED)
         elif self.state is State.READING:
             self._failure = error
-            self._begin_recovery()
+            lost = "it ended before the run did" if error is None else type(error).__name__
+            self._begin_recovery(lost)
 
     def _drop(self) -> None:
         if self._reader is not None:
