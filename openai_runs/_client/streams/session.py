@@ -171,7 +171,7 @@ class StreamSession:
         """Events that were received and not handed out yet."""
         self.last_id = ""
         self.recovered = False
-        """Whether a connection was lost, or there was none, and events came after reconnecting or polling."""
+        """Whether there was no connection for a time, and the stream reconnected or was polled."""
         self.is_whole = False
         """Whether the snapshot holds all of the run, and not only this request's part of it."""
 
