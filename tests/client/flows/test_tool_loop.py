@@ -40,9 +40,9 @@ def waiting(*calls: dict[str, Any], kind: str = "submit_tool_outputs") -> dict[s
 class OneRun:
     """A server with one run, whose GETs and submits go by a script; the last GET holds on."""
 
-    def __init__(self, *looks: dict[str, Any], submits: Iterable[Action] = ()) -> None:
+    def __init__(self, *polls: dict[str, Any], submits: Iterable[Action] = ()) -> None:
         """Take the states that GETs show, and the answers to submits."""
-        self.looks = list(looks)
+        self.polls = list(polls)
         self.submits = iter(submits)
 
     def __call__(self, request: Received) -> Action:
@@ -52,7 +52,7 @@ class OneRun:
             return next(self.submits, answer) if request.path.endswith(PATH) else answer
         if request.path.endswith(("/messages", "/steps")):
             return Answer(json={"object": "list", "data": [], "has_more": False})
-        return Answer(json=self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
+        return Answer(json=self.polls.pop(0) if len(self.polls) > 1 else self.polls[0])
 
 
 class Counter:
@@ -100,7 +100,7 @@ async def streamed(server: HostileServer, counter: Counter, **options: Any) -> R
 
 @pytest.fixture(params=[polled, streamed], ids=["polled", "streamed"])
 def finish(request: pytest.FixtureRequest) -> Finish:
-    """Return each of the two ways in which a run is taken to its end: the loop is the same."""
+    """Return each of the two ways in which a run is brought to its end: the loop is the same."""
     way: Finish = request.param
     return way
 
@@ -176,7 +176,7 @@ async def test_lagging_replica_is_not_answered_twice(finish: Finish) -> None:
 
 
 async def test_outputs_that_did_not_stay_are_sent_again_and_not_made_again(finish: Finish) -> None:
-    """The server took them, and asks for the same calls still: it gets the same outputs."""
+    """The server accepted them, and asks for the same calls still: it gets the same outputs."""
     before = waiting(call("call_1"))
     handler = OneRun(*[before] * 5, run_json("completed"))
     counter = Counter()
@@ -189,7 +189,7 @@ async def test_outputs_that_did_not_stay_are_sent_again_and_not_made_again(finis
 
 
 async def test_server_that_never_stops_asking_for_the_same_is_given_up(finish: Finish) -> None:
-    """It takes the outputs each time, and asks again."""
+    """It accepts the outputs each time, and asks again."""
     async with HostileServer(OneRun(waiting(call("call_1")))) as server:
         with pytest.raises(ToolError, match="still asks for outputs that it was sent 3 times"):
             await finish(server, Counter())
@@ -197,11 +197,13 @@ async def test_server_that_never_stops_asking_for_the_same_is_given_up(finish: F
     assert submitted(server) == [[("call_1", "1")]] * 3
 
 
-async def test_refusal_after_a_submit_that_was_taken_is_a_lagging_replica(finish: Finish) -> None:
+async def test_refusal_after_a_submit_that_was_accepted_is_a_lagging_replica(
+    finish: Finish,
+) -> None:
     """The second submit is refused because the first one worked."""
     before = waiting(call("call_1"))
-    answers: list[Action] = [Answer(json=run_json("queued")), NOT_WAITING]
-    handler = OneRun(*[before] * 6, run_json("completed"), submits=answers)
+    replies: list[Action] = [Answer(json=run_json("queued")), NOT_WAITING]
+    handler = OneRun(*[before] * 6, run_json("completed"), submits=replies)
     async with HostileServer(handler) as server:
         result = await finish(server, Counter())
 

@@ -36,7 +36,7 @@ async def test_whole_run_is_told_to_who_has_seen_nothing(
 async def test_nothing_is_told_to_who_has_seen_everything(
     runs_server: RunsServer, runs_client: AsyncClient
 ) -> None:
-    """It ends at once, without asking again or telling anything twice; the result is there."""
+    """It ends at once, without asking again or emitting anything twice; the result is there."""
     run, events = await ran(runs_server, runs_client)
     asked = len(runs_server.requests)
 
@@ -78,7 +78,7 @@ async def test_nothing_is_told_while_a_run_waits_for_others(
 async def test_time_that_is_up_names_the_run_that_is_followed(
     runs_server: RunsServer, runs_client: AsyncClient
 ) -> None:
-    """Also where no event has told of it yet."""
+    """Also where no event has named it yet."""
     runs_server.hang()
     assistant = await runs_client.assistants.create(model="m")
     run = await runs_client.threads.create_and_run(assistant_id=assistant.id)

@@ -49,7 +49,7 @@ async def cut(
 Cut = tuple[Broadcaster, HostileServer, AsyncClient]
 
 
-async def told(client: AsyncClient, **arguments: Any) -> tuple[list[str], str, Any]:
+async def played(client: AsyncClient, **arguments: Any) -> tuple[list[str], str, Any]:
     """Return the names of all events, the text of all deltas, and the result."""
     names: list[str] = []
     text = ""
@@ -67,7 +67,7 @@ async def test_text_is_whole_when_cut_at_a_boundary(cut: Cut, after: int) -> Non
     broadcaster, _, client = cut
     broadcaster.cuts = [after]
 
-    names, text, result = await told(client)
+    names, text, result = await played(client)
 
     assert text == result.text == "Hello wörld"
     assert result.run.status == "completed"
@@ -86,7 +86,7 @@ async def test_text_is_whole_when_broken_anywhere(cut: Cut, how: Any, seed: int)
     broadcaster.cuts = [chance.randrange(LENGTH) for _ in range(3)]
     broadcaster.after_cut = how
 
-    _, text, result = await told(client, idle_timeout=0.05)
+    _, text, result = await played(client, idle_timeout=0.05)
 
     assert text == result.text == "Hello wörld"
     assert result.run.status == "completed"
@@ -94,11 +94,11 @@ async def test_text_is_whole_when_broken_anywhere(cut: Cut, how: Any, seed: int)
 
 @pytest.mark.parametrize("cut", ["resuming"], indirect=True)
 async def test_resumed_stream_asks_for_what_follows(cut: Cut) -> None:
-    """The id of the last whole event goes along, and nothing is fetched that was told."""
+    """The id of the last whole event goes along, and nothing is fetched that was received."""
     broadcaster, server, client = cut
     broadcaster.cuts = [len(b"".join(broadcaster.frames[:9])) + 5]
 
-    names, _, result = await told(client)
+    names, _, result = await played(client)
 
     assert names == broadcaster.names
     assert result.recovered
@@ -109,7 +109,7 @@ async def test_resumed_stream_asks_for_what_follows(cut: Cut) -> None:
 
 @pytest.mark.parametrize("cut", ["resuming"], indirect=True)
 async def test_lost_place_is_made_good_by_polling(cut: Cut) -> None:
-    """A server that no longer has the place says 409; what it has stored tells the rest."""
+    """A server that no longer has that event says 409; the rest is backfilled."""
     broadcaster, server, client = cut
     lost = Answer(
         409, {"error": {"message": "gone", "code": "stream_position_lost"}}, broadcaster.features
@@ -121,7 +121,7 @@ async def test_lost_place_is_made_good_by_polling(cut: Cut) -> None:
     server.answer_with(lose)
     broadcaster.cuts = [len(b"".join(broadcaster.frames[:9])) + 5]
 
-    _, text, result = await told(client)
+    _, text, result = await played(client)
 
     assert text == result.text == "Hello wörld"
     assert result.recovered
@@ -133,7 +133,7 @@ async def test_stream_that_is_cut_at_once_each_time_is_given_up_for_polling(cut:
     start = len(b"".join(broadcaster.frames[:9]))
     broadcaster.cuts = [start, *[0] * 1000]
 
-    _, text, result = await told(client)
+    _, text, result = await played(client)
 
     assert text == result.text == "Hello wörld"
     assert len(server.requests) < 10
@@ -147,7 +147,7 @@ async def test_rewritten_text_is_right_in_the_result(cut: Cut) -> None:
     broadcaster.cuts = [len(b"".join(broadcaster.frames[:9]))]
     broadcaster.text = "Good day."
 
-    names, text, result = await told(client)
+    names, text, result = await played(client)
 
     assert text == "Hello "
     assert result.text == "Good day."
@@ -165,14 +165,14 @@ async def test_events_are_whole_where_the_server_does_not_stream(cut: Cut) -> No
 
     server.answer_with(whole)
 
-    names, text, result = await told(client)
+    names, text, result = await played(client)
 
     assert text == result.text == "Hello wörld"
     assert names[-1] == "thread.run.completed"
 
 
 async def test_lost_answer_to_the_create_is_found_again() -> None:
-    """The create is reset after it arrived: its run is found by its mark, and told."""
+    """The create is reset after it arrived: its run is found by its marker, and emitted."""
     broadcaster = Broadcaster()
     marked: list[dict[str, Any]] = []
 
@@ -188,7 +188,7 @@ async def test_lost_answer_to_the_create_is_found_again() -> None:
         HostileServer(lose) as server,
         AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
-        _, text, result = await told(client)
+        _, text, result = await played(client)
 
     assert text == result.text == "Hello wörld"
     assert len(server.seen("POST")) == 1
@@ -209,7 +209,7 @@ async def test_server_that_is_gone_raises_with_text_and_ids() -> None:
         AsyncClient(base_url=server.url, api_key=CANARY_KEY, **{**AT_ONCE, "poll": poll}) as client,
     ):
         with pytest.raises(StreamInterrupted) as caught:
-            await told(client)
+            await played(client)
 
     assert caught.value.text_so_far == "Hello "
     assert (caught.value.thread_id, caught.value.run_id) == ("thread_1", "run_1")
@@ -226,7 +226,7 @@ async def test_timeout_ends_a_stream_that_is_silent() -> None:
         AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
     ):
         with pytest.raises(RunWaitTimeout) as caught:
-            await told(client, timeout=0.3, on_timeout="cancel")
+            await played(client, timeout=0.3, on_timeout="cancel")
 
     assert caught.value.run.id == "run_1"
     assert len(server.seen("POST", "/cancel")) == 1
@@ -282,7 +282,7 @@ async def test_message_that_was_never_begun_is_told_by_catching_up(cut: Cut) -> 
     broadcaster.resumes, broadcaster.features = False, {}
     broadcaster.cuts = [len(b"".join(broadcaster.frames[:3]))]
 
-    names, text, _ = await told(client)
+    names, text, _ = await played(client)
 
     assert text == "Hello wörld"
     assert names[3:] == [
@@ -319,7 +319,7 @@ async def test_closing_ends_the_wait_of_another_task(cut: Cut) -> None:
 
 
 async def test_slow_caller_is_not_taken_for_a_silent_server(cut: Cut) -> None:
-    """A caller that takes longer over an event than the idle limit causes no look at the run."""
+    """A caller that takes longer over an event than the idle limit causes no poll of the run."""
     _, server, client = cut
 
     async with client.runs.stream("thread_1", assistant_id="asst_1", idle_timeout=0.02) as stream:

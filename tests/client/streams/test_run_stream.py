@@ -1,4 +1,4 @@
-"""A stream tells a run from its first event to its result."""
+"""A stream emits a run from its first event to its result."""
 
 from __future__ import annotations
 

@@ -27,16 +27,16 @@ STATUSES = sorted(ACTIVE_STATUSES | TERMINAL_STATUSES)
 class Contradicting(Asking):
     """A run that waits for the output of one call, and then completes; its streams lie about it."""
 
-    def __init__(self, *told: bytes, end: bytes = DONE) -> None:
-        """Stream `told` before the outputs have come, and the truth after."""
+    def __init__(self, *events: bytes, end: bytes = DONE) -> None:
+        """Stream `events` before the outputs have come, and the truth after."""
         super().__init__([waiting("call_1")], _go_on)
-        self._told = told
+        self._events = events
         self._end = end
 
     def __call__(self, request: Received) -> Action:
         """Carry the request out."""
         if request.method == "POST" and request.path.endswith("/runs"):
-            return stream_of(frame("thread.run.created", run_json()), *self._told, self._end)
+            return stream_of(frame("thread.run.created", run_json()), *self._events, self._end)
         return super().__call__(request)
 
 
@@ -51,7 +51,7 @@ def _go_on(asking: Asking) -> Action:
     )
 
 
-def told(name: str, status: str) -> bytes:
+def event_of(name: str, status: str) -> bytes:
     """Return an event whose name says one thing and whose data another."""
     data = waiting("call_1") if status == "requires_action" else run_json(status)
     return frame(f"thread.run.{name}", data)
@@ -101,7 +101,7 @@ async def test_tool_is_called_when_a_stream_contradicts_itself(
     pairs: list[tuple[str, str]], end: bytes
 ) -> None:
     """The run waits for an output, whatever the stream makes of it; then it completes."""
-    handler = Contradicting(*(told(name, status) for name, status in pairs), end=end)
+    handler = Contradicting(*(event_of(name, status) for name, status in pairs), end=end)
 
     result, names, called = await streamed(handler)
 
@@ -123,7 +123,7 @@ def test_run_is_polled_whenever_its_last_event_contradicts_itself(
     pairs: list[tuple[str, str]], last: tuple[str, str], end: bytes
 ) -> None:
     """Any names over any data: what the server has stored decides, and the tool is called once."""
-    handler = Contradicting(*(told(*pair) for pair in [*pairs, last]), end=end)
+    handler = Contradicting(*(event_of(*pair) for pair in [*pairs, last]), end=end)
 
     result, _, called = anyio.run(streamed, handler)
 
@@ -138,7 +138,7 @@ class Plain:
         """Stream these events and keep `stored`."""
         self._stream = stream_of(frame("thread.run.created", run_json()), *events, DONE)
         self._stored = stored
-        self.looks = 0
+        self.polls = 0
 
     def __call__(self, request: Received) -> Action:
         """Carry the request out."""
@@ -149,7 +149,7 @@ class Plain:
                 return page(self._stored)
             case "GET", "steps":
                 return page()
-        self.looks += 1
+        self.polls += 1
         return Answer(json=run_json("completed"))
 
 
@@ -179,7 +179,7 @@ MESSAGES = {
 async def test_stored_message_decides_when_its_last_event_contradicts_itself(
     events: list[bytes], is_polled: bool
 ) -> None:
-    """Half a text is not taken for whole; a whole one is told once, and by one event."""
+    """Half a text does not pass for whole; a whole one is emitted once, by one event."""
     handler = Plain(*events, COMPLETED, stored=message_json("Hello", "completed"))
 
     async with (
@@ -193,12 +193,12 @@ async def test_stored_message_decides_when_its_last_event_contradicts_itself(
     assert "".join(pieces) == result.text == "Hello"
     assert [one.id for one in result.messages] == ["msg_1"]
     assert result.messages[0].status == "completed"
-    assert bool(handler.looks) == is_polled
+    assert bool(handler.polls) == is_polled
 
 
 async def test_result_polls_when_a_contradicting_stream_was_left() -> None:
     """Leaving after the stray event does not make its name the truth."""
-    handler = Plain(told("in_progress", "failed"), stored=message_json("Hello", "completed"))
+    handler = Plain(event_of("in_progress", "failed"), stored=message_json("Hello", "completed"))
 
     async with (
         HostileServer(handler) as server,

@@ -40,7 +40,7 @@ HALF = 9
 
 
 class Odd:
-    """A run whose create, or whose stream taken up again, is answered as a test likes."""
+    """A run whose create, or whose resumed stream, is answered as a test likes."""
 
     def __init__(self, *, able: bool) -> None:
         """Play a server that resumes and knows idempotency keys, or one that does neither."""
@@ -90,7 +90,7 @@ async def client(server: HostileServer) -> AsyncIterator[AsyncClient]:
         yield one
 
 
-async def told(client: AsyncClient) -> tuple[list[Event], str, Any]:
+async def played(client: AsyncClient) -> tuple[list[Event], str, Any]:
     """Return all events, the text of all deltas, and the result."""
     with anyio.fail_after(20):
         async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
@@ -101,8 +101,8 @@ async def told(client: AsyncClient) -> tuple[list[Event], str, Any]:
 
 
 async def check_whole(client: AsyncClient) -> None:
-    """Check that the run is told whole, and once."""
-    events, text, result = await told(client)
+    """Check that the run is emitted whole, and once."""
+    events, text, result = await played(client)
     assert text == result.text == TEXT
     assert (result.run.id, result.run.status) == ("run_1", "completed")
     ends = [event for event in events if event.event == "thread.run.completed"]
@@ -129,7 +129,7 @@ async def test_nothing_is_doubled_when_a_resumed_stream_begins_anew(
 async def test_run_is_polled_when_each_resumed_stream_repeats_and_breaks(
     odd: Odd, server: HostileServer, client: AsyncClient
 ) -> None:
-    """What was told before is no progress, so the stream is given up after a few tries."""
+    """What was received before is no progress, so the stream is given up after a few tries."""
     odd.on_create = odd.on_resume = lambda: odd.send(*odd.frames(0, HALF))
 
     await check_whole(client)
@@ -162,7 +162,7 @@ async def test_compressed_stream_is_read(odd: Odd, client: AsyncClient, share: i
 async def test_events_of_another_run_change_nothing(
     odd: Odd, client: AsyncClient, is_cut: bool
 ) -> None:
-    """They are passed on, but their run is neither waited for nor taken for the end."""
+    """They are passed on, but their run is neither waited for nor mistaken for the end."""
     other = [
         frame(f"thread.run.{status}", run_json(status, id="run_2"))
         for status in ("in_progress", "completed")
@@ -201,7 +201,7 @@ async def test_web_page_in_place_of_a_stream_is_an_error_that_quotes_it(
     odd.on_create = lambda: Answer(200, headers=page, body=b"<html>Please log in</html>")
 
     with pytest.raises(APIResponseValidationError, match="Please log in"):
-        await told(client)
+        await played(client)
 
 
 async def test_streams_that_are_always_empty_are_given_up(
@@ -216,14 +216,14 @@ async def test_streams_that_are_always_empty_are_given_up(
     odd.on_create = create
 
     with pytest.raises(StreamInterrupted, match="which run"):
-        await told(client)
+        await played(client)
     assert len(server.requests) < 8
 
 
 async def test_event_that_cannot_be_read_is_an_error_with_the_ids(
     odd: Odd, client: AsyncClient
 ) -> None:
-    """What came before was told, and the result can be had all the same."""
+    """What came before was emitted, and the result can be had all the same."""
     broken = b"event: thread.message.delta\ndata: {bro\n\n"
     odd.on_create = lambda: odd.send(*odd.frames(0, HALF), broken)
 

@@ -45,7 +45,7 @@ class Asking:
         self.submit = submit
         self.outputs: list[list[str]] = []
         """The call ids of each submit."""
-        self.looks = 0
+        self.polls = 0
 
     def __call__(self, request: Received) -> Action:
         """Carry the request out."""
@@ -60,7 +60,7 @@ class Asking:
                 return page(message_json("Done.", "completed"))
             case "GET", "steps":
                 return page()
-        self.looks += 1
+        self.polls += 1
         return Answer(json=self.state)
 
     def go_on(self) -> None:
@@ -91,20 +91,20 @@ async def streamed(asking: Asking, **arguments: Any) -> tuple[str, list[int]]:
 
 
 def as_json(asking: Asking) -> Action:
-    """Take the outputs, and answer with the run as JSON."""
+    """Accept the outputs, and answer with the run as JSON."""
     asking.go_on()
     return Answer(json=run_json("queued"))
 
 
 def cut(asking: Asking) -> Action:
-    """Take the outputs, and cut the stream before its first event."""
+    """Accept the outputs, and cut the stream before its first event."""
     asking.go_on()
     return stream_of()
 
 
 @pytest.mark.parametrize("submit", [as_json, cut])
 async def test_second_round_is_seen_when_the_first_was_not_streamed(submit: Any) -> None:
-    """The run waits before and after, but for another call: that is news."""
+    """The run waits before and after, but for another call: that is a new call."""
     asking = Asking([waiting("call_1"), waiting("call_2")], submit)
 
     text, called = await streamed(asking)
@@ -145,7 +145,7 @@ async def test_run_that_goes_on_asking_for_what_it_was_sent_is_given_up() -> Non
 
 
 async def test_replica_that_lags_behind_the_submit_is_waited_for() -> None:
-    """The outputs were taken, and for a while the run is shown as it was."""
+    """The outputs were accepted, and for a while the run is shown as it was."""
 
     def accepted(asking: Asking) -> Action:
         if len(asking.outputs) > 1:
@@ -155,7 +155,7 @@ async def test_replica_that_lags_behind_the_submit_is_waited_for() -> None:
 
     class Lagging(Asking):
         def __call__(self, request: Received) -> Action:
-            if self.looks == 6:
+            if self.polls == 6:
                 self.state = run_json("completed")
             return super().__call__(request)
 
