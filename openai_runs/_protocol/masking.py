@@ -108,14 +108,11 @@ def _is_long(secret: str) -> bool:
 def _without(text: str, secret: str) -> str:
     """Return the text without a secret that is written otherwise than it is."""
     forms = {form for form in map(_plain, _levels(secret)) if _is_long(form)}
-    for _ in range(2 * _MAX_DEPTH):
-        found = _find(text, forms)
-        if found is None:
-            return text
+    while (found := _find(text, forms)) is not None:  # each pass makes the text shorter
         if len(text) > _MAX_MAPPED:
-            break
+            return MASK
         text = _without_at(text, *found)
-    return MASK
+    return text
 
 
 def _find(text: str, forms: Collection[str]) -> tuple[str, int] | None:

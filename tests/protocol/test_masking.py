@@ -139,3 +139,10 @@ def test_cause_that_quotes_a_key_is_known() -> None:
 
     assert quotes(outer, ["abc/defgh"])
     assert not quotes(outer, ["something else"])
+
+
+def test_escapes_are_resolved_a_few_levels_deep_and_no_further() -> None:
+    """A text that is escaped again and again costs no more, and is left as it is."""
+    text = "before %" + "25" * 40 + "41 after"
+
+    assert mask(text, [KEY]) == text
