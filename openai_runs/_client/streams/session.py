@@ -354,6 +354,7 @@ class StreamSession:
             try:
                 decision = self._tools.decide(run, has_moved=has_moved)
             except OpenAIRunsError as error:
+                self._move(State.CLOSED)  # not complete: what becomes of the run is to be polled
                 await self._fail(error)
                 raise
             self._move(State.POLLING if decision is Decision.POLL else State.ANSWERING)
@@ -380,7 +381,9 @@ class StreamSession:
         self.snapshot.outputs_submitted()
         self._join(opened)
 
-    async def _submit(self, outputs: Outputs) -> Run | StreamReply:
+    async def _submit(self, outputs: Outputs) -> Run | StreamReply | None:
+        if self.state in FINAL:  # somebody has closed the stream while the tools ran
+            return None
         options = self.deadline.wait_options.options
         self._request = SubmitRequest(self._pipeline, self._waiter, self._ids, outputs, options)
         return await self._request.open(self.deadline.left())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy
@@ -142,6 +143,64 @@ async def test_run_that_goes_on_asking_for_what_it_was_sent_is_given_up() -> Non
 
     assert caught.value.run_id == "run_1"
     assert len(asking.outputs) == 3
+
+
+async def test_result_polls_when_a_run_was_given_up_and_cancelled() -> None:
+    """What the last event said of the run is no longer true: the result is of the cancelled run."""
+
+    def accepted(asking: Asking) -> Action:
+        return Answer(json=run_json("queued"))
+
+    class Cancelling(Asking):
+        def __call__(self, request: Received) -> Action:
+            if request.path.endswith("/cancel"):
+                self.state = run_json("cancelled")
+            return super().__call__(request)
+
+    async with (
+        HostileServer(Cancelling([waiting("call_1")], accepted)) as server,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
+    ):
+        stream = client.runs.stream("thread_1", assistant_id="a", tools=[peek], on_timeout="cancel")
+        with pytest.raises(ToolError):
+            await stream.until_done()
+        result = await stream.result()
+
+    assert result.run.status == "cancelled"
+
+
+def peek() -> str:
+    """Return what is there."""
+    return "seen"
+
+
+@pytest.mark.parametrize("on_cancel", ["leave", "cancel"])
+async def test_outputs_are_not_submitted_when_the_stream_was_closed_meanwhile(
+    on_cancel: Any,
+) -> None:
+    """Another task closes the stream while tools run: the run is left waiting, or cancelled."""
+    asking = Asking([waiting("call_1")], as_json)
+    is_called, may_return = anyio.Event(), anyio.Event()
+
+    async def slow() -> str:
+        is_called.set()
+        await may_return.wait()
+        return "seen"
+
+    slow.__name__ = "peek"
+    async with (
+        HostileServer(asking) as server,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
+    ):
+        stream = client.runs.stream("thread_1", assistant_id="a", tools=[slow], on_cancel=on_cancel)
+        async with anyio.create_task_group() as group:
+            group.start_soon(stream.until_done)
+            await is_called.wait()
+            await stream.aclose()
+            may_return.set()
+
+        assert asking.outputs == []
+        assert len(server.seen("POST", "/cancel")) == (on_cancel == "cancel")
 
 
 async def test_replica_that_lags_behind_the_submit_is_waited_for() -> None:
