@@ -60,8 +60,10 @@ class ResultFetcher:
         self.has_cancelled = False
         """Whether a cancelled wait has had the run cancelled."""
 
-    async def fetch(self, run: Run | str, thread_id: str) -> RunResult:
+    async def fetch(self, run: Run | str, thread_id: str, *, notified: str) -> RunResult:
         """Return the result of the run, once it has ended or waits for outputs.
+
+        `on_status` is not called with `notified`, the status it was called with last.
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
@@ -70,7 +72,7 @@ class ResultFetcher:
         Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
         """
         try:
-            run = await self._waiter.wait_within(self._deadline, run, thread_id)
+            run = await self._wait(run, thread_id, notified)
         except anyio.get_cancelled_exc_class():
             self.has_cancelled = self._deadline.wait_options.on_cancel == "cancel"
             raise
@@ -80,6 +82,19 @@ class ResultFetcher:
                 break
             await self.pause(count)
         return result
+
+    async def _wait(self, run: Run | str, thread_id: str, notified: str) -> Run:
+        on_status = self._deadline.wait_options.on_status
+
+        def notify(run: Run) -> Awaitable[object] | object:
+            return on_status(run) if on_status is not None and run.status != notified else None
+
+        options = msgspec.structs.replace(
+            self._deadline.wait_options,
+            timeout=self._deadline.seconds_left(),
+            on_status=None if on_status is None else notify,
+        )
+        return await self._waiter.wait(run, thread_id=thread_id, options=options)
 
     def result_of(self, run: Run, snapshot: Snapshot, *, recovered: bool) -> RunResult:
         """Return the result as the stream's events have built it; sends nothing."""

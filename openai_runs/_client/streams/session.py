@@ -442,7 +442,9 @@ class StreamSession:
 
     async def _fetch(self) -> RunResult:
         run = None if self.snapshot.is_contradicted else self.snapshot.run
-        result = await self._fetcher.fetch(run or self._ids["run_id"], self._ids["thread_id"])
+        result = await self._fetcher.fetch(
+            run or self._ids["run_id"], self._ids["thread_id"], notified=self._notified_status
+        )
         self._notified_status = result.run.status
         return msgspec.structs.replace(result, recovered=self.recovered)
 

@@ -345,3 +345,23 @@ async def test_result_polls_when_backfilled_events_were_left_unread() -> None:
         result = await stream.result()
 
     assert (result.run.status, result.text) == ("completed", "Hello wörld")
+
+
+async def test_on_status_is_called_once_when_backfilled_events_were_left_unread() -> None:
+    """The wait of the recovery has called it with the last status, and the result's wait has not."""
+    broadcaster = Broadcaster()
+    broadcaster.cuts = [len(b"".join(broadcaster.frames[:3]))]
+    statuses: list[str] = []
+    async with (
+        HostileServer(broadcaster) as server,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
+    ):
+        async with client.runs.stream(
+            "thread_1", assistant_id="asst_1", on_status=lambda run: statuses.append(run.status)
+        ) as stream:
+            async for _ in stream:
+                if stream.recovered:
+                    break
+        await stream.result()
+
+    assert statuses == ["queued", "in_progress", "completed"]
