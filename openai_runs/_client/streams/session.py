@@ -291,9 +291,25 @@ class StreamSession:
         try:
             opened = await self._request.open(self.deadline.left())
         except BaseException as error:
+            must_undo = self._forget_early_undo()
             await self._fail(error)
+            if must_undo:
+                await self.undo()
             raise
-        self._join(opened)
+        if self._forget_early_undo():
+            if isinstance(opened, Run):
+                self._learn(opened)
+            self._join(opened)
+            await self.undo()
+        else:
+            self._join(opened)
+
+    def _forget_early_undo(self) -> bool:
+        """Return whether another task has called `undo` before there was a run to cancel."""
+        is_early = self._has_undone and not self._ids
+        if is_early:
+            self._has_undone = False
+        return is_early
 
     async def _read(self, reader: EventReader, until: float | None) -> None:
         """READING, DRAINING: wait for events, until the limit of silence at most."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
 
-from openai_runs import AsyncClient, PollPolicy, RetryPolicy
-from openai_runs.errors import RunWaitTimeout, StreamInterrupted
+from openai_runs import AsyncClient, PollPolicy, RetryPolicy, RunStream
+from openai_runs.errors import APIConnectionError, RunWaitTimeout, StreamInterrupted
 from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import Broadcaster
 from tests.support import Action, Answer, Drop, HostileServer, Raw, Received, Reset, Stall, run_json
@@ -348,7 +349,7 @@ async def test_result_polls_when_backfilled_events_were_left_unread() -> None:
 
 
 async def test_on_status_is_called_once_when_backfilled_events_were_left_unread() -> None:
-    """The wait of the recovery has called it with the last status, and the result's wait has not."""
+    """The wait of the recovery calls it with the last status; the result's wait does not."""
     broadcaster = Broadcaster()
     broadcaster.cuts = [len(b"".join(broadcaster.frames[:3]))]
     statuses: list[str] = []
@@ -365,3 +366,39 @@ async def test_on_status_is_called_once_when_backfilled_events_were_left_unread(
         await stream.result()
 
     assert statuses == ["queued", "in_progress", "completed"]
+
+
+@pytest.mark.parametrize("answer", ["stream", "run", "lost"])
+async def test_run_is_cancelled_when_its_stream_was_closed_before_the_create_was_answered(
+    answer: str,
+) -> None:
+    """Another task leaves the stream, which asks to cancel: the run that begins is cancelled."""
+    broadcaster = Broadcaster()
+    broadcaster.status = "in_progress"
+    is_sent, may_answer = anyio.Event(), anyio.Event()
+
+    async def slow(request: Received) -> Action:
+        action = broadcaster(request)
+        if request.method == "POST" and request.path.endswith("/runs"):
+            is_sent.set()
+            await may_answer.wait()
+            if answer != "stream":
+                return Drop() if answer == "lost" else Answer(json=run_json("in_progress"))
+        return action
+
+    async def read(stream: RunStream) -> None:
+        with suppress(APIConnectionError):
+            await stream.until_done()
+
+    async with (
+        HostileServer(slow) as server,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
+    ):
+        stream = client.runs.stream("thread_1", assistant_id="asst_1", on_cancel="cancel")
+        async with anyio.create_task_group() as group:
+            group.start_soon(read, stream)
+            await is_sent.wait()
+            await stream.aclose()
+            may_answer.set()
+
+        assert len(server.seen("POST", "/cancel")) == 1
