@@ -1,7 +1,6 @@
-"""What each call takes by keyword, and `parse`, which sorts the keywords of one call once.
+"""The keywords of each call, and `parse`, which sorts those of one call once.
 
-What may not live here: anything that sends a request. A test compares the keys here with the
-request Structs and with the OpenAPI file.
+A test compares the keys here with the request Structs and with the OpenAPI file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import msgspec
 from openai_runs._client.encoding import plain
 from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._client.tools.json_schema import response_format
-from openai_runs._client.tools.tool import as_sent, localized
+from openai_runs._client.tools.tool import as_sent, to_local_tools
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy, check_timeout
@@ -57,7 +56,7 @@ __all__ = [
 ]
 
 JSONObject = Mapping[str, Any]
-"""A nested argument given as a plain mapping; foreign kinds go through untouched."""
+"""A nested argument given as a plain mapping; sent as it is, unknown kinds too."""
 OnActiveRun = Literal["raise", "wait", "cancel"]
 Reaction = Literal["leave", "cancel"]
 StatusCallback = Callable[[Run], Awaitable[object] | object]
@@ -75,13 +74,13 @@ class CallOptions(TypedDict, total=False):
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
-    """Keys laid over the body, for what this version does not know."""
+    """Merged into the body, for fields that this version does not know."""
     idempotency_key: str | None
     """Sent as `Idempotency-Key` in place of a random one; POST only."""
 
 
 class WaitArguments(TypedDict, total=False):
-    """How a call waits, where it waits for a run."""
+    """How a call waits for a run."""
 
     poll: PollPolicy | None
     """A `PollPolicy`."""
@@ -125,7 +124,7 @@ class RunArguments(RunSettings, total=False):
 
 
 class TurnArguments(TypedDict, total=False):
-    """What is sent besides by a call that starts a run on a thread there is."""
+    """Body fields only `runs.create` has."""
 
     reasoning_effort: ReasoningEffort | None
     additional_instructions: str | None
@@ -193,7 +192,7 @@ class UpdateAssistantArguments(CreateAssistantArguments, total=False):
 
 
 class StartOptions(TypedDict, total=False):
-    """What else a call takes that starts a run on a thread there is."""
+    """Options of creates on an existing thread."""
 
     include: Iterable[str] | None
     """`step_details.tool_calls[*].file_search.results[*].content`."""
@@ -319,7 +318,7 @@ _GROUPS: Final[Mapping[str, type]] = {
     "start": StartOptions,
     "page": PageOptions,
 }
-"""The field of `Arguments` -> whose keywords go there. All others belong to the body."""
+"""Field of `Arguments` -> the TypedDict of its keywords. All others belong to the body."""
 _OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
 _POLL_OPTION_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
 _METHODS: Final[Mapping[str, str]] = {
@@ -345,7 +344,7 @@ def unexpected_keyword(call: str, keyword: str) -> TypeError:
 
 
 def check_options(operation: str, options: CallOptions) -> None:
-    """Reject what no call takes; methods that take nothing else pass their keywords unparsed.
+    """Reject unknown options of methods that take nothing else and pass them unparsed.
 
     Raises:
         TypeError: An option is not one of `CallOptions`.
@@ -356,14 +355,14 @@ def check_options(operation: str, options: CallOptions) -> None:
 
 
 def follow_up_options(options: CallOptions) -> CallOptions:
-    """Return the options that a request which follows up on a call shares with the call."""
+    """Return the options that a follow-up request shares with its call."""
     found = _POLL_OPTION_NAMES & options.keys()
     given = {name: options[name] for name in found if options[name] is not None}  # type: ignore[literal-required]  # names of options
     return cast("CallOptions", given)
 
 
 _NO_OPTIONS: Final[CallOptions] = {}
-"""Shared by all waits that bring none: ten thousand of them are ten thousand dicts less."""
+"""Shared by all waits without options: 10,000 waits need no 10,000 dicts."""
 
 
 class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -372,7 +371,7 @@ class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     """Seconds for the whole wait; None: what the run has left; `math.inf`: for ever."""
     options: CallOptions = {}
-    """What each poll takes along: extra headers and query, and `request_timeout`, the seconds
+    """Of each poll: extra headers and query, and `request_timeout`, the seconds
     an answer may take beyond what the server was asked to hold it."""
     policy: PollPolicy
     interval: float | None = None
@@ -482,7 +481,7 @@ def parse(
     if "assistant_id" in own:
         check_id("assistant_id", own["assistant_id"])
     if own.get("tools") is not None:
-        fields["tools"] = localized(own["tools"])
+        fields["tools"] = to_local_tools(own["tools"])
         own["tools"] = as_sent(fields["tools"])
     if "response_format" in own:
         fields["response_format"] = _type_in(own["response_format"])

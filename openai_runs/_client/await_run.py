@@ -1,4 +1,4 @@
-"""`await_run`: the wait as a function, for those who hold a client and a run."""
+"""`await_run`: `client.runs.wait` as a function."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def await_run(
     on_timeout: Reaction = "leave",
     on_cancel: Reaction = "leave",
 ) -> Coroutine[Any, Any, Run]:
-    """Wait until the run leaves the server's hands, then return it.
+    """Wait until the run is finished or requires action, then return it.
 
     Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
 
     Args:
-        client: The client to ask with.
+        client: The client that polls.
         run: The run, or its id. A finished `Run` is returned without a request; any other
             is polled first.
         thread_id: The thread's id; needed with a run id.

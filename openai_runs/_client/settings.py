@@ -161,12 +161,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return headers
 
     @property
-    def must_ask(self) -> bool:
-        """Return whether a callable or a credential provides the key, anew for each request."""
+    def has_dynamic_credentials(self) -> bool:
+        """Return whether a callable or a credential provides the key, once for each request."""
         return not (self.credential is None or isinstance(self.credential, str))
 
     def known_credentials(self) -> dict[str, str]:
-        """Return the headers that prove who calls; none where there are none, or `must_ask`."""
+        """Return the headers of a fixed key; none without one."""
         source = self.credential
         if not isinstance(source, str):
             return {}

@@ -1,4 +1,4 @@
-"""THE table: every operation once, for the client's URLs and the server's routes alike.
+"""Endpoints: one row per operation, for the client's URLs and the server's routes.
 
 Source: the OpenAPI description 2.3.0, 13 paths with 23 operations; the names are its
 operation ids (`submitToolOuputsToRun` is spelled as there).
@@ -78,7 +78,7 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     path: str
     """Below the base URL, with `{names}` for the ids."""
     answer: Any
-    """What a 200 holds."""
+    """The type of a 200 answer."""
     body: type[Request] | None = None
     """The closed Struct of the body; None where none is sent."""
     query: tuple[str, ...] = ()
@@ -91,22 +91,21 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     keeps_marker: bool = False
     """Whether the create marker stays on the runs of an answer, to verify a create by it."""
     ids: tuple[str, ...] = ()
-    """The names of the ids in the path, in order; taken from it."""
+    """The names of the ids in the path, in order; parsed from it."""
     pattern: str = ""
     """The path with `%s` for each id; made of it."""
     decode: Any = None
     """Reads an answer; made of its type."""
 
     def __post_init__(self) -> None:
-        """Take the path apart once, and not for each request."""
+        """Parse the path template once, and build the decoders."""
         ids = tuple(name for _, name, _, _ in string.Formatter().parse(self.path) if name)
         pattern = self.path.format_map(dict.fromkeys(ids, "%s"))
         for name, value in (("ids", ids), ("pattern", pattern)):
             msgspec.structs.force_setattr(self, name, value)
-        # Built here, which has msgspec look at the types while the import lock keeps other
-        # threads out. It does so when a type is first decoded, and takes the process down if
-        # two threads do that at once (a segmentation fault; seen with msgspec 0.22.0). Clients
-        # in two threads, or a server in one and its client in another, would.
+        # Built at import: msgspec inspects a type when its first decoder is built, and two
+        # threads that do so at once crash the process (segmentation fault, msgspec 0.22.0). The
+        # import lock keeps clients in two threads, or client and server, from doing so.
         decode: Callable[[bytes], Any] = decoder_for(self.answer).decode
         if not self.keeps_marker:
             decode = _without_marker(self.answer, decode)
@@ -136,17 +135,17 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
             body=None if body is None else encode_body(body),
             decode=self.decode,
             retry=self.retry,
-            gone=self._gone(ids) if self.deletes else b"",
+            deleted_body=self._deleted_body(ids) if self.deletes else b"",
             thread_id=ids.get("thread_id"),
             run_id=ids.get("run_id"),
         )
 
-    def _gone(self, ids: Mapping[str, str]) -> bytes:
+    def _deleted_body(self, ids: Mapping[str, str]) -> bytes:
         return encode_body({"id": ids[self.ids[-1]], "object": self.deletes, "deleted": True})
 
 
 def _without_marker(answer: Any, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a `decode` whose runs carry no create marker: nobody else has to strip it."""
+    """Return a `decode` that strips the create marker from its runs."""
 
     def decode_run(text: bytes) -> Any:
         return strip_marker(decode(text))

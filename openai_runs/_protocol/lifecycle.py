@@ -1,14 +1,15 @@
 """The life of a run, as a table.
 
-Theory of operation. Everything that may change a run's status is a row here; the
-server calls `may_move` before it writes, the docs draw their picture from `TRANSITIONS`,
-and a waiting client calls only `is_settled`. This file does not know who calls it.
+Theory of operation. Each change of a run's status is in `TRANSITIONS`. The server checks
+`may_move` before it writes; a wait ends by `is_settled`, and its default deadline is
+`seconds_to_expiry`; a snapshot drops states that `may_become` rules out; the docs draw their
+diagram from the table.
 
     queued -> in_progress -> completed | failed | incomplete
     queued | in_progress | requires_action -> cancelling -> cancelled
     in_progress -> requires_action -> queued            (outputs submitted)
     queued | in_progress | requires_action -> expired
-    cancelling -> completed | failed | incomplete | expired   (the work won the race)
+    cancelling -> completed | failed | incomplete | expired   (finished before it was cancelled)
 
 OpenAPI's RunObject names the statuses; docs/pages/explain/lifecycle.md draws the moves.
 """
@@ -93,8 +94,8 @@ _REACHABLE: Final = {status: _reachable(status) for status in TRANSITIONS}
 def may_become(status: str, following: str) -> bool:
     """Return whether a run seen in one status may later be seen in the other.
 
-    Moves in between may have gone unseen, and a status we do not know may come any time
-    before the end. What may not be is older than what was seen.
+    Statuses in between may not have been seen, and an unknown status may come any time before
+    the end. A status that only precedes the first one is ruled out.
 
     >>> may_become("queued", "completed"), may_become("completed", "in_progress")
     (True, False)
@@ -107,7 +108,7 @@ def may_become(status: str, following: str) -> bool:
 
 
 def is_settled(status: str) -> bool:
-    """Return whether waiting longer is pointless: finished, in need of us, or unknown.
+    """Return whether a wait ends with this status: terminal, requires_action or unknown.
 
     >>> [is_settled(s) for s in ("queued", "cancelling", "requires_action", "vanished")]
     [False, False, True, True]
@@ -120,6 +121,6 @@ def seconds_to_expiry(run: Run, headers: Mapping[str, str]) -> float:
     now = retry.server_time(headers) or run.created_at
     if run.expires_at is None or not now:
         return DEFAULT_RUN_LIFETIME
-    if run.expires_at > now + MAX_RUN_LIFETIME:  # milliseconds, say: no run lives for years
+    if run.expires_at > now + MAX_RUN_LIFETIME:  # such as milliseconds: no run lives for years
         return DEFAULT_RUN_LIFETIME
     return max(0.0, run.expires_at - now) + EXPIRY_MARGIN

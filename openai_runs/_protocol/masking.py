@@ -1,8 +1,7 @@
-"""Masking: known keys are replaced in what others wrote, however they are escaped there.
+"""Masks the request's own secrets in texts of others, and whatever has the form of a key.
 
-Known are the keys a request was sent with. A server that quotes it may have written it as JSON,
-as HTML, percent-encoded, one within the other, or over several lines; all of these are found.
-Not found are other forms: another case, base64, a part of it alone.
+A secret is found as it is, and escaped: as JSON, as HTML, percent-encoded, one within the other,
+or broken over several lines. Not detected: changed case, base64, fragments.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _WIDEST_ESCAPE: Final = 12
 _SECRET_NAME: Final = re.compile(
     r"auth|key|token|secret|cookie|passw|credential|signature|\Asig\Z|\Acode\Z", re.I
 )
-"""Headers and query parameters whose values prove who calls."""
+"""Names of headers and query parameters whose values are credentials."""
 _PUBLIC: Final = frozenset({"idempotency-key"})
 _TOKEN: Final = re.compile(r"\bsk-[A-Za-z0-9_\-]{16,}+")
-"""A key whoever it belongs to; `sk-...abcd`, as servers shorten keys, is none."""
+"""Any key, not only the request's; `sk-...abcd`, as servers shorten keys, is none."""
 _ESCAPE: Final = re.compile(
     r"""\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\["'\\/]|\\[bfnrt]|(?:%[0-9A-Fa-f]{2})++"""
     r"|&#[0-9]{1,7}+;|&#[xX][0-9A-Fa-f]{1,6}+;|&[A-Za-z]{2,8}+;"
@@ -38,11 +37,11 @@ _ESCAPE: Final = re.compile(
 _SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
 _GAP: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u206f\ufeff]++")
-"""What may stand within a secret that was broken over lines, or by invisible characters."""
+"""Line breaks and invisible characters, which may be within a secret."""
 
 
 def secrets_of(headers: Mapping[str, str], url: str = "") -> tuple[str, ...]:
-    """Return what proves who calls in a request: in its headers, and in its URL's query.
+    """Return the credentials of a request: those in its headers, and in its URL's query.
 
     >>> secrets_of({"Authorization": "Bearer abcdefgh", "Accept": "text/html"})
     ('abcdefgh',)
@@ -59,8 +58,8 @@ def mask(text: str, secrets: Collection[str] = ()) -> str:
     r"""Return the text with `***` for each secret in it, and for what is shaped like a key.
 
     Args:
-        text: What somebody else wrote.
-        secrets: Those of fewer than six characters are left: every text holds them.
+        text: A text of the server or of a library.
+        secrets: Those of fewer than six characters are not masked: they are common words.
 
     >>> mask('{"key": "abc\\/d\\u0065f"}', ["abc/def"])
     '{"key": "***"}'
@@ -106,7 +105,7 @@ def _is_long(secret: str) -> bool:
 
 
 def _without(text: str, secret: str) -> str:
-    """Return the text without a secret that is written otherwise than it is."""
+    """Return the text without the escaped forms of a secret."""
     forms = {form for form in map(_plain, _levels(secret)) if _is_long(form)}
     while (found := _find(text, forms)) is not None:  # each pass makes the text shorter
         if len(text) > _MAX_MAPPED:
@@ -116,7 +115,7 @@ def _without(text: str, secret: str) -> str:
 
 
 def _find(text: str, forms: Collection[str]) -> tuple[str, int] | None:
-    """Return which form of a secret is there, and after how many times of resolving escapes."""
+    """Return the form of a secret in the text, and how often its escapes were resolved."""
     for depth, level in enumerate(_levels(text)):
         plain = _plain(level)
         for form in forms:

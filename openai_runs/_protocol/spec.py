@@ -62,7 +62,7 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     decode: Callable[[bytes], T]
     """Decodes the answer; of an `AnswerDecoder`."""
     retry: Retry = Retry.IDEMPOTENT
-    gone: bytes = b""
+    deleted_body: bytes = b""
     """What a DELETE sent twice answers when the first one had already worked."""
     thread_id: str | None = None
     run_id: str | None = None

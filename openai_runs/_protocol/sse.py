@@ -1,6 +1,5 @@
-"""Bytes of a stream: server-sent events, written and read.
+"""Server-sent events: their bytes, encoded and parsed; what they mean is in `events`.
 
-What may not live here: what the events mean, and when to give up on a silent server.
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
 """
 
@@ -74,9 +73,9 @@ class EventTooLarge(ValueError):  # noqa: N818 - named for what happened, as in 
 _WHOLE_EVENTS: Final = re.compile(
     rb"(?:event: ([^\n]*)\n)?(?:id: ([^\n\0]+)\n)?data: ([^\n]*)\n\n|(.+?\n\n|.+)", re.DOTALL
 )
-"""An event as servers of this protocol write it: name, id, data; or else all up to a blank line.
+"""An event as servers of this protocol write it: name, id, data; or all up to a blank line.
 
-There always is one; that the rest would do as well keeps the search from beginning anew.
+The last alternative always matches, so the regex never rescans.
 """
 _NAMES: Final = {name.encode(): name for key, name in vars(EventName).items() if key.isupper()}
 
@@ -169,7 +168,7 @@ class SSEParser:
             self._parse_lines(text[begin:])
 
     def _parse_events(self, text: bytes, begin: int, end: int) -> None:
-        """Take in whole events, from after a blank line to after another."""
+        """Parse whole events, from after one blank line to after another."""
         append, names = self._frames.append, _NAMES
         for name, event_id, data, other in _WHOLE_EVENTS.findall(text, begin, end):
             if other:

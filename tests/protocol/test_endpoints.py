@@ -297,13 +297,13 @@ def test_a_delete_knows_what_it_would_have_been_told(
     endpoint: Endpoint[Any], ids: dict[str, str], answer: str | None
 ) -> None:
     """What a second DELETE answers after the first one worked is a valid answer."""
-    gone = endpoint.spec(ids).gone
+    deleted_body = endpoint.spec(ids).deleted_body
 
     if answer is None:
-        assert gone == b""
+        assert deleted_body == b""
         return
-    assert problems(answer, msgspec.json.decode(gone)) == []
-    assert msgspec.json.decode(gone)["id"] == "x"
+    assert problems(answer, msgspec.json.decode(deleted_body)) == []
+    assert msgspec.json.decode(deleted_body)["id"] == "x"
 
 
 MARKED = {"metadata": {"a": "b", CREATE_MARKER: "key"}}

@@ -1,12 +1,10 @@
-"""The background tasks of a client: what goes on while nobody awaits it.
+"""The background tasks of a client.
 
-Theory of operation. Waits that share their polls, and batches that go on while their reader is
-busy, outlive any one call. They run in one task group under one root task, made with
-`asyncio.create_task` here and nowhere else; it ends by itself when the group is empty, and the
-next `start` makes a new one. Each task runs in a copy of its caller's context. What a task raises
-is logged and kept, so that it does not end the others, and is raised by `aclose`.
-
-What a task does is none of this module's business.
+Theory of operation. The scheduler of polls, and batches, run for longer than any one call. They
+run in one task group under one root task, made with `asyncio.create_task` here and nowhere else;
+it ends by itself when the group is empty, and the next `start` makes a new one. Each task runs in
+a copy of its caller's context. What a task raises is logged and kept, so that it does not end the
+others, and is raised by `aclose`.
 """
 
 from __future__ import annotations
@@ -38,16 +36,13 @@ class BackgroundTask:
         self.name = name
         self.context: Context = copy_context()
         self.failure: Exception | None = None
-        """What it raised, which is a bug of this package: tasks report to their callers."""
+        """What the function raised: a bug of this package."""
         self._function = function
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
 
     def cancel(self) -> None:
-        """Cancel it; one that has not begun runs until its first await.
-
-        It begins all the same, so that it can notify those who wait for it.
-        """
+        """Cancel it; a task that has not begun still runs until its first await, to clean up."""
         self._scope.cancel()
 
     async def wait(self) -> None:
@@ -64,7 +59,7 @@ class BackgroundTask:
                 await self._function()
         except asyncio.CancelledError:
             if is_cancelled():
-                raise  # else something that it awaited was cancelled, and not this task
+                raise  # else what it awaited was cancelled, and not this task
             self.failure = RuntimeError(f"{self.name} awaited something that was cancelled")
             _LOG.exception("%s failed", self.name)
         except Exception as error:
@@ -114,9 +109,9 @@ class BackgroundTasks:
         """Cancel all tasks and return once they have ended; a second call does nothing.
 
         Raises:
-            Exception: What a task raised, which nobody else can have seen.
+            Exception: What a task raised.
 
-        Cancellation: is let through; the tasks are cancelled all the same.
+        Cancellation: the tasks are cancelled all the same.
         """
         self._closed = True
         for task in self._tasks:

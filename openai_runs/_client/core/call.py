@@ -1,7 +1,4 @@
-"""One call: what stays the same between its attempts, how far it got, what its failures mean.
-
-Nothing is sent here, and nothing waits; `pipeline` does both.
-"""
+"""The state of one call over its attempts, and the classification of its failures."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ class Ambiguity:
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """A request, what stays the same between its attempts, and how far it got."""
+    """A request, and the state of its attempts."""
 
     spec: Any
     """A `RequestSpec[T]`."""
@@ -59,11 +56,11 @@ class Call(msgspec.Struct, kw_only=True):
     """The headers of the last attempt."""
     attempts: int = 0
     is_pending: bool = False
-    """Whether an attempt is under way."""
+    """Whether an attempt is in progress."""
     maybe_sent: bool = False
     """Whether an attempt may have been carried out although it failed."""
     permit: Permit = NO_PERMIT
-    """The rate limiter's leave for the last attempt."""
+    """The rate limiter's permit for the last attempt."""
     rate_limited: int = 0
     """429s that do not count as attempts."""
     failing_since: float | None = None
@@ -82,8 +79,8 @@ class Call(msgspec.Struct, kw_only=True):
             self.failing_since = now
         if isinstance(failure, RateLimitError):
             self.outage_since = None
-            # Nothing was carried out, and the limiter paces what is sent: a call with a
-            # timeout waits in the queue until then, whatever the number of its 429s.
+            # A 429 carried out nothing, and the limiter paces what is sent: a call with a timeout
+            # is retried until its deadline, whatever the number of its 429s.
             self.rate_limited += self.deadline is not None and policy.max_retries > 0
         elif self.outage_since is None:
             self.outage_since = now
@@ -139,4 +136,4 @@ def is_transient(failure: APIError) -> bool:
 
 def is_already_deleted(call: Call, failure: APIError) -> bool:
     """Return whether a repeated DELETE found nothing since an earlier attempt had worked."""
-    return call.maybe_sent and call.spec.gone != b"" and failure.status_code == 404
+    return call.maybe_sent and call.spec.deleted_body != b"" and failure.status_code == 404

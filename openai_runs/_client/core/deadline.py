@@ -21,7 +21,7 @@ class Deadline:
     """One `timeout` over several requests and a wait; the clock runs from the construction.
 
     Args:
-        runtime: Whose monotonic clock counts.
+        runtime: Has the monotonic clock.
         call: The options of the call, with its `timeout`; None there: no deadline.
         wait: How the call waits for its run.
     """
@@ -34,7 +34,7 @@ class Deadline:
         self.wait_options = wait
 
     def left(self) -> CallOptions:
-        """Return the options of a request in between, with what is left of the time."""
+        """Return the options of a follow-up request, with what is left of `timeout`."""
         return {**self.wait_options.options, "timeout": self.seconds_left()}
 
     async def start(self, start: Awaitable[T], undo: Callable[[], Awaitable[None]]) -> T:
@@ -66,7 +66,7 @@ async def within(
     """Return what `work` returns, if it takes no longer than `timeout` seconds.
 
     Raises:
-        APITimeoutError: It took longer; `what` says what did, `ids` on what.
+        APITimeoutError: It took longer; the message names `what`, and it carries `ids`.
     """
     check_timeout("timeout", timeout)
     with anyio.move_on_after(timeout):

@@ -1,7 +1,6 @@
-"""The events of one open stream, read as they come.
+"""The events of one open stream: the bytes of one connection, parsed as they come.
 
-What lives here: bytes of one connection -> events. What may not: what to do at the end of the
-stream, or when it breaks.
+What to do at the end of a stream, or when it breaks, is in `streams.session`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _MARKER: Final = CREATE_MARKER.encode()
 
 
 class EventReader:
-    """Reads one connection; closed by whoever made it."""
+    """Reads one connection; to be closed by its owner."""
 
     def __init__(self, reply: StreamReply, *, after: str = "") -> None:
         """Read an open stream; events up to the one with the id `after` are left out."""
@@ -35,7 +34,7 @@ class EventReader:
         self._failure: OpenAIRunsError | None = None
         self._is_done = self._has_events = False
         self.is_alive = False
-        """Whether any bytes have come since this was last set to False."""
+        """Whether any bytes were received since this was last set to False."""
 
     @property
     def is_empty(self) -> bool:
@@ -76,7 +75,7 @@ class EventReader:
                 if event is None:
                     self._is_done = True
                     break
-                # The first half costs nothing, and most events are no run's.
+                # The first condition is cheap, and most events are no run's.
                 if _MARKER in event.raw and isinstance(event, RunEvent):
                     event = strip_marker_from_event(event)
                 if self._after is None or not self._is_repeated(event, self._after):
@@ -92,7 +91,7 @@ class EventReader:
         return events
 
     def _is_repeated(self, event: Event, after: int) -> bool:
-        """Return whether a resumed stream sends an event that was received before."""
+        """Return whether a resumed stream repeats an event that was received before."""
         number = _number(event.id)
         return number is not None and number <= after
 

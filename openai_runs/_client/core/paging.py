@@ -1,4 +1,4 @@
-"""Lists: awaited for one page, iterated for all of them."""
+"""Lists: `await` for one page, `async for` over all items."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AsyncPaginator(Generic[T]):
 
     Raises:
         BadRequestError: The server does not know the cursor.
-        APIError: A page could not be fetched; items already yielded stay yielded.
+        APIError: A page could not be fetched.
 
     Cancellation: closes the request under way; nothing is left open.
     """
@@ -50,7 +50,7 @@ class AsyncPaginator(Generic[T]):
         self._max_items = max_items
         self._backwards = query.get("before") is not None and query.get("after") is None
         # Bad ids fail here, unsent.
-        self._first = pipeline.request(endpoint, ids, options, query=self._query)
+        self._first = pipeline.build_request(endpoint, ids, options, query=self._query)
 
     def __await__(self) -> Generator[Any, None, Page[T]]:
         """Return the first page."""
@@ -78,7 +78,7 @@ class AsyncPaginator(Generic[T]):
             page = await self._page(query)
             cursor = self._cursor(page)
             if not page.data or (cursor is not None and cursor in seen):
-                return  # the end, or a server that answers the same page again
+                return  # the end, or a server that repeats a page
             yield page
             if cursor is None or not _goes_on(page):
                 return
@@ -102,16 +102,20 @@ class AsyncPaginator(Generic[T]):
     ) -> Page[T]:
         spec = self._first
         if query is not self._query:
-            spec = self._pipeline.request(self._endpoint, self._ids, self._options, query=query)
+            spec = self._pipeline.build_request(
+                self._endpoint, self._ids, self._options, query=query
+            )
         page = await self._pipeline.send(spec, self._options)
         before = seen | {query.get("after"), query.get("before")}
 
-        async def follow(page: Page[T]) -> Page[T] | None:  # the page holds it, not it the page
+        async def follow(
+            page: Page[T],
+        ) -> Page[T] | None:  # not a method: the page refers to it, without a cycle
             cursor = self._cursor(page)
             if cursor is None or not _goes_on(page):
                 return None
             if cursor in before:
-                return None  # a server that turns in circles
+                return None  # the server repeats a cursor
             return await self._page(self._moved(query, cursor), before)
 
         page.__dict__["_follow"] = follow
@@ -127,7 +131,7 @@ def paginate(
     *,
     extra: Mapping[str, QueryValue] | None = None,
 ) -> AsyncPaginator[T]:
-    """Return the list call these arguments ask for; `extra` is what only this list takes.
+    """Return the list call for these arguments; `extra` are query parameters of this list only.
 
     Raises:
         TypeError: An argument is unknown or of the wrong kind.

@@ -8,7 +8,7 @@ a permit of the rate limiter, asks for the credentials where a callable gives th
 `Transport.exchange`. What its answer says goes to the limiter and to `ClientState`.
 
 What is repeated after a failure is decided by `_protocol.retry`. Whether an ambiguous request
-was carried out is verified by a callable of whoever sends it, which knows what to retrieve.
+was carried out is verified by a callable that the caller of `send` passes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = ["Pipeline", "Verify"]
 
 T = TypeVar("T")
 Verify = Callable[[APIError], Awaitable[T | None]]
-"""Returns what an ambiguous request has done; None if it was not carried out."""
+"""Returns the result of an ambiguous request; None if it was not carried out."""
 
 _LOG: Final = logging.getLogger("openai_runs.client")
 _FEATURES: Final = "openai-runs-features"
@@ -88,7 +88,7 @@ class Pipeline:
         self._headers: dict[tuple[bool, bool, Retry], _SharedHeaders] = {}
         """By kind of call: asks for a stream, has a body, may be repeated."""
 
-    def request(
+    def build_request(
         self,
         endpoint: Endpoint[T],
         ids: Mapping[str, str],
@@ -97,7 +97,7 @@ class Pipeline:
         query: Mapping[str, QueryValue] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> RequestSpec[T]:
-        """Return the request, with the extras of this client and of this call merged into it."""
+        """Return the request, with the extras of client and call merged into it; sends nothing."""
         if self.settings.default_query or options:
             extra_query = options.get("extra_query")
             if self.settings.default_query or extra_query:
@@ -214,8 +214,10 @@ class Pipeline:
         try:
             if not call.has_address:
                 await self._complete_url(call)
-            must_ask = self.settings.must_ask
-            headers = await self._with_credentials(call) if must_ask else {**call.headers}
+            has_dynamic_credentials = self.settings.has_dynamic_credentials
+            headers = (
+                await self._with_credentials(call) if has_dynamic_credentials else {**call.headers}
+            )
             if hold > 0:
                 call.prefer_name = call.prefer_name or _name_of("Prefer", call.headers)
                 headers[call.prefer_name] = f"wait={hold}"
@@ -231,7 +233,7 @@ class Pipeline:
 
     @property
     def depends_on_context(self) -> bool:
-        """Return whether what is sent may depend on who asks."""
+        """Return whether what is sent may depend on the context of the caller."""
         return callable(self.settings.credential) or not self.state.transport.is_owned
 
     def resumes(self) -> bool:
@@ -253,8 +255,12 @@ class Pipeline:
             if self.state.limiter.is_active:
                 await self._acquire_permit(call)
             try:
-                must_ask = self.settings.must_ask
-                headers = await self._with_credentials(call) if must_ask else {**call.headers}
+                has_dynamic_credentials = self.settings.has_dynamic_credentials
+                headers = (
+                    await self._with_credentials(call)
+                    if has_dynamic_credentials
+                    else {**call.headers}
+                )
                 reply = await self._exchange(call, headers)
             except APIConnectionError as error:
                 call.is_pending = False
@@ -279,7 +285,7 @@ class Pipeline:
     ) -> T | None:
         """Return None once the next attempt is due, or the answer if none is needed; else raise."""
         if is_already_deleted(call, failure):
-            return call.spec.decode(call.spec.gone)  # type: ignore[no-any-return]
+            return call.spec.decode(call.spec.deleted_body)  # type: ignore[no-any-return]
         may_repeat = call.is_idempotent or self.honours_keys()
         ambiguous = is_ambiguous(failure)
         if verify is not None and not may_repeat:
@@ -339,7 +345,7 @@ class Pipeline:
         try:
             return await verify(failure)
         except APIError as error:
-            failure.add_note(f"looking whether it was carried out failed as well: {error}")
+            failure.add_note(f"verifying whether the request was carried out also failed: {error}")
             raise self._explain(failure, call) from error
 
     async def _complete_url(self, call: Call) -> None:

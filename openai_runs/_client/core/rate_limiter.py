@@ -1,20 +1,18 @@
 """The rate limiter of a client and its copies: when the next request may be sent.
 
-Theory of operation. Three calls are the seam. `acquire` returns a `Permit` once a request may
-be sent (`try_acquire_poll` does so for polls, without waiting); `on_headers` takes in what a
-reply says: `x-ratelimit-*`, 429s, and the runs it created or shows as ended; `state` is what
-users see as `client.limits`. How much may be sent when is computed in
-`_protocol.rate_limits`, which is pure.
+Theory of operation. `acquire` returns a `Permit` once a request may be sent; `try_acquire_poll`
+does so for polls, without waiting. `on_headers` updates the limits from a reply: `x-ratelimit-*`,
+429s, and the runs it created or shows as ended. `state` is `client.limits`. How much may be sent
+when is computed in `_protocol.rate_limits`, which is pure.
 
 Ordinary calls wait in queues, first come, first served. Only the first of a queue sleeps,
-until its permit is due, and wakes the next. A reply that says something better than what the
-first went to sleep with wakes it early. There are three queues: creates wait for tokens before
-they wait with the other calls, and cancels of runs go before all other calls, since what
-cleans up has little time.
+until its permit is due, and wakes the next. A reply that shortens the delay wakes it early. There
+are three queues: creates wait for tokens before they wait with the other calls, and cancels of
+runs go before all other calls, since they are sent within a short grace period.
 
-Polls wait in no queue: the scheduler asks for a permit, or for the seconds until there is one.
-Calls go first, since somebody waits for each of them, but where both want to send, at least
-one slot in four goes to a poll, so that neither starves.
+Polls wait in no queue: the scheduler receives a permit, or the seconds until there is one.
+Calls go first, since each is awaited by a caller, but where both wait, at least one slot in four
+goes to a poll, so that neither starves.
 
 Runs take tokens that are known only when they end. A create is charged with an estimate when
 it acquires its permit; the estimate is returned if the create fails, and replaced when a reply
@@ -46,9 +44,9 @@ __all__ = ["NO_PERMIT", "LimitState", "Permit", "RateLimiter"]
 T = TypeVar("T")
 
 CALLS_PER_POLL: Final = 3
-"""Calls that may go before a poll that wants to be sent as well."""
+"""Calls sent between two polls when both wait."""
 POLL_GRACE: Final = 1.0
-"""Seconds for which a slot is kept for a poll that knows when to come."""
+"""Seconds a slot stays reserved for a delayed poll."""
 _REQUESTS: Final = "x-ratelimit-remaining-requests"
 _TOKENS: Final = "x-ratelimit-remaining-tokens"
 _CREATES: Final = frozenset({CREATE_RUN.operation, CREATE_THREAD_AND_RUN.operation})
@@ -71,7 +69,7 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     refusals: int
     """Transient 429s."""
     paused: float
-    """Seconds for which the last `Retry-After` still keeps everything back."""
+    """Seconds for which the last `Retry-After` still pauses all requests."""
     rate: float | None
     """Requests a second that can be kept up now; None: any number."""
     remaining_requests: int | None
@@ -85,10 +83,10 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Permit(NamedTuple):
-    """The leave to send one request."""
+    """The permit to send one request."""
 
     number: int
-    """How many requests had been sent with it, itself included; 0: nobody has counted."""
+    """How many requests had been sent with it, itself included; 0: not counted."""
     tokens: float = 0.0
     """The estimate with which the run it creates was charged."""
     is_create: bool = False
@@ -112,9 +110,9 @@ class RateLimiter:
             now=self._now(),
         )
         self.is_active = limits != RateLimits()
-        """Whether anything is limited; nobody needs a permit while it is not."""
+        """Whether anything is limited; no permit is needed while it is not."""
         self.on_change: Callable[[], None] = _ignore
-        """Called when permits may come at other times than was said; the scheduler's hook."""
+        """Called when the delay of the next permit may have changed; set by the scheduler."""
         self._cancels = _Queue(self._rules.delay, runtime)
         self._calls = _Queue(self._call_delay, runtime)
         self._creates = _Queue(self._rules.token_delay, runtime)
@@ -146,8 +144,8 @@ class RateLimiter:
         except _TooLateError as error:
             self._return_tokens(tokens)
             message = (
-                f"{operation} would have to wait {error.delay:.3g} s for its turn, "
-                "past its deadline (client.limits tells why)"
+                f"{operation} was not sent: the rate limiter would delay it by "
+                f"{error.delay:.3g} s, past its deadline; see client.limits"
             )
             raise APITimeoutError(message, sent=False) from None
         except BaseException:
@@ -160,7 +158,7 @@ class RateLimiter:
     def try_acquire_poll(self) -> Permit | float:
         """Return the permit for a poll, or the seconds until one may be sent.
 
-        The slot is kept for a poll that has to wait: ask again when it is due.
+        A slot stays reserved for a poll that has to wait: call again when it is due.
         """
         if not self.is_active:
             return NO_PERMIT
@@ -195,7 +193,7 @@ class RateLimiter:
         error: APIStatusError | None = None,
         answer: object = None,
     ) -> None:
-        """Take in all that one reply says.
+        """Update the limits from one reply.
 
         Args:
             status: HTTP status.
@@ -220,7 +218,7 @@ class RateLimiter:
         self._on_change(now)
 
     def on_run(self, run: Run, *, is_new: bool, tokens: float | None = None) -> None:
-        """Take in a run: that it was created, or what it used once it has ended.
+        """Record that a run was created, or what it used once it has ended.
 
         Called by `on_headers`, and for the runs that a stream's events carry.
 
@@ -257,7 +255,7 @@ class RateLimiter:
         )
 
     def close(self) -> None:
-        """Let all that wait go on: what they send then fails, since the client is closed."""
+        """Release all waiters; what they send fails, since the client is closed."""
         for queue in (self._creates, self._cancels, self._calls):
             queue.open()
 
@@ -265,7 +263,7 @@ class RateLimiter:
         delay = self._rules.delay(now, 1 + len(self._cancels))
         if self._calls_in_row < CALLS_PER_POLL or now >= self._poll_wanted_until:
             return delay
-        # This slot is a poll's: wait for the next one, or until the poll has not come for it.
+        # This slot is reserved for a poll: wait for the next one, or until the reservation ends.
         return max(delay, min(self._rules.delay(now, 2), self._poll_wanted_until - now))
 
     def _count_call(self, now: float) -> int:
@@ -332,7 +330,7 @@ class _Queue:
         Raises:
             _TooLateError: It will not be over before the deadline.
 
-        Cancellation: lets the next one come forward.
+        Cancellation: leaves the queue and wakes the next.
         """
         now = self._now()
         delay = self._delay(now)
@@ -359,7 +357,7 @@ class _Queue:
                 self._first().set()
 
     def reconsider(self, now: float) -> None:
-        """Wake the first if its delay has become shorter than it went to sleep for."""
+        """Wake the first if its delay has become shorter than its sleep."""
         if (
             self._sleep_scope is not None
             and now + self._delay(now) < self._sleeps_until - _MIN_GAIN
@@ -367,7 +365,7 @@ class _Queue:
             self._sleep_scope.cancel()
 
     def open(self) -> None:
-        """Let everybody through, now and later."""
+        """Release all waiters and stop limiting."""
         self._delay = _no_delay
         if self._sleep_scope is not None:
             self._sleep_scope.cancel()

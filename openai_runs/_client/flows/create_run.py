@@ -106,7 +106,7 @@ class CreateRunFlow:
         """
         return self._when_free()
 
-    def settled(self) -> None:
+    def on_run_known(self) -> None:
         """Note that the caller knows the run: there is nothing to undo any more."""
         self._ambiguity.maybe_sent = False
 
@@ -182,7 +182,7 @@ class CreateRunFlow:
         if self._endpoint is CREATE_RUN:
             ids["thread_id"] = self.thread_id
             self._is_marked = self._add_marker(body, self.key)
-        spec = self._pipeline.request(
+        spec = self._pipeline.build_request(
             self._endpoint, ids, self._options, query=self._query, body=body
         )
         self._spec = msgspec.structs.replace(spec, stream=True) if self._stream else spec
@@ -206,7 +206,7 @@ class CreateRunFlow:
         if blocking is None:
             return await created_run(self._pipeline, self.thread_id, self.key, options)
         ids = {"thread_id": self.thread_id, "run_id": blocking}
-        spec = self._pipeline.request(_GET_MARKED_RUN, ids, options)
+        spec = self._pipeline.build_request(_GET_MARKED_RUN, ids, options)
         run = await self._pipeline.send(spec, options)
         return strip_marker(run) if has_marker(run, self.key) else None
 
@@ -243,7 +243,9 @@ async def recovered_run(pipeline: Pipeline, thread_id: str, key: str | None) -> 
 
 
 async def _newest(pipeline: Pipeline, thread_id: str, options: CallOptions) -> list[Run]:
-    spec = pipeline.request(_LIST_MARKED_RUNS, {"thread_id": thread_id}, options, query=_NEWEST)
+    spec = pipeline.build_request(
+        _LIST_MARKED_RUNS, {"thread_id": thread_id}, options, query=_NEWEST
+    )
     return (await pipeline.send(spec, options)).data
 
 
@@ -251,6 +253,6 @@ async def _retrieved(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
     """Return the run as an answer of its own; as it was listed if that fails."""
     ids = {"thread_id": run.thread_id, "run_id": run.id}
     try:
-        return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
+        return await pipeline.send(pipeline.build_request(GET_RUN, ids, options), options)
     except APIError:
         return run  # it is ours and exists: failing now would invite a second create

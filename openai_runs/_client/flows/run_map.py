@@ -1,10 +1,10 @@
 """Many runs at once: `runs.map`, from its items to their results.
 
 Theory of operation. A `Batch` pulls items from the input and carries each out in a task of its
-own, all within one background task of the client. The caller holds a `RunMap`, which the
-background task does not know: where the caller drops it, the task is cancelled. Items that were
-pulled and whose outcome was not read yet count against `concurrency`, so a slow reader stops the
-input. A `Batch` knows nothing about runs; `MapJob` carries out one item.
+own, all within one background task of the client. The caller holds a `RunMap`, to which the
+background task has no reference: the task is cancelled when the `RunMap` is garbage collected.
+Items that were pulled and whose outcome was not read yet count against `concurrency`, so a slow
+reader stops the input. `MapJob` carries out one item.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Batch(Generic[K]):
         self.pulled = self.running = self.done = self.failed = 0
         self.unread: deque[tuple[K, Outcome]] = deque()
         self.failure: BaseException | None = None
-        """What the input or a function of the caller's raised; it ends the batch."""
+        """What the input or a function of the caller's raised; ends the batch."""
         self.is_whole = False
-        """Whether it has ended by itself."""
-        self.is_over = False
+        """Whether it has ended without being cancelled."""
+        self.is_finished = False
 
     async def run(self) -> None:
         """Pull items and carry them out, until the input and the last of them have ended.
@@ -112,7 +112,7 @@ class Batch(Generic[K]):
             self.is_whole = True
         finally:
             self._jobs = None
-            self.is_over = True
+            self.is_finished = True
             self._changes.set()
 
     def read(self) -> tuple[K, Outcome]:
@@ -122,7 +122,7 @@ class Batch(Generic[K]):
         return self.unread.popleft()
 
     async def changed(self) -> None:
-        """Return once there may be something to read.
+        """Return once there may be an outcome to read.
 
         Cancellation: loses nothing.
         """
@@ -151,7 +151,7 @@ class Batch(Generic[K]):
             await self._close_input()
 
     async def _wait_until_read(self) -> None:
-        await anyio.lowlevel.checkpoint()  # an input that never waits must not hold others up
+        await anyio.lowlevel.checkpoint()  # an input that never awaits must not block other tasks
         while self._pending >= self._concurrency:
             self._may_pull = anyio.Event()
             await self._may_pull.wait()
@@ -178,7 +178,7 @@ class Batch(Generic[K]):
             error.add_note(f"raised while the item {key!r:.200} was carried out")
             self._stop(error)
         except BaseException as error:
-            # The end of the program; the reader raises it, where the caller stands.
+            # Such as KeyboardInterrupt; raised by the reader, in the caller's task.
             self.unread.clear()
             self._stop(error)
             assert self._jobs is not None
@@ -254,7 +254,7 @@ class RunMap(Generic[K]):
         batch = self._batch
         try:
             while self._closed or not batch.unread:
-                if self._closed or batch.is_over:
+                if self._closed or batch.is_finished:
                     raise self._end()
                 await batch.changed()
         except anyio.get_cancelled_exc_class():
@@ -276,7 +276,9 @@ class RunMap(Generic[K]):
         self._batch.unread.clear()
         if self._work is not None:
             self._work.cancel()
-            if _CURRENT_BATCH.get() is not self._batch:  # a tool of it would wait for itself
+            if (
+                _CURRENT_BATCH.get() is not self._batch
+            ):  # a tool of this batch would wait for itself
                 with anyio.move_on_after(_CLOSING, shield=True):
                     await self._work.wait()
         failure, self._batch.failure = self._batch.failure, None
@@ -298,8 +300,8 @@ class RunMap(Generic[K]):
         await self.aclose()
 
     def __del__(self) -> None:
-        """End the batch where the caller dropped it, in whichever thread that happens."""
-        if self._work is None or self._loop is None or self._batch.is_over:
+        """End the batch when it is garbage collected, in any thread."""
+        if self._work is None or self._loop is None or self._batch.is_finished:
             return
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._work.cancel)
@@ -315,7 +317,7 @@ class RunMap(Generic[K]):
             self._work = self._background.start(self._batch.run, name="runs.map")
 
     def _end(self) -> BaseException:
-        """Return what to raise where nothing is left to read."""
+        """Return what to raise once all outcomes were read."""
         batch = self._batch
         failure, batch.failure = batch.failure, None
         if failure is not None:
@@ -381,7 +383,7 @@ def map_runs(
 
 
 class MapJob:
-    """Carries out the items of one `runs.map`; `given` holds for each that says nothing else."""
+    """Carries out the items of one `runs.map`; `given` are the defaults of each item."""
 
     def __init__(
         self, pipeline: Pipeline, waiter: Waiter, tools: Tools | None, given: Mapping[str, Any]
@@ -469,9 +471,9 @@ class MapJob:
             ids = {"assistant_id": given.body["assistant_id"]}
             options = follow_up_options(given.call)
             try:
-                spec = self._pipeline.request(GET_ASSISTANT, ids, options)
+                spec = self._pipeline.build_request(GET_ASSISTANT, ids, options)
                 await self._pipeline.send(spec, options)
-            except APIError as error:  # the create fails in the same way, and says so
+            except APIError as error:  # the create fails too, and raises it
                 _LOG.debug("no answer said what the server can do: %s", error)
             self._has_asked = True
 

@@ -41,7 +41,7 @@ class SubmitFlow:
         body: dict[str, Any] = {"tool_outputs": outputs}
         if stream:
             body["stream"] = True
-        self._spec = pipeline.request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
+        self._spec = pipeline.build_request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
 
     async def make(self) -> Run:
         """Return the run, queued again.

@@ -26,7 +26,7 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.executor import ToolCalls, ToolOptions, check_count
-from openai_runs._client.tools.tool import LocalTool, localized
+from openai_runs._client.tools.tool import LocalTool, to_local_tools
 from openai_runs._protocol import retry
 from openai_runs._protocol.lifecycle import seconds_to_expiry
 from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
@@ -80,7 +80,7 @@ class ToolLoop:
     """
 
     def __init__(self, tools: Iterable[object], options: ToolOptions) -> None:
-        self.tools = localized(tools)
+        self.tools = to_local_tools(tools)
         """The tools that a create is sent: local tools and definitions."""
         self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
         self._calls = ToolCalls(self._local, options)

@@ -131,7 +131,7 @@ class CompletedRuns:
         self._inbox.wake()  # another reader, for what this one has left
 
     def _unfinished(self) -> list[WaitHandle]:
-        return [handle for handle in self._places if not handle.is_over]
+        return [handle for handle in self._places if not handle.is_terminal]
 
     def _leave(self) -> None:
         _leave_all([*self._places])

@@ -1,10 +1,10 @@
-"""One wait of one caller: until when it lasts, what it has seen, and what it still has to report.
+"""One wait of one caller: its deadline, the run as polled last, and the changes to report.
 
 Theory of operation. A `WaitHandle` is shared by two sides. The `RunPoller` calls `receive` with
-each run it polls, `end` with an error, and the scheduler calls `on_due` at the deadline; none of
-them waits. The caller awaits `wait`, or reads an `Inbox` in which many handles report. Between
-the two stand the changes of status that `on_status` has not been called with yet, and the
-outcome. A handle is in one of these states:
+each run it polls, `end` with an error, and the scheduler calls `on_due` at the deadline; these
+methods return at once. The caller awaits `wait`, or reads an `Inbox` in which many handles
+report. The handle holds the changes of status that `on_status` has not been called with yet, and
+the outcome. It is in one of these states:
 
     WAITING     polls go on
     LAST_POLL   polls go on; the next one is the last before the deadline
@@ -14,8 +14,6 @@ outcome. A handle is in one of these states:
 
     WAITING -> LAST_POLL | NOTIFYING        LAST_POLL -> NOTIFYING        NOTIFYING -> WAITING
     WAITING | LAST_POLL | NOTIFYING -> ENDED | TIMED_OUT
-
-Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ __all__ = ["HandleState", "Inbox", "WaitHandle", "notify_status"]
 
 
 class HandleState(Enum):
-    """Where a wait stands; the moves stand at the top of this file."""
+    """The state of a wait; the moves are at the top of this file."""
 
     WAITING = auto()
     LAST_POLL = auto()
@@ -102,14 +100,14 @@ class WaitHandle:
         self._future: asyncio.Future[None] | None = None
 
     @property
-    def is_over(self) -> bool:
+    def is_terminal(self) -> bool:
         """Return whether a poll has shown the run finished."""
         return self.polled is not None and self.polled.is_terminal
 
     # --- called by the poller
 
     def receive(self, run: Run, headers: Mapping[str, str], *, is_awaited: bool) -> None:
-        """Take in the run as polled; `is_awaited` says that this ends the wait."""
+        """Record the run as polled; `is_awaited` says that this ends the wait."""
         if self.polled is None and self.options.timeout is None:
             self.deadline = self._now() + seconds_to_expiry(run, headers)
             self.due = None
@@ -117,7 +115,7 @@ class WaitHandle:
         self.polled, self.run, self.status = run, run, run.status
         if has_changed and self.options.on_status is not None:
             self._changes += (run,)
-            # Whoever has many waits reads them when there is time: polls do not wait for that.
+            # A reader of an inbox reports later: polls do not wait for its callbacks.
             if self.inbox is None:
                 self.state = HandleState.NOTIFYING
         if is_awaited:
@@ -159,7 +157,7 @@ class WaitHandle:
         elif self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    # --- called by whoever waits
+    # --- called by the caller that waits
 
     async def wait(self) -> Run:
         """Return the run that was waited for, and call `on_status` with each new status.

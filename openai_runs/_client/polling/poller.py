@@ -1,4 +1,4 @@
-"""Polling one run for all who wait for it: what each poll says, and when the next one is due.
+"""Polling one run for all waits that share its polls, and when its next poll is due.
 
 Theory of operation. A `RunPoller` holds the handles of all waits that can share its polls. The
 scheduler calls `on_due` when a poll is due, and `poll` once there is a permit and a connection
@@ -8,15 +8,15 @@ waits for, or at its own deadline; transient failures in between are tolerated f
 states:
 
     WAITING   for the time of its next poll, or for callbacks of all its handles
-    QUEUED    its time has come
+    QUEUED    a poll is due
     BLOCKED   there is no permit or no connection for it: timers keep the handles' deadlines
-    POLLING   a request is under way; it notifies the handles that are due before its timeout
+    POLLING   a request is in progress; handles whose deadline is before its timeout have timers
     CLOSED    no handle is left
 
 When the next poll is due: at once after a server that holds polls has held one, else after the
 pause the server hints at, the caller's interval, or a pause that grows (`PollPolicy`); the
-scheduler stretches pauses where all of them ask for more polls than there may be. A handle whose
-deadline comes before that gets one more poll shortly before its deadline.
+scheduler stretches pauses where all pollers together need more polls than are permitted. A handle
+whose deadline comes before that gets one more poll shortly before its deadline.
 """
 
 from __future__ import annotations
@@ -122,14 +122,14 @@ class RunPoller:
         options: WaitOptions,
         key: Hashable,
     ) -> None:
-        """Poll with `spec` as `options` say, but for their timeout, which each handle has."""
+        """Poll with `spec` and `options`, except their timeout, which each handle has."""
         self.key = key
         self.context = copy_context() if pipeline.depends_on_context else None
-        """Where it must be polled; None: anywhere."""
+        """The context to poll in; None: any."""
         self.due: float | None = None
         """When the scheduler is to call `on_due`."""
         self.demand = 0.0
-        """Polls a second that its own pace asks for; kept by `Scheduler.pace`."""
+        """Polls a second that its own pace needs; set by `Scheduler.pace`."""
         self.state = PollerState.WAITING
         self.handles: list[WaitHandle] = []
         self._pipeline = pipeline
@@ -142,15 +142,15 @@ class RunPoller:
         self._request_timeout: float = options.options.get("request_timeout") or HOLD_MARGIN
         self._now = pipeline.settings.runtime.monotonic
         self._statuses: tuple[str, ...] = ()
-        """All that the run was seen in."""
+        """All statuses that the run was seen in."""
         self._pauses = self._unreadable = self._failures = 0
         self._not_found_left = _MAX_NOT_FOUND
         self._failure: APIError | None = None
         self._outage_since: float | None = None
         self._began = self._ends = -math.inf
-        """When the last poll was begun, and when it times out."""
+        """When the last poll began, and when it times out."""
         self._next = -math.inf
-        """When the next poll is due, but for deadlines that come before."""
+        """When the next poll is due, unless a deadline comes before."""
 
     def _move(self, state: PollerState) -> None:
         if state not in _MOVES[self.state]:
@@ -158,7 +158,7 @@ class RunPoller:
             raise AssertionError(msg)
         self.state = state
 
-    # --- those who wait
+    # --- called by waits
 
     def join(self, handle: WaitHandle) -> None:
         """Poll for `handle` too; it receives no answer to a request sent before it joined."""
@@ -213,7 +213,7 @@ class RunPoller:
     # --- called by the scheduler
 
     def on_due(self) -> None:
-        """Queue for a poll: it is time."""
+        """Queue for a poll."""
         self._move(PollerState.QUEUED)
         self._scheduler.enqueue(self)
 
@@ -227,7 +227,7 @@ class RunPoller:
                 self._scheduler.schedule(handle, handle.deadline)
 
     def next_hold(self) -> int | None:
-        """Return the seconds to ask for in `Prefer: wait`; None: nobody wants a poll.
+        """Return the seconds to ask for in `Prefer: wait`; None: no poll is needed.
 
         The first poll of a handle is held only by a server that is known to do so, and only if
         no callback is to be called with the status there is now.
@@ -268,12 +268,12 @@ class RunPoller:
                 if is_cancelled():
                     raise
                 failure = APIConnectionError("the poll awaited something that was cancelled")
-            except Exception as error:  # whatever it is, those who wait get it
+            except Exception as error:  # the handles get it
                 failure = error
             if self.handles:
                 self._move(PollerState.WAITING)
                 self._end_poll(polled, failure, hold)
-        except Exception as error:  # a mistake of ours ends these waits, and no others
+        except Exception as error:  # a bug of this package ends these waits, and no others
             self._fail(error, math.inf)
 
     def _timeout(self, hold: int) -> float:
@@ -294,7 +294,7 @@ class RunPoller:
                 self._scheduler.schedule(handle, max(handle.deadline, now))
         return timeout
 
-    # --- what a poll says
+    # --- the result of a poll
 
     def _end_poll(self, polled: Polled | None, failure: Exception | None, hold: int) -> None:
         now = self._now()
@@ -356,7 +356,7 @@ class RunPoller:
         for handle in [*self.handles]:
             left = handle.deadline - now
             if handle.state is HandleState.NOTIFYING:
-                continue  # it comes back by `resume`
+                continue  # `resume` schedules it
             if left <= 0:
                 self.expire(handle)
             elif handle.deadline > self._next:
@@ -382,7 +382,7 @@ class RunPoller:
             self._fail(error, self._began)
             return 0.0
         if isinstance(error, RateLimitError):
-            self._outage_since = None  # it answers, so it is up
+            self._outage_since = None  # a server that answers 429 is up
         elif self._outage_since is None:
             self._outage_since = since
         return self._tolerate(error, now)
@@ -415,7 +415,7 @@ class RunPoller:
         pause = self._growing_pause(self._failures)
         if error.retry_after is not None:
             pause = max(min(error.retry_after, MAX_RETRY_AFTER), pause)
-        if self._outage_since is None:  # a 429: no outage, and it asked for its pause
+        if self._outage_since is None:  # a 429: no outage, so `max_outage` does not bound the pause
             return pause
         return max(min(pause, limit - outage), MIN_POLL_DELAY)
 

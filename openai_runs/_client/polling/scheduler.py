@@ -1,21 +1,21 @@
 """When to poll which run: one heap of due times for all runs that a client waits for.
 
-Theory of operation. A background task (`_run`) lives as long as anybody waits. It sleeps until
+Theory of operation. A background task (`_run`) lives as long as there are waits. It sleeps until
 the first entry of the heap is due: a `RunPoller`, which then queues for a poll, or a `WaitHandle`
-whose deadline has come. The queue is served in the order in which the polls were due, as far as
+at its deadline. The queue is served in the order in which the polls were due, as far as
 the rate limiter gives permits and the share of connections for polls allows; so ordinary calls
 find a connection, and held polls, which take long, leave some for the others. Where the first in
 the queue cannot be sent, those behind it cannot either: the whole queue is blocked, and the
 deadlines in it are kept by timers.
 
-Polls run in tasks that take one poll after the other, since a new task for each costs a tenth of
-a poll. Each task has one cancel scope, which lasts until it is used: `cut_off` ends the poll
-under way with it, and the task goes on with a new one. A poll that depends on the context of its
-caller gets a task of its own, in that context.
+A task runs one poll after the other, since a new task for each costs a tenth of a poll. Each task
+has one cancel scope, which lasts until it is used: `cut_off` cancels the poll in progress with it,
+and the task goes on with a new scope. A poll that depends on the context of its caller gets a task
+of its own, in that context.
 
 The heap is never searched: an entry whose `due` has changed is dropped when its old time comes.
 
-Nothing is known here of what a poll says; `poller` decides when the next one is due.
+When the next poll of a run is due is decided in `poller`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _Job = tuple[RunPoller, int, Permit]
 
 
 class Scheduler:
-    """Polls for one client and its copies; at work while anybody waits."""
+    """Polls for one client and its copies, while there are waits."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Scheduler:
         runtime: Runtime,
         max_connections: int,
     ) -> None:
-        """Share `max_connections`, and what `limiter` permits, with the client's other calls."""
+        """Share `max_connections` and the permits of `limiter` with the client's other calls."""
         self._background = background
         self._limiter = limiter
         limiter.on_change = self._on_limits_changed
@@ -77,24 +77,24 @@ class Scheduler:
         """Where polls run; None while `_run` does not."""
         self._is_running = False
         self._wakes_at = -_NEVER
-        """Until when `_run` sleeps."""
+        """When the sleep of `_run` ends."""
         self._sleep_scope: anyio.CancelScope | None = None
         self._woken: asyncio.Future[None] | None = None
-        """What ends a sleep without an end."""
+        """Ends a sleep that has no due time."""
         self._permit_due = _NEVER
         """When the limiter may permit the next poll."""
         self._max_held = int(max_connections * HELD_SHARE)
         self._max_polls = max(1, int(max_connections * POLL_SHARE))
         self._held = self._polls = 0
-        """Polls under way that may be held, and others."""
+        """Polls in progress that may be held, and others."""
         self._idle: list[asyncio.Future[_Job]] = []
-        """What the tasks that have nothing to poll wait for."""
+        """Futures of the tasks that wait for a poll."""
         self._scopes: dict[RunPoller, anyio.CancelScope] = {}
-        """By the poller of each poll under way, what ends it."""
+        """Poller -> the cancel scope of its poll in progress."""
         self._demand, self._rate = 0.0, _NEVER
-        """Polls a second that all pollers together ask for, and that the limiter permits."""
+        """Polls a second that all pollers together need, and that the limiter permits."""
 
-    # --- who is polled
+    # --- the pollers
 
     def find(self, key: Hashable) -> RunPoller | None:
         """Return the poller with this key."""
@@ -122,13 +122,13 @@ class Scheduler:
             self._wake()
 
     def cut_off(self, poller: RunPoller) -> None:
-        """End the poll of `poller` that is under way."""
+        """Cancel the poll of `poller` that is in progress."""
         scope = self._scopes.get(poller)
         if scope is not None:
             scope.cancel()
 
     def schedule(self, entry: RunPoller | WaitHandle, when: float) -> None:
-        """Call `entry.on_due` at that time, and at no other that it was scheduled for before."""
+        """Call `entry.on_due` at that time, and no longer at the time scheduled before."""
         if when in {_NEVER, entry.due}:
             return
         entry.due = when
@@ -153,7 +153,8 @@ class Scheduler:
     def pace(self, poller: RunPoller, pause: float, *, hinted: bool = False) -> float:
         """Return the pause of a poller that would pause for `pause` seconds if it were alone.
 
-        All pauses are stretched alike where together they ask for more than the limiter permits.
+        All pauses are stretched by the same factor where together they need more than the limiter
+        permits.
         A server's hint is meant for one run: the hints for many are stretched to HINTED_POLLS.
         """
         demand = 1.0 / pause if pause > 0 else 0.0
@@ -200,7 +201,7 @@ class Scheduler:
                                 self._start_polls()
                             await self._sleep_until_due()
                     finally:
-                        self._group = None  # what is cancelled now starts nothing in its place
+                        self._group = None  # a cancelled task must not start another poll
                         self._idle.clear()
                         group.cancel_scope.cancel()
         finally:
@@ -308,7 +309,7 @@ class Scheduler:
         group.start_soon(self._run_polls, job)
 
     async def _run_polls(self, first: _Job) -> None:
-        """Poll, and go on with the next poll there is."""
+        """Poll, then wait for the next poll."""
         job: _Job | None = first
         poller = first[0]
         while True:
@@ -329,10 +330,10 @@ class Scheduler:
                         self._polls -= not hold
 
     def _next_job(self, polled: RunPoller) -> asyncio.Future[_Job] | None:
-        """Start the polls there is a connection for now, perhaps as the next of this task.
+        """Start the queued polls that have a connection now; one may run in this task.
 
         Returns:
-            What the task waits for; None if it was made for the context of one poll.
+            The future of the task's next poll; None if the task was made for one context.
         """
         idle: asyncio.Future[_Job] | None = None
         if polled.context is None:

@@ -1,7 +1,7 @@
-"""Waiting for runs: what resources and flows call, and what follows a wait that ends early.
+"""Waiting for runs: the interface for resources and flows, and cancelling what is not waited for.
 
-`Waiter.join` finds the `RunPoller` that a wait can share, or makes one. How and when it polls is
-for `poller` and `scheduler` to say.
+`Waiter.join` finds the `RunPoller` that a wait can share, or makes one; `poller` and `scheduler`
+say how and when it polls.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Waiter:
         return Waiter(pipeline, self._scheduler)
 
     async def wait(self, run: Run | str, *, thread_id: str | None, options: WaitOptions) -> Run:
-        """Return the run once polling it further is pointless; see `await_run`."""
+        """Poll until `options.until` holds for the run's status, and return the run."""
         if isinstance(run, Run) and run.is_terminal:
             return run
         handle = self.join(run, thread_id, options)
         try:
             return await handle.wait()
         except anyio.get_cancelled_exc_class():
-            if options.on_cancel == "cancel" and not handle.is_over:
+            if options.on_cancel == "cancel" and not handle.is_terminal:
                 handle.leave()
                 await self.cancel_for(handle)
             raise
@@ -104,7 +104,7 @@ class Waiter:
         poller = self._scheduler.find(key)
         if poller is None:
             ids = {"thread_id": thread_id, "run_id": run_id}
-            spec = self._pipeline.request(GET_RUN, ids, options.options)
+            spec = self._pipeline.build_request(GET_RUN, ids, options.options)
             poller = RunPoller(self._pipeline, self._scheduler, spec, options, key)
             self._scheduler.add(poller)
         poller.join(handle)
@@ -114,7 +114,7 @@ class Waiter:
         """Return what two waits must have in common to share their polls.
 
         A wait with extras, or with credentials that may depend on the caller's context, is polled
-        for alone: nobody is shown a run that was retrieved with somebody else's key.
+        for alone: no caller receives a run that was retrieved with the key of another.
         """
         options = handle.options
         extras = options.options.keys() - {"request_timeout"}
@@ -130,19 +130,19 @@ class Waiter:
     async def cancel(self, run_id: str, thread_id: str, options: CallOptions) -> Run:
         """Ask the server to cancel the run; where the reply is lost, check before asking again."""
         ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(CANCEL_RUN, ids, options)
+        spec = self._pipeline.build_request(CANCEL_RUN, ids, options)
         verify = verify_cancel(self._pipeline, ids, options)
         return await self._pipeline.send(spec, options, verify=verify)
 
     async def cancel_for(self, handle: WaitHandle) -> None:
-        """Do `cancel_quietly` for the run of a wait that has ended early."""
+        """Cancel the run of a wait that has ended early, as `cancel_quietly` does."""
         thread_id, run_id = handle.ids
         await self.cancel_quietly(run_id, thread_id, handle.options.options)
 
     async def cancel_all(self, handles: Iterable[WaitHandle]) -> None:
-        """Do `cancel_for` for all of these, a few at a time.
+        """Cancel the runs of these waits, `_CANCELS` at a time.
 
-        Cancellation: is delayed until all were asked, 5 s for each few that do not answer.
+        Cancellation: is delayed until all were asked, by 5 s for each batch that does not answer.
         """
         limiter = anyio.CapacityLimiter(_CANCELS)
 
@@ -169,7 +169,7 @@ class Waiter:
         await self.quietly(f"cancelling run {run_id}", cancel)
 
     async def quietly(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
-        """Await `act` for at most 5 s, whatever happens around us, and log what goes wrong.
+        """Await `act` for at most 5 s, shielded from cancellation, and log its failure.
 
         Cancellation: is delayed for those 5 s.
         """
@@ -177,7 +177,7 @@ class Waiter:
         with anyio.move_on_after(grace, shield=True) as scope:
             try:
                 await act()
-            except Exception as error:  # raised from here it would hide why we are here
+            except Exception as error:  # would replace the original error
                 _LOG.warning("%s failed: %s", what, error)
         if scope.cancelled_caught:
             _LOG.warning("%s took longer than %s s and was given up", what, grace)
@@ -199,7 +199,7 @@ def _ids_of(run: Run | str, thread_id: str | None) -> tuple[str, str]:
 
 async def retrieve_run(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Run:
     """Return the run as it is now."""
-    return await pipeline.send(pipeline.request(GET_RUN, ids, options), options)
+    return await pipeline.send(pipeline.build_request(GET_RUN, ids, options), options)
 
 
 def verify_cancel(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Verify[Run]:

@@ -49,7 +49,7 @@ class Assistants:
         Cancellation: closes the request; the assistant may have been created.
         """
         given = parse("assistants.create", CreateAssistantCall, arguments, model=model)
-        spec = self._pipeline.request(CREATE_ASSISTANT, {}, given.call, body=given.body)
+        spec = self._pipeline.build_request(CREATE_ASSISTANT, {}, given.call, body=given.body)
         return await self._pipeline.send(spec, given.call)
 
     async def retrieve(self, assistant_id: str, **options: Unpack[CallOptions]) -> Assistant:
@@ -61,7 +61,7 @@ class Assistants:
             NotFoundError: No such assistant.
             APIError: The call failed.
         """
-        spec = self._pipeline.request(GET_ASSISTANT, {"assistant_id": assistant_id}, options)
+        spec = self._pipeline.build_request(GET_ASSISTANT, {"assistant_id": assistant_id}, options)
         return await self._pipeline.send(spec, options)
 
     async def update(
@@ -82,7 +82,7 @@ class Assistants:
         """
         given = parse("assistants.update", UpdateAssistantCall, arguments)
         ids = {"assistant_id": assistant_id}
-        spec = self._pipeline.request(UPDATE_ASSISTANT, ids, given.call, body=given.body)
+        spec = self._pipeline.build_request(UPDATE_ASSISTANT, ids, given.call, body=given.body)
         return await self._pipeline.send(spec, given.call)
 
     def list(self, **arguments: Unpack[ListCall]) -> AsyncPaginator[Assistant]:
@@ -109,5 +109,7 @@ class Assistants:
 
         Cancellation: closes the request; the assistant may be gone.
         """
-        spec = self._pipeline.request(DELETE_ASSISTANT, {"assistant_id": assistant_id}, options)
+        spec = self._pipeline.build_request(
+            DELETE_ASSISTANT, {"assistant_id": assistant_id}, options
+        )
         return await self._pipeline.send(spec, options)

@@ -68,7 +68,7 @@ class Messages:
 
         async def attempt(options: CallOptions) -> Message:
             ids = {"thread_id": thread_id}
-            spec = self._pipeline.request(CREATE_MESSAGE, ids, options, body=given.body)
+            spec = self._pipeline.build_request(CREATE_MESSAGE, ids, options, body=given.body)
             return await self._pipeline.send(spec, options)
 
         return await when_free(
@@ -92,7 +92,7 @@ class Messages:
             APIError: The call failed.
         """
         ids = {"thread_id": thread_id, "message_id": message_id}
-        spec = self._pipeline.request(GET_MESSAGE, ids, options)
+        spec = self._pipeline.build_request(GET_MESSAGE, ids, options)
         return await self._pipeline.send(spec, options)
 
     async def update(
@@ -118,7 +118,7 @@ class Messages:
         """
         ids = {"thread_id": thread_id, "message_id": message_id}
         body = {"metadata": plain(metadata)}
-        spec = self._pipeline.request(UPDATE_MESSAGE, ids, options, body=body)
+        spec = self._pipeline.build_request(UPDATE_MESSAGE, ids, options, body=body)
         return await self._pipeline.send(spec, options)
 
     def list(
@@ -158,5 +158,5 @@ class Messages:
         Cancellation: closes the request; the message may be gone.
         """
         ids = {"thread_id": thread_id, "message_id": message_id}
-        spec = self._pipeline.request(DELETE_MESSAGE, ids, options)
+        spec = self._pipeline.build_request(DELETE_MESSAGE, ids, options)
         return await self._pipeline.send(spec, options)

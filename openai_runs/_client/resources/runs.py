@@ -44,7 +44,7 @@ from openai_runs._client.polling.waiter import Waiter, verify_cancel
 from openai_runs._client.resources.steps import Steps
 from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
 from openai_runs._client.streams.run_stream import RunStream, stream_of
-from openai_runs._client.tools.tool import localized
+from openai_runs._client.tools.tool import to_local_tools
 from openai_runs._protocol.endpoints import CANCEL_RUN, CREATE_RUN, GET_RUN, LIST_RUNS, UPDATE_RUN
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
@@ -196,7 +196,7 @@ class Runs:
         .../submit_tool_outputs for each round, and GET of messages and steps
 
         Each round's calls are made at once and answered in one request. Whatever goes wrong
-        with a call becomes an output that tells the model so.
+        with a call becomes an output that says so to the model.
 
         Args:
             tools: The run's tools: functions, plain or made with `tool`, and definitions of
@@ -218,7 +218,7 @@ class Runs:
         Cancellation: cancels the tools, and leaves the run waiting for `resume`, or cancels it
         with `on_cancel="cancel"`, also when the create itself is cancelled.
         """
-        local = localized(tools)
+        local = to_local_tools(tools)
         given = parse(
             "runs.run_tools",
             RunToolsCall,
@@ -313,7 +313,7 @@ class Runs:
             APIError: The call failed.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(GET_RUN, ids, options)
+        spec = self._pipeline.build_request(GET_RUN, ids, options)
         return await self._pipeline.send(spec, options)
 
     async def update(
@@ -338,7 +338,9 @@ class Runs:
         Cancellation: closes the request; the change may have been made.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(UPDATE_RUN, ids, options, body={"metadata": plain(metadata)})
+        spec = self._pipeline.build_request(
+            UPDATE_RUN, ids, options, body={"metadata": plain(metadata)}
+        )
         return await self._pipeline.send(spec, options)
 
     async def cancel(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
@@ -354,7 +356,7 @@ class Runs:
         Cancellation: closes the request; the run may be cancelled all the same.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.request(CANCEL_RUN, ids, options)
+        spec = self._pipeline.build_request(CANCEL_RUN, ids, options)
         verify = verify_cancel(self._pipeline, ids, options)
         return await self._pipeline.send(spec, options, verify=verify)
 
@@ -561,7 +563,7 @@ class Runs:
         on_timeout: Reaction = "leave",
         on_cancel: Reaction = "leave",
     ) -> Coroutine[Any, Any, Run]:
-        """Return the run once it leaves the server's hands; the same as `await_run`.
+        """Return the run once it is finished or requires action; the same as `await_run`.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
 
@@ -605,7 +607,7 @@ class Runs:
             },
             {"timeout": timeout, "request_timeout": request_timeout},
         )
-        # Not a coroutine around a coroutine: ten thousand waits would hold ten thousand of each.
+        # No coroutine itself: 10,000 waits would hold another 10,000 coroutines.
         return self._waiter.wait(run, thread_id=thread_id, options=options)
 
     async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
@@ -629,15 +631,15 @@ class Runs:
     async def wait_all(
         self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]
     ) -> list[Run | OpenAIRunsError]:
-        """Return what became of each run, in the order in which they were given.
+        """Return the outcome of each run, in the order in which they were given.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated, for each)
 
-        Ten thousand runs are no problem: there is no task for each, the polls share the
-        client's connections, and the one that is due longest goes first.
+        Scales to 10,000 runs: no task per run; polls share the client's connections, and the
+        one that has been due longest goes first.
 
         Args:
-            runs: Runs, or pairs `(run_id, thread_id)`. Finished ones cost no request.
+            runs: Runs, or pairs `(run_id, thread_id)`. For finished ones nothing is sent.
             **arguments: See `CallOptions` and `WaitArguments`; `timeout` holds for each wait,
                 counted from the call.
 
@@ -667,8 +669,8 @@ class Runs:
                 counted from this call.
 
         Returns:
-            What `async for` takes the settled `Run` of each wait from, or the error it ended
-            with, which carries the ids. Usable with `async with`, which ends what is left.
+            An async iterator of runs; a failed wait yields its error, which carries the ids.
+            With `async with`, the other waits end with the block.
 
         Raises:
             TypeError: One of `runs` is no run; nothing is waited for.

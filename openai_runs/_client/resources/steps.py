@@ -43,7 +43,7 @@ class Steps:
         """
         ids = {"thread_id": thread_id, "run_id": run_id, "step_id": step_id}
         query = {"include": None if include is None else list(include)}
-        spec = self._pipeline.request(GET_RUN_STEP, ids, options, query=query)
+        spec = self._pipeline.build_request(GET_RUN_STEP, ids, options, query=query)
         return await self._pipeline.send(spec, options)
 
     def list(

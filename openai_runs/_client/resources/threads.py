@@ -41,7 +41,7 @@ class Threads:
     def __init__(
         self, pipeline: Pipeline, waiter: Waiter, *, runs: Runs, messages: Messages
     ) -> None:
-        """Send through `pipeline`; runs and messages hang below as in the official SDK."""
+        """Send through `pipeline`; `runs` and `messages` as in the official SDK."""
         self._pipeline = pipeline
         self._waiter = waiter
         self.runs = runs
@@ -64,7 +64,7 @@ class Threads:
         Cancellation: closes the request; the thread may have been created.
         """
         given = parse("threads.create", CreateThreadCall, arguments)
-        spec = self._pipeline.request(CREATE_THREAD, {}, given.call, body=given.body)
+        spec = self._pipeline.build_request(CREATE_THREAD, {}, given.call, body=given.body)
         return await self._pipeline.send(spec, given.call)
 
     async def retrieve(self, thread_id: str, **options: Unpack[CallOptions]) -> Thread:
@@ -76,7 +76,7 @@ class Threads:
             NotFoundError: No such thread.
             APIError: The call failed.
         """
-        spec = self._pipeline.request(GET_THREAD, {"thread_id": thread_id}, options)
+        spec = self._pipeline.build_request(GET_THREAD, {"thread_id": thread_id}, options)
         return await self._pipeline.send(spec, options)
 
     async def update(self, thread_id: str, **arguments: Unpack[UpdateThreadCall]) -> Thread:
@@ -95,7 +95,7 @@ class Threads:
         """
         given = parse("threads.update", UpdateThreadCall, arguments)
         ids = {"thread_id": thread_id}
-        spec = self._pipeline.request(UPDATE_THREAD, ids, given.call, body=given.body)
+        spec = self._pipeline.build_request(UPDATE_THREAD, ids, given.call, body=given.body)
         return await self._pipeline.send(spec, given.call)
 
     async def delete(self, thread_id: str, **options: Unpack[CallOptions]) -> Deleted:
@@ -109,7 +109,7 @@ class Threads:
 
         Cancellation: closes the request; the thread may be gone.
         """
-        spec = self._pipeline.request(DELETE_THREAD, {"thread_id": thread_id}, options)
+        spec = self._pipeline.build_request(DELETE_THREAD, {"thread_id": thread_id}, options)
         return await self._pipeline.send(spec, options)
 
     async def create_and_run(
@@ -176,7 +176,7 @@ class Threads:
             **arguments: See `create_and_run`, and `runs.stream`.
 
         Raises:
-            BadRequestError: On entering: an argument is refused; `.param` names it.
+            BadRequestError: On entering: an argument is rejected; `.param` names it.
             APIError: On entering: the call failed; `.maybe_created` says whether the run
                 may exist. Later errors: see `RunStream`.
 

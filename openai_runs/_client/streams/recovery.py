@@ -1,9 +1,9 @@
-"""What a stream does once its connection is lost: it reconnects, or fetches what is stored.
+"""Recovery of a stream whose connection was lost: it reconnects, or polls and fetches.
 
-`Reconnector` makes the attempts to go on with the stream where it broke. `ResultFetcher` waits
-for the run and lists its messages and steps, where there is no stream to go on with. Whether a
-stream reconnects or is fetched is decided in `Reconnector.reconnect`; when a connection counts as
-lost, in `session`; which events the fetched objects stand for, in `backfill`.
+`Reconnector` reconnects to the stream after its last event. `ResultFetcher` waits for the run and
+lists its messages and steps, where the stream cannot be resumed. `Reconnector.reconnect` decides
+which of the two; `session` decides when a connection is lost, and `backfill` which events the
+fetched objects amount to.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ResultFetcher:
 
         Raises:
             RunWaitTimeout: The time was up; `.run` is the last state seen.
-            APIError: The server is gone, or rejects the request.
+            APIError: The server is unreachable, or rejects the request.
 
         Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
         """
@@ -107,7 +107,7 @@ class ResultFetcher:
         )
 
     async def poll(self, ids: Mapping[str, str]) -> Run:
-        """Return the run as it is now, by one request that takes no longer than a poll may.
+        """Return the run as it is now, by one request within the timeout of a poll.
 
         Raises:
             APIError: The request failed.
@@ -118,10 +118,10 @@ class ResultFetcher:
         return await retrieve_run(self._pipeline, ids, options)
 
     async def poll_until_seen(self, ids: Mapping[str, str]) -> Run:
-        """Return the run as soon as it can be retrieved; tolerates what any wait tolerates.
+        """Return the run as soon as it can be retrieved; tolerates the same failures as a wait.
 
         Raises:
-            APIError: The server is gone, or rejects the request.
+            APIError: The server is unreachable, or rejects the request.
         """
         options = msgspec.structs.replace(
             self._deadline.wait_options,
@@ -167,7 +167,7 @@ class Reconnector:
 
         It can only be polled where the server has not named the extension `resume` in
         `openai-runs-features`, where `max_retries + 1` attempts in a row brought no event, and
-        where the server refuses, as it does for an event that it no longer has.
+        where the server rejects the request, as it does for an event that it no longer has.
 
         Args:
             request: The request whose stream broke.
@@ -187,7 +187,7 @@ class Reconnector:
         if not ids:
             found = None if is_spent else await self._find(request)
             if found is None:
-                message = "the stream was cut before it told which run it is of"
+                message = "the connection was lost before the run's id was received"
                 raise StreamInterrupted(message)
             return found
         if is_spent or not self._pipeline.resumes():
@@ -199,7 +199,7 @@ class Reconnector:
             return await request.find(options)
         except APIError as error:
             _LOG.debug("reconnecting to run %s failed: %s", ids["run_id"], type(error).__name__)
-            return None  # such as 409: the server no longer has that event; polling is left
+            return None  # such as 409: the server no longer has that event; the run is polled
 
     async def _pause(self) -> None:
         runtime, policy = self._pipeline.settings.runtime, self._pipeline.settings.retry
@@ -208,7 +208,7 @@ class Reconnector:
         await runtime.sleep(pause if left is None else min(pause, left))
 
     async def _find(self, request: StreamRequest) -> Run | StreamReply | None:
-        """Return what `find` finds; an outage is tolerated for as long as any wait does."""
+        """Return what `find` finds; retries for `PollPolicy.max_outage` seconds, as a wait does."""
         now = self._pipeline.settings.runtime.monotonic
         began, polls = now(), 0
         while True:
@@ -226,9 +226,9 @@ class Reconnector:
 
 
 def interrupted(error: OpenAIRunsError, cause: OpenAIRunsError | None) -> StreamInterrupted:
-    """Return the error of a stream that was cut by `cause`, when recovering failed with `error`."""
+    """Return the error of a stream that `cause` interrupted and whose recovery failed."""
     if isinstance(error, StreamInterrupted):
         return error
     how = f" ({cause})" if cause is not None else ""
-    message = f"the stream was cut{how}, and asking for the run did not help either: {error}"
+    message = f"the stream was interrupted{how}, and recovery failed: {error}"
     return StreamInterrupted(message)

@@ -63,7 +63,7 @@ class StreamRequest(Protocol):
         """Cancel the run the request may have started or moved, for at most 5 s."""
         ...
 
-    def settled(self) -> None:
+    def on_run_known(self) -> None:
         """Note that the run is known, and nothing is left to undo but the run itself."""
         ...
 
@@ -95,7 +95,7 @@ class _RunRequest:
         """Return the id of the run's thread."""
         return self.ids["thread_id"]
 
-    def settled(self) -> None:
+    def on_run_known(self) -> None:
         """Do nothing: the run was known before."""
 
     async def undo(self) -> None:
@@ -184,4 +184,4 @@ async def follow(
     if after:
         headers = {**(options.get("extra_headers") or {}), "Last-Event-ID": after}
         options = {**options, "extra_headers": headers}
-    return await pipeline.open_stream(pipeline.request(STREAM_RUN, ids, options), options)
+    return await pipeline.open_stream(pipeline.build_request(STREAM_RUN, ids, options), options)

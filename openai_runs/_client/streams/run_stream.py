@@ -1,6 +1,6 @@
 """The public face of a stream: iteration, texts, and the result.
 
-How the stream goes on (reading, tools, reconnecting) lives in `session`.
+Reading, tools and reconnecting are in `session`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["RunStream", "stream_of"]
 
 _BURST: Final = 256
-"""Events that are handed out before other tasks run, some 5 ms of work."""
+"""Events that are returned before other tasks run, some 5 ms of work."""
 
 
 class RunStream:
@@ -46,8 +46,8 @@ class RunStream:
 
     Iterating raises, besides what the first request may raise:
         StreamError: The server sent an error event, or one that cannot be read.
-        StreamInterrupted: The stream was cut and asking for the run failed too;
-            `.text_so_far` has what came.
+        StreamInterrupted: The connection was lost and recovery failed;
+            `.text_so_far` has the text that came.
         RunWaitTimeout: The time was up; `.run` is the last state seen.
 
     Cancellation: an event that is awaited may be cancelled and awaited again, except while
@@ -111,8 +111,8 @@ class RunStream:
 
     @property
     def _is_at_end(self) -> bool:
-        """Return whether all events were handed out, and no other task awaits the next."""
-        return self._session.is_over and not self._is_read
+        """Return whether all events were returned, and no other task awaits the next."""
+        return self._session.is_exhausted and not self._is_read
 
     async def _leave(self, *, early: bool) -> None:
         if self._is_closed:
@@ -133,7 +133,7 @@ class RunStream:
         if self._burst >= _BURST:
             await self._yield_to_others()
         while not session.ready:
-            if session.is_over:
+            if session.is_exhausted:
                 raise StopAsyncIteration
             await self._advance(None)
         return session.pop_at_once() or await session.pop()
@@ -154,7 +154,7 @@ class RunStream:
         session = self._session
         until = session.now() + within
         while not session.ready:
-            if session.is_over:
+            if session.is_exhausted:
                 return None
             await self._advance(until if session.is_reading else None)
             if not session.ready and session.is_reading and session.now() >= until:
@@ -246,7 +246,7 @@ class RunStream:
         check_timeout("every", every)
         session = self._session
         shown, due, is_new = "", 0.0, False
-        while not session.is_over:
+        while not session.is_exhausted:
             self._burst += 1
             if self._burst >= _BURST:
                 await self._yield_to_others()

@@ -4,7 +4,7 @@ Theory of operation. A run is streamed by one request after another (`requests`)
 and one more for each submission of tool outputs. Each is answered by one connection, which an
 `EventReader` reads. `State` says what the session is doing, `MOVES` which state may follow.
 `advance` does the work of the present state: it brings events into `ready`, or the session into
-its next state. Events are applied to the snapshot when they are handed out (`pop`), so the
+its next state. Events are applied to the snapshot when they are returned (`pop`), so the
 snapshot is never ahead of the caller. That is why DRAINING begins when the caller receives the
 run's last event, and not when it arrives.
 
@@ -76,25 +76,25 @@ class State(Enum):
     NEW = auto()
     """Nothing has been sent."""
     OPENING = auto()
-    """The first request is under way."""
+    """The first request is in progress."""
     READING = auto()
     """A connection is read."""
     DRAINING = auto()
-    """The run has ended, or waits for outputs; the end of its stream is awaited for a moment."""
+    """The run has ended or waits for outputs; waits up to `STREAM_DRAIN` for the stream's end."""
     ENDED = auto()
     """All events of this request have come."""
     ANSWERING = auto()
     """Tools run, and their outputs are submitted."""
     POLLING = auto()
-    """The run asks for outputs that it was sent: it is polled until it can be seen anew."""
+    """Outputs were submitted and are still requested; polls again."""
     VERIFYING = auto()
-    """The events contradict each other: what the server has stored decides."""
+    """The events contradict each other: the run is polled and the rest backfilled."""
     RECOVERING = auto()
-    """There is no connection: reconnect, or wait for the run and backfill."""
+    """There is no connection: reconnects, or waits for the run and backfills."""
     COMPLETE = auto()
     """All events of the run have come."""
     CLOSED = auto()
-    """It was left, or it has failed; whoever wants to know more about the run polls it."""
+    """Closed by the caller or by an error."""
 
 
 MOVES: Final[dict[State, frozenset[State]]] = {
@@ -121,6 +121,15 @@ FINAL: Final = frozenset({State.COMPLETE, State.CLOSED})
 
 class StreamSession:
     """One stream, from its first request to its last event."""
+
+    _has_just_read = False
+    """Whether the last read returned events: the time the caller takes for them is no silence."""
+    _has_moved = False
+    """Whether this request's events show the run at work."""
+    _is_polled = False
+    """Whether the run's present state is known from a poll, and not from events."""
+    _has_undone = False
+    """Whether the run, or what may have been started, was cancelled."""
 
     def __init__(
         self,
@@ -160,15 +169,11 @@ class StreamSession:
         self._headers_at = self._timer.began
         self._failure: OpenAIRunsError | None = None
         self._notified_status = ""
-        # Facts about the connection, the run and the caller that no state follows from. In order:
-        # since the last read the caller was at work, not the server; this request's events show
-        # the run at work; its present state is known from a poll; the run was cancelled.
-        self._has_just_read = self._has_moved = self._is_polled = self._has_undone = False
         self.deadline = deadline
         self.state = State.NEW
         self.snapshot = Snapshot()
         self.ready: deque[Event] = deque()
-        """Events that were received and not handed out yet."""
+        """Events that were received and not returned yet."""
         self.last_id = ""
         self.recovered = False
         """Whether there was no connection for a time, and the stream reconnected or was polled."""
@@ -180,7 +185,7 @@ class StreamSession:
         self.state = state
 
     @property
-    def is_over(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Return whether there are no more events."""
         return self.state in FINAL and not self.ready
 
@@ -189,7 +194,7 @@ class StreamSession:
         """Return whether there is a connection to read."""
         return self._reader is not None
 
-    # --- handing out events
+    # --- returning events
 
     def pop_at_once(self, *, is_in_time: bool = False) -> Event | None:
         """Return the next event as `pop` does, or None where that takes an await."""
@@ -213,13 +218,13 @@ class StreamSession:
         if not isinstance(event, RunEvent):
             return event
         if self._ids.get("run_id", event.data.id) != event.data.id:
-            return self.ready.popleft()  # of another run: handed out, but not applied
+            return self.ready.popleft()  # of another run: returned, but not applied
         if event.data.status != self._notified_status:
             self._notified_status = event.data.status
             await notify_status(
                 self.deadline.wait_options.on_status, event.data, self._timer.seconds_left()
             )
-        if self.ready:  # else somebody has closed the stream meanwhile
+        if self.ready:  # else the stream was closed during the callback
             self.ready.popleft()
         self.snapshot.apply(event)
         if event.id and len(event.id) <= MAX_ID_CHARS:
@@ -240,13 +245,13 @@ class StreamSession:
         """Remember which run this is, and how long it has."""
         self._pipeline.state.limiter.on_run(run, is_new=not self._ids)
         self._ids = {"thread_id": run.thread_id, "run_id": run.id}
-        self._request.settled()
+        self._request.on_run_known()
         self._timer.allow(seconds_to_expiry(run, self._headers))
 
     def _note_end(self, run: Run) -> None:
         """Begin or stop draining, as the run of the last event says."""
         self._has_moved = self._has_moved or not run.needs_action
-        # An unknown status is no end: more may come, and silence is handled as such.
+        # An unknown status is no end: more events may come, and `idle_timeout` bounds a silence.
         is_end = run.is_terminal or run.needs_action
         if self.state is State.READING and is_end:
             self._move(State.DRAINING)
@@ -333,14 +338,14 @@ class StreamSession:
                 if self.state not in FINAL:
                     self.ready.extend(events)
             elif events is None:
-                # Nothing after the event that the caller knows: there is nothing to recover.
+                # No event after `request.after`: there is nothing to recover.
                 is_end = reader.is_empty and self._request.after is not None
                 self._disconnect(None, is_end=is_end)
             elif self.now() >= limit:
                 await self._break_silence(reader)
 
     async def _break_silence(self, reader: EventReader) -> None:
-        """Find out why nothing comes: a missing end mark, a stall, or a run that takes long."""
+        """Poll to find out why no event comes: a missing end mark, a stall, or a slow run."""
         if self.state is State.DRAINING:
             self._disconnect(None)
             return
@@ -405,7 +410,7 @@ class StreamSession:
         return await self._request.open(self.deadline.left())
 
     async def _poll(self) -> None:
-        """POLLING: see whether the run still asks for what it was sent."""
+        """POLLING: poll whether the run still requests the outputs that were submitted."""
         assert self._tools is not None
         if self._tools.polls:
             await self._fetcher.pause(self._tools.polls)
@@ -472,7 +477,7 @@ class StreamSession:
             if run.is_terminal or waits:
                 return self._fetcher.result_of(run, self.snapshot, recovered=self.recovered)
         if not self._ids:
-            message = "this stream was left before it told which run it is of"
+            message = "the stream was closed before the run's id was received; there is no result"
             raise StreamError(message)
         return await self._fetch()
 
@@ -528,7 +533,7 @@ class StreamSession:
             self._move(State.CLOSED)
 
     async def _fail(self, error: BaseException) -> None:
-        """Close, and undo what was begun if the caller has asked for that."""
+        """Close, and cancel the run if `on_cancel` or `on_timeout` asks for it."""
         self.close()
         options = self.deadline.wait_options
         if isinstance(error, anyio.get_cancelled_exc_class()):
@@ -560,7 +565,9 @@ class StreamSession:
 
     async def _late(self) -> OpenAIRunsError:
         waited, run = self.now() - self._timer.began, self.snapshot.run
-        error: OpenAIRunsError = APITimeoutError(f"the stream told no run in {waited:.1f} s")
+        error: OpenAIRunsError = APITimeoutError(
+            f"no event of the run was received within {waited:.1f} s"
+        )
         error = error if run is None else RunWaitTimeout(run, waited)
         if self.deadline.wait_options.on_timeout == "cancel":
             await self.undo()

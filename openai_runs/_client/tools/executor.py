@@ -1,7 +1,7 @@
 """Running the tool calls of one round: all at once, each to an output, whatever happens.
 
 Whatever a tool does becomes a text for the model, and no exception of a tool's reaches the
-caller; only what `approve` or `on_tool_call` raise does. Nothing is sent from here.
+caller; only what `approve` or `on_tool_call` raise does.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class ToolOptions(TypedDict, total=False):
     max_output_bytes: int
     """Bytes that all outputs of one round may have; default 512,000, what OpenAI took."""
     approve: Approval | None
-    """Asked before each call: True lets it be made, a text refuses it with that reason."""
+    """Called before each tool call; True allows it, a string rejects it with that reason."""
     on_tool_call: ToolCallback | None
-    """Told of each call when it begins (with None) and when it ends (with its output)."""
+    """Called before each tool call (output None) and after it (with the output)."""
 
 
 _LOG: Final = logging.getLogger("openai_runs.tools")
@@ -72,7 +72,7 @@ class ToolCalls:
     """
 
     def __init__(self, tools: Mapping[str, LocalTool[..., Any]], options: ToolOptions) -> None:
-        """Take the tools, by name."""
+        """Check the options; `tools` are by name."""
         self._tools = tools
         self._max_parallel = check_count("max_parallel", options, MAX_PARALLEL_TOOLS)
         self._max_bytes = check_count("max_output_bytes", options, MAX_OUTPUT_BYTES)
@@ -98,7 +98,8 @@ class ToolCalls:
         Raises:
             BaseException: What `approve` or `on_tool_call` raised; the other calls are cancelled.
 
-        Cancellation: cancels async tools; sync ones go on in their threads, unheard.
+        Cancellation: cancels async tools; sync tools finish in their threads; their
+        results are discarded.
         """
         found: dict[str, str] = {}
         failures: list[BaseException] = []
@@ -184,7 +185,7 @@ class ToolCalls:
             raise
         except anyio.get_cancelled_exc_class():
             await anyio.lowlevel.checkpoint_if_cancelled()
-            # Nobody cancelled us: the tool did so to itself.
+            # This task was not cancelled: the tool cancelled itself.
             _LOG.warning("%s was cancelled from within", _named(call))
             return _error("the tool was cancelled")
         except BaseException:
@@ -214,7 +215,7 @@ def check_count(name: str, options: Mapping[str, object], default: int) -> int:
 def fitting(outputs: Mapping[str, str], max_bytes: int) -> dict[str, str]:
     """Return the outputs, the largest replaced by errors until all fit into `max_bytes`.
 
-    The limit is on all of them, since that is what a server refuses, and refuses as a whole.
+    The limit is on all of them, since a server rejects the outputs of a round as a whole.
     """
     result = dict(outputs)
     sizes = {call_id: len(text.encode()) for call_id, text in result.items()}
@@ -246,7 +247,7 @@ def _finished(act: Callable[[], Any]) -> Any:
 def _sendable(value: object) -> str:
     try:
         text = as_text(value)
-        text.encode()  # half of a surrogate pair is no text that could be sent
+        text.encode()  # half of a surrogate pair cannot be encoded
     except Exception as problem:
         _LOG.warning("the result of a tool cannot be written as JSON", exc_info=True)
         msg = "the result cannot be written as JSON"
@@ -257,10 +258,10 @@ def _sendable(value: object) -> str:
 async def _in_thread(work: Callable[[], object], name: str) -> object:
     """Return what `work` returns in a worker thread of its own.
 
-    Not in a pool's: a tool that hangs must keep neither a place in it nor, as those are
-    waited for, the end of the program.
+    Not of a pool: a tool that hangs would occupy a worker of it, and hold up the exit of the
+    program, which joins those.
 
-    Cancellation: leaves the thread to itself; what it returns is dropped.
+    Cancellation: the thread goes on; what it returns is discarded.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
@@ -274,7 +275,7 @@ async def _in_thread(work: Callable[[], object], name: str) -> object:
             failure = error
 
         def set_result() -> None:  # without arguments, which asyncio's debug mode would log
-            if not done.done():  # else nobody waits for it any more
+            if not done.done():  # else the wait was cancelled
                 done.set_result((value, failure))
 
         try:

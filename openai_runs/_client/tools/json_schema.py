@@ -1,7 +1,7 @@
-"""JSON schemas of Python types, and the reading of JSON text into them.
+"""JSON schemas of Python types, and the decoding of JSON text into them.
 
-Schema and reader come from one source, msgspec, so that what a model is told and what is
-taken from it cannot differ. Knows neither runs nor tools; nothing is sent from here.
+Schema and decoder are both made by msgspec, so the schema that a model is sent and what is decoded
+cannot differ.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ T = TypeVar("T")
 JSONSchema = dict[str, Any]
 
 _BUILDING: Final = Lock()
-"""Held while a type is laid out: two threads that do so at once end the process (msgspec)."""
+"""Held while a decoder is built: two threads that do so at once end the process (msgspec)."""
 _NO_NAME: Final = r"[^A-Za-z0-9_-]+"
 _REF: Final = "#/$defs/"
-_TOLD: Final = ("default", "minLength", "maxLength", "uniqueItems", "contentEncoding")
-"""Keywords strict mode refuses; they are said in the description instead."""
-_DROPPED: Final = frozenset({*_TOLD, "discriminator"})
+_MOVED_TO_DESCRIPTION: Final = (
+    "default",
+    "minLength",
+    "maxLength",
+    "uniqueItems",
+    "contentEncoding",
+)
+"""Keywords that strict mode rejects; they are moved into the description."""
+_DROPPED: Final = frozenset({*_MOVED_TO_DESCRIPTION, "discriminator"})
 _STRICT_FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 )
@@ -34,14 +40,14 @@ _TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "nu
 
 
 class ObjectSchema(Generic[T]):
-    """A type whose values are JSON objects: its JSON schema, and what reads them.
+    """A type whose values are JSON objects: its JSON schema and its decoder.
 
     Raises:
         TypeError: The type, or one within it, has no JSON schema, or is no object.
     """
 
     def __init__(self, kind: type[T]) -> None:
-        """Lay the type out."""
+        """Build decoder and schema."""
         try:
             with _BUILDING:
                 self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
@@ -67,10 +73,10 @@ class ObjectSchema(Generic[T]):
             return self._decoder.decode(text)
         except msgspec.ValidationError:
             given = msgspec.json.decode(text)
-            mended = _without_nulls(given, self.json_schema, self.json_schema)
-            if mended == given:
+            without_nulls = _without_nulls(given, self.json_schema, self.json_schema)
+            if without_nulls == given:
                 raise
-        return self._decoder.decode(msgspec.json.encode(mended))
+        return self._decoder.decode(msgspec.json.encode(without_nulls))
 
 
 @lru_cache(maxsize=256)
@@ -113,7 +119,7 @@ def as_strict(schema: JSONSchema, what: str) -> JSONSchema:
     """Return the schema in the subset that strict mode accepts.
 
     All keys are required, and null stands for those that may be left out; no object takes
-    further keys. Keywords that are refused move into the description.
+    further keys. Keywords that are rejected move into the description.
 
     Args:
         schema: A schema as `ObjectSchema` has it.
@@ -130,7 +136,7 @@ def _flat_schema(kind: Any) -> JSONSchema:
     try:
         (top,), parts = msgspec.json.schema_components((kind,), ref_template=_REF + "{name}")
     except KeyError as error:  # msgspec finds no second name for it
-        msg = f"two types called {error.args[0].__name__!r} cannot be told apart; rename one"
+        msg = f"two types have the name {error.args[0].__name__!r}; rename one"
         raise TypeError(msg) from error
     name = top.get("$ref", "").removeprefix(_REF)
     schema = parts.get(name, top)
@@ -143,7 +149,7 @@ def _flat_schema(kind: Any) -> JSONSchema:
 
 
 def _resolved(schema: Any, root: JSONSchema) -> JSONSchema:
-    """Return what the schema refers to, or itself; `False` and `True` say nothing here."""
+    """Return what the schema refers to, or itself; an empty schema for `False` and `True`."""
     if not isinstance(schema, dict):
         return {}
     if "$ref" not in schema:
@@ -196,12 +202,16 @@ def _object_variant(value: Mapping[str, Any], schema: Any, root: JSONSchema) -> 
 
 def _strict(schema: Any, path: str) -> JSONSchema:
     _check_expressible(schema, path)
-    told = [f"{name}: {_written(schema[name])}" for name in _TOLD if schema.get(name) is not None]
+    moved = [
+        f"{name}: {_written(schema[name])}"
+        for name in _MOVED_TO_DESCRIPTION
+        if schema.get(name) is not None
+    ]
     result = {name: value for name, value in schema.items() if name not in _DROPPED}
     if result.get("format", "date") not in _STRICT_FORMATS:
-        told.append(f"format: {result.pop('format')}")
-    if told:
-        result["description"] = f"{result.get('description', '')} ({', '.join(told)})".strip()
+        moved.append(f"format: {result.pop('format')}")
+    if moved:
+        result["description"] = f"{result.get('description', '')} ({', '.join(moved)})".strip()
     if "$ref" in result and len(result) > 1:  # strict mode lets nothing stand beside a reference
         result["anyOf"] = [{"$ref": result.pop("$ref")}]
     if "enum" in result:

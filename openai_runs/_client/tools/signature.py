@@ -1,6 +1,6 @@
-"""A function's parameters: the JSON schema a model is shown, and the reader of its arguments.
+"""A function's parameters: their JSON schema, and the decoder of its arguments.
 
-Annotations say what is taken, the docstring says what it means. Nothing is called from here.
+Types come from the annotations, descriptions from the docstring.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNNAMED: Final = {
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool may know of the call it answers: annotate a parameter with it.
+    """The call that a tool answers: annotate a parameter with it.
 
     The parameter is filled in by the client and not shown to the model.
     """
@@ -55,7 +55,7 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parameters of a function come to."""
+    """The parameters of a function: their schema, and the decoder of arguments."""
 
     reader: ObjectSchema[Any]
     schema: dict[str, Any]
@@ -63,7 +63,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     context: str | None
     """The parameter that takes a `ToolContext`."""
     is_unbound: bool
-    """Whether the first one is a `self` that is still to be filled."""
+    """Whether the first one is the `self` of an unbound method."""
 
     def read(self, text: str) -> dict[str, Any]:
         """Return the arguments that `text` holds, by name; those left out are left out.
@@ -73,25 +73,25 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
             RecursionError: They are nested too deeply.
             UnicodeError: They are no text.
         """
-        # Some models write nothing at all for a function without parameters.
+        # Some models write an empty text for a function without parameters.
         given = self.reader.decode(text if text.strip() else "{}")
         found = {name: getattr(given, name) for name in given.__struct_fields__}
         return {name: value for name, value in found.items() if value is not UNSET}
 
 
 _KNOWN: Final[WeakKeyDictionary[Any, dict[bool, Parameters]]] = WeakKeyDictionary()
-"""By function, and whether it is bound: the same ones are passed again and again."""
+"""By function, and whether it is bound: parsed once for each."""
 
 
 def parameters_of(function: Any, tool_name: str) -> Parameters:
-    """Return what the function's parameters come to; `tool_name` is for errors.
+    """Return the parsed parameters of the function; `tool_name` is for errors.
 
     Raises:
         TypeError: A parameter has no annotation, one without a JSON schema, or is of a kind
             that cannot be given by name.
     """
     key = getattr(function, "__func__", function)
-    if not inspect.isfunction(key):  # what is bound into a partial is no part of its function
+    if not inspect.isfunction(key):  # a partial has its own bound arguments
         return _read(function, f"tool {tool_name!r}")
     known = _KNOWN.setdefault(key, {})
     is_bound = key is not function
@@ -101,13 +101,13 @@ def parameters_of(function: Any, tool_name: str) -> Parameters:
 
 
 def name_of(function: Any) -> str:
-    """Return the name a function goes by; an object that is called goes by its class's."""
+    """Return the function's name; for a callable object its class's."""
     innermost = _innermost(function)
     return str(getattr(innermost, "__name__", type(innermost).__name__))
 
 
 def docstring_of(function: Any) -> str:
-    """Return the function's docstring, or for an object that is called, the best it has."""
+    """Return the function's docstring; for a callable object that of `__call__` or its class."""
     innermost = _innermost(function)
     if not inspect.isroutine(innermost) and innermost.__call__.__doc__:
         innermost = innermost.__call__
@@ -170,7 +170,7 @@ def _reader_of(hints: dict[inspect.Parameter, Any], what: str) -> ObjectSchema[A
     try:
         return ObjectSchema(_arguments_type(hints))
     except TypeError as error:
-        for one, hint in hints.items():  # which of them is it?
+        for one, hint in hints.items():  # find the one that fails
             try:
                 ObjectSchema(_arguments_type({one: hint}))
             except TypeError as cause:

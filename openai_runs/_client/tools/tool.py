@@ -1,7 +1,7 @@
-"""Functions of the caller's as tools: what a model is told of them, and how they are called.
+"""Local tools: functions of the caller's with the definition that is sent for them.
 
-A function's annotations become the schema of its arguments (`parameters`), its docstring the
-descriptions. Which calls are answered, and when, is not said here.
+A function's annotations become the schema of its arguments (`signature`), its docstring the
+descriptions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openai_runs._client.tools.signature import ToolContext, docstring_of, name_
 from openai_runs.config import check_timeout
 from openai_runs.types.runs import Run
 
-__all__ = ["LocalTool", "LocalToolCall", "as_sent", "localized", "tool"]
+__all__ = ["LocalTool", "LocalToolCall", "as_sent", "to_local_tools", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +30,7 @@ _NAME: Final = r"[A-Za-z0-9_-]{1,64}"
 
 
 class LocalToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call of a local tool, as `approve` and `on_tool_call` are shown it."""
+    """A call of a local tool, as passed to `approve` and `on_tool_call`."""
 
     id: str
     name: str
@@ -43,14 +43,14 @@ class LocalToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalTool(Generic[P, R]):
-    """A function that a model may ask for; called, it is the function itself.
+    """A function that a model may call; calling this object calls the function.
 
     Made by `tool`, or of a plain function wherever `tools=` takes one.
 
     Args:
         function: Sync or async; each of its parameters needs an annotation.
         name: What the model calls it; None: the function's name.
-        description: What the model is told; None: the docstring's first paragraph.
+        description: The description that is sent; None: the docstring's first paragraph.
         strict: Send the schema in the subset of strict mode, and ask for strict mode.
         timeout: Seconds one call may take; None: what the run has left; left out: the
             `tool_timeout` of the call that runs it.
@@ -128,14 +128,14 @@ class LocalTool(Generic[P, R]):
 
         Args:
             arguments: As `read` returned them.
-            context: What is known of the call that they are of.
+            context: The run and the id of the call.
         """
         name = self._parameters.context
         return {**arguments} if name is None else {**arguments, name: context}
 
     @property
     def is_unbound(self) -> bool:
-        """Return whether it is a method that nobody has taken from an instance."""
+        """Return whether it is an unbound method."""
         return self._parameters.is_unbound
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -199,7 +199,7 @@ def tool(
     Args:
         function: Sync (run in a worker thread) or async.
         name: What the model calls it; None: the function's name.
-        description: What the model is told; None: the docstring's first paragraph.
+        description: The description that is sent; None: the docstring's first paragraph.
         strict: Send the schema in the subset of strict mode, and ask for strict mode.
         timeout: Seconds one call may take; None: what the run has left; left out: the
             `tool_timeout` of the call that runs it (60).
@@ -220,7 +220,7 @@ def tool(
     return LocalTool(function, **options)
 
 
-def localized(tools: Iterable[object]) -> list[object]:
+def to_local_tools(tools: Iterable[object]) -> list[object]:
     """Return the list with each function in it as a `LocalTool`; definitions stay as they are.
 
     Raises:
@@ -245,7 +245,7 @@ def as_sent(tools: object) -> object:
     """
     if tools is None:
         return None
-    items = localized(tools)  # type: ignore[arg-type]  # it looks for itself
+    items = to_local_tools(tools)  # type: ignore[arg-type]  # it checks the type
     return [item.definition if isinstance(item, LocalTool) else item for item in items]
 
 
@@ -262,6 +262,6 @@ def _as_local(function: Callable[..., Any]) -> LocalTool[..., Any]:
         raise TypeError(msg)
     local = function if isinstance(function, LocalTool) else LocalTool(function)
     if local.is_unbound:
-        msg = f"tool {local.name!r} is a method: take it from an instance"
+        msg = f"tool {local.name!r} is an unbound method: pass the method of an instance"
         raise TypeError(msg)
     return local

@@ -1,7 +1,7 @@
 """An adaptive rate, for servers that answer 429 without saying how much they allow.
 
-Halved when a tenth of the answers are refusals, raised slowly while they are not (AIMD, as
-TCP does since RFC 5681), forgotten after a minute without any. Pure: seconds of a monotonic
+Halved when a tenth of the answers are 429s, raised slowly while they are not (AIMD, as TCP does
+since RFC 5681), dropped after a minute without any. Pure: seconds of a monotonic
 clock are passed in.
 """
 
@@ -16,13 +16,13 @@ __all__ = ["AdaptiveRate", "RateMeter"]
 
 
 class RateMeter:
-    """How many events a second there were of late."""
+    """The recent rate of events, as an exponential moving average."""
 
     TAU: Final = 2.0
-    """Seconds after which an event counts for a third."""
+    """Time constant in seconds: an event then counts for 1/e, about a third."""
 
     def __init__(self) -> None:
-        """Nothing has happened yet."""
+        """Start at 0."""
         self._value = 0.0
         self._at = 0.0
 
@@ -37,25 +37,25 @@ class RateMeter:
 
 
 class AdaptiveRate:
-    """A rate that is cut and raised by what the answers are, as TCP does."""
+    """A rate that is cut by 429s and raised without them, as TCP does."""
 
     START: Final = 20.0
-    """Requests a second after the first refusals, if nobody knows how many were sent before."""
+    """Requests a second after the first 429s, if the rate before is not known."""
     FLOOR: Final = 0.125
     """Requests a second; one in 8 s, as the longest pause between retries."""
     SHARE: Final = 0.1
-    """Share of refusals among the answers at which the rate is cut."""
+    """Share of 429s among the answers at which the rate is cut."""
     ENOUGH: Final = 10
-    """Refusals after which to judge, without waiting for `PERIOD`."""
+    """429s after which to decide without waiting for `PERIOD`."""
     PERIOD: Final = 1.0
-    """Seconds of answers after which to judge."""
+    """Seconds of answers after which to decide."""
     RECOVERY: Final = 0.1
     """Share of itself by which the rate grows each second after a cut."""
     MIN_RECOVERY: Final = 0.5
     """Requests a second that it grows each second at least."""
 
     def __init__(self) -> None:
-        """Hold nothing back."""
+        """Start without a limit."""
         self._base: float | None = None
         self._is_first = True
         self._cut_at = 0.0
@@ -67,14 +67,14 @@ class AdaptiveRate:
     def on_answer(
         self, *, refused: bool, number: int, sent: int, usual: float, start: float, now: float
     ) -> None:
-        """Take note of one answer, and cut the rate if there were too many refusals.
+        """Record one answer, and cut the rate if there were too many 429s.
 
         Args:
             refused: Whether it was a 429.
-            number: How many had been sent with the request; what was sent before the last
-                cut says nothing about the rate since.
+            number: How many had been sent with the request; answers to requests sent before the
+                last cut are ignored.
             sent: How many have been sent by now.
-            usual: How many were sent a second of late; 0 if nobody counted.
+            usual: The recent rate, in requests a second; 0 if not counted.
             start: When sending goes on, `now` or the end of a pause.
             now: Seconds.
         """
@@ -106,7 +106,7 @@ class AdaptiveRate:
         if age >= RATE_WINDOW:
             self._base, self._is_first = None, True
             return None
-        if self._is_first:  # nothing is known of what the server takes: slow start
+        if self._is_first:  # the server's limit is unknown: slow start
             return float(self._base * 2.0**age)
         return self._base + age * max(self._base * self.RECOVERY, self.MIN_RECOVERY)
 
@@ -119,7 +119,7 @@ class AdaptiveRate:
         """Count one as sent."""
         rate = self.rate(now)
         if rate is not None:
-            # A timer that came late makes up for it, but for no more than a moment.
+            # A late timer catches up, for at most 50 ms.
             self._next = max(self._next, now - 0.05) + 1 / rate
 
     def _is_gathering(self, now: float) -> bool:

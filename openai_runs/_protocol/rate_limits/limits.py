@@ -1,15 +1,15 @@
-"""How many requests may be sent, and when: allowances as pure functions of facts and time.
+"""How many requests may be sent, and when: allowances as pure functions of answers and time.
 
-Theory of operation. Four things bound what a client sends, and the strictest holds. *Fixed*
+Theory of operation. Four limits bound what a client sends, and the strictest applies. *Fixed*
 limits are the caller's: a bucket whose burst and refill together stay below the limit in
 any 60 s. What the server *says* in `x-ratelimit-*` is spread over the time to its reset once
 it runs low. A *pause* is what a 429 asked for in `Retry-After`. And where 429s come without
-that, or go on right after it, a rate is *tried*: halved when a tenth of the answers are
-refusals, raised slowly while they are not (AIMD, as TCP does since RFC 5681), forgotten after
-a minute without any.
+that, or go on right after it, the rate is *adaptive*: halved when a tenth of the answers are
+429s, raised slowly while they are not (AIMD, as TCP does since RFC 5681), dropped after a minute
+without any.
 
-No knowledge outlives its reset, and no reset that is further away than 120 s holds anything
-back: there the caller needs to see the server's own refusal.
+What a server said is dropped at its reset. A reset more than 120 s away delays nothing: the caller
+gets the server's own 429.
 
 Times are seconds of a monotonic clock, and passed in.
 """
@@ -36,11 +36,11 @@ __all__ = [
 BURST_SHARE: Final = 0.05
 """Share of a fixed limit that may be used at once after a rest."""
 MARGIN: Final = 0.02
-"""Share of a fixed limit kept back, for requests that bunch up on their way: 1.2 s of them."""
+"""Share of a fixed limit that is not used, since requests bunch up on the network: 1.2 s."""
 SCARCE_SHARE: Final = 0.5
 """Share of the server's limit below which the rest is spread over the time to the reset."""
 SETTLING_TIME: Final = 1.0
-"""Seconds after a pause in which a further 429 says that the pause alone does not help."""
+"""Seconds after a pause in which a further 429 cuts the rate too."""
 ASSUMED_RESET: Final = 10.0
 """Seconds, where the server names no reset; Azure judges periods of 1 or 10 s."""
 _MAX_DURATION_CHARS: Final = 40
@@ -117,16 +117,16 @@ def bucket_of(per_minute: float, now: float) -> TokenBucket:
 
 
 class TokenAccount:
-    """Tokens of runs, paid for afterwards: what a run uses is known when it has ended.
+    """Tokens of runs, charged by an estimate: what a run uses is known when it has ended.
 
-    A run under way is charged with the mean of what others used, so that not all that wait for
-    a debt to be paid off start a run in the same moment.
+    A run in progress is charged with the mean of earlier runs, so that not all creates that wait
+    for the refill are sent at the same moment.
     """
 
     MAX_OPEN: Final = 100_000
-    """Runs under way that are remembered; the oldest, never seen ended, are forgotten."""
+    """Runs in progress that are kept; the oldest are dropped."""
     WEIGHT: Final = 0.2
-    """What the last run counts for in the mean."""
+    """Weight of the last run in the mean."""
 
     def __init__(self, per_minute: int, now: float) -> None:
         """Start without any run."""
@@ -164,12 +164,12 @@ class TokenAccount:
 
 
 class Allowance:
-    """What a server said that it still grants, and until when."""
+    """What a server still grants by its headers, and until when."""
 
     def __init__(self) -> None:
-        """Know nothing, and hold nothing back."""
+        """Begin without a limit."""
         self.limit: int | None = None
-        """What it grants at most; where it does not say, the most that was ever left."""
+        """The limit; where the server names none, the largest `remaining` so far."""
         self._left: int | None = None
         self._until = 0.0
         self._next = 0.0
@@ -186,21 +186,21 @@ class Allowance:
         sent: int,
         now: float,
     ) -> None:
-        """Take note of one answer.
+        """Update from one answer.
 
         Args:
             limit: The most there can be.
             remaining: What is left, by this answer.
             reset: Seconds until it is whole again.
             number: How many had been sent with the request that is answered, itself
-                included. Answers overtake each other: one that is older than the last one
-                used says nothing new, such as that of a poll the server held back.
-                0: nobody has counted.
+                included. Answers arrive out of order: one to an older request than the last
+                one used, such as a held poll, is ignored.
+                0: not counted.
             sent: How many have been sent by now; the later ones are not in `remaining`.
             now: Seconds.
         """
         if self.remaining(now) is None:
-            self._number = 0  # whatever comes is new; it may not have been counted
+            self._number = 0  # any answer is new; its request may not have been counted
         if remaining is None or number < self._number:
             return
         self._number = number
@@ -212,7 +212,7 @@ class Allowance:
     def remaining(self, now: float) -> int | None:
         """Return what is left by now; None if nothing is known."""
         if self._left is not None and now >= self._until:
-            # All waiters come at once after a reset: no more of them than the server grants.
+            # After a reset all waiters are released at once: at most as many as the limit.
             self._left = None if self._is_guess else self.limit or None
             self._until, self._is_guess = now + RATE_WINDOW, True
         return self._left
@@ -251,19 +251,19 @@ class Allowance:
 
 
 class Limits:
-    """All that bounds what one client sends; the strictest holds."""
+    """All limits of one client; the strictest applies."""
 
     def __init__(
         self, *, requests_per_minute: int | None, tokens_per_minute: int | None, now: float
     ) -> None:
         """Start with the caller's fixed limits, where there are any."""
         self.sent = 0
-        """Requests so far; the count at its sending is a request's number."""
+        """Requests so far; a request's number is this count once it is sent."""
         self.requests = Allowance()
-        """What the server says of requests."""
+        """The server's limit of requests."""
         self.tokens = Allowance()
-        """What the server says of tokens."""
-        self.tried = AdaptiveRate()
+        """The server's limit of tokens."""
+        self.adaptive = AdaptiveRate()
         self.meter = RateMeter()
         self._paused_until = -math.inf
         self._pause_number = -1
@@ -276,7 +276,7 @@ class Limits:
         longest = max(
             self._paused_until - now,
             self.requests.delay(now, count),
-            self.tried.delay(now, count),
+            self.adaptive.delay(now, count),
             0.0 if self._bucket is None else self._bucket.delay(now, count),
         )
         return longest if longest > _INSTANT else 0.0
@@ -296,7 +296,7 @@ class Limits:
         self.sent += 1
         self.meter.count(now)
         self.requests.take(now)
-        self.tried.take(now)
+        self.adaptive.take(now)
         if self._bucket is not None:
             self._bucket.take(now)
         return self.sent
@@ -304,7 +304,7 @@ class Limits:
     def rate(self, now: float) -> float | None:
         """Return the requests a second that can be kept up; None: any number."""
         fixed = None if self._bucket is None else self._bucket.rate
-        rates = (fixed, self.requests.rate(now), self.tried.rate(now))
+        rates = (fixed, self.requests.rate(now), self.adaptive.rate(now))
         return min((rate for rate in rates if rate is not None), default=None)
 
     def paused(self, now: float) -> float:
@@ -312,15 +312,15 @@ class Limits:
         return max(0.0, self._paused_until - now)
 
     def is_limiting(self, now: float) -> bool:
-        """Return whether anything is bounded, so that requests must be counted."""
+        """Return whether any limit applies, so that requests must be counted."""
         server = (self.requests.remaining(now), self.tokens.remaining(now))
         buckets = (self._bucket, self.account)
         known = any(one is not None for one in (*server, *buckets))
-        is_over = now > self._paused_until + SETTLING_TIME
-        return known or not is_over or self.tried.is_watching(now)
+        pause_is_over = now > self._paused_until + SETTLING_TIME
+        return known or not pause_is_over or self.adaptive.is_watching(now)
 
     def on_headers(self, headers: RateLimit, number: int, now: float) -> None:
-        """Take note of the `x-ratelimit-*` headers of an answer."""
+        """Update from the `x-ratelimit-*` headers of an answer."""
         self.requests.update(
             limit=headers.limit_requests,
             remaining=headers.remaining_requests,
@@ -334,22 +334,22 @@ class Limits:
             remaining=headers.remaining_tokens,
             reset=reset_seconds(headers.reset_tokens),
             number=number,
-            sent=number,  # what the later ones cost is not known yet
+            sent=number,  # the cost of the later ones is not known yet
             now=now,
         )
 
     def on_answer(self, *, refused: bool, asked: float | None, number: int, now: float) -> None:
-        """Take note of whether a request was refused, and of the pause its 429 asked for.
+        """Record whether an answer was a 429, and the pause it asked for.
 
-        A longer pause than 120 s holds nothing back: each caller gets the error at once.
+        A pause of more than 120 s is ignored: the caller of that request gets the error.
         """
         if refused and asked is not None and asked <= MAX_RETRY_AFTER:
             if now > self._paused_until + SETTLING_TIME:
                 self._pause_number = self.sent
             self._paused_until = max(self._paused_until, now + asked)
             if number <= self._pause_number:
-                return  # it was under way when the 429s came: the pause is the answer to that
-        self.tried.on_answer(
+                return  # it was sent before the pause began, which covers its 429
+        self.adaptive.on_answer(
             refused=refused,
             number=number,
             sent=self.sent,

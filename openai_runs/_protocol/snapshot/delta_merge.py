@@ -1,8 +1,8 @@
 """Pieces of messages and steps, merged by `index`.
 
-A slot holds what came for one index of a list: the pieces of a text, joined when somebody
-reads, and of all else the latest. It builds the object that the API itself would answer with,
-as far as it is known. Whole objects and their life are in `snapshot`.
+A slot merges the pieces of one index: those of a text are joined when it is read, all other fields
+have the latest value. It builds the object that the API would return, as far as it is known. Whole
+objects are in `snapshot`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Pieces:
             self.pieces.append(piece)
 
     def __str__(self) -> str:
-        if len(self.pieces) > 1:  # joined once, so that who reads often does not join it all
+        if len(self.pieces) > 1:  # joined once, so that frequent reads do not join all of it
             self.pieces = ["".join(self.pieces)]
         return self.pieces[0] if self.pieces else ""
 

@@ -1,16 +1,16 @@
-"""What the events of a stream add up to: the run, its messages and its steps, growing.
+"""The snapshot of a stream: run, messages and steps, built from the events so far.
 
 Theory of operation. Pieces of the same `index` belong together at each level of nesting;
-within one, texts are put one after the other (a list of pieces, joined when somebody
-reads), everything else is replaced by what comes later. So a delta costs the same however
+within one, texts are concatenated (a list of pieces, joined when read), everything else is replaced
+by what comes later. So a delta costs the same however
 long the message is. Objects are built when asked for and kept until the next piece. A
 whole object of an event (`created`, `in_progress`) fills the gaps that the pieces leave, and
 its last form (`completed` and the like) replaces them.
 
-A stream may contradict itself: a name that says `completed` over data that waits for tool
-outputs, or a run that completes although it waits. Of a run the data decides. A message or a
-step that ends by its name alone is kept as ended, since some servers send an old status with
-it. In all these cases `is_contradicted` asks the reader to poll before it believes the end.
+A stream may contradict itself: an event `completed` whose data waits for tool outputs, or a run
+that completes although it waits. Of a run the data is used. A message or a step that ends by the
+name of its event alone is kept as ended, since some servers send an old status with it. In all
+these cases `is_contradicted` is true, and the reader must poll to know the end.
 
 Servers skip indices, repeat ids, send pieces before `created` and objects twice:
 docs/pages/explain/protocol.md says which.
@@ -69,7 +69,7 @@ T = TypeVar("T", Message, RunStep)
 
 _id_of: Final = attrgetter("id")
 _MAX_PENDING: Final = 256
-"""Pieces that are kept before they are applied, some 100 KB, even if nobody reads."""
+"""Pieces that are kept before they are applied, some 100 KB, even without a read."""
 _ONLY_AFTER_OUTPUTS: Final = frozenset(
     {RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.FAILED}
 )
@@ -184,7 +184,7 @@ class _GrowingStep:
 
 
 class Snapshot:
-    """The run, its messages and its steps, as far as the events so far show them."""
+    """The run, its messages and its steps, as the events so far show them."""
 
     thread: Thread | None
     """The thread, where the stream began with making one."""
@@ -213,7 +213,7 @@ class Snapshot:
         self.thread = event.data
 
     def fold_message_delta(self, event: MessageDeltaEvent) -> None:
-        """Keep the piece, to be applied when somebody reads: the most frequent event of all."""
+        """Keep the piece, to be applied on the next read: the most frequent event."""
         self._pending.append(event.data)
         if len(self._pending) >= _MAX_PENDING:
             self._apply_pending()
@@ -227,11 +227,11 @@ class Snapshot:
 
     @property
     def is_contradicted(self) -> bool:
-        """Return whether events contradict each other or themselves: poll the run to know."""
+        """Return whether events contradict each other or themselves: poll the run to decide."""
         return self._run_is_contradicted or bool(self._contradicted)
 
     def contradicts(self, object_id: str) -> bool:
-        """Return whether the end of this message or step is known by an event's name alone."""
+        """Return whether only an event's name says that this message or step has ended."""
         return object_id in self._contradicted
 
     def outputs_submitted(self) -> None:
@@ -239,7 +239,7 @@ class Snapshot:
         self._waits_for_outputs = False
 
     def verified(self) -> None:
-        """Forget all contradictions: the run was polled, and its next event is the truth."""
+        """Clear all contradictions: the run was polled, and its next event is accepted."""
         self._run_is_contradicted = False
         self._run_is_polled = True
         self._contradicted.clear()
@@ -282,7 +282,7 @@ class Snapshot:
         return "" if message is None else message.text
 
     def _apply_pending(self) -> None:
-        """Add the pieces of messages that have come since somebody read."""
+        """Add the pieces of messages that have come since the last read."""
         pending, self._pending = self._pending, []
         for message_id, deltas in groupby(pending, _id_of):
             self._message(message_id).add([delta.delta for delta in deltas])
@@ -348,7 +348,7 @@ class Snapshot:
     def fold_run(self, event: RunEvent) -> None:
         """Replace the run, unless it was seen in a later state."""
         run, known = event.data, self.run
-        if known is None:  # what came before may name its run now
+        if known is None:  # objects built before have no run id
             for message in self._messages.values():
                 message.built = None
             for step in self._steps.values():

@@ -265,7 +265,7 @@ async def test_metadata_of_the_extra_body_is_marked_too() -> None:
 
 
 @pytest.mark.parametrize("refusal", [error(404), error(401), error(400)], ids=["404", "401", "400"])
-async def test_nothing_is_sent_again_when_looking_fails(refusal: Answer) -> None:
+async def test_nothing_is_sent_again_when_verifying_fails(refusal: Answer) -> None:
     """A server that cannot be asked what it did is not asked to do it again."""
     posts = Ledger(Fate(error(500)))
 
@@ -277,7 +277,7 @@ async def test_nothing_is_sent_again_when_looking_fails(refusal: Answer) -> None
             await client.runs.create("thread_1", assistant_id="asst_1")
 
     assert caught.value.maybe_created
-    assert "looking" in caught.value.__notes__[0]
+    assert "verifying" in caught.value.__notes__[0]
     assert len(server.seen("POST")) == 1
 
 

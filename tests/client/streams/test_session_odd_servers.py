@@ -215,7 +215,7 @@ async def test_streams_that_are_always_empty_are_given_up(
 
     odd.on_create = create
 
-    with pytest.raises(StreamInterrupted, match="which run"):
+    with pytest.raises(StreamInterrupted, match="before the run.s id was received"):
         await played(client)
     assert len(server.requests) < 8
 

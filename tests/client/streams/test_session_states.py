@@ -96,7 +96,7 @@ def test_close_ends_a_session_in_any_state(state: State) -> None:
 
     is_known = state in {State.DRAINING, State.ENDED, State.COMPLETE}
     assert end is session.state is (State.COMPLETE if is_known else State.CLOSED)
-    assert session.is_over
+    assert session.is_exhausted
 
 
 FRAMES = {

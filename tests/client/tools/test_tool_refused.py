@@ -81,14 +81,16 @@ def test_function_that_cannot_be_a_tool_is_refused_by_name(function: Any, proble
 
 
 def test_parameters_whose_types_share_a_name_are_refused() -> None:
-    """Each alone could be described; the two together could not be told apart."""
+    """Each alone could be described; the two together have one name."""
     one, other = (msgspec.defstruct("Same", [(field, int)]) for field in ("a", "b"))
 
     def peek(a: int, b: int) -> None: ...
 
     peek.__annotations__.update(a=one, b=other)
 
-    with pytest.raises(TypeError, match="tool 'peek': its parameters .* two types called 'Same'"):
+    with pytest.raises(
+        TypeError, match="tool 'peek': its parameters .* two types have the name 'Same'"
+    ):
         tool(peek)
 
 
@@ -129,7 +131,11 @@ LISTS: dict[str, tuple[Any, type[Exception], str]] = {
     "text": ("file_search", TypeError, "tools must be a list"),
     "number": (3, TypeError, "tools must be a list"),
     "class": ([Mine], TypeError, "Mine is a class"),
-    "unbound": ([Mine.method], TypeError, "tool 'method' is a method: take it from an instance"),
+    "unbound": (
+        [Mine.method],
+        TypeError,
+        "tool 'method' is an unbound method: pass the method of an instance",
+    ),
     "twice": ([Mine().method, Mine().method], ValueError, "two tools are named 'method'"),
 }
 
