@@ -20,6 +20,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from openai_runs._aio import is_cancelled
 from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import mask, quotes, secrets_of
 from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS
@@ -30,7 +31,7 @@ from openai_runs.errors import (
     ConfigError,
 )
 
-__all__ = ["Reply", "StreamReply", "Transport", "is_cancelled"]
+__all__ = ["Reply", "StreamReply", "Transport"]
 
 _LARGE_BODY: Final = 1 << 20
 """Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
@@ -286,12 +287,6 @@ async def _send_once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _Lost(_reason(error)) from error
-
-
-def is_cancelled() -> bool:
-    """Return whether somebody asked for the cancellation of this task."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _closed_under(method: str, shown: str) -> APIConnectionError:

@@ -72,6 +72,7 @@ __all__ = [
     "PollPolicy",
     "RateLimits",
     "RetryPolicy",
+    "check_count",
     "check_timeout",
     "from_env",
 ]
@@ -318,6 +319,26 @@ def from_env(environ: Mapping[str, str]) -> Environment:
         organization=read("OPENAI_ORG_ID"),
         project=read("OPENAI_PROJECT_ID"),
     )
+
+
+def check_count(name: str, value: object) -> int:
+    """Return `value` if it is a whole number of at least 1.
+
+    Args:
+        name: What the error calls it.
+        value: The number.
+
+    Raises:
+        TypeError: `value` is no whole number.
+        ValueError: `value` is less than 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        message = f"{name} must be a whole number, got {value!r}"
+        raise TypeError(message)
+    if value < 1:
+        message = f"{name} must be 1 or more, got {value!r}"
+        raise ValueError(message)
+    return value
 
 
 def check_timeout(name: str, value: float | None) -> float | None:

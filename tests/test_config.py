@@ -10,6 +10,7 @@ from openai_runs.config import (
     PollPolicy,
     RateLimits,
     RetryPolicy,
+    check_count,
     check_timeout,
     from_env,
 )
@@ -136,3 +137,19 @@ def test_environment_does_not_show_the_key() -> None:
     )
     assert ("api_key", "***") in found.__rich_repr__()
     assert "api_key=None" in repr(Environment())
+
+
+@pytest.mark.parametrize("value", [1, 10**6])
+def test_count_of_at_least_one_is_kept(value: int) -> None:
+    """There is no upper bound."""
+    assert check_count("concurrency", value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-1, ValueError), (True, TypeError), (1.0, TypeError), ("1", TypeError)],
+)
+def test_count_that_is_none_is_refused(value: object, error: type[Exception]) -> None:
+    """The error names the option and shows the value."""
+    with pytest.raises(error, match=rf"concurrency must be .*, got {value!r}"):
+        check_count("concurrency", value)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from openai_runs._client.arguments import CallOptions
-from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.core.pipeline import Pipeline, with_extra_body
 from openai_runs._client.core.rate_limiter import LimitState, RateLimiter
 from openai_runs._client.core.state import ClientState
 from openai_runs._client.embedded import Embedded, find_server, make_server
@@ -449,9 +449,8 @@ def _raw_request(
     if not (method.isascii() and method.isalpha()):
         message = f"method must be a word such as 'GET', got {method!r}"
         raise ValueError(message)
-    extra_body = options.get("extra_body")
-    if extra_body:
-        body = {**(body or {}), **extra_body}
+    if options.get("extra_body"):
+        body = with_extra_body(body, options)
     return RequestSpec(
         operation=f"{method.upper()} {path}",
         method=method.upper(),

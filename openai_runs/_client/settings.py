@@ -20,10 +20,9 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from openai_runs._protocol.error_mapping import is_vendor_host
-from openai_runs._protocol.hosts import is_loopback
-from openai_runs._protocol.spec import check_header
-from openai_runs._transport import is_cancelled
+from openai_runs._aio import is_cancelled
+from openai_runs._protocol.hosts import is_loopback, is_vendor_host
+from openai_runs._protocol.spec import check_header, merge_headers
 from openai_runs.config import (
     ASSISTANTS_VERSION,
     CANCEL_GRACE,
@@ -40,7 +39,6 @@ __all__ = [
     "Runtime",
     "Settings",
     "check_base_url",
-    "merge_headers",
     "no_base_url",
 ]
 
@@ -209,19 +207,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         error = APITimeoutError(what, sent=False)
         error.retryable = False  # calling the same callable again would hang again
         raise error
-
-
-def merge_headers(headers: dict[str, str], extra: Mapping[str, str]) -> None:
-    """Put `extra` into `headers`; the case of a name does not matter.
-
-    >>> headers = {"OpenAI-Beta": "assistants=v2"}
-    >>> merge_headers(headers, {"openai-beta": "assistants=v1"})
-    >>> headers
-    {'OpenAI-Beta': 'assistants=v1'}
-    """
-    names = {name.lower(): name for name in headers}
-    for name, value in extra.items():
-        headers[names.setdefault(name.lower(), name)] = value
 
 
 def check_base_url(text: str) -> str:

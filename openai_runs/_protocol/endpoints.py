@@ -84,8 +84,6 @@ class Endpoint(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     query: tuple[str, ...] = ()
     """Names of the query parameters."""
     retry: Retry = Retry.IDEMPOTENT
-    streams: bool = False
-    """Whether the body may ask for server-sent events."""
     deletes: str = ""
     """The `object` a delete answers with."""
     keeps_marker: bool = False
@@ -171,7 +169,6 @@ def _post(
     answer: type[T],
     *,
     query: tuple[str, ...] = (),
-    streams: bool = False,
 ) -> Endpoint[T]:
     return Endpoint(
         operation=operation,
@@ -181,7 +178,6 @@ def _post(
         answer=answer,
         query=query,
         retry=Retry.NOT_IDEMPOTENT,
-        streams=streams,
     )
 
 
@@ -205,9 +201,7 @@ GET_ASSISTANT = _get("getAssistant", _ASSISTANT, Assistant)
 UPDATE_ASSISTANT = _post("modifyAssistant", _ASSISTANT, UpdateAssistant, Assistant)
 DELETE_ASSISTANT = _delete("deleteAssistant", _ASSISTANT, "assistant.deleted")
 CREATE_THREAD = _post("createThread", "/threads", CreateThread, Thread)
-CREATE_THREAD_AND_RUN = _post(
-    "createThreadAndRun", "/threads/runs", CreateThreadAndRun, Run, streams=True
-)
+CREATE_THREAD_AND_RUN = _post("createThreadAndRun", "/threads/runs", CreateThreadAndRun, Run)
 GET_THREAD = _get("getThread", _THREAD, Thread)
 UPDATE_THREAD = _post("modifyThread", _THREAD, UpdateThread, Thread)
 DELETE_THREAD = _delete("deleteThread", _THREAD, "thread.deleted")
@@ -217,12 +211,12 @@ GET_MESSAGE = _get("getMessage", _MESSAGE, Message)
 UPDATE_MESSAGE = _post("modifyMessage", _MESSAGE, UpdateMessage, Message)
 DELETE_MESSAGE = _delete("deleteMessage", _MESSAGE, "thread.message.deleted")
 LIST_RUNS = _get("listRuns", _RUNS, Page[Run], _CURSOR)
-CREATE_RUN = _post("createRun", _RUNS, CreateRun, Run, query=("include",), streams=True)
+CREATE_RUN = _post("createRun", _RUNS, CreateRun, Run, query=("include",))
 GET_RUN = _get("getRun", _RUN, Run)
 UPDATE_RUN = _post("modifyRun", _RUN, UpdateRun, Run)
 CANCEL_RUN = _post("cancelRun", f"{_RUN}/cancel", None, Run)
 SUBMIT_TOOL_OUTPUTS = _post(
-    "submitToolOuputsToRun", f"{_RUN}/submit_tool_outputs", SubmitToolOutputs, Run, streams=True
+    "submitToolOuputsToRun", f"{_RUN}/submit_tool_outputs", SubmitToolOutputs, Run
 )
 LIST_RUN_STEPS = _get("listRunSteps", _STEPS, Page[RunStep], (*_CURSOR, "include"))
 GET_RUN_STEP = _get("getRunStep", f"{_STEPS}/{{step_id}}", RunStep, ("include",))

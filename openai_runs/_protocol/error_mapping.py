@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from openai_runs._protocol.hosts import is_vendor_host
 from openai_runs._protocol.masking import mask, mask_value, widest
 from openai_runs.errors import (
     ActiveRunError,
@@ -32,7 +33,6 @@ __all__ = [
     "blocking_run_id",
     "error_facts",
     "excerpt",
-    "is_vendor_host",
     "masked_json",
     "status_error",
 ]
@@ -52,7 +52,6 @@ _NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+
 _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read: masking keys in more would block the event loop."""
-_VENDOR_HOST: Final = "api.openai.com"
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"
@@ -127,11 +126,6 @@ def blocking_run_id(message: str) -> str | None:
     """
     found = re.search(_THREAD_IS_BUSY, message) or re.search(_NO_MESSAGE_NOW, message)
     return None if found is None else found["run"]
-
-
-def is_vendor_host(host: str) -> bool:
-    """Return whether `host` is the vendor's own, where the protocol has ended."""
-    return host == _VENDOR_HOST or host.endswith("." + _VENDOR_HOST)
 
 
 def excerpt(content: bytes, limit: int = 200, *, secrets: Collection[str] = ()) -> str:

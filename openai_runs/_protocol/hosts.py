@@ -1,4 +1,4 @@
-"""Whether a host is this machine: by its name or address alone, without DNS."""
+"""Whether a host is this machine, or the vendor's: by its name or address alone, without DNS."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from ipaddress import ip_address
 from typing import Final
 
-__all__ = ["is_loopback", "is_loopback_authority", "is_loopback_origin"]
+__all__ = ["is_loopback", "is_loopback_authority", "is_loopback_origin", "is_vendor_host"]
 
+_VENDOR_HOST: Final = "api.openai.com"
 _AUTHORITY: Final = r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?"
 
 
@@ -50,3 +51,12 @@ def is_loopback_origin(origin: str) -> bool:
     """
     _, _, authority = origin.partition("://")
     return is_loopback_authority(authority)
+
+
+def is_vendor_host(host: str) -> bool:
+    """Return whether `host` is OpenAI's own, which no longer serves the protocol.
+
+    >>> is_vendor_host("eu.api.openai.com"), is_vendor_host("localhost")
+    (True, False)
+    """
+    return host == _VENDOR_HOST or host.endswith("." + _VENDOR_HOST)

@@ -27,6 +27,7 @@ from openai_runs.types.runs import Run, RunStatus
 __all__ = [
     "CANCELLABLE",
     "TRANSITIONS",
+    "is_inactive",
     "is_settled",
     "may_become",
     "may_move",
@@ -114,6 +115,15 @@ def is_settled(status: str) -> bool:
     [False, False, True, True]
     """
     return status not in ACTIVE_STATUSES or status == RunStatus.REQUIRES_ACTION
+
+
+def is_inactive(status: str) -> bool:
+    """Return whether a run of this status no longer blocks its thread.
+
+    >>> [is_inactive(s) for s in ("cancelling", "requires_action", "expired", "vanished")]
+    [False, False, True, True]
+    """
+    return status not in ACTIVE_STATUSES
 
 
 def seconds_to_expiry(run: Run, headers: Mapping[str, str]) -> float:

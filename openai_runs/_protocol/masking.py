@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-__all__ = ["MASK", "mask", "mask_value", "quotes", "secrets_of", "widest"]
+__all__ = ["mask", "mask_value", "quotes", "secrets_of", "widest"]
 
-MASK: Final = "***"
+_MASK: Final = "***"
 _MIN_CHARS: Final = 6
 """Characters a secret must have to be masked: shorter ones are parts of common words."""
 _MAX_DEPTH: Final = 4
@@ -65,8 +65,8 @@ def mask(text: str, secrets: Collection[str] = ()) -> str:
     '{"key": "***"}'
     """
     for secret in sorted(filter(_is_long, secrets), key=len, reverse=True):
-        text = _without(text.replace(secret, MASK), secret)
-    return _TOKEN.sub(MASK, text)
+        text = _without(text.replace(secret, _MASK), secret)
+    return _TOKEN.sub(_MASK, text)
 
 
 def mask_value(value: Any, secrets: Collection[str] = ()) -> Any:
@@ -109,7 +109,7 @@ def _without(text: str, secret: str) -> str:
     forms = {form for form in map(_plain, _levels(secret)) if _is_long(form)}
     while (found := _find(text, forms)) is not None:  # each pass makes the text shorter
         if len(text) > _MAX_MAPPED:
-            return MASK
+            return _MASK
         text = _without_at(text, *found)
     return text
 
@@ -134,7 +134,7 @@ def _without_at(text: str, form: str, depth: int) -> str:
     pieces, done, at = [], 0, plain.find(form)
     while at >= 0:
         begin, end = kept[at][1], kept[at + len(form) - 1][2]
-        pieces += [text[done:begin], MASK]
+        pieces += [text[done:begin], _MASK]
         done = max(done, end)
         at = plain.find(form, at + len(form))
     return "".join([*pieces, text[done:]])

@@ -24,6 +24,7 @@ __all__ = [
     "check_id",
     "encode_body",
     "encode_query",
+    "merge_headers",
 ]
 
 T = TypeVar("T")
@@ -58,7 +59,6 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     query: str = ""
     """Encoded, without the question mark."""
     body: bytes | None = None
-    headers: Mapping[str, str] = {}
     decode: Callable[[bytes], T]
     """Decodes the answer; of an `AnswerDecoder`."""
     retry: Retry = Retry.IDEMPOTENT
@@ -124,6 +124,19 @@ def check_header(name: str, value: object) -> str:
         message = f"header {name!r} holds a character that cannot be sent"
         raise ValueError(message) from None
     return value
+
+
+def merge_headers(headers: dict[str, str], extra: Mapping[str, str]) -> None:
+    """Put `extra` into `headers`; the case of a name does not matter.
+
+    >>> headers = {"OpenAI-Beta": "assistants=v2"}
+    >>> merge_headers(headers, {"openai-beta": "assistants=v1"})
+    >>> headers
+    {'OpenAI-Beta': 'assistants=v1'}
+    """
+    names = {name.lower(): name for name in headers}
+    for name, value in extra.items():
+        headers[names.setdefault(name.lower(), name)] = value
 
 
 def encode_query(values: Mapping[str, QueryValue]) -> str:

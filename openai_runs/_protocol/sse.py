@@ -1,6 +1,7 @@
 """Server-sent events: their bytes, encoded and parsed; what they mean is in `events`.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
+Not read: `retry`, since pauses are those of `RetryPolicy`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ COMMENT: Final = b": keep-alive\n\n"
 _LF: Final = 0x0A
 _CR: Final = 0x0D
 _BOM: Final = b"\xef\xbb\xbf"
-_MAX_RETRY_DIGITS: Final = 9
-"""Digits of a `retry:` that is accepted: eleven days in milliseconds."""
 
 
 def encode(event: str, data: bytes, *, id: str = "") -> bytes:
@@ -95,7 +94,6 @@ class SSEParser:
                 line that has not ended yet.
         """
         self._max_bytes = max_bytes
-        self._retry: float | None = None
         self._start: bytes | None = b""  # what may become a byte order mark; None once decided
         self._after_cr = False
         self._line = bytearray()  # the line that has not ended yet
@@ -104,11 +102,6 @@ class SSEParser:
         self._id = ""
         self._frames: list[Frame] = []
         self._too_large = False
-
-    @property
-    def retry(self) -> float | None:
-        """Return the seconds that the server asks to wait before connecting again."""
-        return self._retry
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Return the events that this chunk completes.
@@ -223,8 +216,6 @@ class SSEParser:
             self._event = value
         elif name == b"id" and 0 not in value:
             self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
-            self._retry = int(value) / 1000
 
     def _dispatch(self) -> None:
         if self._data:

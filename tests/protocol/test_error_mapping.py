@@ -12,7 +12,6 @@ from openai_runs._protocol.error_mapping import (
     blocking_run_id,
     error_facts,
     excerpt,
-    is_vendor_host,
     status_error,
 )
 from openai_runs._protocol.masking import mask_value
@@ -259,7 +258,6 @@ def test_a_404_of_the_vendor_is_explained(host: str, vendor: bool) -> None:
     """It says since when the endpoints are gone, and what to do; others' 404 does not."""
     error = status_error(404, {}, body(message="Invalid URL"), host=host)
 
-    assert is_vendor_host(host) is vendor
     assert ("2026-08-26" in error.message) is vendor
     assert ("AsyncClient.local()" in error.message) is vendor
     assert type(error) is errors.NotFoundError

@@ -2,7 +2,12 @@
 
 import pytest
 
-from openai_runs._protocol.hosts import is_loopback, is_loopback_authority, is_loopback_origin
+from openai_runs._protocol.hosts import (
+    is_loopback,
+    is_loopback_authority,
+    is_loopback_origin,
+    is_vendor_host,
+)
 
 OURS = [
     "localhost",
@@ -103,3 +108,19 @@ ORIGINS = {
 def test_origin_is_judged_by_its_host(origin: str, ours: bool) -> None:
     """Any scheme and port of this machine; an opaque origin may be anybody's."""
     assert is_loopback_origin(origin) is ours
+
+
+@pytest.mark.parametrize(
+    ("host", "is_vendors"),
+    [
+        ("api.openai.com", True),
+        ("eu.api.openai.com", True),
+        ("myapi.openai.com.example", False),
+        ("notapi.openai.com", False),
+        ("127.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_vendor_is_known_by_its_domain(host: str, is_vendors: bool) -> None:
+    """Its subdomains count; names that only look alike do not."""
+    assert is_vendor_host(host) is is_vendors

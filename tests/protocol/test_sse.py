@@ -36,10 +36,10 @@ def feed_pieces(parser: SSEParser, text: bytes, size: int, frames: list[Frame]) 
         frames += parser.feed(text[begin : begin + size])
 
 
-def by_the_standard(text: bytes) -> tuple[list[Frame], float | None]:
-    """Return events and reconnection time as section 9.2.6 says it, one line after the other."""
+def by_the_standard(text: bytes) -> list[Frame]:
+    """Return the events as section 9.2.6 says it, one line after the other."""
     frames: list[Frame] = []
-    event, data, last_id, retry = b"", b"", b"", None
+    event, data, last_id = b"", b"", b""
     *lines, _ = re.split(rb"\r\n|\n|\r", text.removeprefix(BOM))
     for line in lines:
         if not line:
@@ -55,9 +55,7 @@ def by_the_standard(text: bytes) -> tuple[list[Frame], float | None]:
                 data += value + b"\n"
             elif field == b"id" and b"\0" not in value:
                 last_id = value
-            elif field == b"retry" and re.fullmatch(rb"[0-9]{1,9}", value):
-                retry = int(value) / 1000
-    return frames, retry
+    return frames
 
 
 def as_id(value: bytes) -> str:
@@ -87,6 +85,7 @@ RULES = {
     "one space is removed": (b"event:  a\ndata:  1\n\n", [(" a", b" 1", "")]),
     "colons in a value": (b"event: a:b\ndata: 1: 2\n\n", [("a:b", b"1: 2", "")]),
     "comment": (b": ping\n\nevent: a\n: in between\ndata: 1\n\n:\n\n", [("a", b"1", "")]),
+    "retry is not read": (b"retry: 1500\ndata: 1\n\n", [("", b"1", "")]),
     "unknown field": (b"what: 1\ndata: 1\nDATA: 2\n data: 3\n\n", [("", b"1", "")]),
     "blank lines": (b"\n\n\ndata: 1\n\n\n\n\ndata: 2\n\n", [("", b"1", ""), ("", b"2", "")]),
     "CRLF": (b"event: a\r\ndata: 1\r\n\r\ndata: 2\r\n\r\n", [("a", b"1", ""), ("", b"2", "")]),
@@ -110,7 +109,7 @@ def test_stream_is_read_by_the_rules(text: bytes, events: list[tuple[str, bytes,
 
     assert whole(text) == expected
     assert cut(text, list(range(len(text)))) == expected
-    assert by_the_standard(text)[0] == expected
+    assert by_the_standard(text) == expected
 
 
 LINES = st.sampled_from(
@@ -146,21 +145,11 @@ PLACES = st.lists(st.integers(0, 1000))
 @given(TEXTS, PLACES)
 def test_every_cut_gives_the_same_events(text: bytes, places: list[int]) -> None:
     """Where the network cuts a stream changes nothing of what is read."""
-    expected, _ = by_the_standard(text)
+    expected = by_the_standard(text)
 
     assert whole(text) == expected
     assert cut(text, places) == expected
     assert cut(text, list(range(len(text)))) == expected
-
-
-@given(LIKELY, PLACES)
-def test_every_cut_gives_the_same_reconnection_time(text: bytes, places: list[int]) -> None:
-    """`retry` is the last one that was sent, as soon as its line has ended."""
-    parser = SSEParser()
-    for chunk in chunks(text, places):
-        parser.feed(chunk)
-
-    assert parser.retry == by_the_standard(text)[1]
 
 
 ONE_LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=20)
@@ -197,29 +186,6 @@ def test_name_and_id_that_would_end_their_line_are_refused(event: str, id: str) 
     """Nobody can put a field of his own into a stream through a name or an id."""
     with pytest.raises(ValueError, match="on one line"):
         encode(event, b"{}", id=id)
-
-
-RETRIES = [
-    (b"retry: 1500\n", 1.5),
-    (b"retry:0\n", 0.0),
-    (b"retry: 1500\nretry: soon\n", 1.5),
-    (b"retry: -1\n", None),
-    (b"retry: 1.5\n", None),
-    (b"retry:\n", None),
-    (b"retry\n", None),
-    (b"retry: \xd9\xa1\n", None),
-    (b"retry: " + b"9" * 5000 + b"\n", None),
-    (b"retry: 1500", None),
-]
-
-
-@pytest.mark.parametrize(("text", "seconds"), RETRIES)
-def test_reconnection_time_is_read_and_junk_ignored(text: bytes, seconds: float | None) -> None:
-    """Milliseconds on the wire, seconds inside; what is no such number changes nothing."""
-    parser = SSEParser()
-    parser.feed(text)
-
-    assert parser.retry == seconds
 
 
 def test_event_is_there_as_soon_as_its_blank_line_is() -> None:
@@ -301,4 +267,4 @@ def test_limit_counts_one_event_and_not_the_stream(text: bytes, size: int) -> No
     frames: list[Frame] = []
     feed_pieces(parser, text, size, frames)
 
-    assert frames == by_the_standard(text)[0]
+    assert frames == by_the_standard(text)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from openai_runs._transport import is_cancelled
+from openai_runs._aio import is_cancelled
 from openai_runs.errors import ConfigError
 
 if TYPE_CHECKING:

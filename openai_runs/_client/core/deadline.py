@@ -30,7 +30,6 @@ class Deadline:
         self._now = runtime.monotonic
         self._began = self._now()
         self._timeout = call.get("timeout")
-        self.call_options = call
         self.wait_options = wait
 
     def left(self) -> CallOptions:

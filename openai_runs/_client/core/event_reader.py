@@ -13,12 +13,11 @@ from openai_runs._protocol.create_marker import strip_marker_from_event
 from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
 from openai_runs._protocol.sse import EventTooLarge, SSEParser
 from openai_runs._transport import StreamReply
-from openai_runs.errors import APIConnectionError, OpenAIRunsError, StreamError
+from openai_runs.errors import OpenAIRunsError, StreamError
 from openai_runs.types.base import CREATE_MARKER
 from openai_runs.types.events import Event, RunEvent
-from openai_runs.types.runs import Run
 
-__all__ = ["EventReader", "first_run"]
+__all__ = ["EventReader"]
 
 _MARKER: Final = CREATE_MARKER.encode()
 
@@ -114,23 +113,3 @@ def _fault_error(fault: StreamFault) -> StreamError:
     error = StreamError(f"the server ended the stream with an error: {fault.message}")
     error.code, error.type, error.body = fault.code, fault.type, fault.body
     return error
-
-
-async def first_run(reply: Run | StreamReply, wait: float) -> Run | None:
-    """Return the run that a create has started, whether it is answered by a stream or not.
-
-    Closes the stream; `wait` is the seconds until its first event about a run.
-    """
-    if isinstance(reply, Run):
-        return reply
-    reader = EventReader(reply)
-    try:
-        while events := await reader.read(wait):
-            for event in events:
-                if isinstance(event, RunEvent):
-                    return event.data
-    except (APIConnectionError, StreamError):
-        return None
-    finally:
-        reader.close()
-    return None

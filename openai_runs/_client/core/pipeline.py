@@ -32,13 +32,14 @@ from openai_runs._client.core.call import (
     is_transient,
     was_not_sent,
 )
+from openai_runs._client.core.rate_limiter import REMAINING_REQUESTS
 from openai_runs._client.core.state import ClientState
 from openai_runs._client.encoding import plain
-from openai_runs._client.settings import Settings, merge_headers
+from openai_runs._client.settings import Settings
 from openai_runs._protocol import error_mapping, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.masking import mask
-from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header
+from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply
 from openai_runs.config import MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
@@ -52,7 +53,7 @@ from openai_runs.errors import (
 from openai_runs.types.base import Answer
 from openai_runs.types.http import HTTPInfo, request_id_of
 
-__all__ = ["Pipeline", "Verify"]
+__all__ = ["Pipeline", "Verify", "with_extra_body"]
 
 T = TypeVar("T")
 Verify = Callable[[APIError], Awaitable[T | None]]
@@ -63,7 +64,6 @@ _FEATURES: Final = "openai-runs-features"
 _OWN_FEATURES: Final = frozenset({"idempotency", "prefer-wait", "resume"})
 """What the embedded server offers, known before it has answered anything."""
 _TOO_MANY: Final = HTTPStatus.TOO_MANY_REQUESTS
-_REMAINING: Final = "x-ratelimit-remaining-requests"
 _KEY: Final = "Idempotency-Key"
 _STREAM: Final = "text/event-stream, application/json"
 _NO_OPTIONS: Final[CallOptions] = {}
@@ -102,9 +102,8 @@ class Pipeline:
             extra_query = options.get("extra_query")
             if self.settings.default_query or extra_query:
                 query = {**self.settings.default_query, **(query or {}), **(extra_query or {})}
-            extra_body = options.get("extra_body")
-            if extra_body:
-                body = {**(body or {}), **plain(extra_body)}
+            if options.get("extra_body"):
+                body = with_extra_body(body, options)
         return endpoint.spec(ids, query=query, body=body)
 
     def prepare(self, spec: RequestSpec[Any], options: CallOptions = _NO_OPTIONS) -> Call:
@@ -397,7 +396,7 @@ class Pipeline:
         )
         error.retry_after = retry.retry_after(reply.headers, self.settings.runtime.wall())
         limiter = self.state.limiter
-        if limiter.is_active or _REMAINING in reply.headers or reply.status == _TOO_MANY:
+        if limiter.is_active or REMAINING_REQUESTS in reply.headers or reply.status == _TOO_MANY:
             limiter.on_headers(reply.status, reply.headers, call.permit, error=error)
         return error
 
@@ -409,7 +408,7 @@ class Pipeline:
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 problem = str(error) or type(error).__name__
         limiter = self.state.limiter
-        if limiter.is_active or _REMAINING in reply.headers:
+        if limiter.is_active or REMAINING_REQUESTS in reply.headers:
             limiter.on_headers(reply.status, reply.headers, call.permit, answer=answer)
         if isinstance(reply, StreamReply):
             return reply
@@ -441,6 +440,11 @@ class Pipeline:
         error.maybe_created = call.maybe_sent and not call.is_idempotent
         error.idempotency_key = call.key
         return error
+
+
+def with_extra_body(body: Mapping[str, Any] | None, options: CallOptions) -> dict[str, Any]:
+    """Return a copy of `body` with the call's `extra_body` merged into it."""
+    return {**(body or {}), **plain(options.get("extra_body") or {})}
 
 
 def _common_headers(settings: Settings, spec: RequestSpec[Any]) -> _SharedHeaders:

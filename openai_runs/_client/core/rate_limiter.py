@@ -39,7 +39,7 @@ from openai_runs.errors import APIStatusError, APITimeoutError
 from openai_runs.types.http import RateLimit
 from openai_runs.types.runs import Run
 
-__all__ = ["NO_PERMIT", "LimitState", "Permit", "RateLimiter"]
+__all__ = ["NO_PERMIT", "REMAINING_REQUESTS", "LimitState", "Permit", "RateLimiter"]
 
 T = TypeVar("T")
 
@@ -47,8 +47,8 @@ CALLS_PER_POLL: Final = 3
 """Calls sent between two polls when both wait."""
 POLL_GRACE: Final = 1.0
 """Seconds a slot stays reserved for a delayed poll."""
-_REQUESTS: Final = "x-ratelimit-remaining-requests"
-_TOKENS: Final = "x-ratelimit-remaining-tokens"
+REMAINING_REQUESTS: Final = "x-ratelimit-remaining-requests"
+_REMAINING_TOKENS: Final = "x-ratelimit-remaining-tokens"
 _CREATES: Final = frozenset({CREATE_RUN.operation, CREATE_THREAD_AND_RUN.operation})
 """Operations that cost tokens."""
 _MIN_GAIN: Final = 0.001
@@ -204,7 +204,7 @@ class RateLimiter:
             answer: What the reply was decoded to, if it could be.
         """
         now, number = self._now(), permit.number
-        if _REQUESTS in headers or _TOKENS in headers:
+        if REMAINING_REQUESTS in headers or _REMAINING_TOKENS in headers:
             self._rules.on_headers(RateLimit.from_headers(headers), number, now)
         if status != HTTPStatus.TOO_MANY_REQUESTS:
             self._rules.on_answer(refused=False, asked=None, number=number, now=now)

@@ -22,11 +22,11 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.state import ThreadLock
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol import retry
+from openai_runs._protocol.lifecycle import is_inactive
 from openai_runs.config import DEFAULT_RUN_LIFETIME, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import ActiveRunError, APITimeoutError, BadRequestError, RunWaitTimeout
-from openai_runs.types.base import ACTIVE_STATUSES
 
-__all__ = ["is_over", "when_free"]
+__all__ = ["when_free"]
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class _Busy:
                 # It has ended, or is being cancelled: the wait below finds out.
                 error.add_note(f"cancelling it was refused: {rejection.message}")
         plan = WaitOptions(
-            policy=self._policy, timeout=self._seconds_left(), options=options, until=is_over
+            policy=self._policy, timeout=self._seconds_left(), options=options, until=is_inactive
         )
         try:
             await self._waiter.wait(blocking, thread_id=self._thread_id, options=plan)
@@ -167,8 +167,3 @@ class _Busy:
         reason = f"run {blocking!r} was active" if blocking else "earlier calls for it still wait"
         msg = f"thread {self._thread_id!r} was not free within {self._limit:.3g} s: {reason}"
         return APITimeoutError(msg, sent=False, thread_id=self._thread_id, run_id=blocking)
-
-
-def is_over(status: str) -> bool:
-    """Return whether a run of that status no longer blocks its thread."""
-    return status not in ACTIVE_STATUSES

@@ -18,9 +18,8 @@ import msgspec
 from openai_runs._client.arguments import Arguments, CallOptions, follow_up_options
 from openai_runs._client.core.call import Ambiguity
 from openai_runs._client.core.deadline import Deadline
-from openai_runs._client.core.event_reader import first_run
-from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.encoding import plain
+from openai_runs._client.core.event_reader import EventReader
+from openai_runs._client.core.pipeline import Pipeline, with_extra_body
 from openai_runs._client.flows.active_runs import when_free
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.create_marker import add_marker, find_marked, has_marker, strip_marker
@@ -28,10 +27,11 @@ from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endp
 from openai_runs._protocol.spec import QueryValue, RequestSpec
 from openai_runs._transport import StreamReply
 from openai_runs.config import ADOPT_DELAY
-from openai_runs.errors import ActiveRunError, APIError
+from openai_runs.errors import ActiveRunError, APIConnectionError, APIError, StreamError
+from openai_runs.types.events import RunEvent
 from openai_runs.types.runs import Run
 
-__all__ = ["CreateRunFlow", "created_run", "recovered_run"]
+__all__ = ["CreateRunFlow", "recovered_run"]
 
 _GET_MARKED_RUN: Final = msgspec.structs.replace(GET_RUN, keeps_marker=True)
 _LIST_MARKED_RUNS: Final = msgspec.structs.replace(LIST_RUNS, keeps_marker=True)
@@ -123,7 +123,7 @@ class CreateRunFlow:
             found: Run | StreamReply = await self._pipeline.send(self._spec, again)
             return found
         if self._is_marked and self.thread_id is not None and self.key is not None:
-            return await created_run(self._pipeline, self.thread_id, self.key, options)
+            return await _created_run(self._pipeline, self.thread_id, self.key, options)
         return None
 
     async def undo(self) -> None:
@@ -140,7 +140,7 @@ class CreateRunFlow:
         found = await self.find(options)
         if found is None:
             return
-        run = await first_run(found, self._pipeline.settings.request_timeout)
+        run = await _first_run(found, self._pipeline.settings.request_timeout)
         if run is not None and run.is_active:
             await self._waiter.cancel(run.id, run.thread_id, options)
 
@@ -175,7 +175,7 @@ class CreateRunFlow:
         self.key = self._pipeline.settings.runtime.new_key() if key is None else key
         self._options = {**options, "idempotency_key": self.key, "extra_body": None}
         self._ambiguity = Ambiguity()
-        body = {**self._given.body, **plain(options.get("extra_body") or {})}
+        body = with_extra_body(self._given.body, options)
         if self._stream:
             body["stream"] = True
         ids: dict[str, Any] = {}
@@ -204,14 +204,14 @@ class CreateRunFlow:
         options = follow_up_options(self._options)
         blocking = failure.blocking_run_id if isinstance(failure, ActiveRunError) else None
         if blocking is None:
-            return await created_run(self._pipeline, self.thread_id, self.key, options)
+            return await _created_run(self._pipeline, self.thread_id, self.key, options)
         ids = {"thread_id": self.thread_id, "run_id": blocking}
         spec = self._pipeline.build_request(_GET_MARKED_RUN, ids, options)
         run = await self._pipeline.send(spec, options)
         return strip_marker(run) if has_marker(run, self.key) else None
 
 
-async def created_run(
+async def _created_run(
     pipeline: Pipeline, thread_id: str, key: str, options: CallOptions
 ) -> Run | None:
     """Return the run of the thread that was created with `key`; None after two polls.
@@ -237,7 +237,7 @@ async def recovered_run(pipeline: Pipeline, thread_id: str, key: str | None) -> 
         APIError: The list could not be fetched.
     """
     if key is not None:
-        return await created_run(pipeline, thread_id, key, {})
+        return await _created_run(pipeline, thread_id, key, {})
     runs = await _newest(pipeline, thread_id, {})
     return next((strip_marker(run) for run in runs if getattr(run, "is_active", False)), None)
 
@@ -256,3 +256,23 @@ async def _retrieved(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
         return await pipeline.send(pipeline.build_request(GET_RUN, ids, options), options)
     except APIError:
         return run  # it is ours and exists: failing now would invite a second create
+
+
+async def _first_run(reply: Run | StreamReply, wait: float) -> Run | None:
+    """Return the run that a create has started, whether it is answered by a stream or not.
+
+    Closes the stream; `wait` is the seconds until its first event about a run.
+    """
+    if isinstance(reply, Run):
+        return reply
+    reader = EventReader(reply)
+    try:
+        while events := await reader.read(wait):
+            for event in events:
+                if isinstance(event, RunEvent):
+                    return event.data
+    except (APIConnectionError, StreamError):
+        return None
+    finally:
+        reader.close()
+    return None

@@ -21,6 +21,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from openai_runs._aio import is_cancelled
 from openai_runs._client.arguments import (
     Arguments,
     MapCall,
@@ -39,11 +40,9 @@ from openai_runs._client.flows.create_run import CreateRunFlow
 from openai_runs._client.flows.results import RunResult, run_to_result
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._client.tools.executor import check_count
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
 from openai_runs._protocol.spec import check_header, check_id
-from openai_runs._transport import is_cancelled
-from openai_runs.config import CANCEL_GRACE
+from openai_runs.config import CANCEL_GRACE, check_count
 from openai_runs.errors import APIError, ConfigError, OpenAIRunsError
 
 if TYPE_CHECKING:
@@ -377,7 +376,7 @@ def map_runs(
         TypeError: An argument is of the wrong kind, or a function cannot be a tool.
         ValueError: An argument is out of bounds.
     """
-    limit = check_count("concurrency", {"concurrency": concurrency}, 1)
+    limit = check_count("concurrency", concurrency)
     job = MapJob(pipeline, waiter, tools, given)
     return RunMap(Batch(items, job.carry_out, limit), pipeline.state.background)
 

@@ -25,11 +25,11 @@ from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._client.tools.executor import ToolCalls, ToolOptions, check_count
+from openai_runs._client.tools.executor import ToolCalls, ToolOptions
 from openai_runs._client.tools.tool import LocalTool, to_local_tools
 from openai_runs._protocol import retry
 from openai_runs._protocol.lifecycle import seconds_to_expiry
-from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN
+from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN, check_count
 from openai_runs.errors import (
     APIError,
     BadRequestError,
@@ -84,7 +84,7 @@ class ToolLoop:
         """The tools that a create is sent: local tools and definitions."""
         self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
         self._calls = ToolCalls(self._local, options)
-        self._max_rounds = check_count("max_rounds", options, MAX_TOOL_ROUNDS)
+        self._max_rounds = check_count("max_rounds", options.get("max_rounds", MAX_TOOL_ROUNDS))
         self._outputs: dict[tuple[str, ...], str] = {}
         self._repeats = 0
         self._is_accepted = False

@@ -30,20 +30,19 @@ from enum import StrEnum
 from sys import intern
 from typing import TYPE_CHECKING, Final
 
+from openai_runs._aio import is_cancelled
 from openai_runs._client.arguments import WaitOptions
-from openai_runs._client.core.call import Polled
+from openai_runs._client.core.call import Polled, is_transient
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.rate_limiter import Permit
 from openai_runs._client.polling.handle import HandleState, WaitHandle
 from openai_runs._protocol import retry
 from openai_runs._protocol.spec import RequestSpec
-from openai_runs._transport import is_cancelled
 from openai_runs.config import HOLD_MARGIN, MAX_RETRY_AFTER, MIN_POLL_DELAY, PollPolicy
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
     APIResponseValidationError,
-    APIStatusError,
     ConfigError,
     NotFoundError,
     OpenAIRunsError,
@@ -388,12 +387,10 @@ class RunPoller:
         return self._tolerate(error, now)
 
     def _is_transient(self, error: APIError) -> bool:
-        if isinstance(error, APIStatusError):
-            return retry.is_retryable(error.status_code, error.headers, error.code)
         if isinstance(error, APIResponseValidationError):
             self._unreadable += 1
             return self._unreadable <= _MAX_UNREADABLE
-        return isinstance(error, APIConnectionError) and error.retryable
+        return is_transient(error)
 
     def _tolerate(self, error: APIError, now: float) -> float:
         """Return the pause after a transient failure; a long outage ends the waits."""

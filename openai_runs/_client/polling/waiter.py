@@ -7,9 +7,9 @@ say how and when it polls.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -27,7 +27,7 @@ from openai_runs._protocol.spec import check_id
 from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
 from openai_runs.types.runs import Run, RunStatus
 
-__all__ = ["Waiter", "retrieve_run", "verify_cancel"]
+__all__ = ["Waiter", "retrieve_run"]
 
 _CANCELS: Final = 20
 """Runs that the server is asked to cancel at the same time."""
@@ -127,12 +127,15 @@ class Waiter:
             handle if is_private else None,
         )
 
-    async def cancel(self, run_id: str, thread_id: str, options: CallOptions) -> Run:
-        """Ask the server to cancel the run; where the reply is lost, check before asking again."""
+    def cancel(self, run_id: str, thread_id: str, options: CallOptions) -> Coroutine[Any, Any, Run]:
+        """Ask the server to cancel the run, and return it; to be awaited.
+
+        Where the reply is lost, the run is retrieved before the request is sent again.
+        """
         ids = {"thread_id": thread_id, "run_id": run_id}
         spec = self._pipeline.build_request(CANCEL_RUN, ids, options)
-        verify = verify_cancel(self._pipeline, ids, options)
-        return await self._pipeline.send(spec, options, verify=verify)
+        verify = _verify_cancel(self._pipeline, ids, options)
+        return self._pipeline.send(spec, options, verify=verify)
 
     async def cancel_for(self, handle: WaitHandle) -> None:
         """Cancel the run of a wait that has ended early, as `cancel_quietly` does."""
@@ -202,7 +205,7 @@ async def retrieve_run(pipeline: Pipeline, ids: Mapping[str, str], options: Call
     return await pipeline.send(pipeline.build_request(GET_RUN, ids, options), options)
 
 
-def verify_cancel(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Verify[Run]:
+def _verify_cancel(pipeline: Pipeline, ids: Mapping[str, str], options: CallOptions) -> Verify[Run]:
     """Return what verifies whether an ambiguous cancel was carried out."""
     checking = follow_up_options(options)
 

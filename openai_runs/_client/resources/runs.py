@@ -33,19 +33,19 @@ from openai_runs._client.core.deadline import Deadline, within
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain, tool_outputs_of
-from openai_runs._client.flows.active_runs import is_over
 from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
 from openai_runs._client.flows.results import RunResult, gather, run_to_result
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
-from openai_runs._client.polling.waiter import Waiter, verify_cancel
+from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.steps import Steps
 from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
 from openai_runs._client.streams.run_stream import RunStream, stream_of
 from openai_runs._client.tools.tool import to_local_tools
-from openai_runs._protocol.endpoints import CANCEL_RUN, CREATE_RUN, GET_RUN, LIST_RUNS, UPDATE_RUN
+from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, UPDATE_RUN
+from openai_runs._protocol.lifecycle import is_inactive
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
 from openai_runs.errors import BadRequestError, OpenAIRunsError
@@ -355,10 +355,7 @@ class Runs:
 
         Cancellation: closes the request; the run may be cancelled all the same.
         """
-        ids = {"thread_id": thread_id, "run_id": run_id}
-        spec = self._pipeline.build_request(CANCEL_RUN, ids, options)
-        verify = verify_cancel(self._pipeline, ids, options)
-        return await self._pipeline.send(spec, options, verify=verify)
+        return await self._waiter.cancel(run_id, thread_id, options)
 
     async def cancel_and_wait(
         self, run_id: str, *, thread_id: str, **arguments: Unpack[WaitCall]
@@ -387,7 +384,7 @@ class Runs:
             run = await self.retrieve(run_id, thread_id=thread_id, **deadline.left())
             if run.is_active and run.status != RunStatus.CANCELLING:
                 raise
-        return await self._waiter.wait_within(deadline, run, thread_id, until=is_over)
+        return await self._waiter.wait_within(deadline, run, thread_id, until=is_inactive)
 
     @overload
     async def submit_tool_outputs(

@@ -203,9 +203,7 @@ class StreamSession:
         if is_late or isinstance(event, RunEvent):
             return None
         self.ready.popleft()
-        self.snapshot.apply(event)
-        if event.id and len(event.id) <= MAX_ID_CHARS:
-            self.last_id = event.id
+        self._apply(event)
         return event
 
     async def pop(self) -> Event:
@@ -226,13 +224,16 @@ class StreamSession:
             )
         if self.ready:  # else the stream was closed during the callback
             self.ready.popleft()
-        self.snapshot.apply(event)
-        if event.id and len(event.id) <= MAX_ID_CHARS:
-            self.last_id = event.id
+        self._apply(event)
         self.is_whole = self.is_whole or event.event == EventName.RUN_CREATED
         self._learn(event.data)
         self._note_end(event.data)
         return named_by_its_data(event)
+
+    def _apply(self, event: Event) -> None:
+        self.snapshot.apply(event)
+        if event.id and len(event.id) <= MAX_ID_CHARS:
+            self.last_id = event.id
 
     @property
     def will_notify(self) -> bool:

@@ -28,12 +28,13 @@ from openai_runs.config import (
     MAX_OUTPUT_BYTES,
     MAX_PARALLEL_TOOLS,
     TOOL_TIMEOUT,
+    check_count,
     check_timeout,
 )
 from openai_runs.errors import ToolError
 from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
 
-__all__ = ["ToolCalls", "ToolOptions", "check_count", "fitting"]
+__all__ = ["ToolCalls", "ToolOptions"]
 
 Approval = Callable[[LocalToolCall], Awaitable[bool | str] | bool | str]
 ToolCallback = Callable[[LocalToolCall, str | None], Awaitable[object] | object]
@@ -74,8 +75,12 @@ class ToolCalls:
     def __init__(self, tools: Mapping[str, LocalTool[..., Any]], options: ToolOptions) -> None:
         """Check the options; `tools` are by name."""
         self._tools = tools
-        self._max_parallel = check_count("max_parallel", options, MAX_PARALLEL_TOOLS)
-        self._max_bytes = check_count("max_output_bytes", options, MAX_OUTPUT_BYTES)
+        self._max_parallel = check_count(
+            "max_parallel", options.get("max_parallel", MAX_PARALLEL_TOOLS)
+        )
+        self._max_bytes = check_count(
+            "max_output_bytes", options.get("max_output_bytes", MAX_OUTPUT_BYTES)
+        )
         self._timeout = check_timeout("tool_timeout", options.get("tool_timeout", TOOL_TIMEOUT))
         self._approve = options.get("approve")
         self._on_tool_call = options.get("on_tool_call")
@@ -121,7 +126,7 @@ class ToolCalls:
         if failures:
             raise failures[0]
         every = {call.id: found.get(call.id, _error(_OUT_OF_TIME)) for call in calls}
-        return fitting(every, self._max_bytes)
+        return _fitting(every, self._max_bytes)
 
     async def _output(self, run: Run, call: RequiredCall, limiter: anyio.CapacityLimiter) -> str:
         if not isinstance(call, RequiredToolCall):
@@ -195,24 +200,7 @@ class ToolCalls:
         return _error(f"the tool did not finish within {timeout:.3g} s")
 
 
-def check_count(name: str, options: Mapping[str, object], default: int) -> int:
-    """Return the option `name`, a whole number of at least 1.
-
-    Raises:
-        TypeError: It is no whole number.
-        ValueError: It is less than 1.
-    """
-    value = options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be a whole number, got {value!r}"
-        raise TypeError(msg)
-    if value < 1:
-        msg = f"{name} must be 1 or more, got {value!r}"
-        raise ValueError(msg)
-    return value
-
-
-def fitting(outputs: Mapping[str, str], max_bytes: int) -> dict[str, str]:
+def _fitting(outputs: Mapping[str, str], max_bytes: int) -> dict[str, str]:
     """Return the outputs, the largest replaced by errors until all fit into `max_bytes`.
 
     The limit is on all of them, since a server rejects the outputs of a round as a whole.

@@ -63,7 +63,7 @@ from openai_runs.types.steps import (
     UnknownOutput,
 )
 
-__all__ = ["Slots", "filled"]
+__all__ = ["Slots"]
 
 T = TypeVar("T")
 
@@ -71,14 +71,14 @@ _ABSENT: Final[tuple[Any, ...]] = (None, "", [], {})
 _SEARCH: Final = decoder_for(FileSearchCall)
 
 
-def filled(later: T, earlier: object) -> T:
+def _filled(later: T, earlier: object) -> T:
     """Return `later`, its absent fields filled from `earlier` where that is of the same kind."""
     if not isinstance(later, Part) or type(later) is not type(earlier):
         return later
     fields: dict[str, Any] = {}
     for name in later.__struct_fields__:
         value, before = getattr(later, name), getattr(earlier, name)
-        fields[name] = before if value in _ABSENT else filled(value, before)
+        fields[name] = before if value in _ABSENT else _filled(value, before)
     return type(later)(**fields)
 
 
@@ -150,7 +150,7 @@ class Slots:
         """
         objects = dict(enumerate(whole))
         for index, slot in self._slots.items():
-            objects[index] = filled(slot.build(), objects.get(index))
+            objects[index] = _filled(slot.build(), objects.get(index))
         return [objects[index] for index in sorted(objects)]
 
     def _open(self, index: int, kind: type[Any]) -> _Slot:
@@ -293,7 +293,7 @@ class _Latest:
         self._piece: Any = None
 
     def add(self, piece: Any) -> None:
-        self._piece = filled(piece, self._piece)
+        self._piece = _filled(piece, self._piece)
 
     def build(self) -> Any:
         return _BUILD[self.kind](self._piece)
