@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from openai_runs.types.steps import RunStep, RunStepStatus, RunStepType
     from openai_runs.types.threads import Thread
 
-_ROOMS: Final = {
+_MODULES: Final = {
     "AsyncClient": "openai_runs._client.client",
     "await_run": "openai_runs._client.await_run",
     "CompletedRuns": "openai_runs._client.polling.as_completed",
@@ -142,13 +142,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load `name` from its room."""
+    """Load `name` from its module."""
     if name == "__version__":
         return import_module("openai_runs.config").VERSION
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(import_module(_ROOMS.get(name, "openai_runs.errors")), name)
+    value = getattr(import_module(_MODULES.get(name, "openai_runs.errors")), name)
     globals()[name] = value
     return value
 

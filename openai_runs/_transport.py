@@ -50,7 +50,7 @@ class Reply(NamedTuple):
 
 
 class StreamReply:
-    """An answer that is read as it comes; to be closed by whoever received it."""
+    """An answer that is read as it comes; to be closed by its owner."""
 
     def __init__(
         self, response: aiohttp.ClientResponse, method: str, shown: str, secrets: tuple[str, ...]
@@ -118,7 +118,7 @@ class Transport:
             "proxy": proxy,
             "ssl": ssl,
         }
-        # A POST without a body has no type either; a GET is sent without looking for one.
+        # A POST without a body has no type either; aiohttp sends a GET without one.
         self._bodiless = {**self._always, "skip_auto_headers": ("Content-Type",)}
         self._trust_env = trust_env
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -180,7 +180,7 @@ class Transport:
             ConfigError: The transport is closed, or belongs to another event loop or process, or
                 `url` is none.
 
-        Cancellation: closes the connection and lets the cancellation through.
+        Cancellation: closes the connection.
         """
         session = self._open()
         failure: APIConnectionError | ConfigError
@@ -191,7 +191,7 @@ class Transport:
                 response = await session.request(method, to, data=data, headers=headers, **how)
                 if stream and response.status < 300 and _is_stream(response.content_type):
                     return StreamReply(response, method, _shown(url), secrets_of(headers, url))
-                # Read by hand: a whole answer, once read, has let go of its connection.
+                # Read by hand: aiohttp releases the connection once the answer is read.
                 try:
                     content = await response.content.readany()
                     if not response.content.at_eof() or len(content) > max_bytes:
@@ -346,7 +346,7 @@ def _translate(
 ) -> APIConnectionError | ConfigError:
     if isinstance(error, aiohttp.ClientResponseError):
         proxy = isinstance(error, aiohttp.ClientHttpProxyError)
-        what = f"the proxy refused with HTTP {error.status}" if proxy else "no proper HTTP"
+        what = f"the proxy rejected it with HTTP {error.status}" if proxy else "no proper HTTP"
         said = excerpt(error.message.encode(), secrets=secrets)
         return APIConnectionError(f"{what}: {said}", method=method, url=shown, sent=not proxy)
     is_url = isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError))

@@ -1,4 +1,4 @@
-"""The house stands as architecture.md draws it: short files, short functions, no knots."""
+"""The layout is as architecture.md says: short files, short functions, no import cycles."""
 
 import ast
 from collections.abc import Iterator

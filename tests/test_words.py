@@ -108,7 +108,7 @@ STEMS = {
     "limiting": "rate_limiter",
     "mapping": "run_map",
     "mending": "lenient",
-    "patience": "session",
+    "patience": "idle_timer",
     "pieces": "delta_merge",
     "preparing": "pipeline",
     "scheduling": "scheduler",

@@ -1,7 +1,4 @@
-"""The command line: words for people, the only room that prints.
-
-What may not live here: anything a program could need.
-"""
+"""The command line: the only layer that prints."""
 
 import sys
 
@@ -11,7 +8,7 @@ _EXTRAS = {"cyclopts": "cli", "rich": "cli", "sqlalchemy": "server"}
 
 
 def main() -> None:
-    """Do what the arguments of this process say, and exit with the code that tells of it."""
+    """Run the command of this process's arguments, and exit with its code."""
     try:
         from openai_runs._cli.app import run
 

@@ -57,8 +57,8 @@ def await_run(
         APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
         APIStatusError: A poll was rejected for good, such as 401 or 404.
 
-    Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
-    cancellation off for at most 5 s.
+    Cancellation: leaves the run alone unless `on_cancel="cancel"`, which delays the
+    cancellation by at most 5 s.
     """
     return client.runs.wait(
         run,

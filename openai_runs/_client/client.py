@@ -1,4 +1,4 @@
-"""The client: puts the parts together and owns the connections, and nothing else."""
+"""`AsyncClient`: puts the parts together and owns the connections."""
 
 from __future__ import annotations
 
@@ -63,7 +63,6 @@ class Beta:
     """`client.beta`: the client's own resources once more."""
 
     def __init__(self, assistants: Assistants, threads: Threads) -> None:
-        """Point at the resources."""
         self.assistants = assistants
         """The same as `client.assistants`."""
         self.threads = threads
@@ -286,8 +285,8 @@ class AsyncClient:
             max_retries: Attempts beyond the first; a short form of `retry`.
             retry: How failed attempts are retried.
             poll: How waits are paced.
-            default_headers: Laid over the ones there are.
-            default_query: Laid over the one there is.
+            default_headers: Merged into the present ones.
+            default_query: Merged into the present one.
             assistants_version: `v1` or `v2`.
 
         Raises:

@@ -1,7 +1,4 @@
-"""The settings of a client: addresses, credentials, defaults. Checked once, then frozen.
-
-No request is made here and the environment is not read: `client.py` does both.
-"""
+"""The settings of a client: addresses, credentials, defaults. Checked once, then frozen."""
 
 from __future__ import annotations
 
@@ -81,18 +78,18 @@ class _Secret(str):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test replaces: sleep, clocks, random numbers, new keys and the one fixed timeout."""
+    """What tests replace: sleep, clocks, random numbers, new keys and the one fixed timeout."""
 
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that only go forward; every deadline is measured with it."""
     wall: Callable[[], float] = time.time
-    """Unix seconds; only to read a Retry-After date of a server that sends no `Date`."""
+    """Unix seconds; only for a `Retry-After` date of a server that sends no `Date`."""
     chance: Callable[[], float] = random
     """A number from 0 to 1, for jitter."""
     new_key: Callable[[], str] = lambda: urandom(16).hex()
     cancel_grace: float = CANCEL_GRACE
-    """Seconds of real time that undoing may hold a cancellation off."""
+    """Seconds of real time by which undoing may delay a cancellation."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +146,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return [("base_url", self.base_url), ("retry", self.retry), ("poll", self.poll)]
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that all requests have, but the credentials."""
+        """Return the headers of all requests, without the credentials."""
         headers = {**_fixed_headers(), "OpenAI-Beta": f"assistants={self.assistants_version}"}
         if self.organization is not None:
             headers["OpenAI-Organization"] = self.organization
@@ -173,7 +170,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {"Authorization": _Secret(f"Bearer {source}")}
 
     async def credentials(self) -> dict[str, str]:
-        """Return the headers that prove who calls; callables are called each time."""
+        """Return the headers with the credentials; a callable is called each time."""
         source = self.credential
         if source is None or isinstance(source, str):
             return self.known_credentials()

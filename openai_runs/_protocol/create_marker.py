@@ -1,7 +1,7 @@
-"""The marker of a create, by which a run whose answer was lost is found again.
+"""The marker of a create, which finds a run whose answer was lost.
 
 The marker is one of the 16 metadata pairs. It is left out when the caller uses all 16, and
-stripped where an answer or an event is decoded, so that no caller ever sees it.
+stripped where an answer or an event is decoded, so that callers do not see it.
 """
 
 from __future__ import annotations

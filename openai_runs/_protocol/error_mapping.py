@@ -72,8 +72,8 @@ def status_error(
         status: HTTP status, 300 or above.
         headers: By case-insensitive or lower-case name.
         content: The body, of any kind.
-        host: Whose answer it is; the vendor's own 404 is explained.
-        secrets: What the request was sent with; nothing of the error repeats it.
+        host: The server's; a 404 of the vendor is explained.
+        secrets: Credentials of the request, masked in the error.
     """
     headers = {name.lower(): mask(value, secrets) for name, value in headers.items()}
     content = content[:_MAX_ERROR_BYTES]
@@ -119,7 +119,7 @@ def error_facts(content: bytes, secrets: Collection[str] = ()) -> dict[str, str]
 
 
 def blocking_run_id(message: str) -> str | None:
-    """Return the id of the run that is in the way, where the text says so.
+    """Return the id of the active run that an error text names.
 
     >>> blocking_run_id("Thread thread_1 already has an active run run_2.")
     'run_2'
@@ -130,7 +130,7 @@ def blocking_run_id(message: str) -> str | None:
 
 def excerpt(content: bytes, limit: int = 200, *, secrets: Collection[str] = ()) -> str:
     """Return the beginning of a body on one line, with each secret and key masked."""
-    margin = widest(secrets)  # a secret that is cut in two could not be found
+    margin = widest(secrets)  # a secret that is cut in two is not masked
     seen = content[: limit * 4 + 2 * margin]
     text = mask(seen.decode("utf-8", "replace"), secrets)
     if len(seen) < len(content) and margin:
@@ -149,7 +149,7 @@ def masked_json(content: bytes, secrets: Collection[str]) -> Any:
 def _bounded_facts(body: Any) -> dict[str, str]:
     try:
         return _facts(body)
-    except RecursionError:  # a body made to do this
+    except RecursionError:  # a hostile body
         return {}
 
 

@@ -1,8 +1,7 @@
 """The events table, and frames of a stream read as typed events by it.
 
-What may not live here: what to do about an event, a fault or the end. The names are those
-of the OpenAPI description's AssistantStreamEvent; docs/pages/explain/protocol.md says how
-other servers write them.
+The names are those of the OpenAPI description's AssistantStreamEvent;
+docs/pages/explain/protocol.md says how other servers write them.
 """
 
 from __future__ import annotations
@@ -62,12 +61,12 @@ _STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.IN_PROGRESS})
 """Statuses that a run may have when it was just created."""
 
 ALL_FIELDS: Final = ("*",)
-"""A browser is shown the object as it was sent."""
+"""A browser receives the object as it was sent."""
 _NO_FIELDS: Final = ()
 
 
 class EventType(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the events table: all that the package knows about a type of event."""
+    """One row of the events table."""
 
     name: str
     """Its name; with `has_status` the object's name, which a dot and a status follow."""
@@ -85,7 +84,7 @@ class EventType(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `streams.backfill`, which says when, emits it for what a poll shows and the stream
     did not."""
     shown: tuple[str, ...]
-    """The fields of its object that `relay` shows a browser; none: the event is left out."""
+    """The fields of its object that `relay` sends to a browser; none: the event is left out."""
 
 
 EVENTS: Final = (
@@ -157,7 +156,7 @@ EVENTS: Final = (
     ),
 )
 """The events table. What reads events (below), folds them into a snapshot
-(`snapshot.snapshot`), emits missed ones (`streams.backfill`) and relays them (`relay`) goes by
+(`snapshot.snapshot`), emits missed ones (`streams.backfill`) and relays them (`relay`) uses
 its rows.
 
 A new type of event is a row here, its class and its name in `types.events` (`EventName`, `Event`),
@@ -170,7 +169,7 @@ _BACKFILLED: Final = {row.data: row for row in EVENTS if row.backfill}
 
 
 def shown_fields(event: Event) -> tuple[str, ...]:
-    """Return the fields of the event's object that a browser is shown."""
+    """Return the fields of the event's object that `relay` sends to a browser."""
     row = _BY_EVENT.get(type(event))
     return _NO_FIELDS if row is None else row.shown
 
@@ -231,7 +230,7 @@ _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
 
 
 class _Reader:
-    """What makes an event of one type from a frame."""
+    """Decodes frames to events of one type."""
 
     __slots__ = ("event", "lenient", "strict")
 
@@ -318,7 +317,7 @@ def ends_in_name(event: RunStepEvent | MessageEvent) -> bool:
 def contradicts(event: RunEvent | RunStepEvent | MessageEvent) -> bool:
     """Return whether an event's name says another status than its data.
 
-    Of steps and messages only an end counts: what their other events are called does no harm.
+    Of steps and messages only an end counts.
 
     >>> run = Run(id="run_1", thread_id="thread_1", assistant_id="a", status="requires_action")
     >>> contradicts(RunEvent(event="thread.run.completed", data=run))

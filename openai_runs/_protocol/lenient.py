@@ -1,9 +1,9 @@
-"""Lenient decoding: strictly first, and by hand only where that fails.
+"""Lenient decoding: strictly first, field by field only where that fails.
 
 The strict decoder is msgspec's own and costs nothing extra. What it rejects is decoded
 once more as plain JSON and built by hand, where shapes that known servers send are
 converted: float times, `{}` for absent, numbers in metadata, null for a field with a
-default, variants and list items that nobody here knows. docs/pages/explain/protocol.md
+default, unknown variants and list items. docs/pages/explain/protocol.md
 says which servers send them. A known field of a shape that cannot be converted still fails, and the
 error names its path.
 """
@@ -69,7 +69,7 @@ _UNKNOWN: Final[dict[type, type[Unknown]]] = {
     ToolCallsDelta: UnknownStepDetailsDelta,
     CodeInterpreterLogsDelta: UnknownOutputDelta,
 }
-"""One member of each union, and what stands in for a variant the union does not have."""
+"""One member of each union -> the class for unknown variants of it."""
 
 
 class AnswerDecoder(Generic[T]):
@@ -154,7 +154,7 @@ _PLAIN: Final[dict[type[inspect.Type], Any]] = {
 def _convert(wire: Any, shape: inspect.Type, path: str) -> Any:
     if isinstance(shape, inspect.LiteralType) and wire in shape.values:
         return wire
-    if type(shape) not in _PLAIN:  # a caller's own type is decoded strictly or not at all
+    if type(shape) not in _PLAIN:  # types of the caller are decoded strictly only
         message = f"Invalid value of type `{type(wire).__name__}` - at `{path}`"
         raise ValidationError(message)
     try:
@@ -200,7 +200,7 @@ def _build_item(wire: Any, shape: inspect.Type, path: str) -> Any:
 
 
 def _stand_in(shape: inspect.Type) -> type[Unknown] | None:
-    """Return what may take the place of an unreadable value of this shape."""
+    """Return the class that replaces a value of this shape which cannot be decoded."""
     if isinstance(shape, inspect.StructType) and issubclass(shape.cls, Answer):
         return UnknownItem
     members = shape.types if isinstance(shape, inspect.UnionType) else (shape,)

@@ -2,8 +2,8 @@
 
 Theory of operation. Each change of a run's status is in `TRANSITIONS`. The server checks
 `may_move` before it writes; a wait ends by `is_settled`, and its default deadline is
-`seconds_to_expiry`; a snapshot drops states that `may_become` rules out; the docs draw their
-diagram from the table.
+`seconds_to_expiry`; a create that waits for its thread uses `is_inactive`; a snapshot drops states
+that `may_become` rules out; the docs draw their diagram from the table.
 
     queued -> in_progress -> completed | failed | incomplete
     queued | in_progress | requires_action -> cancelling -> cancelled

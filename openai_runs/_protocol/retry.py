@@ -1,4 +1,4 @@
-"""Whether a failed attempt is repeated, and after how long. Pure functions of facts.
+"""Whether and when a failed attempt is repeated, and the pauses between polls. Pure functions.
 
 Theory of operation. An attempt ends in one of three ways. It *was not sent*: there was no
 connection, so repeating it cannot carry it out twice. It was *answered*: the status and the
@@ -67,7 +67,7 @@ def is_retryable(status: int, headers: Mapping[str, str], code: str | None) -> b
 
 
 def is_ambiguous(status: int) -> bool:
-    """Return whether an answer leaves open if the work was done.
+    """Return whether the request may or may not have been carried out, by this status.
 
     >>> is_ambiguous(408), is_ambiguous(503), is_ambiguous(429)
     (True, True, False)
@@ -76,7 +76,7 @@ def is_ambiguous(status: int) -> bool:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds the server asks us to wait; None if there are none to be parsed.
+    """Return the seconds the server asks to wait; None without a number or date.
 
     A date counts from the answer's own `Date`, so that a client clock that is off does not matter;
     `now` (Unix seconds) stands in where the server sends none.
@@ -105,7 +105,7 @@ def server_time(headers: Mapping[str, str]) -> float | None:
 
 
 def is_too_long(seconds: float | None) -> bool:
-    """Return whether a server asks for a longer pause than a call should take."""
+    """Return whether a server asks for a longer pause than MAX_RETRY_AFTER."""
     return seconds is not None and seconds > MAX_RETRY_AFTER
 
 
@@ -146,7 +146,7 @@ def backoff(policy: RetryPolicy, attempt: int, asked: float | None, chance: floa
         pause *= 1 - policy.jitter * chance
     else:
         pause = asked
-    # Many attempts without a pause would be a flood.
+    # A retry without a pause, for `patience` seconds, would overload the server.
     return pause if policy.patience is None else max(pause, policy.initial, MIN_POLL_DELAY)
 
 
@@ -163,11 +163,11 @@ def poll_after(headers: Mapping[str, str]) -> float | None:
 
 
 def poll_pause(policy: PollPolicy, count: int, chance: float) -> float:
-    """Return the seconds between two polls where the server does not say.
+    """Return the seconds between two polls without a hint of the server.
 
     Args:
         policy: The numbers.
-        count: How many pauses this one makes (the first is 1).
+        count: Which pause this is (the first is 1).
         chance: A random number from 0 to 1.
 
     >>> poll_pause(PollPolicy(initial=1.0, factor=2.0), 3, 0.0)
@@ -178,7 +178,7 @@ def poll_pause(policy: PollPolicy, count: int, chance: float) -> float:
 
 
 class RetryBudget:
-    """Tokens that retries take and successes return; without any, a call fails fast."""
+    """Tokens that retries use and successes return; without any, a call fails fast."""
 
     def __init__(self, capacity: float = RETRY_BUDGET, cost: float = RETRY_COST) -> None:
         """Start full."""
@@ -192,7 +192,7 @@ class RetryBudget:
         return self._tokens
 
     def acquire(self) -> bool:
-        """Return whether a retry may be made, and pay for it."""
+        """Return whether a retry may be made, and use its tokens."""
         if self._tokens < self._cost:
             return False
         self._tokens -= self._cost

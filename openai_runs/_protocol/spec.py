@@ -63,7 +63,7 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """Decodes the answer; of an `AnswerDecoder`."""
     retry: Retry = Retry.IDEMPOTENT
     deleted_body: bytes = b""
-    """What a DELETE sent twice answers when the first one had already worked."""
+    """The answer to a repeated DELETE whose first attempt had worked."""
     thread_id: str | None = None
     run_id: str | None = None
     stream: bool = False

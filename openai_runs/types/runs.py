@@ -133,7 +133,7 @@ class UnknownToolCall(Unknown):
 
 if TYPE_CHECKING:
     RequiredCall: TypeAlias = RequiredToolCall | UnknownToolCall
-else:  # the mending decoder adds the unknown kind
+else:  # lenient decoding adds the unknown kind
     RequiredCall: TypeAlias = RequiredToolCall
 
 

@@ -155,7 +155,7 @@ async def test_proxy_that_refuses_was_never_sent() -> None:
 
     assert isinstance(error, APIConnectionError)
     assert not error.sent
-    assert error.message.startswith("the proxy refused with HTTP 407")
+    assert error.message.startswith("the proxy rejected it with HTTP 407")
 
 
 async def test_proxy_that_is_gone_was_never_sent() -> None:

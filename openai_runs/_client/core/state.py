@@ -1,4 +1,4 @@
-"""What a client and its copies share: connections, the rate limiter, and what was learnt."""
+"""What a client and its copies share: connections, rate limiter, and the server's features."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ClientState:
         self.features: dict[str, frozenset[str]] = {}
         """By base URL: the extensions its server has named in `openai-runs-features`."""
         self._feature_headers: dict[str, str | None] = {}
-        """By base URL: that header as it came last; parsed only when it has changed."""
+        """By base URL: the last value of that header; parsed only when it has changed."""
         self.start = start
         self.thread_locks: dict[str, ThreadLock] = {}
-        """By thread: whose turn it is to create a run on it."""
+        """By thread: the queue of calls that create a run on it."""
 
     def learn_features(self, base_url: str, named: str | None) -> None:
         """Keep what the server named in `openai-runs-features`."""
@@ -56,7 +56,7 @@ class ClientState:
         try:
             await self.background.aclose()
         finally:
-            self.limiter.close()  # what waited there finds the transport closed
+            self.limiter.close()  # calls released by it find the transport closed
             await self.transport.aclose()
 
 

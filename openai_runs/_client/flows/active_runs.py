@@ -1,7 +1,7 @@
 """What to do when a thread already has an active run: wait for it, or cancel it.
 
 Calls of one client for the same thread wait in a queue, in the order in which they came, so that
-fifty creates do not race for every gap.
+many creates do not compete whenever the thread is free.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def when_free(
     options: CallOptions,
     attempt: Callable[[CallOptions], Coroutine[Any, Any, T]],
 ) -> Coroutine[Any, Any, T]:
-    """Return what `attempt` returns, once no run of the thread is in its way; to be awaited.
+    """Return what `attempt` returns, once no run of the thread is active; to be awaited.
 
     No coroutine itself, so that a call which does not wait is not a frame deeper.
 
@@ -54,7 +54,7 @@ def when_free(
 
     Raises:
         ActiveRunError: `mode` is `raise`, or the server does not say which run blocks.
-        APITimeoutError: The time passed; `.run_id` is the run that was in the way.
+        APITimeoutError: The time passed; `.run_id` is the active run.
 
     Cancellation: leaves the blocking run as it is.
     """
@@ -76,7 +76,7 @@ async def _in_order(busy: _Busy, attempt: Callable[[CallOptions], Coroutine[Any,
 
 
 class _Busy:
-    """A thread that is, or may be, in use."""
+    """A thread that has, or may have, an active run."""
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class _Busy:
         self._attempts = self._repeats = 0
 
     def options(self) -> CallOptions:
-        """Return the next attempt's options: what is left of the time, and a key not used up."""
+        """Return the next attempt's options: what is left of the time, and a key of its own."""
         options: CallOptions = {**self._options, "timeout": self._seconds_left()}
         self._attempts += 1
         key = self._options.get("idempotency_key")
         if key is not None and self._attempts > 1:
-            # A server that remembers the key would repeat its "thread is busy" for ever.
+            # A server that remembers the key would repeat its 400 for every attempt.
             options["idempotency_key"] = f"{key}-{self._attempts}"
         return options
 
@@ -128,7 +128,7 @@ class _Busy:
                 self._thread_locks.pop(self._thread_id, None)
 
     async def wait_for(self, error: ActiveRunError) -> None:
-        """Return once the run that `error` names is over."""
+        """Return once the run that `error` names is inactive."""
         blocking = error.blocking_run_id
         if blocking is None:
             raise error
@@ -139,8 +139,8 @@ class _Busy:
                 asking: CallOptions = {**options, "timeout": self._seconds_left()}
                 await self._waiter.cancel(blocking, self._thread_id, asking)
             except BadRequestError as rejection:
-                # It has ended, or is being cancelled: the wait below finds out.
-                error.add_note(f"cancelling it was refused: {rejection.message}")
+                # It has ended, or is being cancelled: the wait below shows which.
+                error.add_note(f"cancelling it was rejected: {rejection.message}")
         plan = WaitOptions(
             policy=self._policy, timeout=self._seconds_left(), options=options, until=is_inactive
         )
@@ -150,7 +150,7 @@ class _Busy:
             raise self._timed_out(blocking) from late
 
     async def _pause(self, blocking: str) -> None:
-        """Pause where a server goes on naming a run that it says is over."""
+        """Pause where a server repeatedly names a run that it shows as inactive."""
         if blocking in self._waited_for:
             self._repeats += 1
             pause = retry.poll_pause(self._policy, self._repeats, self._runtime.chance())

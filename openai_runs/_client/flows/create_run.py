@@ -1,4 +1,4 @@
-"""Creating a run once, whatever happens to the answer.
+"""Creating a run exactly once, also when the answer is lost.
 
 Theory of operation. A create carries its idempotency key as one of the run's metadata pairs
 (`_protocol.create_marker`). Where the answer is lost, the run is looked up on the thread by that
@@ -85,7 +85,7 @@ class CreateRunFlow:
         self._ambiguity = Ambiguity()
 
     def make(self) -> Coroutine[Any, Any, Run]:
-        """Return the run, created once and only once; to be awaited.
+        """Return the run, created exactly once; to be awaited.
 
         Raises:
             ActiveRunError: The thread has an active run that is not this call's.
@@ -107,11 +107,11 @@ class CreateRunFlow:
         return self._when_free()
 
     def on_run_known(self) -> None:
-        """Note that the caller knows the run: there is nothing to undo any more."""
+        """The run is known: undoing is cancelling it, and no longer this request's."""
         self._ambiguity.maybe_sent = False
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
-        """Return what the last attempt has created; None if it cannot be found out.
+        """Return what the last attempt has created; None if it cannot be found.
 
         Raises:
             APIError: A request failed.
@@ -129,7 +129,7 @@ class CreateRunFlow:
     async def undo(self) -> None:
         """Cancel the run if one may have been created, for at most 5 s.
 
-        Cancellation: is held off for those 5 s.
+        Cancellation: is delayed by those 5 s.
         """
         if self._ambiguity.maybe_sent:
             what = f"undoing a create on thread {self.thread_id or '(new)'}"
@@ -255,7 +255,7 @@ async def _retrieved(pipeline: Pipeline, run: Run, options: CallOptions) -> Run:
     try:
         return await pipeline.send(pipeline.build_request(GET_RUN, ids, options), options)
     except APIError:
-        return run  # it is ours and exists: failing now would invite a second create
+        return run  # it exists: an error here would suggest a second create
 
 
 async def _first_run(reply: Run | StreamReply, wait: float) -> Run | None:

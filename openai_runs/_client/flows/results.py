@@ -1,7 +1,4 @@
-"""The result of a run in one object, and how it is gathered.
-
-What may not live here: how a run is created, and how its tool calls are answered.
-"""
+"""The result of a run in one object, and how it is gathered."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     steps: list[RunStep]
     """The steps, oldest first; empty where the server has no steps endpoint."""
     recovered: bool = False
-    """Whether a stream was cut and the rest was fetched by polling."""
+    """Whether its stream reconnected, or was completed by polling the run."""
     response_format: type | None = None
     """The type that `parsed` is an instance of."""
 

@@ -1,4 +1,4 @@
-"""Submitting the outputs of tool calls once, whatever happens to the answer.
+"""Submitting the outputs of tool calls exactly once, also when the answer is lost.
 
 Where the answer is lost, the run is retrieved: whether it still waits for these outputs says
 whether they arrived.
@@ -55,7 +55,7 @@ class SubmitFlow:
         return await self._pipeline.send(self._spec, self._options, verify=self.verify)
 
     async def open(self, timeout: float | None) -> Run | StreamReply:
-        """Return the stream of what follows; a `Run` if there is none to be had.
+        """Return the stream of what follows; a `Run` if there is none.
 
         Raises and is cancelled as `make`; sent again later, it is still the same request.
         """

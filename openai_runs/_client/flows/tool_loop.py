@@ -137,7 +137,7 @@ class ToolLoop:
         return Decision.ANSWER
 
     def _give_up(self, run: Run) -> None:
-        if self._failure is not None:  # it says more than the run's asking again
+        if self._failure is not None:  # its message says more than the error below
             raise self._failure
         msg = f"run {run.id!r} still asks for outputs that it was sent {_SUBMITS} times"
         raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
@@ -152,9 +152,9 @@ class ToolLoop:
     ) -> T | None:
         """Answer all calls the run waits for, and return what `send` returns.
 
-        None where the submit failed, and only the run itself can say how it goes on. It was
-        rejected: the run has ended, or somebody else has answered. Or the server is away: the
-        outputs are kept, and sent again if the run still asks for them.
+        None where the submit failed, and polling the run decides how to go on. Either it was
+        rejected: the run has ended, or another client has answered. Or the server is unreachable:
+        the outputs are kept, and sent again if the run still requests them.
 
         Args:
             run: The run that waits.
@@ -164,11 +164,11 @@ class ToolLoop:
 
         Raises:
             ToolError: The run has asked more often than `max_rounds`; it is left waiting.
-            APIError: The submit failed for a reason that does not pass.
+            APIError: The submit failed, and the failure is not transient.
             BaseException: What `approve` or `on_tool_call` raised.
 
-        Cancellation: cancels async tools; sync ones go on in their threads, and their outputs
-        are dropped. The outputs may have arrived.
+        Cancellation: cancels async tools; sync tools finish in their threads, and their outputs
+        are discarded. The outputs may have arrived.
         """
         outputs = await self._answer(run, headers, age)
         try:
@@ -221,7 +221,7 @@ def waiting_calls(run: Run) -> list[RequiredCall]:
 
 
 def _key(call: RequiredCall) -> tuple[str, ...]:
-    # Not the id alone: some models number the calls of each round anew.
+    # Not the id alone: some models reuse the ids in each round.
     if isinstance(call, RequiredToolCall):
         return call.id, call.function.name, call.function.arguments
     return (call.id,)
@@ -251,7 +251,7 @@ async def run_to_end(  # noqa: PLR0917 - what each of its three callers has at h
     Raises:
         RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
         ToolError: The run asked for tools more often than it may.
-        APIError: A request was rejected, or the server is gone.
+        APIError: A request was rejected, or the server is unreachable.
 
     Cancellation: cancels the tools; leaves the run, or cancels it with `on_cancel="cancel"`.
     """
@@ -292,7 +292,7 @@ class _PolledRounds:
         raise late
 
     async def _round(self, run: Run, loop: ToolLoop) -> Run:
-        # Nobody has seen the run between two polls, so the same call is never known to be new.
+        # The run was not observed between two polls, so a repeated call is never known to be new.
         if loop.decide(run, has_moved=False) is Decision.POLL:
             policy, chance = self._deadline.wait_options.policy, self._runtime.chance()
             await self._runtime.sleep(retry.poll_pause(policy, loop.polls, chance))

@@ -1,7 +1,6 @@
-"""Waiting for many runs at once: by one caller, without a task for each.
+"""Waiting for many runs at once, without a task for each.
 
-Each run has a `WaitHandle`; all of them report in one `Inbox`, which the caller reads. How a run
-is polled is none of this module's business.
+Each run has a `WaitHandle`; all of them report in one `Inbox`, which the caller reads.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ Awaited = Run | tuple[str, str]
 class CompletedRuns:
     """Runs in the order in which their waits end; made by `runs.as_completed`.
 
-    Each item is the settled `Run`, or the error its wait ended with, which carries the ids.
-    The waits begin with the call. To end the others after leaving the loop early, use `aclose`
-    or `async with`, or drop this object.
+    Each item is a `Run` that is finished or requires action, or the error its wait ended with,
+    which carries the ids. The waits begin with the call. To end the others after leaving the loop
+    early, use `aclose` or `async with`, or drop this object.
     """
 
     def __init__(self, waiter: Waiter, runs: Iterable[Awaited], options: WaitOptions) -> None:
@@ -119,7 +118,7 @@ class CompletedRuns:
             try:
                 await handle.report()
             except BaseException:
-                self._inbox.put(handle)  # what it still has to report is reported by the next call
+                self._inbox.put(handle)  # the next call reports the rest
                 raise
             if handle.outcome is not None and handle in self._places:
                 self._done.append((self._places.pop(handle), handle.outcome))
@@ -128,7 +127,7 @@ class CompletedRuns:
                     late.append(handle)
         if late:
             self.cancels.append(self._waiter.cancel_soon(late))
-        self._inbox.wake()  # another reader, for what this one has left
+        self._inbox.wake()  # another reader, for the outcomes that are left
 
     def _unfinished(self) -> list[WaitHandle]:
         return [handle for handle in self._places if not handle.is_terminal]
@@ -141,7 +140,7 @@ class CompletedRuns:
     async def aclose(self) -> None:
         """Wait no longer; the runs go on. A second call does nothing.
 
-        Cancellation: has no effect; nothing is waited for.
+        Cancellation: has no effect; nothing is awaited.
         """
         self._leave()
 
@@ -162,13 +161,13 @@ class CompletedRuns:
         self._leave()
 
     def __del__(self) -> None:
-        """Wait no longer; in the loop's own thread, whichever thread this is called in."""
+        """Wait no longer; in the thread of the event loop."""
         places = getattr(self, "_places", None)
         if places and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_leave_all, [*places])
 
     def __repr__(self) -> str:
-        """Say how far it is."""
+        """Show the counts."""
         return f"CompletedRuns({self.total - self.pending} of {self.total} returned)"
 
 

@@ -30,7 +30,6 @@ class Assistants:
     """`client.assistants`."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        """Send through `pipeline`."""
         self._pipeline = pipeline
 
     async def create(self, *, model: str, **arguments: Unpack[CreateAssistantCall]) -> Assistant:

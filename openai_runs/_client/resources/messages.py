@@ -34,7 +34,6 @@ class Messages:
     """`client.messages`."""
 
     def __init__(self, pipeline: Pipeline, waiter: Waiter) -> None:
-        """Send through `pipeline`, wait for blocking runs with `waiter`."""
         self._pipeline = pipeline
         self._waiter = waiter
 

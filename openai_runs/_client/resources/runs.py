@@ -1,7 +1,6 @@
 """Runs: `client.runs`, one class whose methods are a few lines each.
 
-What may not live here: a flow of several requests (`flows`), how a run is polled (`polling`), how
-a stream is read (`streams`).
+Calls of several requests are in `flows`, waits in `polling`, streams in `streams`.
 """
 
 from __future__ import annotations
@@ -60,7 +59,6 @@ class Runs:
     """`client.runs`: everything about runs, and `client.runs.steps` below it."""
 
     def __init__(self, pipeline: Pipeline, waiter: Waiter) -> None:
-        """Send through `pipeline`, wait with `waiter`."""
         self._pipeline = pipeline
         self._waiter = waiter
         self._poll_policy = pipeline.settings.poll
@@ -118,7 +116,7 @@ class Runs:
     async def create_and_poll(
         self, thread_id: str, *, assistant_id: str, **arguments: Unpack[CreateRunAndPollCall]
     ) -> Run:
-        """Start a run and return it once it is settled; `create`, then `wait`.
+        """Start a run and wait for it: `create`, then `wait`.
 
         Endpoint: POST /threads/{thread_id}/runs, then GET .../runs/{run_id} (repeated)
 
@@ -450,7 +448,7 @@ class Runs:
         tool_outputs: ToolOutputs,
         **arguments: Unpack[WaitCall],
     ) -> Run:
-        """Answer the waiting tool calls and return the run once it is settled again.
+        """Answer the waiting tool calls, and return the run as `wait` does.
 
         Endpoint: POST .../submit_tool_outputs, then GET .../runs/{run_id} (repeated)
 
@@ -590,8 +588,8 @@ class Runs:
             APIConnectionError: No usable answer for `PollPolicy.max_outage` seconds.
             APIStatusError: A poll was rejected for good, such as 401 or 404.
 
-        Cancellation: leaves the run alone unless `on_cancel="cancel"`, which holds the
-        cancellation off for at most 5 s.
+        Cancellation: leaves the run alone unless `on_cancel="cancel"`, which delays the
+        cancellation by at most 5 s.
         """
         options = wait_options_of(
             self._poll_policy,
@@ -608,7 +606,7 @@ class Runs:
         return self._waiter.wait(run, thread_id=thread_id, options=options)
 
     async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
-        """Return the run once it is settled; `wait`, under the official SDK's name.
+        """Return the run as `wait` does, under the official SDK's name.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id}   (repeated)
 
@@ -641,16 +639,16 @@ class Runs:
                 counted from the call.
 
         Returns:
-            For each the settled `Run`, or the error its wait ended with: `RunWaitTimeout`, or
-            what `wait` raises. One that fails never ends the others.
+            For each the `Run` as `wait` returns it, or the error its wait ended with:
+            `RunWaitTimeout`, or what `wait` raises. One that fails never ends the others.
 
         Raises:
             TypeError: One of `runs` is no run; nothing is waited for.
             Exception: What `on_status` raised.
 
-        Cancellation: leaves the runs alone, or cancels those that are not over with
-        `on_cancel="cancel"`, which holds the cancellation off for a while: 5 s for each run
-        that does not answer, 20 at a time.
+        Cancellation: leaves the runs alone, or cancels those that are not finished with
+        `on_cancel="cancel"`, which delays the cancellation: 5 s for each run that does not
+        answer, 20 at a time.
         """
         given = parse("runs.wait_all", WaitCall, arguments, self._poll_policy)
         return await wait_for_all(self._waiter, runs, given.wait)

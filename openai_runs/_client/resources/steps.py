@@ -18,7 +18,6 @@ class Steps:
     """`client.runs.steps`."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        """Send through `pipeline`."""
         self._pipeline = pipeline
 
     async def retrieve(

@@ -138,7 +138,7 @@ class Threads:
     async def create_and_run_poll(
         self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunAndPollCall]
     ) -> Run:
-        """Make a thread, start a run and return it once it is settled.
+        """Make a thread, start a run, and return it as `runs.wait` does.
 
         Endpoint: POST /threads/runs, then GET .../runs/{run_id} (repeated)
 

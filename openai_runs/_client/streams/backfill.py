@@ -1,7 +1,7 @@
-"""The events that a broken stream did not send, made from what the server has stored.
+"""The events that a broken stream did not send, made from the objects that the server returns.
 
-Pure: the snapshot of what came and the fetched objects in, the missing events out. Which types
-of events are made, and their names, is in the events table (`_protocol.events`).
+Pure: snapshot and fetched objects in, missing events out. Which types of events are made, and
+their names, is in the events table (`_protocol.events`).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def missing_events(
 ) -> list[Event]:
     """Return the events that lead from `snapshot` to the fetched objects.
 
-    Of a text that came in part the rest is one delta, so that the deltas add up to the
-    text. Where the stored text does not begin with what came (the server began anew after a
-    crash), there is no such rest: the message's last event alone has the whole of it.
+    Of a text that came in part, the rest is one delta, so that the deltas add up to the text.
+    Where the stored text does not begin with the received part (the server repeated the work after
+    a crash), there is no such delta: only the message's last event has the whole text.
 
     Args:
-        snapshot: What the events so far add up to.
+        snapshot: Built from the events so far.
         run: The run as it is now.
-        messages: The messages it wrote, oldest first; items that could not be read are left.
+        messages: The messages it wrote, oldest first; items that could not be decoded are skipped.
         steps: Its steps, oldest first.
     """
     events: list[Event] = []
@@ -84,7 +84,7 @@ def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
 
 
 def _differs(snapshot: Snapshot, message: Message) -> bool:
-    """Return whether an end known by an event's name alone is not the end that is stored."""
+    """Return whether an end known by an event's name alone differs from the fetched one."""
     known = snapshot.message(message.id)
     return (
         known is not None
@@ -94,7 +94,7 @@ def _differs(snapshot: Snapshot, message: Message) -> bool:
 
 
 def _rest(message: Message, seen: list[Content]) -> Iterator[ContentDelta]:
-    """Yield what of each part has not come yet."""
+    """Yield the rest of each part."""
     for index, part in enumerate(message.content):
         before = _text_of(seen[index]) if index < len(seen) else ""
         text = _text_of(part)

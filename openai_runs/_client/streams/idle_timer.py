@@ -1,7 +1,4 @@
-"""The two time limits of a stream: the whole time of the call, and how long a silence may last.
-
-Pure arithmetic on a clock; what happens when a limit is reached is decided in `session`.
-"""
+"""The two time limits of a stream: the timeout of the call, and that of a silence."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class IdleTimer:
         """Restart after a poll of the run."""
         if self.now() < self._since + self._idle:
             # The poll came before the silence was too long: the whole time was almost up.
-            # Without this, `limit` would be in the past, and the run polled over and over.
+            # Without this, `limit` would be in the past, and the run polled in a loop.
             self._is_last_poll_made = True
         self.restart()
 
@@ -56,9 +53,9 @@ class IdleTimer:
         return math.inf if self.deadline is None else self.deadline - self.now()
 
     def limit(self, *, is_draining: bool) -> float:
-        """Return when to stop reading and find out why nothing comes."""
+        """Return when to stop reading and poll the run."""
         if is_draining:
-            # Set once: events that come behind the run's last one must not put it off.
+            # Set once: events after the run's last one must not extend it.
             self._drained = self._drained or self.now() + STREAM_DRAIN
             return self._drained
         self._drained = None

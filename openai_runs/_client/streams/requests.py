@@ -1,9 +1,8 @@
-"""The requests a stream is made of: how each is sent, found again, and undone.
+"""The requests of a stream: how each is sent, found again, and undone.
 
 A run with tools is streamed by several requests: the create, and each submission of tool
-outputs. One whose stream broke before its first event is found by what it has done: the run
-that carries its key, or the run that no longer waits. When to send which is decided in
-`session`.
+outputs. One whose stream broke before its first event is found by its result: the run with its
+key, or the run that no longer waits. `session` decides when to send which.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class StreamRequest(Protocol):
     from_the_start: bool
     """Whether the stream's first event is the first of its run."""
     after: str | None
-    """The id of the event that the caller has seen before; None: the caller has named none."""
+    """The id of the last event the caller has received before; None: not given."""
     ids: Mapping[str, str]
     """Of the thread and the run; empty where the run is yet to be made."""
 
@@ -64,7 +63,7 @@ class StreamRequest(Protocol):
         ...
 
     def on_run_known(self) -> None:
-        """Note that the run is known, and nothing is left to undo but the run itself."""
+        """The run is known: undoing is cancelling it, and no longer this request's."""
         ...
 
 
@@ -105,7 +104,7 @@ class _RunRequest:
 
 
 class SubmitRequest(_RunRequest):
-    """Tool outputs are submitted, and the run goes on."""
+    """Submits tool outputs; the run goes on."""
 
     def __init__(
         self,
@@ -131,7 +130,7 @@ class SubmitRequest(_RunRequest):
 
 
 class FollowRequest(_RunRequest):
-    """A run that is already there is followed."""
+    """Follows an existing run."""
 
     def __init__(
         self,
@@ -153,7 +152,7 @@ class FollowRequest(_RunRequest):
         try:
             return await self._follow(in_time)
         except APIError:
-            return run  # its events are gone: the rest is backfilled
+            return run  # its events are deleted: the rest is backfilled
 
     async def _follow(self, options: CallOptions) -> Run | StreamReply:
         try:
@@ -161,12 +160,12 @@ class FollowRequest(_RunRequest):
         except (BadRequestError, ConflictError):
             if self.from_the_start:
                 raise
-            # The event is lost, or was never one of this run: all events are sent again.
+            # The event is deleted, or of another run: follow from the first event.
             self.after, self.from_the_start = None, True
             return await follow(self._pipeline, self.ids, None, options)
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
-        """Begin again."""
+        """Open the stream again."""
         return await self.open(options)
 
 
@@ -179,7 +178,7 @@ async def follow(
 
     Raises:
         ConflictError: The server no longer has that event.
-        APIError: The stream cannot be had.
+        APIError: The request failed.
     """
     if after:
         headers = {**(options.get("extra_headers") or {}), "Last-Event-ID": after}

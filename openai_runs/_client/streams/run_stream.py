@@ -40,7 +40,7 @@ class RunStream:
     """The events of a run, as an async context manager and iterator.
 
     One iteration spans the whole run. Where the connection is lost, the stream reconnects, or
-    the rest is emitted from what the server has stored. Where local tools were given, their
+    is completed by polling the run. Where local tools were given, their
     calls are answered and the run goes on. Made by `runs.stream`,
     `runs.submit_tool_outputs_stream`, `runs.follow` and `threads.create_and_run_stream`.
 
@@ -75,7 +75,7 @@ class RunStream:
 
     @property
     def recovered(self) -> bool:
-        """Return whether the connection was lost and the rest was emitted in another way."""
+        """Return whether the stream reconnected, or was completed by polling the run."""
         return self._session.recovered
 
     @property

@@ -8,20 +8,25 @@ its next state. Events are applied to the snapshot when they are returned (`pop`
 snapshot is never ahead of the caller. That is why DRAINING begins when the caller receives the
 run's last event, and not when it arrives.
 
-    NEW -> OPENING -> READING <-> DRAINING -> ENDED -> COMPLETE
-                         |                     |
-                         |                     +-> ANSWERING -> READING      the next request
-                         |                     +-> POLLING -> ENDED          asks for the same again
-                         |                     +-> VERIFYING -> ENDED        events disagree
-                         +-> RECOVERING -> READING                           reconnected
-                                        -> ENDED                             polled and backfilled
+    NEW         -> OPENING
+    OPENING     -> READING | RECOVERING
+    READING     -> DRAINING | ENDED | RECOVERING
+    DRAINING    -> READING | ENDED | COMPLETE
+    ENDED       -> ANSWERING | POLLING | VERIFYING | COMPLETE
+    ANSWERING   -> READING | POLLING | RECOVERING
+    POLLING     -> ENDED | RECOVERING
+    VERIFYING   -> ENDED
+    RECOVERING  -> READING | RECOVERING | ENDED
 
-No task runs in the background: work is done while somebody awaits `advance`, and no cancel scope
-outlives that. A second task may call `close` or `undo` meanwhile, so each step checks after an
-await whether the session has ended.
+Each of them but DRAINING and ENDED may also become CLOSED; these two become COMPLETE when the
+caller closes the stream, since all events of the run's present request were received.
 
-What does not live here: how to reconnect and fetch (`recovery`), which events a poll stands for
-(`backfill`), and what a run that repeats its tool calls means (`flows.tool_loop`).
+No task runs in the background: work is done within `advance`, and no cancel scope outlives it. A
+second task may call `close` or `undo` meanwhile, so each step checks after an await whether the
+session has ended.
+
+Elsewhere: how to reconnect and fetch (`recovery`), which events a poll amounts to (`backfill`),
+and what to do with a run that repeats its tool calls (`flows.tool_loop`).
 """
 
 from __future__ import annotations
@@ -101,15 +106,13 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.NEW: frozenset({State.OPENING, State.CLOSED}),
     State.OPENING: frozenset({State.READING, State.RECOVERING, State.CLOSED}),
     State.READING: frozenset({State.DRAINING, State.ENDED, State.RECOVERING, State.CLOSED}),
-    # READING: the run goes on after an event that looked like its last.
+    # READING: the run goes on after an event that seemed to be its last.
     State.DRAINING: frozenset({State.READING, State.ENDED, State.COMPLETE}),
-    State.ENDED: frozenset(
-        {State.ANSWERING, State.POLLING, State.VERIFYING, State.COMPLETE, State.CLOSED}
-    ),
+    State.ENDED: frozenset({State.ANSWERING, State.POLLING, State.VERIFYING, State.COMPLETE}),
     State.ANSWERING: frozenset({State.READING, State.RECOVERING, State.POLLING, State.CLOSED}),
     State.POLLING: frozenset({State.ENDED, State.RECOVERING, State.CLOSED}),
     State.VERIFYING: frozenset({State.ENDED, State.CLOSED}),
-    # RECOVERING: a request answered by the run and no stream has to be recovered again.
+    # RECOVERING: the answer was the run and no stream, so the next attempt follows.
     State.RECOVERING: frozenset({State.READING, State.RECOVERING, State.ENDED, State.CLOSED}),
     State.COMPLETE: frozenset(),
     State.CLOSED: frozenset(),
@@ -176,7 +179,7 @@ class StreamSession:
         """Events that were received and not returned yet."""
         self.last_id = ""
         self.recovered = False
-        """Whether there was no connection for a time, and the stream reconnected or was polled."""
+        """Whether the stream reconnected, or was completed by polling the run."""
         self.is_whole = False
         """Whether the snapshot holds all of the run, and not only this request's part of it."""
 

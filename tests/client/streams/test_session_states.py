@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openai_runs import AsyncClient, OpenAIRunsError, PollPolicy, RetryPolicy
+from openai_runs._client.streams import session as session_module
 from openai_runs._client.streams.session import FINAL, MOVES, State, StreamSession
 from tests.client.broadcaster import DONE, HEAD, delta, frame, message_json, step_json
 from tests.client.streams.test_session_tool_rounds import page, waiting
@@ -44,6 +46,16 @@ def test_every_state_can_be_reached_and_left_for_an_end() -> None:
 def test_stream_can_be_left_in_every_state() -> None:
     """One move leads to an end: `close` needs no other."""
     assert {state for state in State if not MOVES[state] & FINAL} == FINAL
+
+
+def test_moves_in_the_docstring_are_those_of_the_table() -> None:
+    """The diagram at the top of the module leaves out only what it says in words: CLOSED."""
+    lines = re.findall(r"^    ([A-Z]+) +-> ([A-Z |]+)$", session_module.__doc__ or "", re.MULTILINE)
+    drawn = {State[state]: {State[name] for name in names.split(" | ")} for state, names in lines}
+    closable = set(State) - FINAL - {State.DRAINING, State.ENDED}
+
+    assert drawn == {state: MOVES[state] - {State.CLOSED} for state in set(State) - FINAL}
+    assert {state for state in State if State.CLOSED in MOVES[state]} == closable
 
 
 def session_in(*states: State) -> StreamSession:
