@@ -18,8 +18,9 @@ run's last event, and not when it arrives.
     VERIFYING   -> ENDED
     RECOVERING  -> READING | RECOVERING | ENDED
 
-Each of them but DRAINING and ENDED may also become CLOSED; these two become COMPLETE when the
-caller closes the stream, since all events of the run's present request were received.
+Each of them but DRAINING may also become CLOSED. When the caller closes the stream, DRAINING and
+ENDED become COMPLETE, since all events of the run's present request were received; a run that is
+given up is CLOSED, and polled by whoever asks for its result.
 
 No task runs in the background: work is done within `advance`, and no cancel scope outlives it. A
 second task may call `close` or `undo` meanwhile, so each step checks after an await whether the
@@ -108,7 +109,10 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.READING: frozenset({State.DRAINING, State.ENDED, State.RECOVERING, State.CLOSED}),
     # READING: the run goes on after an event that seemed to be its last.
     State.DRAINING: frozenset({State.READING, State.ENDED, State.COMPLETE}),
-    State.ENDED: frozenset({State.ANSWERING, State.POLLING, State.VERIFYING, State.COMPLETE}),
+    # ENDED -> CLOSED: the run asks for tools that it is given up for.
+    State.ENDED: frozenset(
+        {State.ANSWERING, State.POLLING, State.VERIFYING, State.COMPLETE, State.CLOSED}
+    ),
     State.ANSWERING: frozenset({State.READING, State.RECOVERING, State.POLLING, State.CLOSED}),
     State.POLLING: frozenset({State.ENDED, State.RECOVERING, State.CLOSED}),
     State.VERIFYING: frozenset({State.ENDED, State.CLOSED}),
