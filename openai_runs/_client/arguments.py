@@ -367,7 +367,7 @@ class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How one wait is carried out."""
 
     timeout: float | None = None
-    """Seconds for the whole wait; None: what the run has left; `math.inf`: for ever."""
+    """Seconds for the whole wait; None: what the run has left; `math.inf`: without end."""
     options: CallOptions = {}
     """Of each poll: extra headers and query, and `request_timeout`, the seconds
     an answer may take beyond what the server was asked to hold it."""
@@ -395,7 +395,7 @@ class WaitOptions(msgspec.Struct, frozen=True, kw_only=True):
 def wait_options_of(
     default: PollPolicy, waiting: WaitArguments, options: CallOptions
 ) -> WaitOptions:
-    """Return the options these arguments ask for; `default` is the client's policy.
+    """Return the options of these arguments; `default` is the client's policy.
 
     Raises:
         TypeError: An argument is of the wrong kind.

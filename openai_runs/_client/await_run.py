@@ -37,7 +37,7 @@ def await_run(
         thread_id: The thread's id; needed with a run id.
         timeout: Seconds for the whole wait, counted from the call. None: what the run has
             left by the server's own clock plus 10 s, or 600 s where the server names no
-            expiry; `math.inf` waits for ever.
+            expiry; `math.inf` waits without end.
         request_timeout: Seconds one poll's answer may take beyond what the server was asked
             to hold it (default 10).
         poll: How to pace the polls; the client's policy if None.

@@ -72,7 +72,7 @@ class Beta:
 class AsyncClient:
     """Talks to one server of the Assistants protocol, from one event loop.
 
-    Use it with `async with`, or call `aclose` when done, in whichever task.
+    Use it with `async with`, or call `aclose` when done, in any task.
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class AsyncClient:
         Args:
             base_url: The server's URL up to the resources, such as
                 `http://127.0.0.1:8080/v1`; None: `OPENAI_BASE_URL`.
-            api_key: A key, or a sync or async callable asked before each request; None sends
+            api_key: A key, or a sync or async callable called before each request; None sends
                 no key; not given: `OPENAI_API_KEY`, if that is set.
             organization: Sent as `OpenAI-Organization`; None: `OPENAI_ORG_ID`.
             project: Sent as `OpenAI-Project`; None: `OPENAI_PROJECT_ID`.
             request_timeout: Seconds for one attempt.
             connect_timeout: Seconds to open a connection.
             max_retries: Retries after the first attempt; `retry` wins where given.
-            retry: How retries are paced, and whether a run whose create lost its answer is found.
+            retry: How retries are paced, and whether a run is found whose create got no answer.
             poll: How waits are paced where the server gives no hint.
             limits: What may be used of the server, by this client and its copies together.
             default_headers: Sent with each request.

@@ -27,7 +27,7 @@ class AsyncPaginator(Generic[T]):
         BadRequestError: The server does not know the cursor.
         APIError: A page could not be fetched.
 
-    Cancellation: closes the request under way; nothing is left open.
+    Cancellation: closes the request in progress; nothing is left open.
     """
 
     def __init__(

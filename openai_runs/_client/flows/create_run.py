@@ -52,7 +52,7 @@ class CreateRunFlow:
         endpoint: `CREATE_RUN`, or `CREATE_THREAD_AND_RUN`.
         given: The call's arguments.
         thread_id: The thread; None where it is created with the run.
-        stream: Whether the answer is asked for as a stream.
+        stream: Whether to request a stream.
     """
 
     from_the_start = True
@@ -165,7 +165,7 @@ class CreateRunFlow:
             verify=self._verify if self._is_marked else None,
             ambiguity=self._ambiguity,
         )
-        # Until a stream's first event has come, only the server knows which run it is.
+        # The run's id is not known before the stream's first event.
         self._ambiguity.maybe_sent = not isinstance(answer, Run)
         return answer
 

@@ -101,7 +101,7 @@ class Batch(Generic[K]):
     async def run(self) -> None:
         """Pull items and carry them out, until the input and the last of them have ended.
 
-        Cancellation: cancels the items under way, and closes the input.
+        Cancellation: cancels the items in progress, and closes the input.
         """
         _CURRENT_BATCH.set(self)
         try:
@@ -193,7 +193,7 @@ class Batch(Generic[K]):
         self._changes.set()
 
     def _stop(self, failure: BaseException) -> None:
-        """Pull nothing more; items under way go on, and then `failure` is raised."""
+        """Pull no further items; those in progress finish, and then `failure` is raised."""
         if self.failure is None:
             self.failure = failure
         if self._pulling is not None:
@@ -245,7 +245,7 @@ class RunMap(Generic[K]):
             StopAsyncIteration: All items are done.
             ConfigError: The client was closed before that.
             BaseException: What the input raised, or a function of the caller's, once all
-                items under way have ended and been returned.
+                items in progress have ended and been returned.
 
         Cancellation: ends the batch, as `aclose` does.
         """
@@ -262,14 +262,14 @@ class RunMap(Generic[K]):
         return batch.read()
 
     async def aclose(self) -> None:
-        """End the batch: nothing more is pulled, and items under way are cancelled.
+        """End the batch: nothing more is pulled, and items in progress are cancelled.
 
         Runs that were started are left alone, or cancelled with `on_cancel="cancel"`.
         Outcomes that were not read are dropped.
 
         A tool of the batch may call it too; then it does not wait for the end.
 
-        Cancellation: is held off until that is done, for at most 10 s.
+        Cancellation: is delayed until that is done, for at most 10 s.
         """
         self._closed = True
         self._batch.unread.clear()
@@ -460,7 +460,7 @@ class MapJob:
     async def _learn_features(self, given: Arguments) -> None:
         """Retrieve the assistant, where no answer has shown yet if this server remembers keys.
 
-        Until that is known, a create whose thread is made with it could not be sent again.
+        Until that is known, an ambiguous create of thread and run cannot be sent again.
         """
         async with self._learning:
             features = self._pipeline.state.features
@@ -473,7 +473,7 @@ class MapJob:
                 spec = self._pipeline.build_request(GET_ASSISTANT, ids, options)
                 await self._pipeline.send(spec, options)
             except APIError as error:  # the create fails too, and raises it
-                _LOG.debug("no answer said what the server can do: %s", error)
+                _LOG.debug("the features of the server are unknown: %s", error)
             self._has_asked = True
 
 

@@ -1,11 +1,11 @@
 """The tool loop of one run: which calls are answered, what is sent again, and when to give up.
 
 Theory of operation. A run in `requires_action` may ask for new outputs, or for outputs that it
-was sent before: a replica lags behind, or the outputs did not arrive. `ToolLoop.decide` tells
-the two apart. For new calls it says ANSWER. For repeated ones it says POLL a few times, and then
+was sent before: a replica lags behind, or the outputs did not arrive. `ToolLoop.decide` returns
+ANSWER for new calls. For repeated ones it returns POLL a few times, and then
 ANSWER, which sends the outputs that the tools returned the first time. `ToolLoop.round` answers
 and submits; where the submit fails in a way that leaves open what the run does, the run is
-polled and `decide` is asked again.
+polled and `decide` is called again.
 
 The loop is the same whether a run is polled (`run_to_end`) or streamed (`streams.session`):
 `round` is given the function that sends the outputs.
@@ -48,12 +48,11 @@ Outputs = list[dict[str, Any]]
 _SHARE: Final = 0.1
 """Share of the time left that the margin before a run's expiry may take at most."""
 _LEAST_MARGIN: Final = 2.0
-"""Seconds of it at least: one by which `Date` may lag, as it has no smaller ones, and one for
-the way of the outputs."""
+"""Seconds of it at least: one for the resolution of `Date`, one to send the outputs."""
 _REJECTIONS: Final = (BadRequestError, ConflictError)
-"""Answers to a submit by which a server says that the run does not wait for these outputs."""
+"""Errors of a submit to a run that does not wait for these outputs."""
 _POLLS: Final = 3
-"""Polls of a run that asks for what it was sent, before the outputs are sent once more."""
+"""Polls of a run that repeats its calls, before the outputs are sent again."""
 _SUBMITS: Final = 3
 """Times the same outputs are sent before the run is given up."""
 
@@ -114,12 +113,12 @@ class ToolLoop:
 
         Args:
             run: The run, with at least one of `waiting_calls`.
-            has_moved: Whether the run is known to have gone on since the last round. Then the
+            has_moved: Whether the run is known to have been at work since the last round. Then the
                 same call again is a new call: some servers reuse the ids of earlier rounds.
 
         Raises:
-            ToolError: It has asked for the same outputs too often.
-            APIError: It still asks for them, and the server did not accept them.
+            ToolError: It has requested the same outputs too often.
+            APIError: It still requests them, and the server did not accept them.
         """
         if has_moved:
             for call in waiting_calls(run):
@@ -139,7 +138,7 @@ class ToolLoop:
     def _give_up(self, run: Run) -> None:
         if self._failure is not None:  # its message says more than the error below
             raise self._failure
-        msg = f"run {run.id!r} still asks for outputs that it was sent {_SUBMITS} times"
+        msg = f"run {run.id!r} still requests outputs that were submitted {_SUBMITS} times"
         raise ToolError(msg, thread_id=run.thread_id, run_id=run.id)
 
     async def round(
@@ -245,8 +244,8 @@ async def run_to_end(  # noqa: PLR0917 - what each of its three callers has at h
 ) -> Run:
     """Wait for the run by polling, and answer its tool calls until it has ended.
 
-    Without a `loop`, or where it asks for tools in a way that cannot be answered, the run is
-    returned while it waits for outputs.
+    Without a `loop`, or where its calls cannot be answered, the run is returned while it waits for
+    outputs.
 
     Raises:
         RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.

@@ -245,7 +245,7 @@ class Scheduler:
                 with anyio.CancelScope() as self._sleep_scope:
                     await self._sleep(pause)
             else:
-                await anyio.lowlevel.checkpoint()  # let others run, whatever the clock says
+                await anyio.lowlevel.checkpoint()  # let other tasks run
         finally:
             self._sleep_scope = self._woken = None
             self._wakes_at = -_NEVER
@@ -281,7 +281,7 @@ class Scheduler:
             self._start_poll(self._group, (poller, hold, permit))
 
     def _acquire_permit(self) -> Permit | None:
-        """Return the permit for a poll; None where there is none yet: wake when it is due."""
+        """Return the permit for a poll; None before it is due: then `_run` wakes up for it."""
         permit = self._limiter.try_acquire_poll()
         if isinstance(permit, Permit):
             return permit

@@ -263,20 +263,20 @@ class Runs:
         Each item is a key, which may be anything and come twice, and the arguments of a
         create: with a `thread_id` those of `runs.create`, else those of
         `threads.create_and_run`. Items are pulled from the input only while fewer than
-        `concurrency` are under way or waiting to be read, so it may be endless.
+        `concurrency` are in progress or waiting to be read, so it may be endless.
 
         One run that fails ends no other. A request that fails is tried again for
         `PollPolicy.max_outage` seconds, outside of the client's budget for retries (see
         `RetryPolicy.patience`), unless the client has `max_retries=0`; no run is started twice.
 
         Args:
-            items: Pairs of a key and arguments, as an iterable or async iterable. It is asked
-                for one at a time in the event loop: one that blocks holds up everything. An
-                async generator is closed when it is not needed any more.
-            concurrency: Items that are going, or done and not yet read; at least 1.
+            items: Pairs of a key and arguments, as an iterable or async iterable. Items
+                are pulled one at a time in the event loop: an iterable that blocks, blocks the
+                loop. An async generator is closed when it is not needed any more.
+            concurrency: Items that are in progress, or done and not yet read; at least 1.
             tools: Functions that answer the tool calls of each run, and definitions of other
-                tools. Without any function a run that asks for tools ends here as it waits.
-            **arguments: What holds for each item that does not say otherwise: `assistant_id`,
+                tools. Without any function a run that requires action is a result as it is.
+            **arguments: Defaults for each item: `assistant_id`,
                 the settings of a run, `CallOptions` (`timeout` is for one item, all its
                 requests), `WaitArguments`, `ToolOptions`, `on_active_run` and `include`.
 
@@ -568,7 +568,7 @@ class Runs:
             thread_id: The thread's id; needed with a run id.
             timeout: Seconds for the whole wait, counted from the call. None: what the run
                 has left by the server's clock plus 10 s, or 600 s where the server names
-                no expiry; `math.inf` waits for ever.
+                no expiry; `math.inf` waits without end.
             request_timeout: Seconds one poll's answer may take beyond what the server was
                 asked to hold it (default 10).
             poll: How to pace the polls; the client's policy if None.
@@ -769,7 +769,7 @@ class Runs:
         Endpoint: GET /threads/{thread_id}/runs
 
         A create is marked with its key only where the server was not known to remember
-        keys. Where it is known to, None says nothing: repeat the create with the same
+        keys. Where it is known to, None means nothing: repeat the create with the same
         `idempotency_key` instead, and the answer is the run of the first.
 
         Args:

@@ -55,7 +55,7 @@ class StreamRequest(Protocol):
         ...
 
     async def find(self, options: CallOptions) -> Run | StreamReply | None:
-        """Return the stream or run of a request whose reply was lost; None: it is unknown."""
+        """Return the stream or run of a request whose reply was lost; None: not found."""
         ...
 
     async def undo(self) -> None:

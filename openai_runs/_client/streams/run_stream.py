@@ -105,7 +105,7 @@ class RunStream:
     async def aclose(self) -> None:
         """Close the connection; a run that is left before its end follows `on_cancel`.
 
-        Cancellation: the run is cancelled all the same where that was asked for.
+        Cancellation: the run is still cancelled with `on_cancel="cancel"`.
         """
         await self._leave(early=not self._is_at_end)
 
@@ -123,7 +123,7 @@ class RunStream:
             await self._session.undo()
 
     def __aiter__(self) -> RunStream:
-        """Return the stream: it is its own iterator, and goes on where it was left."""
+        """Return itself; a new iteration continues after the last event."""
         return self
 
     async def __anext__(self) -> Event:

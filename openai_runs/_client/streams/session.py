@@ -275,7 +275,7 @@ class StreamSession:
             until: When to return without an event while there is a connection to read; no
                 other work is begun where this is given.
 
-        Cancellation: loses nothing while reading, polling or recovering; a request under way is
+        Cancellation: loses nothing while reading, polling or recovering; a request in progress is
         closed, and tools that run are cancelled, after which the stream is over.
         """
         if self._reader is not None:
@@ -435,7 +435,7 @@ class StreamSession:
             self._move(State.ENDED)
         else:
             self.snapshot.outputs_submitted()
-            self._begin_recovery("the run has gone on since")
+            self._begin_recovery("the run has moved on since")
 
     async def _recover(self) -> None:
         """RECOVERING: reconnect where that can be done. Else, or VERIFYING: poll and backfill."""

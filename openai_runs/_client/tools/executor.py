@@ -175,7 +175,7 @@ class ToolCalls:
                 await outcome
 
     async def _called(self, tool: LocalTool[..., Any], call: LocalToolCall) -> str:
-        """Return what the tool says, or what went wrong with it."""
+        """Return the tool's output, or an error as the output."""
         limit = self._timeout if tool.timeout is UNSET else tool.timeout
         timeout = math.inf if limit is None else limit
         context = ToolContext(run=call.run, call_id=call.id)

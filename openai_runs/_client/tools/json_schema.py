@@ -54,7 +54,7 @@ class ObjectSchema(Generic[T]):
                 self.json_schema: JSONSchema = _flat_schema(kind)
                 """With everything it refers to under `$defs`."""
         except (TypeError, NameError) as error:
-            reason = str(error).strip().splitlines()[-1]  # msgspec's advice stands before it
+            reason = str(error).strip().splitlines()[-1]  # msgspec's advice precedes it
             msg = f"{getattr(kind, '__name__', kind)}: {reason}"
             raise TypeError(msg) from error
 
@@ -212,7 +212,7 @@ def _strict(schema: Any, path: str) -> JSONSchema:
         moved.append(f"format: {result.pop('format')}")
     if moved:
         result["description"] = f"{result.get('description', '')} ({', '.join(moved)})".strip()
-    if "$ref" in result and len(result) > 1:  # strict mode lets nothing stand beside a reference
+    if "$ref" in result and len(result) > 1:  # strict mode allows no keyword beside a reference
         result["anyOf"] = [{"$ref": result.pop("$ref")}]
     if "enum" in result:
         result.setdefault("type", _types_of(result["enum"]))

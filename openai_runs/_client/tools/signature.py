@@ -66,7 +66,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the first one is the `self` of an unbound method."""
 
     def read(self, text: str) -> dict[str, Any]:
-        """Return the arguments that `text` holds, by name; those left out are left out.
+        """Return the arguments that `text` holds, by name, without those left out.
 
         Raises:
             msgspec.MsgspecError: They are no JSON, or do not fit; the message names the path.
@@ -182,7 +182,7 @@ def _reader_of(hints: dict[inspect.Parameter, Any], what: str) -> ObjectSchema[A
 
 
 def _arguments_type(hints: dict[inspect.Parameter, Any]) -> type:
-    # UNSET where the model leaves a parameter out: the function's own default holds then.
+    # UNSET where the model leaves a parameter out: the function's own default is used.
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
         (one.name, hint) if one.default is one.empty else (one.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - `|` refuses some hints
         for one, hint in hints.items()
@@ -205,7 +205,7 @@ def _described(
             try:
                 properties[one.name]["default"] = msgspec.to_builtins(one.default)
             except (TypeError, ValueError):
-                continue  # no JSON: the model need not know it, the function does
+                continue  # no JSON: left out of the schema
     rest = {name: value for name, value in schema.items() if name != "title"}
     return {**rest, "properties": properties}
 

@@ -84,7 +84,7 @@ class LocalTool(Generic[P, R]):
         self.description = summary(docstring_of(function)) if description is None else description
         """Empty if the function has no docstring."""
         if inspect.isasyncgenfunction(function):
-            msg = f"tool {self.name!r} yields; return a list in its place"
+            msg = f"tool {self.name!r} is an async generator; return a list instead"
             raise TypeError(msg)
         self.strict = strict
         self.timeout = timeout if timeout is UNSET else check_timeout("timeout", timeout)
@@ -111,7 +111,7 @@ class LocalTool(Generic[P, R]):
         return any(map(inspect.iscoroutinefunction, (self.function, called)))
 
     def read(self, text: str) -> dict[str, Any]:
-        """Return the arguments that `text` holds, by name; those left out are left out.
+        """Return the arguments that `text` holds, by name, without those left out.
 
         Args:
             text: JSON as the model wrote it.

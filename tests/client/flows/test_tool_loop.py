@@ -191,7 +191,7 @@ async def test_outputs_that_did_not_stay_are_sent_again_and_not_made_again(finis
 async def test_server_that_never_stops_asking_for_the_same_is_given_up(finish: Finish) -> None:
     """It accepts the outputs each time, and asks again."""
     async with HostileServer(OneRun(waiting(call("call_1")))) as server:
-        with pytest.raises(ToolError, match="still asks for outputs that it was sent 3 times"):
+        with pytest.raises(ToolError, match="still requests outputs that were submitted 3 times"):
             await finish(server, Counter())
 
     assert submitted(server) == [[("call_1", "1")]] * 3

@@ -137,7 +137,7 @@ async def test_run_that_goes_on_asking_for_what_it_was_sent_is_given_up() -> Non
     asking = Asking([waiting("call_1")], lambda asking: Answer(json=run_json("queued")))
 
     with pytest.raises(
-        ToolError, match="still asks for outputs that it was sent 3 times"
+        ToolError, match="still requests outputs that were submitted 3 times"
     ) as caught:
         await streamed(asking)
 

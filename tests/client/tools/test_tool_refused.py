@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         undescribed,
         "tool 'undescribed': parameter 'b' cannot be described in JSON: type <class",
     ),
-    "yielding": (yielding, "tool 'yielding' yields; return a list in its place"),
+    "yielding": (yielding, "tool 'yielding' is an async generator; return a list instead"),
     "builtin": (iter, "tool 'iter': its parameters cannot be read"),
 }
 
