@@ -95,7 +95,7 @@ def pytest_configure() -> None:
     """
     # Here and not above: pytest rewrites the asserts of a plugin that nobody has imported yet.
     from openai_runs.errors import OpenAIRunsError
-    from openai_runs.server.refusals import Refusal
+    from openai_runs.server.api_errors import Refusal
 
     logging.getLogger().addHandler(WATCH)
     logging.getLogger().setLevel(logging.DEBUG)

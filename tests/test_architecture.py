@@ -21,10 +21,7 @@ LONG_FILES: dict[str, str] = {
     "openai_runs/_client/streams/session.py": "a table of states, and a step for each of them",
 }
 """Path -> why it may be longer."""
-LARGE_FOLDERS: dict[str, str] = {
-    "openai_runs/server": "flat until the server is laid out in folders as the client is",
-    "openai_runs/server/store": "the same; what is SQLite's alone gets a folder of its own",
-}
+LARGE_FOLDERS: dict[str, str] = {}
 """Folder -> why it may hold more modules."""
 LONG_FUNCTIONS: dict[str, str] = {
     "openai_runs/_client/client.py::__init__": "one line for each argument, as given and as kept",

@@ -33,7 +33,7 @@ HARMLESS = {
 SUITE = """
 import logging
 from openai_runs import errors
-from openai_runs.server.refusals import Refusal
+from openai_runs.server.api_errors import Refusal
 from tests.canaries import CANARY_KEY, CANARY_PROMPT, WATCH
 
 def chained(text):

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from openai_runs.server.app import create_app
 from openai_runs.server.backends.base import (
     Backend,
     Finish,
@@ -18,7 +17,7 @@ from openai_runs.server.backends.base import (
     ToolCallDelta,
     Turn,
 )
-from openai_runs.server.backends.chat import ChatBackend
+from openai_runs.server.backends.chat.backend import ChatBackend
 from openai_runs.server.backends.echo import EchoBackend
 from openai_runs.server.backends.scripted import (
     Call,
@@ -31,7 +30,8 @@ from openai_runs.server.backends.scripted import (
     ScriptedTurn,
 )
 from openai_runs.server.clock import Clock, SystemClock
-from openai_runs.server.http_protocol import ApiRunner
+from openai_runs.server.http.app import create_app
+from openai_runs.server.http.connection import ApiRunner
 from openai_runs.server.local import LocalServer
 from openai_runs.server.store import serving_url
 

@@ -13,10 +13,10 @@ from aiohttp import web
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.config import DRAIN_GRACE, KEEPALIVE_TIMEOUT
 from openai_runs.errors import ConfigError
-from openai_runs.server.app import ENGINE, PREFIX, SETTINGS, STORE, AppOptions, create_app
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.backends.echo import EchoBackend
-from openai_runs.server.http_protocol import ApiRunner
+from openai_runs.server.http.app import ENGINE, PREFIX, SETTINGS, STORE, AppOptions, create_app
+from openai_runs.server.http.connection import ApiRunner
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware

@@ -14,15 +14,15 @@ from typing import Final
 
 import anyio.to_thread
 
-from openai_runs.server.store.events import Chunk, Cut, Position, Told
-from openai_runs.server.store.executing import Claim
+from openai_runs.server.store.claims import Claim
+from openai_runs.server.store.event_log import Chunk, Cut, Position, Told
+from openai_runs.server.store.event_pages import EventLog, Piece, StreamStart
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.lock import FileLock, serving_url
-from openai_runs.server.store.log import EventLog, Leg, Piece
 from openai_runs.server.store.rows import PageQuery
 from openai_runs.server.store.runs import Counts, History, Unfinished
+from openai_runs.server.store.sqlite.lock import FileLock, serving_url
+from openai_runs.server.store.sqlite.writer import Change, Edited, Moved, Removed, RunState
 from openai_runs.server.store.store import Store
-from openai_runs.server.store.writer import Change, Edited, Moved, Removed, RunState
 
 __all__ = [
     "SQLITE_VERSION",
@@ -34,7 +34,6 @@ __all__ = [
     "Edited",
     "EventLog",
     "History",
-    "Leg",
     "Moved",
     "Once",
     "PageQuery",
@@ -43,6 +42,7 @@ __all__ = [
     "Removed",
     "RunState",
     "Store",
+    "StreamStart",
     "Told",
     "Unfinished",
     "open_store",

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
 from openai_runs.config import IDEMPOTENCY_TTL
-from openai_runs.server.refusals import Refusal, Replay, key_reused
+from openai_runs.server.api_errors import Refusal, Replay, key_reused
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import PROJECT, idempotency
 from openai_runs.server.store.statements import Statement

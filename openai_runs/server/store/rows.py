@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Table, bindparam, delete, select
 
 from openai_runs._protocol.lenient import decoder_for
-from openai_runs.server.refusals import bad_cursor, not_found
+from openai_runs.server.api_errors import bad_cursor, not_found
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import assistants, messages, probe, runs, steps, threads
 from openai_runs.server.store.statements import Statement, inserting, updating

@@ -8,23 +8,23 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import bindparam, delete, func, select
 
-from openai_runs.server import progress
-from openai_runs.server.making import NewRun
-from openai_runs.server.progress import LostRace
-from openai_runs.server.refusals import (
+from openai_runs.server.api_errors import (
     active_run,
     cannot_cancel,
     not_found,
     not_waiting,
     unexpected_outputs,
 )
+from openai_runs.server.objects import transitions
+from openai_runs.server.objects.builders import NewRun
+from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store.database import Connection, IntegrityError
-from openai_runs.server.store.events import LoggedEvent
-from openai_runs.server.store.moving import close_step, move, open_steps, write_run
+from openai_runs.server.store.event_log import LoggedEvent
+from openai_runs.server.store.moves import close_step, move, open_steps, write_run
 from openai_runs.server.store.rows import NOUNS, add, decode, find, see
 from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
+from openai_runs.server.store.sqlite.writer import Edited, Moved, Removed, Transaction
 from openai_runs.server.store.statements import Statement
-from openai_runs.server.store.writer import Edited, Moved, Removed, Transaction
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.events import EventName
 from openai_runs.types.messages import Message
@@ -200,7 +200,7 @@ def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
     """
     run = get(tx.connection, thread_id, run_id)
     try:
-        return move(tx, progress.moved(run, RunStatus.CANCELLING, now), now)
+        return move(tx, transitions.moved(run, RunStatus.CANCELLING, now), now)
     except LostRace:
         raise cannot_cancel(run.status) from None
 
@@ -224,9 +224,9 @@ def submit(
         raise unexpected_outputs(expected, sent)
     given = {output.tool_call_id: output.output for output in outputs}
     for waiting in open_steps(tx.connection, run_id):
-        done = progress.answered_step(waiting.step, given, waiting.usage, now)
+        done = transitions.answered_step(waiting.step, given, waiting.usage, now)
         close_step(tx, done, now)
-    return move(tx, progress.moved(run, RunStatus.QUEUED, now), now)
+    return move(tx, transitions.moved(run, RunStatus.QUEUED, now), now)
 
 
 def delete_thread(tx: Transaction, thread_id: str) -> None:
@@ -303,7 +303,7 @@ def _last_messages(run: Run) -> int | None:
 
 
 def _history(run: Run, done: list[RunStep], newest_first: list[tuple[str]]) -> History:
-    own = {progress.step_message_id(step) for step in done} - {None}
+    own = {transitions.step_message_id(step) for step in done} - {None}
     thread = [decode(Message, body) for (body,) in reversed(newest_first)]
     before = [message for message in thread if message.id not in own]
     last = _last_messages(run)

@@ -10,10 +10,11 @@ from typing import Any, Final, TypeVar
 import anyio.to_thread
 from sqlalchemy import bindparam, delete
 
-from openai_runs.server.making import NewRun
-from openai_runs.server.progress import Ending, Writing
-from openai_runs.server.refusals import busy_thread, not_found
-from openai_runs.server.store import events, executing, idempotency, rows, runs, schema
+from openai_runs.server.api_errors import busy_thread, not_found
+from openai_runs.server.objects.builders import NewRun
+from openai_runs.server.objects.transitions import Ending, Writing
+from openai_runs.server.store import claims, event_log, idempotency, rows, runs, schema
+from openai_runs.server.store.claims import Claim
 from openai_runs.server.store.database import (
     READERS,
     Connection,
@@ -21,19 +22,18 @@ from openai_runs.server.store.database import (
     open_writer,
     prepare,
 )
-from openai_runs.server.store.executing import Claim
+from openai_runs.server.store.event_pages import EventLog, StreamStart, as_leg
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.lock import FileLock
-from openai_runs.server.store.log import EventLog, Leg, as_leg
 from openai_runs.server.store.rows import NOUNS, PageQuery, add, find, page, rewrite, see
 from openai_runs.server.store.runs import Counts, History, Unfinished
-from openai_runs.server.store.statements import Statement
-from openai_runs.server.store.writer import (
+from openai_runs.server.store.sqlite.lock import FileLock
+from openai_runs.server.store.sqlite.writer import (
     Change,
     Readers,
     Transaction,
     Writer,
 )
+from openai_runs.server.store.statements import Statement
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Deleted, Page
 from openai_runs.types.messages import Message
@@ -220,7 +220,7 @@ class Store:
 
     async def _write_run(
         self, work: Callable[[Transaction], Run], once: Once | None, streamed: bool
-    ) -> Run | Leg:
+    ) -> Run | StreamStart:
         return await self._write(as_leg(work) if streamed else work, once)
 
     async def add_run(
@@ -231,7 +231,7 @@ class Store:
         once: Once | None,
         *,
         streamed: bool = False,
-    ) -> Run | Leg:
+    ) -> Run | StreamStart:
         """Store the run that `make` builds from the assistant as it is at that moment.
 
         Return it, or where its events begin if it is to be streamed; so do the next two.
@@ -251,7 +251,7 @@ class Store:
         *,
         once: Once | None,
         streamed: bool = False,
-    ) -> Run | Leg:
+    ) -> Run | StreamStart:
         """Store both, or neither."""
 
         def work(tx: Transaction) -> Run:
@@ -268,7 +268,7 @@ class Store:
         *,
         once: Once | None,
         streamed: bool = False,
-    ) -> Run | Leg:
+    ) -> Run | StreamStart:
         """Fill in the outputs the run waits for, and queue it."""
 
         def work(tx: Transaction) -> Run:
@@ -319,7 +319,7 @@ class Store:
 
     async def claim(self, run_id: str, now: int) -> Claim | None:
         """Take the run up for execution; None if there is nothing to execute."""
-        return await self._write(lambda tx: executing.claim(tx, run_id, now))
+        return await self._write(lambda tx: claims.claim(tx, run_id, now))
 
     async def history(self, run: Run) -> History:
         """Return what the model is to see."""
@@ -327,14 +327,14 @@ class Store:
 
     async def write(self, run: Run, epoch: int, writings: list[Writing], now: int) -> None:
         """Store what an execution of the run wrote since the last time."""
-        await self._write(lambda tx: executing.write(tx, run, epoch, writings, now))
+        await self._write(lambda tx: claims.write(tx, run, epoch, writings, now))
 
     async def require_action(
         self, run_id: str, epoch: int, writings: list[Writing], turn: Ending, now: int
     ) -> Run:
         """Have the run wait for the outputs of the turn's calls."""
         return await self._write(
-            lambda tx: executing.require_action(tx, run_id, epoch, writings, turn=turn, now=now)
+            lambda tx: claims.require_action(tx, run_id, epoch, writings, turn=turn, now=now)
         )
 
     async def end_run(
@@ -348,12 +348,12 @@ class Store:
     ) -> Run | None:
         """End the run; None if it was over before, or belongs to another execution."""
         return await self._write(
-            lambda tx: executing.end(tx, run_id, ending, now, writings=list(writings), epoch=epoch)
+            lambda tx: claims.end(tx, run_id, ending, now, writings=list(writings), epoch=epoch)
         )
 
     async def put_back(self, run_id: str, epoch: int, now: int) -> Run:
         """Queue the run again, for the next server."""
-        return await self._write(lambda tx: executing.put_back(tx, run_id, epoch, now))
+        return await self._write(lambda tx: claims.put_back(tx, run_id, epoch, now))
 
     async def unfinished(self) -> list[Unfinished]:
         """Return the active runs, oldest first."""
@@ -366,7 +366,7 @@ class Store:
     async def prune(self, now: int) -> None:
         """Forget old idempotency keys, and the events of runs that ended long ago."""
         await self._write(lambda tx: idempotency.prune(tx.connection, now))
-        while await self._write(lambda tx: events.prune(tx.connection, now)):
+        while await self._write(lambda tx: event_log.prune(tx.connection, now)):
             pass
 
     async def probe(self, now: int) -> None:

@@ -1,0 +1,1 @@
+"""The backend in front of a `/chat/completions` endpoint."""

@@ -1,0 +1,119 @@
+"""Who hears of a run's moves: the engine, and requests that are held until something moves.
+
+Moves are published in the event loop, after their commit, in the order of the commits, with
+the run as it was committed. So nobody who waits for one asks the store, and nobody has a
+thread: a commit wakes those who wait for its run, and they answer with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import anyio
+
+from openai_runs.server.store import Change, Edited, Moved, Removed, RunState
+from openai_runs.types.base import ACTIVE_STATUSES
+
+__all__ = ["ChangeBus", "Watch"]
+
+_REMEMBERED: Final = 10_000
+"""Active runs whose state is at hand; what is asked of others is read from the store."""
+
+
+class Watch:
+    """One held request's ear."""
+
+    def __init__(self) -> None:
+        """Start with nothing heard."""
+        self._event = anyio.Event()
+        self._heard: Moved | None = None
+
+    def wake(self, moved: Moved | None) -> None:
+        """Tell the holder what the run is now; None: it is gone, or the server stops."""
+        self._heard = moved
+        self._event.set()
+
+    async def moved(self) -> Moved | None:
+        """Return what was heard last, once something was since the last call.
+
+        Cancellation: nothing is lost.
+        """
+        await self._event.wait()
+        self._event = anyio.Event()
+        return self._heard
+
+
+class ChangeBus:
+    """Publishes moves to those who watch a run, and all changes to listeners."""
+
+    def __init__(self, max_held: int) -> None:
+        """Start with nobody listening; `max_held` may watch at the same time."""
+        self._seats = max_held
+        self._held = 0
+        self._watches: dict[str, set[Watch]] = {}
+        self._listeners: list[Callable[[Change], None]] = []
+        self._states: dict[str, RunState] = {}
+        self.closed = False
+        """Whether the server is stopping: nobody is to be held any more."""
+
+    @property
+    def full(self) -> bool:
+        """Return whether nobody else can be held."""
+        return self._held >= self._seats
+
+    def listen(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` for every change from now on."""
+        self._listeners.append(listener)
+
+    def publish(self, change: Change) -> None:
+        """Tell everybody; holders only of moves."""
+        match change:
+            case Moved():
+                self._remember(change)
+                self._wake(change.run.id, change)
+            case Edited():
+                self._remember(change)
+            case Removed():
+                self._states.pop(change.run_id, None)
+                self._wake(change.run_id, None)
+        for listener in self._listeners:
+            listener(change)
+
+    def latest(self, run_id: str) -> RunState | None:
+        """Return the state of an active run; None if it is not at hand, or over."""
+        return self._states.get(run_id)
+
+    def _remember(self, state: RunState) -> None:
+        run_id = state.run.id
+        if state.run.status not in ACTIVE_STATUSES:
+            self._states.pop(run_id, None)
+            return
+        if run_id not in self._states and len(self._states) >= _REMEMBERED:
+            del self._states[next(iter(self._states))]
+        self._states[run_id] = state
+
+    def _wake(self, run_id: str, moved: Moved | None) -> None:
+        for watch in self._watches.get(run_id, ()):
+            watch.wake(moved)
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[Watch]:
+        """Yield an ear for the moves of one run."""
+        watch = Watch()
+        self._watches.setdefault(run_id, set()).add(watch)
+        self._held += 1
+        try:
+            yield watch
+        finally:
+            self._held -= 1
+            self._watches[run_id].discard(watch)
+            if not self._watches[run_id]:
+                del self._watches[run_id]
+
+    def close(self) -> None:
+        """Wake every holder; from now on nobody is held."""
+        self.closed = True
+        for run_id in self._watches:
+            self._wake(run_id, None)

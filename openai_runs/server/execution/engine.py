@@ -1,0 +1,327 @@
+"""Who executes which run, and when: the queue, the timer, cancelling, starting and stopping.
+
+Theory of operation. The engine hears of every committed move and of nothing else, so a
+run queued by a request, by tool outputs or by a restart takes the same way. All of it
+lives in one event loop: one root task with a task group inside, and within it the inbox,
+the timer, and one task for each run that is being executed. Nothing is kept here that the
+store could not give back after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.backends.base import Backend
+from openai_runs.server.clock import Clock
+from openai_runs.server.events.subscribers import Subscribers
+from openai_runs.server.execution.executor import Execution, Executor, insist
+from openai_runs.server.objects.transitions import Ending, LostRace, Writing
+from openai_runs.server.store import Change, Moved, Removed, Store
+from openai_runs.types.base import TERMINAL_STATUSES
+from openai_runs.types.runs import Run, RunLastError, RunStatus
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+__all__ = ["Engine"]
+
+_PRUNE_INTERVAL: Final = 3600.0
+"""Seconds between two clearings of old idempotency keys and events."""
+_LEAVE_GRACE: Final = 2.0
+"""Seconds that cancelled work may take to end; a backend may hold on to it for ever."""
+
+_logger = logging.getLogger("openai_runs.server")
+
+
+class Engine:
+    """Drives the runs of one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        backend: Backend,
+        clock: Clock,
+        subscribers: Subscribers,
+        *,
+        max_concurrent_runs: int,
+    ) -> None:
+        """Prepare; `start` begins the work."""
+        self._store = store
+        self._clock = clock
+        self._executor = Executor(store, backend, clock, subscribers)
+        self._slots = max_concurrent_runs
+        self._queue: deque[str] = deque()
+        self._running: dict[str, Execution] = {}
+        self._given_up: set[str] = set()
+        """Runs at work whose backend does not let itself be cancelled."""
+        self._timer = _Timer()
+        self._draining = False
+        self._stopped = anyio.Event()
+        self._inbox: deque[Moved | Removed] = deque()
+        self._news = anyio.Event()
+        self._root: asyncio.Task[None] | None = None
+        self.failed = 0
+        """Runs that failed since the server started."""
+
+    def hear(self, change: Change) -> None:
+        """Take note of a committed move."""
+        if isinstance(change, Moved | Removed):
+            self._inbox.append(change)
+            self._news.set()
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the root task is at work."""
+        return self._root is not None and not self._root.done()
+
+    async def start(self) -> None:
+        """Take up what an earlier server left behind, and begin to work."""
+        left = await self._store.unfinished()
+        for run in left:
+            self._timer.watch(run.run_id, run.deadline)
+            if run.status in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
+                self._queue.append(run.run_id)
+        cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
+        # The one named root task of the engine; `aclose` awaits it.
+        self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
+        self._root.add_done_callback(_report)
+
+    async def drain(self, grace: float) -> None:
+        """Begin no more runs; after `grace` seconds put back those still under way."""
+        self._draining = True
+        with anyio.move_on_after(grace):
+            await self._until_idle()
+        for execution in self._running.values():
+            execution.scope.cancel()
+        if self.alive:
+            with anyio.move_on_after(_LEAVE_GRACE):
+                await self._until_idle()
+            await self._give_up()
+
+    async def aclose(self) -> None:
+        """Put back what is under way, and end, without what cannot be cancelled.
+
+        Raises:
+            Exception: What the root task died of, if it did.
+        """
+        root = self._root
+        if root is None:
+            return
+        await self.drain(0)
+        root.cancel()
+        ended, _ = await asyncio.wait([root], timeout=_LEAVE_GRACE)
+        if ended and not root.cancelled():
+            root.result()
+
+    async def _until_idle(self) -> None:
+        while self._running.keys() - self._given_up:
+            await self._stopped.wait()
+
+    async def _give_up(self) -> None:
+        """Put back the runs whose execution goes on; what it still writes is refused."""
+        for run_id, execution in list(self._running.items()):
+            if run_id in self._given_up:
+                continue
+            self._given_up.add(run_id)
+            if execution.draft is not None:
+                execution.draft.drop()
+            _logger.error(
+                "run %s is given up: its backend does not let itself be cancelled", run_id
+            )
+            try:
+                await self._put_back(run_id, execution)
+            except StoreUnavailable:
+                _logger.exception("run %s cannot be put back", run_id)
+
+    def _now(self) -> int:
+        return int(self._clock.now())
+
+    async def _work(self, cancelling: list[str]) -> None:
+        async with anyio.create_task_group() as group:
+            for run_id in cancelling:
+                group.start_soon(self._end, run_id, RunStatus.CANCELLED)
+            group.start_soon(self._keep_time, group)
+            group.start_soon(self._prune)
+            self._launch(group)
+            while True:
+                await self._news.wait()
+                self._news = anyio.Event()
+                while self._inbox:
+                    self._react(self._inbox.popleft(), group)
+
+    def _react(self, change: Moved | Removed, group: TaskGroup) -> None:
+        if isinstance(change, Removed):
+            self._forget(change.run_id)
+            return
+        run = change.run
+        if run.status in TERMINAL_STATUSES:
+            self._forget(run.id)
+            self._log(run)
+            return
+        if run.expires_at is not None:
+            self._timer.watch(run.id, run.expires_at)
+        if run.status == RunStatus.QUEUED:
+            self._queue.append(run.id)
+            self._launch(group)
+        elif run.status == RunStatus.CANCELLING:
+            group.start_soon(self._end, run.id, RunStatus.CANCELLED)
+
+    def _forget(self, run_id: str) -> None:
+        """Stop whatever still works on a run that is over."""
+        self._timer.forget(run_id)
+        execution = self._running.get(run_id)
+        if execution is not None:
+            execution.scope.cancel()
+
+    def _log(self, run: Run) -> None:
+        if run.status == RunStatus.FAILED:
+            self.failed += 1
+        _logger.info(
+            "run %s of thread %s: %s after %d s, %d tokens",
+            run.id,
+            run.thread_id,
+            run.status,
+            max(0, self._now() - run.created_at),
+            run.usage.total_tokens if run.usage else 0,
+        )
+
+    def _launch(self, group: TaskGroup) -> None:
+        """Begin the oldest queued runs, as far as there are slots."""
+        waiting = 0
+        while len(self._queue) > waiting and len(self._running) < self._slots:
+            if self._draining:
+                return
+            run_id = self._queue.popleft()
+            if run_id in self._running:  # its last turn is just being left; it will call again
+                self._queue.append(run_id)
+                waiting += 1
+                continue
+            self._running[run_id] = execution = Execution()
+            group.start_soon(self._execute, run_id, execution, group)
+
+    async def _execute(self, run_id: str, execution: Execution, group: TaskGroup) -> None:
+        try:
+            with execution.scope:
+                await self._executor.execute_run(run_id, execution)
+            if execution.scope.cancelled_caught and self._draining:
+                await self._put_back(run_id, execution)
+        except Exception:
+            # One run that cannot be written as it is must not stop all others, nor hang.
+            _logger.exception("run %s cannot be executed", run_id)
+            await self._fail(run_id)
+        finally:
+            del self._running[run_id]
+            if execution.draft is not None:  # cancelled tasks leave cycles, which hold it for long
+                execution.draft.forget()
+            self._stopped.set()
+            self._stopped = anyio.Event()
+            self._launch(group)
+
+    async def _fail(self, run_id: str) -> None:
+        """End a run with nothing but the fact that it failed."""
+        error = RunLastError(code="server_error", message="The server had an error.")
+        ending = Ending(status=RunStatus.FAILED, error=error)
+        try:
+            await insist(lambda: self._store.end_run(run_id, ending, self._now()))
+        except Exception:
+            _logger.exception("run %s cannot be ended: it expires", run_id)
+
+    async def _put_back(self, run_id: str, execution: Execution) -> None:
+        claim = execution.claim
+        if claim is None:
+            return
+        try:
+            await self._store.put_back(run_id, claim.epoch, self._now())
+        except LostRace:  # it ended, or is being cancelled
+            return
+        _logger.info("run %s goes back to the queue: the server stops", run_id)
+
+    async def _end(self, run_id: str, status: str) -> None:
+        """End a run from outside, with as much as was written of its message."""
+        execution = self._running.get(run_id)
+        draft = None
+        if execution is not None:
+            execution.scope.cancel()
+            draft = execution.draft
+        ending = Ending(status=status)
+        if draft is not None:
+            draft.close()
+            ending = Ending(status=status, text=draft.text or None, calls=draft.calls)
+        writings: list[Writing] = []
+
+        async def write() -> None:
+            # What turns up after the first try is older: a flush that failed has put it back.
+            writings[:0] = draft.take() if draft is not None else []
+            await self._store.end_run(run_id, ending, self._now(), writings=writings)
+
+        try:
+            await insist(write)
+        except Exception:
+            _logger.exception("run %s cannot be ended as %s", run_id, status)
+
+    async def _keep_time(self, group: TaskGroup) -> None:
+        while True:
+            for run_id in self._timer.overdue(self._clock.now()):
+                group.start_soon(self._end, run_id, RunStatus.EXPIRED)
+            with self._timer.nap():
+                await self._clock.sleep_until(self._timer.next_deadline())
+
+    async def _prune(self) -> None:
+        while True:
+            await insist(lambda: self._store.prune(self._now()))
+            await anyio.sleep(_PRUNE_INTERVAL)
+
+
+def _report(root: asyncio.Task[None]) -> None:
+    """Say at once that the engine ended by an error, and not only when it is closed."""
+    if not root.cancelled() and root.exception() is not None:
+        _logger.critical("the engine stopped: no run goes on", exc_info=root.exception())
+
+
+class _Timer:
+    """The deadlines of all active runs; the earliest wakes the one task that keeps time."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._nap = anyio.CancelScope()
+
+    def nap(self) -> anyio.CancelScope:
+        """Return the scope to sleep in; it is left early when an earlier deadline comes."""
+        self._nap = anyio.CancelScope()
+        return self._nap
+
+    def watch(self, run_id: str, deadline: int) -> None:
+        """Have the run expire at `deadline`."""
+        if run_id not in self._deadlines:
+            self._deadlines[run_id] = deadline
+            heapq.heappush(self._heap, (deadline, run_id))
+            if self._heap[0][1] == run_id:
+                self._nap.cancel()
+
+    def forget(self, run_id: str) -> None:
+        """Have the run not expire."""
+        self._deadlines.pop(run_id, None)
+
+    def next_deadline(self) -> float:
+        """Return when to wake up, in Unix seconds; infinity if nothing can expire."""
+        while self._heap and self._heap[0][1] not in self._deadlines:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
+
+    def overdue(self, now: float) -> list[str]:
+        """Return the runs whose time is up, and take them off the list."""
+        due = []
+        while self.next_deadline() <= now:
+            _, run_id = heapq.heappop(self._heap)
+            del self._deadlines[run_id]
+            due.append(run_id)
+        return due

@@ -1,0 +1,275 @@
+"""One execution of a run: claim it, make one model call, write down what came of it.
+
+A run that calls tools is executed again after the outputs came, so an execution never
+loops. It may be cut off anywhere: what it wrote is committed, what it did not write is
+done again by the next one, and what it writes too late is refused by its epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.backends.base import (
+    Backend,
+    Finish,
+    FinishReason,
+    ModelEvent,
+    ModelFailure,
+    ModelRequest,
+    TextDelta,
+    ToolCallDelta,
+    Turn,
+)
+from openai_runs.server.clock import Clock
+from openai_runs.server.events.subscribers import Subscribers
+from openai_runs.server.execution.draft import Draft
+from openai_runs.server.execution.flusher import STORE_PAUSE, Flusher
+from openai_runs.server.objects.transitions import Ending, LostRace, step_message_id
+from openai_runs.server.store import Claim, History, Store
+from openai_runs.types.runs import RunLastError
+from openai_runs.types.steps import FunctionToolCall
+
+__all__ = ["Execution", "Executor", "insist"]
+
+T = TypeVar("T")
+
+_INCOMPLETE: Final = {
+    FinishReason.LENGTH: "max_completion_tokens",
+    FinishReason.PROMPT_LENGTH: "max_prompt_tokens",
+}
+
+_logger = logging.getLogger("openai_runs.server")
+
+
+async def insist(write: Callable[[], Awaitable[T]]) -> T:
+    """Return what `write` returns, trying again for as long as the disk refuses."""
+    while True:
+        try:
+            return await write()
+        except StoreUnavailable:
+            await anyio.sleep(STORE_PAUSE)
+
+
+class Execution:
+    """What is known of an execution that is under way."""
+
+    def __init__(self) -> None:
+        """Start with nothing claimed."""
+        self.scope = anyio.CancelScope()
+        self.claim: Claim | None = None
+        self.draft: Draft | None = None
+        """What it writes, once it has claimed the run."""
+
+
+class _CancelledInside(Exception):  # noqa: N818 - what it stands for is no error either
+    """The backend cancelled something of its own; taken for ours, it would end the engine."""
+
+
+class Executor:
+    """Executes runs, with a backend, on a store, for its subscribers."""
+
+    def __init__(
+        self, store: Store, backend: Backend, clock: Clock, subscribers: Subscribers
+    ) -> None:
+        """Keep the four."""
+        self._store = store
+        self._backend = backend
+        self._clock = clock
+        self._subscribers = subscribers
+
+    def _now(self) -> int:
+        return int(self._clock.now())
+
+    async def execute_run(self, run_id: str, execution: Execution) -> None:
+        """Take the run one turn further; does nothing if it is not there to be executed.
+
+        Cancellation: the run stays as it is stored.
+        """
+        claim = await insist(lambda: self._claim(run_id))
+        if claim is None:
+            return
+        execution.claim = claim
+        try:
+            await self._take_turn(claim, execution)
+        except LostRace as lost:
+            _logger.debug("an execution came too late: %s", lost)
+
+    async def _claim(self, run_id: str) -> Claim | None:
+        # Shielded for the moment of one commit: whoever cancels must know what was claimed.
+        claim = None
+        with anyio.CancelScope(shield=True):
+            claim = await self._store.claim(run_id, self._now())
+        return claim  # noqa: RET504 - the scope might swallow, for all mypy knows
+
+    async def _take_turn(self, claim: Claim, execution: Execution) -> None:
+        request = await self._request(claim)
+        draft = execution.draft = Draft(
+            claim.run,
+            self._now,
+            message_id=claim.message_id,
+            step_id=claim.step.id if claim.step is not None else None,
+            taken=[call.id for turn in request.turns for call in turn.tool_calls],
+        )
+        try:
+            finish = await self._perform(claim, execution, draft, request)
+            draft.check()
+            if draft.calls and finish.reason == FinishReason.STOP:
+                await self._require_action(claim, draft, finish)
+                return
+            ending = _ending(finish, draft)
+            if ending.status == "completed":
+                draft.open_message()
+        except LostRace:
+            raise
+        except ModelFailure as failure:
+            ending = _failed(failure.code, failure.message, draft)
+        except Exception:
+            _logger.exception("run %s failed in the server", claim.run.id)
+            ending = _failed("server_error", "The server had an error.", draft)
+        await self._end(claim, draft, ending)
+
+    async def _end(self, claim: Claim, draft: Draft, ending: Ending) -> None:
+        run_id, epoch, writings = claim.run.id, claim.epoch, draft.take()
+        await insist(
+            lambda: self._store.end_run(run_id, ending, self._now(), writings=writings, epoch=epoch)
+        )
+
+    async def _perform(
+        self, claim: Claim, execution: Execution, draft: Draft, request: ModelRequest
+    ) -> Finish:
+        """Make the model call, and store what comes while it comes."""
+        spent = _spent_limit(claim)
+        if spent is not None:
+            return Finish(reason=spent)
+        flusher = Flusher(self._store, self._subscribers, claim, draft, self._now)
+        failure: Exception | None = None
+        finish: Finish | None = None
+        async with anyio.create_task_group() as group:
+            with flusher.beside(group):
+                try:
+                    finish = await self._call_model(draft, request, flusher)
+                except asyncio.CancelledError as error:
+                    if _is_cancelled(execution):
+                        raise
+                    failure = _CancelledInside()
+                    failure.__cause__ = error
+                except Exception as error:  # raised below, and not as one of a group
+                    failure = error
+            group.cancel_scope.cancel()
+        if flusher.failure is not None or failure is not None:
+            try:
+                raise flusher.failure or failure  # type: ignore[misc]  # one of them is there
+            finally:
+                del flusher, failure  # its traceback holds this frame, and the whole answer with it
+        if finish is None:
+            message = "The model's answer was cut short."
+            raise ModelFailure(message)
+        return finish
+
+    async def _call_model(
+        self, draft: Draft, request: ModelRequest, flusher: Flusher
+    ) -> Finish | None:
+        finish: Finish | None = None
+        async with _closing(self._backend.respond(request)) as events:
+            async for event in events:
+                match event:
+                    case TextDelta() if event.text:
+                        draft.say(event.text)
+                    case ToolCallDelta():
+                        draft.call(event)
+                    case Finish():
+                        finish = event
+                if draft.crowded:  # a backend that never waits lets nobody else do anything
+                    flusher.hurry()
+                    await anyio.lowlevel.checkpoint()
+        return finish
+
+    async def _request(self, claim: Claim) -> ModelRequest:
+        history = claim.history
+        if history is None:
+            history = await insist(lambda: self._store.history(claim.run))
+        return ModelRequest(
+            run=claim.run,
+            messages=[m for m in history.messages if m.status == "completed" or m.content],
+            turns=_turns(history),
+            spent=claim.spent,
+            reasoning_effort=claim.reasoning_effort,
+        )
+
+    async def _require_action(self, claim: Claim, draft: Draft, finish: Finish) -> None:
+        turn = Ending(status="completed", text=draft.text, usage=finish.usage, calls=draft.calls)
+        if not draft.begun:  # a message that a killed execution had begun stays unwritten
+            error = RunLastError(code="server_error", message="The server was restarted.")
+            turn = msgspec.structs.replace(turn, status="failed", error=error, text=None)
+        run_id, epoch, writings = claim.run.id, claim.epoch, draft.take()
+        await insist(lambda: self._store.require_action(run_id, epoch, writings, turn, self._now()))
+
+
+def _is_cancelled(execution: Execution) -> bool:
+    """Return whether somebody asked for the cancellation of this task."""
+    task = asyncio.current_task()
+    return execution.scope.cancel_called or task is None or task.cancelling() > 0
+
+
+@asynccontextmanager
+async def _closing(events: AsyncIterator[ModelEvent]) -> AsyncIterator[AsyncIterator[ModelEvent]]:
+    try:
+        yield events
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+
+def _spent_limit(claim: Claim) -> str | None:
+    """Return which limit the run's earlier model calls have met."""
+    run, spent = claim.run, claim.spent
+    if spent.completion_tokens >= (run.max_completion_tokens or math.inf):
+        return FinishReason.LENGTH
+    if spent.prompt_tokens >= (run.max_prompt_tokens or math.inf):
+        return FinishReason.PROMPT_LENGTH
+    return None
+
+
+def _ending(finish: Finish, draft: Draft) -> Ending:
+    written = Ending(status="completed", text=draft.text, calls=draft.calls, usage=finish.usage)
+    reason = _INCOMPLETE.get(finish.reason)
+    if reason is not None:
+        return msgspec.structs.replace(written, status="incomplete", reason=reason)
+    if finish.reason == FinishReason.CONTENT_FILTER:
+        message = "The model's content filter held its answer back."
+        error = RunLastError(code="invalid_prompt", message=message)
+        return msgspec.structs.replace(written, status="failed", error=error, filtered=True)
+    return written
+
+
+def _failed(code: str, message: str, draft: Draft) -> Ending:
+    error = RunLastError(code=code, message=message)
+    return Ending(status="failed", error=error, text=draft.text, calls=draft.calls)
+
+
+def _turns(history: History) -> list[Turn]:
+    """Return the run's earlier model calls: a text, tool calls, or a text and its calls."""
+    turns = []
+    text = ""
+    for step in history.steps:
+        if step.status != "completed":
+            continue
+        message_id = step_message_id(step)
+        if message_id is not None:
+            written = history.written.get(message_id)
+            text = written.text if written is not None else ""
+        else:
+            calls = [call for call in step.tool_calls if isinstance(call, FunctionToolCall)]
+            turns.append(Turn(text=text, tool_calls=calls))
+            text = ""
+    return turns

@@ -1,0 +1,103 @@
+"""What all answers share: their headers, and one place where an exception becomes a status."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from openai_runs.server.api_errors import Refusal, Replay
+from openai_runs.server.http.outgoing import Outgoing, Reply
+from openai_runs.server.http.request_parsing import is_left_unread
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+__all__ = ["answering", "beginning"]
+
+FEATURES: Final = "idempotency, prefer-wait, resume"
+"""Which extensions this server has (docs/pages/explain/protocol.md)."""
+API_VERSION: Final = "2020-10-01"
+"""`openai-version`, as OpenAI's own servers send it."""
+
+_ID: Final = web.RequestKey("id", str)
+_BEGAN: Final = web.RequestKey("began", float)
+
+_logger = logging.getLogger("openai_runs.server")
+
+
+def answering(outgoing: Outgoing) -> Middleware:
+    """Return the outermost middleware: it turns exceptions into answers."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[_BEGAN] = time.perf_counter()
+        request[_ID] = request_id = f"req_{random.getrandbits(128):032x}"
+        try:
+            response = await handler(request)
+        except Exception as error:
+            response = Reply(outgoing, *_answer_for(error, request, request_id))
+        if is_left_unread(request):
+            response.force_close()
+            request.protocol.close()  # what still comes is neither parsed nor inflated
+            outgoing.refuse(request.transport)
+        return response
+
+    return answer
+
+
+def beginning(
+    outgoing: Outgoing,
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Return what is called just before the first byte of an answer is sent."""
+
+    async def begin(request: web.Request, response: web.StreamResponse) -> None:
+        request_id = request.get(_ID)
+        outgoing.begin(request.transport, request_id or request.path)
+        if request_id is None:  # an application around ours answers by itself
+            return
+        response.headers["x-request-id"] = request_id
+        response.headers["openai-version"] = API_VERSION
+        response.headers["openai-runs-features"] = FEATURES
+        elapsed = (time.perf_counter() - request[_BEGAN]) * 1000
+        response.headers["openai-processing-ms"] = str(int(elapsed))
+
+    return begin
+
+
+def _answer_for(
+    error: Exception, request: web.Request, request_id: str
+) -> tuple[int, bytes, dict[str, str]]:
+    """Return the status, the body and the headers an exception stands for."""
+    if isinstance(error, Replay):
+        return error.status_code, error.body, {"idempotent-replayed": "true"}
+    if isinstance(error, Refusal):
+        return error.status_code, error.encode(), error.headers
+    if isinstance(error, web.HTTPException):
+        return _answer_for(_translated(error, request), request, request_id)
+    if isinstance(error, ConnectionError):  # the client is gone; nobody reads the answer
+        _logger.info("%s: the client went away", request_id)
+    else:
+        _logger.error("%s failed", request_id, exc_info=error)
+    message = f"The server had an error while processing your request. Its id is {request_id}."
+    refusal = Refusal(message, status_code=500, kind="server_error")
+    return refusal.status_code, refusal.encode(), refusal.headers
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
+    """Return aiohttp's own refusal in OpenAI's words."""
+    where = f"{request.method} {request.path}"
+    if error.status == 404:
+        return Refusal(f"Invalid URL ({where})", status_code=404, code="unknown_url")
+    if error.status == 405:
+        return Refusal(f"Invalid method for URL ({where})", status_code=405, headers=_allow(error))
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    return Refusal(error.reason, status_code=error.status, kind=kind)
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    return {"allow": error.headers["allow"]} if "allow" in error.headers else {}

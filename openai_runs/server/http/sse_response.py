@@ -1,0 +1,175 @@
+"""Sending events: from the log first, then as they are committed.
+
+An answer is bytes of the log and nothing else, heartbeats and the final `done` apart, so
+that whoever lost it on the way can go on from the last id it has seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import anyio
+import msgspec
+from aiohttp import web
+
+from openai_runs._protocol import sse
+from openai_runs.config import HEARTBEAT_INTERVAL
+from openai_runs.server.api_errors import Refusal, Replay
+from openai_runs.server.events.subscribers import Reader, Subscribers
+from openai_runs.server.http.outgoing import Outgoing
+from openai_runs.server.store import Chunk, Piece, Store, StreamStart
+
+__all__ = ["Streamer"]
+
+_DONE: Final = sse.encode("done", b"[DONE]")
+_HEADERS: Final = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx hands on what it has
+}
+
+_leg_decoder: Final = msgspec.json.Decoder(StreamStart)
+_logger = logging.getLogger("openai_runs.server")
+
+
+class _Follower:
+    """Goes through one leg of a run's log, and on as it grows."""
+
+    def __init__(self, store: Store, reader: Reader, leg: StreamStart, heartbeat: float) -> None:
+        """Begin where the leg begins."""
+        self._store = store
+        self._reader = reader
+        self._leg = leg
+        self._heartbeat = heartbeat
+        self._after = leg.after
+        self._at_end = leg.ended
+        self._within: Piece | None = None
+        """What was sent last of events that are sent in pieces."""
+        self.done = False
+        """Whether the leg came to its end, once `next` has returned None."""
+
+    async def next(self) -> bytes | None:
+        """Return more events, or a comment after a long silence; None if that was all."""
+        while not self._is_over():
+            if self._reader.behind:
+                body = await self._catch_up()
+            else:
+                body = self._take(self._reader.pop())
+            if body:
+                return body
+            if not self._reader.behind and self._reader.empty and not self._is_over():
+                with anyio.move_on_after(self._heartbeat) as silence:
+                    await self._reader.news()
+                if silence.cancelled_caught:
+                    return sse.COMMENT
+        return None
+
+    def _is_over(self) -> bool:
+        reader = self._reader
+        if reader.cut is not None:
+            sent = self._within.last if self._within is not None else self._after
+            if reader.cut < sent:  # what was sent is not true any more
+                return True
+            reader.cut = None
+        newest = not reader.behind and reader.empty
+        self.done = self._at_end and (newest or self._leg.once)
+        return self.done or (newest and reader.ended)
+
+    async def _catch_up(self) -> bytes:
+        reader = self._reader
+        reader.catch_up()
+        page = await self._store.log.read(self._leg.run_id, self._after, self._within)
+        if page.piece is not None:
+            reader.behind = True
+            return self._take_piece(page.piece)
+        if page.more:
+            reader.behind = True
+        elif not page.chunks and not page.active:  # deleted, or pruned
+            reader.end()
+        return b"".join(self._take(chunk) for chunk in page.chunks)
+
+    def _take(self, chunk: Chunk | None) -> bytes:
+        if chunk is None or chunk.last <= self._after or (self._at_end and self._leg.once):
+            return b""
+        new = chunk.after(self._after)
+        self._after = new.last
+        self._at_end = new.ends_leg
+        return new.body
+
+    def _take_piece(self, piece: Piece) -> bytes:
+        self._within = piece if piece.end is not None else None
+        if self._within is None:
+            self._after = piece.last
+            self._at_end = piece.ends_leg
+        return piece.body
+
+
+class Streamer:
+    """Answers with streams."""
+
+    def __init__(
+        self,
+        store: Store,
+        subscribers: Subscribers,
+        outgoing: Outgoing,
+        heartbeat: float = HEARTBEAT_INTERVAL,
+    ) -> None:
+        """Keep the four; `heartbeat`: seconds without an event after which a comment is sent."""
+        self._store = store
+        self._subscribers = subscribers
+        self._outgoing = outgoing
+        self._heartbeat = heartbeat
+
+    async def answer(
+        self,
+        request: web.Request,
+        begin: Callable[[], Awaitable[object]],
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
+        """Return the stream of the leg that `begin` begins, once it was sent.
+
+        Raises:
+            Refusal: `begin` refused, or too many streams are open; nothing was sent.
+        """
+        with self._subscribers.seat():
+            more = dict(headers)
+            try:
+                leg = await begin()
+            except Replay as replay:
+                if replay.status_code != 200:
+                    raise
+                leg = _leg_decoder.decode(replay.body)
+                await self._store.log.find(leg.thread_id, leg.run_id, None)  # may be gone
+                more["idempotent-replayed"] = "true"
+            assert isinstance(leg, StreamStart)
+            return await self._send(request, leg, more)
+
+    async def _send(
+        self, request: web.Request, leg: StreamStart, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**_HEADERS, **headers})
+        try:
+            with self._subscribers.join(leg.run_id) as reader:
+                writer = await response.prepare(request)
+                assert writer is not None
+                self._outgoing.begin(request.transport, f"run {leg.run_id}")
+                follower = _Follower(self._store, reader, leg, self._heartbeat)
+                while (body := await self._next(follower)) is not None:
+                    await self._outgoing.write(writer, request.transport, body)
+                await response.write_eof(_DONE if follower.done else b"")
+        except ConnectionError:
+            _logger.debug("run %s: a reader has left", leg.run_id)
+        except Exception:  # the answer has begun, so nothing else can be said
+            _logger.exception("run %s: a stream failed", leg.run_id)
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    async def _next(self, follower: _Follower) -> bytes | None:
+        try:
+            return await follower.next()
+        except Refusal as refusal:  # the database cannot be read: the reader may resume
+            _logger.warning("a stream ends early: %s", refusal.message)
+            return None

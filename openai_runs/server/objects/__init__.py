@@ -1,0 +1,1 @@
+"""The API's objects: how they are built from requests, and how they change. Pure."""

@@ -1,0 +1,1 @@
+"""What is SQLite's alone: the writer thread, and the lock beside the file."""

@@ -1,0 +1,243 @@
+"""Whoever comes first wins, and it stays at that: cancel, submit, expiry and the work itself.
+
+Straight on the store, where the races are decided; the seeds make each order repeatable.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import pytest
+
+from openai_runs._protocol.lifecycle import TRANSITIONS
+from openai_runs.server.api_errors import Refusal
+from openai_runs.server.objects.builders import NewRun, build_assistant, build_new_run, build_thread
+from openai_runs.server.objects.transitions import (
+    Delta,
+    Ending,
+    LostRace,
+    Opening,
+    Writing,
+    message_step,
+    new_message,
+    tool_step,
+)
+from openai_runs.server.store import Change, Claim, Moved, PageQuery, Store, Told, open_store
+from openai_runs.types.assistants import Assistant, CreateAssistant
+from openai_runs.types.base import TERMINAL_STATUSES
+from openai_runs.types.runs import CreateRun, Run, ToolOutput
+from openai_runs.types.steps import FunctionCallResult, FunctionToolCall
+from openai_runs.types.threads import CreateThread
+
+NOW = 1_800_000_000
+PAGE = PageQuery(limit=100)
+CALL = FunctionToolCall(id="call_1", function=FunctionCallResult(name="f", arguments="{}"))
+DONE = Ending(status="completed", text="Done.")
+
+
+class Recorded:
+    """A store, and what it announced."""
+
+    def __init__(self) -> None:
+        self.moves: list[Run] = []
+        self.told: list[bytes] = []
+        self.store: Store
+
+    def hear(self, change: Change) -> None:
+        """Keep the change."""
+        if isinstance(change, Moved):
+            self.moves.append(change.run)
+        elif isinstance(change, Told):
+            self.told += re.findall(rb"event: (.*)\n", change.chunk.body)
+
+    async def new_run(self) -> Run:
+        """Return a queued run."""
+        assistant = build_assistant(CreateAssistant(model="m"), NOW)
+        thread = build_thread(CreateThread(), NOW)
+        await self.store.add_assistant(assistant, None)
+        await self.store.add_thread(thread, [], None)
+
+        def make(stored: Assistant) -> NewRun:
+            return build_new_run(stored, thread.id, CreateRun(assistant_id=stored.id), NOW, 600)
+
+        self.moves.clear()
+        self.told.clear()
+        run = await self.store.add_run(thread.id, assistant.id, make, None)
+        assert isinstance(run, Run)
+        return run
+
+
+@pytest.fixture
+async def recorded(tmp_path: Path) -> AsyncIterator[Recorded]:
+    """An open store."""
+    used = Recorded()
+    used.store = await open_store(tmp_path / "races.db", used.hear)
+    yield used
+    await used.store.aclose()
+
+
+Act = Callable[[Store, Run], Awaitable[object]]
+
+
+def opening(run: Run) -> list[Writing]:
+    """Return the beginning of a message."""
+    message = new_message(run, NOW)
+    return [Opening(step=message_step(run, message, NOW), message=message)]
+
+
+async def _execute(store: Store, run: Run, turn: Callable[[Claim], Awaitable[object]]) -> None:
+    claim = await store.claim(run.id, NOW)
+    if claim is not None:
+        await store.write(run, claim.epoch, opening(run), NOW)
+        await turn(claim)
+
+
+async def complete(store: Store, run: Run) -> None:
+    """Execute the run to its end."""
+    await _execute(store, run, lambda c: store.end_run(run.id, DONE, NOW, epoch=c.epoch))
+
+
+async def call_tools(store: Store, run: Run) -> None:
+    """Execute the run to a tool call."""
+    turn = Ending(status="completed", text="Let me see.", calls=[CALL])
+    step: list[Writing] = [Opening(step=tool_step(run, NOW))]
+    await _execute(store, run, lambda c: store.require_action(run.id, c.epoch, step, turn, NOW))
+
+
+async def put_back(store: Store, run: Run) -> None:
+    """Begin to execute the run, and give it back."""
+    await _execute(store, run, lambda c: store.put_back(run.id, c.epoch, NOW))
+
+
+async def submit(store: Store, run: Run) -> None:
+    """Answer the tool call."""
+    outputs = [ToolOutput(tool_call_id="call_1", output="x")]
+    await store.submit_outputs(run.thread_id, run.id, outputs, NOW, once=None)
+
+
+async def cancel(store: Store, run: Run) -> None:
+    """Cancel the run, as request and engine do together."""
+    await store.cancel_run(run.thread_id, run.id, NOW, None)
+    await store.end_run(run.id, Ending(status="cancelled"), NOW)
+
+
+async def expire(store: Store, run: Run) -> None:
+    """Let the run's time be up."""
+    await store.end_run(run.id, Ending(status="expired"), NOW)
+
+
+ACTS: list[Act] = [complete, complete, call_tools, put_back, submit, submit, cancel, expire]
+
+
+async def race(recorded: Recorded, chance: random.Random) -> Run:
+    """Let a random choice of acts loose on one run; return it at its end."""
+    run = await recorded.new_run()
+    acts = chance.sample(ACTS, chance.randrange(2, len(ACTS) + 1))
+    pauses = [chance.randrange(4) for _ in acts]
+
+    async def attempt(act: Act, pause: int) -> None:
+        for _ in range(pause):
+            await anyio.lowlevel.checkpoint()
+        with suppress(Refusal, LostRace):  # somebody else was first
+            await act(recorded.store, run)
+
+    async with anyio.create_task_group() as group:
+        for act, pause in zip(acts, pauses, strict=True):
+            group.start_soon(attempt, act, pause)
+    await expire(recorded.store, run)
+    return await recorded.store.get_run(run.thread_id, run.id)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(8))
+async def test_one_end_and_only_legal_moves_whatever_the_order(
+    recorded: Recorded, seed: int
+) -> None:
+    """40 races a seed: each move is in the table, one is the last, and nothing is left open."""
+    chance = random.Random(seed)
+
+    for _ in range(40):
+        run = await race(recorded, chance)
+
+        statuses = [move.status for move in recorded.moves]
+        assert all(b in TRANSITIONS[a] for a, b in zip(statuses, statuses[1:], strict=False))
+        assert [status in TERMINAL_STATUSES for status in statuses].count(True) == 1
+        assert statuses[-1] == run.status
+        assert recorded.told[-1] == f"thread.run.{run.status}".encode()
+        told = [name for name in recorded.told if name.count(b".") == 2 and b"message" not in name]
+        assert told == [b"thread.run.created", *(f"thread.run.{s}".encode() for s in statuses)]
+        assert run.required_action is None
+        assert run.expires_at is None
+        steps = await recorded.store.list_steps(run.thread_id, run.id, PAGE)
+        assert all(step.status != "in_progress" for step in steps.data)
+        messages = await recorded.store.list_messages(run.thread_id, PAGE, None)
+        assert all(message.status != "in_progress" for message in messages.data)
+
+
+async def test_execution_that_lost_its_claim_writes_nothing(recorded: Recorded) -> None:
+    """A worker that was thought dead wakes up: everything it tries is refused."""
+    store, run = recorded.store, await recorded.new_run()
+    zombie = await store.claim(run.id, NOW)
+    heir = await store.claim(run.id, NOW)
+    assert zombie is not None
+    assert heir is not None
+    await store.write(run, heir.epoch, opening(run), NOW)
+
+    for write in (
+        lambda: store.write(run, zombie.epoch, opening(run), NOW),
+        lambda: store.require_action(run.id, zombie.epoch, [], DONE, NOW),
+        lambda: store.put_back(run.id, zombie.epoch, NOW),
+    ):
+        with pytest.raises(LostRace):
+            await write()
+    assert await store.end_run(run.id, DONE, NOW, epoch=zombie.epoch) is None
+    ended = await store.end_run(run.id, DONE, NOW, epoch=heir.epoch)
+
+    assert ended is not None
+    assert ended.status == "completed"
+    assert [move.status for move in recorded.moves] == ["queued", "in_progress", "completed"]
+
+
+async def test_cancelled_caller_takes_nothing_back(recorded: Recorded) -> None:
+    """A write that was asked for is done whole, also if nobody waits for it any more."""
+    store = recorded.store
+    assistants = [build_assistant(CreateAssistant(model="m"), NOW) for _ in range(50)]
+
+    async with anyio.create_task_group() as group:
+        for assistant in assistants:
+            group.start_soon(store.add_assistant, assistant, None)
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    await store.probe(NOW)  # queued behind them
+    listed = await store.list_assistants(PAGE)
+
+    assert {each.id for each in listed.data} == {each.id for each in assistants}
+
+
+async def test_cancel_just_before_tool_calls_keeps_what_was_written(recorded: Recorded) -> None:
+    """The turn does not move the run any more, but all of its pieces are told."""
+    store, run = recorded.store, await recorded.new_run()
+    claim = await store.claim(run.id, NOW)
+    assert claim is not None
+    await store.write(run, claim.epoch, opening(run), NOW)
+    rest: list[Writing] = [Opening(step=tool_step(run, NOW)), Delta("thread.run.step.delta", b"{}")]
+    turn = Ending(status="completed", text="Let me see.", calls=[CALL])
+
+    await store.cancel_run(run.thread_id, run.id, NOW, None)
+    unmoved = await store.require_action(run.id, claim.epoch, rest, turn, NOW)
+    ended = await store.end_run(run.id, Ending(status="cancelled", calls=[CALL]), NOW)
+
+    assert unmoved.status == "cancelling"
+    assert ended is not None
+    assert ended.status == "cancelled"
+    assert recorded.told.count(b"thread.run.step.delta") == 1
+    assert recorded.told.index(b"thread.run.step.delta") < recorded.told.index(
+        b"thread.run.step.cancelled"
+    )
+    steps = await store.list_steps(run.thread_id, run.id, PAGE)
+    assert [step.status for step in steps.data] == ["cancelled", "cancelled"]
