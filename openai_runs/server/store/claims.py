@@ -1,83 +1,41 @@
 """What an execution writes for its run: the claim, messages, tool calls, the end.
 
 Everything names the epoch of its claim; a claim raises the epoch, so whoever held the run
-before writes nothing any more.
+before writes nothing any more. How that is kept stands in `moves`: each function here writes
+the run's row before anything else.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
 
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server.objects import transitions
 from openai_runs.server.objects.transitions import Ending, LostRace, Writing, step_message_id
 from openai_runs.server.store import event_log
 from openai_runs.server.store.database import Connection
-from openai_runs.server.store.event_log import LoggedEvent
 from openai_runs.server.store.moves import (
     OpenStep,
+    RunChanged,
+    RunRow,
+    announce_move,
     end_parts,
     fill_calls,
-    move,
+    find_run,
+    hold,
     open_steps,
     put,
+    retry_if_changed,
     total,
+    write_run,
 )
-from openai_runs.server.store.rows import decode, encode
+from openai_runs.server.store.rows import decode
 from openai_runs.server.store.runs import History, short_history
-from openai_runs.server.store.schema import runs
-from openai_runs.server.store.sqlite.writer import Moved, Transaction
-from openai_runs.server.store.statements import Statement
+from openai_runs.server.store.sqlite.writer import Transaction
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
 __all__ = ["Claim", "claim", "end", "put_back", "require_action", "write"]
-
-
-class _Row(NamedTuple):
-    """What the columns of a run hold."""
-
-    status: str
-    deadline: int
-    epoch: int
-    attempts: int
-    prompt_tokens: int
-    completion_tokens: int
-    reasoning_effort: str | None
-    body: str
-    last: int | None
-    """The sequence number of its newest event."""
-
-
-def _among(*statuses: str) -> ColumnElement[bool]:
-    return runs.c.status.in_([literal_column(f"'{status}'") for status in statuses])
-
-
-_MINE = runs.c.id == bindparam("key")
-_AT_EPOCH = runs.c.epoch == bindparam("held")
-_TAKEABLE = _among(RunStatus.QUEUED, RunStatus.IN_PROGRESS)
-_FIND: Final = Statement(
-    select(*(runs.c[name] for name in _Row._fields[:-1]), event_log.newest_of(runs.c.id)).where(
-        _MINE
-    )
-)
-_TAKE: Final = Statement(
-    update(runs)
-    .where(_MINE, _AT_EPOCH, _TAKEABLE)
-    .values(epoch=runs.c.epoch + 1, attempts=runs.c.attempts + 1),
-    ["status", "body"],
-)
-_WRITABLE: Final = Statement(
-    select(runs.c.seq).where(_MINE, _AT_EPOCH, _among(RunStatus.IN_PROGRESS, RunStatus.CANCELLING))
-)
-
-
-def _find(connection: Connection, run_id: str) -> _Row | None:
-    row = _FIND.one(connection, key=run_id)
-    return None if row is None else _Row(*row)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +54,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """What the model is to see; None: that is much, so it is to be read apart."""
 
 
+@retry_if_changed
 def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
-    """Take the run up for execution; None if there is nothing to execute.
+    """Claim the run for an execution; None if there is nothing to execute.
 
-    A run that was taken up too often without getting anywhere is failed instead.
+    A run that was claimed too often without getting anywhere is failed instead.
     """
-    row = _find(tx.connection, run_id)
+    row = find_run(tx.connection, run_id)
     if row is None or row.deadline <= now:
         return None
     if row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
@@ -109,22 +68,21 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
     if row.attempts >= MAX_RUN_ATTEMPTS:
         message = f"The server gave the run up after {row.attempts} attempts."
         error = RunLastError(code="server_error", message=message)
-        end(tx, run_id, Ending(status="failed", error=error), now, writings=[])
+        _end(tx, row, Ending(status="failed", error=error), now, writings=[])
         return None
-    run = decode(Run, row.body)
-    # Nothing stands open of a run that nobody has taken up before.
-    begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
-    if begun:
-        _restart_turn(tx, run_id, now)
+    run, epoch = decode(Run, row.body), row.epoch + 1
     queued = run.status == RunStatus.QUEUED
     if queued:
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
-    epoch, body = _take(tx.connection, run, row.epoch)
+    body = write_run(tx.connection, row, run, epoch=epoch, attempts=row.attempts + 1)
+    # Nothing stands open of a run that nobody has claimed before.
+    begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
+    if begun:
+        _restart_turn(tx, run_id, now)
     if queued:
         if not begun:
-            tx.log_ends_at(epoch, row.last or 0)
-        tx.announce(Moved(run, body))
-        tx.tell(run_id, now, LoggedEvent(f"thread.run.{run.status}", body))
+            tx.log_ends_at(epoch, row.last)
+        announce_move(tx, run, body, now)
     messages = [step_message_id(step) for step in begun]
     return Claim(
         run=run,
@@ -146,24 +104,19 @@ def _restart_turn(tx: Transaction, run_id: str, now: int) -> None:
         tx.tell(run_id, now, *again)
 
 
-def _take(connection: Connection, run: Run, epoch: int) -> tuple[int, bytes]:
-    body = encode(run)
-    _TAKE.run(connection, key=run.id, held=epoch, status=run.status, body=body)
-    return epoch + 1, body.encode()
-
-
 def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: int) -> None:
     """Store what the execution wrote since the last time.
 
     Raises:
         LostRace: The run has moved on without this execution.
     """
-    if _WRITABLE.value(tx.connection, key=run.id, held=epoch) is None:
+    if not hold(tx.connection, run.id, epoch):
         message = f"{run.id}: epoch {epoch} is over"
         raise LostRace(message)
     put(tx, run, writings, now)
 
 
+@retry_if_changed
 def require_action(
     tx: Transaction,
     run_id: str,
@@ -182,25 +135,28 @@ def require_action(
     """
     run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS, RunStatus.CANCELLING})
     if run.status == RunStatus.CANCELLING:  # whoever ends it knows the whole, but not these
+        if not hold(tx.connection, run_id, epoch):
+            raise RunChanged
         put(tx, run, writings, now)
         return run
-    tx.log_ends_at(epoch, row.last or 0)
     following = transitions.waiting(run, turn.calls, now)
+    spent = _spent(row, turn.usage)
+    body = write_run(
+        tx.connection,
+        row,
+        following,
+        attempts=0,  # this far is progress: the next turn has all its attempts
+        prompt_tokens=spent.prompt_tokens,
+        completion_tokens=spent.completion_tokens,
+    )
+    tx.log_ends_at(epoch, row.last)
     put(tx, run, writings, now)
     messages, calls = _parted(open_steps(tx.connection, run_id))
     # The tokens are shown by the step of the calls; the text came with the same model call.
     end_parts(tx, messages, msgspec.structs.replace(turn, usage=None), now)
     for part in calls:
         fill_calls(tx.connection, part.step, turn.calls, turn.usage)
-    spent = _spent(row, turn.usage)
-    return move(
-        tx,
-        following,
-        now,
-        attempts=0,  # this far is progress: the next turn has all its attempts
-        prompt_tokens=spent.prompt_tokens,
-        completion_tokens=spent.completion_tokens,
-    )
+    return announce_move(tx, following, body, now)
 
 
 def _parted(parts: list[OpenStep]) -> tuple[list[OpenStep], list[OpenStep]]:
@@ -209,6 +165,7 @@ def _parted(parts: list[OpenStep]) -> tuple[list[OpenStep], list[OpenStep]]:
     return messages, [part for part in parts if step_message_id(part.step) is None]
 
 
+@retry_if_changed
 def end(
     tx: Transaction,
     run_id: str,
@@ -222,21 +179,32 @@ def end(
 
     Without `epoch` for those who end a run from outside: cancelling, expiry.
     """
-    row = _find(tx.connection, run_id)
+    row = find_run(tx.connection, run_id)
     if row is None or row.epoch != (row.epoch if epoch is None else epoch):
         return None
+    return _end(tx, row, ending, now, writings=writings)
+
+
+def _end(
+    tx: Transaction, row: RunRow, ending: Ending, now: int, *, writings: list[Writing]
+) -> Run | None:
     spent = _spent(row, ending.usage)
     try:
         run = transitions.ended_run(decode(Run, row.body), ending, spent, now)
     except LostRace:
         return None
-    tx.log_ends_at(row.epoch, row.last or 0)
-    put(tx, run, writings, now)
-    parts = open_steps(tx.connection, run_id)
-    end_parts(tx, parts, _with_text(tx.connection, ending, parts), now)
-    return move(
-        tx, run, now, prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens
+    body = write_run(
+        tx.connection,
+        row,
+        run,
+        prompt_tokens=spent.prompt_tokens,
+        completion_tokens=spent.completion_tokens,
     )
+    tx.log_ends_at(row.epoch, row.last)
+    put(tx, run, writings, now)
+    parts = open_steps(tx.connection, run.id)
+    end_parts(tx, parts, _with_text(tx.connection, ending, parts), now)
+    return announce_move(tx, run, body, now)
 
 
 def _with_text(connection: Connection, ending: Ending, parts: list[OpenStep]) -> Ending:
@@ -249,6 +217,7 @@ def _with_text(connection: Connection, ending: Ending, parts: list[OpenStep]) ->
     return msgspec.structs.replace(ending, text=text)
 
 
+@retry_if_changed
 def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     """Queue the run again, as a stopping server does; the attempt does not count.
 
@@ -257,13 +226,17 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     """
     run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS})
     again = transitions.moved(run, RunStatus.QUEUED, now)
-    _restart_turn(tx, run_id, now)
     # A new epoch, lest the next event gets the place of one that was taken back.
-    return move(tx, again, now, attempts=max(0, row.attempts - 1), epoch=epoch + 1)
+    attempts = max(0, row.attempts - 1)
+    body = write_run(tx.connection, row, again, attempts=attempts, epoch=epoch + 1)
+    _restart_turn(tx, run_id, now)
+    return announce_move(tx, again, body, now)
 
 
-def _mine(connection: Connection, run_id: str, epoch: int, statuses: set[str]) -> tuple[Run, _Row]:
-    row = _find(connection, run_id)
+def _mine(
+    connection: Connection, run_id: str, epoch: int, statuses: set[str]
+) -> tuple[Run, RunRow]:
+    row = find_run(connection, run_id)
     if row is None or row.epoch != epoch:
         message = f"{run_id}: epoch {epoch} is over"
         raise LostRace(message)
@@ -273,7 +246,7 @@ def _mine(connection: Connection, run_id: str, epoch: int, statuses: set[str]) -
     return decode(Run, row.body), row
 
 
-def _spent(row: _Row, more: Usage | None) -> Usage:
+def _spent(row: RunRow, more: Usage | None) -> Usage:
     """Return the tokens of the run's model calls so far, and of one more."""
     return total(
         row.prompt_tokens + (more.prompt_tokens if more else 0),

@@ -9,17 +9,20 @@ its place. What is sent is the stored bytes, so all readers see the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Integer,
     ScalarSelect,
     bindparam,
     delete,
     exists,
+    func,
+    insert,
     literal_column,
     select,
     update,
@@ -29,7 +32,7 @@ from openai_runs._protocol import sse
 from openai_runs.config import EVENTS_TTL
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import ACTIVE, events, runs
-from openai_runs.server.store.statements import Statement, inserting
+from openai_runs.server.store.statements import Statement
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.deltas import MessageDelta
 from openai_runs.types.events import EventName
@@ -139,6 +142,19 @@ _DROP_LATER: Final = Statement(delete(events).where(_MINE, events.c.last > bindp
 _SHORTEN: Final = Statement(update(events).where(*_THIS), ["last", "body"])
 
 
+_COLUMNS: Final = ("run_id", "last", "first", "epoch", "created_at", "body")
+_APPEND: Final = Statement(
+    insert(events).from_select(
+        _COLUMNS,
+        select(*(bindparam(name, type_=events.c[name].type) for name in _COLUMNS)).where(
+            func.coalesce(newest_of(bindparam("run_id", type_=events.c.run_id.type)), 0)
+            == bindparam("end", type_=Integer)
+        ),
+    )
+)
+"""Inserts nothing if the log does not end there."""
+
+
 def _prune_some() -> Statement:
     later = events.alias()
     before: BindParameter[int] = bindparam("before")
@@ -163,9 +179,13 @@ def end_of(connection: Connection, run_id: str) -> Position:
 
 
 def append(
-    connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent], end: Position
+    connection: Connection, run_id: str, at: int, told: Sequence[LoggedEvent], end: Position
 ) -> Told:
-    """Write events at the `end` of the run's log, and return what is to be announced."""
+    """Write events at the end of the run's log, and return what is to be announced.
+
+    `end` may be of a time when the run's row was not yet this transaction's; what was
+    written since is then found here.
+    """
     epoch, first = end.epoch, end.seq + 1
     frames = [
         sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
@@ -180,7 +200,8 @@ def append(
         "created_at": at,
         "body": chunk.body,
     }
-    inserting(events, *row).run(connection, **row)
+    if not _APPEND.run(connection, **row, end=end.seq).rowcount:
+        return append(connection, run_id, at, told, end_of(connection, run_id))
     return Told(run_id, chunk)
 
 

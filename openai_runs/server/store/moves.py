@@ -2,14 +2,24 @@
 
 The columns that repeat a part of an object are written here and nowhere else, and the
 events that tell of it.
+
+Theory of operation: the fence. Whatever writes to a run writes the run's row first, by an
+update that matches the row only as it was read (`write_run`), or only in the epoch and a
+status in which an execution may write (`hold`). If the row has changed since, the update
+matches nothing, and the work begins again with what is there now (`retry_if_changed`). From
+that update to the commit no other transaction writes to the row, so the run's steps,
+messages and events belong to this one. It holds for any number of writers whose reads see
+what others have committed; that SQLite lets only one of them write makes it no truer.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
-from sqlalchemy import bindparam, literal_column, select
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, update
 
 from openai_runs.server.objects.transitions import (
     Delta,
@@ -21,27 +31,60 @@ from openai_runs.server.objects.transitions import (
     step_message_id,
     with_calls,
 )
+from openai_runs.server.store import event_log
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import LoggedEvent
-from openai_runs.server.store.rows import add, decode, encode
+from openai_runs.server.store.rows import add, decode, encode, replace_body
 from openai_runs.server.store.schema import messages, runs, steps
 from openai_runs.server.store.sqlite.writer import Moved, Transaction
 from openai_runs.server.store.statements import Statement, updating
 from openai_runs.types.messages import Message
-from openai_runs.types.runs import Run, Usage
+from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import FunctionToolCall, RunStep
 
 __all__ = [
     "OpenStep",
+    "RunChanged",
+    "RunRow",
+    "announce_move",
     "close_step",
     "end_parts",
     "fill_calls",
-    "move",
+    "find_run",
+    "hold",
     "open_steps",
     "put",
+    "retry_if_changed",
     "total",
     "write_run",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+_RETRIES: Final = 20
+"""Times that work begins again; more would be a fault of ours, and must not hang the writer."""
+
+
+class RunChanged(Exception):  # noqa: N818 - an outcome, not a fault
+    """The run's row is not as it was read; nothing was written."""
+
+
+class RunRow(NamedTuple):
+    """A run's row, as it was read."""
+
+    thread_id: str
+    status: str
+    deadline: int
+    epoch: int
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_effort: str | None
+    body: str
+    last: int
+    """The sequence number of its newest event; 0 if there is none."""
 
 
 _OPEN_STEPS: Final = Statement(
@@ -50,6 +93,52 @@ _OPEN_STEPS: Final = Statement(
     .order_by(steps.c.seq)
 )
 _MESSAGE: Final = Statement(select(messages.c.body).where(messages.c.id == bindparam("key")))
+_MINE = runs.c.id == bindparam("key")
+_AT_EPOCH = runs.c.epoch == bindparam("held")
+_NEWEST = func.coalesce(event_log.newest_of(runs.c.id), literal_column("0"))
+_FIND_RUN: Final = Statement(
+    select(*(runs.c[name] for name in RunRow._fields[:-1]), _NEWEST).where(_MINE)
+)
+_WRITABLE: Final[ColumnElement[bool]] = runs.c.status.in_(
+    [literal_column(f"'{status}'") for status in (RunStatus.IN_PROGRESS, RunStatus.CANCELLING)]
+)
+_HOLD: Final = Statement(
+    update(runs).where(_MINE, _AT_EPOCH, _WRITABLE).values(epoch=runs.c.epoch), []
+)
+"""Changes nothing, but no other transaction changes the row before the commit."""
+
+
+@lru_cache
+def _writing(*columns: str) -> Statement:
+    """Return the update of these columns, where the row is as it was read."""
+    as_read = (_MINE, _AT_EPOCH, runs.c.body == bindparam("was_body"))
+    return Statement(update(runs).where(*as_read), columns)
+
+
+def retry_if_changed(work: Callable[P, T]) -> Callable[P, T]:
+    """Return the same work, which begins again if the run has changed since it was read."""
+
+    @wraps(work)
+    def retrying(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_RETRIES):
+            try:
+                return work(*args, **kwargs)
+            except RunChanged:  # nothing was written
+                continue
+        return work(*args, **kwargs)
+
+    return retrying
+
+
+def find_run(connection: Connection, run_id: str) -> RunRow | None:
+    """Return the run's row, if there is one."""
+    row = _FIND_RUN.one(connection, key=run_id)
+    return None if row is None else RunRow(*row)
+
+
+def hold(connection: Connection, run_id: str, epoch: int) -> bool:
+    """Return whether an execution of this epoch may write, and if so keep it like that."""
+    return _HOLD.run(connection, key=run_id, held=epoch).rowcount == 1
 
 
 class OpenStep(msgspec.Struct, frozen=True):
@@ -59,17 +148,24 @@ class OpenStep(msgspec.Struct, frozen=True):
     usage: Usage
 
 
-def write_run(connection: Connection, run: Run, **columns: Any) -> str:
-    """Write the run, and return its JSON; its status has not changed, or the caller tells."""
+def write_run(connection: Connection, row: RunRow, run: Run, **columns: Any) -> bytes:
+    """Write the run where its row is as it was read, and return its JSON.
+
+    The first thing that is written of a piece of work; the caller tells of it.
+
+    Raises:
+        RunChanged: The row is another by now, or gone.
+    """
     body = encode(run)
     values = {"status": run.status, "body": body, **columns}
-    updating(runs, *values).run(connection, key=run.id, **values)
-    return body
+    was = {"held": row.epoch, "was_body": row.body}  # the body holds the status
+    if not _writing(*values).run(connection, key=run.id, **was, **values).rowcount:
+        raise RunChanged
+    return body.encode()
 
 
-def move(tx: Transaction, run: Run, now: int, **columns: Any) -> Run:
-    """Write the run in its new status, and have that announced."""
-    body = write_run(tx.connection, run, **columns).encode()
+def announce_move(tx: Transaction, run: Run, body: bytes, now: int) -> Run:
+    """Have it announced that the run has a new status, after what was told before."""
     tx.announce(Moved(run, body))
     tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", body))
     return run
@@ -147,9 +243,10 @@ def end_parts(tx: Transaction, parts: list[OpenStep], ending: Ending, now: int) 
 
 
 def _end_message(tx: Transaction, run_id: str, message_id: str, ending: Ending, now: int) -> None:
-    found = _MESSAGE.value(tx.connection, key=message_id)
-    if found is not None:  # else somebody deleted it meanwhile
+    # A client may change its metadata, or delete it, at any time.
+    while (found := _MESSAGE.value(tx.connection, key=message_id)) is not None:
         message = ended_message(decode(Message, found), ending, now)
-        body = encode(message)
-        updating(messages, "body").run(tx.connection, key=message_id, body=body)
-        tx.tell(run_id, now, LoggedEvent(f"thread.message.{message.status}", body.encode()))
+        body = replace_body(tx.connection, message, found)
+        if body is not None:
+            tx.tell(run_id, now, LoggedEvent(f"thread.message.{message.status}", body.encode()))
+            return

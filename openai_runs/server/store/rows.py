@@ -6,13 +6,13 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Table, bindparam, delete, select
+from sqlalchemy import Table, bindparam, delete, select, update
 
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.server.api_errors import bad_cursor, not_found
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import assistants, messages, probe, runs, steps, threads
-from openai_runs.server.store.statements import Statement, inserting, updating
+from openai_runs.server.store.statements import Statement, inserting
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Answer, Page
 from openai_runs.types.messages import Message
@@ -28,6 +28,7 @@ __all__ = [
     "encode",
     "find",
     "page",
+    "replace_body",
     "rewrite",
     "see",
     "touch",
@@ -110,11 +111,34 @@ def see(connection: Connection, kind: type[Answer], object_id: str) -> None:
 
 
 def rewrite(connection: Connection, thing: A, **changes: Any) -> A:
-    """Write the object with these fields changed, and return it; for fields in no column."""
-    changed = msgspec.structs.replace(thing, **changes)
-    object_id = thing.id  # type: ignore[attr-defined]  # all have one
-    updating(TABLES[type(thing)], "body").run(connection, key=object_id, body=encode(changed))
-    return changed
+    """Write the object with these fields changed, and return it; for fields in no column.
+
+    The other fields stay as they are by now, whatever `thing` says.
+
+    Raises:
+        Refusal: It is not there any more.
+    """
+    kind, object_id = type(thing), _id_of(thing)
+    while (body := _finding(kind, "body").value(connection, key=object_id)) is not None:
+        changed = msgspec.structs.replace(decode(kind, body), **changes)
+        if replace_body(connection, changed, body) is not None:
+            return changed
+    raise not_found(NOUNS[kind], object_id)
+
+
+@lru_cache
+def _replacing(kind: type[Answer]) -> Statement:
+    table = TABLES[kind]
+    as_read = (table.c.id == bindparam("key"), table.c.body == bindparam("was_body"))
+    return Statement(update(table).where(*as_read), ["body"])
+
+
+def replace_body(connection: Connection, thing: Answer, was_body: str) -> str | None:
+    """Write the object where its row holds what was read of it; return its JSON, else None."""
+    body = encode(thing)
+    key = _id_of(thing)
+    done = _replacing(type(thing)).run(connection, key=key, was_body=was_body, body=body)
+    return body if done.rowcount else None
 
 
 @lru_cache

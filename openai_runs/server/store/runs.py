@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
 
 from openai_runs.server.api_errors import (
     active_run,
@@ -18,10 +19,18 @@ from openai_runs.server.api_errors import (
 from openai_runs.server.objects import transitions
 from openai_runs.server.objects.builders import NewRun
 from openai_runs.server.objects.transitions import LostRace
-from openai_runs.server.store.database import Connection, IntegrityError
+from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import LoggedEvent
-from openai_runs.server.store.moves import close_step, move, open_steps, write_run
-from openai_runs.server.store.rows import NOUNS, add, decode, find, see
+from openai_runs.server.store.moves import (
+    RunRow,
+    announce_move,
+    close_step,
+    find_run,
+    open_steps,
+    retry_if_changed,
+    write_run,
+)
+from openai_runs.server.store.rows import NOUNS, add, decode, encode, find, see
 from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
 from openai_runs.server.store.sqlite.writer import Edited, Moved, Removed, Transaction
 from openai_runs.server.store.statements import Statement
@@ -60,6 +69,15 @@ _FEW_CHARACTERS: Final = 64 * 1024
 _ACTIVE_RUN: Final = Statement(
     select(runs.c.id).where(runs.c.thread_id == bindparam("thread"), ACTIVE)
 )
+_NEW_RUN: Final = ("id", "body", "thread_id", "status", "deadline", "reasoning_effort")
+_ADD_RUN: Final = Statement(
+    insert(runs).on_conflict_do_nothing(index_elements=[runs.c.thread_id], index_where=ACTIVE),
+    _NEW_RUN,
+)
+"""Inserts nothing if the thread has an active run; the index decides, also between writers."""
+_REMOVE_ACTIVE: Final = Statement(
+    delete(runs).where(runs.c.thread_id == bindparam("thread"), ACTIVE).returning(runs.c.id)
+)
 _DELETE_THREAD: Final = Statement(delete(threads).where(threads.c.id == bindparam("key")))
 _UNFINISHED: Final = Statement(
     select(runs.c.id, runs.c.status, runs.c.deadline).where(ACTIVE).order_by(runs.c.seq)
@@ -78,7 +96,6 @@ _OF_THREAD = (
 )
 _MESSAGES: Final = Statement(_OF_THREAD)
 _LAST_MESSAGES: Final = Statement(_OF_THREAD.limit(bindparam("rows")))
-_DEADLINE: Final = Statement(select(runs.c.deadline).where(runs.c.id == bindparam("key")))
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,11 +149,7 @@ def create(
         Refusal: There is no such thread or assistant, or the thread is busy.
     """
     see(tx.connection, Thread, thread_id)
-    new = make(find(tx.connection, Assistant, assistant_id))
-    blocking = active_run_id(tx.connection, thread_id)
-    if blocking is not None:
-        raise active_run(thread_id, blocking)
-    return _begin(tx, new)
+    return _begin(tx, make(find(tx.connection, Assistant, assistant_id)))
 
 
 def create_with_thread(
@@ -157,16 +170,9 @@ def create_with_thread(
 
 
 def _begin(tx: Transaction, new: NewRun, *before: LoggedEvent) -> Run:
+    data = _add_run(tx.connection, new).encode()
     for message in new.messages:
         add(tx.connection, message, thread_id=new.run.thread_id, run_id=message.run_id)
-    try:
-        body = _add_run(tx.connection, new)
-    except IntegrityError as error:  # the index, which is what keeps the promise
-        blocking = active_run_id(tx.connection, new.run.thread_id)
-        if blocking is None:
-            raise
-        raise active_run(new.run.thread_id, blocking) from error
-    data = body.encode()
     tx.announce(Moved(new.run, data))
     tx.log_ends_at(0, 0)
     told = [LoggedEvent(f"thread.run.{what}", data) for what in _BEGIN]
@@ -175,36 +181,49 @@ def _begin(tx: Transaction, new: NewRun, *before: LoggedEvent) -> Run:
 
 
 def _add_run(connection: Connection, new: NewRun) -> str:
-    return add(
-        connection,
-        new.run,
-        thread_id=new.run.thread_id,
-        status=new.run.status,
-        deadline=new.run.expires_at,
-        reasoning_effort=new.reasoning_effort,
-    )
+    """Insert the run, and return its JSON.
+
+    Raises:
+        Refusal: The thread has an active run.
+    """
+    run = new.run
+    body = encode(run)
+    values = (run.id, body, run.thread_id, run.status, run.expires_at, new.reasoning_effort)
+    row = dict(zip(_NEW_RUN, values, strict=True))
+    while not _ADD_RUN.run(connection, **row).rowcount:
+        blocking = active_run_id(connection, run.thread_id)
+        if blocking is not None:  # else it has ended just now
+            raise active_run(run.thread_id, blocking)
+    return body
 
 
+@retry_if_changed
 def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, Any]) -> Run:
     """Change what is in no column: the metadata."""
-    run = msgspec.structs.replace(get(tx.connection, thread_id, run_id), **changes)
-    tx.announce(Edited(run, write_run(tx.connection, run).encode()))
+    run, row = _read(tx.connection, thread_id, run_id)
+    run = msgspec.structs.replace(run, **changes)
+    tx.announce(Edited(run, write_run(tx.connection, row, run)))
     return run
 
 
+@retry_if_changed
 def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
     """Move the run to `cancelling`; the engine does the rest.
 
     Raises:
         Refusal: There is no such run, or it is finished or being cancelled already.
     """
-    run = get(tx.connection, thread_id, run_id)
+    run, row = _read(tx.connection, thread_id, run_id)
     try:
-        return move(tx, transitions.moved(run, RunStatus.CANCELLING, now), now)
+        cancelling = transitions.moved(run, RunStatus.CANCELLING, now)
     except LostRace:
         raise cannot_cancel(run.status) from None
+    body = write_run(tx.connection, row, cancelling)
+    tx.log_ends_at(row.epoch, row.last)
+    return announce_move(tx, cancelling, body, now)
 
 
+@retry_if_changed
 def submit(
     tx: Transaction, thread_id: str, run_id: str, outputs: list[ToolOutput], now: int
 ) -> Run:
@@ -213,20 +232,36 @@ def submit(
     Raises:
         Refusal: The run does not wait, or these are not exactly the outputs it waits for.
     """
-    run = get(tx.connection, thread_id, run_id)
+    run, row = _read(tx.connection, thread_id, run_id)
     if run.status != RunStatus.REQUIRES_ACTION:
         raise not_waiting(run.status)
-    if _DEADLINE.value(tx.connection, key=run_id) <= now:  # the timer is about to say so
+    if row.deadline <= now:  # the timer is about to say so
         raise not_waiting(RunStatus.EXPIRED)
     expected = [call.id for call in run.tool_calls]
     sent = [output.tool_call_id for output in outputs]
     if sorted(expected) != sorted(sent):
         raise unexpected_outputs(expected, sent)
+    queued = transitions.moved(run, RunStatus.QUEUED, now)
+    body = write_run(tx.connection, row, queued)
+    tx.log_ends_at(row.epoch, row.last)
     given = {output.tool_call_id: output.output for output in outputs}
     for waiting in open_steps(tx.connection, run_id):
         done = transitions.answered_step(waiting.step, given, waiting.usage, now)
         close_step(tx, done, now)
-    return move(tx, transitions.moved(run, RunStatus.QUEUED, now), now)
+    return announce_move(tx, queued, body, now)
+
+
+def _read(connection: Connection, thread_id: str, run_id: str) -> tuple[Run, RunRow]:
+    """Return the run, and its row.
+
+    Raises:
+        Refusal: There is no such run, or no such thread.
+    """
+    see(connection, Thread, thread_id)
+    row = find_run(connection, run_id)
+    if row is None or row.thread_id != thread_id:
+        raise not_found(NOUNS[Run], run_id)
+    return decode(Run, row.body), row
 
 
 def delete_thread(tx: Transaction, thread_id: str) -> None:
@@ -235,11 +270,11 @@ def delete_thread(tx: Transaction, thread_id: str) -> None:
     Raises:
         Refusal: There is no such thread.
     """
-    running = active_run_id(tx.connection, thread_id)
+    removed = _REMOVE_ACTIVE.all(tx.connection, thread=thread_id)
     if not _DELETE_THREAD.run(tx.connection, key=thread_id).rowcount:
         raise not_found(NOUNS[Thread], thread_id)
-    if running is not None:
-        tx.announce(Removed(running))
+    for (run_id,) in removed:
+        tx.announce(Removed(run_id))
 
 
 def unfinished(connection: Connection) -> list[Unfinished]:
