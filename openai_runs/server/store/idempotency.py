@@ -1,5 +1,9 @@
 """Answers kept under their `Idempotency-Key`, in the transaction of what they answer.
 
+The key is inserted before anything else is done, and gets its answer at the end of the same
+transaction. So of two writers with one key the second waits for the first one's commit at
+its insert, or finds the row there, and never does the work as well.
+
 An answer is kept when the operation itself gave it, also one that says no; what is said
 before (a body that cannot be read) or when nothing could be done (5xx) is not.
 """
@@ -9,7 +13,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
 
 from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.api_errors import Refusal, Replay, key_reused
@@ -17,7 +22,7 @@ from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import PROJECT, idempotency
 from openai_runs.server.store.statements import Statement
 
-__all__ = ["KeyReused", "Once", "check", "keep", "prune"]
+__all__ = ["KeyReused", "Once", "answer", "keep", "prune", "reserve"]
 
 
 class Once(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,44 +54,61 @@ class _Kept(NamedTuple):
 
 _MINE = (idempotency.c.project == bindparam("p"), idempotency.c.key == bindparam("k"))
 _FIND: Final = Statement(select(*(idempotency.c[name] for name in _Kept._fields)).where(*_MINE))
-_DROP: Final = Statement(delete(idempotency).where(*_MINE))
-_KEEP: Final = Statement(
-    insert(idempotency).prefix_with("OR REPLACE"), ["project", "key", *_Kept._fields]
+_INSERT: Final = Statement(
+    insert(idempotency).on_conflict_do_nothing(), ["project", "key", *_Kept._fields]
 )
-"""Replaces a key that is over its time, which a refused savepoint brought back."""
+_ANSWER: Final = Statement(update(idempotency).where(*_MINE), ["status_code", "body"])
+_DROP: Final = Statement(
+    delete(idempotency).where(*_MINE, idempotency.c.created_at < bindparam("before"))
+)
 _PRUNE: Final = Statement(delete(idempotency).where(idempotency.c.created_at < bindparam("before")))
 
 
-def check(connection: Connection, once: Once) -> None:
-    """Return if the request is new.
+def reserve(connection: Connection, once: Once) -> None:
+    """Take the key for this request, which is to be answered in the same transaction.
 
     Raises:
         Replay: It was carried out before.
         KeyReused: The key was used for another request.
     """
+    _add(connection, once, 0, b"")
+
+
+def answer(connection: Connection, once: Once, status_code: int, body: bytes) -> None:
+    """Give the reserved key its answer."""
+    _ANSWER.run(connection, p=once.project, k=once.key, status_code=status_code, body=body)
+
+
+def keep(connection: Connection, once: Once, status_code: int, body: bytes) -> None:
+    """Keep an answer whose reservation was rolled back with the work.
+
+    Raises:
+        Replay: Another writer has carried the request out since.
+        KeyReused: Another writer has used the key for another request since.
+    """
+    _add(connection, once, status_code, body)
+
+
+def _add(connection: Connection, once: Once, status_code: int, body: bytes) -> None:
+    row = {"fingerprint": once.fingerprint, "created_at": once.at, "status_code": status_code}
+    while not _INSERT.run(
+        connection, project=once.project, key=once.key, body=body, **row
+    ).rowcount:
+        _replay(connection, once)
+
+
+def _replay(connection: Connection, once: Once) -> None:
+    """Return if the key that was there is free by now, since its time is over."""
     row = _FIND.one(connection, p=once.project, k=once.key)
     if row is None:
         return
-    found = _Kept(*row)
-    if found.created_at < once.at - IDEMPOTENCY_TTL:
-        _DROP.run(connection, p=once.project, k=once.key)
+    found, before = _Kept(*row), once.at - IDEMPOTENCY_TTL
+    if found.created_at < before:
+        _DROP.run(connection, p=once.project, k=once.key, before=before)
     elif found.fingerprint != once.fingerprint:
         raise KeyReused(key_reused(once.key))
     else:
         raise Replay(found.status_code, found.body)
-
-
-def keep(connection: Connection, once: Once, status_code: int, body: bytes) -> None:
-    """Keep the answer to the request."""
-    _KEEP.run(
-        connection,
-        project=once.project,
-        key=once.key,
-        fingerprint=once.fingerprint,
-        created_at=once.at,
-        status_code=status_code,
-        body=body,
-    )
 
 
 def prune(connection: Connection, now: int) -> int:

@@ -247,25 +247,20 @@ class Writer:
 def _do(connection: Connection, job: _Job) -> _Outcome:
     tx = Transaction(connection)
     if job.once is not None:
-        idempotency.check(connection, job.once)
+        idempotency.reserve(connection, job.once)
     value = job.work(tx)
     tx.write_log()
     if job.once is not None:
-        idempotency.keep(connection, job.once, 200, msgspec.json.encode(value))
+        idempotency.answer(connection, job.once, 200, msgspec.json.encode(value))
     return _Outcome(value=value, changes=tx.changes)
 
 
 def _carry_out(connection: Connection, job: _Job) -> _Outcome:
     """Do one piece of work in a savepoint of its own."""
     try:
-        with savepoint(connection):
-            return _do(connection, job)
+        return _do_or_refuse(connection, job)
     except idempotency.KeyReused as refused:
         return _Outcome(error=refused.refusal)
-    except Refusal as refusal:
-        if job.once is not None:
-            idempotency.keep(connection, job.once, refusal.status_code, refusal.encode())
-        return _Outcome(error=refusal)
     except Replay as replay:
         return _Outcome(error=replay)
     except IntegrityError as error:  # ours: a bug, and nobody else's trouble
@@ -274,6 +269,16 @@ def _carry_out(connection: Connection, job: _Job) -> _Outcome:
         raise
     except Exception as error:
         return _Outcome(error=error)
+
+
+def _do_or_refuse(connection: Connection, job: _Job) -> _Outcome:
+    try:
+        with savepoint(connection):
+            return _do(connection, job)
+    except Refusal as refusal:
+        if job.once is not None:
+            idempotency.keep(connection, job.once, refusal.status_code, refusal.encode())
+        return _Outcome(error=refusal)
 
 
 class Readers:
