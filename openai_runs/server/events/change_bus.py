@@ -1,8 +1,8 @@
-"""Who hears of a run's moves: the engine, and requests that are held until something moves.
+"""Who is notified of a committed change: the engine, streams, and requests that are held.
 
-Moves are published in the event loop, after their commit, in the order of the commits, with
-the run as it was committed. So nobody who waits for one asks the store, and nobody has a
-thread: a commit wakes those who wait for its run, and they answer with the same bytes.
+Changes are published in the event loop, after their commit, in the order of the commits, with
+the run as it was committed. So a held request neither polls the store nor holds a thread: a commit
+wakes those that wait for its run, and they answer with the same bytes.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ import anyio
 from openai_runs.server.store import Change, Edited, Moved, Removed, RunState
 from openai_runs.types.base import ACTIVE_STATUSES
 
-__all__ = ["ChangeBus", "Watch"]
+__all__ = ["ChangeBus", "StatusWaiter"]
 
 _REMEMBERED: Final = 10_000
 """Active runs whose state is at hand; what is asked of others is read from the store."""
 
 
-class Watch:
-    """One held request's ear."""
+class StatusWaiter:
+    """One held request."""
 
     def __init__(self) -> None:
-        """Start with nothing heard."""
+        """Start with no change."""
         self._event = anyio.Event()
-        self._heard: Moved | None = None
+        self._latest: Moved | None = None
 
     def wake(self, moved: Moved | None) -> None:
-        """Tell the holder what the run is now; None: it is gone, or the server stops."""
-        self._heard = moved
+        """Say what the run is now; None: it is gone, or the server stops."""
+        self._latest = moved
         self._event.set()
 
-    async def moved(self) -> Moved | None:
-        """Return what was heard last, once something was since the last call.
+    async def wait_moved(self) -> Moved | None:
+        """Return the run's last move, once there was one since the last call.
 
         Cancellation: nothing is lost.
         """
         await self._event.wait()
         self._event = anyio.Event()
-        return self._heard
+        return self._latest
 
 
 class ChangeBus:
-    """Publishes moves to those who watch a run, and all changes to listeners."""
+    """Publishes moves to those who wait for a run, and all changes to listeners."""
 
     def __init__(self, max_held: int) -> None:
-        """Start with nobody listening; `max_held` may watch at the same time."""
-        self._seats = max_held
+        """Start with no listener; at most `max_held` may wait at the same time."""
+        self._max_held = max_held
         self._held = 0
-        self._watches: dict[str, set[Watch]] = {}
+        self._waiters: dict[str, set[StatusWaiter]] = {}
         self._listeners: list[Callable[[Change], None]] = []
         self._states: dict[str, RunState] = {}
         self.closed = False
@@ -61,14 +61,14 @@ class ChangeBus:
     @property
     def full(self) -> bool:
         """Return whether nobody else can be held."""
-        return self._held >= self._seats
+        return self._held >= self._max_held
 
-    def listen(self, listener: Callable[[Change], None]) -> None:
+    def subscribe(self, listener: Callable[[Change], None]) -> None:
         """Call `listener` for every change from now on."""
         self._listeners.append(listener)
 
     def publish(self, change: Change) -> None:
-        """Tell everybody; holders only of moves."""
+        """Notify all listeners; held requests only of moves."""
         match change:
             case Moved():
                 self._remember(change)
@@ -95,25 +95,25 @@ class ChangeBus:
         self._states[run_id] = state
 
     def _wake(self, run_id: str, moved: Moved | None) -> None:
-        for watch in self._watches.get(run_id, ()):
-            watch.wake(moved)
+        for waiter in self._waiters.get(run_id, ()):
+            waiter.wake(moved)
 
     @contextmanager
-    def watch(self, run_id: str) -> Iterator[Watch]:
-        """Yield an ear for the moves of one run."""
-        watch = Watch()
-        self._watches.setdefault(run_id, set()).add(watch)
+    def waiting_for(self, run_id: str) -> Iterator[StatusWaiter]:
+        """Yield what a held request waits with for the moves of one run."""
+        waiter = StatusWaiter()
+        self._waiters.setdefault(run_id, set()).add(waiter)
         self._held += 1
         try:
-            yield watch
+            yield waiter
         finally:
             self._held -= 1
-            self._watches[run_id].discard(watch)
-            if not self._watches[run_id]:
-                del self._watches[run_id]
+            self._waiters[run_id].discard(waiter)
+            if not self._waiters[run_id]:
+                del self._waiters[run_id]
 
     def close(self) -> None:
         """Wake every holder; from now on nobody is held."""
         self.closed = True
-        for run_id in self._watches:
+        for run_id in self._waiters:
             self._wake(run_id, None)

@@ -20,42 +20,42 @@ __all__ = ["Reader", "Subscribers"]
 
 
 class Reader:
-    """One stream's ear for the events of a run."""
+    """The queue of one stream: a run's events as they are committed."""
 
     def __init__(self) -> None:
-        """Begin behind: what was told before is in the database."""
+        """Begin behind: what was committed before is in the database."""
         self.behind = True
         """Whether there is more in the database than in the queue."""
         self.ended = False
         """Whether nothing more will come: the run is gone, or the server stops."""
         self.cut: int | None = None
-        """The place after which events were taken back, until somebody looks."""
+        """The place after which events were deleted, until the stream has checked it."""
         self._chunks: deque[Chunk] = deque()
         self._size = 0
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
 
-    def hear(self, chunk: Chunk) -> None:
+    def push(self, chunk: Chunk) -> None:
         """Put a chunk in the queue, if it fits."""
         if not self.behind:
             self._chunks.append(chunk)
             self._size += len(chunk.body)
             if self._size > READER_BACKLOG:
                 self._fall_behind()
-        self._news.set()
+        self._changed.set()
 
-    def take_back(self, last: int) -> None:
-        """Forget what was told after the event `last`."""
+    def cut_after(self, last: int) -> None:
+        """Drop the events after `last`, which were deleted."""
         self.cut = last if self.cut is None else min(self.cut, last)
         self._fall_behind()
-        self._news.set()
+        self._changed.set()
 
     def end(self) -> None:
         """Have nothing more come."""
         self.ended = True
-        self._news.set()
+        self._changed.set()
 
-    def catch_up(self) -> None:
-        """Begin a new queue, before the database is read."""
+    def restart_queue(self) -> None:
+        """Begin an empty queue, before the database is read."""
         self._fall_behind()
         self.behind = False
 
@@ -72,13 +72,13 @@ class Reader:
         """Return whether nothing is in the queue."""
         return not self._chunks
 
-    async def news(self) -> None:
-        """Return once something was heard since the last call.
+    async def wait_changed(self) -> None:
+        """Return once something has changed since the last call.
 
         Cancellation: nothing is lost.
         """
-        await self._news.wait()
-        self._news = anyio.Event()
+        await self._changed.wait()
+        self._changed = anyio.Event()
 
     def _fall_behind(self) -> None:
         self.behind = True
@@ -87,67 +87,67 @@ class Reader:
 
 
 class Subscribers:
-    """All readers of all runs, and the seats there are."""
+    """All readers of all runs, and how many streams may be open."""
 
     def __init__(self, max_streams: int) -> None:
         """Start with nobody."""
-        self._seats = max_streams
-        self._taken = 0
+        self._max_streams = max_streams
+        self._open = 0
         self._readers: dict[str, set[Reader]] = {}
-        self._awaiting: dict[str, Callable[[], None]] = {}
+        self._on_join: dict[str, Callable[[], None]] = {}
         self._closed = False
 
-    def hear(self, change: Change) -> None:
-        """Pass on what was committed."""
+    def on_change(self, change: Change) -> None:
+        """Hand what was committed to the readers of its run."""
         if isinstance(change, RunState):
             return
         for reader in self._readers.get(change.run_id, ()):
             match change:
                 case Told():
-                    reader.hear(change.chunk)
+                    reader.push(change.chunk)
                 case Cut():
-                    reader.take_back(change.last)
+                    reader.cut_after(change.last)
                 case Removed():
                     reader.end()
 
-    def is_read(self, run_id: str) -> bool:
+    def has_readers(self, run_id: str) -> bool:
         """Return whether somebody reads the run."""
         return run_id in self._readers
 
     @contextmanager
-    def awaited(self, run_id: str, arrived: Callable[[], None]) -> Iterator[None]:
-        """Have `arrived` called whenever a reader of the run comes."""
-        self._awaiting[run_id] = arrived
+    def notify_on_join(self, run_id: str, on_join: Callable[[], None]) -> Iterator[None]:
+        """Call `on_join` whenever a reader of the run joins."""
+        self._on_join[run_id] = on_join
         try:
             yield
         finally:
-            del self._awaiting[run_id]
+            del self._on_join[run_id]
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
-        """Hold one of the seats.
+    def slot(self) -> Iterator[None]:
+        """Hold the place of one open stream.
 
         Raises:
-            Refusal: All are taken.
+            Refusal: As many are open as may be.
         """
-        if self._taken >= self._seats:
-            raise too_many_streams(self._seats)
-        self._taken += 1
+        if self._open >= self._max_streams:
+            raise too_many_streams(self._max_streams)
+        self._open += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self._open -= 1
 
     @contextmanager
     def join(self, run_id: str) -> Iterator[Reader]:
-        """Yield an ear for the events of one run."""
+        """Yield a reader of the run's events."""
         reader = Reader()
         if self._closed:
             reader.end()
         self._readers.setdefault(run_id, set()).add(reader)
         try:
-            if run_id in self._awaiting:
-                self._awaiting[run_id]()
+            if run_id in self._on_join:
+                self._on_join[run_id]()
             yield reader
         finally:
             self._readers[run_id].discard(reader)

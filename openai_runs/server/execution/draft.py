@@ -63,7 +63,7 @@ class Draft:
         now: Unix seconds.
         message_id: A message that was begun before, to be written on.
         step_id: A step of tool calls that was begun before.
-        taken: Ids that the run's earlier tool calls have.
+        used_ids: Ids that the run's earlier tool calls have.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Draft:
         *,
         message_id: str | None,
         step_id: str | None,
-        taken: Iterable[str] = (),
+        used_ids: Iterable[str] = (),
     ) -> None:
         """Start with nothing written."""
         self._run = run
         self._now = now
         self._message_id = message_id
         self._step_id = step_id
-        self._taken = set(taken)
+        self._used_ids = set(used_ids)
         self.begun = False
         """Whether this execution writes a message."""
         self._parts: list[str] = []
@@ -89,7 +89,7 @@ class Draft:
         self._unwritten: list[Writing] = []
         self._size = 0
         self._closed = False
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
         self._urgent = anyio.Event()
 
     @property
@@ -98,11 +98,11 @@ class Draft:
         return "".join(self._parts)
 
     @property
-    def crowded(self) -> bool:
+    def is_large(self) -> bool:
         """Return whether much of it is not stored yet."""
         return self._size > FLUSH_BYTES
 
-    def say(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         """Add to the text."""
         if self._closed:
             return
@@ -115,7 +115,7 @@ class Draft:
         self._parts.append(text)
 
     def open_message(self) -> bool:
-        """See that there is a message to write; return whether it begins now."""
+        """Begin a message unless there is one; return whether it begins now."""
         if self.begun:
             return False
         if self._message_id is None:
@@ -127,7 +127,7 @@ class Draft:
         self.begun = True
         return True
 
-    def call(self, delta: ToolCallDelta) -> None:
+    def add_call(self, delta: ToolCallDelta) -> None:
         """Add to a tool call."""
         if self._closed:
             return
@@ -137,19 +137,19 @@ class Draft:
         if call.place is not None:
             self._add_arguments(call, call.place, delta.arguments)
         elif call.name:
-            self._place(call, delta.arguments)
-        else:  # nothing can be told of it yet
+            self._open_call(call, delta.arguments)
+        else:  # no event can show it yet
             call.arguments.append(delta.arguments)
 
-    def _place(self, call: _Call, arguments: str) -> None:
-        """Tell of a call for the first time, under the id it will keep."""
+    def _open_call(self, call: _Call, arguments: str) -> None:
+        """Write the first delta of a call, under the id it will keep."""
         if self._step_id is None:
             step = tool_step(self._run, self._now())
             self._add(Opening(step=step))
             self._step_id = step.id
-        if call.id in self._taken or not _CALL_ID.match(call.id):
+        if call.id in self._used_ids or not _CALL_ID.match(call.id):
             call.id = new_id("call")
-        self._taken.add(call.id)
+        self._used_ids.add(call.id)
         # Its own index, and not the model's: readers put calls into a list, which has no gaps.
         call.place = len(self._placed)
         self._placed.append(call)
@@ -181,10 +181,10 @@ class Draft:
         ]
 
     def check(self) -> None:
-        """See that all tool calls can be told of.
+        """Check that all tool calls have a name.
 
         Raises:
-            ModelFailure: One has no name.
+            ModelFailure: One has none.
         """
         if len(self._placed) < len(self._calls):
             message = "The model called a tool without a name."
@@ -196,48 +196,48 @@ class Draft:
     def _add(self, writing: Writing) -> None:
         self._unwritten.append(writing)
         self._size += len(writing.data) if isinstance(writing, Delta) else 0
-        self._news.set()
-        if self.crowded:
+        self._changed.set()
+        if self.is_large:
             self._urgent.set()
 
-    async def news(self) -> None:
+    async def wait_changed(self) -> None:
         """Return once there is something to be stored."""
         if not self._unwritten:
-            self._news = anyio.Event()
-        await self._news.wait()
+            self._changed = anyio.Event()
+        await self._changed.wait()
 
-    def hurry(self) -> None:
+    def mark_urgent(self) -> None:
         """Have what there is stored soon."""
         self._urgent.set()
 
-    async def urgent(self) -> None:
-        """Return once there is much to be stored, or a reader has come."""
+    async def wait_urgent(self) -> None:
+        """Return once there is much to be stored, or a reader has joined."""
         await self._urgent.wait()
 
-    def take(self) -> list[Writing]:
+    def pop_writings(self) -> list[Writing]:
         """Return what is to be stored, in order; it counts as stored from now on."""
-        taken, self._unwritten = self._unwritten, []
+        writings, self._unwritten = self._unwritten, []
         self._size = 0
         self._urgent = anyio.Event()
-        return taken
+        return writings
 
     def put_back(self, writings: list[Writing]) -> None:
-        """Take back what could not be stored."""
+        """Keep what could not be stored, in front of what came since."""
         self._unwritten[:0] = writings
         self._size += sum(len(w.data) for w in writings if isinstance(w, Delta))
-        self._news.set()
+        self._changed.set()
 
     def close(self) -> None:
-        """Take no more pieces: what is written now is all."""
+        """Ignore further pieces: what is written now is all."""
         self._closed = True
 
-    def drop(self) -> None:
-        """Take no more pieces, and forget those that are not stored."""
+    def discard(self) -> None:
+        """Ignore further pieces, and drop those that are not stored."""
         self.close()
-        self.take()
+        self.pop_writings()
 
-    def forget(self) -> None:
-        """Take no more pieces, and hold none that were told of; the end of its execution.
+    def release(self) -> None:
+        """Ignore further pieces, and free those that were read; the end of its execution.
 
         What is not stored stays: whoever ends the run from outside may be trying to.
         """

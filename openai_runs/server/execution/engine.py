@@ -1,10 +1,10 @@
-"""Who executes which run, and when: the queue, the timer, cancelling, starting and stopping.
+"""Which runs are under way: resumed at a start, expired by a timer, ended from outside, drained.
 
-Theory of operation. The engine hears of every committed move and of nothing else, so a
-run queued by a request, by tool outputs or by a restart takes the same way. All of it
-lives in one event loop: one root task with a task group inside, and within it the inbox,
-the timer, and one task for each run that is being executed. Nothing is kept here that the
-store could not give back after a crash.
+Theory of operation. The engine is notified of every committed change of a status and of nothing
+else, so a run queued by a request, by tool outputs or by a restart takes the same way: into
+`dispatch`, which says when it is executed. All of it lives in one event loop: one root task with a
+task group inside, and within it the inbox, the timer, and one task for each run that is being
+executed. Nothing is kept here that the store could not give back after a crash.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock
 from openai_runs.server.events.subscribers import Subscribers
-from openai_runs.server.execution.executor import Execution, Executor, insist
+from openai_runs.server.execution.dispatch import Dispatcher
+from openai_runs.server.execution.executor import Execution, Executor, retry_unavailable
 from openai_runs.server.objects.transitions import Ending, LostRace, Writing
-from openai_runs.server.store import Change, Moved, Removed, Store
+from openai_runs.server.store import Change, Moved, Removed, Store, claims, runs
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.runs import Run, RunLastError, RunStatus
 
@@ -35,8 +36,8 @@ __all__ = ["Engine"]
 
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two clearings of old idempotency keys and events."""
-_LEAVE_GRACE: Final = 2.0
-"""Seconds that cancelled work may take to end; a backend may hold on to it for ever."""
+_CANCEL_GRACE: Final = 2.0
+"""Seconds that a cancelled execution may take to end; a backend may never let it."""
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -57,25 +58,20 @@ class Engine:
         self._store = store
         self._clock = clock
         self._executor = Executor(store, backend, clock, subscribers)
-        self._slots = max_concurrent_runs
-        self._queue: deque[str] = deque()
-        self._running: dict[str, Execution] = {}
-        self._given_up: set[str] = set()
-        """Runs at work whose backend does not let itself be cancelled."""
+        self._dispatcher = Dispatcher(self._execute_run, max_concurrent_runs)
         self._timer = _Timer()
         self._draining = False
-        self._stopped = anyio.Event()
         self._inbox: deque[Moved | Removed] = deque()
-        self._news = anyio.Event()
+        self._received = anyio.Event()
         self._root: asyncio.Task[None] | None = None
         self.failed = 0
         """Runs that failed since the server started."""
 
-    def hear(self, change: Change) -> None:
-        """Take note of a committed move."""
+    def on_change(self, change: Change) -> None:
+        """Receive a committed change; those of a status are acted on."""
         if isinstance(change, Moved | Removed):
             self._inbox.append(change)
-            self._news.set()
+            self._received.set()
 
     @property
     def alive(self) -> bool:
@@ -83,12 +79,12 @@ class Engine:
         return self._root is not None and not self._root.done()
 
     async def start(self) -> None:
-        """Take up what an earlier server left behind, and begin to work."""
-        left = await self._store.unfinished()
+        """Resume what an earlier server left behind, and begin to work."""
+        left = await self._store.read(runs.unfinished)
         for run in left:
-            self._timer.watch(run.run_id, run.deadline)
+            self._timer.add(run.run_id, run.deadline)
             if run.status in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
-                self._queue.append(run.run_id)
+                self._dispatcher.put(run.run_id)
         cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
         # The one named root task of the engine; `aclose` awaits it.
         self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
@@ -97,14 +93,15 @@ class Engine:
     async def drain(self, grace: float) -> None:
         """Begin no more runs; after `grace` seconds put back those still under way."""
         self._draining = True
+        self._dispatcher.stop()
         with anyio.move_on_after(grace):
-            await self._until_idle()
-        for execution in self._running.values():
+            await self._dispatcher.wait_idle()
+        for execution in self._dispatcher.running.values():
             execution.scope.cancel()
         if self.alive:
-            with anyio.move_on_after(_LEAVE_GRACE):
-                await self._until_idle()
-            await self._give_up()
+            with anyio.move_on_after(_CANCEL_GRACE):
+                await self._dispatcher.wait_idle()
+            await self._abandon()
 
     async def aclose(self) -> None:
         """Put back what is under way, and end, without what cannot be cancelled.
@@ -117,22 +114,18 @@ class Engine:
             return
         await self.drain(0)
         root.cancel()
-        ended, _ = await asyncio.wait([root], timeout=_LEAVE_GRACE)
+        ended, _ = await asyncio.wait([root], timeout=_CANCEL_GRACE)
         if ended and not root.cancelled():
             root.result()
 
-    async def _until_idle(self) -> None:
-        while self._running.keys() - self._given_up:
-            await self._stopped.wait()
-
-    async def _give_up(self) -> None:
+    async def _abandon(self) -> None:
         """Put back the runs whose execution goes on; what it still writes is refused."""
-        for run_id, execution in list(self._running.items()):
-            if run_id in self._given_up:
+        for run_id, execution in list(self._dispatcher.running.items()):
+            if execution.abandoned:
                 continue
-            self._given_up.add(run_id)
+            execution.abandoned = True
             if execution.draft is not None:
-                execution.draft.drop()
+                execution.draft.discard()
             _logger.error(
                 "run %s is given up: its backend does not let itself be cancelled", run_id
             )
@@ -148,38 +141,36 @@ class Engine:
         async with anyio.create_task_group() as group:
             for run_id in cancelling:
                 group.start_soon(self._end, run_id, RunStatus.CANCELLED)
-            group.start_soon(self._keep_time, group)
+            group.start_soon(self._expire, group)
             group.start_soon(self._prune)
-            self._launch(group)
+            if not self._draining:
+                self._dispatcher.start(group)
             while True:
-                await self._news.wait()
-                self._news = anyio.Event()
+                await self._received.wait()
+                self._received = anyio.Event()
                 while self._inbox:
-                    self._react(self._inbox.popleft(), group)
+                    self._handle(self._inbox.popleft(), group)
 
-    def _react(self, change: Moved | Removed, group: TaskGroup) -> None:
+    def _handle(self, change: Moved | Removed, group: TaskGroup) -> None:
         if isinstance(change, Removed):
-            self._forget(change.run_id)
+            self._stop(change.run_id)
             return
         run = change.run
         if run.status in TERMINAL_STATUSES:
-            self._forget(run.id)
+            self._stop(run.id)
             self._log(run)
             return
         if run.expires_at is not None:
-            self._timer.watch(run.id, run.expires_at)
+            self._timer.add(run.id, run.expires_at)
         if run.status == RunStatus.QUEUED:
-            self._queue.append(run.id)
-            self._launch(group)
+            self._dispatcher.put(run.id)
         elif run.status == RunStatus.CANCELLING:
             group.start_soon(self._end, run.id, RunStatus.CANCELLED)
 
-    def _forget(self, run_id: str) -> None:
+    def _stop(self, run_id: str) -> None:
         """Stop whatever still works on a run that is over."""
-        self._timer.forget(run_id)
-        execution = self._running.get(run_id)
-        if execution is not None:
-            execution.scope.cancel()
+        self._timer.discard(run_id)
+        self._dispatcher.cancel(run_id)
 
     def _log(self, run: Run) -> None:
         if run.status == RunStatus.FAILED:
@@ -193,21 +184,8 @@ class Engine:
             run.usage.total_tokens if run.usage else 0,
         )
 
-    def _launch(self, group: TaskGroup) -> None:
-        """Begin the oldest queued runs, as far as there are slots."""
-        waiting = 0
-        while len(self._queue) > waiting and len(self._running) < self._slots:
-            if self._draining:
-                return
-            run_id = self._queue.popleft()
-            if run_id in self._running:  # its last turn is just being left; it will call again
-                self._queue.append(run_id)
-                waiting += 1
-                continue
-            self._running[run_id] = execution = Execution()
-            group.start_soon(self._execute, run_id, execution, group)
-
-    async def _execute(self, run_id: str, execution: Execution, group: TaskGroup) -> None:
+    async def _execute_run(self, run_id: str, execution: Execution) -> None:
+        """Execute the run; whatever fails is written down, and stops no other."""
         try:
             with execution.scope:
                 await self._executor.execute_run(run_id, execution)
@@ -218,19 +196,17 @@ class Engine:
             _logger.exception("run %s cannot be executed", run_id)
             await self._fail(run_id)
         finally:
-            del self._running[run_id]
             if execution.draft is not None:  # cancelled tasks leave cycles, which hold it for long
-                execution.draft.forget()
-            self._stopped.set()
-            self._stopped = anyio.Event()
-            self._launch(group)
+                execution.draft.release()
 
     async def _fail(self, run_id: str) -> None:
         """End a run with nothing but the fact that it failed."""
         error = RunLastError(code="server_error", message="The server had an error.")
         ending = Ending(status=RunStatus.FAILED, error=error)
         try:
-            await insist(lambda: self._store.end_run(run_id, ending, self._now()))
+            await retry_unavailable(
+                lambda: self._store.write(claims.end, run_id, ending, self._now(), writings=[])
+            )
         except Exception:
             _logger.exception("run %s cannot be ended: it expires", run_id)
 
@@ -239,18 +215,15 @@ class Engine:
         if claim is None:
             return
         try:
-            await self._store.put_back(run_id, claim.epoch, self._now())
+            await self._store.write(claims.put_back, run_id, claim.epoch, self._now())
         except LostRace:  # it ended, or is being cancelled
             return
         _logger.info("run %s goes back to the queue: the server stops", run_id)
 
     async def _end(self, run_id: str, status: str) -> None:
         """End a run from outside, with as much as was written of its message."""
-        execution = self._running.get(run_id)
-        draft = None
-        if execution is not None:
-            execution.scope.cancel()
-            draft = execution.draft
+        execution = self._dispatcher.cancel(run_id)
+        draft = execution.draft if execution is not None else None
         ending = Ending(status=status)
         if draft is not None:
             draft.close()
@@ -259,24 +232,26 @@ class Engine:
 
         async def write() -> None:
             # What turns up after the first try is older: a flush that failed has put it back.
-            writings[:0] = draft.take() if draft is not None else []
-            await self._store.end_run(run_id, ending, self._now(), writings=writings)
+            writings[:0] = draft.pop_writings() if draft is not None else []
+            await self._store.write(
+                claims.end, run_id, ending, self._now(), writings=list(writings)
+            )
 
         try:
-            await insist(write)
+            await retry_unavailable(write)
         except Exception:
             _logger.exception("run %s cannot be ended as %s", run_id, status)
 
-    async def _keep_time(self, group: TaskGroup) -> None:
+    async def _expire(self, group: TaskGroup) -> None:
         while True:
-            for run_id in self._timer.overdue(self._clock.now()):
+            for run_id in self._timer.pop_overdue(self._clock.now()):
                 group.start_soon(self._end, run_id, RunStatus.EXPIRED)
-            with self._timer.nap():
+            with self._timer.sleeping():
                 await self._clock.sleep_until(self._timer.next_deadline())
 
     async def _prune(self) -> None:
         while True:
-            await insist(lambda: self._store.prune(self._now()))
+            await retry_unavailable(lambda: self._store.prune(self._now()))
             await anyio.sleep(_PRUNE_INTERVAL)
 
 
@@ -287,27 +262,27 @@ def _report(root: asyncio.Task[None]) -> None:
 
 
 class _Timer:
-    """The deadlines of all active runs; the earliest wakes the one task that keeps time."""
+    """The deadlines of all active runs; the earliest wakes the one task that waits for them."""
 
     def __init__(self) -> None:
         self._deadlines: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
-        self._nap = anyio.CancelScope()
+        self._sleep = anyio.CancelScope()
 
-    def nap(self) -> anyio.CancelScope:
-        """Return the scope to sleep in; it is left early when an earlier deadline comes."""
-        self._nap = anyio.CancelScope()
-        return self._nap
+    def sleeping(self) -> anyio.CancelScope:
+        """Return the scope to sleep in; it is cancelled when an earlier deadline is added."""
+        self._sleep = anyio.CancelScope()
+        return self._sleep
 
-    def watch(self, run_id: str, deadline: int) -> None:
+    def add(self, run_id: str, deadline: int) -> None:
         """Have the run expire at `deadline`."""
         if run_id not in self._deadlines:
             self._deadlines[run_id] = deadline
             heapq.heappush(self._heap, (deadline, run_id))
             if self._heap[0][1] == run_id:
-                self._nap.cancel()
+                self._sleep.cancel()
 
-    def forget(self, run_id: str) -> None:
+    def discard(self, run_id: str) -> None:
         """Have the run not expire."""
         self._deadlines.pop(run_id, None)
 
@@ -317,8 +292,8 @@ class _Timer:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
 
-    def overdue(self, now: float) -> list[str]:
-        """Return the runs whose time is up, and take them off the list."""
+    def pop_overdue(self, now: float) -> list[str]:
+        """Remove the runs whose time is up, and return them."""
         due = []
         while self.next_deadline() <= now:
             _, run_id = heapq.heappop(self._heap)

@@ -33,13 +33,13 @@ from openai_runs.server.backends.base import (
 from openai_runs.server.clock import Clock
 from openai_runs.server.events.subscribers import Subscribers
 from openai_runs.server.execution.draft import Draft
-from openai_runs.server.execution.flusher import STORE_PAUSE, Flusher
+from openai_runs.server.execution.flusher import STORE_RETRY_DELAY, Flusher
 from openai_runs.server.objects.transitions import Ending, LostRace, step_message_id
-from openai_runs.server.store import Claim, History, Store
+from openai_runs.server.store import Claim, History, Store, claims, runs
 from openai_runs.types.runs import RunLastError
 from openai_runs.types.steps import FunctionToolCall
 
-__all__ = ["Execution", "Executor", "insist"]
+__all__ = ["Execution", "Executor", "retry_unavailable"]
 
 T = TypeVar("T")
 
@@ -51,13 +51,13 @@ _INCOMPLETE: Final = {
 _logger = logging.getLogger("openai_runs.server")
 
 
-async def insist(write: Callable[[], Awaitable[T]]) -> T:
-    """Return what `write` returns, trying again for as long as the disk refuses."""
+async def retry_unavailable(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what `call` returns, retried for as long as the store is unavailable."""
     while True:
         try:
-            return await write()
+            return await call()
         except StoreUnavailable:
-            await anyio.sleep(STORE_PAUSE)
+            await anyio.sleep(STORE_RETRY_DELAY)
 
 
 class Execution:
@@ -69,6 +69,8 @@ class Execution:
         self.claim: Claim | None = None
         self.draft: Draft | None = None
         """What it writes, once it has claimed the run."""
+        self.abandoned = False
+        """Whether it was cancelled and goes on all the same; its run was put back."""
 
 
 class _CancelledInside(Exception):  # noqa: N818 - what it stands for is no error either
@@ -95,12 +97,12 @@ class Executor:
 
         Cancellation: the run stays as it is stored.
         """
-        claim = await insist(lambda: self._claim(run_id))
+        claim = await retry_unavailable(lambda: self._claim(run_id))
         if claim is None:
             return
         execution.claim = claim
         try:
-            await self._take_turn(claim, execution)
+            await self._make_turn(claim, execution)
         except LostRace as lost:
             _logger.debug("an execution came too late: %s", lost)
 
@@ -108,17 +110,17 @@ class Executor:
         # Shielded for the moment of one commit: whoever cancels must know what was claimed.
         claim = None
         with anyio.CancelScope(shield=True):
-            claim = await self._store.claim(run_id, self._now())
+            claim = await self._store.write(claims.claim, run_id, self._now())
         return claim  # noqa: RET504 - the scope might swallow, for all mypy knows
 
-    async def _take_turn(self, claim: Claim, execution: Execution) -> None:
+    async def _make_turn(self, claim: Claim, execution: Execution) -> None:
         request = await self._request(claim)
         draft = execution.draft = Draft(
             claim.run,
             self._now,
             message_id=claim.message_id,
             step_id=claim.step.id if claim.step is not None else None,
-            taken=[call.id for turn in request.turns for call in turn.tool_calls],
+            used_ids=[call.id for turn in request.turns for call in turn.tool_calls],
         )
         try:
             finish = await self._perform(claim, execution, draft, request)
@@ -139,9 +141,11 @@ class Executor:
         await self._end(claim, draft, ending)
 
     async def _end(self, claim: Claim, draft: Draft, ending: Ending) -> None:
-        run_id, epoch, writings = claim.run.id, claim.epoch, draft.take()
-        await insist(
-            lambda: self._store.end_run(run_id, ending, self._now(), writings=writings, epoch=epoch)
+        run_id, epoch, writings = claim.run.id, claim.epoch, draft.pop_writings()
+        await retry_unavailable(
+            lambda: self._store.write(
+                claims.end, run_id, ending, self._now(), writings=writings, epoch=epoch
+            )
         )
 
     async def _perform(
@@ -155,7 +159,7 @@ class Executor:
         failure: Exception | None = None
         finish: Finish | None = None
         async with anyio.create_task_group() as group:
-            with flusher.beside(group):
+            with flusher.flushing(group):
                 try:
                     finish = await self._call_model(draft, request, flusher)
                 except asyncio.CancelledError as error:
@@ -184,20 +188,20 @@ class Executor:
             async for event in events:
                 match event:
                     case TextDelta() if event.text:
-                        draft.say(event.text)
+                        draft.add_text(event.text)
                     case ToolCallDelta():
-                        draft.call(event)
+                        draft.add_call(event)
                     case Finish():
                         finish = event
-                if draft.crowded:  # a backend that never waits lets nobody else do anything
-                    flusher.hurry()
+                if draft.is_large:  # a backend that never waits lets nobody else do anything
+                    flusher.flush_soon()
                     await anyio.lowlevel.checkpoint()
         return finish
 
     async def _request(self, claim: Claim) -> ModelRequest:
         history = claim.history
         if history is None:
-            history = await insist(lambda: self._store.history(claim.run))
+            history = await retry_unavailable(lambda: self._store.read(runs.history, claim.run))
         return ModelRequest(
             run=claim.run,
             messages=[m for m in history.messages if m.status == "completed" or m.content],
@@ -211,8 +215,12 @@ class Executor:
         if not draft.begun:  # a message that a killed execution had begun stays unwritten
             error = RunLastError(code="server_error", message="The server was restarted.")
             turn = msgspec.structs.replace(turn, status="failed", error=error, text=None)
-        run_id, epoch, writings = claim.run.id, claim.epoch, draft.take()
-        await insist(lambda: self._store.require_action(run_id, epoch, writings, turn, self._now()))
+        run_id, epoch, writings = claim.run.id, claim.epoch, draft.pop_writings()
+        await retry_unavailable(
+            lambda: self._store.write(
+                claims.require_action, run_id, epoch, writings, turn=turn, now=self._now()
+            )
+        )
 
 
 def _is_cancelled(execution: Execution) -> bool:

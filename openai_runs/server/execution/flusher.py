@@ -19,15 +19,15 @@ from openai_runs.config import FLUSH_INTERVAL, UNREAD_FLUSH_INTERVAL
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.events.subscribers import Subscribers
 from openai_runs.server.execution.draft import Draft
-from openai_runs.server.store import Claim, Store
+from openai_runs.server.store import Claim, Store, claims
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["STORE_PAUSE", "Flusher"]
+__all__ = ["STORE_RETRY_DELAY", "Flusher"]
 
-STORE_PAUSE: Final = 0.5
-"""Seconds before a write is tried again that the disk refused."""
+STORE_RETRY_DELAY: Final = 0.5
+"""Seconds before a write is retried that the store could not do."""
 
 
 class Flusher:
@@ -54,7 +54,7 @@ class Flusher:
         """What ended it; the run must not go on, since nothing of it could be stored."""
 
     @contextmanager
-    def beside(self, group: TaskGroup) -> Iterator[None]:
+    def flushing(self, group: TaskGroup) -> Iterator[None]:
         """Store in this group what is written meanwhile; what cannot be stored cancels it.
 
         It begins in a moment, or at once if somebody reads: most answers that come at once are
@@ -62,18 +62,18 @@ class Flusher:
         """
         run_id = self._claim.run.id
         self._group = group
-        moment = 0 if self._subscribers.is_read(run_id) else FLUSH_INTERVAL
+        moment = 0 if self._subscribers.has_readers(run_id) else FLUSH_INTERVAL
         timer = asyncio.get_running_loop().call_later(moment, self._begin)
         try:
-            with self._subscribers.awaited(run_id, self.hurry):
+            with self._subscribers.notify_on_join(run_id, self.flush_soon):
                 yield
         finally:
             timer.cancel()
 
-    def hurry(self) -> None:
+    def flush_soon(self) -> None:
         """Have what there is stored soon: there is much, or somebody has come to read it."""
         self._begin()
-        self._draft.hurry()
+        self._draft.mark_urgent()
 
     def _begin(self) -> None:
         group, self._group = self._group, None
@@ -83,7 +83,7 @@ class Flusher:
     async def _serve(self, scope: anyio.CancelScope) -> None:
         try:
             while True:
-                await self._draft.news()
+                await self._draft.wait_changed()
                 await self._pause()
                 await self._flush()
         except Exception as error:
@@ -91,21 +91,21 @@ class Flusher:
             scope.cancel()
 
     async def _pause(self) -> None:
-        read = self._subscribers.is_read(self._claim.run.id)
+        read = self._subscribers.has_readers(self._claim.run.id)
         interval = FLUSH_INTERVAL if read else UNREAD_FLUSH_INTERVAL
         rest = self._flushed_at + interval - anyio.current_time()
         if rest > 0:
             with anyio.move_on_after(rest):
-                await self._draft.urgent()
+                await self._draft.wait_urgent()
 
     async def _flush(self) -> None:
-        writings = self._draft.take()
+        writings = self._draft.pop_writings()
         claim = self._claim
         try:
             # Shielded for the moment of one commit: whoever cancels must know what is stored.
             with anyio.CancelScope(shield=True):
-                await self._store.write(claim.run, claim.epoch, writings, self._now())
+                await self._store.write(claims.write, claim.run, claim.epoch, writings, self._now())
         except StoreUnavailable:
             self._draft.put_back(writings)
-            await anyio.sleep(STORE_PAUSE)
+            await anyio.sleep(STORE_RETRY_DELAY)
         self._flushed_at = anyio.current_time()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import msgspec
 from aiohttp import web
 
-from openai_runs._protocol.endpoints import STREAM_RUN, Endpoint
-from openai_runs._protocol.hosts import is_loopback_authority, is_loopback_origin
 from openai_runs.config import (
     BODY_TIMEOUT,
     DRAIN_GRACE,
@@ -26,20 +22,20 @@ from openai_runs.config import (
     RUN_LIFETIME,
     WRITE_TIMEOUT,
 )
-from openai_runs.server.api_errors import Replay, StoreUnavailable, foreign, unauthorized
+from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock, SystemClock
 from openai_runs.server.events.change_bus import ChangeBus
 from openai_runs.server.events.subscribers import Subscribers
 from openai_runs.server.execution.engine import Engine
-from openai_runs.server.http import request_parsing
-from openai_runs.server.http.handlers import HANDLERS, Call, Service
+from openai_runs.server.http import handlers, request_parsing
+from openai_runs.server.http.access import Check, check_local, checking_key
+from openai_runs.server.http.handlers import Service
 from openai_runs.server.http.middlewares import answering, beginning
 from openai_runs.server.http.outgoing import Outgoing, Reply
+from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
-from openai_runs.server.objects.builders import given
-from openai_runs.server.store import SQLITE_VERSION, Store, StreamStart, open_store
-from openai_runs.types.base import Answer
+from openai_runs.server.store import SQLITE_VERSION, Store, open_store, rows, runs
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -66,19 +62,9 @@ class _Settings:
     outgoing: Outgoing
 
 
-_KNOWN_HOSTS: Final = 64
-"""Values of such a header that are looked at once; clients send the same ones all the time."""
-_HOME: Final[tuple[tuple[str, list[str], Callable[[str], bool]], ...]] = (
-    ("Host", [""], lru_cache(_KNOWN_HOSTS)(is_loopback_authority)),
-    ("Origin", [], lru_cache(_KNOWN_HOSTS)(is_loopback_origin)),
-)
-"""Header, what stands for it where it is missing, and whether its value is this machine."""
-
 SETTINGS: Final = web.AppKey("settings", _Settings)
 STORE: Final = web.AppKey("store", Store)
 ENGINE: Final = web.AppKey("engine", Engine)
-SERVICE: Final = web.AppKey("service", Service)
-STREAMER: Final = web.AppKey("streamer", Streamer)
 
 
 class AppOptions(TypedDict, total=False):
@@ -145,11 +131,11 @@ def create_app(
         clock: Another clock, for tests.
     """
     outgoing = Outgoing(max_unsent_bytes, write_timeout)
-    outer = [answering(outgoing), *_gates(api_key, loopback_only=loopback_only)]
+    outer = [answering(outgoing, _checks(api_key, loopback_only=loopback_only))]
     if inner := list(middlewares):
         outer.append(_inflating(max_request_bytes, body_timeout))
     app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
-    _add_routes(app, max_request_bytes, body_timeout)
+    _add_routes(app, Limits(max_request_bytes, body_timeout), outgoing)
     app[SETTINGS] = _Settings(
         db=db,
         backend=backend,
@@ -166,11 +152,25 @@ def create_app(
     return app
 
 
-def _add_routes(app: web.Application, max_bytes: int, timeout: float) -> None:
-    """Add the operations, and what opens and closes the things they work with."""
-    for endpoint, handler in HANDLERS.items():
-        route = _route(endpoint, handler, max_bytes, timeout)
-        app.router.add_route(endpoint.method, PREFIX + endpoint.path, route)
+def _checks(api_key: str | None, *, loopback_only: bool) -> list[Check]:
+    """Return what is checked of each request before anything else."""
+    checks: list[Check] = [check_local] if loopback_only else []
+    return [*checks, checking_key(api_key, _is_health)] if api_key else checks
+
+
+def _is_health(request: web.Request) -> bool:
+    return request.match_info.handler is _health
+
+
+def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> None:
+    """Add the operations, and what opens and closes the things they work with.
+
+    Raises:
+        LookupError: The handlers do not fit the table of endpoints.
+    """
+    for endpoint, handler in find_handlers(handlers).items():
+        served = route(endpoint, handler, limits, outgoing)
+        app.router.add_route(endpoint.method, PREFIX + endpoint.path, served)
     app.router.add_route("GET", "/healthz", _health)
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
@@ -193,8 +193,8 @@ async def _start(app: web.Application) -> None:
         subscribers,
         max_concurrent_runs=settings.max_concurrent_runs,
     )
-    change_bus.listen(subscribers.hear)
-    change_bus.listen(engine.hear)
+    change_bus.subscribe(subscribers.on_change)
+    change_bus.subscribe(engine.on_change)
     await engine.start()
 
 
@@ -223,89 +223,13 @@ async def _close(app: web.Application) -> None:
                 await closing()
 
 
-def _route(
-    endpoint: Endpoint[Any],
-    handler: Callable[[Call], Awaitable[Answer | StreamStart | bytes]],
-    max_bytes: int,
-    timeout: float,
-) -> Handler:
-    """Return what aiohttp calls for one row of the table."""
-    resumes = endpoint is STREAM_RUN
-
-    async def serve(request: web.Request) -> web.StreamResponse:
-        service, outgoing = request.app[SERVICE], request.app[SETTINGS].outgoing
-        text = await request_parsing.read_body(request, max_bytes, timeout)
-        sent = None if endpoint.body is None else request_parsing.decode_body(endpoint.body, text)
-        posted = request.method == "POST"
-        if posted:  # what is made of a large body is a large answer
-            outgoing.admit(len(text))
-        call = Call(
-            service=service,
-            ids=request.match_info,
-            query=request.query,
-            body=sent,
-            once=request_parsing.once_for(request, text, service.now) if posted else None,
-            wait=request_parsing.preferred_wait(request.headers.getall("prefer", ())),
-            streamed=resumes or bool(given(getattr(sent, "stream", None))),
-            position=request_parsing.last_event(request.headers) if resumes else None,
-        )
-        if call.streamed:
-            return await request.app[STREAMER].answer(request, lambda: handler(call), call.headers)
-        try:
-            answer = await handler(call)
-        except Replay as replay:
-            outgoing.admit(len(replay.body))
-            raise
-        body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
-        outgoing.admit(len(body), done=posted)
-        return Reply(outgoing, 200, body, call.headers)
-
-    return serve
-
-
-@web.middleware
-async def _keeping_home(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let only requests to and from this machine in.
-
-    A page whose name was rebound to 127.0.0.1 sends that name as `Host`; a page of another
-    site that posts across, which needs no preflight for `text/plain`, sends its `Origin`.
-    """
-    for name, missing, is_ours in _HOME:
-        for value in request.headers.getall(name, missing):
-            if not is_ours(value):
-                raise foreign(name, value)
-    return await handler(request)
-
-
-def _gates(api_key: str | None, *, loopback_only: bool) -> list[Middleware]:
-    """Return the middlewares that let not everybody in."""
-    gates: list[Middleware] = [_keeping_home] if loopback_only else []
-    return [*gates, _checking_key(api_key)] if api_key else gates
-
-
-def _checking_key(api_key: str) -> Middleware:
-    """Return the middleware that lets only the holders of the key in."""
-    expected = api_key.encode()
-
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.match_info.handler is not _health:
-            presented = request_parsing.presented_key(request.headers)
-            sent = presented.encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(sent, expected):
-                raise unauthorized(presented)
-        return await handler(request)
-
-    return check
-
-
 def _inflating(max_bytes: int, timeout: float) -> Middleware:
     """Return the middleware that gives the user's own the text of compressed bodies."""
 
     @web.middleware
     async def inflate(request: web.Request, handler: Handler) -> web.StreamResponse:
         found = request.match_info
-        is_read = found.http_exception is None and found.handler is not _health
+        is_read = found.http_exception is None and not _is_health(request)
         if is_read and "content-encoding" in request.headers:
             await request_parsing.read_body(request, max_bytes, timeout)
         return await handler(request)
@@ -319,8 +243,8 @@ async def _health(request: web.Request) -> web.Response:
     outgoing = request.app[SETTINGS].outgoing
     now = service.now
     try:
-        await service.store.probe(now)
-        counts = await service.store.counts()
+        await service.store.write(rows.touch, now)
+        counts = await service.store.read(runs.count)
     except StoreUnavailable as problem:
         trouble = {"status": "unavailable", "error": problem.message}
         return Reply(outgoing, 503, msgspec.json.encode(trouble))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from openai_runs.server.api_errors import Refusal, Replay
+from openai_runs.server.http.access import Check
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.request_parsing import is_left_unread
 
@@ -30,14 +31,16 @@ _BEGAN: Final = web.RequestKey("began", float)
 _logger = logging.getLogger("openai_runs.server")
 
 
-def answering(outgoing: Outgoing) -> Middleware:
-    """Return the outermost middleware: it turns exceptions into answers."""
+def answering(outgoing: Outgoing, checks: Sequence[Check] = ()) -> Middleware:
+    """Return the outermost middleware: it checks who asks, and turns exceptions into answers."""
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         request[_BEGAN] = time.perf_counter()
         request[_ID] = request_id = f"req_{random.getrandbits(128):032x}"
         try:
+            for check in checks:
+                check(request)
             response = await handler(request)
         except Exception as error:
             response = Reply(outgoing, *_answer_for(error, request, request_id))

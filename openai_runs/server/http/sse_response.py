@@ -7,7 +7,7 @@ that whoever lost it on the way can go on from the last id it has seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import anyio
@@ -19,7 +19,7 @@ from openai_runs.config import HEARTBEAT_INTERVAL
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.events.subscribers import Reader, Subscribers
 from openai_runs.server.http.outgoing import Outgoing
-from openai_runs.server.store import Chunk, Piece, Store, StreamStart
+from openai_runs.server.store import Chunk, Piece, Store, StreamStart, event_pages
 
 __all__ = ["Streamer"]
 
@@ -30,38 +30,38 @@ _HEADERS: Final = {
     "x-accel-buffering": "no",  # nginx hands on what it has
 }
 
-_leg_decoder: Final = msgspec.json.Decoder(StreamStart)
+_start_decoder: Final = msgspec.json.Decoder(StreamStart)
 _logger = logging.getLogger("openai_runs.server")
 
 
 class _Follower:
-    """Goes through one leg of a run's log, and on as it grows."""
+    """Reads a run's log from where a stream starts, and on as it grows."""
 
-    def __init__(self, store: Store, reader: Reader, leg: StreamStart, heartbeat: float) -> None:
-        """Begin where the leg begins."""
+    def __init__(self, store: Store, reader: Reader, start: StreamStart, heartbeat: float) -> None:
+        """Begin where the stream starts."""
         self._store = store
         self._reader = reader
-        self._leg = leg
+        self._start = start
         self._heartbeat = heartbeat
-        self._after = leg.after
-        self._at_end = leg.ended
+        self._after = start.after
+        self._at_end = start.ended
         self._within: Piece | None = None
         """What was sent last of events that are sent in pieces."""
         self.done = False
-        """Whether the leg came to its end, once `next` has returned None."""
+        """Whether the stream came to its own end, once `next` has returned None."""
 
     async def next(self) -> bytes | None:
         """Return more events, or a comment after a long silence; None if that was all."""
         while not self._is_over():
             if self._reader.behind:
-                body = await self._catch_up()
+                body = await self._read_log()
             else:
-                body = self._take(self._reader.pop())
+                body = self._sent(self._reader.pop())
             if body:
                 return body
             if not self._reader.behind and self._reader.empty and not self._is_over():
                 with anyio.move_on_after(self._heartbeat) as silence:
-                    await self._reader.news()
+                    await self._reader.wait_changed()
                 if silence.cancelled_caught:
                     return sse.COMMENT
         return None
@@ -74,35 +74,35 @@ class _Follower:
                 return True
             reader.cut = None
         newest = not reader.behind and reader.empty
-        self.done = self._at_end and (newest or self._leg.once)
+        self.done = self._at_end and (newest or self._start.once)
         return self.done or (newest and reader.ended)
 
-    async def _catch_up(self) -> bytes:
+    async def _read_log(self) -> bytes:
         reader = self._reader
-        reader.catch_up()
-        page = await self._store.log.read(self._leg.run_id, self._after, self._within)
+        reader.restart_queue()
+        page = await self._store.log.read(self._start.run_id, self._after, self._within)
         if page.piece is not None:
             reader.behind = True
-            return self._take_piece(page.piece)
+            return self._sent_piece(page.piece)
         if page.more:
             reader.behind = True
         elif not page.chunks and not page.active:  # deleted, or pruned
             reader.end()
-        return b"".join(self._take(chunk) for chunk in page.chunks)
+        return b"".join(self._sent(chunk) for chunk in page.chunks)
 
-    def _take(self, chunk: Chunk | None) -> bytes:
-        if chunk is None or chunk.last <= self._after or (self._at_end and self._leg.once):
+    def _sent(self, chunk: Chunk | None) -> bytes:
+        if chunk is None or chunk.last <= self._after or (self._at_end and self._start.once):
             return b""
         new = chunk.after(self._after)
         self._after = new.last
-        self._at_end = new.ends_leg
+        self._at_end = new.ends_stream
         return new.body
 
-    def _take_piece(self, piece: Piece) -> bytes:
+    def _sent_piece(self, piece: Piece) -> bytes:
         self._within = piece if piece.end is not None else None
         if self._within is None:
             self._after = piece.last
-            self._at_end = piece.ends_leg
+            self._at_end = piece.ends_stream
         return piece.body
 
 
@@ -122,47 +122,34 @@ class Streamer:
         self._outgoing = outgoing
         self._heartbeat = heartbeat
 
-    async def answer(
-        self,
-        request: web.Request,
-        begin: Callable[[], Awaitable[object]],
-        headers: Mapping[str, str],
-    ) -> web.StreamResponse:
-        """Return the stream of the leg that `begin` begins, once it was sent.
+    async def start_again(self, replay: Replay) -> StreamStart:
+        """Return where the stream began that answered the same request before.
 
         Raises:
-            Refusal: `begin` refused, or too many streams are open; nothing was sent.
+            Refusal: The run, or its log, is gone.
         """
-        with self._subscribers.seat():
-            more = dict(headers)
-            try:
-                leg = await begin()
-            except Replay as replay:
-                if replay.status_code != 200:
-                    raise
-                leg = _leg_decoder.decode(replay.body)
-                await self._store.log.find(leg.thread_id, leg.run_id, None)  # may be gone
-                more["idempotent-replayed"] = "true"
-            assert isinstance(leg, StreamStart)
-            return await self._send(request, leg, more)
+        start = _start_decoder.decode(replay.body)
+        await self._store.read(event_pages.find_start, start.thread_id, start.run_id, None)
+        return start
 
-    async def _send(
-        self, request: web.Request, leg: StreamStart, headers: Mapping[str, str]
+    async def send(
+        self, request: web.Request, start: StreamStart, headers: Mapping[str, str]
     ) -> web.StreamResponse:
+        """Return the stream that begins there, once it was sent."""
         response = web.StreamResponse(headers={**_HEADERS, **headers})
         try:
-            with self._subscribers.join(leg.run_id) as reader:
+            with self._subscribers.join(start.run_id) as reader:
                 writer = await response.prepare(request)
                 assert writer is not None
-                self._outgoing.begin(request.transport, f"run {leg.run_id}")
-                follower = _Follower(self._store, reader, leg, self._heartbeat)
+                self._outgoing.begin(request.transport, f"run {start.run_id}")
+                follower = _Follower(self._store, reader, start, self._heartbeat)
                 while (body := await self._next(follower)) is not None:
                     await self._outgoing.write(writer, request.transport, body)
                 await response.write_eof(_DONE if follower.done else b"")
         except ConnectionError:
-            _logger.debug("run %s: a reader has left", leg.run_id)
+            _logger.debug("run %s: a reader has left", start.run_id)
         except Exception:  # the answer has begun, so nothing else can be said
-            _logger.exception("run %s: a stream failed", leg.run_id)
+            _logger.exception("run %s: a stream failed", start.run_id)
             if request.transport is not None:
                 request.transport.abort()
         return response

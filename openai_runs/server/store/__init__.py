@@ -1,7 +1,8 @@
 """The store: all that the server remembers, in one SQLite file. The only room that knows SQL.
 
-Outside there are only coroutines: each is one transaction, answered once it is on disk.
-Inside, plain synchronous functions do the work of one transaction each.
+At its border stand the coroutines of `Store`: each call is one transaction, answered once it is
+on disk. What it does is a plain synchronous function that the caller names, of `operations`,
+`runs`, `claims`, `event_pages` or `rows`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.rows import PageQuery
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.sqlite.lock import FileLock, serving_url
-from openai_runs.server.store.sqlite.writer import Change, Edited, Moved, Removed, RunState
+from openai_runs.server.store.sqlite.writer import (
+    Change,
+    Edited,
+    Moved,
+    Removed,
+    RunState,
+    Transaction,
+)
 from openai_runs.server.store.store import Store
 
 __all__ = [
@@ -44,6 +52,7 @@ __all__ = [
     "Store",
     "StreamStart",
     "Told",
+    "Transaction",
     "Unfinished",
     "open_store",
     "serving_url",

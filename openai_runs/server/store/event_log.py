@@ -91,7 +91,7 @@ class Chunk(NamedTuple):
     body: bytes
 
     @property
-    def ends_leg(self) -> bool:
+    def ends_stream(self) -> bool:
         """Return whether a leg of a stream ends with it: the run is over, or waits."""
         begin = self.body.rfind(b"\n\n", 0, -2)
         return self.body.startswith(_ENDS, begin + 2 if begin >= 0 else 0)

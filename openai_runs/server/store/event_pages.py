@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec
 
 import msgspec
 from sqlalchemy import bindparam, select
@@ -23,7 +23,9 @@ from openai_runs.types.threads import Thread
 if TYPE_CHECKING:
     from openai_runs.server.store.sqlite.writer import Readers, Transaction
 
-__all__ = ["EventLog", "LogPage", "Piece", "StreamStart", "as_leg"]
+__all__ = ["EventLog", "LogPage", "Piece", "StreamStart", "find_start", "streamed"]
+
+P = ParamSpec("P")
 
 _PAGE_BYTES: Final = 64 * 1024
 """Bytes after which a reader that catches up is handed what was read."""
@@ -57,7 +59,7 @@ class Piece(NamedTuple):
     epoch: int
     end: int | None
     """Where it ends in the bytes of its row; None: where they end."""
-    ends_leg: bool
+    ends_stream: bool
     """Whether a leg of a stream ends with it."""
 
 
@@ -102,15 +104,43 @@ _AT: Final = Statement(
 _STATUS: Final = Statement(select(runs.c.status).where(runs.c.id == bindparam("r")))
 
 
-def as_leg(work: Callable[[Transaction], Run]) -> Callable[[Transaction], StreamStart]:
+def streamed(
+    work: Callable[Concatenate[Transaction, P], Run],
+) -> Callable[Concatenate[Transaction, P], StreamStart]:
     """Return work that answers with the part of the log it begins, in place of the run."""
 
-    def begin(tx: Transaction) -> StreamStart:
-        run = work(tx)  # what it tells is appended when it is done
+    def begin(tx: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> StreamStart:
+        run = work(tx, *args, **kwargs)  # its events are appended when it is done
         after = last_seq(tx.connection, run.id)
         return StreamStart(thread_id=run.thread_id, run_id=run.id, after=after)
 
     return begin
+
+
+def find_start(
+    connection: Connection, thread_id: str, run_id: str, position: Position | None
+) -> StreamStart:
+    """Return the part of the run's log after `position`; None: all of it.
+
+    Raises:
+        Refusal: There is no such run, or its log does not hold that event (any more).
+    """
+    see(connection, Thread, thread_id)
+    find(connection, Run, run_id, thread_id=thread_id)
+    start = StreamStart(thread_id=thread_id, run_id=run_id, after=0, once=False)
+    if position is None:
+        if not last_seq(connection, run_id):
+            raise position_lost(run_id)
+        return start
+    seq = position.seq
+    found = _AT.one(connection, r=run_id, seq=seq)
+    if found is None:
+        raise position_lost(run_id)
+    row = _Row(*found)
+    if row.first > seq or row.epoch != position.epoch:
+        raise position_lost(run_id)
+    ended = row.last == seq and Chunk(row.first, row.last, row.body).ends_stream
+    return msgspec.structs.replace(start, after=seq, ended=ended)
 
 
 class _LargeRows:
@@ -156,33 +186,6 @@ class EventLog:
         """Read with these; keep large rows for these seconds."""
         self._readers = readers
         self._large = _LargeRows(kept_for)
-
-    async def find(self, thread_id: str, run_id: str, position: Position | None) -> StreamStart:
-        """Return the part of the run's log after `position`; None: all of it.
-
-        Raises:
-            Refusal: There is no such run, or its log does not hold that event (any more).
-        """
-
-        def read(connection: Connection) -> StreamStart:
-            see(connection, Thread, thread_id)
-            find(connection, Run, run_id, thread_id=thread_id)
-            leg = StreamStart(thread_id=thread_id, run_id=run_id, after=0, once=False)
-            if position is None:
-                if not last_seq(connection, run_id):
-                    raise position_lost(run_id)
-                return leg
-            seq = position.seq
-            found = _AT.one(connection, r=run_id, seq=seq)
-            if found is None:
-                raise position_lost(run_id)
-            row = _Row(*found)
-            if row.first > seq or row.epoch != position.epoch:
-                raise position_lost(run_id)
-            ended = row.last == seq and Chunk(row.first, row.last, row.body).ends_leg
-            return msgspec.structs.replace(leg, after=seq, ended=ended)
-
-        return await self._readers.run(read)
 
     async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
         """Return some of what comes after this event, and `within` it after this piece.
@@ -244,5 +247,5 @@ def _piece(row: _Row, begin: int) -> Piece:
         last=row.last,
         epoch=row.epoch,
         end=None if is_last else end,
-        ends_leg=is_last and Chunk(row.first, row.last, row.body).ends_leg,
+        ends_stream=is_last and Chunk(row.first, row.last, row.body).ends_stream,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import Table, bindparam, delete, select, update
@@ -19,6 +19,9 @@ from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import Thread
+
+if TYPE_CHECKING:
+    from openai_runs.server.store.sqlite.writer import Transaction
 
 __all__ = [
     "NOUNS",
@@ -205,7 +208,7 @@ def _id_of(thing: Answer) -> str:
 _UNTOUCH: Final = Statement(delete(probe))
 
 
-def touch(connection: Connection, now: int) -> None:
+def touch(tx: Transaction, now: int) -> None:
     """Write the one row that is there to be written."""
-    _UNTOUCH.run(connection)
-    inserting(probe, "id", "at").run(connection, id=1, at=now)
+    _UNTOUCH.run(tx.connection)
+    inserting(probe, "id", "at").run(tx.connection, id=1, at=now)

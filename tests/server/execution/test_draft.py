@@ -37,12 +37,12 @@ def test_call_is_told_once_its_name_is_known() -> None:
     """What came before waits, and is told with the name, under the id it will keep."""
     draft = new_draft()
 
-    draft.call(ToolCallDelta(index=3, id="call_a"))
-    draft.call(ToolCallDelta(index=3, arguments='{"a"'))
-    assert draft.take() == []
-    draft.call(ToolCallDelta(index=3, name="f"))
-    draft.call(ToolCallDelta(index=3, id="call_late", name="late", arguments=": 1}"))
-    opening, *deltas = draft.take()
+    draft.add_call(ToolCallDelta(index=3, id="call_a"))
+    draft.add_call(ToolCallDelta(index=3, arguments='{"a"'))
+    assert draft.pop_writings() == []
+    draft.add_call(ToolCallDelta(index=3, name="f"))
+    draft.add_call(ToolCallDelta(index=3, id="call_late", name="late", arguments=": 1}"))
+    opening, *deltas = draft.pop_writings()
 
     assert isinstance(opening, Opening)
     assert told_calls(deltas) == [
@@ -63,9 +63,9 @@ def test_calls_have_indexes_without_gaps() -> None:
     draft = new_draft()
 
     for index in (7, 2, 7, 9):
-        draft.call(ToolCallDelta(index=index, name=f"f{index}", arguments="x"))
+        draft.add_call(ToolCallDelta(index=index, name=f"f{index}", arguments="x"))
 
-    _, *deltas = draft.take()
+    _, *deltas = draft.pop_writings()
     assert [call["index"] for call in told_calls(deltas)] == [0, 1, 0, 2]
     assert [call.function.name for call in draft.calls] == ["f7", "f2", "f9"]
 
@@ -73,11 +73,11 @@ def test_calls_have_indexes_without_gaps() -> None:
 @pytest.mark.parametrize("sent", ["", "call_old", "with space", "x" * 65])
 def test_id_that_cannot_be_kept_is_replaced_at_once(sent: str) -> None:
     """Missing, taken by an earlier call, or none that fits: the first piece has the new one."""
-    draft = new_draft(taken=["call_old"])
+    draft = new_draft(used_ids=["call_old"])
 
-    draft.call(ToolCallDelta(id=sent, name="f"))
+    draft.add_call(ToolCallDelta(id=sent, name="f"))
 
-    _, delta = draft.take()
+    _, delta = draft.pop_writings()
     (call,) = draft.calls
     assert told_calls([delta])[0]["id"] == call.id != sent
     assert call.id.startswith("call_")
@@ -86,8 +86,8 @@ def test_id_that_cannot_be_kept_is_replaced_at_once(sent: str) -> None:
 def test_call_without_a_name_fails_the_turn() -> None:
     """It could not be answered by anybody."""
     draft = new_draft()
-    draft.call(ToolCallDelta(index=0, name="f"))
-    draft.call(ToolCallDelta(index=1, arguments="{}"))
+    draft.add_call(ToolCallDelta(index=0, name="f"))
+    draft.add_call(ToolCallDelta(index=1, arguments="{}"))
 
     with pytest.raises(ModelFailure, match="without a name"):
         draft.check()
@@ -97,10 +97,10 @@ def test_what_was_begun_before_is_written_on() -> None:
     """No second message and no second step."""
     draft = new_draft(message_id="msg_1", step_id="step_1")
 
-    draft.say("Hi.")
-    draft.call(ToolCallDelta(name="f"))
+    draft.add_text("Hi.")
+    draft.add_call(ToolCallDelta(name="f"))
 
-    message, step = draft.take()
+    message, step = draft.pop_writings()
     assert isinstance(message, Delta)
     assert isinstance(step, Delta)
     assert json.loads(message.data)["id"] == "msg_1"
@@ -111,10 +111,10 @@ def test_only_the_first_piece_of_a_text_has_annotations() -> None:
     """As servers of this protocol send it."""
     draft = new_draft()
 
-    draft.say("Hel")
-    draft.say("lo.")
+    draft.add_text("Hel")
+    draft.add_text("lo.")
 
-    _, *deltas = draft.take()
+    _, *deltas = draft.pop_writings()
     texts = [
         json.loads(delta.data)["delta"]["content"][0]["text"]
         for delta in deltas
@@ -127,10 +127,10 @@ def test_only_the_first_piece_of_a_text_has_annotations() -> None:
 def test_text_that_cannot_be_written_is_not_kept() -> None:
     """The run fails, with what was said before."""
     draft = new_draft()
-    draft.say("fine")
+    draft.add_text("fine")
 
     with pytest.raises(UnicodeEncodeError):
-        draft.say("\ud800")
+        draft.add_text("\ud800")
 
     assert draft.text == "fine"
 
@@ -138,19 +138,19 @@ def test_text_that_cannot_be_written_is_not_kept() -> None:
 def test_closed_draft_takes_nothing_more() -> None:
     """What its end says stays all; what could not be stored comes back, in order."""
     draft = new_draft()
-    draft.say("a")
-    first = draft.take()
-    draft.say("b")
+    draft.add_text("a")
+    first = draft.pop_writings()
+    draft.add_text("b")
 
     draft.close()
-    draft.say("c")
-    draft.call(ToolCallDelta(name="f"))
+    draft.add_text("c")
+    draft.add_call(ToolCallDelta(name="f"))
     draft.put_back(first)
-    taken = draft.take()
+    taken = draft.pop_writings()
 
     assert draft.text == "ab"
     assert taken[: len(first)] == first
     assert len(taken) == len(first) + 1
     assert draft.calls == []
-    draft.drop()
-    assert draft.take() == []
+    draft.discard()
+    assert draft.pop_writings() == []

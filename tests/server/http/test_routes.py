@@ -7,9 +7,11 @@ import re
 import aiohttp
 import pytest
 
+from openai_runs._protocol import endpoints
 from openai_runs._protocol.endpoints import ENDPOINTS, STREAM_RUN
 from openai_runs.server import EchoBackend, create_app
-from openai_runs.server.http.handlers import HANDLERS
+from openai_runs.server.http import handlers
+from openai_runs.server.http.routes import find_handlers
 from tests.canaries import CANARY_KEY
 from tests.server.conftest import Serve
 from tests.server.support import Caller
@@ -27,18 +29,52 @@ def test_routes_are_the_endpoint_table() -> None:
 
     served = {*ENDPOINTS, STREAM_RUN}
     assert routes == {(endpoint.method, endpoint.path) for endpoint in served}
-    assert set(HANDLERS) == served
 
 
-def test_handlers_have_the_names_of_their_rows() -> None:
+def test_handlers_are_found_by_the_names_of_their_rows() -> None:
     """One grep for an operation's name finds its handler too."""
-    from openai_runs._protocol import endpoints
+    names = {id(row): name for name, row in vars(endpoints).items() if name.isupper()}
 
-    rows = {id(row): name for name, row in vars(endpoints).items() if name.isupper()}
+    found = find_handlers(handlers)
 
+    assert set(found) == {*ENDPOINTS, STREAM_RUN}
     assert all(
-        handler.__name__ == rows[id(endpoint)].lower() for endpoint, handler in HANDLERS.items()
+        handler is getattr(handlers, names[id(row)].lower()) for row, handler in found.items()
     )
+
+
+async def _some_handler() -> None:
+    """Stand for a handler, or for a coroutine that is none."""
+
+
+@pytest.mark.parametrize(
+    ("remove", "add", "named"),
+    [
+        ("cancel_run", None, r"missing \['cancel_run'\]"),
+        ("stream_run", None, r"missing \['stream_run'\]"),
+        (None, "archive_run", r"superfluous \['archive_run'\]"),
+        ("get_run", "retrieve_run", r"missing \['get_run'\], superfluous \['retrieve_run'\]"),
+    ],
+    ids=["missing", "missing-extension", "superfluous", "misspelled"],
+)
+def test_application_is_not_made_when_handlers_do_not_fit(
+    remove: str | None, add: str | None, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row without a handler, or a handler without a row, is an error at the start."""
+    if remove is not None:
+        monkeypatch.delattr(handlers, remove)
+    if add is not None:
+        monkeypatch.setattr(handlers, add, _some_handler, raising=False)
+
+    with pytest.raises(LookupError, match=named):
+        create_app(None, backend=EchoBackend())
+
+
+def test_private_coroutine_is_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper of the handlers needs no row."""
+    monkeypatch.setattr(handlers, "_some_handler", _some_handler, raising=False)
+
+    assert "_some_handler" not in {found.__name__ for found in find_handlers(handlers).values()}
 
 
 @pytest.mark.parametrize("path", ["/assistants", "/nowhere", "/threads/thread_x"])

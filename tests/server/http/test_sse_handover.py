@@ -9,8 +9,8 @@ import anyio.lowlevel
 
 from openai_runs.server.events.subscribers import Reader
 from openai_runs.server.http.sse_response import _Follower
-from openai_runs.server.store import Change, Chunk, StreamStart, Told, open_store
-from tests.server.store.test_races import DONE, NOW, Recorded, opening
+from openai_runs.server.store import Change, Chunk, StreamStart, Told, claims, open_store
+from tests.server.store.test_races import DONE, NOW, Recorded, end, opening
 
 
 class Heard(Recorded):
@@ -31,9 +31,9 @@ async def test_end_is_sent_at_once_when_what_was_read_is_also_told(tmp_path: Pat
     heard = Heard()
     heard.store = store = await open_store(tmp_path / "runs.db", heard.hear)
     run = await heard.new_run()
-    claim = await store.claim(run.id, NOW)
+    claim = await store.write(claims.claim, run.id, NOW)
     assert claim is not None
-    await store.write(run, claim.epoch, opening(run), NOW)
+    await store.write(claims.write, run, claim.epoch, opening(run), NOW)
     stored = list(heard.chunks)
     reader = Reader()
     leg = StreamStart(thread_id=run.thread_id, run_id=run.id, after=0)
@@ -48,10 +48,10 @@ async def test_end_is_sent_at_once_when_what_was_read_is_also_told(tmp_path: Pat
         while reader.behind:
             await anyio.lowlevel.checkpoint()
         for chunk in stored:
-            reader.hear(chunk)
-    await store.end_run(run.id, DONE, NOW, epoch=claim.epoch)
+            reader.push(chunk)
+    await end(store, run, DONE, claim.epoch)
     for chunk in heard.chunks[len(stored) :]:
-        reader.hear(chunk)
+        reader.push(chunk)
     with anyio.fail_after(10):
         while sent[-1] is not None:
             await read()

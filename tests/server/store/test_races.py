@@ -27,7 +27,19 @@ from openai_runs.server.objects.transitions import (
     new_message,
     tool_step,
 )
-from openai_runs.server.store import Change, Claim, Moved, PageQuery, Store, Told, open_store
+from openai_runs.server.store import (
+    Change,
+    Claim,
+    Moved,
+    PageQuery,
+    Store,
+    Told,
+    claims,
+    open_store,
+    operations,
+    rows,
+    runs,
+)
 from openai_runs.types.assistants import Assistant, CreateAssistant
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.runs import CreateRun, Run, ToolOutput
@@ -59,17 +71,15 @@ class Recorded:
         """Return a queued run."""
         assistant = build_assistant(CreateAssistant(model="m"), NOW)
         thread = build_thread(CreateThread(), NOW)
-        await self.store.add_assistant(assistant, None)
-        await self.store.add_thread(thread, [], None)
+        await self.store.write(operations.add_assistant, assistant)
+        await self.store.write(runs.add_thread, thread, [])
 
         def make(stored: Assistant) -> NewRun:
             return build_new_run(stored, thread.id, CreateRun(assistant_id=stored.id), NOW, 600)
 
         self.moves.clear()
         self.told.clear()
-        run = await self.store.add_run(thread.id, assistant.id, make, None)
-        assert isinstance(run, Run)
-        return run
+        return await self.store.write(runs.create, thread.id, assistant.id, make)
 
 
 @pytest.fixture
@@ -90,45 +100,56 @@ def opening(run: Run) -> list[Writing]:
     return [Opening(step=message_step(run, message, NOW), message=message)]
 
 
+async def end(store: Store, run: Run, ending: Ending, epoch: int | None = None) -> Run | None:
+    """End the run, for its execution or from outside."""
+    return await store.write(claims.end, run.id, ending, NOW, writings=[], epoch=epoch)
+
+
+async def wait(store: Store, run: Run, epoch: int, writings: list[Writing], turn: Ending) -> Run:
+    """Have the run wait for the outputs of the turn's calls."""
+    work = claims.require_action
+    return await store.write(work, run.id, epoch, writings, turn=turn, now=NOW)
+
+
 async def _execute(store: Store, run: Run, turn: Callable[[Claim], Awaitable[object]]) -> None:
-    claim = await store.claim(run.id, NOW)
+    claim = await store.write(claims.claim, run.id, NOW)
     if claim is not None:
-        await store.write(run, claim.epoch, opening(run), NOW)
+        await store.write(claims.write, run, claim.epoch, opening(run), NOW)
         await turn(claim)
 
 
 async def complete(store: Store, run: Run) -> None:
     """Execute the run to its end."""
-    await _execute(store, run, lambda c: store.end_run(run.id, DONE, NOW, epoch=c.epoch))
+    await _execute(store, run, lambda c: end(store, run, DONE, c.epoch))
 
 
 async def call_tools(store: Store, run: Run) -> None:
     """Execute the run to a tool call."""
     turn = Ending(status="completed", text="Let me see.", calls=[CALL])
     step: list[Writing] = [Opening(step=tool_step(run, NOW))]
-    await _execute(store, run, lambda c: store.require_action(run.id, c.epoch, step, turn, NOW))
+    await _execute(store, run, lambda c: wait(store, run, c.epoch, step, turn))
 
 
 async def put_back(store: Store, run: Run) -> None:
     """Begin to execute the run, and give it back."""
-    await _execute(store, run, lambda c: store.put_back(run.id, c.epoch, NOW))
+    await _execute(store, run, lambda c: store.write(claims.put_back, run.id, c.epoch, NOW))
 
 
 async def submit(store: Store, run: Run) -> None:
     """Answer the tool call."""
     outputs = [ToolOutput(tool_call_id="call_1", output="x")]
-    await store.submit_outputs(run.thread_id, run.id, outputs, NOW, once=None)
+    await store.write(runs.submit, run.thread_id, run.id, outputs, NOW)
 
 
 async def cancel(store: Store, run: Run) -> None:
     """Cancel the run, as request and engine do together."""
-    await store.cancel_run(run.thread_id, run.id, NOW, None)
-    await store.end_run(run.id, Ending(status="cancelled"), NOW)
+    await store.write(runs.cancel, run.thread_id, run.id, NOW)
+    await end(store, run, Ending(status="cancelled"))
 
 
 async def expire(store: Store, run: Run) -> None:
     """Let the run's time be up."""
-    await store.end_run(run.id, Ending(status="expired"), NOW)
+    await end(store, run, Ending(status="expired"))
 
 
 ACTS: list[Act] = [complete, complete, call_tools, put_back, submit, submit, cancel, expire]
@@ -150,7 +171,7 @@ async def race(recorded: Recorded, chance: random.Random) -> Run:
         for act, pause in zip(acts, pauses, strict=True):
             group.start_soon(attempt, act, pause)
     await expire(recorded.store, run)
-    return await recorded.store.get_run(run.thread_id, run.id)
+    return await recorded.store.read(runs.get, run.thread_id, run.id)
 
 
 @pytest.mark.timeout(120)
@@ -173,30 +194,30 @@ async def test_one_end_and_only_legal_moves_whatever_the_order(
         assert told == [b"thread.run.created", *(f"thread.run.{s}".encode() for s in statuses)]
         assert run.required_action is None
         assert run.expires_at is None
-        steps = await recorded.store.list_steps(run.thread_id, run.id, PAGE)
+        steps = await recorded.store.read(operations.list_steps, run.thread_id, run.id, PAGE)
         assert all(step.status != "in_progress" for step in steps.data)
-        messages = await recorded.store.list_messages(run.thread_id, PAGE, None)
+        messages = await recorded.store.read(operations.list_messages, run.thread_id, PAGE, None)
         assert all(message.status != "in_progress" for message in messages.data)
 
 
 async def test_execution_that_lost_its_claim_writes_nothing(recorded: Recorded) -> None:
     """A worker that was thought dead wakes up: everything it tries is refused."""
     store, run = recorded.store, await recorded.new_run()
-    zombie = await store.claim(run.id, NOW)
-    heir = await store.claim(run.id, NOW)
+    zombie = await store.write(claims.claim, run.id, NOW)
+    heir = await store.write(claims.claim, run.id, NOW)
     assert zombie is not None
     assert heir is not None
-    await store.write(run, heir.epoch, opening(run), NOW)
+    await store.write(claims.write, run, heir.epoch, opening(run), NOW)
 
     for write in (
-        lambda: store.write(run, zombie.epoch, opening(run), NOW),
-        lambda: store.require_action(run.id, zombie.epoch, [], DONE, NOW),
-        lambda: store.put_back(run.id, zombie.epoch, NOW),
+        lambda: store.write(claims.write, run, zombie.epoch, opening(run), NOW),
+        lambda: wait(store, run, zombie.epoch, [], DONE),
+        lambda: store.write(claims.put_back, run.id, zombie.epoch, NOW),
     ):
         with pytest.raises(LostRace):
             await write()
-    assert await store.end_run(run.id, DONE, NOW, epoch=zombie.epoch) is None
-    ended = await store.end_run(run.id, DONE, NOW, epoch=heir.epoch)
+    assert await end(store, run, DONE, zombie.epoch) is None
+    ended = await end(store, run, DONE, heir.epoch)
 
     assert ended is not None
     assert ended.status == "completed"
@@ -210,11 +231,11 @@ async def test_cancelled_caller_takes_nothing_back(recorded: Recorded) -> None:
 
     async with anyio.create_task_group() as group:
         for assistant in assistants:
-            group.start_soon(store.add_assistant, assistant, None)
+            group.start_soon(store.write, operations.add_assistant, assistant)
         await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
-    await store.probe(NOW)  # queued behind them
-    listed = await store.list_assistants(PAGE)
+    await store.write(rows.touch, NOW)  # queued behind them
+    listed = await store.read(rows.page, Assistant, PAGE)
 
     assert {each.id for each in listed.data} == {each.id for each in assistants}
 
@@ -222,15 +243,15 @@ async def test_cancelled_caller_takes_nothing_back(recorded: Recorded) -> None:
 async def test_cancel_just_before_tool_calls_keeps_what_was_written(recorded: Recorded) -> None:
     """The turn does not move the run any more, but all of its pieces are told."""
     store, run = recorded.store, await recorded.new_run()
-    claim = await store.claim(run.id, NOW)
+    claim = await store.write(claims.claim, run.id, NOW)
     assert claim is not None
-    await store.write(run, claim.epoch, opening(run), NOW)
+    await store.write(claims.write, run, claim.epoch, opening(run), NOW)
     rest: list[Writing] = [Opening(step=tool_step(run, NOW)), Delta("thread.run.step.delta", b"{}")]
     turn = Ending(status="completed", text="Let me see.", calls=[CALL])
 
-    await store.cancel_run(run.thread_id, run.id, NOW, None)
-    unmoved = await store.require_action(run.id, claim.epoch, rest, turn, NOW)
-    ended = await store.end_run(run.id, Ending(status="cancelled", calls=[CALL]), NOW)
+    await store.write(runs.cancel, run.thread_id, run.id, NOW)
+    unmoved = await wait(store, run, claim.epoch, rest, turn)
+    ended = await end(store, run, Ending(status="cancelled", calls=[CALL]))
 
     assert unmoved.status == "cancelling"
     assert ended is not None
@@ -239,5 +260,5 @@ async def test_cancel_just_before_tool_calls_keeps_what_was_written(recorded: Re
     assert recorded.told.index(b"thread.run.step.delta") < recorded.told.index(
         b"thread.run.step.cancelled"
     )
-    steps = await store.list_steps(run.thread_id, run.id, PAGE)
+    steps = await store.read(operations.list_steps, run.thread_id, run.id, PAGE)
     assert [step.status for step in steps.data] == ["cancelled", "cancelled"]
