@@ -1,11 +1,11 @@
-"""Answers that say no: the exact texts, written once.
+"""Error answers: the exact texts, written once.
 
 The API gives its run-specific refusals no code, so clients know them by their texts: ours by the
 patterns in `_protocol.error_mapping`, which change together with `active_run` and `busy_thread`.
 
 What lives here: the exception that carries an error answer, and one function for each
 text that existing clients match on, listed in docs/pages/explain/protocol.md. What may
-not: deciding when to say no.
+not: deciding when to refuse.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 _INVALID: Final = "invalid_request_error"
 _RETRY_AFTER: Final = 1
-"""Seconds a client is asked to wait while the store cannot write, or all seats are taken."""
+"""Seconds a client is asked to wait while the store cannot write, or all streams are in use."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, and a good one
@@ -81,7 +81,7 @@ class StoreUnavailable(Refusal):
     """503: the disk is full, the file is locked or read only; nothing was written."""
 
     def __init__(self, problem: str) -> None:
-        """Say what SQLite said."""
+        """Quote the words of the database."""
         super().__init__(
             f"The server cannot use its database right now: {problem}.",
             status_code=503,

@@ -14,8 +14,8 @@ import anyio
 
 __all__ = ["Clock", "SystemClock"]
 
-_LONGEST_NAP: Final = 1.0
-"""Seconds after which the wall clock is looked at again, in case somebody set it."""
+_LONGEST_SLEEP: Final = 1.0
+"""Seconds after which the wall clock is checked again, in case somebody set it."""
 
 
 class Clock(Protocol):
@@ -54,4 +54,4 @@ class SystemClock:
         if math.isinf(when):
             await anyio.sleep_forever()
         while (left := when - time.time()) > 0:  # noqa: ASYNC110 - it is time that is waited for
-            await anyio.sleep(min(left, _LONGEST_NAP))
+            await anyio.sleep(min(left, _LONGEST_SLEEP))

@@ -112,7 +112,7 @@ class LocalServer:
         return self._app[STORE].path
 
     async def start(self) -> None:
-        """Open the database, take up its unfinished runs, bind the port.
+        """Open the database, resume its unfinished runs, bind the port.
 
         Raises:
             ConfigError: The database cannot be used, or another server has it.

@@ -1,1 +1,1 @@
-"""Changes after each commit: who is woken by them, and who reads a run's events."""
+"""Changes after each commit: who is notified of them, and who reads a run's events."""

@@ -107,7 +107,7 @@ class Engine:
         """Put back what is under way, and end, without what cannot be cancelled.
 
         Raises:
-            Exception: What the root task died of, if it did.
+            Exception: What ended the root task, if anything did.
         """
         root = self._root
         if root is None:
@@ -256,7 +256,7 @@ class Engine:
 
 
 def _report(root: asyncio.Task[None]) -> None:
-    """Say at once that the engine ended by an error, and not only when it is closed."""
+    """Log at once that an error ended the engine, and not only when it is closed."""
     if not root.cancelled() and root.exception() is not None:
         _logger.critical("the engine stopped: no run goes on", exc_info=root.exception())
 

@@ -74,7 +74,7 @@ class Execution:
 
 
 class _CancelledInside(Exception):  # noqa: N818 - what it stands for is no error either
-    """The backend cancelled something of its own; taken for ours, it would end the engine."""
+    """The backend cancelled something of its own; mistaken for ours, it would end the engine."""
 
 
 class Executor:
@@ -93,7 +93,7 @@ class Executor:
         return int(self._clock.now())
 
     async def execute_run(self, run_id: str, execution: Execution) -> None:
-        """Take the run one turn further; does nothing if it is not there to be executed.
+        """Execute the next turn of the run; does nothing if there is none.
 
         Cancellation: the run stays as it is stored.
         """

@@ -1,8 +1,8 @@
-"""Storing what a model says while it speaks: in batches, and soon if somebody reads.
+"""Storing an answer while the model writes it: in batches, and soon if somebody reads.
 
 A delta costs no transaction of its own: at most twenty times a second all that came is
-written at once, once a second if nobody reads. A model that has said everything before
-that costs none but the run's last. The model is never kept waiting.
+written at once, once a second if nobody reads. A model that has finished before
+that costs none but the run's last. The model call never waits for the store.
 """
 
 from __future__ import annotations

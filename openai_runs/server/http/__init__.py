@@ -1,1 +1,1 @@
-"""HTTP: the application, its handlers, what a request says and how an answer is written."""
+"""HTTP: the application, its routes and handlers, parsing requests and writing answers."""

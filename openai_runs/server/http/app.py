@@ -68,7 +68,7 @@ ENGINE: Final = web.AppKey("engine", Engine)
 
 
 class AppOptions(TypedDict, total=False):
-    """What `create_app` and `LocalServer` take alike; `create_app` says what each is."""
+    """What both `create_app` and `LocalServer` take; `create_app` says what each is."""
 
     run_lifetime: int
     max_concurrent_runs: int
@@ -125,7 +125,7 @@ def create_app(
         max_held: Requests with `Prefer: wait` that may be held at the same time; more are answered
             at once.
         heartbeat_interval: Seconds of silence after which a stream carries a comment.
-        write_timeout: Seconds a reader of any answer may take no data before it is dropped.
+        write_timeout: Seconds a reader of any answer may receive no data before it is dropped.
         max_unsent_bytes: Bytes that answers of more than 64 KiB hold together until they are
             read; more are a 503, but for the only one.
         clock: Another clock, for tests.
@@ -178,7 +178,7 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> Non
 
 
 async def _start(app: web.Application) -> None:
-    """Open the store and set the engine to work."""
+    """Open the store and start the engine."""
     settings = app[SETTINGS]
     change_bus = ChangeBus(settings.max_held)
     store = await open_store(settings.db, change_bus.publish)
@@ -199,7 +199,7 @@ async def _start(app: web.Application) -> None:
 
 
 async def _stop(app: web.Application) -> None:
-    """Let runs under way finish or put them back, then let go of held requests and streams."""
+    """Let runs under way finish or put them back, then answer held requests and end streams."""
     if ENGINE in app:
         await app[ENGINE].drain(app[SETTINGS].drain_grace)
         app[SERVICE].change_bus.close()
@@ -238,7 +238,7 @@ def _inflating(max_bytes: int, timeout: float) -> Middleware:
 
 
 async def _health(request: web.Request) -> web.Response:
-    """Answer whether runs are being carried out, and how many wait."""
+    """Answer whether runs are executed, and how many wait."""
     service, engine = request.app[SERVICE], request.app[ENGINE]
     outgoing = request.app[SETTINGS].outgoing
     now = service.now

@@ -77,7 +77,7 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection, but for what it says of a failure."""
+    """aiohttp's connection, but for what it logs and answers of a failure."""
 
     __slots__ = ("_refusals",)
 

@@ -1,4 +1,4 @@
-"""One short coroutine per operation: what was asked, put to the store, and the answer.
+"""One short coroutine per operation: what the request says, put to the store, and the answer.
 
 Each has the name of its row in the table of endpoints, in lower case, and is found by it: a
 public coroutine here is a handler. It names the function of the store that does the work.
@@ -83,7 +83,7 @@ class Call:
     position: Position | None = None
     """The event after which a stream is to go on."""
     headers: dict[str, str] = field(default_factory=dict)
-    """What the handler wants the answer to say besides."""
+    """Headers that the handler adds to the answer."""
 
     @property
     def store(self) -> Store:
@@ -234,7 +234,7 @@ async def _current_run(call: Call) -> RunState:
 
 async def _held_run(call: Call) -> RunState:
     change_bus, run_id = call.service.change_bus, call.ids["run_id"]
-    if change_bus.full:  # a preference need not be honoured, and then it is not said to be
+    if change_bus.full:  # a preference need not be honoured (RFC 7240, section 2)
         return await _current_run(call)
     call.headers["preference-applied"] = f"wait={call.wait}"
     with change_bus.waiting_for(run_id) as waiter:

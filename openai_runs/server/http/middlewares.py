@@ -47,7 +47,7 @@ def answering(outgoing: Outgoing, checks: Sequence[Check] = ()) -> Middleware:
         if is_left_unread(request):
             response.force_close()
             request.protocol.close()  # what still comes is neither parsed nor inflated
-            outgoing.refuse(request.transport)
+            outgoing.mark_unread(request.transport)
         return response
 
     return answer
@@ -82,7 +82,7 @@ def _answer_for(
         return error.status_code, error.encode(), error.headers
     if isinstance(error, web.HTTPException):
         return _answer_for(_translated(error, request), request, request_id)
-    if isinstance(error, ConnectionError):  # the client is gone; nobody reads the answer
+    if isinstance(error, ConnectionError):  # the client has disconnected; nobody reads the answer
         _logger.info("%s: the client went away", request_id)
     else:
         _logger.error("%s failed", request_id, exc_info=error)

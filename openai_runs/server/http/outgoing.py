@@ -1,7 +1,7 @@
-"""Answers on their way out: how much they hold, and for how long nobody may read them.
+"""Sending answers: how many bytes they hold, and for how long a client may not read them.
 
-What lives here: the deadline for taking data, the same for every connection, and the bound
-on what unread answers hold together. What may not: what an answer says.
+What lives here: the deadline for receiving data, the same for every connection, and the bound
+on what unread answers hold together. What may not: the content of an answer.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _logger = logging.getLogger("openai_runs.server")
 
 
 class _Connection:
-    """What is known of one connection: how much it has not taken, and for how long."""
+    """One connection: how much of an answer its client has not received, and for how long."""
 
-    __slots__ = ("checks", "name", "refused", "unsent")
+    __slots__ = ("checks", "has_unread_body", "name", "unsent")
 
     def __init__(self) -> None:
         """Start with nothing written."""
         self.name = ""
         """What is written, for the log."""
-        self.refused = False
+        self.has_unread_body = False
         """Whether its client may still send a body that nobody reads."""
         self.unsent: float = math.inf
         self.checks = 0
-        """Checks since it took something. Not seconds: an event loop that was busy for long
-        must not take itself for a reader that takes nothing."""
+        """Checks since it received something. Not seconds: an event loop that was busy for long
+        must not be mistaken for a reader that receives nothing."""
 
     def progress(self, unsent: float = math.inf) -> None:
         """Begin the time-out anew."""
@@ -61,7 +61,7 @@ class _Connection:
 class Outgoing:
     """All that one application writes.
 
-    No connection keeps bytes that it takes none of for longer than the time-out: a timer
+    No connection keeps bytes that its client receives none of for longer than the time-out: a timer
     compares, about once a second, the bytes that wait in each. It sees answers of any kind,
     of middlewares too, and costs an answer next to nothing.
     """
@@ -70,8 +70,8 @@ class Outgoing:
         """Start with no connection.
 
         Args:
-            limit: Bytes that large answers may hold together until they are taken.
-            timeout: Seconds a reader may take no data.
+            limit: Bytes that large answers may hold together until they are received.
+            timeout: Seconds a reader may receive no data.
         """
         self.held = 0
         """Bytes that large answers hold now."""
@@ -82,12 +82,12 @@ class Outgoing:
         self._stopping = False
 
     def begin(self, transport: asyncio.Transport | None, name: str) -> None:
-        """Note that an answer begins, so that all before it was taken."""
-        if transport is None:  # the client has left; writing says so
+        """Note that an answer begins, so that all before it was received."""
+        if transport is None:  # the client has disconnected; writing raises
             return
         connection = self._connections.get(transport)
         if connection is None:
-            # What is written counts as taken only when the kernel has it: the next answer
+            # What is written counts as received only when the kernel has it: the next answer
             # of a pipeline, and the next slice, wait until nothing is left of the last one.
             transport.set_write_buffer_limits(high=0)
             connection = self._connections[transport] = _Connection()
@@ -96,7 +96,7 @@ class Outgoing:
         connection.name = name
         connection.progress()
 
-    def admit(self, size: int, *, done: bool = False) -> None:
+    def ensure_capacity(self, size: int, *, done: bool = False) -> None:
         """Refuse an answer of that size if the large ones hold too much already.
 
         One that is larger than the bound is sent if it is the only one.
@@ -123,7 +123,7 @@ class Outgoing:
     async def write(
         self, writer: AbstractStreamWriter, transport: asyncio.Transport | None, body: bytes
     ) -> None:
-        """Write in slices, each once the reader has taken the one before.
+        """Write in slices, each once the reader has received the one before.
 
         Raises:
             ConnectionError: The reader has left, or was dropped.
@@ -136,25 +136,25 @@ class Outgoing:
             if connection is not None:
                 connection.progress()
 
-    def refuse(self, transport: asyncio.Transport | None) -> None:
-        """Note that the rest of a request is not read: closing does not wait for it."""
+    def mark_unread(self, transport: asyncio.Transport | None) -> None:
+        """Note that the rest of a request is not read: stopping does not wait for it."""
         if transport is not None:
             self.begin(transport, "")
-            self._connections[transport].refused = True
+            self._connections[transport].has_unread_body = True
 
     def stop(self) -> None:
         """Wait for readers only shortly from now on."""
         self._stopping = True
         self._timeout = min(self._timeout, STOP_WRITE_TIMEOUT)
         for transport, connection in self._connections.items():
-            if connection.refused:
+            if connection.has_unread_body:
                 transport.abort()
         if self._timer is not None:
             self._timer.cancel()
             self._schedule()
 
     def close(self) -> None:
-        """Drop all connections that have not taken everything."""
+        """Drop all connections that have not received everything."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

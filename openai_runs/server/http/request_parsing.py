@@ -1,4 +1,4 @@
-"""Reading a request: its body, its query, its headers. Refuses what cannot be read.
+"""Parsing a request: its body, its query, its headers. Refuses what cannot be parsed.
 
 What may not live here: anything that depends on what is stored.
 """
@@ -181,7 +181,7 @@ def page_query(query: Mapping[str, str]) -> PageQuery:
 
 
 def preferred_wait(headers: Iterable[str]) -> int | None:
-    """Return the seconds of `Prefer: wait=N`, at most `MAX_HOLD`; junk is no wish.
+    """Return the seconds of `Prefer: wait=N`, at most `MAX_HOLD`; junk is ignored.
 
     >>> preferred_wait(['respond-async, WAIT="100"; x=1', "wait=5"])
     60

@@ -24,7 +24,7 @@ from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.sse_response import Streamer
 from openai_runs.server.objects.builders import given
 from openai_runs.server.store import StreamStart
-from openai_runs.types.base import Answer
+from openai_runs.types.base import Answer, Request
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler as AiohttpHandler
@@ -77,34 +77,36 @@ def route(
 
     async def serve(request: web.Request) -> web.StreamResponse:
         text = await request_parsing.read_body(request, limits.max_bytes, limits.timeout)
+        body = None if endpoint.body is None else request_parsing.decode_body(endpoint.body, text)
         posted = request.method == "POST"
-        call = _parse(request, endpoint, text)
         if posted:  # what is made of a large body is a large answer
-            outgoing.admit(len(text))
+            outgoing.ensure_capacity(len(text))
+        call = _parse(request, endpoint, text, body)
         streamer = request.app[STREAMER]
         with call.service.subscribers.slot() if call.streamed else nullcontext():
             try:
                 answer = await handler(call)
             except Replay as replay:
-                outgoing.admit(len(replay.body))
+                outgoing.ensure_capacity(len(replay.body))
                 if not call.streamed or replay.status_code != 200:
                     raise
                 answer = await streamer.start_again(replay)
                 call.headers["idempotent-replayed"] = "true"
             if isinstance(answer, StreamStart):
                 return await streamer.send(request, answer, call.headers)
-        body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
-        outgoing.admit(len(body), done=posted)
-        return Reply(outgoing, 200, body, call.headers)
+        reply = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        outgoing.ensure_capacity(len(reply), done=posted)
+        return Reply(outgoing, 200, reply, call.headers)
 
     return serve
 
 
-def _parse(request: web.Request, endpoint: Endpoint[Any], text: bytes) -> Call:
+def _parse(
+    request: web.Request, endpoint: Endpoint[Any], text: bytes, body: Request | None
+) -> Call:
     """Return the request as its handler gets it."""
     service = request.app[SERVICE]
     reconnects = endpoint is STREAM_RUN
-    body = None if endpoint.body is None else request_parsing.decode_body(endpoint.body, text)
     posted = request.method == "POST"
     return Call(
         service=service,

@@ -1,7 +1,7 @@
-"""Sending events: from the log first, then as they are committed.
+"""The answer of a stream: events from the log first, then as they are committed.
 
 An answer is bytes of the log and nothing else, heartbeats and the final `done` apart, so
-that whoever lost it on the way can go on from the last id it has seen.
+a client that lost the connection can reconnect after the last id it has received.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Streamer:
                     await self._outgoing.write(writer, request.transport, body)
                 await response.write_eof(_DONE if follower.done else b"")
         except ConnectionError:
-            _logger.debug("run %s: a reader has left", start.run_id)
-        except Exception:  # the answer has begun, so nothing else can be said
+            _logger.debug("run %s: a reader has disconnected", start.run_id)
+        except Exception:  # the answer has begun, so its status is sent already
             _logger.exception("run %s: a stream failed", start.run_id)
             if request.transport is not None:
                 request.transport.abort()
@@ -157,6 +157,6 @@ class Streamer:
     async def _next(self, follower: _Follower) -> bytes | None:
         try:
             return await follower.next()
-        except Refusal as refusal:  # the database cannot be read: the reader may resume
+        except Refusal as refusal:  # the database cannot be read: the reader may reconnect
             _logger.warning("a stream ends early: %s", refusal.message)
             return None

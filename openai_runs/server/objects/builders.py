@@ -1,6 +1,6 @@
 """From request bodies to the objects they ask for. Pure, but for the chance in an id.
 
-What may not live here: how an object changes later (`progress`), and where it is kept.
+What may not live here: how an object changes later (`transitions`), and where it is kept.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ T = TypeVar("T")
 
 _LETTERS: Final = (string.ascii_letters + string.digits).encode()
 _ID_CHARS: Final = 24
-"""Letters and digits after the prefix; the vendor's ids look so."""
+"""Letters and digits after the prefix; as in the vendor's ids."""
 _FAIR: Final = 256 // len(_LETTERS) * len(_LETTERS)
 """Bytes from here on are thrown away, or some letters would come more often than others."""
 _TO_LETTERS: Final = bytes(_LETTERS[byte % len(_LETTERS)] for byte in range(256))
 _DRAWN_BYTES: Final = 4096
-"""Bytes of chance asked of the system at once; each call costs a switch of threads."""
+"""Random bytes read from the system at once; each call costs a switch of threads."""
 
 _drawn: Final[list[str]] = []
 os.register_at_fork(after_in_child=_drawn.clear)  # two processes never give the same id

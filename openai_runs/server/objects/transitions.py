@@ -1,4 +1,4 @@
-"""How a run, its steps and its messages move on. Pure: objects in, objects out.
+"""How a run, its steps and its messages change status. Pure: objects in, objects out.
 
 Every change of a status goes through `moved`, which asks the table of `lifecycle` first.
 Times never go backwards within a run, whatever the machine's clock does.
@@ -83,7 +83,7 @@ _MESSAGE_REASONS: Final = {
 
 
 class LostRace(Exception):  # noqa: N818 - an outcome, not a fault
-    """The run is not where the writer thought: somebody else moved it first."""
+    """The run is not where the writer thought: somebody else changed it first."""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class Delta(msgspec.Struct, frozen=True):
     """A piece of a message or of a step."""
 
     event: str
-    """The name of the event that tells of it."""
+    """The name of its event."""
     data: bytes
     """Its JSON."""
 

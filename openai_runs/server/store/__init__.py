@@ -1,4 +1,4 @@
-"""The store: all that the server remembers, in one SQLite file. The only room that knows SQL.
+"""The store: all that the server remembers, in one SQLite file. The only layer that knows SQL.
 
 At its border stand the coroutines of `Store`: each call is one transaction, answered once it is
 on disk. What it does is a plain synchronous function that the caller names, of `operations`,
@@ -64,7 +64,7 @@ SQLITE_VERSION: Final = sqlite3.sqlite_version
 async def open_store(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
     """Return the store in the file `db`, made if it is not there; None: a temporary one.
 
-    `on_change` is called in the event loop after each commit that told of a run.
+    `on_change` is called in the event loop for each change, after its commit.
 
     Raises:
         ConfigError: The file is damaged, locked by another server, or from a newer version.

@@ -56,7 +56,7 @@ _ENDS: Final = tuple(
     f"event: thread.run.{status}\n".encode()
     for status in sorted({*TERMINAL_STATUSES, "requires_action"})
 )
-"""How the events begin that end a leg of a stream."""
+"""How the events begin that end a stream."""
 _DELTAS: Final = tuple(
     f"event: {name}\n".encode() for name in (EventName.MESSAGE_DELTA, EventName.STEP_DELTA)
 )
@@ -92,7 +92,7 @@ class Chunk(NamedTuple):
 
     @property
     def ends_stream(self) -> bool:
-        """Return whether a leg of a stream ends with it: the run is over, or waits."""
+        """Return whether it ends a stream: the run is over, or waits."""
         begin = self.body.rfind(b"\n\n", 0, -2)
         return self.body.startswith(_ENDS, begin + 2 if begin >= 0 else 0)
 

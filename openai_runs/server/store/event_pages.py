@@ -30,9 +30,9 @@ P = ParamSpec("P")
 _PAGE_BYTES: Final = 64 * 1024
 """Bytes after which a reader that catches up is handed what was read."""
 _PIECE_BYTES: Final = READER_BACKLOG
-"""Bytes of a larger row that a reader holds at once, however slowly it takes them."""
+"""Bytes of a larger row that a reader holds at once, however slowly it reads them."""
 _KEPT_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of such rows that are kept for the readers together, which take them piece by piece."""
+"""Bytes of such rows that are kept for the readers together, which read them piece by piece."""
 _KEPT_SECONDS: Final = 5.0
 """Seconds without any such piece after which none is kept."""
 
@@ -45,9 +45,9 @@ class StreamStart(msgspec.Struct, frozen=True, kw_only=True):
     after: int
     """The sequence number it begins after."""
     ended: bool = False
-    """Whether the event at that place ends a leg."""
+    """Whether the event at that place ends a stream."""
     once: bool = True
-    """Whether it ends with the first leg's end, or only when nothing comes after that."""
+    """Whether it ends at the first such event, or only when nothing comes after that."""
 
 
 class Piece(NamedTuple):
@@ -60,7 +60,7 @@ class Piece(NamedTuple):
     end: int | None
     """Where it ends in the bytes of its row; None: where they end."""
     ends_stream: bool
-    """Whether a leg of a stream ends with it."""
+    """Whether it ends a stream."""
 
 
 class _Row(NamedTuple):
@@ -190,7 +190,7 @@ class EventLog:
     async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
         """Return some of what comes after this event, and `within` it after this piece.
 
-        Oldest first; nothing if the events that the piece is of were taken back.
+        Oldest first; nothing if the events that the piece is of were deleted.
         """
 
         def read(connection: Connection) -> LogPage:
