@@ -136,7 +136,7 @@ class LocalServer:
             await self._runner.setup()
             await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
             self._url = self._bound_url(self._runner)
-            self._app[STORE].lock.publish(self._url)
+            self._app[STORE].publish(self._url)
         except BaseException:
             await self.aclose()
             raise

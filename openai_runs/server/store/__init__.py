@@ -1,4 +1,4 @@
-"""The store: all that the server remembers, in one SQLite file. The only layer that knows SQL.
+"""The store: all that the server remembers, in one database. The only package that knows SQL.
 
 At its border stand the coroutines of `Store`: each call is one transaction, answered once it is
 on disk. What it does is a plain synchronous function that the caller names, of `operations`,
@@ -8,7 +8,6 @@ on disk. What it does is a plain synchronous function that the caller names, of 
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,8 @@ from openai_runs.server.store.event_pages import EventLog, Piece, StreamStart
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.rows import PageQuery
 from openai_runs.server.store.runs import Counts, History, Unfinished
-from openai_runs.server.store.sqlite.lock import FileLock, serving_url
+from openai_runs.server.store.sqlite.database import SqliteDatabase
+from openai_runs.server.store.sqlite.lock import serving_url
 from openai_runs.server.store.sqlite.writer import (
     Change,
     Edited,
@@ -64,20 +64,11 @@ SQLITE_VERSION: Final = sqlite3.sqlite_version
 async def open_store(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
     """Return the store in the file `db`, made if it is not there; None: a temporary one.
 
-    `on_change` is called in the event loop for each change, after its commit.
+    `on_change` is called in the event loop for each change, after its commit. The one place that
+    chooses a database.
 
     Raises:
         ConfigError: The file is damaged, locked by another server, or from a newer version.
     """
-    return await anyio.to_thread.run_sync(_open, db, on_change)
-
-
-def _open(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
-    folder = None if db is not None else Path(tempfile.mkdtemp(prefix="openai-runs-"))
-    path = folder / "runs.db" if folder is not None else Path(db or "")
-    lock = FileLock(path)
-    try:
-        return Store(path, lock, on_change, temporary=folder)
-    except BaseException:
-        lock.release()
-        raise
+    database = await anyio.to_thread.run_sync(SqliteDatabase, db, on_change)
+    return Store(database, database.path)

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server.api_errors import position_lost
-from openai_runs.server.store.database import Connection
+from openai_runs.server.store.database import Connection, Readable
 from openai_runs.server.store.event_log import Chunk, Position, last_seq
 from openai_runs.server.store.rows import find, see
 from openai_runs.server.store.schema import events, runs
@@ -21,7 +21,7 @@ from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
 
 if TYPE_CHECKING:
-    from openai_runs.server.store.sqlite.writer import Readers, Transaction
+    from openai_runs.server.store.sqlite.writer import Transaction
 
 __all__ = ["EventLog", "LogPage", "Piece", "StreamStart", "find_start", "streamed"]
 
@@ -182,9 +182,9 @@ class _LargeRows:
 class EventLog:
     """The logs, as streams read them."""
 
-    def __init__(self, readers: Readers, *, kept_for: float = _KEPT_SECONDS) -> None:
-        """Read with these; keep large rows for these seconds."""
-        self._readers = readers
+    def __init__(self, database: Readable, *, kept_for: float = _KEPT_SECONDS) -> None:
+        """Read from this; keep large rows for these seconds."""
+        self._database = database
         self._large = _LargeRows(kept_for)
 
     async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
@@ -198,7 +198,7 @@ class EventLog:
             rows = self._rows_after(connection, run_id, after)
             return _page(rows, after, within, active=active)
 
-        page = await self._readers.run(read)
+        page = await self._database.read(read)
         if page.row is not None:
             self._large.keep(run_id, page.row)
         return page

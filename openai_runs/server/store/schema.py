@@ -1,4 +1,4 @@
-"""The tables. A new file is made from here; `SCHEMA_VERSION` says how it looks.
+"""The tables. A new database is made from here; `migrations` brings an older one to the same.
 
 Columns are what is asked for in a WHERE; the rest of an object is its wire JSON in
 `body`, always rewritten together with the columns that repeat a part of it. `seq` is the
@@ -29,7 +29,6 @@ from openai_runs.types.base import ACTIVE_STATUSES
 __all__ = [
     "ACTIVE",
     "PROJECT",
-    "SCHEMA_VERSION",
     "assistants",
     "events",
     "idempotency",
@@ -41,8 +40,6 @@ __all__ = [
     "threads",
 ]
 
-SCHEMA_VERSION: Final = 2
-"""`PRAGMA user_version` of a file with these tables; version 1 had no `events`."""
 PROJECT: Final = "default"
 """The one project there is; keys that belong to projects may come."""
 

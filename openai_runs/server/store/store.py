@@ -7,30 +7,15 @@ nothing and touches nothing but the database.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-import anyio.to_thread
-
-from openai_runs.server.store import event_log, idempotency, schema
-from openai_runs.server.store.database import (
-    READERS,
-    Connection,
-    open_reader,
-    open_writer,
-    prepare,
-)
+from openai_runs.server.store import event_log, idempotency
+from openai_runs.server.store.database import Connection, Database
 from openai_runs.server.store.event_pages import EventLog
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.sqlite.lock import FileLock
-from openai_runs.server.store.sqlite.writer import (
-    Change,
-    Readers,
-    Transaction,
-    Writer,
-)
+from openai_runs.server.store.sqlite.writer import Transaction
 
 __all__ = ["Store"]
 
@@ -39,47 +24,21 @@ P = ParamSpec("P")
 
 
 class Store:
-    """One open database file. Refusals of its methods are answers of the API."""
+    """One open database. Refusals of its methods are answers of the API."""
 
-    def __init__(
-        self,
-        path: Path,
-        lock: FileLock,
-        on_change: Callable[[Change], None],
-        *,
-        temporary: Path | None,
-    ) -> None:
-        """Open the locked file; blocks, so `open_store` does it in a worker thread."""
+    def __init__(self, database: Database, path: Path) -> None:
+        """Work on this database, which `aclose` closes."""
         self.path = path
-        self.lock = lock
-        self._temporary = temporary
-        self._connections = [open_writer(path)]
-        try:
-            prepare(self._connections[0], path, schema.metadata, schema.SCHEMA_VERSION)
-            self._connections += [open_reader(path) for _ in range(READERS)]
-        except BaseException:
-            self._disconnect()
-            raise
-        self._writer = Writer(self._connections[0], on_change)
-        self._readers = Readers(self._connections[1:])
-        self.log = EventLog(self._readers)
+        self._database = database
+        self.log = EventLog(database)
+
+    def publish(self, url: str) -> None:
+        """Let other processes that want this database find its server at `url`."""
+        self._database.publish(url)
 
     async def aclose(self) -> None:
-        """Finish what is queued, close the file and give up the lock."""
-        self._writer.stop()
-        await anyio.to_thread.run_sync(self._close)
-
-    def _close(self) -> None:
-        self._writer.join()
-        self._readers.close()
-        self._disconnect()
-        self.lock.release()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _disconnect(self) -> None:
-        for connection in reversed(self._connections):
-            connection.close()
+        """Finish what is queued, and close the database."""
+        await self._database.aclose()
 
     async def read(
         self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -90,7 +49,7 @@ class Store:
             Refusal: The work found nothing, or a wrong cursor.
             StoreUnavailable: The database cannot be read.
         """
-        return await self._readers.run(lambda first: work(first, *args, **kwargs))
+        return await self._database.read(lambda first: work(first, *args, **kwargs))
 
     async def write(
         self, work: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -105,7 +64,7 @@ class Store:
 
         Cancellation: the work is done all the same.
         """
-        return await self._writer.run(lambda first: work(first, *args, **kwargs))
+        return await self._database.write(lambda first: work(first, *args, **kwargs))
 
     async def write_once(
         self,
@@ -124,10 +83,10 @@ class Store:
 
         Cancellation: the work is done all the same.
         """
-        return await self._writer.run(lambda first: work(first, *args, **kwargs), once)
+        return await self._database.write(lambda first: work(first, *args, **kwargs), once)
 
     async def prune(self, now: int) -> None:
         """Forget old idempotency keys, and the events of runs that ended long ago."""
-        await self._writer.run(lambda tx: idempotency.prune(tx.connection, now))
-        while await self._writer.run(lambda tx: event_log.prune(tx.connection, now)):
+        await self._database.write(lambda tx: idempotency.prune(tx.connection, now))
+        while await self._database.write(lambda tx: event_log.prune(tx.connection, now)):
             pass

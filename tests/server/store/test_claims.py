@@ -9,8 +9,8 @@ import anyio.to_thread
 import pytest
 
 from openai_runs.server import Hang
-from openai_runs.server.store.database import open_reader
 from openai_runs.server.store.runs import History, get, history, short_history
+from openai_runs.server.store.sqlite.connection import open_reader
 from tests.server.conftest import Serve
 
 LARGE = "x" * 70_000

@@ -14,7 +14,7 @@ import pytest
 
 from openai_runs.errors import ConfigError
 from openai_runs.server import Hang, LocalServer, serving_url
-from openai_runs.server.store.database import open_reader, open_writer
+from openai_runs.server.store.sqlite.connection import open_reader, open_writer
 from tests.server.conftest import Serve
 from tests.server.execution.test_restart import doomed
 from tests.server.support import Caller

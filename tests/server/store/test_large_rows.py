@@ -13,8 +13,8 @@ import pytest
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server import Say
-from openai_runs.server.store.database import open_reader
 from openai_runs.server.store.event_pages import EventLog, Piece
+from openai_runs.server.store.sqlite.connection import open_reader
 from openai_runs.server.store.sqlite.writer import Readers
 from tests.server.conftest import Serve
 

@@ -1,1 +1,1 @@
-"""What is SQLite's alone: the writer thread, and the lock beside the file."""
+"""What is SQLite's alone: connections, opening a file, the writer thread, the lock."""

@@ -24,15 +24,15 @@ import msgspec
 from openai_runs.server.api_errors import Refusal, Replay, StoreUnavailable
 from openai_runs.server.log_filter import safe_words
 from openai_runs.server.store import event_log, idempotency
-from openai_runs.server.store.database import (
+from openai_runs.server.store.event_log import Cut, LoggedEvent, Position, Told
+from openai_runs.server.store.idempotency import Once
+from openai_runs.server.store.sqlite.connection import (
     Connection,
     Error,
     IntegrityError,
     savepoint,
     transaction,
 )
-from openai_runs.server.store.event_log import Cut, LoggedEvent, Position, Told
-from openai_runs.server.store.idempotency import Once
 from openai_runs.types.runs import Run
 
 __all__ = ["Change", "Edited", "Moved", "Readers", "Removed", "RunState", "Transaction", "Writer"]
@@ -291,7 +291,7 @@ class Readers:
             len(connections), thread_name_prefix="openai_runs.reader"
         )
 
-    async def run(self, read: Callable[[Connection], T]) -> T:
+    async def read(self, read: Callable[[Connection], T]) -> T:
         """Return what `read` returns.
 
         Raises:

@@ -1,0 +1,85 @@
+"""One SQLite file as a `Database`: the lock, the one writer, the readers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio.to_thread
+
+from openai_runs.server.store.database import Connection
+from openai_runs.server.store.idempotency import Once
+from openai_runs.server.store.sqlite import connection as driver
+from openai_runs.server.store.sqlite.lock import FileLock
+from openai_runs.server.store.sqlite.opening import prepare
+from openai_runs.server.store.sqlite.writer import Change, Readers, Transaction, Writer
+
+__all__ = ["SqliteDatabase"]
+
+T = TypeVar("T")
+
+_READERS: Final = 2
+"""Reading connections, and the threads that use them."""
+
+
+class SqliteDatabase:
+    """The file, locked and ready for use."""
+
+    def __init__(self, db: str | Path | None, on_change: Callable[[Change], None]) -> None:
+        """Open the file, made if it is not there; None: a temporary one. Blocks.
+
+        Raises:
+            ConfigError: The file is damaged, locked by another server, or cannot be used.
+        """
+        self._temporary = Path(tempfile.mkdtemp(prefix="openai-runs-")) if db is None else None
+        self.path = self._temporary / "runs.db" if self._temporary is not None else Path(db or "")
+        self._connections: list[driver.Connection] = []
+        try:
+            self._lock = FileLock(self.path)
+        except BaseException:
+            self._remove_temporary()
+            raise
+        try:
+            self._connections.append(driver.open_writer(self.path))
+            prepare(self._connections[0], self.path)
+            self._connections += [driver.open_reader(self.path) for _ in range(_READERS)]
+        except BaseException:
+            self._release()
+            raise
+        self._writer = Writer(self._connections[0], on_change)
+        self._readers = Readers(self._connections[1:])
+
+    async def write(self, work: Callable[[Transaction], T], once: Once | None = None) -> T:
+        """Return what `work` returns, once it is on disk; see `Database`."""
+        return await self._writer.run(work, once)
+
+    async def read(self, read: Callable[[Connection], T]) -> T:
+        """Return what `read` returns; see `Database`."""
+        return await self._readers.read(read)
+
+    def publish(self, url: str) -> None:
+        """Write the server's address into the lock file."""
+        self._lock.publish(url)
+
+    async def aclose(self) -> None:
+        """Finish what is queued, close the file and give up the lock."""
+        self._writer.stop()
+        await anyio.to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        self._writer.join()
+        self._readers.close()
+        self._release()
+
+    def _release(self) -> None:
+        for connection in reversed(self._connections):  # the writer last: it tidies up SQLite's log
+            connection.close()
+        self._lock.release()
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
