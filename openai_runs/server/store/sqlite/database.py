@@ -10,12 +10,10 @@ from typing import Final, TypeVar
 
 import anyio.to_thread
 
-from openai_runs.server.store.database import Connection
-from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.sqlite import connection as driver
 from openai_runs.server.store.sqlite.lock import FileLock
 from openai_runs.server.store.sqlite.opening import prepare
-from openai_runs.server.store.sqlite.writer import Change, Readers, Transaction, Writer
+from openai_runs.server.store.sqlite.writer import Change, Readers, Writer
 
 __all__ = ["SqliteDatabase"]
 
@@ -51,14 +49,9 @@ class SqliteDatabase:
             raise
         self._writer = Writer(self._connections[0], on_change)
         self._readers = Readers(self._connections[1:])
-
-    async def write(self, work: Callable[[Transaction], T], once: Once | None = None) -> T:
-        """Return what `work` returns, once it is on disk; see `Database`."""
-        return await self._writer.run(work, once)
-
-    async def read(self, read: Callable[[Connection], T]) -> T:
-        """Return what `read` returns; see `Database`."""
-        return await self._readers.read(read)
+        # Not methods that forward: each would be a frame of every request.
+        self.write = self._writer.run
+        self.read = self._readers.read
 
     def publish(self, url: str) -> None:
         """Write the server's address into the lock file."""
