@@ -35,8 +35,10 @@ _LEFT, _RIGHT, _HALF = 220, 640, 85
 """Of the drawing: middles of its two columns, and half of a box."""
 _WIDTH, _BOXES = 860, 250
 """Of the drawing of the layers: its width, and where the boxes of modules begin."""
+_EXPANDED = ("_client", "server")
+"""Whose own layers are drawn."""
 _FILLS = ("#c5cae9", "#cfd8dc")
-"""Of a layer of the package, and of one within the client."""
+"""Of a layer of the package, and of one within the client or the server."""
 _RESOURCES = ("assistants", "threads", "messages", "runs", "runs.steps")
 
 
@@ -121,15 +123,16 @@ def _layers_of(container: str) -> list[list[str]]:
 
 
 def layers_drawing() -> str:
-    """Return the layers of the package as an SVG, those of the client with their modules."""
+    """Return the layers of the package as an SVG, those within the client and the server too."""
     bands: list[tuple[int, str, list[str]]] = []
     for layer in _layers_of("openai_runs"):
-        bands.append((0, " | ".join(layer), _modules_in("openai_runs", layer)))
-        if layer == ["_client"]:
-            client = _layers_of("openai_runs._client")
-            bands += [
-                (1, " | ".join(one), _modules_in("openai_runs/_client", one)) for one in client
-            ]
+        (name,) = layer if len(layer) == 1 else ("",)
+        if name not in _EXPANDED:
+            bands.append((0, " | ".join(layer), _modules_in("openai_runs", layer)))
+            continue
+        bands.append((0, name, []))
+        inner = _layers_of(f"openai_runs.{name}")
+        bands += [(1, " | ".join(one), _modules_in(f"openai_runs/{name}", one)) for one in inner]
     lines, y = [], 10
     for depth, name, names in bands:
         band, height = _band(depth, name, names, y)
@@ -146,7 +149,7 @@ def layers_drawing() -> str:
 def _modules_in(place: str, layer: list[str]) -> list[str]:
     """Return the modules to draw in a layer: those of a folder, none of a single file."""
     folders = [ROOT / place / name for name in layer if (ROOT / place / name).is_dir()]
-    if layer in (["_client"], ["_cli"]):
+    if layer == ["_cli"]:
         return []
     found = [path for folder in folders for path in sorted(folder.glob("[a-z]*"))]
     return [path.stem for path in found if path.is_dir() or path.suffix == ".py"]
