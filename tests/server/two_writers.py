@@ -39,7 +39,8 @@ from openai_runs.server.objects.transitions import (
 )
 from openai_runs.server.store import Change, Moved, claims, open_store, rows, runs
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.sqlite.writer import Transaction, Writer
+from openai_runs.server.store.sqlite.writer import Writer
+from openai_runs.server.store.transaction import Transaction
 from openai_runs.types.assistants import Assistant, CreateAssistant
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import CreateRun, Run, ToolOutput

@@ -22,7 +22,8 @@ from openai_runs.server.store.rows import PageQuery
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.sqlite.database import SqliteDatabase
 from openai_runs.server.store.sqlite.lock import serving_url
-from openai_runs.server.store.sqlite.writer import (
+from openai_runs.server.store.store import Store
+from openai_runs.server.store.transaction import (
     Change,
     Edited,
     Moved,
@@ -30,7 +31,6 @@ from openai_runs.server.store.sqlite.writer import (
     RunState,
     Transaction,
 )
-from openai_runs.server.store.store import Store
 
 __all__ = [
     "SQLITE_VERSION",

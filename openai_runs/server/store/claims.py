@@ -31,7 +31,7 @@ from openai_runs.server.store.moves import (
 )
 from openai_runs.server.store.rows import decode
 from openai_runs.server.store.runs import History, short_history
-from openai_runs.server.store.sqlite.writer import Transaction
+from openai_runs.server.store.transaction import Transaction
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 

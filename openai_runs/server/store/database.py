@@ -20,7 +20,7 @@ from openai_runs.server.store.sqlite.connection import DIALECT, Error, Integrity
 
 if TYPE_CHECKING:
     from openai_runs.server.store.idempotency import Once
-    from openai_runs.server.store.sqlite.writer import Transaction
+    from openai_runs.server.store.transaction import Transaction
 
 __all__ = ["DIALECT", "Connection", "Cursor", "Database", "Error", "IntegrityError", "Readable"]
 

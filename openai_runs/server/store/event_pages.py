@@ -21,7 +21,7 @@ from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
 
 if TYPE_CHECKING:
-    from openai_runs.server.store.sqlite.writer import Transaction
+    from openai_runs.server.store.transaction import Transaction
 
 __all__ = ["EventLog", "LogPage", "Piece", "StreamStart", "find_start", "streamed"]
 

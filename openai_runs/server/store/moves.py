@@ -36,8 +36,8 @@ from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import LoggedEvent
 from openai_runs.server.store.rows import add, decode, encode, replace_body
 from openai_runs.server.store.schema import messages, runs, steps
-from openai_runs.server.store.sqlite.writer import Moved, Transaction
 from openai_runs.server.store.statements import Statement, updating
+from openai_runs.server.store.transaction import Moved, Transaction
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import FunctionToolCall, RunStep

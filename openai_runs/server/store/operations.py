@@ -24,7 +24,7 @@ from openai_runs.types.threads import Thread
 
 if TYPE_CHECKING:
     from openai_runs.server.store.database import Connection
-    from openai_runs.server.store.sqlite.writer import Transaction
+    from openai_runs.server.store.transaction import Transaction
 
 __all__ = [
     "add_assistant",

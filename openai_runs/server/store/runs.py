@@ -32,8 +32,8 @@ from openai_runs.server.store.moves import (
 )
 from openai_runs.server.store.rows import NOUNS, add, decode, encode, find, see
 from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
-from openai_runs.server.store.sqlite.writer import Edited, Moved, Removed, Transaction
 from openai_runs.server.store.statements import Statement
+from openai_runs.server.store.transaction import Edited, Moved, Removed, Transaction
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.events import EventName
 from openai_runs.types.messages import Message

@@ -15,7 +15,7 @@ from openai_runs.server.store import event_log, idempotency
 from openai_runs.server.store.database import Connection, Database
 from openai_runs.server.store.event_pages import EventLog
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.sqlite.writer import Transaction
+from openai_runs.server.store.transaction import Transaction
 
 __all__ = ["Store"]
 

@@ -14,7 +14,7 @@ from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.objects.builders import build_message
 from openai_runs.server.store import rows, runs
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.sqlite.writer import Transaction
+from openai_runs.server.store.transaction import Transaction
 from openai_runs.types.messages import CreateMessage, Message
 from tests.server.two_writers import EXECUTING, NOW, OUTPUTS, Pair, Side, at_once, open_pair, void
 

@@ -13,7 +13,8 @@ import anyio.to_thread
 from openai_runs.server.store.sqlite import connection as driver
 from openai_runs.server.store.sqlite.lock import FileLock
 from openai_runs.server.store.sqlite.opening import prepare
-from openai_runs.server.store.sqlite.writer import Change, Readers, Writer
+from openai_runs.server.store.sqlite.writer import Readers, Writer
+from openai_runs.server.store.transaction import Change
 
 __all__ = ["SqliteDatabase"]
 

@@ -1,11 +1,12 @@
 """The one writer thread, and the two readers.
 
-Theory of operation. Work that is queued while a commit is under way goes into the next
-transaction together; the disk is waited for once for all of them. Where a piece refuses,
-all of it is undone and done again, each piece in a savepoint of its own, so that the one
-does not undo its neighbours: work may be called twice, and nothing of it is told before
-the commit. Callers are answered after that. A caller that is cancelled takes nothing back:
-its work is in the queue.
+Theory of operation. Work is queued by coroutines and done in a thread of its own. What was
+queued while a commit was under way goes into the next transaction together, so that the disk
+is waited for once for all of it. Where a piece of work refuses or fails, the transaction is
+rolled back and all of it is done again, each piece in a savepoint of its own, so that one piece
+does not undo the others: work may be called twice. After the commit, the event loop is called
+once: it emits the changes of each piece, then answers its caller. A caller that is cancelled
+does not withdraw its work, which is in the queue.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from openai_runs.server.api_errors import Refusal, Replay, StoreUnavailable
 from openai_runs.server.log_filter import safe_words
-from openai_runs.server.store import event_log, idempotency
-from openai_runs.server.store.event_log import Cut, LoggedEvent, Position, Told
+from openai_runs.server.store import idempotency
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.sqlite.connection import (
     Connection,
@@ -33,9 +33,9 @@ from openai_runs.server.store.sqlite.connection import (
     savepoint,
     transaction,
 )
-from openai_runs.types.runs import Run
+from openai_runs.server.store.transaction import Change, Transaction
 
-__all__ = ["Change", "Edited", "Moved", "Readers", "Removed", "RunState", "Transaction", "Writer"]
+__all__ = ["Readers", "Writer"]
 
 T = TypeVar("T")
 
@@ -43,66 +43,6 @@ _LARGEST_BATCH: Final = 256
 """Pieces of work in one transaction; more would make the first one wait too long."""
 
 _logger = logging.getLogger("openai_runs.server")
-
-
-class RunState(msgspec.Struct, frozen=True):
-    """A run as it was committed."""
-
-    run: Run
-    body: bytes
-    """Its JSON; all who are answered with it share these bytes."""
-
-
-class Moved(RunState, frozen=True):
-    """A committed change of a run's status."""
-
-
-class Edited(RunState, frozen=True):
-    """A committed change of anything else of a run."""
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """A run that went with its thread."""
-
-    run_id: str
-
-
-Change: TypeAlias = Moved | Edited | Removed | Told | Cut
-"""What is announced after a commit."""
-
-
-class Transaction:
-    """What a piece of work writes with, and where it says which runs moved."""
-
-    def __init__(self, connection: Connection) -> None:
-        """Start with nothing to announce."""
-        self.connection = connection
-        self.changes: list[Change] = []
-        self._events: list[LoggedEvent] = []
-        self._end: Position | None = None
-        self._run_id = ""
-        self._at = 0
-
-    def announce(self, change: Change) -> None:
-        """Have the change told to everybody who listens, once it is committed."""
-        self.changes.append(change)
-
-    def tell(self, run_id: str, at: int, *told: LoggedEvent) -> None:
-        """Put events of the run into its log, all of one piece of work together."""
-        self._run_id = run_id
-        self._at = at
-        self._events.extend(told)
-
-    def log_ends_at(self, epoch: int, last: int) -> None:
-        """Say where the log of the run ends that is told of; else that is looked up."""
-        self._end = Position(epoch, last)
-
-    def write_log(self) -> None:
-        """Write down what was told; the end of the piece of work."""
-        if self._events:
-            end = self._end or event_log.end_of(self.connection, self._run_id)
-            told = event_log.append(self.connection, self._run_id, self._at, self._events, end)
-            self.announce(told)
 
 
 Work = Callable[[Transaction], T]

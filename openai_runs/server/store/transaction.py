@@ -1,0 +1,74 @@
+"""What a piece of work writes with, and the changes that are announced after its commit."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from openai_runs.server.store import event_log
+from openai_runs.server.store.database import Connection
+from openai_runs.server.store.event_log import Cut, LoggedEvent, Position, Told
+from openai_runs.types.runs import Run
+
+__all__ = ["Change", "Edited", "Moved", "Removed", "RunState", "Transaction"]
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """A run as it was committed."""
+
+    run: Run
+    body: bytes
+    """Its JSON; all who are answered with it share these bytes."""
+
+
+class Moved(RunState, frozen=True):
+    """A committed change of a run's status."""
+
+
+class Edited(RunState, frozen=True):
+    """A committed change of anything else of a run."""
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """A run that went with its thread."""
+
+    run_id: str
+
+
+Change: TypeAlias = Moved | Edited | Removed | Told | Cut
+"""What is announced after a commit."""
+
+
+class Transaction:
+    """What a piece of work writes with, and where it says which runs moved."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Start with nothing to announce."""
+        self.connection = connection
+        self.changes: list[Change] = []
+        self._events: list[LoggedEvent] = []
+        self._end: Position | None = None
+        self._run_id = ""
+        self._at = 0
+
+    def announce(self, change: Change) -> None:
+        """Have the change told to everybody who listens, once it is committed."""
+        self.changes.append(change)
+
+    def tell(self, run_id: str, at: int, *told: LoggedEvent) -> None:
+        """Put events of the run into its log, all of one piece of work together."""
+        self._run_id = run_id
+        self._at = at
+        self._events.extend(told)
+
+    def log_ends_at(self, epoch: int, last: int) -> None:
+        """Say where the log of the run ends that is told of; else that is looked up."""
+        self._end = Position(epoch, last)
+
+    def write_log(self) -> None:
+        """Write down what was told; the end of the piece of work."""
+        if self._events:
+            end = self._end or event_log.end_of(self.connection, self._run_id)
+            told = event_log.append(self.connection, self._run_id, self._at, self._events, end)
+            self.announce(told)
