@@ -21,7 +21,7 @@ from openai_runs.errors import ConfigError
 __all__ = ["FileLock", "serving_url"]
 
 _PATIENCE: Final = 1.0
-"""Seconds a starting server asks for the lock; somebody may just be looking at it."""
+"""Seconds a starting server tries to acquire the lock; another process may just be checking it."""
 _PAUSE: Final = 0.02
 """Seconds between two tries."""
 
@@ -48,7 +48,7 @@ class FileLock:
     """The lock of one database file, held from the constructor to `release`."""
 
     def __init__(self, db: Path) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
             ConfigError: Another server has it, the folder cannot be written to, or the file
@@ -85,7 +85,7 @@ class FileLock:
         os.pwrite(self._fd, text, 0)
 
     def release(self) -> None:
-        """Give the lock back; calling it twice is fine."""
+        """Release the lock; calling it twice is fine."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
@@ -109,7 +109,7 @@ def serving_url(path: str | os.PathLike[str], *, patience: float = 5.0) -> str |
     try:
         deadline = time.monotonic() + patience
         while True:
-            if _try_lock(fd, fcntl.LOCK_SH):  # nobody holds it; closing gives it back
+            if _try_lock(fd, fcntl.LOCK_SH):  # nobody holds it; closing releases it
                 return None
             holder = _read(fd)
             if holder is not None and holder.url:
@@ -122,10 +122,10 @@ def serving_url(path: str | os.PathLike[str], *, patience: float = 5.0) -> str |
 
 
 def _refuse_hard_links(db: Path) -> None:
-    """See that the file has one name: SQLite's own log beside it goes by the name, as we do."""
+    """Check that the file has one name: SQLite's own log and this lock are named after it."""
     try:
         status = os.stat(db)
-    except OSError:  # not there yet, or said better by who opens it
+    except OSError:  # not there yet, or an error when it is opened
         return
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:  # a folder has links of its own
         message = (
