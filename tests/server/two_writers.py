@@ -1,8 +1,6 @@
 """Two writers on one file, without the lock of the file that would keep the second one out.
 
-SQLite lets one transaction write at a time, so what another database allows is made here:
-the reads of a transaction see what others commit, up to its first write (READ COMMITTED).
-There the other writer's work is done in between.
+The work of the second is done between the reads and the writes of the first.
 """
 
 from __future__ import annotations
@@ -46,6 +44,7 @@ from openai_runs.types.messages import Message
 from openai_runs.types.runs import CreateRun, Run, ToolOutput
 from openai_runs.types.steps import FunctionCallResult, FunctionToolCall
 from openai_runs.types.threads import CreateThread
+from tests.server.read_committed import ReadCommitted
 
 __all__ = [
     "ACTS",
@@ -67,68 +66,6 @@ NOW = 1_800_000_000
 CALL = FunctionToolCall(id="call_1", function=FunctionCallResult(name="f", arguments="{}"))
 OUTPUTS = [ToolOutput(tool_call_id="call_1", output="x")]
 FRAME = re.compile(rb"event: (.*)\nid: (\d+)-(\d+)\ndata: (.*)\n\n")
-
-_WRITES = {"INSERT", "UPDATE", "DELETE"}
-
-
-class ReadCommitted(sqlite3.Connection):
-    """A real connection that begins its transaction with the first write, not before."""
-
-    _waiting: list[str] | None = None
-    """What begins the transaction, until something is written."""
-    _between: Callable[[], None] | None = None
-    _reads = 0
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._changes: dict[str, str] = {}
-
-    def race_with(self, between: Callable[[], None], *, after: int) -> None:
-        """Have `between` done before the next write, or after so many reads."""
-        self._between, self._reads = between, after
-
-    def change_before(self, statement: str, change: str) -> None:
-        """Have a row changed before this statement as if another writer had committed that.
-
-        For what no other connection could do: this one's transaction has begun by then.
-        """
-        self._changes[statement] = change
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Execute it, unless it begins or ends what is not begun."""
-        verb = sql.split(None, 1)[0]
-        for statement in [each for each in self._changes if sql.startswith(each)]:
-            super().execute(self._changes.pop(statement))
-        if verb == "BEGIN":
-            self._waiting = [sql]
-            return self.cursor()
-        if self._waiting is None:
-            return super().execute(sql, parameters)
-        if verb in {"COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}:
-            self._defer(verb, sql)
-            return self.cursor()
-        if verb in _WRITES or self._reads == 0:
-            self._do_between()
-        self._reads -= 1
-        if verb in _WRITES:
-            waiting, self._waiting = self._waiting, None
-            for statement in waiting:
-                super().execute(statement)
-        return super().execute(sql, parameters)
-
-    def _defer(self, verb: str, sql: str) -> None:
-        assert self._waiting is not None
-        if verb == "SAVEPOINT":
-            self._waiting.append(sql)
-        elif verb == "RELEASE":
-            self._waiting.pop()
-        elif not sql.startswith("ROLLBACK TO"):
-            self._waiting = None
-
-    def _do_between(self) -> None:
-        between, self._between = self._between, None
-        if between is not None:
-            between()
 
 
 class Side:
@@ -160,6 +97,13 @@ class Event(NamedTuple):
     epoch: int
     seq: int
     data: Any
+
+
+class Written(NamedTuple):
+    """What an execution was let write, and the epoch that the run must be in after that."""
+
+    run_id: str
+    epoch: int
 
 
 class Pair:
@@ -199,7 +143,12 @@ class Pair:
         self.first.connection.race_with(
             lambda: void(self.perform(self.second, between, which)), after=after
         )
-        self.perform(self.first, act, which)
+        done = self.perform(self.first, act, which)
+        if isinstance(done, Written):
+            sql = "SELECT epoch FROM runs WHERE id = ?"
+            epoch = self.second.connection.execute(sql, (done.run_id,)).fetchone()
+            assert epoch == (done.epoch,), "what is superseded has written"
+        self.first.connection.finish_race()
 
     def make(self, stored: Assistant) -> NewRun:
         """Return a run as it is stored first."""
@@ -281,7 +230,7 @@ def write(pair: Pair, side: Side, which: int) -> object:
     """The executor stores what the model has said so far."""
     run, epoch = _claim(pair, which)
     side.run(lambda tx: claims.write(tx, run, epoch, pieces(run, epoch), NOW))
-    return run
+    return Written(run.id, epoch)
 
 
 def require_action(pair: Pair, side: Side, which: int) -> object:
@@ -289,20 +238,23 @@ def require_action(pair: Pair, side: Side, which: int) -> object:
     run, epoch = _claim(pair, which)
     turn = Ending(status="completed", text="Let me see.", calls=[CALL])
     last = [*pieces(run, epoch), Opening(step=tool_step(run, NOW))]
-    return side.run(lambda tx: claims.require_action(tx, run.id, epoch, last, turn=turn, now=NOW))
+    side.run(lambda tx: claims.require_action(tx, run.id, epoch, last, turn=turn, now=NOW))
+    return Written(run.id, epoch)
 
 
 def complete(pair: Pair, side: Side, which: int) -> object:
     """The executor ends the run."""
     run, epoch = _claim(pair, which)
     done, last = Ending(status="completed", text="Done."), pieces(run, epoch)
-    return side.run(lambda tx: claims.end(tx, run.id, done, NOW, writings=last, epoch=epoch))
+    ended = side.run(lambda tx: claims.end(tx, run.id, done, NOW, writings=last, epoch=epoch))
+    return Written(run.id, epoch) if ended is not None else None
 
 
 def put_back(pair: Pair, side: Side, which: int) -> object:
     """The executor stops, and puts the run back."""
     run, epoch = _claim(pair, which)
-    return side.run(lambda tx: claims.put_back(tx, run.id, epoch, NOW))
+    side.run(lambda tx: claims.put_back(tx, run.id, epoch, NOW))
+    return Written(run.id, epoch + 1)
 
 
 def end_cancelled(pair: Pair, side: Side, which: int) -> object:

@@ -74,14 +74,12 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
     queued = run.status == RunStatus.QUEUED
     if queued:
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
-    body = write_run(tx.connection, row, run, epoch=epoch, attempts=row.attempts + 1)
+    body = write_run(tx, row, run, epoch=epoch, attempts=row.attempts + 1)
     # Nothing stands open of a run that nobody has claimed before.
     begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
     if begun:
-        _restart_turn(tx, run_id, now)
+        _restart_turn(tx, run_id, epoch, now)
     if queued:
-        if not begun:
-            tx.log_ends_at(epoch, row.last)
         announce_move(tx, run, body, now)
     messages = [step_message_id(step) for step in begun]
     return Claim(
@@ -95,12 +93,13 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
     )
 
 
-def _restart_turn(tx: Transaction, run_id: str, now: int) -> None:
+def _restart_turn(tx: Transaction, run_id: str, epoch: int, now: int) -> None:
     """Take back what was told of a turn that is made again, but for what it began."""
     found = event_log.cut_turn(tx.connection, run_id)
     if found is not None:
         cut, again = found
         tx.announce(cut)
+        tx.log_ends_at(epoch, cut.last)
         tx.tell(run_id, now, *again)
 
 
@@ -110,7 +109,7 @@ def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: i
     Raises:
         LostRace: The run has moved on without this execution.
     """
-    if not hold(tx.connection, run.id, epoch):
+    if not hold(tx, run.id, epoch):
         message = f"{run.id}: epoch {epoch} is over"
         raise LostRace(message)
     put(tx, run, writings, now)
@@ -135,21 +134,20 @@ def require_action(
     """
     run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS, RunStatus.CANCELLING})
     if run.status == RunStatus.CANCELLING:  # whoever ends it knows the whole, but not these
-        if not hold(tx.connection, run_id, epoch):
+        if not hold(tx, run_id, epoch):
             raise RunChanged
         put(tx, run, writings, now)
         return run
     following = transitions.waiting(run, turn.calls, now)
     spent = _spent(row, turn.usage)
     body = write_run(
-        tx.connection,
+        tx,
         row,
         following,
         attempts=0,  # this far is progress: the next turn has all its attempts
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
     )
-    tx.log_ends_at(epoch, row.last)
     put(tx, run, writings, now)
     messages, calls = _parted(open_steps(tx.connection, run_id))
     # The tokens are shown by the step of the calls; the text came with the same model call.
@@ -194,13 +192,12 @@ def _end(
     except LostRace:
         return None
     body = write_run(
-        tx.connection,
+        tx,
         row,
         run,
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
     )
-    tx.log_ends_at(row.epoch, row.last)
     put(tx, run, writings, now)
     parts = open_steps(tx.connection, run.id)
     end_parts(tx, parts, _with_text(tx.connection, ending, parts), now)
@@ -228,8 +225,8 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
     again = transitions.moved(run, RunStatus.QUEUED, now)
     # A new epoch, lest the next event gets the place of one that was taken back.
     attempts = max(0, row.attempts - 1)
-    body = write_run(tx.connection, row, again, attempts=attempts, epoch=epoch + 1)
-    _restart_turn(tx, run_id, now)
+    body = write_run(tx, row, again, attempts=attempts, epoch=epoch + 1)
+    _restart_turn(tx, run_id, epoch + 1, now)
     return announce_move(tx, again, body, now)
 
 

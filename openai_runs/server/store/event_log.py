@@ -9,20 +9,17 @@ its place. What is sent is the stored bytes, so all readers see the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Integer,
     ScalarSelect,
     bindparam,
     delete,
     exists,
-    func,
-    insert,
     literal_column,
     select,
     update,
@@ -32,7 +29,7 @@ from openai_runs._protocol import sse
 from openai_runs.config import EVENTS_TTL
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import ACTIVE, events, runs
-from openai_runs.server.store.statements import Statement
+from openai_runs.server.store.statements import Statement, inserting
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.deltas import MessageDelta
 from openai_runs.types.events import EventName
@@ -45,7 +42,6 @@ __all__ = [
     "Told",
     "append",
     "cut_turn",
-    "end_of",
     "last_seq",
     "newest_of",
     "prune",
@@ -129,9 +125,6 @@ def newest_of(run_id: ColumnElement[str]) -> ScalarSelect[int]:
 
 
 _LAST: Final = Statement(select(newest_of(bindparam("r"))))
-_PLACE: Final = Statement(
-    select(runs.c.epoch, newest_of(runs.c.id)).where(runs.c.id == bindparam("r"))
-)
 _MINE = events.c.run_id == bindparam("r")
 _BACKWARDS: Final = Statement(
     select(events.c.first, events.c.last, events.c.body).where(_MINE).order_by(events.c.last.desc())
@@ -140,19 +133,6 @@ _THIS = (_MINE, events.c.last == bindparam("this"))
 _DROP: Final = Statement(delete(events).where(*_THIS))
 _DROP_LATER: Final = Statement(delete(events).where(_MINE, events.c.last > bindparam("this")))
 _SHORTEN: Final = Statement(update(events).where(*_THIS), ["last", "body"])
-
-
-_COLUMNS: Final = ("run_id", "last", "first", "epoch", "created_at", "body")
-_APPEND: Final = Statement(
-    insert(events).from_select(
-        _COLUMNS,
-        select(*(bindparam(name, type_=events.c[name].type) for name in _COLUMNS)).where(
-            func.coalesce(newest_of(bindparam("run_id", type_=events.c.run_id.type)), 0)
-            == bindparam("end", type_=Integer)
-        ),
-    )
-)
-"""Inserts nothing if the log does not end there."""
 
 
 def _prune_some() -> Statement:
@@ -172,20 +152,10 @@ def _prune_some() -> Statement:
 _PRUNE: Final = _prune_some()
 
 
-def end_of(connection: Connection, run_id: str) -> Position:
-    """Return the place of the run's newest event, in the epoch that the run is in now."""
-    epoch, last = _PLACE.one(connection, r=run_id)
-    return Position(epoch, last or 0)
-
-
 def append(
-    connection: Connection, run_id: str, at: int, told: Sequence[LoggedEvent], end: Position
+    connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent], end: Position
 ) -> Told:
-    """Write events at the end of the run's log, and return what is to be announced.
-
-    `end` may be of a time when the run's row was not yet this transaction's; what was
-    written since is then found here.
-    """
+    """Write events at the `end` of the run's log, and return what is to be announced."""
     epoch, first = end.epoch, end.seq + 1
     frames = [
         sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
@@ -200,8 +170,7 @@ def append(
         "created_at": at,
         "body": chunk.body,
     }
-    if not _APPEND.run(connection, **row, end=end.seq).rowcount:
-        return append(connection, run_id, at, told, end_of(connection, run_id))
+    inserting(events, *row).run(connection, **row)
     return Told(run_id, chunk)
 
 

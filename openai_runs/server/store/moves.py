@@ -8,8 +8,9 @@ update that matches the row only as it was read (`write_run`), or only in the ep
 status in which an execution may write (`hold`). If the row has changed since, the update
 matches nothing, and the work begins again with what is there now (`retry_if_changed`). From
 that update to the commit no other transaction writes to the row, so the run's steps,
-messages and events belong to this one. It holds for any number of writers whose reads see
-what others have committed; that SQLite lets only one of them write makes it no truer.
+messages and events belong to this one; the update returns where the log ends. All of it
+holds for any number of writers whose reads see what others have committed, and not because
+SQLite lets only one of them write.
 """
 
 from __future__ import annotations
@@ -83,8 +84,6 @@ class RunRow(NamedTuple):
     completion_tokens: int
     reasoning_effort: str | None
     body: str
-    last: int
-    """The sequence number of its newest event; 0 if there is none."""
 
 
 _OPEN_STEPS: Final = Statement(
@@ -95,15 +94,14 @@ _OPEN_STEPS: Final = Statement(
 _MESSAGE: Final = Statement(select(messages.c.body).where(messages.c.id == bindparam("key")))
 _MINE = runs.c.id == bindparam("key")
 _AT_EPOCH = runs.c.epoch == bindparam("held")
-_NEWEST = func.coalesce(event_log.newest_of(runs.c.id), literal_column("0"))
-_FIND_RUN: Final = Statement(
-    select(*(runs.c[name] for name in RunRow._fields[:-1]), _NEWEST).where(_MINE)
-)
+_NEWEST = func.coalesce(event_log.newest_of(bindparam("key")), literal_column("0"))
+_FIND_RUN: Final = Statement(select(*(runs.c[name] for name in RunRow._fields)).where(_MINE))
 _WRITABLE: Final[ColumnElement[bool]] = runs.c.status.in_(
     [literal_column(f"'{status}'") for status in (RunStatus.IN_PROGRESS, RunStatus.CANCELLING)]
 )
 _HOLD: Final = Statement(
-    update(runs).where(_MINE, _AT_EPOCH, _WRITABLE).values(epoch=runs.c.epoch), []
+    update(runs).where(_MINE, _AT_EPOCH, _WRITABLE).values(epoch=runs.c.epoch).returning(_NEWEST),
+    [],
 )
 """Changes nothing, but no other transaction changes the row before the commit."""
 
@@ -112,7 +110,7 @@ _HOLD: Final = Statement(
 def _writing(*columns: str) -> Statement:
     """Return the update of these columns, where the row is as it was read."""
     as_read = (_MINE, _AT_EPOCH, runs.c.body == bindparam("was_body"))
-    return Statement(update(runs).where(*as_read), columns)
+    return Statement(update(runs).where(*as_read).returning(_NEWEST), columns)
 
 
 def retry_if_changed(work: Callable[P, T]) -> Callable[P, T]:
@@ -136,9 +134,12 @@ def find_run(connection: Connection, run_id: str) -> RunRow | None:
     return None if row is None else RunRow(*row)
 
 
-def hold(connection: Connection, run_id: str, epoch: int) -> bool:
+def hold(tx: Transaction, run_id: str, epoch: int) -> bool:
     """Return whether an execution of this epoch may write, and if so keep it like that."""
-    return _HOLD.run(connection, key=run_id, held=epoch).rowcount == 1
+    held = _HOLD.all(tx.connection, key=run_id, held=epoch)
+    for (last,) in held:
+        tx.log_ends_at(epoch, last)
+    return bool(held)
 
 
 class OpenStep(msgspec.Struct, frozen=True):
@@ -148,7 +149,7 @@ class OpenStep(msgspec.Struct, frozen=True):
     usage: Usage
 
 
-def write_run(connection: Connection, row: RunRow, run: Run, **columns: Any) -> bytes:
+def write_run(tx: Transaction, row: RunRow, run: Run, **columns: Any) -> bytes:
     """Write the run where its row is as it was read, and return its JSON.
 
     The first thing that is written of a piece of work; the caller tells of it.
@@ -159,8 +160,10 @@ def write_run(connection: Connection, row: RunRow, run: Run, **columns: Any) -> 
     body = encode(run)
     values = {"status": run.status, "body": body, **columns}
     was = {"held": row.epoch, "was_body": row.body}  # the body holds the status
-    if not _writing(*values).run(connection, key=run.id, **was, **values).rowcount:
+    written = _writing(*values).all(tx.connection, key=run.id, **was, **values)
+    if not written:
         raise RunChanged
+    tx.log_ends_at(columns.get("epoch", row.epoch), written[0][0])
     return body.encode()
 
 

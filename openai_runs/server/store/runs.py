@@ -202,7 +202,7 @@ def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, 
     """Change what is in no column: the metadata."""
     run, row = _read(tx.connection, thread_id, run_id)
     run = msgspec.structs.replace(run, **changes)
-    tx.announce(Edited(run, write_run(tx.connection, row, run)))
+    tx.announce(Edited(run, write_run(tx, row, run)))
     return run
 
 
@@ -218,8 +218,7 @@ def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
         cancelling = transitions.moved(run, RunStatus.CANCELLING, now)
     except LostRace:
         raise cannot_cancel(run.status) from None
-    body = write_run(tx.connection, row, cancelling)
-    tx.log_ends_at(row.epoch, row.last)
+    body = write_run(tx, row, cancelling)
     return announce_move(tx, cancelling, body, now)
 
 
@@ -242,8 +241,7 @@ def submit(
     if sorted(expected) != sorted(sent):
         raise unexpected_outputs(expected, sent)
     queued = transitions.moved(run, RunStatus.QUEUED, now)
-    body = write_run(tx.connection, row, queued)
-    tx.log_ends_at(row.epoch, row.last)
+    body = write_run(tx, row, queued)
     given = {output.tool_call_id: output.output for output in outputs}
     for waiting in open_steps(tx.connection, run_id):
         done = transitions.answered_step(waiting.step, given, waiting.usage, now)

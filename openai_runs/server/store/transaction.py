@@ -48,7 +48,7 @@ class Transaction:
         self.connection = connection
         self.changes: list[Change] = []
         self._events: list[LoggedEvent] = []
-        self._end: Position | None = None
+        self._end = Position(0, 0)
         self._run_id = ""
         self._at = 0
 
@@ -63,12 +63,13 @@ class Transaction:
         self._events.extend(told)
 
     def log_ends_at(self, epoch: int, last: int) -> None:
-        """Say where the log of the run ends that is told of; else that is looked up."""
+        """Say where the log of the run ends that is told of."""
         self._end = Position(epoch, last)
 
     def write_log(self) -> None:
         """Write down what was told; the end of the piece of work."""
         if self._events:
-            end = self._end or event_log.end_of(self.connection, self._run_id)
-            told = event_log.append(self.connection, self._run_id, self._at, self._events, end)
+            told = event_log.append(
+                self.connection, self._run_id, self._at, self._events, self._end
+            )
             self.announce(told)
