@@ -22,7 +22,7 @@ LONG_FILES: dict[str, str] = {
 }
 """Path -> why it may be longer."""
 LARGE_FOLDERS: dict[str, str] = {
-    "openai_runs/server/store": "13: one for each table or piece of its life, the seam, and its vocabulary",
+    "openai_runs/server/store": "one for each part of what is stored, and the seam",
 }
 """Folder -> why it may hold more modules."""
 LONG_FUNCTIONS: dict[str, str] = {
