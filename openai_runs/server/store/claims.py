@@ -39,7 +39,7 @@ __all__ = ["Claim", "claim", "end", "put_back", "require_action", "write"]
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A run taken up for execution."""
+    """A claimed run, and what its execution goes on from."""
 
     run: Run
     epoch: int
