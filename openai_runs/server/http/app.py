@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 
+import anyio
 import msgspec
 from aiohttp import web
 
@@ -172,13 +173,24 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> Non
         served = route(endpoint, handler, limits, outgoing)
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, served)
     app.router.add_route("GET", "/healthz", _health)
-    app.on_startup.append(_start)
+    app.cleanup_ctx.append(_lifespan)
     app.on_shutdown.append(_stop)
-    app.on_cleanup.append(_close)
 
 
-async def _start(app: web.Application) -> None:
-    """Open the store and start the engine."""
+async def _lifespan(app: web.Application) -> AsyncIterator[None]:
+    """Open the store and start the engine, and close both, also where the start fails.
+
+    A cleanup context: aiohttp calls `on_cleanup` only where all of the application has started.
+    """
+    try:
+        await _open(app)
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _close(app)
+
+
+async def _open(app: web.Application) -> None:
     settings = app[SETTINGS]
     change_bus = ChangeBus(settings.max_held)
     store = await open_store(settings.db, change_bus.publish)

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from openai_runs.errors import ConfigError
@@ -44,6 +45,47 @@ async def test_server_is_closed_whole_when_its_scope_was_cancelled() -> None:
 
     assert scope.cancelled_caught
     assert not await anyio.Path(folder).exists()
+    assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+async def test_start_that_is_cancelled_leaves_nothing_open(steps: int, tmp_path: Path) -> None:
+    """However far it came: no thread stays, and the next server has the file at once."""
+    path = tmp_path / "runs.db"
+
+    async def cancel_after(scope: anyio.CancelScope) -> None:
+        for _ in range(steps):
+            await anyio.sleep(0.002)  # the file is opened in another thread meanwhile
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            group.start_soon(cancel_after, scope)
+            server = LocalServer(path)
+            await server.start()
+        await server.aclose()
+
+    assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
+    async with LocalServer(path) as server:
+        assert server.path == path
+
+
+async def test_application_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:
+    """What of a user's own fails while it starts is raised, and the file is given up."""
+    path = tmp_path / "runs.db"
+
+    app = create_app(path, backend=EchoBackend())
+
+    async def fail(app: web.Application) -> None:
+        message = "no"
+        raise RuntimeError(message)
+
+    app.on_startup.append(fail)
+    runner = web.AppRunner(app)
+    with pytest.raises(RuntimeError, match="no"):
+        await runner.setup()
+    await runner.cleanup()
+
     assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
 
 
