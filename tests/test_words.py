@@ -86,8 +86,7 @@ WORDS = {
     "Work": "BackgroundTask",
     "Shared": "ClientState",
     "shared": "state",
-    "Seams": "Runtime",
-    "seams": "runtime",
+    "Seams": "Runtime",  # the keyword `seams` of AsyncClient is public, and stays
     "Gate": "ThreadLock",
     "gates": "thread_locks",
     "Limiter": "RateLimiter",

@@ -96,7 +96,7 @@ class AsyncClient:
         ssl: ssl_module.SSLContext | bool = True,
         trust_env: bool = False,
         assistants_version: Literal["v1", "v2"] | str = ASSISTANTS_VERSION,
-        runtime: Runtime | None = None,
+        seams: Runtime | None = None,
     ) -> None:
         """Check the settings; no connection is made before the first request.
 
@@ -121,7 +121,7 @@ class AsyncClient:
             ssl: A context, True for the system's trust, False for no verification.
             trust_env: Take proxies and credentials from the environment and `.netrc`.
             assistants_version: `v2`, or `v1` for the protocol's first version.
-            runtime: Sleep, clocks and random numbers, for tests.
+            seams: Sleep, clocks and random numbers, for tests.
 
         Raises:
             ConfigError: There is no base URL, or one that cannot be used safely.
@@ -143,7 +143,7 @@ class AsyncClient:
             default_headers=dict(default_headers or {}),
             default_query=dict(default_query or {}),
             assistants_version=assistants_version,
-            runtime=runtime or Runtime(),
+            runtime=seams or Runtime(),
         )
         transport = Transport(
             session=session,
@@ -220,7 +220,7 @@ class AsyncClient:
         request_timeout: float = REQUEST_TIMEOUT,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
-        runtime: Runtime | None = None,
+        seams: Runtime | None = None,
     ) -> AsyncClient:
         """Return a client of the embedded server, which the first request starts.
 
@@ -237,7 +237,7 @@ class AsyncClient:
             request_timeout: Seconds for one attempt.
             retry: How retries are paced.
             poll: How waits are paced.
-            runtime: Sleep, clocks and random numbers, for tests.
+            seams: Sleep, clocks and random numbers, for tests.
 
         Raises:
             ConfigError: `openai_runs[server]` is not installed (at the first request).
@@ -253,7 +253,7 @@ class AsyncClient:
             request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
             retry=retry or RetryPolicy(),
             poll=poll or PollPolicy(),
-            runtime=runtime or Runtime(),
+            runtime=seams or Runtime(),
         )
         limiter = RateLimiter(None, settings.runtime)
         state = ClientState(Transport(), embedded.start, limiter=limiter)

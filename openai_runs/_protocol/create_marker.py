@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from openai_runs.types.base import CREATE_MARKER
+from openai_runs.types.base import ADOPTION_KEY
 from openai_runs.types.events import RunEvent
 from openai_runs.types.runs import Run
 
@@ -38,13 +38,13 @@ def add_marker(metadata: Mapping[str, str] | None, key: str) -> dict[str, str] |
     pairs = dict(metadata or {})
     if len(pairs) >= _MAX_PAIRS:
         return None
-    return {**pairs, CREATE_MARKER: key}
+    return {**pairs, ADOPTION_KEY: key}
 
 
 def has_marker(run: object, key: str) -> bool:
     """Return whether `run` was created with `key`."""
     metadata = getattr(run, "metadata", None)
-    return isinstance(metadata, Mapping) and metadata.get(CREATE_MARKER) == key
+    return isinstance(metadata, Mapping) and metadata.get(ADOPTION_KEY) == key
 
 
 def find_marked(runs: Iterable[Run], key: str) -> Run | None:
@@ -56,7 +56,7 @@ def strip_marker(run: R) -> R:
     """Return `run` without the marker."""
     metadata = getattr(run, "metadata", None)
     if metadata and isinstance(metadata, dict):
-        metadata.pop(CREATE_MARKER, None)
+        metadata.pop(ADOPTION_KEY, None)
     return run
 
 
@@ -65,14 +65,14 @@ def strip_markers(runs: Iterable[object]) -> None:
     for run in runs:
         metadata = getattr(run, "metadata", None)
         if metadata and isinstance(metadata, dict):
-            metadata.pop(CREATE_MARKER, None)
+            metadata.pop(ADOPTION_KEY, None)
 
 
 def strip_marker_from_event(event: RunEvent) -> RunEvent:
     """Return `event` without the marker in its run and its JSON."""
-    if CREATE_MARKER not in (event.data.metadata or {}):
+    if ADOPTION_KEY not in (event.data.metadata or {}):
         return event
     strip_marker(event.data)
     wire = msgspec.json.decode(event.raw)
-    wire["metadata"].pop(CREATE_MARKER)
+    wire["metadata"].pop(ADOPTION_KEY)
     return msgspec.structs.replace(event, raw=msgspec.json.encode(wire))

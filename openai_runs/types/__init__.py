@@ -7,7 +7,7 @@ from openai_runs.types.assistants import (
 )
 from openai_runs.types.base import (
     ACTIVE_STATUSES,
-    CREATE_MARKER,
+    ADOPTION_KEY,
     TERMINAL_STATUSES,
     Answer,
     Deleted,
@@ -201,7 +201,7 @@ from openai_runs.types.tools import (
 
 __all__ = [
     "ACTIVE_STATUSES",
-    "CREATE_MARKER",
+    "ADOPTION_KEY",
     "TERMINAL_STATUSES",
     "Annotation",
     "AnnotationDelta",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVE_STATUSES",
-    "CREATE_MARKER",
+    "ADOPTION_KEY",
     "TERMINAL_STATUSES",
     "Answer",
     "Deleted",
@@ -40,7 +40,7 @@ ACTIVE_STATUSES: Final = frozenset({"queued", "in_progress", "requires_action", 
 """Statuses of a run that is not finished."""
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled", "incomplete", "expired"})
 """Statuses after which nothing but the metadata changes."""
-CREATE_MARKER: Final = "openai_runs_key"
+ADOPTION_KEY: Final = "openai_runs_key"
 """The metadata pair that marks a create of ours; never shown to the caller."""
 
 Metadata = dict[str, str]
@@ -267,7 +267,7 @@ def _without_adoption_key(wire: dict[str, Any]) -> dict[str, Any]:
     for item in items:
         metadata = item.get("metadata") if isinstance(item, dict) else None
         if isinstance(metadata, dict):
-            metadata.pop(CREATE_MARKER, None)
+            metadata.pop(ADOPTION_KEY, None)
     return wire
 
 

@@ -23,7 +23,7 @@ def client_of(
 ) -> AsyncClient:
     """Return a client of `server`; on `clock`, without jitter, if there is one."""
     if clock is not None:
-        options.setdefault("runtime", clock.runtime())
+        options.setdefault("seams", clock.runtime())
     return AsyncClient(server.url, **options)
 
 

@@ -33,7 +33,7 @@ def mocked() -> Iterator[aioresponses]:
 
 def client_of(**options: Any) -> AsyncClient:
     """Return a client that does not wait."""
-    return AsyncClient(BASE, "k", runtime=ManualClock().runtime(), **options)
+    return AsyncClient(BASE, "k", seams=ManualClock().runtime(), **options)
 
 
 async def test_answer_is_read(mocked: aioresponses) -> None:
@@ -80,7 +80,7 @@ async def test_error_answers_and_retries_work(mocked: aioresponses) -> None:
     mocked.get(RUN, payload=run_json())
     mocked.get(RUN, status=404, body="nothing here")
     clock = ManualClock()
-    async with AsyncClient(BASE, runtime=clock.runtime()) as client:
+    async with AsyncClient(BASE, seams=clock.runtime()) as client:
         run = await client.runs.retrieve("run_1", thread_id="thread_1")
         with pytest.raises(NotFoundError, match="nothing here"):
             await client.runs.retrieve("run_1", thread_id="thread_1")
@@ -169,7 +169,7 @@ async def test_middleware_of_the_caller_sees_each_attempt_and_may_answer() -> No
     async with (
         HostileServer(lambda _: answers.pop(0)) as server,
         aiohttp.ClientSession(middlewares=[note]) as session,
-        AsyncClient(server.url, session=session, runtime=ManualClock().runtime()) as client,
+        AsyncClient(server.url, session=session, seams=ManualClock().runtime()) as client,
     ):
         await client.threads.create()
 

@@ -62,7 +62,7 @@ async def test_quoted_key_is_in_no_part_of_an_error(place: str, written: str) ->
     """Neither as it is nor escaped: in text, arguments, attributes, causes, contexts, pickles."""
     async with (
         HostileServer(lambda _: answers_with(written)[place]) as server,
-        AsyncClient(server.url, lambda: CANARY, runtime=ManualClock().runtime()) as client,
+        AsyncClient(server.url, lambda: CANARY, seams=ManualClock().runtime()) as client,
     ):
         with pytest.raises(OpenAIRunsError) as caught:
             await (read_stream if "event" in place else read_run)(client)

@@ -24,7 +24,7 @@ class File(msgspec.Struct):
 
 def client_of(server: HostileServer, **options: Any) -> AsyncClient:
     """Return a client that does not wait."""
-    return AsyncClient(server.url, runtime=ManualClock().runtime(), **options)
+    return AsyncClient(server.url, seams=ManualClock().runtime(), **options)
 
 
 async def test_answer_is_a_dict_unless_asked_otherwise() -> None:

@@ -324,7 +324,7 @@ async def test_key_is_in_no_exception_traceback_or_log(
     caplog.set_level(logging.DEBUG)
     async with HostileServer(lambda _: failure(key)) as server:
         runtime = ManualClock().runtime()
-        client = AsyncClient(server.url, key, request_timeout=0.1, runtime=runtime)
+        client = AsyncClient(server.url, key, request_timeout=0.1, seams=runtime)
         with pytest.raises(APIError) as caught:
             await client.runs.retrieve("run_1", thread_id="thread_1")
         await client.aclose()
@@ -356,7 +356,7 @@ async def test_bodies_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     answers: list[Action] = [error(429, "private answer"), Answer(json={"id": "thread_1"})]
     async with (
         HostileServer(lambda _: answers.pop(0)) as server,
-        AsyncClient(server.url, KEY, runtime=ManualClock().runtime()) as client,
+        AsyncClient(server.url, KEY, seams=ManualClock().runtime()) as client,
     ):
         await client.threads.create(messages=[{"role": "user", "content": CANARY_PROMPT}])
 

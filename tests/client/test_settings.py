@@ -303,7 +303,7 @@ async def test_copy_changes_only_what_it_is_told() -> None:
     clock = ManualClock()
     async with HostileServer(lambda _: error(500)) as server, HostileServer(lambda _: other) as two:
         policy = RetryPolicy(initial=3, maximum=3)
-        async with AsyncClient(server.url, retry=policy, runtime=clock.runtime()) as client:
+        async with AsyncClient(server.url, retry=policy, seams=clock.runtime()) as client:
             for copy in (client.with_options(max_retries=1), client.with_options(max_retries=0)):
                 with pytest.raises(Exception, match="HTTP 500"):
                     await get(copy)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from openai_runs import AsyncClient, Page, Run
-from openai_runs.types import CREATE_MARKER
+from openai_runs.types import ADOPTION_KEY
 from tests.samples import load
 from tests.support import Action, Answer, HostileServer, Received
 
@@ -37,7 +37,7 @@ PAGE = {
 
 def answer(request: Received) -> Action:
     """Answer like a server that was given our mark."""
-    marked = {**RUN, "metadata": {"mine": "1", CREATE_MARKER: "k"}}
+    marked = {**RUN, "metadata": {"mine": "1", ADOPTION_KEY: "k"}}
     if request.path.endswith("/runs"):
         return Answer(json={**PAGE, "data": [marked, *PAGE["data"][1:]]})
     return Answer(json=marked)

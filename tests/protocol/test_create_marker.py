@@ -10,7 +10,7 @@ from openai_runs._protocol.create_marker import (
     strip_marker,
     strip_marker_from_event,
 )
-from openai_runs.types import CREATE_MARKER, Run, RunEvent, UnknownItem
+from openai_runs.types import ADOPTION_KEY, Run, RunEvent, UnknownItem
 
 
 def run(run_id: str, metadata: dict[str, str] | None) -> Run:
@@ -28,7 +28,7 @@ def test_mark_adds_one_pair(metadata: dict[str, str] | None) -> None:
 
     marked = add_marker(metadata, "k1")
 
-    assert marked == {**before, CREATE_MARKER: "k1"}
+    assert marked == {**before, ADOPTION_KEY: "k1"}
     assert (metadata or {}) == before
 
 
@@ -39,8 +39,8 @@ def test_mark_finds_no_room_beside_sixteen_pairs() -> None:
 
 def test_find_knows_its_own_run() -> None:
     """The run with this key, not another's, not an unreadable one without metadata."""
-    mine = run("run_3", {CREATE_MARKER: "k1"})
-    others = [run("run_1", None), run("run_2", {CREATE_MARKER: "k2"})]
+    mine = run("run_3", {ADOPTION_KEY: "k1"})
+    others = [run("run_1", None), run("run_2", {ADOPTION_KEY: "k2"})]
 
     assert find_marked([*others, mine], "k1") is mine
     assert find_marked(others, "k1") is None
@@ -51,7 +51,7 @@ def test_find_knows_its_own_run() -> None:
     [
         (UnknownItem(id="run_1"), False),
         (UnknownItem(id="run_1", metadata=5), False),
-        (UnknownItem(id="run_1", metadata={CREATE_MARKER: "k1"}), True),
+        (UnknownItem(id="run_1", metadata={ADOPTION_KEY: "k1"}), True),
         (None, False),
     ],
 )
@@ -60,10 +60,10 @@ def test_carries_reads_whatever_came(item: object, verdict: bool) -> None:
     assert has_marker(item, "k1") is verdict
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}, {"a": "b", CREATE_MARKER: "k1"}])
+@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}, {"a": "b", ADOPTION_KEY: "k1"}])
 def test_reveal_takes_the_mark_off(metadata: dict[str, str] | None) -> None:
     """What the caller gets holds the caller's pairs only."""
-    expected = {k: v for k, v in (metadata or {}).items() if k != CREATE_MARKER}
+    expected = {k: v for k, v in (metadata or {}).items() if k != ADOPTION_KEY}
 
     shown = strip_marker(run("run_1", metadata))
 
@@ -72,7 +72,7 @@ def test_reveal_takes_the_mark_off(metadata: dict[str, str] | None) -> None:
 
 def test_event_loses_the_mark_and_keeps_what_nobody_knows() -> None:
     """The run of an event, and the JSON it came in, have the caller's pairs only."""
-    marked = run("run_1", {"a": "b", CREATE_MARKER: "k"})
+    marked = run("run_1", {"a": "b", ADOPTION_KEY: "k"})
     wire = {**msgspec.to_builtins(marked), "novel": 1}
     raw = msgspec.json.encode(wire)
     event = RunEvent(event="thread.run.created", raw=raw, data=msgspec.json.decode(raw, type=Run))

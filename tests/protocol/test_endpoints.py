@@ -12,7 +12,7 @@ from openai_runs._protocol.endpoints import ENDPOINTS, Endpoint
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import Retry
 from openai_runs.types import Page, Run, RunStep
-from openai_runs.types.base import CREATE_MARKER
+from openai_runs.types.base import ADOPTION_KEY
 from tests.openapi import EXAMPLES, OPERATIONS, SCHEMAS, is_valid, problems
 from tests.openapi.bodies import FULL, variations
 from tests.samples import differences
@@ -303,7 +303,7 @@ def test_a_delete_knows_what_it_would_have_been_told(
     assert msgspec.json.decode(deleted_body)["id"] == "x"
 
 
-MARKED = {"metadata": {"a": "b", CREATE_MARKER: "key"}}
+MARKED = {"metadata": {"a": "b", ADOPTION_KEY: "key"}}
 RUN_ROWS = [row for row in (*ENDPOINTS, endpoints.STREAM_RUN) if row.answer in (Run, Page[Run])]
 
 

@@ -12,7 +12,7 @@ from fastapi.encoders import jsonable_encoder
 
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.types import (
-    CREATE_MARKER,
+    ADOPTION_KEY,
     Answer,
     Deleted,
     HTTPInfo,
@@ -143,7 +143,7 @@ def test_the_mark_of_a_create_is_never_shown(name: str) -> None:
     """The pair that marks our creates is not in the JSON handed on, the caller's pairs are."""
     wire = load(name)
     for run in wire.get("data", [wire]):
-        run["metadata"] = {"mine": "1", CREATE_MARKER: "k"}
+        run["metadata"] = {"mine": "1", ADOPTION_KEY: "k"}
 
     shown = read(name, msgspec.json.encode(wire)).to_dict()
 

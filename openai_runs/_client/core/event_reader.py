@@ -14,12 +14,12 @@ from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_even
 from openai_runs._protocol.sse import EventTooLarge, SSEParser
 from openai_runs._transport import StreamReply
 from openai_runs.errors import OpenAIRunsError, StreamError
-from openai_runs.types.base import CREATE_MARKER
+from openai_runs.types.base import ADOPTION_KEY
 from openai_runs.types.events import Event, RunEvent
 
 __all__ = ["EventReader"]
 
-_MARKER: Final = CREATE_MARKER.encode()
+_MARKER: Final = ADOPTION_KEY.encode()
 
 
 class EventReader:

@@ -19,7 +19,7 @@ from openai_runs.config import MAX_HOLD
 from openai_runs.server.api_errors import Refusal, invalid, too_large
 from openai_runs.server.http.decompression import broken, content_encoding, inflate
 from openai_runs.server.store import Once, PageQuery, Position
-from openai_runs.types.base import CREATE_MARKER
+from openai_runs.types.base import ADOPTION_KEY
 
 __all__ = [
     "decode_body",
@@ -258,6 +258,6 @@ def _canonical(text: bytes) -> bytes:
     except _NO_JSON:  # of an operation that reads no body
         return text
     metadata = body.get("metadata") if isinstance(body, dict) else None
-    if isinstance(metadata, dict) and metadata.pop(CREATE_MARKER, None) and not metadata:
+    if isinstance(metadata, dict) and metadata.pop(ADOPTION_KEY, None) and not metadata:
         del body["metadata"]
     return msgspec.json.encode(body, order="sorted")

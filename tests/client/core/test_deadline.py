@@ -162,7 +162,7 @@ async def test_cancel_in_the_pause_after_a_refusal_creates_nothing() -> None:
     runtime = ManualClock().runtime(sleep=sleep)
     async with (
         HostileServer(script(busy)) as server,
-        AsyncClient(server.url, "k", runtime=runtime) as client,
+        AsyncClient(server.url, "k", seams=runtime) as client,
         anyio.create_task_group() as group,
     ):
 

@@ -9,20 +9,20 @@ import pytest
 
 from openai_runs import AsyncClient
 from openai_runs.types import Event, RunEvent
-from openai_runs.types.base import CREATE_MARKER
+from openai_runs.types.base import ADOPTION_KEY
 from tests.client.broadcaster import DONE, HEAD, frame
 from tests.support import Action, HostileServer, Raw, Received, run_json
 
-MARKED = run_json(metadata={"a": "b", CREATE_MARKER: "key-1"}, novel=1)
-COMPLETED = run_json("completed", metadata={CREATE_MARKER: "key-1"})
+MARKED = run_json(metadata={"a": "b", ADOPTION_KEY: "key-1"}, novel=1)
+COMPLETED = run_json("completed", metadata={ADOPTION_KEY: "key-1"})
 SPEAKING = {
     "id": "msg_1",
     "object": "thread.message.delta",
     "delta": {
-        "content": [{"index": 0, "type": "text", "text": {"value": f"What is {CREATE_MARKER}?"}}]
+        "content": [{"index": 0, "type": "text", "text": {"value": f"What is {ADOPTION_KEY}?"}}]
     },
 }
-LATER = {"id": "run_1", "object": "thread.novelty", "metadata": {CREATE_MARKER: "key-1"}}
+LATER = {"id": "run_1", "object": "thread.novelty", "metadata": {ADOPTION_KEY: "key-1"}}
 
 
 async def events_of(*frames: bytes) -> list[Event]:
@@ -56,7 +56,7 @@ async def test_run_of_an_event_carries_no_create_marker(first: bytes) -> None:
     assert created.data.metadata == {"a": "b"}
     assert msgspec.json.decode(created.raw) == {**MARKED, "metadata": {"a": "b"}}
     assert completed.data.metadata == {}
-    assert CREATE_MARKER.encode() not in created.raw + completed.raw
+    assert ADOPTION_KEY.encode() not in created.raw + completed.raw
 
 
 @pytest.mark.parametrize(

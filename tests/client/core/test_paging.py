@@ -261,7 +261,7 @@ async def test_page_is_retried_like_any_other_get() -> None:
     ]
     async with (
         HostileServer(lambda _: answers.pop(0)) as server,
-        AsyncClient(server.url, runtime=clock.runtime()) as client,
+        AsyncClient(server.url, seams=clock.runtime()) as client,
     ):
         assert await ids_of(client) == ["run_1", "run_2"]
 

@@ -40,7 +40,7 @@ HTML = f"<html>\n<p>Bearer {SECRET} is\nnot welcome</p></html>".encode()
 
 def client_of(server: HostileServer, **options: Any) -> AsyncClient:
     """Return a client that does not wait."""
-    return AsyncClient(server.url, runtime=ManualClock().runtime(), **options)
+    return AsyncClient(server.url, seams=ManualClock().runtime(), **options)
 
 
 async def get(client: AsyncClient, **options: Any) -> Thread:
@@ -209,7 +209,7 @@ async def test_failures_of_connecting_are_told_apart() -> None:
             (f"https://localhost:{port}/v1", {}, "not trusted", 1),
         ]
         for url, options, text, attempts in cases:
-            async with AsyncClient(url, runtime=clock.runtime(), **options) as client:
+            async with AsyncClient(url, seams=clock.runtime(), **options) as client:
                 with pytest.raises(APIConnectionError, match=text) as caught:
                     await client.threads.create()
             assert caught.value.attempts == attempts

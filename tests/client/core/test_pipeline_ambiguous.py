@@ -13,7 +13,7 @@ from tests.support import Action, Answer, HostileServer, ManualClock, Received
 
 def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
-    return AsyncClient(server.url, runtime=clock.runtime(), **options)
+    return AsyncClient(server.url, seams=clock.runtime(), **options)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())

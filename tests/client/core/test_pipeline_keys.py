@@ -60,7 +60,7 @@ async def test_key_is_asked_for_before_each_attempt(kind: str, azure: bool) -> N
     runtime = ManualClock().runtime()
     async with HostileServer(lambda _: answers.pop(0)) as server:
         make = AsyncClient.azure if azure else AsyncClient
-        async with make(server.url, source, runtime=runtime) as client:
+        async with make(server.url, source, seams=runtime) as client:
             await get(client)
             await get(client)
 

@@ -38,7 +38,7 @@ def script(*actions: Action) -> Any:
 
 def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
-    return AsyncClient(server.url, runtime=clock.runtime(), **options)
+    return AsyncClient(server.url, seams=clock.runtime(), **options)
 
 
 async def get(client: AsyncClient, **options: Any) -> Thread:
@@ -114,7 +114,7 @@ async def test_jitter_takes_at_most_its_share_away() -> None:
     clock = ManualClock()
     async with (
         HostileServer(script(error(500), THREAD)) as server,
-        AsyncClient(server.url, runtime=clock.runtime(chance=lambda: 1.0)) as client,
+        AsyncClient(server.url, seams=clock.runtime(chance=lambda: 1.0)) as client,
     ):
         await get(client)
 
@@ -298,7 +298,7 @@ async def test_create_is_repeated_when_it_never_reached_the_server() -> None:
             await server.start(int(address.split(":")[2].partition("/")[0]))
 
         clock = ManualClock()
-        async with AsyncClient(address, runtime=clock.runtime(sleep=come_up)) as client:
+        async with AsyncClient(address, seams=clock.runtime(sleep=come_up)) as client:
             thread = await client.threads.create()
 
     assert thread.id == "thread_1"
@@ -311,7 +311,7 @@ async def test_create_that_never_reached_a_server_was_not_made() -> None:
     async with HostileServer(script(THREAD)) as server:
         address = server.url
     clock = ManualClock()
-    async with AsyncClient(address, runtime=clock.runtime()) as client:
+    async with AsyncClient(address, seams=clock.runtime()) as client:
         with pytest.raises(APIConnectionError) as caught:
             await client.threads.create()
 

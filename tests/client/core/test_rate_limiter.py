@@ -33,7 +33,7 @@ async def connected(
     """Give a client of this server, while time moves on by itself."""
     async with (
         handler.listening() as server,
-        AsyncClient(server.url, runtime=clock.runtime(), **options) as client,
+        AsyncClient(server.url, seams=clock.runtime(), **options) as client,
         clock.running(handler.activity),
     ):
         yield client
@@ -131,7 +131,7 @@ async def test_used_up_quota_keeps_nobody_back() -> None:
     clock = ManualClock()
     async with (
         HostileServer(lambda request: answers.pop(0)) as server,
-        AsyncClient(server.url, runtime=clock.runtime()) as client,
+        AsyncClient(server.url, seams=clock.runtime()) as client,
     ):
         with pytest.raises(RateLimitError):
             await client.threads.retrieve("thread_1")
@@ -167,7 +167,7 @@ async def test_call_whose_turn_comes_too_late_is_not_sent() -> None:
     limits = RateLimits(requests_per_minute=1)
     async with (
         HostileServer(lambda request: THREAD) as server,
-        AsyncClient(server.url, runtime=clock.runtime(), limits=limits) as client,
+        AsyncClient(server.url, seams=clock.runtime(), limits=limits) as client,
     ):
         await client.threads.retrieve("thread_1")
         with pytest.raises(
@@ -195,7 +195,7 @@ async def test_refused_create_is_tried_for_its_timeout(
     clock = ManualClock()
     async with (
         HostileServer(lambda request: answers.pop(0)) as server,
-        AsyncClient(server.url, runtime=clock.runtime()) as client,
+        AsyncClient(server.url, seams=clock.runtime()) as client,
     ):
         with nullcontext() if options else pytest.raises(RateLimitError):
             await client.runs.create("thread_1", assistant_id="asst_1", **options)
@@ -223,7 +223,7 @@ async def test_refusals_leave_the_budget_for_retries_alone() -> None:
     clock = ManualClock()
     async with (
         HostileServer(lambda request: script.pop(0)) as server,
-        AsyncClient(server.url, runtime=clock.runtime()) as client,
+        AsyncClient(server.url, seams=clock.runtime()) as client,
     ):
         for _ in range(16):
             await client.threads.retrieve("thread_1")
@@ -237,7 +237,7 @@ async def test_closing_the_client_ends_what_waits_for_a_permit() -> None:
     limits = RateLimits(requests_per_minute=1)
     failures: list[ConfigError] = []
     async with HostileServer(lambda request: THREAD) as server:
-        client = AsyncClient(server.url, runtime=clock.runtime(), limits=limits)
+        client = AsyncClient(server.url, seams=clock.runtime(), limits=limits)
 
         async def retrieve(number: int) -> None:
             with pytest.raises(ConfigError, match="closed") as caught:
@@ -272,7 +272,7 @@ async def test_runs_wait_while_there_is_a_debt_of_tokens_and_nothing_else_does()
     async with (
         HostileServer(answer) as server,
         AsyncClient(
-            server.url, runtime=clock.runtime(), limits=RateLimits(tokens_per_minute=6000)
+            server.url, seams=clock.runtime(), limits=RateLimits(tokens_per_minute=6000)
         ) as client,
     ):
         run = await client.runs.create("thread_1", assistant_id="asst_1")
@@ -295,7 +295,7 @@ async def test_tokens_of_a_create_that_was_refused_are_given_back() -> None:
     limits = RateLimits(tokens_per_minute=6000)
     async with (
         HostileServer(lambda request: answers.pop(0)) as server,
-        AsyncClient(server.url, runtime=clock.runtime(), limits=limits) as client,
+        AsyncClient(server.url, seams=clock.runtime(), limits=limits) as client,
     ):
         await client.runs.create("thread_1", assistant_id="asst_1")
         for _ in range(5):
@@ -317,7 +317,7 @@ async def test_tokens_that_the_server_says_are_used_up_keep_runs_back() -> None:
     answers: list[Action] = [Answer(json={"id": "thread_1"}, headers=headers), THREAD]
     async with (
         HostileServer(lambda r: answers.pop(0) if answers else Answer(json=run_json())) as server,
-        AsyncClient(server.url, runtime=clock.runtime()) as client,
+        AsyncClient(server.url, seams=clock.runtime()) as client,
     ):
         await client.threads.retrieve("thread_1")
         await client.threads.retrieve("thread_1")
@@ -343,7 +343,7 @@ async def test_stream_is_one_request_and_its_run_is_paid_for() -> None:
     limits = RateLimits(requests_per_minute=60, tokens_per_minute=6000)
     async with (
         HostileServer(lambda request: answer) as server,
-        AsyncClient(server.url, runtime=clock.runtime(), limits=limits) as client,
+        AsyncClient(server.url, seams=clock.runtime(), limits=limits) as client,
     ):
         async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
             events = [event.event async for event in stream]

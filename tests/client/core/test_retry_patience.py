@@ -29,7 +29,7 @@ def after(count: int, failure: Any) -> Any:
 
 def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> AsyncClient:
     """Return a patient client whose pauses take no time."""
-    return AsyncClient(server.url, runtime=clock.runtime(), **{"retry": PATIENT, **options})
+    return AsyncClient(server.url, seams=clock.runtime(), **{"retry": PATIENT, **options})
 
 
 async def test_patient_call_goes_on_while_its_time_lasts() -> None:

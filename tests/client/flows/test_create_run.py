@@ -17,7 +17,7 @@ from openai_runs import (
     RetryPolicy,
     Run,
 )
-from openai_runs.types import CREATE_MARKER
+from openai_runs.types import ADOPTION_KEY
 from tests.client.ledger import LOSSES, NEVER_DONE, Fate, Ledger, error, patience
 from tests.support import Action, Answer, Drop, Hang, HostileServer, ManualClock, Received
 
@@ -27,12 +27,12 @@ SIXTEEN = {f"k{number}": "v" for number in range(16)}
 def client_of(server: HostileServer, clock: ManualClock, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
     runtime = clock.runtime(new_key=iter(f"key-{n}" for n in range(99)).__next__)
-    return AsyncClient(server.url, runtime=runtime, **options)
+    return AsyncClient(server.url, seams=runtime, **options)
 
 
 def is_clean(run: Run) -> bool:
     """Tell whether nothing of our mark can be seen on the run."""
-    return all(CREATE_MARKER not in text for text in (repr(run), str(run.to_dict()), run.to_json()))
+    return all(ADOPTION_KEY not in text for text in (repr(run), str(run.to_dict()), run.to_json()))
 
 
 @pytest.mark.parametrize("keys", [False, True], ids=["without-keys", "with-keys"])
@@ -181,11 +181,11 @@ async def test_mark_is_hidden_wherever_a_run_is_returned() -> None:
         page = await client.runs.list("thread_1")
         listed = [run async for run in client.runs.list("thread_1")]
 
-    assert ledger.runs[0]["metadata"] == {CREATE_MARKER: "key-0"}
+    assert ledger.runs[0]["metadata"] == {ADOPTION_KEY: "key-0"}
     for run in (created, retrieved, *page.data, *listed):
         assert run.metadata == {}
         assert is_clean(run)
-    assert CREATE_MARKER not in page.to_json()
+    assert ADOPTION_KEY not in page.to_json()
     assert page.to_dict()["data"] == [ledger.copy_of()]
 
 
@@ -305,7 +305,7 @@ async def test_key_of_the_caller_is_sent_marked_and_found() -> None:
         missed = await client.runs.recover("thread_1", idempotency_key="other")
 
     assert ledger.tokens == ["mine"]
-    assert ledger.runs[0]["metadata"] == {CREATE_MARKER: "mine"}
+    assert ledger.runs[0]["metadata"] == {ADOPTION_KEY: "mine"}
     assert recovered is not None
     assert recovered.id == "run_1"
     assert is_clean(recovered)

@@ -173,7 +173,7 @@ async def test_cancelled_undoing_takes_five_seconds_in_all(way: Way, on_cancel: 
     async with (
         nothing_left(),
         HostileServer(handler) as server,
-        client_of(server, runtime=runtime) as client,
+        client_of(server, seams=runtime) as client,
     ):
         call = client.runs.create_and_poll("thread_1", assistant_id="asst_1", on_cancel=on_cancel)
         await way(call, silent.reached.wait())

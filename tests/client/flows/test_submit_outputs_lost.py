@@ -15,7 +15,7 @@ OUTPUTS = [{"tool_call_id": "call_1", "output": "42"}]
 
 def client_of(server: HostileServer, **options: Any) -> AsyncClient:
     """Return a client whose pauses take no time."""
-    return AsyncClient(server.url, runtime=ManualClock().runtime(), **options)
+    return AsyncClient(server.url, seams=ManualClock().runtime(), **options)
 
 
 def waiting_for(*calls: str) -> dict[str, Any]:

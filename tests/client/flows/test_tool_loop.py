@@ -76,7 +76,7 @@ def client_of(server: HostileServer, options: dict[str, Any]) -> AsyncClient:
     """Return a client whose pauses take no time."""
     settings: dict[str, Any] = {"poll": PollPolicy(long_poll=0)}
     settings["request_timeout"] = options.pop("request_timeout", 30.0)
-    return AsyncClient(server.url, runtime=ManualClock().runtime(), **settings)
+    return AsyncClient(server.url, seams=ManualClock().runtime(), **settings)
 
 
 async def polled(server: HostileServer, counter: Counter, **options: Any) -> RunResult:
@@ -363,7 +363,7 @@ async def test_submit_carries_what_the_call_was_told_to_carry() -> None:
     handler = OneRun(waiting(call("call_1")), run_json("completed"))
     async with (
         HostileServer(handler) as server,
-        AsyncClient(server.url, runtime=ManualClock().runtime()) as client,
+        AsyncClient(server.url, seams=ManualClock().runtime()) as client,
     ):
         await client.runs.run_tools(
             "thread_1",

@@ -369,7 +369,7 @@ async def test_broken_tls_ends_the_wait() -> None:
 
     async with await asyncio.start_server(answer_in_the_clear, "127.0.0.1", 0) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        async with AsyncClient(url, runtime=clock.runtime()) as client:
+        async with AsyncClient(url, seams=clock.runtime()) as client:
             with pytest.raises(APIConnectionError) as caught:
                 await await_run(client, **IDS)
 

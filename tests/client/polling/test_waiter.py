@@ -54,7 +54,7 @@ async def test_jitter_takes_away_its_share() -> None:
 
     async with (
         HostileServer(script(QUEUED, QUEUED, DONE)) as server,
-        client_of(server, runtime=runtime, poll=policy) as client,
+        client_of(server, seams=runtime, poll=policy) as client,
     ):
         await client.runs.wait(**IDS)
 
@@ -350,7 +350,7 @@ async def test_default_timeout_is_by_the_servers_clock(
 
     async with (
         HostileServer(script(answer)) as server,
-        client_of(server, runtime=runtime, poll=UNHELD) as client,
+        client_of(server, seams=runtime, poll=UNHELD) as client,
     ):
         with pytest.raises(RunWaitTimeout):
             await await_run(client, LASTS)

@@ -70,7 +70,7 @@ async def test_cancellation_arrives_at_any_point(point: str, way: Way, on_cancel
     async with (
         nothing_left(),
         HostileServer(stuck.handler) as server,
-        client_of(server, runtime=runtime) as client,
+        client_of(server, seams=runtime) as client,
     ):
         call = await_run(client, **IDS, on_status=stuck.on_status, on_cancel=on_cancel)
         await way(call, stuck.reached.wait())
@@ -118,7 +118,7 @@ async def test_cancellation_outlives_a_cancel_that_fails(
     async with (
         nothing_left(),
         HostileServer(stuck.handler) as server,
-        client_of(server, runtime=runtime) as client,
+        client_of(server, seams=runtime) as client,
     ):
         await way(await_run(client, **IDS, on_cancel="cancel"), stuck.reached.wait())
 
@@ -237,7 +237,7 @@ async def test_timeout_outlives_a_cancel_that_hangs() -> None:
     async with (
         nothing_left(),
         HostileServer(handler) as server,
-        client_of(server, runtime=runtime, poll=UNHELD) as client,
+        client_of(server, seams=runtime, poll=UNHELD) as client,
     ):
         with pytest.raises(RunWaitTimeout):
             await await_run(client, **IDS, timeout=20, on_timeout="cancel")
