@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -134,7 +135,7 @@ class LocalServer:
         )
         try:
             await self._runner.setup()
-            await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
+            await _Site(self._runner, self._host, self._port).start()
             self._url = self._bound_url(self._runner)
             self._app[STORE].publish(self._url)
         except BaseException:
@@ -184,3 +185,32 @@ class LocalServer:
     ) -> None:
         """Close the server."""
         await self.aclose()
+
+
+class _Site(web.BaseSite):
+    """aiohttp's `TCPSite`, but that a start which is cancelled leaves no socket open.
+
+    `TCPSite.start` has the server from `create_server`, which waits once more after it listens:
+    cancelled there, nobody holds the server any longer, and its port stays bound.
+    """
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+        super().__init__(runner, backlog=_BACKLOG)
+        self._host = host
+        self._port = port
+
+    @property
+    def name(self) -> str:
+        """Return the address that was asked for."""
+        return f"http://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Bind the port and listen; what is bound is closed by the runner's `cleanup`."""
+        await super().start()
+        loop = asyncio.get_running_loop()
+        serve = self._runner.server
+        assert serve is not None  # a site of a runner that is not set up is refused above
+        self._server = await loop.create_server(
+            serve, self._host, self._port, backlog=self._backlog, start_serving=False
+        )
+        await self._server.start_serving()

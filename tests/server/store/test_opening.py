@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from pathlib import Path
 
@@ -68,6 +69,39 @@ async def test_start_that_is_cancelled_leaves_nothing_open(steps: int, tmp_path:
     assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
     async with LocalServer(path) as server:
         assert server.path == path
+
+
+@pytest.mark.parametrize("by", ["scope", "task"])
+async def test_start_that_is_cancelled_while_it_binds_its_port_leaves_no_socket(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What listens is closed; a `create_server` of asyncio that is cancelled then drops it."""
+    bound: list[socket.socket] = []
+    listen = socket.socket.listen
+    starting: asyncio.Task[None] | None = None
+    scope = anyio.CancelScope()
+
+    def listen_and_cancel(listener: socket.socket, backlog: int) -> None:
+        bound.append(listener)
+        listen(listener, backlog)
+        if by == "scope":
+            scope.cancel()
+        elif starting is not None:
+            starting.cancel()
+
+    async def start() -> None:
+        with scope:
+            await server.start()
+
+    server = LocalServer()
+    monkeypatch.setattr(socket.socket, "listen", listen_and_cancel)
+    starting = asyncio.create_task(start())
+    await asyncio.wait([starting])
+
+    assert starting.cancelled() is (by == "task")
+    assert [listener.fileno() for listener in bound] == [-1]
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = server.url
 
 
 async def test_application_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:
