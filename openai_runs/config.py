@@ -46,6 +46,7 @@ __all__ = [
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
     "MAX_STREAMS",
+    "MAX_TOOLS_BYTES",
     "MAX_TOOL_ROUNDS",
     "MAX_UNSENT_BYTES",
     "MIN_POLL_DELAY",
@@ -154,6 +155,9 @@ MAX_HELD: Final = 10_000
 """Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+MAX_TOOLS_BYTES: Final = 1024 * 1024
+"""Bytes of the JSON of a run's or an assistant's tools, and of its response format. Ours: the API
+bounds their number (128), but not the schemas of their parameters."""
 BODY_TIMEOUT: Final = 30.0
 """Seconds a client may take to send a request body to our server; Gunicorn's time-out: 30."""
 KEEPALIVE_TIMEOUT: Final = 75.0

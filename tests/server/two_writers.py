@@ -173,7 +173,7 @@ class Pair:
 
     def moves(self, run_id: str) -> list[str]:
         """Return the statuses that were announced, in the order of the commits."""
-        return [c.run.status for c in self.changes if isinstance(c, Moved) and c.run.id == run_id]
+        return [c.status for c in self.changes if isinstance(c, Moved) and c.id == run_id]
 
     def bodies(self, sql: str, *parameters: str) -> list[Any]:
         """Return the objects that a query finds."""

@@ -20,6 +20,8 @@ __all__ = ["ChangeBus", "StatusWaiter"]
 
 _REMEMBERED: Final = 10_000
 """Active runs whose state is at hand; what is asked of others is read from the store."""
+_REMEMBERED_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of their JSON, all together: calls of tools may make it large."""
 
 
 class StatusWaiter:
@@ -55,6 +57,7 @@ class ChangeBus:
         self._waiters: dict[str, set[StatusWaiter]] = {}
         self._listeners: list[Callable[[Change], None]] = []
         self._states: dict[str, RunState] = {}
+        self._size = 0
         self.closed = False
         """Whether the server is stopping: nobody is to be held any more."""
 
@@ -72,11 +75,11 @@ class ChangeBus:
         match change:
             case Moved():
                 self._remember(change)
-                self._wake(change.run.id, change)
+                self._wake(change.id, change)
             case Edited():
                 self._remember(change)
             case Removed():
-                self._states.pop(change.run_id, None)
+                self._forget(change.run_id)
                 self._wake(change.run_id, None)
         for listener in self._listeners:
             listener(change)
@@ -86,13 +89,18 @@ class ChangeBus:
         return self._states.get(run_id)
 
     def _remember(self, state: RunState) -> None:
-        run_id = state.run.id
-        if state.run.status not in ACTIVE_STATUSES:
-            self._states.pop(run_id, None)
+        self._forget(state.id)
+        if state.status not in ACTIVE_STATUSES:
             return
-        if run_id not in self._states and len(self._states) >= _REMEMBERED:
-            del self._states[next(iter(self._states))]
-        self._states[run_id] = state
+        self._states[state.id] = state
+        self._size += len(state.stored)
+        while len(self._states) > _REMEMBERED or self._size > _REMEMBERED_BYTES:
+            self._forget(next(iter(self._states)))
+
+    def _forget(self, run_id: str) -> None:
+        state = self._states.pop(run_id, None)
+        if state is not None:
+            self._size -= len(state.stored)
 
     def _wake(self, run_id: str, moved: Moved | None) -> None:
         for waiter in self._waiters.get(run_id, ()):

@@ -27,7 +27,7 @@ from openai_runs.server.execution.executor import Execution, Executor, retry_una
 from openai_runs.server.objects.transitions import Ending, LostRace, Writing
 from openai_runs.server.store import Change, Moved, Removed, Store, claims, runs
 from openai_runs.types.base import TERMINAL_STATUSES
-from openai_runs.types.runs import Run, RunLastError, RunStatus
+from openai_runs.types.runs import RunLastError, RunStatus
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -155,24 +155,23 @@ class Engine:
         if isinstance(change, Removed):
             self._stop(change.run_id)
             return
-        run = change.run
-        if run.status in TERMINAL_STATUSES:
-            self._stop(run.id)
-            self._log(run)
+        if change.status in TERMINAL_STATUSES:
+            self._stop(change.id)
+            self._log(change)
             return
-        if run.expires_at is not None:
-            self._timer.add(run.id, run.expires_at)
-        if run.status == RunStatus.QUEUED:
-            self._dispatcher.put(run.id)
-        elif run.status == RunStatus.CANCELLING:
-            group.start_soon(self._end, run.id, RunStatus.CANCELLED)
+        if change.expires_at is not None:
+            self._timer.add(change.id, change.expires_at)
+        if change.status == RunStatus.QUEUED:
+            self._dispatcher.put(change.id)
+        elif change.status == RunStatus.CANCELLING:
+            group.start_soon(self._end, change.id, RunStatus.CANCELLED)
 
     def _stop(self, run_id: str) -> None:
         """Stop whatever still works on a run that is over."""
         self._timer.discard(run_id)
         self._dispatcher.cancel(run_id)
 
-    def _log(self, run: Run) -> None:
+    def _log(self, run: Moved) -> None:
         if run.status == RunStatus.FAILED:
             self.failed += 1
         _logger.info(
@@ -181,7 +180,7 @@ class Engine:
             run.thread_id,
             run.status,
             max(0, self._now() - run.created_at),
-            run.usage.total_tokens if run.usage else 0,
+            run.total_tokens,
         )
 
     async def _execute_run(self, run_id: str, execution: Execution) -> None:

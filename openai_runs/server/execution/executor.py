@@ -101,8 +101,9 @@ class Executor:
         if claim is None:
             return
         execution.claim = claim
+        whole = await retry_unavailable(lambda: self._complete(claim))
         try:
-            await self._make_turn(claim, execution)
+            await self._make_turn(whole, execution)
         except LostRace as lost:
             _logger.debug("an execution came too late: %s", lost)
 
@@ -112,6 +113,10 @@ class Executor:
         with anyio.CancelScope(shield=True):
             claim = await self._store.write(claims.claim, run_id, self._now())
         return claim  # noqa: RET504 - the scope might swallow, for all mypy knows
+
+    async def _complete(self, claim: Claim) -> Claim:
+        run = await self._store.shared.complete(claim.run, claim.stored)
+        return msgspec.structs.replace(claim, run=run)
 
     async def _make_turn(self, claim: Claim, execution: Execution) -> None:
         request = await self._request(claim)

@@ -35,9 +35,9 @@ from openai_runs.server.store import (
     runs,
 )
 from openai_runs.types.assistants import Assistant
-from openai_runs.types.base import Deleted, Page
+from openai_runs.types.base import ACTIVE_STATUSES, Deleted, Page
 from openai_runs.types.messages import Message
-from openai_runs.types.runs import CreateThreadAndRun, Run
+from openai_runs.types.runs import CreateThreadAndRun
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import CreateThread, Thread
 
@@ -131,7 +131,7 @@ async def create_thread(call: Call) -> Thread:
     return await call.store.write_once(call.once, runs.add_thread, thread, messages)
 
 
-async def create_thread_and_run(call: Call) -> Run | StreamStart:
+async def create_thread_and_run(call: Call) -> RunState | StreamStart:
     """Answer createThreadAndRun."""
     body: CreateThreadAndRun = call.body
     thread, messages = _new_thread(given(body.thread) or CreateThread(), call.now)
@@ -196,13 +196,15 @@ async def delete_message(call: Call) -> Deleted:
     return await call.store.write(operations.delete_message, thread_id, message_id)
 
 
-async def list_runs(call: Call) -> Page[Run]:
+async def list_runs(call: Call) -> Page[msgspec.Raw]:
     """Answer listRuns."""
     query = page_query(call.query)
-    return await call.store.read(operations.list_runs, call.ids["thread_id"], query)
+    page = await call.store.read(operations.list_runs, call.ids["thread_id"], query)
+    runs = await call.store.shared.join_all([body.encode() for body in page.bodies])
+    return page.hold([msgspec.Raw(run) for run in runs])
 
 
-async def create_run(call: Call) -> Run | StreamStart:
+async def create_run(call: Call) -> RunState | StreamStart:
     """Answer createRun."""
     thread_id, body = call.ids["thread_id"], call.body
     now, lifetime = call.now, call.service.run_lifetime
@@ -215,21 +217,20 @@ async def create_run(call: Call) -> Run | StreamStart:
     )
 
 
-async def get_run(call: Call) -> bytes:
+async def get_run(call: Call) -> RunState:
     """Answer getRun, at once or when the status has changed (RFC 7240, `wait`)."""
     state = await (_current_run(call) if call.wait is None else _held_run(call))
-    if state.run.is_active:
+    if state.status in ACTIVE_STATUSES:
         call.headers["openai-poll-after-ms"] = _POLL_AFTER_MS
-    return state.body
+    return state
 
 
 async def _current_run(call: Call) -> RunState:
     thread_id, run_id = call.ids["thread_id"], call.ids["run_id"]
     state = call.service.change_bus.latest(run_id)
-    if state is not None and state.run.thread_id == thread_id:
+    if state is not None and state.thread_id == thread_id:
         return state
-    run = await call.store.read(runs.get, thread_id, run_id)
-    return RunState(run, msgspec.json.encode(run))
+    return await call.store.read(runs.get, thread_id, run_id)
 
 
 async def _held_run(call: Call) -> RunState:
@@ -239,31 +240,31 @@ async def _held_run(call: Call) -> RunState:
     call.headers["preference-applied"] = f"wait={call.wait}"
     with change_bus.waiting_for(run_id) as waiter:
         state = await _current_run(call)
-        arrived = state.run.status
+        arrived = state.status
         if is_settled(arrived):
             return state
         with anyio.move_on_after(call.wait) as hold:
-            while state.run.status == arrived and not change_bus.closed:
+            while state.status == arrived and not change_bus.closed:
                 state = await waiter.wait_moved() or await _current_run(call)
     if hold.cancelled_caught:  # what is no move may have changed
         return change_bus.latest(run_id) or state
     return state
 
 
-async def update_run(call: Call) -> Run:
+async def update_run(call: Call) -> RunState:
     """Answer modifyRun."""
     changes = builders.metadata_changes(call.body)
     thread_id, run_id = call.ids["thread_id"], call.ids["run_id"]
     return await call.store.write_once(call.once, runs.update_run, thread_id, run_id, changes)
 
 
-async def cancel_run(call: Call) -> Run:
+async def cancel_run(call: Call) -> RunState:
     """Answer cancelRun."""
     thread_id, run_id = call.ids["thread_id"], call.ids["run_id"]
     return await call.store.write_once(call.once, runs.cancel, thread_id, run_id, call.now)
 
 
-async def submit_tool_outputs(call: Call) -> Run | StreamStart:
+async def submit_tool_outputs(call: Call) -> RunState | StreamStart:
     """Answer submitToolOuputsToRun."""
     return await call.store.write_once(
         call.once,
@@ -302,7 +303,7 @@ def _new_thread(body: CreateThread, now: int) -> tuple[Thread, list[Message]]:
 
 
 def _started(
-    call: Call, work: Callable[Concatenate[Transaction, P], Run]
-) -> Callable[Concatenate[Transaction, P], Run | StreamStart]:
+    call: Call, work: Callable[Concatenate[Transaction, P], RunState]
+) -> Callable[Concatenate[Transaction, P], RunState | StreamStart]:
     """Return work that answers with the run, or with where its events begin."""
     return event_pages.streamed(work) if call.streamed else work

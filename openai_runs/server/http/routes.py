@@ -23,7 +23,7 @@ from openai_runs.server.http.handlers import Call, Service
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.sse_response import Streamer
 from openai_runs.server.objects.builders import given
-from openai_runs.server.store import StreamStart
+from openai_runs.server.store import RunState, StreamStart
 from openai_runs.types.base import Answer, Request
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SERVICE", "STREAMER", "Handler", "Limits", "find_handlers", "route"]
 
-Handler: TypeAlias = Callable[[Call], Awaitable[Answer | StreamStart | bytes]]
-"""Bytes: the JSON of the answer."""
+Handler: TypeAlias = Callable[[Call], Awaitable[Answer | RunState | StreamStart]]
 
 SERVICE: Final = web.AppKey("service", Service)
 STREAMER: Final = web.AppKey("streamer", Streamer)
@@ -87,14 +86,18 @@ def route(
             try:
                 answer = await handler(call)
             except Replay as replay:
-                outgoing.ensure_capacity(len(replay.body))
                 if not call.streamed or replay.status_code != 200:
-                    raise
+                    whole = await call.store.shared.join(replay.body)
+                    outgoing.ensure_capacity(len(whole))
+                    raise Replay(replay.status_code, whole) from None
                 answer = await streamer.start_again(replay)
                 call.headers["idempotent-replayed"] = "true"
             if isinstance(answer, StreamStart):
                 return await streamer.send(request, answer, call.headers)
-        reply = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        if isinstance(answer, RunState):
+            reply = await call.store.shared.join(answer.stored)
+        else:
+            reply = msgspec.json.encode(answer)
         outgoing.ensure_capacity(len(reply), done=posted)
         return Reply(outgoing, 200, reply, call.headers)
 

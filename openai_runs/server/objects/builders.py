@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from openai_runs.config import MAX_TOOLS_BYTES
 from openai_runs.server.api_errors import Refusal, invalid
 from openai_runs.types.assistants import Assistant, CreateAssistant, UpdateAssistant
 from openai_runs.types.messages import (
@@ -110,7 +111,20 @@ def _as(kind: Any, sent: Any) -> Any:
 
 def _tools(sent: Sequence[Any] | None) -> list[Tool]:
     tools: list[Tool] = _as(list[Tool], sent or [])
+    _bound("tools", tools)
     return tools
+
+
+def _bound(param: str, value: Any) -> None:
+    """Refuse what every run would show, and which is too large for that.
+
+    Raises:
+        Refusal: It is.
+    """
+    size = len(msgspec.json.encode(value))
+    if size > MAX_TOOLS_BYTES:
+        message = f"Invalid '{param}': {size} bytes of JSON, of at most {MAX_TOOLS_BYTES}."
+        raise invalid(message, param)
 
 
 def build_assistant(body: CreateAssistant, now: int) -> Assistant:
@@ -219,6 +233,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run about to be stored, and what comes with it."""
 
     run: Run
+    base_instructions: str
+    """What the run's instructions begin with, its additional ones apart."""
     messages: list[Message]
     """Put on the thread before the run starts."""
     reasoning_effort: str | None
@@ -242,6 +258,7 @@ def build_new_run(
     effort = given(body.reasoning_effort) if isinstance(body, CreateRun) else None
     return NewRun(
         run=run,
+        base_instructions=_base_instructions(assistant, body),
         messages=[build_message(message, thread_id, now, run_id=run.id) for message in extra or []],
         reasoning_effort=effort or assistant.reasoning_effort,
     )
@@ -286,8 +303,12 @@ def build_run(
     return run
 
 
+def _base_instructions(assistant: Assistant, body: CreateRun | CreateThreadAndRun) -> str:
+    return given(body.instructions, assistant.instructions) or ""
+
+
 def _instructions(assistant: Assistant, body: CreateRun | CreateThreadAndRun) -> str:
-    parts = [given(body.instructions, assistant.instructions)]
+    parts: list[str | None] = [_base_instructions(assistant, body)]
     if isinstance(body, CreateRun):
         parts.append(given(body.additional_instructions))
     return "\n\n".join(part for part in parts if part)
@@ -336,9 +357,12 @@ def _number(default: float, *values: float | None | UnsetType) -> float:
     return default if value is None else value
 
 
-def _format(*sent: Any) -> ResponseFormat:
-    value = given(*sent)
-    answered: ResponseFormat = "auto" if value is None else _as(ResponseFormat, value)
+def _format(sent: Any, default: ResponseFormat | None = None) -> ResponseFormat:
+    value = given(sent)
+    if value is None:
+        return "auto" if default is None else default
+    answered: ResponseFormat = _as(ResponseFormat, value)
+    _bound("response_format", answered)
     return answered
 
 

@@ -31,7 +31,7 @@ from openai_runs.server.store.moves import (
 )
 from openai_runs.server.store.rows import decode
 from openai_runs.server.store.runs import History, short_history
-from openai_runs.server.store.transaction import Transaction
+from openai_runs.server.store.transaction import RunState, Transaction
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
@@ -42,6 +42,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed run, and what its execution goes on from."""
 
     run: Run
+    """Without its shared JSON, which `SharedJson.complete` adds."""
+    stored: bytes
+    """Its JSON as stored."""
     epoch: int
     spent: Usage
     """Tokens of the model calls before this one."""
@@ -74,16 +77,17 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
     queued = run.status == RunStatus.QUEUED
     if queued:
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
-    body = write_run(tx, row, run, epoch=epoch, attempts=row.attempts + 1)
+    stored = write_run(tx, row, run, epoch=epoch, attempts=row.attempts + 1)
     # Nothing stands open of a run that nobody has claimed before.
     begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
     if begun:
         _restart_turn(tx, run_id, epoch, now)
     if queued:
-        announce_move(tx, run, body, now)
+        announce_move(tx, run, stored, now)
     messages = [step_message_id(step) for step in begun]
     return Claim(
         run=run,
+        stored=stored,
         epoch=epoch,
         spent=_spent(row, None),
         reasoning_effort=row.reasoning_effort,
@@ -124,10 +128,11 @@ def require_action(
     *,
     turn: Ending,
     now: int,
-) -> Run:
+) -> RunState | None:
     """End the turn: what was written is complete, and the run waits for the turn's calls.
 
-    A run that is being cancelled does not move; what was written of it is told all the same.
+    A run that is being cancelled does not move; what was written of it is logged all the same.
+    The answer is then None.
 
     Raises:
         LostRace: The run has moved on without this execution.
@@ -137,7 +142,7 @@ def require_action(
         if not hold(tx, run_id, epoch):
             raise RunChanged
         put(tx, run, writings, now)
-        return run
+        return None
     following = transitions.waiting(run, turn.calls, now)
     spent = _spent(row, turn.usage)
     body = write_run(
@@ -172,7 +177,7 @@ def end(
     *,
     writings: list[Writing],
     epoch: int | None = None,
-) -> Run | None:
+) -> RunState | None:
     """End the run, its open steps and messages; None if it was over before.
 
     Without `epoch` for those who end a run from outside: cancelling, expiry.
@@ -185,7 +190,7 @@ def end(
 
 def _end(
     tx: Transaction, row: RunRow, ending: Ending, now: int, *, writings: list[Writing]
-) -> Run | None:
+) -> RunState | None:
     spent = _spent(row, ending.usage)
     try:
         run = transitions.ended_run(decode(Run, row.body), ending, spent, now)
@@ -215,7 +220,7 @@ def _with_text(connection: Connection, ending: Ending, parts: list[OpenStep]) ->
 
 
 @retry_if_changed
-def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> Run:
+def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> RunState:
     """Queue the run again, as a stopping server does; the attempt does not count.
 
     Raises:

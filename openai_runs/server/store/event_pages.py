@@ -13,15 +13,14 @@ from openai_runs.config import READER_BACKLOG
 from openai_runs.server.api_errors import position_lost
 from openai_runs.server.store.database import Connection, Readable
 from openai_runs.server.store.event_log import Chunk, Position, last_seq
-from openai_runs.server.store.rows import find, see
+from openai_runs.server.store.runs import see_run
 from openai_runs.server.store.schema import events, runs
+from openai_runs.server.store.shared_json import SharedJson
 from openai_runs.server.store.statements import Statement
 from openai_runs.types.base import ACTIVE_STATUSES
-from openai_runs.types.runs import Run
-from openai_runs.types.threads import Thread
 
 if TYPE_CHECKING:
-    from openai_runs.server.store.transaction import Transaction
+    from openai_runs.server.store.transaction import RunState, Transaction
 
 __all__ = ["EventLog", "LogPage", "Piece", "StreamStart", "find_start", "streamed"]
 
@@ -105,7 +104,7 @@ _STATUS: Final = Statement(select(runs.c.status).where(runs.c.id == bindparam("r
 
 
 def streamed(
-    work: Callable[Concatenate[Transaction, P], Run],
+    work: Callable[Concatenate[Transaction, P], RunState],
 ) -> Callable[Concatenate[Transaction, P], StreamStart]:
     """Return work that answers with the part of the log it begins, in place of the run."""
 
@@ -125,8 +124,7 @@ def find_start(
     Raises:
         Refusal: There is no such run, or its log does not hold that event (any more).
     """
-    see(connection, Thread, thread_id)
-    find(connection, Run, run_id, thread_id=thread_id)
+    see_run(connection, thread_id, run_id)
     start = StreamStart(thread_id=thread_id, run_id=run_id, after=0, once=False)
     if position is None:
         if not last_seq(connection, run_id):
@@ -182,9 +180,12 @@ class _LargeRows:
 class EventLog:
     """The logs, as streams read them."""
 
-    def __init__(self, database: Readable, *, kept_for: float = _KEPT_SECONDS) -> None:
+    def __init__(
+        self, database: Readable, shared: SharedJson, *, kept_for: float = _KEPT_SECONDS
+    ) -> None:
         """Read from this; keep large rows for these seconds."""
         self._database = database
+        self._shared = shared
         self._large = _LargeRows(kept_for)
 
     async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
@@ -210,7 +211,11 @@ class EventLog:
             if row is not None:
                 return [row]
         rows = _AFTER.run(connection, r=run_id, after=after)
-        return (_Row(*row) for row in rows)  # one at a time: they may be large
+        # One at a time: they may be large.
+        return (self._whole(connection, _Row(*row)) for row in rows)
+
+    def _whole(self, connection: Connection, row: _Row) -> _Row:
+        return row._replace(body=self._shared.join_frames_with(connection, row.body))
 
 
 def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: bool) -> LogPage:

@@ -10,7 +10,7 @@ before (a body that cannot be read) or when nothing could be done (5xx) is not.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, delete, select, update
@@ -21,8 +21,9 @@ from openai_runs.server.api_errors import Refusal, Replay, key_reused
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import PROJECT, idempotency
 from openai_runs.server.store.statements import Statement
+from openai_runs.server.store.transaction import RunState
 
-__all__ = ["KeyReused", "Once", "answer", "keep", "prune", "reserve"]
+__all__ = ["KeyReused", "Once", "answer", "encode_answer", "keep", "prune", "reserve"]
 
 
 class Once(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +75,15 @@ def reserve(connection: Connection, once: Once) -> None:
     _add(connection, once, 0, b"")
 
 
-def answer(connection: Connection, once: Once, status_code: int, body: bytes) -> None:
-    """Give the reserved key its answer."""
-    _ANSWER.run(connection, p=once.project, k=once.key, status_code=status_code, body=body)
+def answer(connection: Connection, once: Once, value: Any) -> None:
+    """Give the reserved key what the work returned as its answer; a run as it is stored."""
+    body = encode_answer(value)
+    _ANSWER.run(connection, p=once.project, k=once.key, status_code=200, body=body)
+
+
+def encode_answer(value: Any) -> bytes:
+    """Return what is kept of an answer."""
+    return value.stored if isinstance(value, RunState) else msgspec.json.encode(value)
 
 
 def keep(connection: Connection, once: Once, status_code: int, body: bytes) -> None:

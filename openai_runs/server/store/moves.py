@@ -32,7 +32,7 @@ from openai_runs.server.objects.transitions import (
     step_message_id,
     with_calls,
 )
-from openai_runs.server.store import event_log
+from openai_runs.server.store import event_log, shared_json
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import LoggedEvent
 from openai_runs.server.store.rows import add, decode, encode, replace_body
@@ -53,6 +53,7 @@ __all__ = [
     "fill_calls",
     "find_run",
     "hold",
+    "moved",
     "open_steps",
     "put",
     "retry_if_changed",
@@ -150,28 +151,42 @@ class OpenStep(msgspec.Struct, frozen=True):
 
 
 def write_run(tx: Transaction, row: RunRow, run: Run, **columns: Any) -> bytes:
-    """Write the run where its row is as it was read, and return its JSON.
+    """Write the run where its row is as it was read, and return its JSON as stored.
 
     The first thing that is written of a piece of work; the caller tells of it.
 
     Raises:
         RunChanged: The row is another by now, or gone.
     """
-    body = encode(run)
-    values = {"status": run.status, "body": body, **columns}
+    stored = shared_json.encode_again(run, row.body.encode())
+    values = {"status": run.status, "body": stored.decode(), **columns}
     was = {"held": row.epoch, "was_body": row.body}  # the body holds the status
     written = _writing(*values).all(tx.connection, key=run.id, **was, **values)
     if not written:
         raise RunChanged
     tx.log_ends_at(columns.get("epoch", row.epoch), written[0][0])
-    return body.encode()
+    return stored
 
 
-def announce_move(tx: Transaction, run: Run, body: bytes, now: int) -> Run:
+def moved(run: Run, stored: bytes) -> Moved:
+    """Return the change that the run has a new status."""
+    return Moved(
+        id=run.id,
+        thread_id=run.thread_id,
+        status=run.status,
+        stored=stored,
+        created_at=run.created_at,
+        expires_at=run.expires_at,
+        total_tokens=run.usage.total_tokens if run.usage else 0,
+    )
+
+
+def announce_move(tx: Transaction, run: Run, stored: bytes, now: int) -> Moved:
     """Have it announced that the run has a new status, after what was told before."""
-    tx.announce(Moved(run, body))
-    tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", body))
-    return run
+    change = moved(run, stored)
+    tx.announce(change)
+    tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", stored))
+    return change
 
 
 def put(tx: Transaction, run: Run, writings: list[Writing], now: int) -> None:

@@ -13,7 +13,17 @@ from sqlalchemy import bindparam, delete
 
 from openai_runs.server.api_errors import busy_thread, not_found
 from openai_runs.server.store import runs, schema
-from openai_runs.server.store.rows import NOUNS, PageQuery, add, find, page, rewrite, see
+from openai_runs.server.store.rows import (
+    NOUNS,
+    PageQuery,
+    StoredPage,
+    add,
+    find,
+    page,
+    rewrite,
+    see,
+    stored_page,
+)
 from openai_runs.server.store.statements import Statement
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Deleted, Page
@@ -127,15 +137,15 @@ def list_messages(
     return page(connection, Message, query, thread_id=thread_id, only=only)
 
 
-def list_runs(connection: Connection, thread_id: str, query: PageQuery) -> Page[Run]:
+def list_runs(connection: Connection, thread_id: str, query: PageQuery) -> StoredPage:
     """Return a page of the thread's runs."""
     see(connection, Thread, thread_id)
-    return page(connection, Run, query, thread_id=thread_id)
+    return stored_page(connection, Run, query, thread_id=thread_id)
 
 
 def get_step(connection: Connection, thread_id: str, run_id: str, step_id: str) -> RunStep:
     """Return the run step."""
-    runs.get(connection, thread_id, run_id)
+    runs.see_run(connection, thread_id, run_id)
     return find(connection, RunStep, step_id, run_id=run_id)
 
 
@@ -143,5 +153,5 @@ def list_steps(
     connection: Connection, thread_id: str, run_id: str, query: PageQuery
 ) -> Page[RunStep]:
     """Return a page of the run's steps."""
-    runs.get(connection, thread_id, run_id)
+    runs.see_run(connection, thread_id, run_id)
     return page(connection, RunStep, query, run_id=run_id)

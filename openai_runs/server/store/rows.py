@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "NOUNS",
     "PageQuery",
+    "StoredPage",
     "add",
+    "check",
     "decode",
     "encode",
     "find",
@@ -34,10 +36,12 @@ __all__ = [
     "replace_body",
     "rewrite",
     "see",
+    "stored_page",
     "touch",
 ]
 
 A = TypeVar("A", bound=Answer)
+T = TypeVar("T")
 
 TABLES: Final[dict[type[Answer], Table]] = {
     Assistant: assistants,
@@ -76,6 +80,25 @@ def decode(kind: type[A], body: str) -> A:
     return decoder_for(kind).decode(body.encode())
 
 
+def check(body: str, object_id: str) -> str:
+    """Return the JSON of a row that is answered without being decoded, if it is that object's.
+
+    Raises:
+        DecodeError: The row is damaged.
+    """
+    if _id_decoder.decode(body).id != object_id:
+        message = "the row is of another object"
+        raise msgspec.DecodeError(message)
+    return body
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_id_decoder: Final = msgspec.json.Decoder(_Id)
+
+
 def add(connection: Connection, thing: Answer, **columns: Any) -> str:
     """Insert an object, and return its JSON; `columns` are those that not every table has."""
     body = encode(thing)
@@ -103,13 +126,14 @@ def find(connection: Connection, kind: type[A], object_id: str, **within: str) -
     return decode(kind, body)
 
 
-def see(connection: Connection, kind: type[Answer], object_id: str) -> None:
+def see(connection: Connection, kind: type[Answer], object_id: str, **within: str) -> None:
     """See that there is an object with this id.
 
     Raises:
-        Refusal: There is none.
+        Refusal: There is none, or it is not `within` what the path names.
     """
-    if _finding(kind, "seq").value(connection, key=object_id) is None:
+    found = _finding(kind, "seq", *within).value(connection, key=object_id, **within)
+    if found is None:
         raise not_found(NOUNS[kind], object_id)
 
 
@@ -156,7 +180,25 @@ def _paging(
     if below:
         bounds.append(table.c.seq < bindparam("below"))
     order = table.c.seq.asc() if rising else table.c.seq.desc()
-    return Statement(select(table.c.body).where(*bounds).order_by(order).limit(bindparam("rows")))
+    columns = (table.c.id, table.c.body)
+    return Statement(select(*columns).where(*bounds).order_by(order).limit(bindparam("rows")))
+
+
+class StoredPage(msgspec.Struct, frozen=True):
+    """One page of a list, before its objects are read."""
+
+    ids: list[str]
+    bodies: list[str]
+    has_more: bool
+
+    def hold(self, data: list[T]) -> Page[T]:
+        """Return the page with these objects, whose ids are `ids`."""
+        return Page(
+            data=data,
+            first_id=self.ids[0] if data else "",  # the OpenAPI file asks for texts
+            last_id=self.ids[-1] if data else "",
+            has_more=self.has_more,
+        )
 
 
 def page(
@@ -167,7 +209,20 @@ def page(
     only: dict[str, str] | None = None,
     **within: str,
 ) -> Page[A]:
-    """Return one page of the list, sorted by creation.
+    """Return one page of the list, sorted by creation; as of `stored_page`."""
+    found = stored_page(connection, kind, query, only=only, **within)
+    return found.hold([decode(kind, body) for body in found.bodies])
+
+
+def stored_page(
+    connection: Connection,
+    kind: type[Answer],
+    query: PageQuery,
+    *,
+    only: dict[str, str] | None = None,
+    **within: str,
+) -> StoredPage:
+    """Return one page of the list, sorted by creation, as it is stored.
 
     `within` says which list, `only` leaves items of it out (a cursor may be one of those).
 
@@ -189,15 +244,14 @@ def page(
     rising = query.ascending != backwards
     wanted = {**within, **(only or {})}
     statement = _paging(kind, tuple(wanted), "above" in bounds, "below" in bounds, rising)
-    bodies = statement.all(connection, **wanted, **bounds, rows=query.limit + 1)
-    data = [decode(kind, body) for (body,) in bodies[: query.limit]]
+    found = statement.all(connection, **wanted, **bounds, rows=query.limit + 1)
+    rows = found[: query.limit]
     if backwards:
-        data.reverse()
-    return Page(
-        data=data,
-        first_id=_id_of(data[0]) if data else "",  # the OpenAPI file asks for texts
-        last_id=_id_of(data[-1]) if data else "",
-        has_more=len(bodies) > query.limit,
+        rows.reverse()
+    return StoredPage(
+        ids=[each for each, _ in rows],
+        bodies=[check(body, each) for each, body in rows],
+        has_more=len(found) > query.limit,
     )
 
 

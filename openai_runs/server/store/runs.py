@@ -19,6 +19,7 @@ from openai_runs.server.api_errors import (
 from openai_runs.server.objects import transitions
 from openai_runs.server.objects.builders import NewRun
 from openai_runs.server.objects.transitions import LostRace
+from openai_runs.server.store import shared_json
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import LoggedEvent
 from openai_runs.server.store.moves import (
@@ -26,14 +27,15 @@ from openai_runs.server.store.moves import (
     announce_move,
     close_step,
     find_run,
+    moved,
     open_steps,
     retry_if_changed,
     write_run,
 )
-from openai_runs.server.store.rows import NOUNS, add, decode, encode, find, see
+from openai_runs.server.store.rows import NOUNS, add, check, decode, find, see
 from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
 from openai_runs.server.store.statements import Statement
-from openai_runs.server.store.transaction import Edited, Moved, Removed, Transaction
+from openai_runs.server.store.transaction import Edited, Removed, RunState, Transaction
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.events import EventName
 from openai_runs.types.messages import Message
@@ -54,6 +56,7 @@ __all__ = [
     "delete_thread",
     "get",
     "history",
+    "see_run",
     "short_history",
     "submit",
     "unfinished",
@@ -142,7 +145,7 @@ def add_thread(tx: Transaction, thread: Thread, messages: list[Message]) -> Thre
 
 def create(
     tx: Transaction, thread_id: str, assistant_id: str, make: Callable[[Assistant], NewRun]
-) -> Run:
+) -> RunState:
     """Store the run that `make` builds from the assistant, and its messages before it.
 
     Raises:
@@ -158,7 +161,7 @@ def create_with_thread(
     messages: list[Message],
     assistant_id: str,
     make: Callable[[Assistant], NewRun],
-) -> Run:
+) -> RunState:
     """Store the same with the thread it is on; its log begins with that.
 
     Raises:
@@ -169,45 +172,55 @@ def create_with_thread(
     return _begin(tx, make(find(tx.connection, Assistant, assistant_id)), made)
 
 
-def _begin(tx: Transaction, new: NewRun, *before: LoggedEvent) -> Run:
-    data = _add_run(tx.connection, new).encode()
+def _begin(tx: Transaction, new: NewRun, *before: LoggedEvent) -> RunState:
+    run, stored = new.run, _add_run(tx.connection, new)
     for message in new.messages:
         add(tx.connection, message, thread_id=new.run.thread_id, run_id=message.run_id)
-    tx.announce(Moved(new.run, data))
+    change = moved(run, stored)
+    tx.announce(change)
     tx.log_ends_at(0, 0)
-    told = [LoggedEvent(f"thread.run.{what}", data) for what in _BEGIN]
-    tx.tell(new.run.id, new.run.created_at, *before, *told)
-    return new.run
+    told = [LoggedEvent(f"thread.run.{what}", stored) for what in _BEGIN]
+    tx.tell(run.id, run.created_at, *before, *told)
+    return change
 
 
-def _add_run(connection: Connection, new: NewRun) -> str:
-    """Insert the run, and return its JSON.
+def _add_run(connection: Connection, new: NewRun) -> bytes:
+    """Insert the run, and return its JSON as stored.
 
     Raises:
         Refusal: The thread has an active run.
     """
     run = new.run
-    body = encode(run)
-    values = (run.id, body, run.thread_id, run.status, run.expires_at, new.reasoning_effort)
+    stored, shared = shared_json.split(run, new.base_instructions)
+    values = (
+        run.id,
+        stored.decode(),
+        run.thread_id,
+        run.status,
+        run.expires_at,
+        new.reasoning_effort,
+    )
     row = dict(zip(_NEW_RUN, values, strict=True))
     while not _ADD_RUN.run(connection, **row).rowcount:
         blocking = active_run_id(connection, run.thread_id)
         if blocking is not None:  # else it has ended just now
             raise active_run(run.thread_id, blocking)
-    return body
+    shared_json.keep(connection, run.id, shared, run.created_at)
+    return stored
 
 
 @retry_if_changed
-def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, Any]) -> Run:
+def update_run(tx: Transaction, thread_id: str, run_id: str, changes: dict[str, Any]) -> RunState:
     """Change what is in no column: the metadata."""
     run, row = _read(tx.connection, thread_id, run_id)
-    run = msgspec.structs.replace(run, **changes)
-    tx.announce(Edited(run, write_run(tx, row, run)))
-    return run
+    stored = write_run(tx, row, msgspec.structs.replace(run, **changes))
+    change = Edited(id=run.id, thread_id=run.thread_id, status=run.status, stored=stored)
+    tx.announce(change)
+    return change
 
 
 @retry_if_changed
-def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
+def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> RunState:
     """Move the run to `cancelling`; the engine does the rest.
 
     Raises:
@@ -225,7 +238,7 @@ def cancel(tx: Transaction, thread_id: str, run_id: str, now: int) -> Run:
 @retry_if_changed
 def submit(
     tx: Transaction, thread_id: str, run_id: str, outputs: list[ToolOutput], now: int
-) -> Run:
+) -> RunState:
     """Fill in the outputs and queue the run.
 
     Raises:
@@ -250,16 +263,21 @@ def submit(
 
 
 def _read(connection: Connection, thread_id: str, run_id: str) -> tuple[Run, RunRow]:
-    """Return the run, and its row.
+    """Return the run, but for its shared JSON, and its row.
 
     Raises:
         Refusal: There is no such run, or no such thread.
     """
+    row = _find(connection, thread_id, run_id)
+    return decode(Run, row.body), row
+
+
+def _find(connection: Connection, thread_id: str, run_id: str) -> RunRow:
     see(connection, Thread, thread_id)
     row = find_run(connection, run_id)
     if row is None or row.thread_id != thread_id:
         raise not_found(NOUNS[Run], run_id)
-    return decode(Run, row.body), row
+    return row
 
 
 def delete_thread(tx: Transaction, thread_id: str) -> None:
@@ -347,11 +365,22 @@ def _history(run: Run, done: list[RunStep], newest_first: list[tuple[str]]) -> H
     )
 
 
-def get(connection: Connection, thread_id: str, run_id: str) -> Run:
+def see_run(connection: Connection, thread_id: str, run_id: str) -> None:
+    """See that there is such a run.
+
+    Raises:
+        Refusal: There is none, or no such thread.
+    """
+    see(connection, Thread, thread_id)
+    see(connection, Run, run_id, thread_id=thread_id)
+
+
+def get(connection: Connection, thread_id: str, run_id: str) -> RunState:
     """Return the run.
 
     Raises:
         Refusal: There is no such run, or no such thread.
     """
-    see(connection, Thread, thread_id)
-    return find(connection, Run, run_id, thread_id=thread_id)
+    row = _find(connection, thread_id, run_id)
+    stored = check(row.body, run_id).encode()
+    return RunState(id=run_id, thread_id=thread_id, status=row.status, stored=stored)

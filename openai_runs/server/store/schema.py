@@ -35,7 +35,9 @@ __all__ = [
     "messages",
     "metadata",
     "probe",
+    "run_shared_json",
     "runs",
+    "shared_json",
     "steps",
     "threads",
 ]
@@ -110,7 +112,7 @@ runs: Final = Table(
     Column("prompt_tokens", Integer, nullable=False, default=0),
     Column("completion_tokens", Integer, nullable=False, default=0),
     Column("reasoning_effort", String),  # not on the wire's run, but the model is told
-    _body(),
+    _body(),  # as stored: see `shared_json.py`
     Index("runs_by_thread", "thread_id", "seq"),
     Index("active_runs", "status", "seq", sqlite_where=text(f"status IN ({_ACTIVE})")),
     Index(
@@ -152,6 +154,23 @@ events: Final = Table(
     Column("body", LargeBinary, nullable=False),
 )
 """A row holds the events of one piece of work, as they are sent."""
+
+shared_json: Final = Table(
+    "shared_json",
+    metadata,
+    Column("hash", String, primary_key=True),  # SHA-256 of `body`
+    Column("body", LargeBinary, nullable=False),
+    Column("used_at", Integer, nullable=False),  # Unix seconds of a run's creation, to the hour
+)
+"""What runs have in common; `shared_json.py` says how."""
+
+run_shared_json: Final = Table(
+    "run_shared_json",
+    metadata,
+    Column("run_id", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("hash", String, ForeignKey("shared_json.hash"), primary_key=True, index=True),
+)
+"""Which of it must stay, since the run names it."""
 
 idempotency: Final = Table(
     "idempotency",

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from openai_runs.server.store import event_log, idempotency
+from openai_runs.server.store import event_log, idempotency, shared_json
 from openai_runs.server.store.database import Connection, Database
 from openai_runs.server.store.event_pages import EventLog
 from openai_runs.server.store.idempotency import Once
+from openai_runs.server.store.shared_json import SharedJson
 from openai_runs.server.store.transaction import Transaction
 
 __all__ = ["Store"]
@@ -30,7 +31,9 @@ class Store:
         """Work on this database, which `aclose` closes."""
         self.path = path
         self._database = database
-        self.log = EventLog(database)
+        self.shared = SharedJson(database)
+        """What is sent of runs: what the store gives of them is without what they share."""
+        self.log = EventLog(database, self.shared)
 
     def publish(self, url: str) -> None:
         """Let other processes that want this database find its server at `url`."""
@@ -86,7 +89,9 @@ class Store:
         return await self._database.write(lambda first: work(first, *args, **kwargs), once)
 
     async def prune(self, now: int) -> None:
-        """Forget old idempotency keys, and the events of runs that ended long ago."""
+        """Forget old idempotency keys, events of runs that ended long ago, and JSON of no run."""
         await self._database.write(lambda tx: idempotency.prune(tx.connection, now))
         while await self._database.write(lambda tx: event_log.prune(tx.connection, now)):
+            pass
+        while await self._database.write(lambda tx: shared_json.prune(tx.connection, now)):
             pass

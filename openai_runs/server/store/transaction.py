@@ -9,24 +9,30 @@ import msgspec
 from openai_runs.server.store import event_log
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import Cut, LoggedEvent, Position, Told
-from openai_runs.types.runs import Run
 
 __all__ = ["Change", "Edited", "Moved", "Removed", "RunState", "Transaction"]
 
 
-class RunState(msgspec.Struct, frozen=True):
-    """A run as it was committed."""
+class RunState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A run as it was committed: what one needs to know of it, and what it is answered with."""
 
-    run: Run
-    body: bytes
-    """Its JSON; all who are answered with it share these bytes."""
+    id: str
+    thread_id: str
+    status: str
+    stored: bytes
+    """Its JSON as stored: `Parts.join` gives what is sent. All who are answered share it."""
 
 
-class Moved(RunState, frozen=True):
+class Moved(RunState, frozen=True, kw_only=True, gc=False):
     """A committed change of a run's status."""
 
+    created_at: int
+    expires_at: int | None
+    """Unix seconds; None once the run is over."""
+    total_tokens: int
 
-class Edited(RunState, frozen=True):
+
+class Edited(RunState, frozen=True, kw_only=True, gc=False):
     """A committed change of anything else of a run."""
 
 

@@ -13,7 +13,9 @@ import anyio
 import pytest
 
 from openai_runs.server import Call, CallTools, Hang, LocalServer, ScriptedBackend
+from openai_runs.server.events.change_bus import ChangeBus
 from openai_runs.server.http.request_parsing import preferred_wait
+from openai_runs.server.store import Moved, Removed
 from tests.server.conftest import Serve
 from tests.server.support import Caller, Reply, run_path
 
@@ -41,6 +43,48 @@ HEADERS: dict[str, tuple[list[str], int | None]] = {
 def test_preference_is_read_as_rfc_7240_has_it(headers: list[str], expected: int | None) -> None:
     """What is understood is capped, and what is not is no preference."""
     assert preferred_wait(headers) == expected
+
+
+def moved(number: int, status: str, size: int) -> Moved:
+    """Return a change to this status of a run whose JSON has so many bytes."""
+    return Moved(
+        id=f"run_{number}",
+        thread_id=f"thread_{number}",
+        status=status,
+        stored=b"x" * size,
+        created_at=1,
+        expires_at=None,
+        total_tokens=0,
+    )
+
+
+def kept_bytes(bus: ChangeBus, numbers: range) -> int:
+    """Return how many bytes of these runs are at hand."""
+    states = [bus.latest(f"run_{number}") for number in numbers]
+    return sum(len(state.stored) for state in states if state is not None)
+
+
+def test_states_are_kept_up_to_a_number_of_bytes() -> None:
+    """The oldest go first; one that changes is counted once, one that is over not at all."""
+    bus, mib = ChangeBus(10), 1024 * 1024
+    for number in range(100):
+        for status in ("queued", "in_progress", "requires_action"):
+            bus.publish(moved(number, status, mib))
+
+    assert kept_bytes(bus, range(100)) == 32 * mib
+    assert bus.latest("run_67") is None
+    assert bus.latest("run_68") is not None
+
+    for number in range(68, 99):
+        bus.publish(moved(number, "completed", mib))
+    bus.publish(Removed("run_99"))
+    assert kept_bytes(bus, range(100)) == 0
+
+    for number in range(200, 232):
+        bus.publish(moved(number, "queued", mib))
+    assert kept_bytes(bus, range(200, 232)) == 32 * mib
+    bus.publish(moved(300, "queued", 33 * mib))
+    assert bus.latest("run_300") is None
 
 
 async def test_held_answer_comes_with_the_next_status(serve: Serve) -> None:

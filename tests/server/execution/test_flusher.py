@@ -24,6 +24,7 @@ from openai_runs.server import (
     ScriptedBackend,
     TextDelta,
 )
+from openai_runs.server.store.migrations import SCHEMA_VERSION
 from tests.server.conftest import Serve
 from tests.server.execution.test_restart import doomed, finish
 from tests.server.http.test_sse_response import read_until, rest_of, start_and_read
@@ -222,6 +223,15 @@ async def test_run_fails_when_its_pieces_cannot_be_stored(
     assert "not this one" in caplog.text
 
 
+TO_VERSION_1 = (
+    "DROP TABLE run_shared_json",
+    "DROP TABLE shared_json",
+    "DROP TABLE events",
+    "PRAGMA user_version = 1",
+)
+"""What takes a file of today back to the oldest schema."""
+
+
 async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None:
     """An older file is upgraded in place: runs stay, new ones are logged, old ones have no log."""
     db = tmp_path / "old.db"
@@ -229,7 +239,7 @@ async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None
     old = await caller.settled(await caller.start())
     path = f"/threads/{old['thread_id']}/runs/{old['id']}"
     await caller.close()
-    for statement in ("DROP TABLE events", "PRAGMA user_version = 1"):
+    for statement in TO_VERSION_1:
         await anyio.to_thread.run_sync(execute, db, statement)
 
     caller = await serve("New.", db=db)
@@ -243,7 +253,7 @@ async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None
     assert kept == old
     assert (lost.status, lost.json["error"]["code"]) == (409, "stream_position_lost")
     assert new.names[-1] == "run.completed"
-    assert version == 2
+    assert version == SCHEMA_VERSION
 
 
 @pytest.mark.timeout(120)
@@ -254,7 +264,7 @@ async def test_turn_begun_before_there_was_a_log_is_told_once(tmp_path: Path, se
         run = await server.caller.start("hang")
         await server.caller.begun(run)
         await server.kill()
-    for statement in ("DROP TABLE events", "PRAGMA user_version = 1"):
+    for statement in TO_VERSION_1:
         await anyio.to_thread.run_sync(execute, db, statement)
     async with doomed(db) as server:
         url, told = f"{server.caller.url}{run_path(run)}/stream", False

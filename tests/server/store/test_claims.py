@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import msgspec
 import pytest
 
 from openai_runs.server import Hang
 from openai_runs.server.store.runs import History, get, history, short_history
 from openai_runs.server.store.sqlite.connection import open_reader
+from openai_runs.types.runs import Run
 from tests.server.conftest import Serve
 
 LARGE = "x" * 70_000
@@ -21,7 +23,8 @@ def read_both(db: Path, run: Any) -> tuple[History | None, History]:
     """Return what a claim reads of the run's history, and what it is."""
     reader = open_reader(db)
     try:
-        found = get(reader, run["thread_id"], run["id"])
+        stored = get(reader, run["thread_id"], run["id"]).stored
+        found = msgspec.json.decode(stored, type=Run)
         return short_history(reader, found), history(reader, found)
     finally:
         reader.close()

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import msgspec
 import pytest
 
 from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.objects.builders import build_message
 from openai_runs.server.store import rows, runs
-from openai_runs.server.store.idempotency import Once
+from openai_runs.server.store.idempotency import Once, encode_answer
 from openai_runs.server.store.transaction import Transaction
 from openai_runs.types.messages import CreateMessage, Message
 from tests.server.two_writers import EXECUTING, NOW, OUTPUTS, Pair, Side, at_once, open_pair, void
@@ -56,7 +55,7 @@ def user_message(pair: Pair) -> Message:
 def answer_of(side: Side, work: Callable[[Transaction], Any], once: Once) -> tuple[int, bytes]:
     """Return the answer of the API, and nothing of how it came about."""
     try:
-        return 200, msgspec.json.encode(side.run(work, once))
+        return 200, encode_answer(side.run(work, once))
     except Replay as replay:
         return replay.status_code, replay.body
     except Refusal as refusal:

@@ -14,6 +14,7 @@ import pytest
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server import Say
 from openai_runs.server.store.event_pages import EventLog, Piece
+from openai_runs.server.store.shared_json import SharedJson
 from openai_runs.server.store.sqlite.connection import open_reader
 from openai_runs.server.store.sqlite.writer import Readers
 from tests.server.conftest import Serve
@@ -43,7 +44,7 @@ async def watched(db: Path, **options: Any) -> AsyncIterator[Watched]:
     connection.set_trace_callback(statements.append)
     readers = Readers([connection])
     try:
-        yield Watched(EventLog(readers, **options), statements)
+        yield Watched(EventLog(readers, SharedJson(readers), **options), statements)
     finally:
         await anyio.to_thread.run_sync(readers.close)
         connection.close()

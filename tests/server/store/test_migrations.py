@@ -137,8 +137,12 @@ def add_table(name: str) -> Callable[[Connection], None]:
     return migrate
 
 
-LONGER = (*MIGRATIONS, *(Migration(n, add_table(f"added_{n}")) for n in (3, 4)))
+NEXT = SCHEMA_VERSION + 1
+ADDED = {NEXT: f"added_{NEXT}", NEXT + 1: f"added_{NEXT + 1}"}
+LONGER = (*MIGRATIONS, *(Migration(n, add_table(name)) for n, name in ADDED.items()))
 """The migrations there are and two more, so that there is something in between."""
+MADE = {2: "events", 3: "shared_json", **ADDED}
+"""A table that came with each version."""
 ERRORS: dict[str, Exception] = {
     "of the disk": sqlite3.OperationalError("disk I/O error"),
     "of our own": RuntimeError("not today"),
@@ -166,13 +170,13 @@ def test_file_is_of_one_version_when_an_error_comes_before_any_statement(
         version = version_of(tried)
         versions.append(version)
         there = {name for kind, name in schema_of(tried) if kind == "table"}
-        present = there & {"events", "added_3", "added_4"}
-        assert present == set(("events", "added_3", "added_4")[: version - 1]), number
+        present = there & set(MADE.values())
+        assert present == {table for since, table in MADE.items() if since <= version}, number
         upgrade(tried, LONGER)
-        assert (version_of(tried), contents_of(tried)) == (4, before)
+        assert (version_of(tried), contents_of(tried)) == (NEXT + 1, before)
         copies.append(tried.with_name(f"{tried.name}.schema-1"))
 
-    assert sorted(set(versions)) == [1, 2, 3, 4]
+    assert sorted(set(versions)) == [*range(OLDEST_VERSION, NEXT + 2)]
     assert versions == sorted(versions)
     assert {version_of(copy) for copy in copies if copy.exists()} == {1}
     assert not list(db.parent.glob("*.partial"))
@@ -202,9 +206,12 @@ def test_file_is_of_one_version_when_its_server_is_killed_before_any_statement(d
         upgrade(file)
 
     assert set(ends) == {-signal.SIGKILL}
-    assert set(versions) == {1, 2}
+    assert set(versions) == {*range(OLDEST_VERSION, NEXT)}
     assert versions == sorted(versions)
-    assert versions == [2 if ("table", "events") in schema else 1 for schema in schemas]
+    for version, schema in zip(versions, schemas, strict=True):
+        assert {MADE.get(v) for v in range(2, version + 1)} == {
+            table for table in MADE.values() if ("table", table) in schema
+        }
     assert {version_of(file) for file in files} == {SCHEMA_VERSION}
     assert all(contents_of(file) == before for file in files)
     assert not list(db.parent.glob("*.partial"))
@@ -287,11 +294,12 @@ def test_failed_upgrade_says_where_the_file_stands(db: Path) -> None:
         connection.execute("INSERT INTO nowhere VALUES (1)")
 
     with pytest.raises(
-        ConfigError, match=r"from schema version 2 to 3, and it stays at 2: no such"
+        ConfigError,
+        match=rf"version {SCHEMA_VERSION} to {NEXT}, and it stays at {SCHEMA_VERSION}: no such",
     ):
-        upgrade(db, (*MIGRATIONS, Migration(3, fail)))
+        upgrade(db, (*MIGRATIONS, Migration(NEXT, fail)))
 
-    assert version_of(db) == 2
+    assert version_of(db) == SCHEMA_VERSION
     assert ("table", "half") not in schema_of(db)
 
 
@@ -311,7 +319,7 @@ def test_rows_are_kept_when_a_migration_rebuilds_the_table_they_refer_to(db: Pat
     before = contents_of(db)
 
     with connected(db) as connection:
-        prepare(connection, db, (*MIGRATIONS, Migration(3, rebuild_threads)))
+        prepare(connection, db, (*MIGRATIONS, Migration(NEXT, rebuild_threads)))
         enforced = connection.execute("PRAGMA foreign_keys").fetchone()
 
     after = contents_of(db)
@@ -327,9 +335,9 @@ def test_migration_is_undone_when_it_leaves_rows_that_refer_to_nothing(db: Path)
         connection.execute("DELETE FROM threads")
 
     with pytest.raises(ConfigError, match="refer to rows of threads that are not there"):
-        upgrade(db, (*MIGRATIONS, Migration(3, lose)))
+        upgrade(db, (*MIGRATIONS, Migration(NEXT, lose)))
 
-    assert version_of(db) == 2
+    assert version_of(db) == SCHEMA_VERSION
     assert len(query(db, "SELECT id FROM threads")) > 1
 
 
@@ -337,14 +345,15 @@ def test_newer_file_is_refused_with_both_versions_and_its_copy(db: Path) -> None
     """The sentence says what to do; nothing is changed."""
     upgrade(db)
     with closing(sqlite3.connect(db)) as file:
-        file.execute("PRAGMA user_version = 7")
+        file.execute("PRAGMA user_version = 99")
     before = db.read_bytes()
 
     with pytest.raises(ConfigError) as refused:
         upgrade(db)
 
     sentence = str(refused.value)
-    assert f"has schema version 7; this version of openai-runs knows versions up to {2}" in sentence
+    assert "has schema version 99; this version of openai-runs knows versions up to " in sentence
+    assert f"up to {SCHEMA_VERSION}, so install" in sentence
     assert "install a newer one, or use its copy from before" in sentence
     assert os.fspath(db.with_name("runs.db.schema-1")) in sentence
     assert db.read_bytes() == before

@@ -191,7 +191,7 @@ def _do(connection: Connection, job: _Job) -> _Outcome:
     value = job.work(tx)
     tx.write_log()
     if job.once is not None:
-        idempotency.answer(connection, job.once, 200, msgspec.json.encode(value))
+        idempotency.answer(connection, job.once, value)
     return _Outcome(value=value, changes=tx.changes)
 
 
