@@ -115,7 +115,7 @@ class Executor:
         return claim  # noqa: RET504 - the scope might swallow, for all mypy knows
 
     async def _complete(self, claim: Claim) -> Claim:
-        run = await self._store.shared.complete(claim.run, claim.stored)
+        run = await self._store.shared_json.complete(claim.run, claim.stored)
         return msgspec.structs.replace(claim, run=run)
 
     async def _make_turn(self, claim: Claim, execution: Execution) -> None:

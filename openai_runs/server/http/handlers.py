@@ -200,7 +200,7 @@ async def list_runs(call: Call) -> Page[msgspec.Raw]:
     """Answer listRuns."""
     query = page_query(call.query)
     page = await call.store.read(operations.list_runs, call.ids["thread_id"], query)
-    runs = await call.store.shared.join_all([body.encode() for body in page.bodies])
+    runs = await call.store.shared_json.join_all([body.encode() for body in page.bodies])
     return page.hold([msgspec.Raw(run) for run in runs])
 
 

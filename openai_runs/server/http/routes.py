@@ -87,7 +87,7 @@ def route(
                 answer = await handler(call)
             except Replay as replay:
                 if not call.streamed or replay.status_code != 200:
-                    whole = await call.store.shared.join(replay.body)
+                    whole = await call.store.shared_json.join(replay.body)
                     outgoing.ensure_capacity(len(whole))
                     raise Replay(replay.status_code, whole) from None
                 answer = await streamer.start_again(replay)
@@ -95,7 +95,7 @@ def route(
             if isinstance(answer, StreamStart):
                 return await streamer.send(request, answer, call.headers)
         if isinstance(answer, RunState):
-            reply = await call.store.shared.join(answer.stored)
+            reply = await call.store.shared_json.join(answer.stored)
         else:
             reply = msgspec.json.encode(answer)
         outgoing.ensure_capacity(len(reply), done=posted)

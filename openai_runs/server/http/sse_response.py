@@ -56,7 +56,7 @@ class _Follower:
             if self._reader.behind:
                 body = await self._read_log()
             else:
-                body = await self._store.shared.join_frames(self._sent(self._reader.pop()))
+                body = await self._store.shared_json.join_frames(self._sent(self._reader.pop()))
             if body:
                 return body
             if not self._reader.behind and self._reader.empty and not self._is_over():

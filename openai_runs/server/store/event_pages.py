@@ -181,11 +181,11 @@ class EventLog:
     """The logs, as streams read them."""
 
     def __init__(
-        self, database: Readable, shared: SharedJson, *, kept_for: float = _KEPT_SECONDS
+        self, database: Readable, shared_json: SharedJson, *, kept_for: float = _KEPT_SECONDS
     ) -> None:
         """Read from this; keep large rows for these seconds."""
         self._database = database
-        self._shared = shared
+        self._shared_json = shared_json
         self._large = _LargeRows(kept_for)
 
     async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
@@ -215,7 +215,7 @@ class EventLog:
         return (self._whole(connection, _Row(*row)) for row in rows)
 
     def _whole(self, connection: Connection, row: _Row) -> _Row:
-        return row._replace(body=self._shared.join_frames_with(connection, row.body))
+        return row._replace(body=self._shared_json.join_frames_with(connection, row.body))
 
 
 def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: bool) -> LogPage:

@@ -191,7 +191,7 @@ def _add_run(connection: Connection, new: NewRun) -> bytes:
         Refusal: The thread has an active run.
     """
     run = new.run
-    stored, shared = shared_json.split(run, new.base_instructions)
+    stored, texts = shared_json.split(run, new.base_instructions)
     values = (
         run.id,
         stored.decode(),
@@ -205,7 +205,7 @@ def _add_run(connection: Connection, new: NewRun) -> bytes:
         blocking = active_run_id(connection, run.thread_id)
         if blocking is not None:  # else it has ended just now
             raise active_run(run.thread_id, blocking)
-    shared_json.keep(connection, run.id, shared, run.created_at)
+    shared_json.keep(connection, run.id, texts, run.created_at)
     return stored
 
 

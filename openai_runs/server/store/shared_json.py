@@ -83,8 +83,8 @@ class Split(NamedTuple):
     """A run's JSON, as it is stored."""
 
     stored: bytes
-    shared: dict[str, bytes]
-    """By hash."""
+    texts: dict[str, bytes]
+    """What is stored apart, by hash."""
 
 
 def split(run: Run, base: str) -> Split:

@@ -31,9 +31,9 @@ class Store:
         """Work on this database, which `aclose` closes."""
         self.path = path
         self._database = database
-        self.shared = SharedJson(database)
+        self.shared_json = SharedJson(database)
         """What is sent of runs: what the store gives of them is without what they share."""
-        self.log = EventLog(database, self.shared)
+        self.log = EventLog(database, self.shared_json)
 
     def publish(self, url: str) -> None:
         """Let other processes that want this database find its server at `url`."""

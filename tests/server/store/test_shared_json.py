@@ -397,5 +397,5 @@ def test_stored_run_is_the_same_run_when_it_is_joined(
         stored = encode_again(msgspec.structs.replace(read, status=status), stored)
 
     for text in (found.stored, stored):
-        whole = msgspec.json.decode(join(text, found.shared.get))
+        whole = msgspec.json.decode(join(text, found.texts.get))
         assert whole == msgspec.json.decode(msgspec.json.encode(run))
