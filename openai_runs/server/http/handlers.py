@@ -200,8 +200,8 @@ async def list_runs(call: Call) -> Page[msgspec.Raw]:
     """Answer listRuns."""
     query = page_query(call.query)
     page = await call.store.read(operations.list_runs, call.ids["thread_id"], query)
-    runs = await call.store.shared_json.join_all([body.encode() for body in page.bodies])
-    return page.hold([msgspec.Raw(run) for run in runs])
+    whole = await call.store.shared_json.join_all([body.encode() for body in page.bodies])
+    return page.hold([msgspec.Raw(run) for run in whole])
 
 
 async def create_run(call: Call) -> RunState | StreamStart:
