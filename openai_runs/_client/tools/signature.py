@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +20,9 @@ from msgspec import UNSET, UnsetType
 
 from openai_runs._client.tools.json_schema import ObjectSchema
 from openai_runs.types.runs import Run
+
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
 
 __all__ = ["Parameters", "ToolContext", "docstring_of", "name_of", "parameters_of"]
 
@@ -123,7 +127,7 @@ def _innermost(function: Any) -> Any:
 
 def _read(function: Any, what: str) -> Parameters:
     try:
-        signature = inspect.signature(function)
+        signature = _signature_of(function)
     except ValueError as error:
         msg = f"{what}: its parameters cannot be read ({error})"
         raise TypeError(msg) from error
@@ -142,6 +146,17 @@ def _read(function: Any, what: str) -> Parameters:
     )
 
 
+def _signature_of(function: Any) -> inspect.Signature:
+    """Return the signature, also where an annotation names what is not there.
+
+    Whether that matters is known parameter by parameter: the return type, or what a partial has
+    bound, may be such a one.
+    """
+    if sys.version_info >= (3, 14):  # annotations are evaluated here, and no more by `def`
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def _hint_of(function: Any, one: inspect.Parameter, what: str) -> Any:
     """Return the parameter's type, with names looked up where the function was written."""
     if one.kind in _UNNAMED:
@@ -157,7 +172,7 @@ def _hint_of(function: Any, one: inspect.Parameter, what: str) -> Any:
     )
     try:
         return typing.get_type_hints(holder, include_extras=True)[one.name]
-    except (NameError, SyntaxError, TypeError) as error:
+    except Exception as error:  # an annotation is any expression
         msg = f"{what}: the annotation of parameter {one.name!r} cannot be resolved: {error}"
         raise TypeError(msg) from error
 
