@@ -6,6 +6,7 @@ import os
 import resource
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import aiohttp
@@ -43,7 +44,7 @@ async def test_database_keeps_one_active_run_itself(serve: Serve, tmp_path: Path
     await caller.start()
 
     def duplicate() -> None:
-        with sqlite3.connect(tmp_path / "i.db") as file:
+        with closing(sqlite3.connect(tmp_path / "i.db")) as file, file:
             file.execute(
                 "INSERT INTO runs (id, thread_id, status, deadline, epoch, attempts, "
                 "prompt_tokens, completion_tokens, body) "
@@ -244,7 +245,7 @@ async def test_statement_that_fails_is_logged_without_its_values(
     thread = await caller.thread()
 
     def forbid() -> None:
-        with sqlite3.connect(tmp_path / "v.db") as file:
+        with closing(sqlite3.connect(tmp_path / "v.db")) as file, file:
             file.execute(
                 "CREATE TRIGGER forbidden BEFORE INSERT ON messages "
                 "BEGIN SELECT RAISE(ABORT, 'not today'); END"
