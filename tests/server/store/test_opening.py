@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import threading
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import anyio
@@ -121,6 +125,66 @@ async def test_application_that_cannot_start_leaves_nothing_open(tmp_path: Path)
     await runner.cleanup()
 
     assert not [t for t in threading.enumerate() if t.name.startswith("openai_runs")]
+
+
+class Connections:
+    """Makes SQLite's connections and keeps them; of more than `most`, each is refused."""
+
+    def __init__(self, most: int) -> None:
+        self.made: list[sqlite3.Connection] = []
+        self._most = most
+        self._connect = sqlite3.connect
+
+    def connect(self, *args: Any, **options: Any) -> sqlite3.Connection:
+        """Return a connection, or fail as where the process may open no more files."""
+        if len(self.made) == self._most:
+            problem = "unable to open database file"
+            raise sqlite3.OperationalError(problem)
+        self.made.append(self._connect(*args, **options))
+        return self.made[-1]
+
+
+def give_newer_version(path: Path) -> None:
+    """Make a file as a later version of this package would."""
+    with closing(sqlite3.connect(path)) as file, file:
+        for table in ("assistants", "threads", "messages", "runs", "steps"):
+            file.execute(f"CREATE TABLE {table} (id)")
+        file.execute("PRAGMA user_version = 99")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], int, str]] = {
+    "no-database": (lambda path: path.write_bytes(b"x" * 5000), 9, "not a database"),
+    "newer": (give_newer_version, 9, "schema version 99"),
+    "no-writer": (Path.touch, 0, "unable to open"),
+    "no-reader": (Path.touch, 1, "unable to open"),
+    "one-reader": (Path.touch, 2, "unable to open"),
+}
+
+
+@pytest.mark.parametrize(("prepare", "most", "problem"), REFUSED.values(), ids=REFUSED)
+async def test_server_that_cannot_use_its_file_closes_every_connection(
+    prepare: Callable[[Path], object],
+    most: int,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """None is left to the garbage collector, which warns of it from Python 3.13 on."""
+    path = tmp_path / "runs.db"
+    await anyio.to_thread.run_sync(prepare, path)
+    connections = Connections(most)
+    monkeypatch.setattr(sqlite3, "connect", connections.connect)
+
+    with pytest.raises(ConfigError, match=problem):
+        await LocalServer(path).start()
+
+    for connection in connections.made:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            _ = connection.total_changes
+    monkeypatch.undo()
+    await anyio.to_thread.run_sync(path.unlink)
+    async with LocalServer(path) as server:
+        assert server.path == path
 
 
 async def test_server_cannot_be_opened_twice() -> None:

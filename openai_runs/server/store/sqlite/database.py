@@ -44,7 +44,8 @@ class SqliteDatabase:
         try:
             self._connections.append(driver.open_writer(self.path))
             prepare(self._connections[0], self.path)
-            self._connections += [driver.open_reader(self.path) for _ in range(_READERS)]
+            for _ in range(_READERS):  # one by one: where one fails, those before it are closed
+                self._connections.append(driver.open_reader(self.path))
         except BaseException:
             self._release()
             raise
