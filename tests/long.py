@@ -42,6 +42,10 @@ ALL = {
     "kills": Long(
         "Servers killed at every write and at many moments of a stream.", marked("kills")
     ),
+    "pythons": Long(
+        "The tests on Python 3.11, 3.13 and 3.14, the last two from Debian, in folders; as root.",
+        ["-m", "tests.pythons"],
+    ),
     "seeds": Long(
         "Tests drawn at random: all seeds, and 5,000 examples of each property.",
         marked("seeds or hypothesis", "--hypothesis-profile=long", "--timeout=1800"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import page
+from tests.benchmarks.machine import file_system_of
 from tests.benchmarks.rows import GROUPS, ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,15 @@ def test_cheap_row_gives_a_table_and_its_figures(tmp_path: Path) -> None:
     assert "| decode 1 run | CPU |" in done.stdout
     figures = json.loads(kept.read_text())["decode"]["figures"]
     assert {name: len(told["cpu"]) for name, told in figures.items()} == {"floor": 2, "ours": 2}
+
+
+def test_file_system_is_named_where_it_is_known() -> None:
+    """The mount nearest to the path says it; in a chroot there may be none."""
+    mounts = "/dev/a / ext4 rw\nproc /proc proc rw\n/dev/b /home xfs rw\n"
+
+    assert file_system_of("/home/me/file", mounts) == "xfs"
+    assert file_system_of("/var/file", mounts) == "ext4"
+    assert file_system_of("/var/file", "proc /proc proc rw\n") == "a file system unknown"
 
 
 def test_unknown_row_is_refused() -> None:

@@ -9,7 +9,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["described"]
+__all__ = ["described", "file_system_of"]
 
 
 def described() -> dict[str, str]:
@@ -38,10 +38,18 @@ def _processor() -> str:
 
 def _file_system() -> str:
     """Return the kind of file system that the server's database is put on."""
-    here = str(Path(__file__).resolve())
-    mounts = [line.split(" ") for line in Path("/proc/mounts").read_text().splitlines()]
-    fitting = [(len(where), kind) for _, where, kind, *_ in mounts if here.startswith(where)]
-    return max(fitting)[1]
+    try:
+        mounts = Path("/proc/mounts").read_text()
+    except OSError:
+        return file_system_of("", "")
+    return file_system_of(str(Path(__file__).resolve()), mounts)
+
+
+def file_system_of(path: str, mounts: str) -> str:
+    """Return the kind of file system that a path is on; a chroot may not know it."""
+    lines = [line.split(" ") for line in mounts.splitlines()]
+    fitting = [(len(where), kind) for _, where, kind, *_ in lines if path.startswith(where)]
+    return max(fitting, default=(0, "a file system unknown"))[1]
 
 
 def _commit() -> str:
