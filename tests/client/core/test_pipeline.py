@@ -8,12 +8,14 @@ import platform
 import ssl
 import traceback
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import trustme
 
+import openai_runs
 from openai_runs import (
     APIConnectionError,
     APIError,
@@ -32,6 +34,7 @@ from tests.support import Action, Answer, Drop, HostileServer, ManualClock, Raw,
 from tests.transport.test_connecting import NoNames, answer, certified
 from tests.transport.wire import free_port, listening
 
+PACKAGE = f"{Path(openai_runs.__file__).parent}/"
 DEEP = b"[" * 1_000_000 + b"]" * 1_000_000
 """Too deep for each Python: from 3.14 on the stack is the limit, and not a number of calls."""
 JSON = b'{"id": "thread_1", "object": "thread", "created_at": 1}'
@@ -253,7 +256,7 @@ class Frames:
         self.names = [
             frame.f_code.co_name
             for frame, _ in traceback.walk_stack(None)
-            if "/openai_runs/" in frame.f_code.co_filename
+            if frame.f_code.co_filename.startswith(PACKAGE)
         ]
         return await handler(request)
 

@@ -27,14 +27,9 @@ if TYPE_CHECKING:
     from decimal import Decimal as Hidden
 """
 TEXTS = "from __future__ import annotations"
-MODES = [
-    pytest.param(TEXTS, id="texts"),
-    pytest.param(
-        "",
-        id="evaluated-when-asked-for",
-        marks=pytest.mark.skipif(sys.version_info < (3, 14), reason="evaluated by `def`"),
-    ),
-]
+MODES = {"texts": TEXTS}
+if sys.version_info >= (3, 14):
+    MODES["evaluated-when-asked-for"] = ""
 NOT_DEFINED = "name 'Hidden' is not defined"
 
 
@@ -95,7 +90,7 @@ peek = peek()
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("source", UNRESOLVED.values(), ids=UNRESOLVED)
 def test_parameter_of_a_type_that_is_not_there_is_refused_by_name(
     source: str, mode: str, defined: Define
@@ -108,7 +103,7 @@ def test_parameter_of_a_type_that_is_not_there_is_refused_by_name(
     assert str(caught.value) == f"tool 'peek': {problem}"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_attribute_that_is_not_there_is_refused_by_name(mode: str, defined: Define) -> None:
     """A module may have a name for type checkers alone."""
     with pytest.raises(TypeError) as caught:
@@ -153,7 +148,7 @@ peek = peek()
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("source", RESOLVED.values(), ids=RESOLVED)
 def test_type_that_is_not_there_does_no_harm_where_no_model_fills_it_in(
     source: str, mode: str, defined: Define
@@ -164,12 +159,11 @@ def test_type_that_is_not_there_does_no_harm_where_no_model_fills_it_in(
     assert local.parameters["properties"] == {"x": {"type": "integer"}}
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="evaluated by `def`")
 def test_type_that_a_function_defines_is_found_where_annotations_are_no_texts(
     defined: Define,
 ) -> None:
     """A text is looked up in the module; an annotation itself knows where it was written."""
-    names = defined("def make():\n def peek(x: Own): ...\n Own = int\n return peek", "")
+    names = defined("def make():\n Own = int\n def peek(x: Own): ...\n return peek", "")
 
     assert tool(names["make"]()).parameters["properties"] == {"x": {"type": "integer"}}
 
@@ -185,7 +179,7 @@ FIELDS: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("source", FIELDS.values(), ids=FIELDS)
 def test_field_of_a_type_that_is_not_there_is_refused(
     source: str, mode: str, defined: Define
