@@ -233,7 +233,7 @@ def entering(root: Path, shown: Iterable[Path], inside: Path) -> list[str]:
         "mount -t proc proc proc",
         "mount --rbind /dev dev",
     ]
-    mounts += [f"mount --bind -o ro {(p := shlex.quote(str(path)))} .{p}" for path in shown]
+    mounts += [f"mount --bind -o ro {path} .{path}" for path in map(shlex.quote, map(str, shown))]
     # The shell stays: as process 1 of the namespace it collects processes that lost their parent.
     script = f'set -e; {"; ".join(mounts)}; chroot . sh -c \'cd {inside} && exec "$@"\' sh "$@"'
     return [*_ISOLATED, "sh", "-c", script + "; exit $?", "sh"]
@@ -283,7 +283,7 @@ def _fetch(clone: Path) -> None:
     """Check out the commit of the project; environments that were made there stay."""
     git = ["git", "-C", str(clone)]
     _output(["git", "init", "-q", str(clone)])
-    _output([*git, "fetch", "-q", "--depth=1", "--no-tags", f"file://{ROOT}", "HEAD"])
+    _output([*git, "fetch", "-q", "--depth=1", "--no-tags", str(ROOT), "HEAD"])
     _output([*git, "checkout", "-q", "--force", "--detach", "FETCH_HEAD"])
     _output([*git, "clean", "-fdq"])
 
