@@ -71,9 +71,6 @@ class Home(NamedTuple):
         return self.clone if self.clone == self.inside else None
 
 
-# --- what the machine and the project say --------------------------------------------------------
-
-
 def pytest_arguments(project: Mapping[str, Any]) -> list[str]:
     """Return the arguments of Python with which `poe test` runs the tests, without coverage."""
     steps = [step["cmd"] for step in project["sequence"] if isinstance(step, dict)]
@@ -119,9 +116,6 @@ def counts_of(line: str) -> str:
     """
     said, _, _ = line.partition(" in ")
     return " ".join(re.findall(r"\d+ [a-z]+", said)) if re.search(r" in \d", line) else ""
-
-
-# --- running -------------------------------------------------------------------------------------
 
 
 def _output(
@@ -174,9 +168,6 @@ def _shown(home: Home, *command: str | Path) -> tuple[int, str]:
             print(line, end="", flush=True)
             last = line.strip() or last
     return process.returncode, last
-
-
-# --- Debian in a folder --------------------------------------------------------------------------
 
 
 def _mirror(suite: str) -> str:
@@ -249,9 +240,6 @@ def give_mount_points(root: Path, shown: Iterable[Path]) -> None:
             point.parent.mkdir(parents=True, exist_ok=True)
             point.unlink(missing_ok=True)  # a link that points nowhere
             point.touch()
-
-
-# --- one Python ----------------------------------------------------------------------------------
 
 
 def _of_host(folder: Path) -> Home:
