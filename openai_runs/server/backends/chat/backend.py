@@ -27,12 +27,9 @@ from openai_runs.errors import (
     ConfigError,
 )
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
+from openai_runs.server.backends.chat.answers import explain_status, read_answer
 from openai_runs.server.backends.chat.reader import ChunkReader
-from openai_runs.server.backends.chat.request import (
-    build_request,
-    explain_status,
-    read_answer,
-)
+from openai_runs.server.backends.chat.request import build_request
 
 __all__ = ["ChatBackend"]
 
