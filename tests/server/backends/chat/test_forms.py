@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from openai_runs.config import MAX_FORM_CHANGES, MAX_KNOWN_MODELS
 from openai_runs.errors import ConfigError
 from openai_runs.server.backends.base import ModelRequest
-from openai_runs.server.backends.chat.call import KnownForms, ModelCall
 from openai_runs.server.backends.chat.forms import DEFAULTS, Refusal, check_forms, other_forms
+from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from tests.server.backends.chat.asked import asked, built, message, turn
 from tests.server.backends.chat.test_request import NAMED, SCHEMA
 
@@ -335,7 +335,7 @@ def test_error_that_no_other_form_mends_changes_nothing(case: str) -> None:
     assert other_forms(Refusal(status, content), built(full()), DEFAULTS, set()) == {}
 
 
-def refuse(call: ModelCall, content: bytes) -> bool:
+def refuse(call: Negotiation, content: bytes) -> bool:
     """Return whether a call goes on after a 400."""
     return call.refused(400, content)
 
@@ -346,7 +346,7 @@ def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
     """Once it was accepted; one line of the log, with the setting that says so beforehand."""
     caplog.set_level(logging.INFO)
     known = KnownForms("models.example")
-    calls = [ModelCall(full(), "m", known) for _ in range(2)]
+    calls = [Negotiation(full(), "m", known) for _ in range(2)]
     for call in calls:  # at the same time
         assert refuse(call, error("top_p is not supported"))
     before = known.of("m")["top_p"]
@@ -354,8 +354,8 @@ def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
         call.accepted()
 
     assert before == "send"
-    assert "top_p" not in ModelCall(full(), "m", known).build()
-    assert "top_p" in ModelCall(full(), "other", known).build()
+    assert "top_p" not in Negotiation(full(), "m", known).build()
+    assert "top_p" in Negotiation(full(), "other", known).build()
     assert len(caplog.messages) == 1
     assert "models.example" in caplog.text
     assert "forms = {'top_p': 'omit'}" in caplog.text
@@ -364,7 +364,7 @@ def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
 def test_form_that_did_not_help_is_taken_back() -> None:
     """The same words again: another form is tried, and at the end the refusal stands."""
     known = KnownForms("models.example")
-    call = ModelCall(full(), "m", known)
+    call = Negotiation(full(), "m", known)
     words = error("content is missing, and top_p is not supported")
     contents = []
     while refuse(call, words):
@@ -379,7 +379,7 @@ def test_form_that_did_not_help_is_taken_back() -> None:
 
 def test_every_optional_field_can_be_refused_once() -> None:
     """One after the other, and the rest goes on; at the end nothing optional is left."""
-    call = ModelCall(full(), "m", KnownForms("models.example"))
+    call = Negotiation(full(), "m", KnownForms("models.example"))
     fields = ("stream_options", "top_p", "temperature", "parallel_tool_calls", "response_format",
               "reasoning_effort", "max_completion_tokens", "stream", "strict", "reasoning",
               "extra_content", "reasoning_content")  # fmt: skip
@@ -404,7 +404,7 @@ def test_every_optional_field_can_be_refused_once() -> None:
 )
 def test_refusals_without_end_end_the_call(refusals: list[bytes]) -> None:
     """Whatever they say, in whatever order."""
-    call = ModelCall(full(), "m", KnownForms("models.example"))
+    call = Negotiation(full(), "m", KnownForms("models.example"))
 
     tries = sum(refuse(call, each) for each in refusals)
 
@@ -431,7 +431,7 @@ def test_form_that_is_set_beforehand_is_sent_at_once() -> None:
     """And one that the endpoint refuses all the same is still learnt."""
     forms = check_forms({"max_tokens": "max_tokens", "echo.reasoning": "omit", "content": "null"})
     known = KnownForms("models.example", forms)
-    call = ModelCall(full(), "m", known)
+    call = Negotiation(full(), "m", known)
     body = call.build()
     words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
 

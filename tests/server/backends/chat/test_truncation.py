@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from openai_runs.config import MAX_TRUNCATIONS
 from openai_runs.server.backends.base import ModelFailure
-from openai_runs.server.backends.chat.call import KnownForms, ModelCall
 from openai_runs.server.backends.chat.forms import Refusal
+from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from openai_runs.server.backends.chat.truncation import (
     is_context_full,
     kept_share,
@@ -108,7 +108,7 @@ def thread(exchanges: int) -> list[Any]:
     return [*(each for pair in pairs for each in pair), message("user", "last")]
 
 
-def refused_when_above(limit: int, call: ModelCall, content: bytes = S19) -> list[int]:
+def refused_when_above(limit: int, call: Negotiation, content: bytes = S19) -> list[int]:
     """Return how many messages each request of a call has, before an endpoint with a limit."""
     sent = []
     while True:
@@ -123,7 +123,7 @@ def test_oldest_exchanges_are_left_out_until_it_fits(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     turns = [turn(("a", "{}", "1"))]
     request = asked(*thread(20), turns=turns, instructions="Be brief.")
-    call = ModelCall(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("models.example"))
 
     sent = refused_when_above(11, call)
     messages = call.build()["messages"]
@@ -142,7 +142,7 @@ def test_oldest_exchanges_are_left_out_until_it_fits(caplog: pytest.LogCaptureFi
 def test_thread_that_never_fits_ends_with_what_helps() -> None:
     """The last question and the turns stay; the error names `last_messages`."""
     request = asked(*thread(3000), turns=[turn(("a", "{}", "1"))])
-    call = ModelCall(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("models.example"))
 
     sent = refused_when_above(0, call)
     failure = call.explained(ModelFailure("HTTP 400: too long"))
@@ -157,14 +157,14 @@ def test_run_that_chose_its_messages_keeps_them() -> None:
     """With `last_messages`, nothing is left out."""
     strategy = {"type": "last_messages", "last_messages": 41}
     request = asked(*thread(20), truncation_strategy=strategy)
-    call = ModelCall(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("models.example"))
 
     assert refused_when_above(11, call) == [41]
 
 
 def test_other_failures_are_shown_as_they_are() -> None:
     """No advice where the context was not full."""
-    call = ModelCall(asked(*thread(2)), "m", KnownForms("models.example"))
+    call = Negotiation(asked(*thread(2)), "m", KnownForms("models.example"))
     failure = ModelFailure("no")
 
     assert not call.refused(404, error("no such model"))
