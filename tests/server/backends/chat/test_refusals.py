@@ -234,7 +234,7 @@ RULES: dict[str, tuple[Any, list[bytes], dict[str, Any], int]] = {
         when(lambda b: "max_completion_tokens" in b, "Extra inputs are not permitted", 422,
              loc=["body", "max_completion_tokens"]),
         TOOL_ROUND,
-        {"max_completion_tokens": 100},
+        {"max_completion_tokens": 300},
         1,
     ),
     "counts": (
