@@ -64,7 +64,7 @@ async def tool_round(caller: Caller, **fields: Any) -> Any:
 
 
 THOUGHT = {"reasoning_content": "first thought"}
-SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+SIGNED: dict[str, Any] = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
 DETAILS = [{"type": "reasoning.text", "text": "first thought", "signature": "c", "index": 0}]
 WANTED_BACK: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {
     "S01-reasoning-content": (
@@ -403,9 +403,8 @@ async def test_long_thread_is_shortened_when_the_context_is_full(serve: Serve) -
         await add_messages(caller, thread, said)
         body = {"assistant_id": await caller.assistant()}
         run = await caller.settled(await caller.post(f"/threads/{thread}/runs", body))
-        strategy = {"type": "last_messages", "last_messages": 30}
-        body |= {"truncation_strategy": strategy}
-        chosen = await caller.settled(await caller.post(f"/threads/{thread}/runs", body))
+        strategy = {"truncation_strategy": {"type": "last_messages", "last_messages": 30}}
+        chosen = await caller.settled(await caller.post(f"/threads/{thread}/runs", body | strategy))
 
     assert run["status"] == "completed"
     assert chosen["status"] == "failed"
