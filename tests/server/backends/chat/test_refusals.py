@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from openai_runs.server import ChatBackend
-from tests.server.backends.chat.test_backend import Endpoint, answer, endpoint
+from tests.server.backends.chat.test_backend import Endpoint, answer, completion, endpoint
 from tests.server.backends.chat.test_forms import error
 from tests.server.backends.chat.test_truncation import S19
 from tests.server.conftest import Serve
@@ -94,6 +94,11 @@ WANTED_BACK: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {
         {"seal": {"a": 12345678901234567890123, "b": 1.5, "c": [None, "é\u0000"]}},
     ),
     "nothing": ([call_of()], {}, {}),
+    "in-one-piece": (
+        [{"content": None, **THOUGHT, "reasoning_details": DETAILS, **call_of(**SIGNED)}],
+        {**THOUGHT, "reasoning_details": DETAILS},
+        SIGNED,
+    ),
 }
 
 
@@ -105,7 +110,10 @@ async def test_what_the_endpoint_wants_back_is_sent_back(
     """In each later turn of the run, as it came, over a restart; and it is shown to nobody."""
     deltas, in_message, in_call = WANTED_BACK[case]
     db = tmp_path / "echoed.db"
-    replies = [chunks(*deltas, finish="tool_calls"), chunks(call_of(call_id="call_b2"))]
+    first_reply = chunks(*deltas, finish="tool_calls")
+    if case == "in-one-piece":  # the endpoint does not stream
+        first_reply = answer(completion(finish="tool_calls", **deltas[0]))
+    replies = [first_reply, chunks(call_of(call_id="call_b2"), finish="tool_calls")]
     async with endpoint(*replies, chunks({"content": "Sunny."}), kind=Judge) as used:
         caller = await serve(backend=ChatBackend(used.url), db=db)
         run = await caller.settled(await caller.start("Hello"))
