@@ -18,6 +18,8 @@ EXCERPT_CHARS: Final = 200
 _MAX_PAGE_BYTES: Final = 4096
 _TITLE: Final = re.compile(r"<title[^>]*+>([^<]*+)<", re.I)
 _TAG: Final = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*+>", re.I | re.S)
+_UNAVAILABLE: Final = frozenset({503, 529})
+"""What an endpoint answers that will answer later."""
 _SILENT: Final = "it does not say why"
 
 
@@ -65,7 +67,7 @@ def refused(
     after = retry_after(headers, now)
     is_limit = status == 429 or _is_limit(facts, said if status >= 500 else "")
     is_open = status >= 500 or status in {408, 409, 425, 429}
-    is_busy = is_limit or (is_open and is_loading(said)) or (status == 503 and after is not None)
+    is_busy = is_limit or status in _UNAVAILABLE or (is_open and is_loading(said))
     again = is_retryable(429 if is_busy else status, headers, facts.get("code"))
     if status in {401, 403} and not is_limit:
         failure = ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")

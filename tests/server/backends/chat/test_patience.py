@@ -29,7 +29,8 @@ BUSY: dict[str, bytes] = {
         {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503
     ),
     "a model that loads, in words": answer(b"The model is not ready yet", 500),
-    "a 503 with a time": answer(b"", 503, "retry-after: 0"),
+    "a 503 without words": answer(b"", 503),
+    "a 529": answer({"error": "busy"}, 529),
     "a 429": answer({"error": {"message": "slow down"}}, 429),
     "a 429 in a 200": answer(
         {"error": {"message": "worker limit reached", "type": "rate_limit", "code": 429}}
@@ -197,13 +198,19 @@ SILENCES: dict[str, tuple[bytes | None, dict[str, Any], int, str]] = {
         Stalled(HEAD + chunk(content="Half a")),
         {"idle_timeout": 0.2},
         1,
-        "did not send the rest of its answer within 0.2 s",
+        "did not answer within 0.2 s, after it had begun",
+    ),
+    "half a whole answer": (
+        Stalled(HEAD.replace(b"text/event-stream", b"application/json") + b'{"choices": ['),
+        {"idle_timeout": 0.2},
+        3,
+        "did not answer within 0.2 s, after it had begun",
     ),
     "no more thoughts": (
         Stalled(HEAD + chunk(reasoning_content="Half a")),
         {"idle_timeout": 0.2},
         3,
-        "did not send the rest of its answer within 0.2 s",
+        "did not answer within 0.2 s, after it had begun",
     ),
 }
 
@@ -253,7 +260,7 @@ async def test_whole_answer_by_another_name_is_one(serve: Serve, kind: str) -> N
     head = HEAD.replace(b"text/event-stream", kind.encode())
     for reply in (head + content, Stalled(head + content)):
         async with endpoint(reply) as used:
-            backend = ChatBackend(used.url, idle_timeout=0.2, first_token_timeout=0.4)
+            backend = ChatBackend(used.url, idle_timeout=0.2)
             caller = await serve(backend=backend, db=None)
             streamed = await caller.start_stream()
         assert told_text(streamed.events) == "All at once."
