@@ -80,6 +80,7 @@ FULL: dict[str, tuple[int, bytes, float]] = {
         0.5,
     ),
     "groq": (413, error("Request too large for model; please reduce your message size"), 0.5),
+    "proxy": (413, b"<html>Request Entity Too Large</html>", 0.5),
     "plain-text": (400, b"context window exceeded", 0.5),
 }
 
