@@ -121,8 +121,9 @@ class ChatBackend:
         self._idle_timeout = idle or MODEL_IDLE_TIMEOUT
         self._retry = retry or RetryPolicy(patience=MODEL_PATIENCE)
         self._think = check_think(think)
-        endpoint = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-        self._known = KnownForms(endpoint, {"max_tokens": max_tokens_field, **(forms or {})})
+        self._known = KnownForms(
+            parts.netloc.rpartition("@")[2], {"max_tokens": max_tokens_field, **(forms or {})}
+        )
         self._echo = echo_rules(echo)
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
