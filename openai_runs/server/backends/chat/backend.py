@@ -121,9 +121,7 @@ class ChatBackend:
         self._idle_timeout = idle or MODEL_IDLE_TIMEOUT
         self._retry = retry or RetryPolicy(patience=MODEL_PATIENCE)
         self._think = check_think(think)
-        self._known = KnownForms(
-            parts.netloc.rpartition("@")[2], {"max_tokens": max_tokens_field, **(forms or {})}
-        )
+        self._known = KnownForms(base_url, {"max_tokens": max_tokens_field, **(forms or {})})
         self._echo = echo_rules(echo)
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
