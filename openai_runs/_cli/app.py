@@ -87,6 +87,7 @@ def serve(
     model_key_env: str | None = None,
     api_key_env: str | None = None,
     backend: Literal["echo", "chat"] | None = None,
+    hosted_tools: Literal["error", "ignore"] = "error",
 ) -> int:
     """Serve the protocol under /v1.
 
@@ -106,6 +107,8 @@ def serve(
         api_key_env: Environment variable that holds the key clients must send; without
             one, only requests to localhost or a loopback address are answered.
         backend: Where answers come from; chat with --model-url, else echo.
+        hosted_tools: What becomes of a run with code_interpreter or file_search, which this
+            server does not have: it is refused, or they are left out of what the model is told.
     """
     from openai_runs._cli.serve import Settings, perform
 
@@ -118,6 +121,7 @@ def serve(
             model_key_env=model_key_env,
             api_key_env=api_key_env,
             backend=backend,
+            hosted_tools=hosted_tools,
         )
     )
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import msgspec
@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_key_env: str | None
     api_key_env: str | None
     backend: str | None
+    hosted_tools: Literal["error", "ignore"]
 
 
 def perform(settings: Settings) -> int:
@@ -65,7 +66,12 @@ def perform(settings: Settings) -> int:
     logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, handlers=[handler])
     logging.getLogger("openai_runs").setLevel(logging.INFO)
     server = LocalServer(
-        settings.db, backend, host=settings.host, port=settings.port, api_key=api_key
+        settings.db,
+        backend,
+        host=settings.host,
+        port=settings.port,
+        api_key=api_key,
+        hosted_tools=settings.hosted_tools,
     )
     return asyncio.run(_serve(server, settings))
 

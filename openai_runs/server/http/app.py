@@ -36,6 +36,7 @@ from openai_runs.server.http.middlewares import answering, beginning
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
+from openai_runs.server.objects.hosted_tools import HostedTools, check_policy
 from openai_runs.server.store import SQLITE_VERSION, Store, open_store, rows, runs
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class _Settings:
     backend: Backend
     clock: Clock
     run_lifetime: int
+    hosted_tools: HostedTools
     max_concurrent_runs: int
     drain_grace: float
     max_streams: int
@@ -72,6 +74,7 @@ class AppOptions(TypedDict, total=False):
     """What both `create_app` and `LocalServer` take; `create_app` says what each is."""
 
     run_lifetime: int
+    hosted_tools: HostedTools
     max_concurrent_runs: int
     max_request_bytes: int
     body_timeout: float
@@ -92,6 +95,7 @@ def create_app(
     loopback_only: bool = False,
     middlewares: Iterable[Middleware] = (),
     run_lifetime: int = RUN_LIFETIME,
+    hosted_tools: HostedTools = "error",
     max_concurrent_runs: int = MAX_CONCURRENT_RUNS,
     max_request_bytes: int = MAX_REQUEST_BYTES,
     body_timeout: float = BODY_TIMEOUT,
@@ -105,9 +109,6 @@ def create_app(
 ) -> web.Application:
     """Return an aiohttp application that serves the API under `/v1`.
 
-    Assistants may hold hosted tools (`code_interpreter`, `file_search`); a run that would
-    use one is refused, since nothing here could carry it out.
-
     Args:
         db: The SQLite file, made if it is not there; None: a temporary one, removed at the end.
         backend: Where answers come from.
@@ -118,6 +119,10 @@ def create_app(
             on when it has no key; off here, since your application may have a name of its own.
         middlewares: Your own, inside ours: they see each request after the key was checked.
         run_lifetime: Seconds from a run's creation to its expiry.
+        hosted_tools: What becomes of a run with `code_interpreter` or `file_search`, which nothing
+            here can carry out: "error" refuses it, unless its `tool_choice` is "none"; "ignore"
+            leaves them out of what the model is told, with a line in the log. Assistants may
+            hold them either way.
         max_concurrent_runs: Runs executed at the same time; the others wait in the queue.
         max_request_bytes: Bytes of a request body that are read.
         body_timeout: Seconds a client may take to send them.
@@ -130,6 +135,9 @@ def create_app(
         max_unsent_bytes: Bytes that answers of more than 64 KiB hold together until they are
             read; more are a 503, but for the only one.
         clock: Another clock, for tests.
+
+    Raises:
+        ValueError: `hosted_tools` is another text.
     """
     outgoing = Outgoing(max_unsent_bytes, write_timeout)
     outer = [answering(outgoing, _checks(api_key, loopback_only=loopback_only))]
@@ -142,6 +150,7 @@ def create_app(
         backend=backend,
         clock=clock or SystemClock(),
         run_lifetime=run_lifetime,
+        hosted_tools=check_policy(hosted_tools),
         max_concurrent_runs=max_concurrent_runs,
         drain_grace=drain_grace,
         max_streams=max_streams,
@@ -149,7 +158,6 @@ def create_app(
         heartbeat_interval=heartbeat_interval,
         outgoing=outgoing,
     )
-    app.on_response_prepare.append(beginning(outgoing))
     return app
 
 
@@ -174,6 +182,7 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> Non
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, served)
     app.router.add_route("GET", "/healthz", _health)
     app.cleanup_ctx.append(_lifespan)
+    app.on_response_prepare.append(beginning(outgoing))
     app.on_shutdown.append(_stop)
 
 
@@ -196,7 +205,14 @@ async def _open(app: web.Application) -> None:
     store = await open_store(settings.db, change_bus.publish)
     app[STORE] = store
     subscribers = Subscribers(settings.max_streams)
-    app[SERVICE] = Service(store, change_bus, subscribers, settings.clock, settings.run_lifetime)
+    app[SERVICE] = Service(
+        store,
+        change_bus,
+        subscribers,
+        settings.clock,
+        settings.run_lifetime,
+        settings.hosted_tools,
+    )
     app[STREAMER] = Streamer(store, subscribers, settings.outgoing, settings.heartbeat_interval)
     app[ENGINE] = engine = Engine(
         store,
