@@ -127,7 +127,14 @@ def _bound(param: str, value: Any) -> None:
 
 
 def build_assistant(body: CreateAssistant, now: int) -> Assistant:
-    """Return the assistant that `body` describes."""
+    """Return the assistant that `body` describes.
+
+    Raises:
+        Refusal: It names no model, or is too large.
+    """
+    if not body.model:
+        message = "Missing required parameter: 'model'."
+        raise invalid(message, "model")
     return Assistant(
         id=new_id("asst"),
         created_at=now,
@@ -146,9 +153,12 @@ def build_assistant(body: CreateAssistant, now: int) -> Assistant:
 
 
 def assistant_changes(body: UpdateAssistant) -> dict[str, Any]:
-    """Return the fields of the assistant that `body` changes; null sets the default."""
+    """Return the fields of the assistant that `body` changes; null sets the default.
+
+    An empty model changes nothing: go-openai sends one whenever none was set.
+    """
     values: dict[str, Any] = {
-        "model": body.model,
+        "model": body.model or UNSET,
         "name": body.name,
         "description": body.description,
         "instructions": body.instructions,
