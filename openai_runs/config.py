@@ -37,6 +37,7 @@ __all__ = [
     "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
+    "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
@@ -51,6 +52,8 @@ __all__ = [
     "MAX_UNSENT_BYTES",
     "MIN_POLL_DELAY",
     "MODEL_END_TIMEOUT",
+    "MODEL_LIST_TIMEOUT",
+    "MODEL_LIST_TTL",
     "MODEL_TIMEOUT",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
@@ -172,6 +175,12 @@ MODEL_TIMEOUT: Final = 120.0
 """Seconds one call of the model endpoint may take."""
 MODEL_END_TIMEOUT: Final = 5.0
 """Seconds a model's finished answer is waited on for its token counts and its last line."""
+MODEL_LIST_TIMEOUT: Final = 5.0
+"""Seconds a model endpoint may take to list its models, for `GET /v1/models`."""
+MODEL_LIST_TTL: Final = 30.0
+"""Seconds such a list, or its failure, is kept; whoever looks for a new model waits no longer."""
+MAX_MODEL_LIST_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of such a list; OpenRouter's, the longest known, has about 0.6 MB."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
 MAX_STREAMS: Final = 1000

@@ -33,6 +33,7 @@ from openai_runs.server.http import handlers, request_parsing
 from openai_runs.server.http.access import Check, check_local, checking_key
 from openai_runs.server.http.handlers import Service
 from openai_runs.server.http.middlewares import answering, beginning
+from openai_runs.server.http.models import checking_model, model_handlers
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
@@ -144,7 +145,7 @@ def create_app(
     if inner := list(middlewares):
         outer.append(_inflating(max_request_bytes, body_timeout))
     app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
-    _add_routes(app, Limits(max_request_bytes, body_timeout), outgoing)
+    _add_routes(app, Limits(max_request_bytes, body_timeout), outgoing, backend)
     app[SETTINGS] = _Settings(
         db=db,
         backend=backend,
@@ -171,7 +172,7 @@ def _is_health(request: web.Request) -> bool:
     return request.match_info.handler is _health
 
 
-def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> None:
+def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing, backend: Backend) -> None:
     """Add the operations, and what opens and closes the things they work with.
 
     Raises:
@@ -180,6 +181,8 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> Non
     for endpoint, handler in find_handlers(handlers).items():
         served = route(endpoint, handler, limits, outgoing)
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, served)
+    for path, model_handler in model_handlers(backend, outgoing).items():
+        app.router.add_route("GET", PREFIX + path, model_handler)
     app.router.add_route("GET", "/healthz", _health)
     app.cleanup_ctx.append(_lifespan)
     app.on_response_prepare.append(beginning(outgoing))
@@ -212,6 +215,7 @@ async def _open(app: web.Application) -> None:
         settings.clock,
         settings.run_lifetime,
         settings.hosted_tools,
+        checking_model(settings.backend),
     )
     app[STREAMER] = Streamer(store, subscribers, settings.outgoing, settings.heartbeat_interval)
     app[ENGINE] = engine = Engine(

@@ -1,6 +1,7 @@
-"""What other clients send: what says nothing is dropped, what is of version 1 is explained. Pure.
+"""What is sent by code for other servers, and for version 1 of the API. Pure.
 
-What may not live here: what this API's own clients send; that is in the types of the bodies.
+What says nothing is dropped, and what is refused is explained: by what to write now, or by what is
+here instead. What may not live here: what the API has; that is in the types and the routes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from openai_runs.server.api_errors import Refusal, invalid
 from openai_runs.types.messages import CreateMessage, UpdateMessage
 from openai_runs.types.runs import CreateRun
 
-__all__ = ["check_version", "drop_empty", "explain", "may_be_empty"]
+__all__ = ["check_version", "drop_empty", "explain", "may_be_empty", "unknown_path"]
 
 _EMPTY: Final = "tool_resources"
 _THIS: Final = f"This server has version {ASSISTANTS_VERSION[1:]} of the Assistants API"
@@ -24,7 +25,7 @@ _ATTACHMENTS: Final = (
     "write `attachments` in place of `file_ids`, such as "
     '`[{"file_id": "file_1", "tools": [{"type": "file_search"}]}]`'
 )
-_RESOURCES: Final = (
+_TOOL_RESOURCES: Final = (
     "write `tool_resources` in place of `file_ids`, on an assistant or a thread, such as "
     '`{"code_interpreter": {"file_ids": ["file_1"]}}`'
 )
@@ -35,14 +36,48 @@ _INSTRUCTIONS: Final = (
 _OUTPUTS: Final = (
     "send the outputs of tools to `/threads/{thread_id}/runs/{run_id}/submit_tool_outputs`"
 )
-_NOW: Final[tuple[tuple[str, str, str], ...]] = (
+_WRITE_NOW: Final[tuple[tuple[str, str, str], ...]] = (
     (r"(.*\.)?type", "'retrieval'", _SEARCH),
     (r"(.*messages\[\d+\]\.)file_ids", "", _ATTACHMENTS),
-    (r"(.*\.)?file_ids", "Unknown", _RESOURCES),
+    (r"(.*\.)?file_ids", "Unknown", _TOOL_RESOURCES),
     (r"(.*\.)?role", "'(system|developer)'", _INSTRUCTIONS),
     (r"(.*\.)?role", "'(tool|function)'", _OUTPUTS),
 )
 """Path of a refused field, what its refusal says, and what to write now; the first fit counts."""
+
+
+_HERE: Final = "It has assistants, threads, messages, runs and steps, and lists its models"
+_MODEL: Final = f"{_HERE}: start a run, or ask the model's own endpoint"
+_FILES: Final = f"{_HERE}: send text in messages, and images by their URL"
+_OFFERED: Final = frozenset({"assistants", "threads", "models"})
+_ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
+    "audio": ("audio", _HERE),
+    "batches": ("batches", _HERE),
+    "chat": ("chat completions", _MODEL),
+    "completions": ("completions", _MODEL),
+    "containers": ("containers", _HERE),
+    "conversations": ("conversations", f"{_HERE}: threads are what it has in their place"),
+    "embeddings": ("embeddings", f"{_HERE}: ask the model's own endpoint"),
+    "engines": ("engines", f"{_HERE} under /v1/models"),
+    "evals": ("evals", _HERE),
+    "files": ("files", _FILES),
+    "fine-tunes": ("fine-tuning", _HERE),
+    "fine_tuning": ("fine-tuning", _HERE),
+    "images": ("images", _HERE),
+    "moderations": ("moderations", _HERE),
+    "organization": ("organizations", _HERE),
+    "realtime": ("realtime sessions", _HERE),
+    "responses": ("responses", f"{_HERE}: runs are what it has in their place"),
+    "uploads": ("uploads", _FILES),
+    "vector_stores": ("vector stores", _FILES),
+    "videos": ("videos", _HERE),
+}
+"""First part of a path below `/v1`, what it is called, and what is here."""
+_V1_FILES: Final = re.compile(r"(assistants/[^/]+|threads/[^/]+/messages/[^/]+)/files(/.*)?")
+_NO_FILES: Final = (
+    "It has version 2 of the Assistants API: write `tool_resources` of an assistant or a thread, "
+    "or `attachments` of a message"
+)
 
 
 def check_version(headers: Iterable[str]) -> None:
@@ -60,7 +95,7 @@ def check_version(headers: Iterable[str]) -> None:
     message = (
         f"{_THIS}, and the request asks for version {asked[0]}. Send the header `OpenAI-Beta: "
         f"assistants={ASSISTANTS_VERSION}`. What was different in version 1: {_SEARCH}; in "
-        f"messages, {_ATTACHMENTS}; else, {_RESOURCES}."
+        f"messages, {_ATTACHMENTS}; else, {_TOOL_RESOURCES}."
     )
     raise Refusal(message, param="OpenAI-Beta", code="invalid_beta")
 
@@ -70,7 +105,7 @@ def explain(kind: type, refusal: Refusal) -> Refusal:
     path = refusal.param or ""
     if issubclass(kind, CreateMessage | UpdateMessage):
         path = f"messages[0].{path}"
-    for field, words, now in _NOW:
+    for field, words, now in _WRITE_NOW:
         if re.fullmatch(field, path) and re.search(words, refusal.message):
             return invalid(f"{refusal.message} {_THIS}: {now}.", refusal.param)
     return refusal
@@ -102,3 +137,35 @@ def _is_empty(value: Any, depth: int = 2) -> bool:
     if isinstance(value, dict) and depth:
         return all(_is_empty(item, depth - 1) for item in value.values())
     return value in (None, [], {})
+
+
+def unknown_path(method: str, path: str) -> Refusal:
+    """Return the 404 for a path that is not served: by its name where it is one of the API's.
+
+    >>> unknown_path("GET", "/v1/files/file_1").message[:60]
+    'This server does not offer files (GET /v1/files/file_1). It '
+    >>> unknown_path("POST", "/openai/threads").message
+    'Invalid URL (POST /openai/threads): the operations are under /v1, so end the base URL in /v1.'
+    >>> unknown_path("POST", "/v1/nothing").message
+    'Invalid URL (POST /v1/nothing)'
+    """
+    where = f"{method} {path}"
+    parts = path.strip("/").split("/")
+    if "v1" in parts:
+        at = len(parts) - parts[::-1].index("v1")
+    else:
+        at = next(
+            (at for at, part in enumerate(parts) if part in _ELSEWHERE or part in _OFFERED), 0
+        )
+    before, below = parts[:at], parts[at:]
+    noun, here = _ELSEWHERE.get(below[0] if below else "", ("", ""))
+    if _V1_FILES.fullmatch("/".join(below)):
+        noun, here = "files of assistants and messages", _NO_FILES
+    if noun:
+        message = f"This server does not offer {noun} ({where}). {here}."
+        return Refusal(message, status_code=404, code="not_offered")
+    message = f"Invalid URL ({where})"
+    misplaced = "v1" not in before or "openai" in before or before.count("v1") > 1
+    if below and below[0] in _OFFERED and misplaced:
+        message += ": the operations are under /v1, so end the base URL in /v1."
+    return Refusal(message, status_code=404, code="unknown_url")

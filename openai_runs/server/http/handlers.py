@@ -61,6 +61,8 @@ class Service:
     run_lifetime: int
     """Seconds from a run's creation to its expiry."""
     hosted_tools: HostedTools
+    check_model: Callable[[str], None]
+    """Refuses a run of a model that nothing here can ask."""
 
     def new_run(
         self, assistant: Assistant, thread_id: str, body: CreateRun | CreateThreadAndRun, now: int
@@ -70,7 +72,7 @@ class Service:
         Raises:
             Refusal: It could not be executed.
         """
-        return builders.build_new_run(
+        new = builders.build_new_run(
             assistant,
             thread_id,
             body,
@@ -78,6 +80,8 @@ class Service:
             self.run_lifetime,
             hosted_tools=self.hosted_tools,
         )
+        self.check_model(new.run.model)
+        return new
 
     @property
     def now(self) -> int:

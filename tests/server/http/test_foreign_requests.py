@@ -1,12 +1,14 @@
-"""What other clients send: nothing is wiped by what was not set, and version 1 is explained."""
+"""What other clients send: nothing is wiped by what was not set, what is refused is explained."""
 
 from __future__ import annotations
 
+import doctest
 import json
 from typing import Any
 
 import pytest
 
+from openai_runs.server.http import foreign_requests
 from tests.server.support import Caller
 
 EMPTY: dict[str, Any] = {
@@ -179,6 +181,7 @@ async def test_other_unknown_field_has_no_word_on_versions(caller: Caller) -> No
     assert reply.message == "Unknown parameter: 'files'."
 
 
+NOW = ('write `{"type": "file_search"}`', "write `attachments`", "write `tool_resources`")
 HEADERS: dict[str, tuple[str, int]] = {
     "v1": ("assistants=v1", 400),
     "spaces": (" assistants = V1 ", 400),
@@ -204,5 +207,93 @@ async def test_other_version_in_the_header_is_refused_by_name(
             "OpenAI-Beta",
             "invalid_beta",
         )
-        for words in ("has version 2", "OpenAI-Beta: assistants=v2", "file_search", "attachments"):
+        for words in ("has version 2", "`OpenAI-Beta: assistants=v2`", *NOW):
             assert words in reply.message
+
+
+METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"]
+NOT_OFFERED = {
+    "/v1/files": "files",
+    "/v1/files/file_1/content": "files",
+    "/v1/uploads": "uploads",
+    "/v1/vector_stores/vs_1/files": "vector stores",
+    "/v1/embeddings": "embeddings",
+    "/v1/chat/completions": "chat completions",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/responses/resp_1/input_items": "responses",
+    "/v1/conversations": "conversations",
+    "/v1/images/generations": "images",
+    "/v1/audio/speech": "audio",
+    "/v1/moderations": "moderations",
+    "/v1/batches": "batches",
+    "/v1/fine_tuning/jobs": "fine-tuning",
+    "/v1/realtime/sessions": "realtime sessions",
+    "/v1/assistants/asst_1/files": "files of assistants and messages",
+    "/v1/threads/thread_1/messages/msg_1/files/file_1": "files of assistants and messages",
+    "/v1/v1/chat/completions": "chat completions",
+    "/chat/completions": "chat completions",
+    "/openai/deployments/gpt-4o/chat/completions": "chat completions",
+    "/openai/v1/responses": "responses",
+    "/openai/files": "files",
+    "/api/embeddings": "embeddings",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", NOT_OFFERED)
+async def test_what_is_not_offered_is_named_whatever_the_method(
+    caller: Caller, path: str, method: str
+) -> None:
+    """It is no wrong URL: the text says what is missing, and what is here."""
+    root = Caller(caller.session, caller.url.removesuffix("/v1"))
+
+    reply = await root.send(method, path)
+
+    assert (reply.status, reply.json["error"]["code"]) == (404, "not_offered")
+    named = f"This server does not offer {NOT_OFFERED[path]} ({method} {path}). It has "
+    assert reply.message.startswith(named)
+
+
+MISPLACED = [
+    "/threads",
+    "/assistants/asst_1",
+    "/models",
+    "/openai/threads",
+    "/openai/assistants/asst_1",
+    "/openai/v1/threads/thread_1/runs",
+    "/v1/v1/threads",
+    "/api/threads/thread_1",
+]
+
+
+@pytest.mark.parametrize("path", MISPLACED)
+async def test_operation_under_another_prefix_is_told_where_it_is(
+    caller: Caller, path: str
+) -> None:
+    """A base URL without /v1, with Azure's prefix, or with /v1 twice."""
+    root = Caller(caller.session, caller.url.removesuffix("/v1"))
+
+    reply = await root.send("GET", path)
+
+    assert (reply.status, reply.json["error"]["code"]) == (404, "unknown_url")
+    assert reply.message.startswith(f"Invalid URL (GET {path}): the operations are under /v1")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/", "/v1/nope", "/v1/threads/t/files", "/filesystem", "/v1/chats"]
+)
+async def test_other_path_is_an_invalid_url(caller: Caller, path: str) -> None:
+    """Nothing is said of what nobody knows."""
+    root = Caller(caller.session, caller.url.removesuffix("/v1"))
+
+    reply = await root.send("GET", path)
+
+    assert (reply.status, reply.message) == (404, f"Invalid URL (GET {path})")
+
+
+def test_examples_in_docstrings_hold() -> None:
+    """What a docstring shows is what happens."""
+    found = doctest.testmod(foreign_requests)
+
+    assert (found.attempted > 0, found.failed) == (True, 0)

@@ -120,4 +120,4 @@ async def test_choice_of_a_hosted_tool_that_the_run_does_not_have_is_refused(ser
 def test_other_policy_is_refused_by_name() -> None:
     """A typing error must not open or close anything in silence."""
     with pytest.raises(ValueError, match="hosted_tools must be 'error' or 'ignore', got 'Ignore'"):
-        LocalServer(hosted_tools="Ignore")  # type: ignore[typeddict-item]  # what is tested
+        LocalServer(hosted_tools="Ignore")  # type: ignore[arg-type]  # what is tested

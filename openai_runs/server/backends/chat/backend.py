@@ -33,6 +33,7 @@ from openai_runs.server.backends.chat.request import (
     explain_status,
     read_answer,
 )
+from openai_runs.server.backends.models import EndpointModels, ModelInfo
 
 __all__ = ["ChatBackend"]
 
@@ -103,6 +104,9 @@ class ChatBackend:
         self._max_tokens_field = max_tokens_field
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
+        self._models = EndpointModels(
+            self._transport, f"{base_url.rstrip('/')}/models", self._headers, self._secrets
+        )
         self._counts = True
         """Whether the endpoint knows how to be asked for its token counts."""
 
@@ -143,6 +147,16 @@ class ChatBackend:
         if not self._counts:
             body.pop("stream_options", None)
         return msgspec.json.encode(body)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """Return the models that the endpoint lists, or the one that is asked whatever a run says.
+
+        Raises:
+            ModelFailure: The endpoint did not say.
+
+        Cancellation: closes the request; another caller makes it anew.
+        """
+        return await self._models.get() if self._model is None else [ModelInfo(id=self._model)]
 
     async def aclose(self) -> None:
         """Close the connections.
