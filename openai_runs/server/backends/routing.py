@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from fnmatch import fnmatchcase
 from typing import Final
 
 import anyio
@@ -21,7 +20,8 @@ from openai_runs.server.backends.models import ListsModels, ModelInfo
 
 __all__ = ["Route", "RoutingBackend"]
 
-_PATTERN: Final = frozenset("*?[")
+_ANY: Final = "*"
+"""In a pattern: any characters, or none."""
 _SHOWN_NAMES: Final = 20
 """Names that an error lists."""
 _SHOWN_CHARS: Final = 100
@@ -178,7 +178,7 @@ class RoutingBackend:
         if found is not None:
             return found
         for pattern, route in self._routes.items():
-            if _is_pattern(pattern) and fnmatchcase(name, pattern):
+            if _is_pattern(pattern) and _fits(name, pattern):
                 return route
         return self._only
 
@@ -201,4 +201,22 @@ def _is_pattern(name: str) -> bool:
     >>> _is_pattern("gpt-4o*"), _is_pattern("gpt-4o")
     (True, False)
     """
-    return not _PATTERN.isdisjoint(name)
+    return _ANY in name
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Return whether a pattern fits a name, in one pass over it.
+
+    >>> _fits("gpt-4o-mini", "gpt-*-m*"), _fits("gpt", "gpt*t")
+    (True, False)
+    """
+    first, *middle, last = pattern.split(_ANY)
+    at, end = len(first), len(name) - len(last)
+    if not (name.startswith(first) and name.endswith(last) and at <= end):
+        return False
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True

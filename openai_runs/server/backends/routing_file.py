@@ -25,6 +25,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -42,6 +43,7 @@ T = TypeVar("T")
 _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`\Z")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _TIMEOUTS: Final = frozenset({"timeout", "first_token_timeout", "idle_timeout"})
 _SECRETS: Final = frozenset({"key", "api_key", "apikey", "token", "password", "secret"})
 """Keys under which somebody may write what belongs into the environment."""
@@ -141,18 +143,21 @@ def _endpoint(
     }
     if not isinstance(read.key_env, UnsetType):
         given["api_key"] = _key(table, read.key_env, environ)
-    if not re.match(r"https?://[^/]", read.url, re.IGNORECASE):
-        message = (
-            f'{table} url must begin with http:// or https://, such as "http://127.0.0.1:11434/v1"'
-        )
-        raise ConfigError(message)
     try:
+        _check_url(read.url)
         for name in _TIMEOUTS & given.keys():
             check_timeout(name, given[name])
         return make(read.url, **given)
     except (TypeError, ValueError) as error:  # ConfigError is one
         message = f"{table} {error}"
         raise ConfigError(message) from error
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)  # a ValueError of its own for an unfinished address
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        message = 'url must begin with http:// or https://, such as "http://127.0.0.1:11434/v1"'
+        raise ConfigError(message)
 
 
 def _key(table: str, name: str, environ: Mapping[str, str]) -> str:
@@ -216,4 +221,4 @@ def _quoted(name: str) -> str:
     >>> _quoted("local"), _quoted("gpt-4o*")
     ('local', '"gpt-4o*"')
     """
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+    return name if _BARE.match(name) else f'"{name}"'

@@ -6,7 +6,6 @@ here instead. What may not live here: what the API has; that is in the types and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -19,7 +18,6 @@ __all__ = ["check_version", "drop_empty", "explain", "may_be_empty", "unknown_pa
 
 _EMPTY: Final = "tool_resources"
 _THIS: Final = f"This server has version {ASSISTANTS_VERSION[1:]} of the Assistants API"
-_VERSION: Final = re.compile(r"\s*assistants\s*=\s*v?([A-Za-z0-9.-]{1,20})\s*\Z", re.IGNORECASE)
 _SEARCH: Final = 'write `{"type": "file_search"}` in place of `{"type": "retrieval"}`'
 _ATTACHMENTS: Final = (
     "write `attachments` in place of `file_ids`, such as "
@@ -36,15 +34,13 @@ _INSTRUCTIONS: Final = (
 _OUTPUTS: Final = (
     "send the outputs of tools to `/threads/{thread_id}/runs/{run_id}/submit_tool_outputs`"
 )
-_WRITE_NOW: Final[tuple[tuple[str, str, str], ...]] = (
-    (r"(.*\.)?type", "'retrieval'", _SEARCH),
-    (r"(.*messages\[\d+\]\.)file_ids", "", _ATTACHMENTS),
-    (r"(.*\.)?file_ids", "Unknown", _TOOL_RESOURCES),
-    (r"(.*\.)?role", "'(system|developer)'", _INSTRUCTIONS),
-    (r"(.*\.)?role", "'(tool|function)'", _OUTPUTS),
+_WRITE_NOW: Final[tuple[tuple[str, tuple[str, ...], str], ...]] = (
+    ("type", ("'retrieval'",), _SEARCH),
+    ("role", ("'system'", "'developer'"), _INSTRUCTIONS),
+    ("role", ("'tool'", "'function'"), _OUTPUTS),
+    ("file_ids", ("Unknown",), _TOOL_RESOURCES),
 )
-"""Path of a refused field, what its refusal says, and what to write now; the first fit counts."""
-
+"""A refused field, what its refusal may say, and what to write now; the first fit counts."""
 
 _HERE: Final = "It has assistants, threads, messages, runs and steps, and lists its models"
 _MODEL: Final = f"{_HERE}: start a run, or ask the model's own endpoint"
@@ -73,7 +69,7 @@ _ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
     "videos": ("videos", _HERE),
 }
 """First part of a path below `/v1`, what it is called, and what is here."""
-_V1_FILES: Final = re.compile(r"(assistants/[^/]+|threads/[^/]+/messages/[^/]+)/files(/.*)?")
+_KNOWN: Final = _ELSEWHERE.keys() | _OFFERED
 _NO_FILES: Final = (
     "It has version 2 of the Assistants API: write `tool_resources` of an assistant or a thread, "
     "or `attachments` of a message"
@@ -88,12 +84,12 @@ def check_version(headers: Iterable[str]) -> None:
     Raises:
         Refusal: It asks for another version, and not for this one as well.
     """
-    parts = (part for header in headers for part in header.split(","))
-    asked = [found[1] for part in parts if (found := _VERSION.match(part))]
-    if not asked or ASSISTANTS_VERSION[1:] in asked:
+    parts = (part.partition("=") for header in headers for part in header.lower().split(","))
+    asked = [version.strip() for name, _, version in parts if name.strip() == "assistants"]
+    if not any(asked) or ASSISTANTS_VERSION in asked:
         return
     message = (
-        f"{_THIS}, and the request asks for version {asked[0]}. Send the header `OpenAI-Beta: "
+        f"{_THIS}, and the request asks for '{asked[0][:20]}'. Send the header `OpenAI-Beta: "
         f"assistants={ASSISTANTS_VERSION}`. What was different in version 1: {_SEARCH}; in "
         f"messages, {_ATTACHMENTS}; else, {_TOOL_RESOURCES}."
     )
@@ -103,11 +99,11 @@ def check_version(headers: Iterable[str]) -> None:
 def explain(kind: type, refusal: Refusal) -> Refusal:
     """Return the refusal of a body, with what to write now if it is of version 1 or of chats."""
     path = refusal.param or ""
-    if issubclass(kind, CreateMessage | UpdateMessage):
-        path = f"messages[0].{path}"
     for field, words, now in _WRITE_NOW:
-        if re.fullmatch(field, path) and re.search(words, refusal.message):
-            return invalid(f"{refusal.message} {_THIS}: {now}.", refusal.param)
+        if path.rpartition(".")[2] == field and any(word in refusal.message for word in words):
+            in_message = issubclass(kind, CreateMessage | UpdateMessage) or "messages[" in path
+            write = _ATTACHMENTS if field == "file_ids" and in_message else now
+            return invalid(f"{refusal.message} {_THIS}: {write}.", refusal.param)
     return refusal
 
 
@@ -154,12 +150,10 @@ def unknown_path(method: str, path: str) -> Refusal:
     if "v1" in parts:
         at = len(parts) - parts[::-1].index("v1")
     else:
-        at = next(
-            (at for at, part in enumerate(parts) if part in _ELSEWHERE or part in _OFFERED), 0
-        )
+        at = next((at for at, part in enumerate(parts) if part in _KNOWN), 0)
     before, below = parts[:at], parts[at:]
     noun, here = _ELSEWHERE.get(below[0] if below else "", ("", ""))
-    if _V1_FILES.fullmatch("/".join(below)):
+    if _is_v1_files(below):
         noun, here = "files of assistants and messages", _NO_FILES
     if noun:
         message = f"This server does not offer {noun} ({where}). {here}."
@@ -169,3 +163,14 @@ def unknown_path(method: str, path: str) -> Refusal:
     if below and below[0] in _OFFERED and misplaced:
         message += ": the operations are under /v1, so end the base URL in /v1."
     return Refusal(message, status_code=404, code="unknown_url")
+
+
+def _is_v1_files(parts: list[str]) -> bool:
+    """Return whether these are files of an assistant or a message, as version 1 had them.
+
+    >>> _is_v1_files(["threads", "thread_1", "messages", "msg_1", "files", "file_1"])
+    True
+    """
+    after = {"assistants": ["files"], "threads": ["messages"]}.get(parts[0]) if parts else None
+    found = parts[2:3]
+    return bool(found) and found == after and (found == ["files"] or parts[4:5] == ["files"])

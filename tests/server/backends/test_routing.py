@@ -82,7 +82,7 @@ ROWS: dict[str, str | Route] = {
     "gpt-4o-mini": Route("cloud"),
     "gpt-4o*": "qwen3",
     "gpt-4o-2024-*": Route("cloud"),
-    "o?": "claude",
+    "o*-mini*": "claude",
     "org/*": Route("local"),
     "GPT": "deepseek-chat",
 }
@@ -95,7 +95,7 @@ NAMES = {
     "renamed-longer": ("gpt-4o-audio", "local: qwen3"),
     "first-pattern-counts": ("gpt-4o-2024-11-20", "local: qwen3"),
     "exact-before-renaming": ("gpt-4o-mini", "cloud: gpt-4o-mini"),
-    "renamed-twice": ("o3", "cloud: anthropic/claude"),
+    "renamed-twice": ("o3-mini-high", "cloud: anthropic/claude"),
     "slash": ("org/model:7b", "local: org/model:7b"),
     "case": ("GPT", "cloud: deepseek-chat"),
 }
@@ -107,7 +107,9 @@ async def test_run_goes_to_the_endpoint_of_its_model(model: str, answer: str) ->
     assert await answer_of(RoutingBackend(TWO, ROWS), model) == answer
 
 
-@pytest.mark.parametrize("model", ["llama", "gpt", "DEEPSEEK-chat", "", "deepseek", "*" * 5000])
+@pytest.mark.parametrize(
+    "model", ["llama", "gpt", "DEEPSEEK-chat", "", "deepseek", "omini", "o3-min", "*" * 5000]
+)
 def test_model_that_goes_nowhere_fails_with_the_list_of_names(model: str) -> None:
     """Where there are several endpoints, none is guessed."""
     backend = RoutingBackend(TWO, ROWS)
