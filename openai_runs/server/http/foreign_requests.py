@@ -85,8 +85,9 @@ def check_version(headers: Iterable[str]) -> None:
         Refusal: It asks for another version, and not for this one as well.
     """
     parts = (part.partition("=") for header in headers for part in header.lower().split(","))
-    asked = [version.strip() for name, _, version in parts if name.strip() == "assistants"]
-    if not any(asked) or ASSISTANTS_VERSION in asked:
+    named = (version.strip() for name, _, version in parts if name.strip() == "assistants")
+    asked = list(filter(None, named))
+    if not asked or ASSISTANTS_VERSION in asked:
         return
     message = (
         f"{_THIS}, and the request asks for '{asked[0][:20]}'. Send the header `OpenAI-Beta: "

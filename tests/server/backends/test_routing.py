@@ -107,9 +107,10 @@ async def test_run_goes_to_the_endpoint_of_its_model(model: str, answer: str) ->
     assert await answer_of(RoutingBackend(TWO, ROWS), model) == answer
 
 
-@pytest.mark.parametrize(
-    "model", ["llama", "gpt", "DEEPSEEK-chat", "", "deepseek", "omini", "o3-min", "*" * 5000]
-)
+NOWHERE = ["llama", "gpt", "DEEPSEEK-chat", "", "deepseek", "omini", "o3-min", "*" * 5000]
+
+
+@pytest.mark.parametrize("model", NOWHERE, ids=[name[:20] or "empty" for name in NOWHERE])
 def test_model_that_goes_nowhere_fails_with_the_list_of_names(model: str) -> None:
     """Where there are several endpoints, none is guessed."""
     backend = RoutingBackend(TWO, ROWS)
