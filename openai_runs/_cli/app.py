@@ -128,7 +128,8 @@ def serve(
         model_key_env: Environment variable that holds the key of that endpoint.
         model: Model to ask there, whatever a run names.
         model_map: NAME=MODEL: a run that names NAME, which may hold *, gets MODEL; repeatable.
-        model_timeout: Seconds the endpoint may take for an answer, or be silent within one.
+        model_timeout: Seconds the endpoint may be silent; else its first word is waited for as
+            long as the run lives, 600 s, and each further one for 60 s.
         config: TOML file with endpoints and models, in place of the five options before.
         api_key_env: Environment variable that holds the key clients must send; without
             one, only requests to localhost or a loopback address are answered.

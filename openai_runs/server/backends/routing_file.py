@@ -2,7 +2,7 @@
 
     [endpoints.local]
     url = "http://127.0.0.1:11434/v1"
-    idle_timeout = 120
+    first_token_timeout = 300
     think = "strip"
 
     [endpoints.deepseek]
@@ -24,7 +24,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -61,10 +61,9 @@ class _Endpoint(_Table, frozen=True, kw_only=True):
     timeout: float | UnsetType = UNSET
     first_token_timeout: float | UnsetType = UNSET
     idle_timeout: float | UnsetType = UNSET
-    think: Literal["keep", "strip", "separate"] | UnsetType = UNSET
-    forms: dict[str, Any] | UnsetType = UNSET
-    echo: dict[str, Any] | UnsetType = UNSET
-    max_tokens_field: str | UnsetType = UNSET
+    think: str | UnsetType = UNSET
+    forms: dict[str, str] | UnsetType = UNSET
+    echo: dict[str, str] | UnsetType = UNSET
 
 
 class _Row(_Table, frozen=True, kw_only=True):

@@ -24,8 +24,7 @@ timeout = 600
 first_token_timeout = 300.5
 idle_timeout = 120
 think = "strip"
-max_tokens_field = "max_tokens"
-forms = { system = "user", content_null = "" }
+forms = { instructions = "user", content = "null" }
 
 [endpoints.local.echo]
 reasoning_content = "append"
@@ -80,14 +79,23 @@ async def test_file_is_carried_out(tmp_path: Path) -> None:
         "first_token_timeout": 300.5,
         "idle_timeout": 120.0,
         "think": "strip",
-        "max_tokens_field": "max_tokens",
-        "forms": {"system": "user", "content_null": ""},
+        "forms": {"instructions": "user", "content": "null"},
         "echo": {"reasoning_content": "append"},
     }
     assert deep.options == {"api_key": "sk-deep"}
     assert await answer_of(backend, "deepseek-chat") == f"{deep.url} deepseek-chat"
     assert await answer_of(backend, "big") == f"{deep.url} deepseek-reasoner"
     assert await answer_of(backend, "gpt-4o-mini") == f"{local.url} qwen3"
+
+
+async def test_settings_of_an_endpoint_are_those_of_the_chat_backend(tmp_path: Path) -> None:
+    """Whatever a table may hold, `ChatBackend` takes."""
+    path = await anyio.to_thread.run_sync(written, tmp_path, WHOLE)
+
+    backend = await anyio.to_thread.run_sync(load_routing, path, KEYS)
+
+    backend.check_model("gpt-4o-mini")
+    await backend.aclose()
 
 
 def test_smallest_file_is_one_endpoint(tmp_path: Path) -> None:
@@ -112,7 +120,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "endpoints-text": ('endpoints = "x"', ["the file endpoints", "expected `object`"]),
     "other-table": (f"{ONE}[model]\n", ["the file", "unknown key 'model'", "'models'"]),
     "other-key": (f"{ONE}time_out = 3\n", ["[endpoints.local]", "'time_out'", "'timeout'"]),
-    "strange-key": (f"{ONE}xyz = 3\n", ["[endpoints.local]", "'xyz'", "idle_timeout, think"]),
+    "strange-key": (f"{ONE}xyz = 3\n", ["[endpoints.local]", "'xyz'", "think, forms, echo"]),
     "no-url": ('[endpoints."a b"]\nthink = "keep"', ['[endpoints."a b"] has no', "'url'"]),
     "url-number": ("[endpoints.local]\nurl = 3", ["[endpoints.local] url", "expected `str`"]),
     "url-path": ('[endpoints.local]\nurl = "/v1"', ["[endpoints.local] url", "http://"]),
@@ -125,6 +133,9 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "first-nan": (f"{ONE}first_token_timeout = nan", ["[endpoints.local] first_token_timeout"]),
     "think": (f'{ONE}think = "drop"\n', ["[endpoints.local] think", "'drop'"]),
     "forms": (f'{ONE}forms = "x"\n', ["[endpoints.local] forms", "`object`"]),
+    "form-number": (f"{ONE}forms = {{ content = 3 }}\n", ["[endpoints.local] forms", "`str`"]),
+    "no-such-form": (f'{ONE}forms = {{ contnt = "null" }}', ["[endpoints.local] forms", "contnt"]),
+    "echo": (f'{ONE}echo = {{ thought = "first" }}', ["[endpoints.local] echo", "'first'"]),
     "no-variable": (f'{ONE}key_env = "NO_SUCH"\n', ["[endpoints.local] key_env", "NO_SUCH"]),
     "blank-variable": (f'{ONE}key_env = "BLANK"\n', ["[endpoints.local] key_env", "BLANK"]),
     "key": (f'{ONE}key = "sk-deep"\n', ["[endpoints.local]", "'key'", "key_env"]),
@@ -183,9 +194,6 @@ def test_examples_in_docstrings_hold() -> None:
 def test_example_of_the_module_can_be_loaded(tmp_path: Path) -> None:
     """Whoever copies it starts with something that works."""
     lines = (routing_file.__doc__ or "").splitlines()
-    text = "\n".join(line for line in lines if line.startswith("    ") or not line)
-    text = "\n".join(
-        line for line in text.splitlines() if not line.strip().startswith(("idle_timeout", "think"))
-    )
+    text = "\n".join(line for line in lines if line.startswith("    "))
 
     load_routing(written(tmp_path, text), KEYS).check_model("gpt-4o-mini")

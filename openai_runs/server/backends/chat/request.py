@@ -1,24 +1,21 @@
-"""Between a run and the chat-completions wire. Pure: what is sent, and what an answer means."""
+"""What is sent to a chat-completions endpoint. Pure.
+
+What is stored stays as it was said. What is sent has no message without content and no two
+neighbours of one role, arguments that are JSON objects, and ids of calls as the endpoint gave
+them, or of nine letters and digits, which even the strictest takes. What is the default anyway is
+not sent, since an endpoint that does not know a field may refuse it. How the rest is written is
+a matter of the endpoint's forms; see `forms.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.error_mapping import error_facts
-from openai_runs._protocol.masking import mask
-from openai_runs.server.backends.base import (
-    Finish,
-    FinishReason,
-    ModelEvent,
-    ModelFailure,
-    ModelRequest,
-    TextDelta,
-    ToolCallDelta,
-    Turn,
-)
+from openai_runs.server.backends.base import Echoed, ModelFailure, ModelRequest, Turn
 from openai_runs.types.messages import (
     ImageFileContent,
     ImageURLContent,
@@ -26,82 +23,131 @@ from openai_runs.types.messages import (
     RefusalContent,
     TextContent,
 )
-from openai_runs.types.runs import Usage
+from openai_runs.types.steps import FunctionToolCall
 
-__all__ = [
-    "EXCERPT_CHARS",
-    "build_request",
-    "explain_status",
-    "finish_reason",
-    "joined",
-    "read_answer",
-    "usage",
-]
+__all__ = ["build_request"]
 
-EXCERPT_CHARS: Final = 200
-"""Characters of an endpoint's words that are shown."""
-_FINISH: Final = {
-    "length": FinishReason.LENGTH,
-    "content_filter": FinishReason.CONTENT_FILTER,
-}
 _DEFAULT_SAMPLING: Final = 1.0
 """`temperature` and `top_p` of a run that asked for none; some models take no other."""
+_SCHEMA: Final = "Answer with nothing but JSON that matches this JSON schema:"
+_JSON: Final = "Answer with nothing but a JSON object."
+_ID_CHARS: Final = 9
+"""Letters or digits of an id that is made here; Mistral takes no other length."""
+_NO_OUTPUT: Final = "(no output)"
+"""What the model reads of a tool that returned nothing; some endpoints refuse empty outputs."""
+_OPENING: Final = "(The assistant speaks first.)"
+"""A user message in front of the assistant's, where an endpoint wants the user to begin."""
+_BROKEN: Final = "invalid_json"
+"""Key under which the model reads arguments of its own that were no JSON object."""
+_OURS: Final = frozenset({"role", "content", "tool_calls"})
+
+_Sent = dict[str, Any]
 
 
-def build_request(request: ModelRequest, model: str | None, tokens_field: str) -> dict[str, Any]:
+def build_request(request: ModelRequest, model: str, forms: Mapping[str, str]) -> dict[str, Any]:
     """Return the JSON object to post.
 
     Args:
         request: The model call.
-        model: What to call the model there; None: as the run does.
-        tokens_field: `max_completion_tokens`, or `max_tokens` for endpoints that know no other.
+        model: What to call the model there.
+        forms: How this endpoint wants it; see `forms.py`.
 
     Raises:
         ModelFailure: A message holds what this wire cannot carry.
     """
     run = request.run
+    answer_format, told = _answer_format(request, forms)
+    instructions = "\n\n".join(text for text in (run.instructions, told) if text)
     body: dict[str, Any] = {
-        "model": model or run.model,
-        "messages": _messages(request),
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "model": model,
+        "messages": _messages(request, forms, instructions),
     }
+    if forms["stream"] == "send":
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
     sampling = {"temperature": run.temperature, "top_p": run.top_p}
     body.update({k: v for k, v in sampling.items() if v is not None and v != _DEFAULT_SAMPLING})
     if run.max_completion_tokens is not None:
-        body[tokens_field] = run.max_completion_tokens - request.spent.completion_tokens
+        body[forms["max_tokens"]] = run.max_completion_tokens - request.spent.completion_tokens
     if request.reasoning_effort is not None:
         body["reasoning_effort"] = request.reasoning_effort
-    if run.response_format is not None and run.response_format != "auto":
-        body["response_format"] = msgspec.to_builtins(run.response_format)
-    if request.functions:
-        body["tools"] = msgspec.to_builtins(request.functions)
-        body["tool_choice"] = msgspec.to_builtins(run.tool_choice or "auto")
-        body["parallel_tool_calls"] = run.parallel_tool_calls
-        if request.turns and run.tool_choice not in ("auto", "none"):
-            # A forced call is forced once, or the run could never come to an answer.
-            body["tool_choice"] = "auto"
-    return body
+    if answer_format is not None:
+        body["response_format"] = answer_format
+    body.update(_tools(request, forms))
+    return {name: value for name, value in body.items() if forms.get(name) != "omit"}
 
 
-def _messages(request: ModelRequest) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    if request.run.instructions:
-        messages.append({"role": "system", "content": request.run.instructions})
-    messages += [{"role": m.role, "content": _content(m)} for m in request.messages]
+def _answer_format(
+    request: ModelRequest, forms: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, str]:
+    """Return the response format to send, and what the instructions have to say in its place."""
+    wanted = request.run.response_format
+    sent: Any = None if wanted is None else msgspec.to_builtins(wanted)
+    if not isinstance(sent, dict) or sent.get("type") == "text":
+        return None, ""
+    if sent.get("type") == "json_schema" and forms["response_format"] != "send":
+        schema = msgspec.json.encode(sent["json_schema"].get("schema", {})).decode()
+        return {"type": "json_object"}, f"{_SCHEMA}\n{schema}"
+    told = _JSON if forms["response_format"] == "omit" else ""
+    if forms["strict"] == "omit" and isinstance(sent.get("json_schema"), dict):
+        sent["json_schema"].pop("strict", None)
+    return sent, told
+
+
+def _tools(request: ModelRequest, forms: Mapping[str, str]) -> dict[str, Any]:
+    """Return the functions on offer, and what is said of their use."""
+    run = request.run
+    tools: list[dict[str, Any]] = msgspec.to_builtins(request.functions)
+    choice: Any = msgspec.to_builtins(run.tool_choice or "auto")
+    if request.turns and choice != "none":
+        choice = "auto"  # a forced call is forced once, or the run could never come to an answer
+    if forms["tool_choice"] != "send":
+        tools, choice = _in_words(tools, choice)
+        if choice == "none" and forms["tool_choice"] == "omit":
+            return {}
+    if not tools:
+        return {}
+    if forms["strict"] == "omit":
+        for tool in tools:
+            tool["function"].pop("strict", None)
+    fields: dict[str, Any] = {"tools": tools}
+    if choice != "auto":
+        fields["tool_choice"] = choice
+    if not run.parallel_tool_calls:
+        fields["parallel_tool_calls"] = False
+    return fields
+
+
+def _in_words(tools: list[dict[str, Any]], choice: Any) -> tuple[list[dict[str, Any]], Any]:
+    """Return a named tool as the only one on offer, which is required."""
+    if not isinstance(choice, dict):
+        return tools, choice
+    name = (choice.get("function") or {}).get("name")
+    return [tool for tool in tools if tool["function"]["name"] == name] or tools, "required"
+
+
+def _messages(request: ModelRequest, forms: Mapping[str, str], instructions: str) -> list[_Sent]:
+    """Return the thread and the run's turns, in a shape that endpoints take."""
+    messages = [{"role": m.role, "content": _content(m)} for m in request.messages]
+    messages = [message for message in messages if message["content"]]
+    used: set[str] = set()
     for turn in request.turns:
-        messages += _turn(turn)
-    return messages
+        messages += _turn(turn, forms, used)
+    messages = _joined(messages)
+    if forms["opening"] == "user" and (not messages or messages[0]["role"] != "user"):
+        messages.insert(0, {"role": "user", "content": _OPENING})
+    return _instructed(messages, instructions, forms["instructions"])
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = []
+def _content(message: Message) -> str | list[_Sent]:
+    """Return the content, empty if nothing is said in it."""
+    parts: list[_Sent] = []
     for part in message.content:
         match part:
             case TextContent():
-                parts.append({"type": "text", "text": part.text.value})
+                parts += _text_part(part.text.value)
             case RefusalContent():
-                parts.append({"type": "text", "text": part.refusal})
+                parts += _text_part(part.refusal)
             case ImageURLContent():
                 parts.append(
                     {"type": "image_url", "image_url": msgspec.to_builtins(part.image_url)}
@@ -117,137 +163,121 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     return parts
 
 
-def _turn(turn: Turn) -> list[dict[str, Any]]:
-    calls = [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.function.name, "arguments": call.function.arguments},
-        }
-        for call in turn.tool_calls
+def _text_part(text: str) -> list[_Sent]:
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _turn(turn: Turn, forms: Mapping[str, str], used: set[str]) -> list[_Sent]:
+    """Return the messages of one turn: what the model said, and the outputs of its calls."""
+    echoed = turn.echoed or Echoed()
+    message = {**_sent_back(echoed.message, forms, _OURS), "role": "assistant"}
+    if turn.text.strip():
+        message["content"] = turn.text
+    if not turn.tool_calls:
+        return [message] if "content" in message else []
+    if "content" not in message and forms["content"] != "omit":
+        message["content"] = None if forms["content"] == "null" else ""
+    ids = _wire_ids(turn, echoed, forms["ids"], used)
+    message["tool_calls"] = [
+        _call(call, call_id, echoed.calls.get(index, {}), forms)
+        for index, (call, call_id) in enumerate(zip(turn.tool_calls, ids, strict=True))
     ]
     outputs = [
-        {"role": "tool", "tool_call_id": call.id, "content": call.function.output or ""}
-        for call in turn.tool_calls
+        {"role": "tool", "tool_call_id": call_id, "content": _output(call)}
+        for call, call_id in zip(turn.tool_calls, ids, strict=True)
     ]
-    return [{"role": "assistant", "content": turn.text or None, "tool_calls": calls}, *outputs]
+    return [message, *outputs]
 
 
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str | dict[str, Any] | None = None
+def _sent_back(fields: _Sent, forms: Mapping[str, str], known: Collection[str]) -> _Sent:
+    """Return the echoed fields that the endpoint takes."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in known and forms.get(f"echo.{name}") != "omit"
+    }
 
 
-class _ToolCall(msgspec.Struct):
-    id: str | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
+def _call(call: FunctionToolCall, call_id: Any, echoed: _Sent, forms: Mapping[str, str]) -> _Sent:
+    inner = echoed.get("function", {})
+    return {
+        **_sent_back(echoed, forms, {"function"}),
+        "id": call_id,
+        "type": "function",
+        "function": {
+            **_sent_back(inner, forms, ()),
+            "name": call.function.name,
+            "arguments": _arguments(call.function.arguments),
+        },
+    }
 
 
-class _Message(msgspec.Struct):
-    content: str | list[dict[str, Any]] | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+def _output(call: FunctionToolCall) -> str:
+    output = call.function.output or ""
+    return output if output.strip() else _NO_OUTPUT
 
 
-class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice]
-    usage: Any = None
-
-
-_DECODER: Final = msgspec.json.Decoder(_Answer)
-
-
-def read_answer(content: bytes, secrets: Collection[str] = ()) -> list[ModelEvent]:
-    """Return the events that a 200's body stands for; a failure repeats no secret.
-
-    Raises:
-        ModelFailure: It is no whole answer; nothing of it may be taken for one.
-    """
+def _arguments(text: str) -> str:
+    """Return the arguments as a JSON object; broken ones as the only value of one."""
     try:
-        answer = _DECODER.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        problem = mask(f"The model endpoint sent no chat completion: {error}.", secrets)
-        raise ModelFailure(problem[:EXCERPT_CHARS]) from None
-    if not answer.choices:
-        problem = "The model endpoint sent a chat completion without choices."
-        raise ModelFailure(problem)
-    choice = answer.choices[0]
-    finish = Finish(
-        reason=finish_reason(choice.finish_reason),
-        usage=usage(answer.usage),
-    )
-    events: list[ModelEvent] = [TextDelta(text) for text in [_text(choice.message)] if text]
-    events += [
-        ToolCallDelta(
-            index=index,
-            id=call.id or "",
-            name=call.function.name,
-            arguments=_arguments(call.function.arguments),
-        )
-        for index, call in enumerate(choice.message.tool_calls or [])
-    ]
-    if not events and choice.message.content is None and finish.reason == FinishReason.STOP:
-        problem = "The model endpoint sent a chat completion without content."
-        raise ModelFailure(problem)
-    return [*events, finish]
+        value = msgspec.json.decode(text) if text.strip() else None
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return msgspec.json.encode({_BROKEN: text.encode("utf-8", "replace").decode()}).decode()
+    if isinstance(value, dict):
+        return text
+    return "{}" if value is None else msgspec.json.encode({_BROKEN: value}).decode()
 
 
-def _text(message: _Message) -> str:
-    return joined(message.content) or message.refusal or ""
+def _wire_ids(turn: Turn, echoed: Echoed, form: str, used: set[str]) -> list[Any]:
+    """Return the id of each call towards the endpoint; no two of a turn are the same."""
+    ids: list[Any] = []
+    for index, call in enumerate(turn.tool_calls):
+        given = echoed.calls.get(index, {}).get("id")
+        if form != "given" or given is None or given in ids:
+            given = _made_id(call.id, used)
+        ids.append(given)
+        used.add(str(given))
+    return ids
 
 
-def joined(content: str | list[dict[str, Any]] | None) -> str:
-    """Return the text of a content, which may come in parts."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content)
-    return content or ""
+def _made_id(call_id: str, used: Collection[str]) -> str:
+    """Return an id that every endpoint takes, the same one in each request of the run."""
+    made = call_id
+    while True:
+        made = hashlib.sha256(made.encode("utf-8", "replace")).hexdigest()
+        if made[:_ID_CHARS] not in used:
+            return made[:_ID_CHARS]
 
 
-def finish_reason(sent: str | None) -> str:
-    """Return why the model stopped; what is not known counts as done."""
-    return _FINISH.get(sent or "", FinishReason.STOP)
+def _joined(messages: list[_Sent]) -> list[_Sent]:
+    """Return the messages with neighbours of one role as one; outputs of tools stay apart."""
+    joined: list[_Sent] = []
+    for message in messages:
+        last = joined[-1] if joined else None
+        if last is None or message["role"] == "tool" or last["role"] != message["role"]:
+            joined.append(message)
+        else:
+            content = _added(last.get("content"), message.get("content"))
+            joined[-1] = {**last, **message, "content": content}
+    return joined
 
 
-def _arguments(sent: str | dict[str, Any] | None) -> str:
-    if isinstance(sent, dict):  # some endpoints send the object itself
-        return msgspec.json.encode(sent).decode()
-    return sent or "{}"
+def _added(first: Any, second: Any) -> Any:
+    """Return two contents as one: a text, unless one of them is in parts."""
+    if not first or not second:
+        return first or second
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_parts(first), *_parts(second)]
 
 
-def usage(sent: Any) -> Usage | None:
-    """Return the tokens of a call, as far as the endpoint tells them."""
-    if not isinstance(sent, dict):
-        return None
-    counts = [_count(sent.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-    if counts == [None, None]:
-        return None
-    prompt, completion = (max(0, count or 0) for count in counts)
-    return Usage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
-    )
+def _parts(content: str | list[_Sent]) -> list[_Sent]:
+    return content if isinstance(content, list) else _text_part(content)
 
 
-def _count(sent: object) -> int | None:
-    """Return a number of tokens; what is none is as good as not told."""
-    try:
-        return msgspec.convert(sent, int, strict=False)
-    except msgspec.ValidationError:
-        return None
-
-
-def explain_status(status: int, content: bytes, secrets: Collection[str] = ()) -> ModelFailure:
-    """Return the failure that an error status stands for, without the secrets it quotes."""
-    if status in {401, 403}:
-        return ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
-    said = error_facts(content, secrets).get("message", "")[:EXCERPT_CHARS]
-    sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
-    if status == 429:
-        return ModelFailure(sentence, code="rate_limit_exceeded")
-    if status in {400, 413, 422}:
-        return ModelFailure(sentence, code="invalid_prompt")
-    return ModelFailure(sentence)
+def _instructed(messages: list[_Sent], instructions: str, form: str) -> list[_Sent]:
+    if not instructions.strip():
+        return messages
+    if form != "user":
+        return [{"role": form, "content": instructions}, *messages]
+    return _joined([{"role": "user", "content": instructions}, *messages])

@@ -1,0 +1,99 @@
+"""Truncation: which messages are left out when the endpoint says that its context is full. Pure.
+
+A thread is a list of exchanges: what users say, and what is answered. The oldest whole exchanges
+are left out; the last user message, what came after it, and the run's own turns never are, so no
+round of tools is cut in two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from openai_runs.server.backends.chat.forms import plain
+from openai_runs.types.messages import Message
+
+__all__ = ["is_context_full", "kept_share", "without_oldest"]
+
+_FULL: Final = (
+    ("context", "exceed"), ("context", "overflow"), ("context", " full "),
+    ("context", "too small"), ("context", "too short"), ("context length",), ("context window",),
+    ("context size",), ("context limit",), ("prompt is too long",), ("prompt too long",),
+    ("input is too long",), ("input too long",), ("request is too long",),
+    ("conversation is too long",), ("messages are too long",),
+    ("too many tokens",), ("too many input tokens",), ("too many prompt tokens",),
+    ("token count", "exceed"), (" input", " tokens ", "exceed"), ("prompt", " tokens ", "exceed"),
+    ("inputs tokens", "must be"), ("reduce the length",), ("reduce your prompt",),
+    ("reduce your message",), ("string_above_max_length",), ("array_above_max_length",),
+    ("prompt_too_long",), ("input_too_long",),
+)  # fmt: skip
+"""How endpoints say that the context is full: words that stand together in their error."""
+_LIMITS: Final = ("context", "maximum", "limit", "n_ctx")
+"""Words near the number of tokens that a model takes."""
+_REACH: Final = 4
+"""Words after these within which that number stands."""
+_SMALLEST: Final = 128
+"""Tokens; a lesser number in an error is another number."""
+_WORD: Final = re.compile(r"[a-z0-9_]+")
+_MARGIN: Final = 0.9
+"""Share of what should fit that is kept: other messages have other tokens to a character."""
+_HALF: Final = 0.5
+
+
+def is_context_full(status: int, text: str) -> bool:
+    """Tell whether an error says that the request does not fit into the model's context."""
+    words = plain(text)
+    return status in {400, 413, 422, 500} and any(
+        all(each in words for each in phrases) for phrases in _FULL
+    )
+
+
+def kept_share(text: str) -> float:
+    """Return which share of the messages to keep: by the numbers in the error, else half.
+
+    >>> round(kept_share("maximum context length is 4000 tokens, you requested 9000"), 2)
+    0.4
+    """
+    words = _WORD.findall(text.lower())
+    sizes = {n: int(w) for n, w in enumerate(words) if w.isascii() and w.isdigit() and len(w) < 12}
+    sizes = {n: size for n, size in sizes.items() if size >= _SMALLEST}
+    limit = next((size for n, size in sizes.items() if _is_limit(words, n)), None)
+    if limit is None or max(sizes.values()) <= limit:
+        return _HALF
+    return _MARGIN * limit / max(sizes.values())
+
+
+def _is_limit(words: Sequence[str], place: int) -> bool:
+    """Tell whether the number at this place is the size of the context."""
+    before = words[max(0, place - _REACH) : place]
+    return words[place + 1 : place + 2] == ["maximum"] or any(w in _LIMITS for w in before)
+
+
+def without_oldest(messages: Sequence[Message], share: float) -> list[Message] | None:
+    """Return the newest messages, about this share of their bytes; None if none can be left out.
+
+    Args:
+        messages: The thread before the run, oldest first.
+        share: Between 0 and 1.
+    """
+    starts = _exchanges(messages)
+    if len(starts) < 2:
+        return None
+    sizes = [len(msgspec.json.encode(message.content)) for message in messages]
+    left = share * sum(sizes)
+    for start in starts[1:]:
+        if sum(sizes[start:]) <= left:
+            return list(messages[start:])
+    return list(messages[starts[-1] :])
+
+
+def _exchanges(messages: Sequence[Any]) -> list[int]:
+    """Return where each exchange begins: at a user message that follows none."""
+    return [
+        index
+        for index, message in enumerate(messages)
+        if index == 0 or (message.role == "user" and messages[index - 1].role != "user")
+    ]
