@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -120,9 +121,6 @@ class ChatBackend:
         self._echo = echo_rules(echo)
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
-        self._models = EndpointModels(
-            self._transport, f"{base_url.rstrip('/')}/models", self._headers, self._secrets
-        )
 
     def __repr__(self) -> str:
         """Show where the answers come from, and no key."""
@@ -180,6 +178,11 @@ class ChatBackend:
         if failed.is_busy and self._retry.patience is not None:
             return lasted + pause <= self._retry.patience
         return attempt <= self._retry.max_retries and not is_too_long(failed.after)
+
+    @cached_property
+    def _models(self) -> EndpointModels:
+        url = f"{self._url.removesuffix('/chat/completions')}/models"
+        return EndpointModels(self._transport, url, self._headers, self._secrets)
 
     async def list_models(self) -> list[ModelInfo]:
         """Return the models that the endpoint lists, or the one that is asked whatever a run says.
