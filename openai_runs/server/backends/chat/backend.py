@@ -43,6 +43,8 @@ _TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
 _LOST: Final = "The connection to the model endpoint failed."
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read."""
+_SLICE_BYTES: Final = 2**16
+"""Bytes of an answer that are read before other tasks run: endpoints may send megabytes at once."""
 
 
 class ChatBackend:
@@ -250,10 +252,11 @@ class ChatBackend:
             if size > self._max_answer_bytes:
                 raise AttemptFailed(ModelFailure(_TOO_LONG))
             before = reader.progress
-            for event in reader.feed(piece):
-                yield event
+            for begin in range(0, len(piece), _SLICE_BYTES):
+                for event in reader.feed(piece[begin : begin + _SLICE_BYTES]):
+                    yield event
+                await anyio.lowlevel.checkpoint()
             deadline = self._next_deadline(reader, deadline, is_progress=reader.progress > before)
-            await anyio.lowlevel.checkpoint()  # an endpoint may send faster than it is read
         for event in reader.finish(ending, why):
             yield event
 

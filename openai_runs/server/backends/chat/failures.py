@@ -89,7 +89,7 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
     named = " ".join(filter(None, (facts.get("type"), facts.get("code"))))
     status = _status(value, facts)
     is_limit = status == 429 or _is_limit(facts, said)
-    is_busy = is_limit or is_loading(said) or is_loading(named)
+    is_busy = is_limit or is_loading(said) or "overload" in named
     again = (is_busy or status >= 500) and is_retryable(
         429 if is_busy else status, {}, facts.get("code")
     )

@@ -158,7 +158,7 @@ class Arguments:
             case _State.WHOLE:
                 return True
             case _State.REPEATING:
-                return _is_object(self._pieces[-1]) or _is_object("".join(self._pieces))
+                return _is_object(self._pieces[-1]) or self._scanner.is_whole(self._pieces)
             case _:
                 return self._scanner.is_whole(self._pieces)
 
@@ -167,6 +167,11 @@ class Arguments:
         if not piece.lstrip().startswith("{") or self.is_empty_object or not self.is_whole:
             return False
         return not self.repeats(piece)
+
+    def equals(self, piece: str) -> bool:
+        """Return whether a piece is all of them once more."""
+        last = "".join(self._pieces) if self._state == _State.FRAGMENTS else self._pieces[-1:]
+        return piece == last or [piece] == last
 
     def repeats(self, piece: str) -> bool:
         """Return whether a piece says again what is whole, or the same with more to it."""
@@ -199,6 +204,8 @@ class Arguments:
                 return piece
 
     def _begin(self, piece: str) -> str:
+        if self._braces == "{" and piece.lstrip().startswith("{"):
+            self._braces, self._pieces = "", []  # all of it again: no object begins with two
         if _BRACES.fullmatch(piece) is not None:
             braces = (self._braces + "".join(piece.split())).replace("{}", "")
             if braces in ("", "{"):
@@ -206,12 +213,9 @@ class Arguments:
                 self._braces = "{}" if is_closed else braces
                 self._pieces = [*self._pieces, piece] if braces else []
                 return ""
-        text = "".join(self._pieces) + piece
-        if self._braces == "{" and piece.lstrip().startswith("{"):
-            text = piece  # all of it once more: no object begins with two braces
-        text = _EMPTY_OBJECTS.sub("", text, count=1)
+        text = _EMPTY_OBJECTS.sub("", "".join([*self._pieces, piece]), count=1)
         self._pieces = [text]
-        if text.rstrip().endswith("}") and _is_object(text):
+        if _is_object(text):
             self._state = _State.WHOLE
             return ""
         self._state = _State.FIRST
@@ -300,6 +304,8 @@ class _Scanner:
 
 
 def _object(text: str) -> dict[str, Any] | None:
+    if text[-1:] != "}" and not text.rstrip().endswith("}"):
+        return None
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):

@@ -135,7 +135,8 @@ class AnswerReader:
         Raises:
             AttemptFailed: They are no answer, or say that the call failed.
         """
-        yield from self._guarded(self._unwrapper.feed(piece))
+        if not self.is_done:
+            yield from self._guarded(self._unwrapper.feed(piece))
 
     def finish(self, ending: Ending, why: str = "") -> Iterator[ModelEvent]:
         """Yield the last events, a `Finish` if the answer is whole.

@@ -22,6 +22,8 @@ _FIELD: Final = re.compile(rb"(data|event|id|retry)(?::[ ]?(.*))?\Z", re.DOTALL)
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _MAX_STRANGE: Final = 1000
 """Bytes of what is no answer that are kept for the error."""
+_MAX_VALUES: Final = 100_000
+"""JSON values that are read of one line."""
 _DECODER: Final = json.JSONDecoder(
     strict=False, parse_int=lambda digits: int(digits) if len(digits) < 400 else float(digits)
 )
@@ -195,9 +197,10 @@ def _values(content: bytes) -> list[Any] | None:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass
-    text, at, values = content.decode("utf-8", "replace"), 0, []
+    values: list[Any] = []
+    text, at = content.decode("utf-8", "replace"), 0
     try:
-        while at < len(text):
+        while at < len(text) and len(values) < _MAX_VALUES:
             if text[at] in " \t\r\n":
                 at += 1
                 continue
@@ -205,4 +208,4 @@ def _values(content: bytes) -> list[Any] | None:
             values.append(value)
     except (ValueError, RecursionError, OverflowError):
         return None
-    return values
+    return values if len(values) < _MAX_VALUES else None
