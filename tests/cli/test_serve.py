@@ -245,6 +245,22 @@ async def test_serve_asks_for_the_model_that_it_is_told(
     assert [one.json["model"] for one in model.seen("POST")] == [asked]
 
 
+async def test_model_that_is_silent_for_longer_than_the_timeout_fails_the_run(
+    tmp_path: Path,
+) -> None:
+    """`--model-timeout` is what the operator waits for a model, the first word included."""
+    async with (
+        HostileServer(lambda request: Hang()) as model,
+        serving("--model-url", model.url, "--model-timeout", "0.2", folder=tmp_path) as server,
+        AsyncClient(server.url) as client,
+    ):
+        run = await client.runs.wait(await start_run(client))
+
+    assert run.status == "failed"
+    assert run.last_error is not None
+    assert "0.2 s" in run.last_error.message
+
+
 async def test_words_of_an_endpoint_without_the_model_reach_the_run(tmp_path: Path) -> None:
     """Whoever reads the run learns that the model is missing, not that something failed."""
     words = "model 'gpt-4o' not found, try pulling it first"

@@ -66,6 +66,8 @@ class RoutingBackend:
             raise ConfigError(message)
         self._endpoints = dict(endpoints)
         self._only = Route(next(iter(endpoints))) if len(endpoints) == 1 else None
+        self._logged: dict[str, str] = {}
+        """The last line that was written of an endpoint which does not list its models."""
         rows = dict(models or {})
         self._renamed = [row for row in rows.values() if isinstance(row, str)]
         self._routes = {name: row for name, row in rows.items() if isinstance(row, Route)}
@@ -127,9 +129,10 @@ class RoutingBackend:
             try:
                 listed = await backend.list_models()
             except ModelFailure as failure:
-                _logger.warning("endpoint %s: %s", endpoint, failure.message)
+                self._log(endpoint, failure.message)
                 failures.append(failure)
                 return
+            self._logged.pop(endpoint, None)
             own = (info for info in listed if self._is_own(info.id, endpoint))
             found.update((info.id, info) for info in own)
 
@@ -151,6 +154,12 @@ class RoutingBackend:
                 closing = getattr(backend, "aclose", None)
                 if closing is not None:
                     stack.push_async_callback(closing)
+
+    def _log(self, endpoint: str, problem: str) -> None:
+        """Write a line, but not the same one for each client that lists models meanwhile."""
+        if self._logged.get(endpoint) != problem:
+            self._logged[endpoint] = problem
+            _logger.warning("endpoint %s: %s", endpoint, problem)
 
     def _check(self, name: str, route: Route) -> None:
         if route.endpoint not in self._endpoints:
