@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,24 @@ def test_examples_in_docstrings_hold() -> None:
     found = doctest.testmod(routing_file)
 
     assert (found.attempted > 0, found.failed) == (True, 0)
+
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "pages"
+BLOCKS = [
+    pytest.param(text, id=f"{page.stem}-{number}")
+    for page in sorted(DOCS.rglob("*.md"))
+    for number, text in enumerate(
+        re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.M | re.S)
+    )
+]
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_file_of_the_docs_can_be_loaded(text: str, tmp_path: Path) -> None:
+    """Every TOML block of the docs is a file that a server can be started with."""
+    environ = dict.fromkeys(re.findall(r'key_env = "(\w+)"', text), "sk-docs")
+
+    assert load_routing(written(tmp_path, text), environ)
 
 
 def test_example_of_the_module_can_be_loaded(tmp_path: Path) -> None:
