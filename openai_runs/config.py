@@ -39,6 +39,7 @@ __all__ = [
     "MAX_HOLD",
     "MAX_ID_CHARS",
     "MAX_KNOWN_MODELS",
+    "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
@@ -56,6 +57,8 @@ __all__ = [
     "MODEL_DONE_TIMEOUT",
     "MODEL_IDLE_TIMEOUT",
     "MODEL_LIFE_MARGIN",
+    "MODEL_LIST_TIMEOUT",
+    "MODEL_LIST_TTL",
     "MODEL_PATIENCE",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
@@ -187,6 +190,12 @@ MODEL_PATIENCE: Final = math.inf
 """Seconds for which a busy model endpoint is asked again; infinite: as long as the run lives."""
 MODEL_LIFE_MARGIN: Final = 2.0
 """Seconds before a run's expiry in which no attempt begins: it fails with a reason instead."""
+MODEL_LIST_TIMEOUT: Final = 5.0
+"""Seconds a model endpoint may take to list its models, for `GET /v1/models`."""
+MODEL_LIST_TTL: Final = 30.0
+"""Seconds such a list, or its failure, is kept; whoever looks for a new model waits no longer."""
+MAX_MODEL_LIST_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of such a list; OpenRouter's, the longest known, has about 0.6 MB."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
 MAX_STREAMS: Final = 1000

@@ -36,6 +36,7 @@ Serve it, then point any client of this protocol at http://127.0.0.1:8080/v1:
 
     openai-runs serve
     openai-runs serve --model-url http://127.0.0.1:11434/v1
+    openai-runs serve --config models.toml
 """
 
 _EPILOGUE: Final = """\
@@ -85,8 +86,13 @@ def serve(
     db: Path = Path("runs.db"),
     model_url: str | None = None,
     model_key_env: str | None = None,
+    model: str | None = None,
+    model_map: Annotated[list[str] | None, Parameter(negative="")] = None,
+    model_timeout: _Seconds = None,
+    config: Path | None = None,
     api_key_env: str | None = None,
     backend: Literal["echo", "chat"] | None = None,
+    hosted_tools: Literal["error", "ignore"] = "error",
 ) -> int:
     """Serve the protocol under /v1.
 
@@ -97,16 +103,41 @@ def serve(
     The echo backend repeats the last user message; when that says
     "Use the tool NAME for X." it calls the function NAME with X.
 
+        openai-runs serve --model-url http://127.0.0.1:11434/v1 --model qwen3
+        openai-runs serve --config models.toml
+
+    A file names several endpoints, and which models go where:
+
+        [endpoints.local]
+        url = "http://127.0.0.1:11434/v1"
+
+        [endpoints.deepseek]
+        url = "https://api.deepseek.com"
+        key_env = "DEEPSEEK_API_KEY"
+
+        [models]
+        "deepseek-*" = { endpoint = "deepseek" }
+        "qwen3" = { endpoint = "local" }
+        "gpt-4o*" = "qwen3"
+
     Args:
         host: Address to listen on; another one than loopback needs --api-key-env.
         port: Port to listen on; 0 takes any free one.
         db: SQLite file, made if it is not there; one server per file.
         model_url: Chat-completions endpoint that answers: its URL before /chat/completions.
         model_key_env: Environment variable that holds the key of that endpoint.
+        model: Model to ask there, whatever a run names.
+        model_map: NAME=MODEL: a run that names NAME, which may hold *, gets MODEL; repeatable.
+        model_timeout: Seconds the endpoint may be silent; else its first word is waited for as
+            long as the run lives, 600 s, and each further one for 60 s.
+        config: TOML file with endpoints and models, in place of the five options before.
         api_key_env: Environment variable that holds the key clients must send; without
             one, only requests to localhost or a loopback address are answered.
-        backend: Where answers come from; chat with --model-url, else echo.
+        backend: Where answers come from; chat with --model-url or --config, else echo.
+        hosted_tools: What becomes of a run with code_interpreter or file_search, which this
+            server does not have: it is refused, or they are left out of what the model is told.
     """
+    from openai_runs._cli.models import Models
     from openai_runs._cli.serve import Settings, perform
 
     return perform(
@@ -114,10 +145,17 @@ def serve(
             host=host,
             port=port,
             db=db,
-            model_url=model_url,
-            model_key_env=model_key_env,
+            models=Models(
+                backend=backend,
+                config=config,
+                model_url=model_url,
+                model_key_env=model_key_env,
+                model=model,
+                model_map=tuple(model_map or ()),
+                model_timeout=model_timeout,
+            ),
             api_key_env=api_key_env,
-            backend=backend,
+            hosted_tools=hosted_tools,
         )
     )
 

@@ -10,18 +10,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import msgspec
 
 from openai_runs._cli.ending import INTERRUPTED, TERMINATED, USAGE, Stop
 from openai_runs._cli.environment import secret
+from openai_runs._cli.models import Models, choose_backend
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
-from openai_runs.server import Backend, ChatBackend, EchoBackend, LocalServer
+from openai_runs.server import LocalServer
 from openai_runs.server.log_filter import ContentFilter
 
 __all__ = ["Settings", "perform", "spare_collections"]
@@ -37,10 +38,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     db: Path
-    model_url: str | None
-    model_key_env: str | None
+    models: Models
     api_key_env: str | None
-    backend: str | None
+    hosted_tools: Literal["error", "ignore"]
 
 
 def perform(settings: Settings) -> int:
@@ -49,7 +49,7 @@ def perform(settings: Settings) -> int:
     Raises:
         Stop: The settings contradict each other, or the server cannot start.
     """
-    backend = _backend(settings, os.environ)
+    backend = choose_backend(settings.models, os.environ)
     api_key = secret("--api-key-env", settings.api_key_env, os.environ)
     if not settings.host:
         sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
@@ -65,7 +65,12 @@ def perform(settings: Settings) -> int:
     logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, handlers=[handler])
     logging.getLogger("openai_runs").setLevel(logging.INFO)
     server = LocalServer(
-        settings.db, backend, host=settings.host, port=settings.port, api_key=api_key
+        settings.db,
+        backend,
+        host=settings.host,
+        port=settings.port,
+        api_key=api_key,
+        hosted_tools=settings.hosted_tools,
     )
     return asyncio.run(_serve(server, settings))
 
@@ -114,28 +119,6 @@ async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) ->
         await server.drain()
         group.cancel_scope.cancel()
     return finished
-
-
-def _backend(settings: Settings, environ: Mapping[str, str]) -> Backend:
-    key = secret("--model-key-env", settings.model_key_env, environ)
-    chosen = settings.backend or ("chat" if settings.model_url else "echo")
-    if chosen == "echo":
-        given = "--model-url" if settings.model_url else "--model-key-env" if key else None
-        if given is not None:
-            sentence = f"{given} is of no use to the echo backend: use --backend chat"
-            raise Stop(sentence, USAGE)
-        return EchoBackend()
-    if not settings.model_url:
-        sentence = (
-            "--backend chat needs --model-url, the URL of a chat-completions endpoint up to "
-            "/chat/completions, such as http://127.0.0.1:11434/v1"
-        )
-        raise Stop(sentence, USAGE)
-    try:
-        return ChatBackend(settings.model_url, api_key=key)
-    except (ConfigError, ValueError) as error:
-        sentence = f"--model-url: {error}"
-        raise Stop(sentence, USAGE) from error
 
 
 def _explained(error: ConfigError | OSError | UnicodeError, settings: Settings) -> Stop:

@@ -20,6 +20,8 @@ from openai_runs.server.backends.base import (
 )
 from openai_runs.server.backends.chat.backend import ChatBackend
 from openai_runs.server.backends.echo import EchoBackend
+from openai_runs.server.backends.models import ModelInfo
+from openai_runs.server.backends.routing import Route, RoutingBackend
 from openai_runs.server.backends.scripted import (
     Call,
     CallTools,
@@ -53,7 +55,10 @@ __all__ = [
     "LocalServer",
     "ModelEvent",
     "ModelFailure",
+    "ModelInfo",
     "ModelRequest",
+    "Route",
+    "RoutingBackend",
     "Say",
     "ScriptedBackend",
     "ScriptedTurn",

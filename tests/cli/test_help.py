@@ -9,6 +9,7 @@ import pytest
 from tests.cli.conftest import InProcess
 from tests.cli.processes import Finished, clean_env, execute, files_in
 
+MODEL = ["--model-url", "http://127.0.0.1:1/v1"]
 KEYS = {"BLANK": " ", "FULL": "sk-secret", "BROKEN": "sk-\nsecret"}
 
 
@@ -66,6 +67,22 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
         (["serve", "--backend", "chat"], "--model-url"),
         (["serve", "--backend", "echo", "--model-url", "http://127.0.0.1:1/v1"], "--model-url"),
         (["serve", "--model-url", "no url"], "--model-url"),
+        (["serve", "--model-url", ""], "--model-url"),
+        (["serve", "--model", "qwen3"], "--model "),
+        (["serve", "--model-map", "a=b"], "--model-map"),
+        (["serve", "--model-timeout", "5"], "--model-timeout"),
+        (["serve", *MODEL, "--model", " "], "--model is empty"),
+        (["serve", *MODEL, "--model-map", "gpt-4o"], "--model-map gpt-4o"),
+        (["serve", *MODEL, "--model-map", "=qwen3"], "NAME=MODEL"),
+        (["serve", *MODEL, "--model-map", "gpt-4o="], "NAME=MODEL"),
+        (["serve", *MODEL, "--model-map", "a=b*"], "'b*' is the name of no model"),
+        (["serve", *MODEL, "--model-map", "a=b", "--model-map", "a=c"], "a has a model already"),
+        (["serve", *MODEL, "--model-timeout", "0"], "--model-timeout"),
+        (["serve", "--config", "missing.toml"], "missing.toml: cannot be read"),
+        (["serve", "--config", "x.toml", *MODEL], "--model-url"),
+        (["serve", "--config", "x.toml", "--model-timeout", "5"], "--model-timeout"),
+        (["serve", "--config", "x.toml", "--backend", "echo"], "--config"),
+        (["serve", "--hosted-tools", "drop"], "drop"),
         (["serve", "--host", "0.0.0.0"], "--api-key-env"),
         (["serve", "--host", ""], "--host"),
         (["serve", "--api-key-env", "NO_SUCH"], "NO_SUCH"),

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 
-from openai_runs import AsyncClient, AuthenticationError, Run
+from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Run
 from openai_runs.config import DRAIN_GRACE
 from tests.canaries import CANARY_KEY, CANARY_PROMPT
 from tests.cli.processes import execute, serving
@@ -216,6 +216,146 @@ async def test_model_key_reaches_the_model(tmp_path: Path) -> None:
     assert run.status == "completed"
     assert [one.headers["authorization"] for one in model.requests] == ["Bearer sk-model"]
     assert "sk-model" not in left.err
+
+
+MAPS = {
+    "as-it-is": ([], "gpt-4o"),
+    "model": (["--model", "qwen3"], "qwen3"),
+    "map": (["--model-map", "gpt-4o=qwen3", "--model-map", "o3=other"], "qwen3"),
+    "pattern": (["--model-map", "gpt-*=qwen3"], "qwen3"),
+    "map-before-model": (["--model", "other", "--model-map", "gpt-4o*=qwen3"], "qwen3"),
+    "other-name": (["--model-map", "gpt-4o-mini=qwen3"], "gpt-4o"),
+}
+
+
+@pytest.mark.parametrize(("options", "asked"), MAPS.values(), ids=MAPS)
+async def test_serve_asks_for_the_model_that_it_is_told(
+    options: list[str], asked: str, tmp_path: Path
+) -> None:
+    """An assistant of another vendor's model works; the run shows the name it was given."""
+    async with HostileServer(lambda request: completion("Hi.")) as model:
+        where = ["--model-url", model.url, "--model-timeout", "30"]
+        async with (
+            serving(*where, *options, folder=tmp_path) as server,
+            AsyncClient(server.url) as client,
+        ):
+            run = await client.runs.wait(await start_run(client, model="gpt-4o"))
+
+    assert (run.status, run.model) == ("completed", "gpt-4o")
+    assert [one.json["model"] for one in model.seen("POST")] == [asked]
+
+
+async def test_model_that_is_silent_for_longer_than_the_timeout_fails_the_run(
+    tmp_path: Path,
+) -> None:
+    """`--model-timeout` is what the operator waits for a model, the first word included."""
+    async with (
+        HostileServer(lambda request: Hang()) as model,
+        serving("--model-url", model.url, "--model-timeout", "0.2", folder=tmp_path) as server,
+        AsyncClient(server.url) as client,
+    ):
+        run = await client.runs.wait(await start_run(client))
+
+    assert run.status == "failed"
+    assert run.last_error is not None
+    assert "0.2 s" in run.last_error.message
+
+
+async def test_words_of_an_endpoint_without_the_model_reach_the_run(tmp_path: Path) -> None:
+    """Whoever reads the run learns that the model is missing, not that something failed."""
+    words = "model 'gpt-4o' not found, try pulling it first"
+
+    def refuse(request: Received) -> Answer:
+        return Answer(404, json={"error": {"message": words, "type": "not_found_error"}})
+
+    async with (
+        HostileServer(refuse) as model,
+        serving("--model-url", model.url, folder=tmp_path) as server,
+        AsyncClient(server.url) as client,
+    ):
+        run = await client.runs.wait(await start_run(client, model="gpt-4o"))
+
+    assert run.status == "failed"
+    assert run.last_error is not None
+    assert words in run.last_error.message
+
+
+FILE = """
+[endpoints.local]
+url = "{local}"
+[endpoints.cloud]
+url = "{cloud}/"
+key_env = "CLOUD_KEY"
+[models]
+"deepseek-*" = {{ endpoint = "cloud" }}
+"qwen3" = {{ endpoint = "local" }}
+"gpt-4o*" = "qwen3"
+"""
+
+
+def named(name: str) -> HostileServer:
+    """Return an endpoint that says its name and the model it was asked for, and has no list."""
+
+    def answer(request: Received) -> Action:
+        if request.method == "GET":
+            return Answer(404, json={"error": {"message": "no list"}})
+        return completion(f"{name} {request.json['model']}")
+
+    return HostileServer(answer)
+
+
+async def answer_of(client: AsyncClient, model: str) -> str:
+    """Return what a run of this model answers."""
+    run = await client.runs.wait(await start_run(client, model=model))
+    return (await client.runs.result(run)).text
+
+
+async def test_serve_with_a_file_sends_each_model_to_its_endpoint(tmp_path: Path) -> None:
+    """Two endpoints, each with its own key; models are listed, and a name of neither is refused."""
+    async with named("local") as local, named("cloud") as cloud:
+        text = FILE.format(local=local.url, cloud=cloud.url)
+        await anyio.Path(tmp_path / "models.toml").write_text(text)
+        options = ["--config", "models.toml"]
+        async with serving(*options, folder=tmp_path, CLOUD_KEY="sk-cloud") as server:
+            async with AsyncClient(server.url) as client:
+                texts = [
+                    await answer_of(client, model)
+                    for model in ("qwen3", "gpt-4o-mini", "deepseek-chat")
+                ]
+                with pytest.raises(BadRequestError) as refused:
+                    await start_run(client, model="llama3")
+                models = await client.request("GET", "/models")
+            left = await server.end(signal.SIGTERM)
+
+    assert texts == ["local qwen3", "local qwen3", "cloud deepseek-chat"]
+    assert "'llama3' is not served here" in refused.value.message
+    assert (refused.value.param, refused.value.code) == ("model", "model_not_found")
+    assert [model["id"] for model in models["data"]] == ["qwen3"]
+    assert {one.headers.get("authorization") for one in cloud.requests} == {"Bearer sk-cloud"}
+    assert {one.headers.get("authorization") for one in local.requests} == {None}
+    assert "sk-cloud" not in left.err
+
+
+async def test_mistake_in_the_file_is_one_sentence_that_names_its_place(tmp_path: Path) -> None:
+    """File, table and key, and the way to help; no server is started."""
+    file = tmp_path / "models.toml"
+    await anyio.Path(file).write_text('[endpoints.local]\nurl = "127.0.0.1:11434"\n')
+
+    done = await execute("serve", "--config", "models.toml", folder=tmp_path)
+
+    assert (done.code, done.out) == (2, "")
+    assert "--config models.toml: [endpoints.local] url must begin with http://" in done.err
+    assert not (tmp_path / "runs.db").exists()
+
+
+async def test_serve_ignores_hosted_tools_when_told_to(tmp_path: Path) -> None:
+    """The run goes on without them, and standard error says so."""
+    options = ["--hosted-tools", "ignore"]
+    async with serving(*options, folder=tmp_path) as server, AsyncClient(server.url) as client:
+        run = await client.runs.wait(await start_run(client, tools=[{"type": "file_search"}]))
+        await server.says(f"run {run.id}: the model is not told of file_search")
+
+    assert run.status == "completed"
 
 
 SETTINGS: dict[str, dict[str, str]] = {

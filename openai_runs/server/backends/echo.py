@@ -20,6 +20,7 @@ from openai_runs.server.backends.base import (
     TextDelta,
     ToolCallDelta,
 )
+from openai_runs.server.backends.models import ModelInfo
 from openai_runs.types.runs import Usage
 from openai_runs.types.tools import FunctionTool
 
@@ -51,6 +52,13 @@ class EchoBackend:
         for words in _words(text):
             yield TextDelta(words)
         yield Finish(usage=_usage(request, call.arguments if call is not None else text))
+
+    async def list_models(self) -> list[ModelInfo]:
+        """Return one model; a run may name any.
+
+        Cancellation: nothing is waited for.
+        """
+        return [ModelInfo(id="echo")]
 
 
 def _words(text: str) -> list[str]:

@@ -35,9 +35,10 @@ from openai_runs.server.clock import Clock
 from openai_runs.server.events.subscribers import Subscribers
 from openai_runs.server.execution.draft import Draft
 from openai_runs.server.execution.flusher import STORE_RETRY_DELAY, Flusher
+from openai_runs.server.objects.hosted_tools import hosted_tools, without_hosted
 from openai_runs.server.objects.transitions import Ending, LostRace, step_message_id
 from openai_runs.server.store import Claim, History, Store, claims, runs
-from openai_runs.types.runs import RunLastError
+from openai_runs.types.runs import Run, RunLastError
 from openai_runs.types.steps import FunctionToolCall
 
 __all__ = ["Execution", "Executor", "retry_unavailable"]
@@ -211,7 +212,7 @@ class Executor:
         if history is None:
             history = await retry_unavailable(lambda: self._store.read(runs.history, claim.run))
         return ModelRequest(
-            run=claim.run,
+            run=_run_for_model(claim.run, first=not history.steps),
             messages=[m for m in history.messages if m.status == "completed" or m.content],
             turns=_turns(history),
             spent=claim.spent,
@@ -251,6 +252,13 @@ async def _closing(events: AsyncIterator[ModelEvent]) -> AsyncIterator[AsyncIter
     finally:
         if isinstance(events, AsyncGenerator):
             await events.aclose()
+
+
+def _run_for_model(run: Run, *, first: bool) -> Run:
+    left_out = hosted_tools(run)
+    if left_out and first:
+        _logger.info("run %s: the model is not told of %s", run.id, ", ".join(left_out))
+    return without_hosted(run)
 
 
 def _spent_limit(claim: Claim) -> str | None:

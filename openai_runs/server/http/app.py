@@ -33,9 +33,11 @@ from openai_runs.server.http import handlers, request_parsing
 from openai_runs.server.http.access import Check, check_local, checking_key
 from openai_runs.server.http.handlers import Service
 from openai_runs.server.http.middlewares import answering, beginning
+from openai_runs.server.http.models import checking_model, model_handlers
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
+from openai_runs.server.objects.hosted_tools import HostedTools, check_policy
 from openai_runs.server.store import SQLITE_VERSION, Store, open_store, rows, runs
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class _Settings:
     backend: Backend
     clock: Clock
     run_lifetime: int
+    hosted_tools: HostedTools
     max_concurrent_runs: int
     drain_grace: float
     max_streams: int
@@ -72,6 +75,7 @@ class AppOptions(TypedDict, total=False):
     """What both `create_app` and `LocalServer` take; `create_app` says what each is."""
 
     run_lifetime: int
+    hosted_tools: HostedTools
     max_concurrent_runs: int
     max_request_bytes: int
     body_timeout: float
@@ -92,6 +96,7 @@ def create_app(
     loopback_only: bool = False,
     middlewares: Iterable[Middleware] = (),
     run_lifetime: int = RUN_LIFETIME,
+    hosted_tools: HostedTools = "error",
     max_concurrent_runs: int = MAX_CONCURRENT_RUNS,
     max_request_bytes: int = MAX_REQUEST_BYTES,
     body_timeout: float = BODY_TIMEOUT,
@@ -105,9 +110,6 @@ def create_app(
 ) -> web.Application:
     """Return an aiohttp application that serves the API under `/v1`.
 
-    Assistants may hold hosted tools (`code_interpreter`, `file_search`); a run that would
-    use one is refused, since nothing here could carry it out.
-
     Args:
         db: The SQLite file, made if it is not there; None: a temporary one, removed at the end.
         backend: Where answers come from.
@@ -118,6 +120,10 @@ def create_app(
             on when it has no key; off here, since your application may have a name of its own.
         middlewares: Your own, inside ours: they see each request after the key was checked.
         run_lifetime: Seconds from a run's creation to its expiry.
+        hosted_tools: What becomes of a run with `code_interpreter` or `file_search`, which nothing
+            here can carry out: "error" refuses it, unless its `tool_choice` is "none"; "ignore"
+            leaves them out of what the model is told, with a line in the log. Assistants may
+            hold them either way.
         max_concurrent_runs: Runs executed at the same time; the others wait in the queue.
         max_request_bytes: Bytes of a request body that are read.
         body_timeout: Seconds a client may take to send them.
@@ -130,18 +136,22 @@ def create_app(
         max_unsent_bytes: Bytes that answers of more than 64 KiB hold together until they are
             read; more are a 503, but for the only one.
         clock: Another clock, for tests.
+
+    Raises:
+        ValueError: `hosted_tools` is another text.
     """
     outgoing = Outgoing(max_unsent_bytes, write_timeout)
     outer = [answering(outgoing, _checks(api_key, loopback_only=loopback_only))]
     if inner := list(middlewares):
         outer.append(_inflating(max_request_bytes, body_timeout))
     app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
-    _add_routes(app, Limits(max_request_bytes, body_timeout), outgoing)
+    _add_routes(app, Limits(max_request_bytes, body_timeout), outgoing, backend)
     app[SETTINGS] = _Settings(
         db=db,
         backend=backend,
         clock=clock or SystemClock(),
         run_lifetime=run_lifetime,
+        hosted_tools=check_policy(hosted_tools),
         max_concurrent_runs=max_concurrent_runs,
         drain_grace=drain_grace,
         max_streams=max_streams,
@@ -149,7 +159,6 @@ def create_app(
         heartbeat_interval=heartbeat_interval,
         outgoing=outgoing,
     )
-    app.on_response_prepare.append(beginning(outgoing))
     return app
 
 
@@ -163,7 +172,7 @@ def _is_health(request: web.Request) -> bool:
     return request.match_info.handler is _health
 
 
-def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> None:
+def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing, backend: Backend) -> None:
     """Add the operations, and what opens and closes the things they work with.
 
     Raises:
@@ -172,8 +181,11 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing) -> Non
     for endpoint, handler in find_handlers(handlers).items():
         served = route(endpoint, handler, limits, outgoing)
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, served)
+    for path, model_handler in model_handlers(backend, outgoing).items():
+        app.router.add_route("GET", PREFIX + path, model_handler)
     app.router.add_route("GET", "/healthz", _health)
     app.cleanup_ctx.append(_lifespan)
+    app.on_response_prepare.append(beginning(outgoing))
     app.on_shutdown.append(_stop)
 
 
@@ -196,7 +208,15 @@ async def _open(app: web.Application) -> None:
     store = await open_store(settings.db, change_bus.publish)
     app[STORE] = store
     subscribers = Subscribers(settings.max_streams)
-    app[SERVICE] = Service(store, change_bus, subscribers, settings.clock, settings.run_lifetime)
+    app[SERVICE] = Service(
+        store,
+        change_bus,
+        subscribers,
+        settings.clock,
+        settings.run_lifetime,
+        settings.hosted_tools,
+        checking_model(settings.backend),
+    )
     app[STREAMER] = Streamer(store, subscribers, settings.outgoing, settings.heartbeat_interval)
     app[ENGINE] = engine = Engine(
         store,

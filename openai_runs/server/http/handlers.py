@@ -21,7 +21,8 @@ from openai_runs.server.events.change_bus import ChangeBus
 from openai_runs.server.events.subscribers import Subscribers
 from openai_runs.server.http.request_parsing import page_query
 from openai_runs.server.objects import builders
-from openai_runs.server.objects.builders import build_message, build_new_run, build_thread, given
+from openai_runs.server.objects.builders import NewRun, build_message, build_thread, given
+from openai_runs.server.objects.hosted_tools import HostedTools
 from openai_runs.server.store import (
     Once,
     Position,
@@ -37,7 +38,7 @@ from openai_runs.server.store import (
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import ACTIVE_STATUSES, Deleted, Page
 from openai_runs.types.messages import Message
-from openai_runs.types.runs import CreateThreadAndRun
+from openai_runs.types.runs import CreateRun, CreateThreadAndRun
 from openai_runs.types.steps import RunStep
 from openai_runs.types.threads import CreateThread, Thread
 
@@ -59,6 +60,28 @@ class Service:
     clock: Clock
     run_lifetime: int
     """Seconds from a run's creation to its expiry."""
+    hosted_tools: HostedTools
+    check_model: Callable[[str], None]
+    """Refuses a run of a model that nothing here can ask."""
+
+    def new_run(
+        self, assistant: Assistant, thread_id: str, body: CreateRun | CreateThreadAndRun, now: int
+    ) -> NewRun:
+        """Return the run that `body` asks for, with what comes with it.
+
+        Raises:
+            Refusal: It could not be executed.
+        """
+        new = builders.build_new_run(
+            assistant,
+            thread_id,
+            body,
+            now,
+            self.run_lifetime,
+            hosted_tools=self.hosted_tools,
+        )
+        self.check_model(new.run.model)
+        return new
 
     @property
     def now(self) -> int:
@@ -135,14 +158,14 @@ async def create_thread_and_run(call: Call) -> RunState | StreamStart:
     """Answer createThreadAndRun."""
     body: CreateThreadAndRun = call.body
     thread, messages = _new_thread(given(body.thread) or CreateThread(), call.now)
-    now, lifetime = call.now, call.service.run_lifetime
+    now, new_run = call.now, call.service.new_run
     return await call.store.write_once(
         call.once,
         _started(call, runs.create_with_thread),
         thread,
         messages,
         body.assistant_id,
-        lambda assistant: build_new_run(assistant, thread.id, body, now, lifetime),
+        lambda assistant: new_run(assistant, thread.id, body, now),
     )
 
 
@@ -207,13 +230,13 @@ async def list_runs(call: Call) -> Page[msgspec.Raw]:
 async def create_run(call: Call) -> RunState | StreamStart:
     """Answer createRun."""
     thread_id, body = call.ids["thread_id"], call.body
-    now, lifetime = call.now, call.service.run_lifetime
+    now, new_run = call.now, call.service.new_run
     return await call.store.write_once(
         call.once,
         _started(call, runs.create),
         thread_id,
         body.assistant_id,
-        lambda assistant: build_new_run(assistant, thread_id, body, now, lifetime),
+        lambda assistant: new_run(assistant, thread_id, body, now),
     )
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.http.access import Check
+from openai_runs.server.http.foreign_requests import unknown_path
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.request_parsing import is_left_unread
 
@@ -93,11 +94,11 @@ def _answer_for(
 
 def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
     """Return aiohttp's own refusal in OpenAI's words."""
-    where = f"{request.method} {request.path}"
     if error.status == 404:
-        return Refusal(f"Invalid URL ({where})", status_code=404, code="unknown_url")
+        return unknown_path(request.method, request.path)
     if error.status == 405:
-        return Refusal(f"Invalid method for URL ({where})", status_code=405, headers=_allow(error))
+        message = f"Invalid method for URL ({request.method} {request.path})"
+        return Refusal(message, status_code=405, headers=_allow(error))
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     return Refusal(error.reason, status_code=error.status, kind=kind)
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from openai_runs.config import MAX_HOLD
 from openai_runs.server.api_errors import Refusal, invalid, too_large
+from openai_runs.server.http import foreign_requests
 from openai_runs.server.http.decompression import broken, content_encoding, inflate
 from openai_runs.server.store import Once, PageQuery, Position
 from openai_runs.types.base import ADOPTION_KEY
@@ -128,11 +129,25 @@ def decode_body(kind: type[B], text: bytes) -> B:
     try:
         return msgspec.json.decode(text or b"{}", type=kind)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from None
+        refusal = _misfit(str(error))
+        if not foreign_requests.may_be_empty(kind, refusal.param):
+            raise foreign_requests.explain(kind, refusal) from None
     except _NO_JSON as error:
-        problem = "too deeply nested" if isinstance(error, RecursionError) else str(error)
-        message = f"We could not parse the JSON body of your request: {problem}."
-        raise invalid(message) from None
+        raise _no_json(error) from None
+    return decode_body(kind, _without_empty(text))
+
+
+def _without_empty(text: bytes) -> bytes:
+    try:
+        body = msgspec.json.decode(text)
+    except _NO_JSON as error:  # further on in the text
+        raise _no_json(error) from None
+    return msgspec.json.encode(foreign_requests.drop_empty(body))
+
+
+def _no_json(error: Exception) -> Refusal:
+    problem = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+    return invalid(f"We could not parse the JSON body of your request: {problem}.")
 
 
 def _misfit(problem: str) -> Refusal:

@@ -18,7 +18,7 @@ from aiohttp import web
 from openai_runs._protocol import endpoints
 from openai_runs._protocol.endpoints import STREAM_RUN, Endpoint
 from openai_runs.server.api_errors import Replay
-from openai_runs.server.http import request_parsing
+from openai_runs.server.http import foreign_requests, request_parsing
 from openai_runs.server.http.handlers import Call, Service
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.sse_response import Streamer
@@ -75,6 +75,7 @@ def route(
     """Return what aiohttp calls for one row of the table."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
+        foreign_requests.check_version(request.headers.getall("openai-beta", ()))
         text = await request_parsing.read_body(request, limits.max_bytes, limits.timeout)
         body = None if endpoint.body is None else request_parsing.decode_body(endpoint.body, text)
         posted = request.method == "POST"

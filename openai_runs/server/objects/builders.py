@@ -14,7 +14,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from openai_runs.config import MAX_TOOLS_BYTES
-from openai_runs.server.api_errors import Refusal, invalid
+from openai_runs.server.api_errors import invalid
+from openai_runs.server.objects.hosted_tools import HostedTools, check_hosted
 from openai_runs.types.assistants import Assistant, CreateAssistant, UpdateAssistant
 from openai_runs.types.messages import (
     Attachment,
@@ -35,8 +36,6 @@ from openai_runs.types.messages import (
 from openai_runs.types.runs import CreateRun, CreateThreadAndRun, Run, UpdateRun
 from openai_runs.types.threads import CreateThread, Thread, UpdateThread
 from openai_runs.types.tools import (
-    CodeInterpreterTool,
-    FileSearchTool,
     FunctionTool,
     NamedToolChoice,
     RequestToolResources,
@@ -128,7 +127,14 @@ def _bound(param: str, value: Any) -> None:
 
 
 def build_assistant(body: CreateAssistant, now: int) -> Assistant:
-    """Return the assistant that `body` describes."""
+    """Return the assistant that `body` describes.
+
+    Raises:
+        Refusal: It names no model, or is too large.
+    """
+    if not body.model:
+        message = "Missing required parameter: 'model'."
+        raise invalid(message, "model")
     return Assistant(
         id=new_id("asst"),
         created_at=now,
@@ -147,9 +153,12 @@ def build_assistant(body: CreateAssistant, now: int) -> Assistant:
 
 
 def assistant_changes(body: UpdateAssistant) -> dict[str, Any]:
-    """Return the fields of the assistant that `body` changes; null sets the default."""
+    """Return the fields of the assistant that `body` changes; null sets the default.
+
+    An empty model changes nothing: go-openai sends one whenever none was set.
+    """
     values: dict[str, Any] = {
-        "model": body.model,
+        "model": body.model or UNSET,
         "name": body.name,
         "description": body.description,
         "instructions": body.instructions,
@@ -247,13 +256,17 @@ def build_new_run(
     body: CreateRun | CreateThreadAndRun,
     now: int,
     lifetime: int,
+    *,
+    hosted_tools: HostedTools = "error",
 ) -> NewRun:
     """Return the run that `body` asks for, with its additional messages.
 
     Raises:
-        Refusal: A tool is one that only OpenAI hosts, or the tool choice names none of the tools.
+        Refusal: A tool is one that only OpenAI hosts, and `hosted_tools` says "error"; or the
+            tool choice names none of the tools.
     """
     run = build_run(assistant, thread_id, body, now, lifetime)
+    check_hosted(run, hosted_tools)
     extra = given(body.additional_messages) if isinstance(body, CreateRun) else None
     effort = given(body.reasoning_effort) if isinstance(body, CreateRun) else None
     return NewRun(
@@ -274,7 +287,7 @@ def build_run(
     """Return the run: what `body` says, else what the assistant says now.
 
     Raises:
-        Refusal: A tool is one that only OpenAI hosts, or the tool choice names none of the tools.
+        Refusal: The tool choice names none of the tools.
     """
     tools = assistant.tools if given(body.tools) is None else _tools(given(body.tools))
     choice = given(body.tool_choice)
@@ -298,7 +311,6 @@ def build_run(
         parallel_tool_calls=body.parallel_tool_calls is not False,
         response_format=_format(body.response_format, assistant.response_format),
     )
-    _refuse_hosted(run)
     _check_choice(run)
     return run
 
@@ -328,26 +340,16 @@ def _truncation(body: CreateRun | CreateThreadAndRun) -> TruncationStrategy:
     return TruncationStrategy(kind=strategy.kind, last_messages=last)
 
 
-def _refuse_hosted(run: Run) -> None:
-    """Refuse what would be left undone in silence; assistants may well hold such tools."""
-    for number, tool in enumerate(run.tools):
-        if isinstance(tool, CodeInterpreterTool | FileSearchTool):
-            message = (
-                f"The hosted tool '{tool.type}' is not offered by this server. Start the run "
-                "with `tools` that are functions."
-            )
-            raise Refusal(
-                message,
-                param=f"tools[{number}].type",
-            )
-
-
 def _check_choice(run: Run) -> None:
     choice = run.tool_choice
     if not isinstance(choice, NamedToolChoice):
         return
-    names = {tool.function.name for tool in run.tools if isinstance(tool, FunctionTool)}
-    if choice.kind != "function" or choice.function is None or choice.function.name not in names:
+    if choice.kind == "function":
+        name = choice.function.name if choice.function is not None else None
+        names = {tool.function.name for tool in run.tools if isinstance(tool, FunctionTool)}
+    else:
+        name, names = choice.kind, {tool.type for tool in run.tools}
+    if name not in names:
         message = "Invalid 'tool_choice': the run has no such tool."
         raise invalid(message, "tool_choice")
 

@@ -215,18 +215,6 @@ async def test_stream_false_is_no_stream(caller: Caller) -> None:
     assert run["status"] == "queued"
 
 
-async def test_hosted_tool_is_refused_when_a_run_would_use_it(caller: Caller) -> None:
-    """An assistant may hold one; a run that could not carry it out is refused."""
-    assistant_id = await caller.assistant(tools=[{"type": "file_search"}])
-
-    reply = await caller.send("POST", "/threads/runs", json={"assistant_id": assistant_id})
-
-    assert (reply.status, reply.json["error"]["param"]) == (400, "tools[0].type")
-    assert "'file_search' is not offered" in reply.message
-    allowed = {"assistant_id": assistant_id, "tools": [FUNCTION]}
-    assert (await caller.send("POST", "/threads/runs", json=allowed)).status == 200
-
-
 async def test_tool_choice_must_name_a_tool_of_the_run(caller: Caller) -> None:
     """A choice that nothing can satisfy is refused before the model is asked."""
     assistant_id = await caller.assistant(tools=[FUNCTION])

@@ -18,7 +18,7 @@ from tests.server.support import Caller
 
 
 def test_routes_are_the_endpoint_table() -> None:
-    """The application routes the table's methods and paths, and the one that is ours."""
+    """The application routes the table's methods and paths, the one that is ours, and models."""
     app = create_app(None, backend=EchoBackend())
 
     routes = {
@@ -28,7 +28,8 @@ def test_routes_are_the_endpoint_table() -> None:
     }
 
     served = {*ENDPOINTS, STREAM_RUN}
-    assert routes == {(endpoint.method, endpoint.path) for endpoint in served}
+    models = {("GET", "/models"), ("GET", "/models/{model}")}
+    assert routes == {(endpoint.method, endpoint.path) for endpoint in served} | models
 
 
 def test_handlers_are_found_by_the_names_of_their_rows() -> None:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ from openai_runs.server.backends.chat.forms import DEFAULTS, Forms
 from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from openai_runs.server.backends.chat.pieces import check_think
 from openai_runs.server.backends.chat.reader import AnswerReader, Ending
+from openai_runs.server.backends.models import EndpointModels, ModelInfo
 
 __all__ = ["ChatBackend"]
 
@@ -184,6 +186,21 @@ class ChatBackend:
         if failed.is_busy and self._retry.patience is not None:
             return lasted + pause <= self._retry.patience
         return attempt <= self._retry.max_retries and not is_too_long(failed.after)
+
+    @cached_property
+    def _models(self) -> EndpointModels:
+        url = f"{self._url.removesuffix('/chat/completions')}/models"
+        return EndpointModels(self._transport, url, self._headers, self._secrets)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """Return the models that the endpoint lists, or the one that is asked whatever a run says.
+
+        Raises:
+            ModelFailure: The endpoint did not say.
+
+        Cancellation: closes the request; another caller makes it anew.
+        """
+        return await self._models.get() if self._model is None else [ModelInfo(id=self._model)]
 
     async def aclose(self) -> None:
         """Close the connections.
