@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from openai_runs._protocol.hosts import is_vendor_host
+from openai_runs._protocol.json_repair import read_json
 from openai_runs._protocol.masking import mask, mask_value, widest
 from openai_runs.errors import (
     ActiveRunError,
@@ -141,8 +142,8 @@ def excerpt(content: bytes, limit: int = 200, *, secrets: Collection[str] = ()) 
 def masked_json(content: bytes, secrets: Collection[str]) -> Any:
     """Return the JSON value without the secrets; None if there is none."""
     try:
-        return mask_value(msgspec.json.decode(content), secrets) if content else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return mask_value(read_json(content), secrets) if content else None
+    except RecursionError:
         return None
 
 

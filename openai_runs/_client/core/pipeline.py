@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -38,6 +39,7 @@ from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
 from openai_runs._protocol import error_mapping, retry
 from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply
@@ -407,6 +409,9 @@ class Pipeline:
                 answer = call.spec.decode(reply.content)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 problem = str(error) or type(error).__name__
+                with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+                    reply = reply._replace(content=repaired(reply.content) or reply.content)
+                    answer, problem = call.spec.decode(reply.content), None
         limiter = self.state.limiter
         if limiter.is_active or REMAINING_REQUESTS in reply.headers:
             limiter.on_headers(reply.status, reply.headers, call.permit, answer=answer)

@@ -25,6 +25,7 @@ from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.create_marker import add_marker, find_marked, has_marker, strip_marker
 from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
 from openai_runs._protocol.spec import QueryValue, RequestSpec
+from openai_runs._protocol.sse import EventTooLarge
 from openai_runs._transport import StreamReply
 from openai_runs.config import ADOPT_DELAY
 from openai_runs.errors import ActiveRunError, APIConnectionError, APIError, StreamError
@@ -271,7 +272,7 @@ async def _first_run(reply: Run | StreamReply, wait: float) -> Run | None:
             for event in events:
                 if isinstance(event, RunEvent):
                     return event.data
-    except (APIConnectionError, StreamError):
+    except (APIConnectionError, StreamError, EventTooLarge):
         return None
     finally:
         reader.close()

@@ -45,8 +45,8 @@ class RunStream:
     `runs.submit_tool_outputs_stream`, `runs.follow` and `threads.create_and_run_stream`.
 
     Iterating raises, besides what the first request may raise:
-        StreamError: The server sent an error event, or one that cannot be read.
-        StreamInterrupted: The connection was lost and recovery failed;
+        StreamError: The server sent an error event.
+        StreamInterrupted: The connection was lost, or an event cannot be read, and recovery failed;
             `.text_so_far` has the text that came.
         RunWaitTimeout: The time was up; `.run` is the last state seen.
 

@@ -1,0 +1,199 @@
+r"""JSON that a strict decoder rejects, as JSON that it accepts.
+
+For values that known servers send: half of a surrogate pair, bytes that are no UTF-8, raw control
+characters within a text, `NaN`, numbers of any size, a byte order mark. Only the value itself is
+lost: half of a character and bytes that are no text become U+FFFD, and what is no number null.
+
+A server that cuts a text into pieces may cut it within a surrogate pair. `PieceRepair` joins such
+halves again, over the pieces of one stream.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from openai_runs._protocol.sse import Frame
+
+__all__ = ["PieceRepair", "read_json", "repaired", "whole_text", "write_json"]
+
+_MAX_DIGITS: Final = 18
+"""Digits of an integer that is kept as one; longer ones are read as floats."""
+_ENCODINGS: Final = (("utf-8-sig", "strict"), ("utf-8-sig", "surrogatepass"), ("utf-8", "replace"))
+_HALF: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+    rb"|\xed[\xa0-\xbf]"
+)
+"""Half of a pair, escaped or as bytes; it may also find what only looks like one."""
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+_Path = tuple[str | int, ...]
+
+
+def read_json(text: bytes) -> Any:
+    """Return the JSON value; None if there is none, not even with repairs."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        text = repaired(text)
+    return None if not text else msgspec.json.decode(text)
+
+
+def repaired(text: bytes) -> bytes:
+    r"""Return the JSON text without what a strict decoder rejects; nothing if it is no JSON.
+
+    >>> repaired(b'{"text": "a \\ud83d", "score": NaN}').decode()
+    '{"text":"a �","score":null}'
+    """
+    value = _read(text)
+    return b"" if value is _NOTHING else write_json(value)
+
+
+def write_json(value: Any) -> bytes:
+    """Return the value as JSON text, in which each half is U+FFFD; nothing if it is too deep."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return b""
+    return whole_text(text).encode()
+
+
+def whole_text(text: str) -> str:
+    r"""Return the text with halves of a pair joined, and a lone half as U+FFFD.
+
+    >>> whole_text("a \ud83d\ude00"), whole_text("b \ud83d")
+    ('a 😀', 'b �')
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+_NOTHING: Final = object()
+
+
+def _read(text: bytes) -> Any:
+    """Return the JSON value, in which halves stay as they are; `_NOTHING` if there is none."""
+    try:
+        return json.loads(
+            _decoded(text),
+            strict=False,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=lambda _: None,
+        )
+    except (ValueError, RecursionError):
+        return _NOTHING
+
+
+def _decoded(text: bytes) -> str:
+    for encoding, errors in _ENCODINGS[:-1]:
+        try:
+            return text.decode(encoding, errors)
+        except UnicodeDecodeError:
+            continue
+    return text.decode(*_ENCODINGS[-1])
+
+
+def _integer(digits: str) -> int | float | None:
+    return int(digits) if len(digits) <= _MAX_DIGITS + 1 else _float(digits)
+
+
+def _float(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+class PieceRepair:
+    """Repairs the events of one stream, and joins the halves of a pair that two pieces hold.
+
+    The first half is held back until the next piece of the same text. Where none follows, it is
+    emitted as U+FFFD before the object's next event.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the stream."""
+        self._held: dict[tuple[str, _Path], tuple[str, Callable[[str], Frame]]] = {}
+        """The object's id and the path of its text -> the half, and what makes the frame of a
+        piece in which another text has its place."""
+
+    def repair(self, frame: Frame) -> Iterator[Frame]:
+        """Yield the event as it can be decoded; before it, pieces that were held back.
+
+        An event that needs no repair is yielded as it is.
+        """
+        data = frame.data
+        has_half = (b"\\ud" in data or b"\\uD" in data or b"\xed" in data) and _HALF.search(data)
+        wire = _read(data) if has_half or self._held else None
+        if not isinstance(wire, dict):
+            yield frame
+            return
+
+        def framed(value: Any) -> Frame:
+            return Frame(frame.event, write_json(value), frame.id)
+
+        inner = wire.get("data")
+        if isinstance(wire.get("event"), str) and isinstance(inner, dict):  # an envelope
+            envelope = wire
+            yield from self._repaired(inner, lambda part: framed({**envelope, "data": part}))
+        else:
+            yield from self._repaired(wire, framed)
+
+    def _repaired(self, wire: dict[str, Any], framed: Callable[[Any], Frame]) -> Iterator[Frame]:
+        object_id, delta = wire.get("id"), wire.get("delta")
+        if isinstance(object_id, str) and isinstance(delta, dict):
+
+            def piece(part: Any) -> Frame:
+                return framed({**wire, "delta": part})
+
+            yield piece(self._joined(delta, (object_id, ()), piece))
+            return
+        for key in [key for key in self._held if key[0] == object_id]:
+            # Without its id, which would be taken for the last event that was received.
+            yield replace(self._held.pop(key)[1](_REPLACEMENT), id="")
+        yield framed(wire)
+
+    def _joined(self, value: Any, at: tuple[str, _Path], piece: Callable[[Any], Any]) -> Any:
+        """Return the value with what was held back in front; holds back a half at its end."""
+        object_id, path = at
+        if isinstance(value, str):
+            return self._joined_text(value, at, piece)
+        if isinstance(value, list):
+            return [
+                self._joined(item, (object_id, (*path, _index(item, number))), _in_list(piece))
+                for number, item in enumerate(value)
+            ]
+        if isinstance(value, dict):
+            kept = {name: value[name] for name in ("index", "type") if name in value}
+            return {
+                name: self._joined(item, (object_id, (*path, name)), _in_dict(piece, kept, name))
+                for name, item in value.items()
+            }
+        return value
+
+    def _joined_text(self, text: str, at: tuple[str, _Path], piece: Callable[[Any], Any]) -> str:
+        held = self._held.pop(at, None)
+        if held is not None:
+            text = held[0] + text
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._held[at] = (text[-1], piece)
+            text = text[:-1]
+        return text
+
+
+def _index(item: Any, number: int) -> int:
+    """Return which item of the whole list an item of a piece's list is."""
+    index = item.get("index") if isinstance(item, dict) else None
+    return index if isinstance(index, int) else number
+
+
+def _in_list(piece: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda item: piece([item])
+
+
+def _in_dict(piece: Callable[[Any], Any], kept: dict[str, Any], name: str) -> Callable[[Any], Any]:
+    return lambda item: piece({**kept, name: item})
