@@ -369,6 +369,11 @@ class RunRequiresAction(RunError):
     _verb = "is waiting in"
 
     def _reason(self, run: RunLike) -> str:
+        kind = getattr(getattr(run, "required_action", None), "kind", "submit_tool_outputs")
+        if kind == "submit_tool_approval":
+            return f" for {kind!r}; answer it with runs.resume(..., approve=...)"
+        if kind != "submit_tool_outputs":
+            return f" for {kind[:_EXCERPT_CHARS]!r}, which cannot be answered here; cancel the run"
         return "; answer its tool calls with runs.submit_tool_outputs()"
 
 

@@ -35,7 +35,7 @@ from openai_runs.types.messages import (
     UnknownAnnotation,
     UnknownContent,
 )
-from openai_runs.types.runs import RequiredToolCall, UnknownToolCall
+from openai_runs.types.runs import RequiredApproval, RequiredToolCall, UnknownToolCall
 from openai_runs.types.steps import (
     CodeInterpreterLogs,
     FunctionToolCall,
@@ -58,6 +58,7 @@ _UNKNOWN: Final[dict[type, type[Unknown]]] = {
     FunctionTool: UnknownTool,
     FunctionToolCall: UnknownToolCall,
     RequiredToolCall: UnknownToolCall,
+    RequiredApproval: UnknownToolCall,
     ToolCallsDetails: UnknownStepDetails,
     TextContent: UnknownContent,
     FileCitationAnnotation: UnknownAnnotation,

@@ -36,7 +36,6 @@ OFF_STANDARD = ("foundry", "open_assistant_api", "astra", "v1", "minimal", "one_
 
 NOT_REWRITTEN = {
     "getRun/foundry_in_progress.json": {"$.tool_resources.azure_ai_search"},
-    "getRun/foundry_requires_approval.json": {"$.required_action.submit_tool_approval"},
 }
 """Fields that only `to_dict()` of a top-level answer keeps, since we have no place for them."""
 

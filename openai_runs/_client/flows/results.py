@@ -138,7 +138,7 @@ async def run_to_result(
     run: Run | str,
     thread_id: str,
     *,
-    tools: ToolLoop | None,
+    tools: ToolLoop,
     response_format: type | None,
 ) -> RunResult:
     """Wait for the run, answer its tool calls round after round, and gather its result.

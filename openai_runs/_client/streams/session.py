@@ -44,7 +44,7 @@ from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.event_reader import EventReader, Gaps
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
-from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop, waiting_calls
+from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop
 from openai_runs._client.polling.handle import notify_status
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.backfill import missing_events, missing_piece
@@ -148,7 +148,7 @@ class StreamSession:
         *,
         gather: Gather,
         idle: float,
-        tools: ToolLoop | None = None,
+        tools: ToolLoop,
         response_format: type | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
@@ -160,7 +160,7 @@ class StreamSession:
             request: The first request.
             gather: Lists a run's messages and steps.
             idle: Seconds without an event before the run is polled.
-            tools: Answers tool calls; None: the stream ends where the run waits for outputs.
+            tools: Answers tool calls; where it answers none, the stream ends.
             response_format: Of the result's `parsed`.
         """
         self._pipeline = pipeline
@@ -390,17 +390,22 @@ class StreamSession:
         run = self.snapshot.run
         if run is not None and self._must_verify:
             self._move(State.VERIFYING)
-        elif run is None or self._tools is None or not waiting_calls(run):
+        elif run is None:
             self._move(State.COMPLETE)
         else:
-            has_moved = self._has_moved and not self._is_polled
             try:
-                decision = self._tools.decide(run, has_moved=has_moved)
+                follows = self._decide(run)
             except OpenAIRunsError as error:
                 self._move(State.CLOSED)  # not complete: what becomes of the run is to be polled
                 await self._fail(error)
                 raise
-            self._move(State.POLLING if decision is Decision.POLL else State.ANSWERING)
+            self._move(follows)
+
+    def _decide(self, run: Run) -> State:
+        if not self._tools.calls_of(run):
+            return State.COMPLETE
+        decision = self._tools.decide(run, has_moved=self._has_moved and not self._is_polled)
+        return State.POLLING if decision is Decision.POLL else State.ANSWERING
 
     @property
     def _must_verify(self) -> bool:
@@ -411,14 +416,13 @@ class StreamSession:
 
     async def _answer(self) -> None:
         """ANSWERING: call the tools, submit the outputs, and read what follows."""
-        run, tools = self.snapshot.run, self._tools
+        run = self.snapshot.run
         assert run is not None
-        assert tools is not None
         headers = None if self._is_polled else self._headers
         age = self.now() - self._headers_at
         try:
             with anyio.move_on_after(self._timer.seconds_left()) as scope:
-                opened = await tools.round(run, self._submit, headers=headers, age=age)
+                opened = await self._tools.round(run, self._submit, headers=headers, age=age)
             if scope.cancelled_caught:
                 raise await self._late()
         except BaseException as error:
@@ -440,7 +444,6 @@ class StreamSession:
 
     async def _poll(self) -> None:
         """POLLING: poll whether the run still requests the outputs that were submitted."""
-        assert self._tools is not None
         if self._tools.polls:
             await self._fetcher.pause(self._tools.polls)
         await self._check_time()

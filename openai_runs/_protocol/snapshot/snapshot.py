@@ -234,7 +234,8 @@ class Snapshot:
     @property
     def has_unfinished(self) -> bool:
         """Return whether a message or a step is still in progress, as far as is known."""
-        return any(one.status == _IN_PROGRESS for one in (*self.messages, *self.steps))
+        messages = any(message.status == _IN_PROGRESS for message in self.messages)
+        return messages or any(step.status == _IN_PROGRESS for step in self.steps)
 
     def contradicts(self, object_id: str) -> bool:
         """Return whether only an event's name says that this message or step has ended."""
