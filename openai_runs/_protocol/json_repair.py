@@ -21,7 +21,15 @@ from msgspec.structs import replace
 
 from openai_runs._protocol.sse import Frame
 
-__all__ = ["PieceRepair", "read_json", "repaired", "whole_text", "write_json"]
+__all__ = [
+    "PieceRepair",
+    "around_fence",
+    "object_in",
+    "read_json",
+    "repaired",
+    "whole_text",
+    "write_json",
+]
 
 _MAX_DIGITS: Final = 18
 """Digits of an integer that is kept as one; longer ones are read as floats."""
@@ -32,6 +40,12 @@ _HALF: Final = re.compile(
     rb"|\xed[\xa0-\xbf]"
 )
 """Half of a pair, escaped or as bytes; it may also find what only looks like one."""
+_FENCE: Final = re.compile(r"(.*?)```[ \t]*[\w+-]*(.*)```(.*)", re.DOTALL)
+"""A code fence: what is before it, in it, and after it."""
+_COMMAS: Final = re.compile(r'("(?:[^"\\]|\\.)*+")|(?<=[^\s{\[,:])(\s*),(\s*[}\]])', re.DOTALL)
+"""A text in quotes, or a comma after the last item of an object or a list."""
+_MAX_WRAPPINGS: Final = 3
+"""Times that a model's JSON is looked for within a text or a fence."""
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _Path = tuple[str | int, ...]
 
@@ -71,6 +85,62 @@ def whole_text(text: str) -> str:
     ('a 😀', 'b �')
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def object_in(text: str) -> bytes:
+    r"""Return the JSON of an object that a model wrote almost as JSON; nothing if it is in doubt.
+
+    Accepted is what can be read in one way only: raw line breaks within texts, a comma after the
+    last item, a code fence around the object, JSON text as a text.
+
+    >>> object_in('```json\n{"lines": ["a\nb",],}\n```')
+    b'{"lines":["a\\nb"]}'
+    """
+    for _ in range(_MAX_WRAPPINGS):
+        found = _FENCE.fullmatch(text.strip())
+        if found is not None and not found[1] and not found[3]:
+            text = found[2]
+        value = _read_strictly(text)
+        if value is _NOTHING:
+            value = _read_strictly(_COMMAS.sub(r"\1\2\3", text))
+        if not isinstance(value, str):
+            return write_json(value) if isinstance(value, dict) else b""
+        text = value
+    return b""
+
+
+def around_fence(text: str) -> str:
+    """Return what is before and after a code fence; empty where there is nothing, or no fence."""
+    found = None if text.lstrip().startswith("{") else _FENCE.fullmatch(text)
+    return "" if found is None else f"{found[1].strip()} {found[3].strip()}".strip()
+
+
+def _read_strictly(text: str) -> Any:
+    """Return the value as `_read` does; nothing if a name comes twice, or a number is none."""
+    try:
+        return json.loads(
+            text.strip().removeprefix("\ufeff"),
+            strict=False,
+            parse_float=_finite,
+            parse_constant=_finite,
+            object_pairs_hook=_unique,
+        )
+    except (ValueError, RecursionError):
+        return _NOTHING
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(pairs)
+    return found
 
 
 _NOTHING: Final = object()

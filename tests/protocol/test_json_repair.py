@@ -10,7 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openai_runs._protocol.json_repair import PieceRepair, read_json, repaired, whole_text
+from openai_runs._protocol.json_repair import (
+    PieceRepair,
+    object_in,
+    read_json,
+    repaired,
+    whole_text,
+)
 from openai_runs._protocol.sse import Frame
 
 DAMAGED: dict[str, tuple[bytes, Any]] = {
@@ -160,3 +166,60 @@ def test_text_cut_anywhere_is_the_text(whole: str, data: st.DataObject) -> None:
     ]
 
     assert texts(*(delta(text(piece)) for piece in pieces), end()) == {("msg_1", 0): whole}
+
+
+ONE_READING: dict[str, tuple[str, dict[str, Any]]] = {
+    "raw line breaks": (
+        '{"text": "line 1\nline 2\r\n\tline 3"}',
+        {"text": "line 1\nline 2\r\n\tline 3"},
+    ),
+    "fence": ('```json\n{"text": "a"}\n```', {"text": "a"}),
+    "fence without a name": (' ```\n{"text": "a"}```\n', {"text": "a"}),
+    "fence on one line": ('```json {"text": "a"} ```', {"text": "a"}),
+    "fence around a fence": ('```json\n{"text": "```py```"}\n```', {"text": "```py```"}),
+    "comma after the last": ('{"a": [1, 2,], "b": {"c": 3 ,\n},}', {"a": [1, 2], "b": {"c": 3}}),
+    "comma in a text": ('{"a": ",}\n", "b": [",]",],}', {"a": ",}\n", "b": [",]"]}),
+    "encoded twice": (json.dumps('{"text": "a"}'), {"text": "a"}),
+    "encoded twice, in a fence": (f"```\n{json.dumps(json.dumps({'a': 1}))}\n```", {"a": 1}),
+    "all at once": ('```json\n{"text": "a\nb",}\n```', {"text": "a\nb"}),
+    "byte order mark": ('\ufeff{"a": 1}', {"a": 1}),
+}
+
+
+@pytest.mark.parametrize(("text", "value"), ONE_READING.values(), ids=ONE_READING)
+def test_object_is_read_where_there_is_one_way_to_read_it(text: str, value: Any) -> None:
+    """What models write around or within their JSON by mistake is no reason to ask again."""
+    assert msgspec.json.decode(object_in(text)) == value
+
+
+IN_DOUBT = {
+    "two objects": '{"a": 1}{"b": 2}',
+    "two fences": '```json\n{"a": 1}\n```\n```json\n{"b": 2}\n```',
+    "words before a fence": 'Here it is: ```json\n{"a": 1}\n```',
+    "words after the object": '{"a": 1} I hope this helps',
+    "a name twice": '{"a": 1, "a": 2,}',
+    "two commas": '{"a": [1,,]}',
+    "a comma alone": '{"a": [,]}',
+    "cut off": '{"text": "a',
+    "a quote within a text": '{"text": "say "hi""}',
+    "single quotes": "{'text': 'a'}",
+    "no number": '{"a": NaN, "b": "\n"}',
+    "number out of range": '{"a": 1e999}',
+    "no object": '"Oslo"',
+    "a list": "[1,]",
+    "too deep": '{"a":' * 100_000,
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", IN_DOUBT.values(), ids=IN_DOUBT)
+def test_object_is_not_guessed(text: str) -> None:
+    """Where a part is missing, or there are two readings, there is none."""
+    assert object_in(text) == b""
+
+
+@given(st.text(alphabet='{}[]",:`\\ \nja1', max_size=40))
+def test_anything_is_read_or_not_and_never_an_exception(text: str) -> None:
+    """What comes out is an object, whatever was written."""
+    found = object_in(text)
+    assert not found or isinstance(msgspec.json.decode(found), dict)
