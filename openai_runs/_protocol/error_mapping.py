@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.hosts import is_vendor_host
+from openai_runs._protocol.hosts import is_azure_openai_host, is_vendor_host
 from openai_runs._protocol.json_repair import read_json
 from openai_runs._protocol.masking import mask, mask_value, widest
 from openai_runs.errors import (
@@ -57,6 +57,11 @@ _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"
 )
+_AZURE_SHUTDOWN: Final = (
+    "Azure OpenAI switched the Assistants endpoints off on 2026-08-26; use AsyncClient.azure() with "
+    "a project of Azure AI Foundry (classic), a server that still speaks the protocol, or "
+    "AsyncClient.local()"
+)
 
 
 def status_error(
@@ -73,7 +78,7 @@ def status_error(
         status: HTTP status, 300 or above.
         headers: By case-insensitive or lower-case name.
         content: The body, of any kind.
-        host: The server's; a 404 of the vendor is explained.
+        host: The server's; a 404 of the vendor and of Azure OpenAI is explained.
         secrets: Credentials of the request, masked in the error.
     """
     headers = {name.lower(): mask(value, secrets) for name, value in headers.items()}
@@ -93,6 +98,8 @@ def status_error(
         message = _redirect_text(headers)
     elif status == 404 and is_vendor_host(host):
         message = f"{message}; {_SHUTDOWN}"
+    elif status == 404 and is_azure_openai_host(host):
+        message = f"{message}; {_AZURE_SHUTDOWN}"
     error = cls(
         message,
         status_code=status,

@@ -305,3 +305,27 @@ def test_error_body_is_read_up_to_a_bound_when_a_server_sends_very_much() -> Non
     assert error.body == error.message
     assert error.message.startswith('{"error": {"message": "no"')
     assert len(error.message) <= 200
+
+
+AZURE: dict[str, bool] = {
+    "name.openai.azure.com": True,
+    "name.openai.azure.us": True,
+    "name.cognitiveservices.azure.com": True,
+    "name.services.ai.azure.com": False,
+    "openai.azure.com.example": False,
+}
+
+
+@pytest.mark.parametrize(("host", "explained"), AZURE.items())
+def test_a_404_of_azure_openai_is_explained(host: str, explained: bool) -> None:
+    """It names the day and the ways on; Foundry, which still speaks the protocol, is left out."""
+    content = b'{"error": {"message": "Resource not found", "code": "404"}}'
+
+    error = status_error(404, {}, content, host=host)
+
+    assert isinstance(error, NotFoundError)
+    assert error.message.startswith("Resource not found")
+    assert ("2026-08-26" in error.message) is explained
+    assert ("AsyncClient.local()" in error.message) is explained
+    assert ("AsyncClient.azure()" in error.message) is explained
+    assert "2026-08-26" not in status_error(403, {}, content, host=host).message
