@@ -61,6 +61,7 @@ __all__ = [
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
+    "REUSE_IDLE",
     "RUN_LIFETIME",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
@@ -88,6 +89,9 @@ MAX_RETRIES: Final = 2
 """Retries after the first attempt; official SDK: 2."""
 MAX_CONNECTIONS: Final = 100
 """Connections per client; aiohttp's own default."""
+REUSE_IDLE: Final = 1.5
+"""Seconds a connection may have been idle and still be used for a request that may not be repeated.
+Servers close idle ones after 2 s (Gunicorn), or 5 s (uvicorn, Node, Apache)."""
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a server that asks for a longer pause is given up on. Official SDK: 120."""
 RETRY_BUDGET: Final = 100.0

@@ -58,8 +58,8 @@ _SHUTDOWN: Final = (
     "still speaks the protocol, or use AsyncClient.local()"
 )
 _AZURE_SHUTDOWN: Final = (
-    "Azure OpenAI switched the Assistants endpoints off on 2026-08-26; use AsyncClient.azure() with "
-    "a project of Azure AI Foundry (classic), a server that still speaks the protocol, or "
+    "Azure OpenAI switched the Assistants endpoints off on 2026-08-26; use AsyncClient.azure() "
+    "with a project of Azure AI Foundry (classic), a server that still speaks the protocol, or "
     "AsyncClient.local()"
 )
 

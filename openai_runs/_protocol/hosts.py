@@ -69,7 +69,7 @@ def is_azure_openai_host(host: str) -> bool:
 
     Azure AI Foundry (classic), which still does, has other hosts.
 
-    >>> is_azure_openai_host("name.openai.azure.com"), is_azure_openai_host("x.services.ai.azure.com")
+    >>> is_azure_openai_host("name.openai.azure.com"), is_azure_openai_host("localhost")
     (True, False)
     """
     return host.endswith(_AZURE_OPENAI_HOSTS)

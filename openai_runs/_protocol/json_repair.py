@@ -187,7 +187,7 @@ class PieceRepair:
 
     def __init__(self) -> None:
         """Begin with the stream."""
-        self._held: dict[tuple[str, _Path], tuple[str, Callable[[str], Frame]]] = {}
+        self.held: dict[tuple[str, _Path], tuple[str, Callable[[str], Frame]]] = {}
         """The object's id and the path of its text -> the half, and what makes the frame of a
         piece in which another text has its place."""
 
@@ -197,8 +197,7 @@ class PieceRepair:
         An event that needs no repair is yielded as it is.
         """
         data = frame.data
-        has_half = (b"\\ud" in data or b"\\uD" in data or b"\xed" in data) and _HALF.search(data)
-        wire = _read(data) if has_half or self._held else None
+        wire = _read(data) if self.held or _HALF.search(data) else None
         if not isinstance(wire, dict):
             yield frame
             return
@@ -222,9 +221,9 @@ class PieceRepair:
 
             yield piece(self._joined(delta, (object_id, ()), piece))
             return
-        for key in [key for key in self._held if key[0] == object_id]:
+        for key in [key for key in self.held if key[0] == object_id]:
             # Without its id, which would be taken for the last event that was received.
-            yield replace(self._held.pop(key)[1](_REPLACEMENT), id="")
+            yield replace(self.held.pop(key)[1](_REPLACEMENT), id="")
         yield framed(wire)
 
     def _joined(self, value: Any, at: tuple[str, _Path], piece: Callable[[Any], Any]) -> Any:
@@ -246,11 +245,11 @@ class PieceRepair:
         return value
 
     def _joined_text(self, text: str, at: tuple[str, _Path], piece: Callable[[Any], Any]) -> str:
-        held = self._held.pop(at, None)
+        held = self.held.pop(at, None)
         if held is not None:
             text = held[0] + text
         if text and "\ud800" <= text[-1] <= "\udbff":
-            self._held[at] = (text[-1], piece)
+            self.held[at] = (text[-1], piece)
             text = text[:-1]
         return text
 

@@ -323,7 +323,7 @@ def test_a_404_of_azure_openai_is_explained(host: str, explained: bool) -> None:
 
     error = status_error(404, {}, content, host=host)
 
-    assert isinstance(error, NotFoundError)
+    assert type(error) is errors.NotFoundError
     assert error.message.startswith("Resource not found")
     assert ("2026-08-26" in error.message) is explained
     assert ("AsyncClient.local()" in error.message) is explained

@@ -95,37 +95,38 @@ class EventReader:
 
     def _events_in(self, chunk: bytes) -> list[Event]:
         events: list[Event] = []
+        repair = self._gaps.repair
         try:
             for frame in self._parser.feed(chunk):
-                if self._is_repeated(frame):
+                if self._after is not None and self._is_repeated(frame, self._after):
                     self._has_events = True
                     continue
-                for repaired in self._gaps.repair.repair(frame):
-                    self._read_frame(repaired, events)
-                if self._is_done:
-                    break
+                # The conditions are cheap, and few events need a repair.
+                may_be_cut = repair.held or b"\\u" in frame.data or b"\xed" in frame.data
+                for one in repair.repair(frame) if may_be_cut else (frame,):
+                    try:
+                        event = read_event(one)
+                    except UnreadableEvent as error:
+                        self._pass_over(error)
+                        continue
+                    if event is None:
+                        self._is_done = True
+                        return events
+                    if event.__class__ is RunEvent:
+                        event = self._noted(event)
+                    events.append(event)
+                    self._has_events = True
         except StreamFault as fault:
             self._failure = _fault_error(StreamFault(fault.frame, self._reply.secrets))
         except EventTooLarge as error:
             self._failure = error
         return events
 
-    def _read_frame(self, frame: Frame, events: list[Event]) -> None:
-        """Append the event, or pass over one that cannot be read."""
-        try:
-            event = read_event(frame)
-        except UnreadableEvent as error:
-            self._pass_over(error)
-            return
-        if event is None:
-            self._is_done = True
-            return
-        if isinstance(event, RunEvent):
-            self._run_has_ended = event.data.is_terminal or event.data.needs_action
-            if _MARKER in event.raw:
-                event = strip_marker_from_event(event)
-        events.append(event)
-        self._has_events = True
+    def _noted(self, event: Event) -> Event:
+        """Return an event about the run without the create marker."""
+        assert isinstance(event, RunEvent)
+        self._run_has_ended = event.data.is_terminal or event.data.needs_action
+        return strip_marker_from_event(event) if _MARKER in event.raw else event
 
     def _pass_over(self, error: UnreadableEvent) -> None:
         problem = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
@@ -138,12 +139,10 @@ class EventReader:
         elif not self._run_has_ended:
             self._gaps.in_objects = True
 
-    def _is_repeated(self, frame: Frame) -> bool:
+    def _is_repeated(self, frame: Frame, after: int) -> bool:
         """Return whether a resumed stream repeats an event that was received before."""
-        if self._after is None or frame.event == EventName.DONE:
-            return False
         number = _number(frame.id)
-        return number is not None and number <= self._after
+        return number is not None and number <= after and frame.event != EventName.DONE
 
     def close(self) -> None:
         """Close the connection."""
