@@ -38,6 +38,7 @@ __all__ = [
     "MAX_HOLD",
     "MAX_ID_CHARS",
     "MAX_OUTPUT_BYTES",
+    "MAX_PAGE_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
     "MAX_REQUEST_BYTES",
@@ -159,6 +160,9 @@ MAX_HELD: Final = 10_000
 """Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of objects after which a page of a list ends, whatever its limit; half of what our client
+reads of an answer, and as many as one object can have."""
 MAX_TOOLS_BYTES: Final = 1024 * 1024
 """Bytes of the JSON of a run's or an assistant's tools, and of its response format. Ours: the API
 bounds their number (128), but not the schemas of their parameters."""

@@ -43,7 +43,7 @@ from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply
-from openai_runs.config import MIN_POLL_DELAY, check_timeout
+from openai_runs.config import MAX_ANSWER_BYTES, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -268,8 +268,7 @@ class Pipeline:
                 failure: APIError = error
             except APIResponseValidationError as error:  # too large: it would be so again
                 call.maybe_sent = True
-                self._explain(error, call)
-                raise
+                raise self._explain(_too_large(error, call), call) from None
             else:
                 call.is_pending = False
                 self._learn_features(reply)
@@ -445,6 +444,18 @@ class Pipeline:
         error.maybe_created = call.maybe_sent and not call.is_idempotent
         error.idempotency_key = call.key
         return error
+
+
+def _too_large(error: APIResponseValidationError, call: Call) -> APIResponseValidationError:
+    """Return the error of an answer that is too large; of a list's page, with the way out."""
+    if not call.spec.operation.startswith("list"):
+        return error
+    return APIResponseValidationError(
+        f"it is larger than {MAX_ANSWER_BYTES} bytes; ask for fewer items at once with limit=",
+        method=call.spec.method,
+        url=call.shown_url,
+        status_code=error.status_code,
+    )
 
 
 def with_extra_body(body: Mapping[str, Any] | None, options: CallOptions) -> dict[str, Any]:

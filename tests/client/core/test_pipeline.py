@@ -196,6 +196,17 @@ async def test_answer_is_bounded() -> None:
     assert created.value.maybe_created
 
 
+async def test_page_that_is_too_large_is_an_error_that_names_limit() -> None:
+    """Smaller pages are the way out, before servers that do not end a page by its size."""
+    bomb = gzip.compress(b" " * (MAX_ANSWER_BYTES + 1))
+    reply = Answer(body=bomb, headers={"Content-Encoding": "gzip"})
+    async with HostileServer(lambda _: reply) as server, client_of(server) as client:
+        with pytest.raises(APIResponseValidationError, match=r"larger than .* limit=") as caught:
+            await client.messages.list("thread_1")
+
+    assert caught.value.thread_id == "thread_1"
+
+
 @pytest.mark.parametrize("name", ERRORS)
 async def test_error_answers_of_all_servers_keep_the_ids(name: str) -> None:
     """Whatever the body looks like, the exception knows status, thread, run and request."""
