@@ -164,7 +164,8 @@ def _bounded_facts(body: Any) -> dict[str, str]:
 def _facts(body: Any) -> dict[str, str]:
     """Return message, code, param and type, from whichever form the server uses."""
     if isinstance(body, str):
-        return {"message": _text(body)}
+        inner = read_json(body.encode("utf-8", "replace"))  # encoded twice
+        return _facts(inner) if isinstance(inner, dict) else {"message": _text(body)}
     if not isinstance(body, dict):
         return {}
     error = body.get("error", body)

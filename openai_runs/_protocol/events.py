@@ -62,6 +62,7 @@ _CREATED: Final = "created"
 _STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.IN_PROGRESS})
 """Statuses that a run may have when it was just created."""
 
+_SAYS_NOTHING: Final = (b"", b"null", b"{}", b'""', b'{"error":null}')
 _MAX_WRAPPINGS: Final = 4
 """Wrappings of one event's object that are removed."""
 ALL_FIELDS: Final = ("*",)
@@ -203,6 +204,8 @@ class StreamFault(ValueError):  # noqa: N818 - the server's error
         self.frame = frame
         facts = error_facts(frame.data, secrets)
         message = facts.get("message") or excerpt(frame.data, secrets=secrets)
+        self.is_empty = frame.data.strip() in _SAYS_NOTHING
+        """Whether the event says nothing about what went wrong."""
         self.message = message or "no error text"
         self.code = facts.get("code")
         self.param = facts.get("param")

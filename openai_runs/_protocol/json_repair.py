@@ -46,6 +46,8 @@ _COMMAS: Final = re.compile(r'("(?:[^"\\]|\\.)*+")|(?<=[^\s{\[,:])(\s*),(\s*[}\]
 """A text in quotes, or a comma after the last item of an object or a list."""
 _MAX_WRAPPINGS: Final = 3
 """Times that a model's JSON is looked for within a text or a fence."""
+_MAX_LEVELS: Final = 32
+"""Levels of nesting in a piece; the API's have seven."""
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _Path = tuple[str | int, ...]
 
@@ -56,16 +58,23 @@ def read_json(text: bytes) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         text = repaired(text)
-    return None if not text else msgspec.json.decode(text)
+    try:
+        return msgspec.json.decode(text) if text else None
+    except RecursionError:
+        return None
 
 
 def repaired(text: bytes) -> bytes:
     r"""Return the JSON text without what a strict decoder rejects; nothing if it is no JSON.
 
+    Where it is the JSON of an object as a text, the object is returned.
+
     >>> repaired(b'{"text": "a \\ud83d", "score": NaN}').decode()
     '{"text":"a �","score":null}'
     """
     value = _read(text)
+    if isinstance(value, str) and isinstance(inner := _read(_encoded(value)), dict):
+        value = inner
     return b"" if value is _NOTHING else write_json(value)
 
 
@@ -75,7 +84,7 @@ def write_json(value: Any) -> bytes:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         return b""
-    return whole_text(text).encode()
+    return _encoded(text)
 
 
 def whole_text(text: str) -> str:
@@ -146,6 +155,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _NOTHING: Final = object()
 
 
+def _encoded(text: str) -> bytes:
+    return whole_text(text).encode()
+
+
 def _read(text: bytes) -> Any:
     """Return the JSON value, in which halves stay as they are; `_NOTHING` if there is none."""
     try:
@@ -198,7 +211,7 @@ class PieceRepair:
         """
         data = frame.data
         wire = _read(data) if self.held or _HALF.search(data) else None
-        if not isinstance(wire, dict):
+        if not isinstance(wire, dict) or _is_deep(wire):
             yield frame
             return
 
@@ -252,6 +265,15 @@ class PieceRepair:
             self.held[at] = (text[-1], piece)
             text = text[:-1]
         return text
+
+
+def _is_deep(value: Any, levels: int = _MAX_LEVELS) -> bool:
+    """Return whether the value is nested more deeply than pieces are."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deep(item, levels - 1) for item in value)
 
 
 def _index(item: Any, number: int) -> int:

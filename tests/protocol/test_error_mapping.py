@@ -132,6 +132,7 @@ ODD = {
     "oauth": (b'{"error": "invalid_token", "error_description": "d"}', "invalid_token"),
     "many lines": (b'{"error": {"message": "a\\r\\nb\\u001b[31m\\u2028c  d"}}', "a b [31m c d"),
     "not UTF-8": (b'{"error": {"message": "\xff"}}', "\ufffd"),
+    "encoded twice": (b'"{\\"error\\": {\\"message\\": \\"Not now.\\"}}"', "Not now."),
     "broken": (b'{"error": {"mess', '{"error": {"mess'),
     "too deep to read": (b"[" * 100_000, "[" * 200),
     "long": (body(message="x" * 100_000), "x" * 500),

@@ -223,3 +223,12 @@ def test_anything_is_read_or_not_and_never_an_exception(text: str) -> None:
     """What comes out is an object, whatever was written."""
     found = object_in(text)
     assert not found or isinstance(msgspec.json.decode(found), dict)
+
+
+def test_deeply_nested_event_is_left_to_the_decoder() -> None:
+    """Nobody's text is that deep, and no hostile event ends the program."""
+    for levels in (40, 300, 600, 100_000):
+        data = b'{"id":"msg_1","delta":' + b"[" * levels + b'"\\ud83d"' + b"]" * levels + b"}"
+        frame = Frame("thread.message.delta", data, "")
+        assert list(PieceRepair().repair(frame)) == [frame]
+        read_json(data)

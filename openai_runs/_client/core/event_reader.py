@@ -15,7 +15,7 @@ from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_even
 from openai_runs._protocol.json_repair import PieceRepair
 from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
 from openai_runs._transport import StreamReply
-from openai_runs.errors import StreamError
+from openai_runs.errors import APIConnectionError, StreamError
 from openai_runs.types.base import ADOPTION_KEY
 from openai_runs.types.events import Event, EventName, RunEvent
 
@@ -55,7 +55,7 @@ class EventReader:
         self._after = _number(after)
         self._gaps = gaps or Gaps()
         self._parser = SSEParser()
-        self._failure: StreamError | EventTooLarge | None = None
+        self._failure: StreamError | APIConnectionError | EventTooLarge | None = None
         self._is_done = self._has_events = self._run_has_ended = False
         self.is_alive = False
         """Whether any bytes were received since this was last set to False."""
@@ -117,7 +117,9 @@ class EventReader:
                     events.append(event)
                     self._has_events = True
         except StreamFault as fault:
-            self._failure = _fault_error(StreamFault(fault.frame, self._reply.secrets))
+            masked = StreamFault(fault.frame, self._reply.secrets)
+            # One that says nothing is taken for a lost connection: the run may go on.
+            self._failure = _fault_error(masked) if not masked.is_empty else _no_reason()
         except EventTooLarge as error:
             self._failure = error
         return events
@@ -157,6 +159,10 @@ def _number(event_id: str) -> int | None:
     """
     epoch, _, number = event_id.partition("-")
     return int(number) if epoch.isdecimal() and number.isdecimal() else None
+
+
+def _no_reason() -> APIConnectionError:
+    return APIConnectionError("the server ended the stream with an error event that says nothing")
 
 
 def _fault_error(fault: StreamFault) -> StreamError:

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import trustme
 
@@ -157,6 +158,7 @@ DAMAGED = {
     "half of a pair": b'{"id": "thread_1", "metadata": {"a": "b \\ud83d"}}',
     "latin-1": '{"id": "thread_1", "metadata": {"a": "b \xe9"}}'.encode("latin-1"),
     "raw line break": b'{"id": "thread_1", "metadata": {"a": "b \n"}}',
+    "encoded twice": msgspec.json.encode('{"id": "thread_1", "metadata": {"a": "b"}}'),
     "no number": b'{"id": "thread_1", "novel": [NaN, 1e999]}',
 }
 

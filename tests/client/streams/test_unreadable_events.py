@@ -198,6 +198,19 @@ async def test_stream_is_an_error_where_the_run_cannot_be_fetched(
     assert caught.value.text_so_far == TEXT
 
 
+@pytest.mark.parametrize("data", ["", "null", "{}"])
+async def test_error_event_that_says_nothing_ends_no_run(
+    station: Station, client: AsyncClient, data: str
+) -> None:
+    """The stream reconnects, or the run is polled, as after a lost connection."""
+    station.frames.insert(COMPLETED, f"event: error\ndata: {data}\n\n".encode())
+
+    _, text, result = await played(client)
+
+    assert text == result.text == TEXT
+    assert result.recovered
+
+
 async def test_event_that_is_too_large_is_fetched(station: Station, client: AsyncClient) -> None:
     """The connection is given up, and the run is polled."""
     station.frames[COMPLETED] = b"event: thread.message.completed\ndata: " + b" " * (33 << 20)
