@@ -97,7 +97,7 @@ def whole_text(text: str) -> str:
 
 
 def object_in(text: str) -> bytes:
-    r"""Return the JSON of an object that a model wrote almost as JSON; nothing if it is in doubt.
+    r"""Return the JSON of an object that a model wrote almost as JSON; nothing if ambiguous.
 
     Accepted is what can be read in one way only: raw line breaks within texts, a comma after the
     last item, a code fence around the object, JSON text as a text.

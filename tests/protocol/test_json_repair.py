@@ -192,7 +192,7 @@ def test_object_is_read_where_there_is_one_way_to_read_it(text: str, value: Any)
     assert msgspec.json.decode(object_in(text)) == value
 
 
-IN_DOUBT = {
+AMBIGUOUS = {
     "two objects": '{"a": 1}{"b": 2}',
     "two fences": '```json\n{"a": 1}\n```\n```json\n{"b": 2}\n```',
     "words before a fence": 'Here it is: ```json\n{"a": 1}\n```',
@@ -212,7 +212,7 @@ IN_DOUBT = {
 }
 
 
-@pytest.mark.parametrize("text", IN_DOUBT.values(), ids=IN_DOUBT)
+@pytest.mark.parametrize("text", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_object_is_not_guessed(text: str) -> None:
     """Where a part is missing, or there are two readings, there is none."""
     assert object_in(text) == b""

@@ -176,7 +176,7 @@ def test_arguments_that_are_almost_json_are_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"greeting": "a"} {"greeting": "b"}', '{"greeting": "a', "{,}"])
-def test_arguments_that_are_in_doubt_are_not_guessed(text: str) -> None:
+def test_ambiguous_arguments_are_not_guessed(text: str) -> None:
     """The error is what the model is told."""
     with pytest.raises(msgspec.DecodeError):
         tool(say).read(text)
