@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, Union
+from typing import Annotated, Any, Final, Union
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -187,12 +187,26 @@ def _reader_of(hints: _Hints, what: str) -> ObjectSchema[Any]:
 def _arguments_type(hints: _Hints) -> type:
     # UNSET where the model leaves a parameter out: the function's own default is used.
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-        (one.name, hint) if one.default is one.empty else (one.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - `|` refuses some hints
+        (one.name, hint) if one.default is one.empty else (one.name, _or_unset(hint), UNSET)
         for one, hint in hints
     ]
     return msgspec.defstruct(
         "_Arguments", fields, module=__name__, kw_only=True, forbid_unknown_fields=True
     )
+
+
+def _or_unset(hint: Any) -> Any:
+    metadata = getattr(hint, "__metadata__", ())
+    try:
+        hash(hint)
+    except TypeError:
+        if not metadata:
+            raise
+        # Something in `Annotated` has no hash; only bounds and descriptions mean anything here.
+        ours = [one for one in metadata if isinstance(one, msgspec.Meta)]
+        bare = hint.__origin__
+        hint = Annotated[(bare, *ours)] if ours else bare
+    return Union[hint, UnsetType]  # noqa: UP007 - `|` refuses some hints
 
 
 def _described(

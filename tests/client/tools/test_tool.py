@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NewType
+from typing import Annotated, Any, NewType
 
 import msgspec
 import pytest
@@ -144,6 +144,23 @@ def test_function_with_a_default_without_a_hash_is_a_tool() -> None:
     assert made.parameters.get("required", []) == []
     assert made.function(**made.read("{}")) == tagged()
     assert made.function(**made.read('{"tags": ["a"]}')) == tagged(["a"])
+
+
+def test_annotation_without_a_hash_is_no_hindrance() -> None:
+    """Bounds among its metadata are kept, and so is the default."""
+
+    def counted(
+        number: Annotated[int, {"unit": "m"}, msgspec.Meta(ge=1)] = 2,
+        name: Annotated[str, ["odd"]] = "x",
+    ) -> str:
+        return f"{number} {name}"
+
+    made = tool(counted)
+
+    assert made.parameters["properties"]["number"]["minimum"] == 1
+    assert made.function(**made.read("{}")) == "2 x"
+    with pytest.raises(msgspec.ValidationError):
+        made.read('{"number": 0}')
 
 
 def test_parameter_that_cannot_be_described_is_named() -> None:
