@@ -13,17 +13,21 @@ import asyncio
 import os
 import ssl as ssl_module
 from collections.abc import Mapping
+from functools import partial
 from io import BytesIO
+from time import monotonic
 from typing import Any, Final, Literal, NamedTuple, overload
+from weakref import WeakKeyDictionary
 
 import aiohttp
+import aiohttp.connector
 import anyio
 from yarl import URL
 
 from openai_runs._aio import is_cancelled
 from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import mask, quotes, secrets_of
-from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS
+from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS, REUSE_IDLE
 from openai_runs.errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -35,6 +39,8 @@ __all__ = ["Reply", "StreamReply", "Transport"]
 
 _LARGE_BODY: Final = 1 << 20
 """Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE"})
+"""Methods of requests that are sent again where their connection was lost."""
 _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """Failures before the first byte of the request: no connection was made."""
 
@@ -99,6 +105,7 @@ class Transport:
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
         trust_env: bool = False,
+        reuse_idle: float = REUSE_IDLE,
     ) -> None:
         """Keep the settings; a session of the caller's is used as it is and never closed."""
         if isinstance(max_connections, bool) or not isinstance(max_connections, int):
@@ -121,6 +128,7 @@ class Transport:
         # A POST without a body has no type either; aiohttp sends a GET without one.
         self._bodiless = {**self._always, "skip_auto_headers": ("Content-Type",)}
         self._trust_env = trust_env
+        self._reuse_idle = reuse_idle
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -266,12 +274,46 @@ class Transport:
 
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=300),
+            connector=_Connector(self._max_connections, self._reuse_idle),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
             timeout=self._timeout,
             middlewares=(_send_once,),
         )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that sends a request that may not be repeated over no connection idle for long.
+
+    A server may close an idle connection just as a request is sent over it. A GET is sent again
+    then; of a POST nobody knows whether it was carried out.
+    """
+
+    def __init__(self, limit: int, reuse_idle: float) -> None:
+        """Allow `limit` connections, and `reuse_idle` seconds without a request on one."""
+        super().__init__(limit=limit, ttl_dns_cache=300)
+        self._reuse_idle = reuse_idle
+        self._idle_since: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        """When each connection was given back."""
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return a connection from the pool that may be used for the request, or a new one."""
+        connection = await super().connect(req, traces, timeout)
+        if req.method not in _REPEATABLE:
+            while self._was_idle_for_long(connection):
+                connection.close()
+                connection = await super().connect(req, traces, timeout)
+        connection.add_callback(partial(self._note_idle, connection.protocol))
+        return connection
+
+    def _was_idle_for_long(self, connection: aiohttp.connector.Connection) -> bool:
+        since = self._idle_since.get(connection.protocol)
+        return since is not None and monotonic() - since > self._reuse_idle
+
+    def _note_idle(self, protocol: object) -> None:
+        self._idle_since[protocol] = monotonic()
 
 
 class _Lost(aiohttp.ClientError):

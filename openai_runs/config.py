@@ -41,6 +41,7 @@ __all__ = [
     "MAX_KNOWN_MODELS",
     "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
+    "MAX_PAGE_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
     "MAX_REQUEST_BYTES",
@@ -69,6 +70,7 @@ __all__ = [
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
+    "REUSE_IDLE",
     "RUN_LIFETIME",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
@@ -96,6 +98,9 @@ MAX_RETRIES: Final = 2
 """Retries after the first attempt; official SDK: 2."""
 MAX_CONNECTIONS: Final = 100
 """Connections per client; aiohttp's own default."""
+REUSE_IDLE: Final = 1.5
+"""Seconds a connection may have been idle and still be used for a request that may not be repeated.
+Servers close idle ones after 2 s (Gunicorn), or 5 s (uvicorn, Node, Apache)."""
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a server that asks for a longer pause is given up on. Official SDK: 120."""
 RETRY_BUDGET: Final = 100.0
@@ -163,6 +168,9 @@ MAX_HELD: Final = 10_000
 """Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of objects after which a page of a list ends, whatever its limit; half of what our client
+reads of an answer, and as many as one object can have."""
 MAX_TOOLS_BYTES: Final = 1024 * 1024
 """Bytes of the JSON of a run's or an assistant's tools, and of its response format. Ours: the API
 bounds their number (128), but not the schemas of their parameters."""

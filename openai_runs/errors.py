@@ -33,6 +33,7 @@ here, so that every room may raise; run errors hold what `RunLike` asks for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -68,6 +69,22 @@ __all__ = [
 ]
 
 _EXCERPT_CHARS: Final = 200
+_MAX_REASON_CHARS: Final = 2000
+"""Characters of a run's error text that are searched."""
+_PART: Final = (
+    r"(\d{1,9}(?:\.\d{1,9})?)\s*(milli|ms|[smhd])"
+    r"(?:seconds?|econds?|ecs?|inutes?|ins?|ours?|rs?|ays?)?(?![a-z])"
+)
+"""A number and its unit: `1.5s`, `22 seconds`, `6m`."""
+_TRY_AGAIN: Final = (
+    r"\b(?:try again|retry|wait)(?:[ -](?:again|in|after|for|about))*:?\s*"
+    rf"(?:(?P<units>(?:{_PART}[\s,]*)+)|(?P<seconds>\d{{1,9}}(?:\.\d{{1,9}})?)(?=\s*(?:[.,;)!](?!\d)|$)))"
+)
+_SECONDS: Final = {"milli": 0.001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPENT: Final = r"\bbilling\b|current quota"
+"""How a text says that a quota is used up, which no waiting helps."""
+_PASSING_CODES: Final = frozenset({"rate_limit_exceeded", "server_error"})
+"""Codes of failures that a new run may not meet."""
 
 
 class ErrorLike(Protocol):
@@ -161,7 +178,7 @@ class OpenAIRunsError(Exception):
 
 
 class ConfigError(OpenAIRunsError, ValueError):
-    """A setting that cannot work; raised before any request."""
+    """A setting that cannot work, or a text that cannot be sent; raised before any request."""
 
 
 class APIError(OpenAIRunsError):
@@ -350,6 +367,34 @@ class RunError(OpenAIRunsError):
 class RunFailed(RunError):
     """The run ended as `failed`; `.run.last_error` says why."""
 
+    @property
+    def retry_after(self) -> float | None:
+        """Return the seconds after which the reason says to try again; None if it says nothing."""
+        found = re.search(_TRY_AGAIN, self._text, re.IGNORECASE)
+        if found is None:
+            return None
+        if found["seconds"]:
+            return float(found["seconds"])
+        parts = re.findall(_PART, found["units"], re.IGNORECASE)
+        return sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+
+    @property
+    def retryable(self) -> bool:
+        """Return whether a new run may help: it failed for a cause that may pass.
+
+        False for a rejected prompt, a quota that is used up, and a reason that is not known.
+        """
+        if self.retry_after is not None:
+            return True
+        is_spent = re.search(_SPENT, self._text, re.IGNORECASE) is not None
+        reason = self.run.last_error
+        return reason is not None and reason.code in _PASSING_CODES and not is_spent
+
+    @property
+    def _text(self) -> str:
+        reason = self.run.last_error
+        return "" if reason is None else reason.message[:_MAX_REASON_CHARS]
+
 
 class RunExpired(RunError):
     """The run was not finished before its `expires_at`."""
@@ -369,6 +414,11 @@ class RunRequiresAction(RunError):
     _verb = "is waiting in"
 
     def _reason(self, run: RunLike) -> str:
+        kind = getattr(getattr(run, "required_action", None), "kind", "submit_tool_outputs")
+        if kind == "submit_tool_approval":
+            return f" for {kind!r}; answer it with runs.resume(..., approve=...)"
+        if kind != "submit_tool_outputs":
+            return f" for {kind[:_EXCERPT_CHARS]!r}, which cannot be answered here; cancel the run"
         return "; answer its tool calls with runs.submit_tool_outputs()"
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from openai_runs._protocol.spec import check_text
 from openai_runs.types.runs import ToolOutput
 
 __all__ = ["as_text", "plain", "tool_outputs_of"]
@@ -21,10 +22,10 @@ def tool_outputs_of(outputs: Iterable[ToolOutput | Mapping[str, Any]]) -> list[d
     if isinstance(outputs, (Mapping, str)):
         msg = "tool_outputs must be a list of {'tool_call_id', 'output'}"
         raise TypeError(msg)
-    return [_tool_output(item) for item in outputs]
+    return [_tool_output(item, f"tool_outputs[{number}]") for number, item in enumerate(outputs)]
 
 
-def _tool_output(item: object) -> dict[str, Any]:
+def _tool_output(item: object, name: str) -> dict[str, Any]:
     if isinstance(item, Mapping):
         pair = dict(item)
     elif isinstance(item, ToolOutput):
@@ -33,7 +34,11 @@ def _tool_output(item: object) -> dict[str, Any]:
         msg = f"a tool output must be a mapping or a ToolOutput, got {type(item).__name__}"
         raise TypeError(msg)
     if "output" in pair and not isinstance(pair["output"], str):
-        pair["output"] = as_text(pair["output"])
+        try:
+            pair["output"] = as_text(pair["output"])
+        except UnicodeEncodeError:
+            check_text(f"{name}.output", plain(pair["output"]))
+            raise
     return cast("dict[str, Any]", plain(pair))
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.hosts import is_vendor_host
+from openai_runs._protocol.hosts import is_azure_openai_host, is_vendor_host
+from openai_runs._protocol.json_repair import read_json
 from openai_runs._protocol.masking import mask, mask_value, widest
 from openai_runs.errors import (
     ActiveRunError,
@@ -59,6 +60,11 @@ _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"
 )
+_AZURE_SHUTDOWN: Final = (
+    "Azure OpenAI switched the Assistants endpoints off on 2026-08-26; use AsyncClient.azure() "
+    "with a project of Azure AI Foundry (classic), a server that still speaks the protocol, or "
+    "AsyncClient.local()"
+)
 
 
 def status_error(
@@ -75,7 +81,7 @@ def status_error(
         status: HTTP status, 300 or above.
         headers: By case-insensitive or lower-case name.
         content: The body, of any kind.
-        host: The server's; a 404 of the vendor is explained.
+        host: The server's; a 404 of the vendor and of Azure OpenAI is explained.
         secrets: Credentials of the request, masked in the error.
     """
     headers = {name.lower(): mask(value, secrets) for name, value in headers.items()}
@@ -95,6 +101,8 @@ def status_error(
         message = _redirect_text(headers)
     elif status == 404 and is_vendor_host(host):
         message = f"{message}; {_SHUTDOWN}"
+    elif status == 404 and is_azure_openai_host(host):
+        message = f"{message}; {_AZURE_SHUTDOWN}"
     error = cls(
         message,
         status_code=status,
@@ -152,8 +160,8 @@ def excerpt(content: bytes, limit: int = 200, *, secrets: Collection[str] = ()) 
 def masked_json(content: bytes, secrets: Collection[str]) -> Any:
     """Return the JSON value without the secrets; None if there is none."""
     try:
-        return mask_value(msgspec.json.decode(content), secrets) if content else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return mask_value(read_json(content), secrets) if content else None
+    except RecursionError:
         return None
 
 
@@ -167,7 +175,8 @@ def _bounded_facts(body: Any) -> dict[str, str]:
 def _facts(body: Any) -> dict[str, str]:
     """Return message, code, param and type, from whichever form the server uses."""
     if isinstance(body, str):
-        return {"message": _text(body)}
+        inner = read_json(body.encode("utf-8", "replace"))  # encoded twice
+        return _facts(inner) if isinstance(inner, dict) else {"message": _text(body)}
     if isinstance(body, list):  # Google wraps its errors in one
         items = (item for item in body[:_MAX_ERRORS] if isinstance(item, dict))
         return next(filter(None, map(_facts, items)), {})

@@ -10,8 +10,10 @@ from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from openai_runs._protocol.error_mapping import error_facts, excerpt, masked_json
+from openai_runs._protocol.json_repair import read_json, repaired, write_json
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.sse import Frame
@@ -60,6 +62,9 @@ _CREATED: Final = "created"
 _STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.IN_PROGRESS})
 """Statuses that a run may have when it was just created."""
 
+_SAYS_NOTHING: Final = (b"", b"null", b"{}", b'""', b'{"error":null}')
+_MAX_WRAPPINGS: Final = 4
+"""Wrappings of one event's object that are removed."""
 ALL_FIELDS: Final = ("*",)
 """A browser receives the object as it was sent."""
 _NO_FIELDS: Final = ()
@@ -199,6 +204,8 @@ class StreamFault(ValueError):  # noqa: N818 - the server's error
         self.frame = frame
         facts = error_facts(frame.data, secrets)
         message = facts.get("message") or excerpt(frame.data, secrets=secrets)
+        self.is_empty = frame.data.strip() in _SAYS_NOTHING
+        """Whether the event says nothing about what went wrong."""
         self.message = message or "no error text"
         self.code = facts.get("code")
         self.param = facts.get("param")
@@ -287,12 +294,43 @@ def read_event(frame: Frame) -> Event | None:
     try:
         data = reader.strict(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        try:
-            return reader.read(frame)
-        except msgspec.DecodeError as error:
-            raise UnreadableEvent(frame, str(error)) from None
+        return _read_repaired(reader, frame)
     event: Event = reader.event(event=frame.event, id=frame.id, raw=text, data=data)
     return event
+
+
+def _read_repaired(reader: _Reader, frame: Frame) -> Event:
+    try:
+        return reader.read(frame)
+    except msgspec.DecodeError as error:
+        problem = str(error)
+    try:
+        return reader.read(replace(frame, data=_unwrapped(frame.data)))
+    except msgspec.DecodeError:
+        raise UnreadableEvent(frame, problem) from None
+
+
+def _unwrapped(text: bytes, *, in_envelope: bool = True) -> bytes:
+    r"""Return the JSON object in an event's data, without what some servers wrap it in.
+
+    That is JSON text as a text, a list of one, `data:` once more, and perhaps an envelope.
+
+    >>> _unwrapped(b'["{\\"id\\": 1}"]')
+    b'{"id":1}'
+    """
+    for _ in range(_MAX_WRAPPINGS):
+        value = read_json(text.strip().removeprefix(b"data:"))
+        if isinstance(value, str):
+            text = value.encode()
+            continue
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        elif in_envelope and isinstance(value, dict) and isinstance(value.get("event"), str):
+            value, in_envelope = value.get("data"), False
+        else:
+            return write_json(value) if isinstance(value, dict) else text
+        text = write_json(value)
+    return text
 
 
 def status_in_name(event: str) -> str:
@@ -340,7 +378,7 @@ def named_by_its_data(event: RunEvent) -> RunEvent:
     """
     if not contradicts(event) or status_in_name(event.event) == _CREATED:
         return event
-    return msgspec.structs.replace(event, event=f"thread.run.{event.data.status}")
+    return replace(event, event=f"thread.run.{event.data.status}")
 
 
 def _read_other(frame: Frame) -> Event | None:
@@ -348,7 +386,11 @@ def _read_other(frame: Frame) -> Event | None:
         return None
     if frame.event == EventName.ERROR:
         raise StreamFault(frame)
-    data = _as_json(frame.data)
+    data = read_json(frame.data)
+    if frame.event in _UNNAMED and isinstance(data, (str, list)):
+        text = _unwrapped(frame.data, in_envelope=False)
+        if isinstance(inner := read_json(text), dict):
+            frame, data = replace(frame, data=text), inner
     if frame.event in _UNNAMED and isinstance(data, dict):
         if isinstance(data.get("event"), str):
             return _open_envelope(frame)
@@ -358,9 +400,12 @@ def _read_other(frame: Frame) -> Event | None:
 
 
 def _open_envelope(frame: Frame) -> Event | None:
-    envelope = _ENVELOPE.decode(frame.data)
+    try:
+        envelope = _ENVELOPE.decode(frame.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        envelope = _ENVELOPE.decode(repaired(frame.data))
     if envelope.event in _UNNAMED or not envelope.event.isprintable():
-        return _unknown(frame, _as_json(frame.data))
+        return _unknown(frame, read_json(frame.data))
     return read_event(Frame(envelope.event, bytes(envelope.data), frame.id))
 
 
@@ -381,11 +426,3 @@ def _unknown(frame: Frame, data: Any) -> UnknownEvent:
         text = frame.data.decode("utf-8", "replace")
         return UnknownEvent(event=frame.event, id=frame.id, data=text)
     return UnknownEvent(event=frame.event, id=frame.id, raw=frame.data, data=data)
-
-
-def _as_json(text: bytes) -> Any:
-    """Return the JSON value; None if there is none."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None

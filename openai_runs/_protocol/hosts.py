@@ -6,9 +6,20 @@ import re
 from ipaddress import ip_address
 from typing import Final
 
-__all__ = ["is_loopback", "is_loopback_authority", "is_loopback_origin", "is_vendor_host"]
+__all__ = [
+    "is_azure_openai_host",
+    "is_loopback",
+    "is_loopback_authority",
+    "is_loopback_origin",
+    "is_vendor_host",
+]
 
 _VENDOR_HOST: Final = "api.openai.com"
+_AZURE_OPENAI_HOSTS: Final = tuple(
+    f".{service}.azure.{region}"
+    for service in ("openai", "cognitiveservices")
+    for region in ("com", "us", "cn")
+)
 _AUTHORITY: Final = r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?"
 
 
@@ -51,6 +62,17 @@ def is_loopback_origin(origin: str) -> bool:
     """
     _, _, authority = origin.partition("://")
     return is_loopback_authority(authority)
+
+
+def is_azure_openai_host(host: str) -> bool:
+    """Return whether `host` is of Azure OpenAI, which no longer serves the protocol either.
+
+    Azure AI Foundry (classic), which still does, has other hosts.
+
+    >>> is_azure_openai_host("name.openai.azure.com"), is_azure_openai_host("localhost")
+    (True, False)
+    """
+    return host.endswith(_AZURE_OPENAI_HOSTS)
 
 
 def is_vendor_host(host: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import NODEFAULT, ValidationError, inspect
 
-from openai_runs.types.base import Answer, Unknown, UnknownItem
+from openai_runs.types.base import Answer, Page, Unknown, UnknownItem
 from openai_runs.types.deltas import (
     CodeInterpreterLogsDelta,
     FileCitationDelta,
@@ -35,7 +35,7 @@ from openai_runs.types.messages import (
     UnknownAnnotation,
     UnknownContent,
 )
-from openai_runs.types.runs import RequiredToolCall, UnknownToolCall
+from openai_runs.types.runs import RequiredApproval, RequiredToolCall, UnknownToolCall
 from openai_runs.types.steps import (
     CodeInterpreterLogs,
     FunctionToolCall,
@@ -58,6 +58,7 @@ _UNKNOWN: Final[dict[type, type[Unknown]]] = {
     FunctionTool: UnknownTool,
     FunctionToolCall: UnknownToolCall,
     RequiredToolCall: UnknownToolCall,
+    RequiredApproval: UnknownToolCall,
     ToolCallsDetails: UnknownStepDetails,
     TextContent: UnknownContent,
     FileCitationAnnotation: UnknownAnnotation,
@@ -70,6 +71,11 @@ _UNKNOWN: Final[dict[type, type[Unknown]]] = {
     CodeInterpreterLogsDelta: UnknownOutputDelta,
 }
 """One member of each union -> the class for unknown variants of it."""
+
+
+_CURSORS: Final = frozenset({"first_id", "last_id"})
+"""Fields of a page that its items say, too."""
+_BOOLS: Final[dict[Any, bool]] = {0: False, 1: True, "false": False, "true": True}
 
 
 class AnswerDecoder(Generic[T]):
@@ -135,6 +141,8 @@ def _build(wire: Any, shape: inspect.Type, path: str) -> Any:
         case inspect.DictType() if isinstance(wire, dict):
             held = shape.value_type
             return {key: _build(value, held, f"{path}.{key}") for key, value in wire.items()}
+        case inspect.BoolType() if isinstance(wire, (int, str)) and wire in _BOOLS:
+            return _BOOLS[wire]
         case inspect.IntType() if isinstance(wire, float) and wire == wire and abs(wire) < 1e18:
             return int(wire)
         case _:
@@ -173,7 +181,11 @@ def _build_struct(wire: Any, shape: inspect.StructType, path: str) -> Any:
         name = part.encode_name
         defaulted = part.default is not NODEFAULT or part.default_factory is not NODEFAULT
         if name in wire and not (wire[name] is None and defaulted and not _nullable(part.type)):
-            given[part.name] = _build(wire[name], part.type, f"{path}.{name}")
+            try:
+                given[part.name] = _build(wire[name], part.type, f"{path}.{name}")
+            except ValidationError:
+                if name not in _CURSORS or getattr(shape.cls, "__origin__", None) is not Page:
+                    raise  # else the ids of the items serve as well
         elif not defaulted:
             message = f"Object missing required field `{name}` - at `{path}`"
             raise ValidationError(message)

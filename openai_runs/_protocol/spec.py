@@ -7,7 +7,7 @@ which endpoint is called or smuggle a header in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from openai_runs.config import MAX_ID_CHARS
+from openai_runs.errors import ConfigError
 
 __all__ = [
     "QueryValue",
@@ -22,6 +23,7 @@ __all__ = [
     "Retry",
     "check_header",
     "check_id",
+    "check_text",
     "encode_body",
     "encode_query",
     "merge_headers",
@@ -142,6 +144,9 @@ def merge_headers(headers: dict[str, str], extra: Mapping[str, str]) -> None:
 def encode_query(values: Mapping[str, QueryValue]) -> str:
     """Return the query string; None is left out.
 
+    Raises:
+        ConfigError: A value holds half of a surrogate pair.
+
     >>> encode_query({"limit": 2, "after": None, "include": ["a[*]"]})
     'limit=2&include%5B%5D=a%5B%2A%5D'
     """
@@ -153,7 +158,10 @@ def encode_query(values: Mapping[str, QueryValue]) -> str:
             pairs.append((name, _query_text(value)))
         else:
             pairs.extend((f"{name}[]", item) for item in value)
-    return urlencode(pairs) if pairs else ""
+    try:
+        return urlencode(pairs) if pairs else ""
+    except UnicodeEncodeError:
+        raise _unsendable(values) from None
 
 
 def _query_text(value: str | float) -> str:
@@ -167,5 +175,52 @@ def encode_body(values: Mapping[str, Any]) -> bytes:
 
     Raises:
         TypeError: A value cannot be written as JSON.
+        ConfigError: A text holds half of a surrogate pair.
     """
-    return msgspec.json.encode(values)
+    try:
+        return msgspec.json.encode(values)
+    except UnicodeEncodeError:
+        raise _unsendable(values) from None
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise if the value, or one within it, is a text that cannot be sent.
+
+    Args:
+        name: The argument's, for the error.
+        value: Whatever can be written as JSON.
+
+    Raises:
+        ConfigError: A text holds half of a surrogate pair.
+    """
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        raise _unsendable({name: value}) from None
+
+
+def _unsendable(values: Mapping[str, Any]) -> ConfigError:
+    """Return the error for values of which a text cannot be encoded; it names the first."""
+    where, half = next(_halves("", msgspec.to_builtins(values)), ("a text", "?"))
+    message = (
+        f"{where} holds half of a surrogate pair ({half!a}), which cannot be sent; "
+        "text.encode('utf-8', 'replace').decode() replaces it"
+    )
+    return ConfigError(message)
+
+
+def _halves(where: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield where each half of a surrogate pair is in the value."""
+    if isinstance(value, str):
+        found = re.search(r"[\ud800-\udfff]", value)
+        if found is not None:
+            yield where, found[0]
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            inside = f"{where}.{shown}" if where else shown
+            yield from ((f"a name in {where or 'the body'}", half) for _, half in _halves("", name))
+            yield from _halves(inside, part)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _halves(f"{where}[{number}]", part)

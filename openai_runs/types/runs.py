@@ -1,6 +1,6 @@
 """Runs: the object with its life's facts, and the bodies that make and change one."""
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
@@ -46,6 +46,7 @@ __all__ = [
     "ReasoningEffort",
     "RequiredAction",
     "RequiredActionType",
+    "RequiredApproval",
     "RequiredCall",
     "RequiredToolCall",
     "Run",
@@ -53,6 +54,7 @@ __all__ = [
     "RunLastError",
     "RunSettings",
     "RunStatus",
+    "SubmitToolApprovalAction",
     "SubmitToolOutputs",
     "SubmitToolOutputsAction",
     "ToolOutput",
@@ -143,15 +145,45 @@ class SubmitToolOutputsAction(Part, frozen=True, kw_only=True):
     tool_calls: list[RequiredCall] = field(default_factory=lambda: [])  # always written
 
 
+class RequiredApproval(Part, frozen=True, kw_only=True):
+    """A call of a hosted tool, such as an MCP server's, that waits for approval."""
+
+    id: str
+    kind: str = field(name="type", default="")
+    name: str = ""
+    arguments: str | dict[str, Any] = ""
+    """JSON text, or the object."""
+    server_label: str | None = None
+
+    @property
+    def type(self) -> str:
+        """Return the wire's `type`, such as `mcp`."""
+        return self.kind
+
+
+if TYPE_CHECKING:
+    WaitingApproval: TypeAlias = RequiredApproval | UnknownToolCall
+else:  # lenient decoding adds the unknown kind
+    WaitingApproval: TypeAlias = RequiredApproval
+
+
+class SubmitToolApprovalAction(Part, frozen=True, kw_only=True):
+    """The calls that wait for approval."""
+
+    tool_calls: list[WaitingApproval] = field(default_factory=lambda: [])  # always written
+
+
 class RequiredAction(Part, frozen=True, kw_only=True):
     """What the run waits for."""
 
     kind: Literal["submit_tool_outputs"] | str = field(name="type")
     submit_tool_outputs: SubmitToolOutputsAction | None = null()
+    submit_tool_approval: SubmitToolApprovalAction | None = None
+    """Sent by Azure, with the type `submit_tool_approval`."""
 
     @property
     def type(self) -> str:
-        """Return the wire's `type`: always `submit_tool_outputs` so far."""
+        """Return the wire's `type`: `submit_tool_outputs`, or what the server calls it."""
         return self.kind
 
 

@@ -133,7 +133,8 @@ ODD = {
     "detail in error": (b'{"error": {"detail": "why"}}', "why"),
     "oauth": (b'{"error": "invalid_token", "error_description": "d"}', "invalid_token"),
     "many lines": (b'{"error": {"message": "a\\r\\nb\\u001b[31m\\u2028c  d"}}', "a b [31m c d"),
-    "not UTF-8": (b'{"error": {"message": "\xff"}}', '{"error": {"message": "\ufffd"}}'),
+    "not UTF-8": (b'{"error": {"message": "\xff"}}', "\ufffd"),
+    "encoded twice": (b'"{\\"error\\": {\\"message\\": \\"Not now.\\"}}"', "Not now."),
     "broken": (b'{"error": {"mess', '{"error": {"mess'),
     "too deep to read": (b"[" * 100_000, "[" * 200),
     "long": (body(message="x" * 100_000), "x" * 500),
@@ -307,3 +308,27 @@ def test_error_body_is_read_up_to_a_bound_when_a_server_sends_very_much() -> Non
     assert error.body == error.message
     assert error.message.startswith('{"error": {"message": "no"')
     assert len(error.message) <= 200
+
+
+AZURE: dict[str, bool] = {
+    "name.openai.azure.com": True,
+    "name.openai.azure.us": True,
+    "name.cognitiveservices.azure.com": True,
+    "name.services.ai.azure.com": False,
+    "openai.azure.com.example": False,
+}
+
+
+@pytest.mark.parametrize(("host", "explained"), AZURE.items())
+def test_a_404_of_azure_openai_is_explained(host: str, explained: bool) -> None:
+    """It names the day and the ways on; Foundry, which still speaks the protocol, is left out."""
+    content = b'{"error": {"message": "Resource not found", "code": "404"}}'
+
+    error = status_error(404, {}, content, host=host)
+
+    assert type(error) is errors.NotFoundError
+    assert error.message.startswith("Resource not found")
+    assert ("2026-08-26" in error.message) is explained
+    assert ("AsyncClient.local()" in error.message) is explained
+    assert ("AsyncClient.azure()" in error.message) is explained
+    assert "2026-08-26" not in status_error(403, {}, content, host=host).message

@@ -36,7 +36,6 @@ OFF_STANDARD = ("foundry", "open_assistant_api", "astra", "v1", "minimal", "one_
 
 NOT_REWRITTEN = {
     "getRun/foundry_in_progress.json": {"$.tool_resources.azure_ai_search"},
-    "getRun/foundry_requires_approval.json": {"$.required_action.submit_tool_approval"},
 }
 """Fields that only `to_dict()` of a top-level answer keeps, since we have no place for them."""
 
@@ -356,3 +355,24 @@ def test_what_is_no_json_is_a_decode_error(wire: bytes) -> None:
 def test_decoders_are_made_once() -> None:
     """Asking twice for the same kind gives the same decoder."""
     assert decoder_for(Page[Run]) is decoder_for(Page[Run])
+
+
+ODD_PAGES: dict[str, tuple[dict[str, Any], bool]] = {
+    "numbers for ids": ({"first_id": 1, "last_id": {"id": 2}, "has_more": True}, True),
+    "texts for has_more": ({"has_more": "true"}, True),
+    "no as a text": ({"has_more": "false", "last_id": []}, False),
+    "numbers for has_more": ({"has_more": 1}, True),
+    "null for all": ({"object": None, "has_more": None, "first_id": None}, False),
+}
+
+
+@pytest.mark.parametrize(("fields", "more"), ODD_PAGES.values(), ids=ODD_PAGES)
+def test_page_survives_what_is_around_its_items(fields: dict[str, Any], more: bool) -> None:
+    """Cursors that cannot be read are those of the items."""
+    items = [{"id": "run_1", "thread_id": "thread_1", "status": "queued"}]
+    text = msgspec.json.encode({"object": "list", "data": items, **fields})
+
+    page = decoder_for(Page[Run]).decode(text)
+
+    assert [type(item) for item in page.data] == [Run]
+    assert page.has_more is more

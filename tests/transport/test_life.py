@@ -14,6 +14,7 @@ from openai_runs._transport import Transport
 from openai_runs.config import MAX_CONNECTIONS
 from openai_runs.errors import APIConnectionError, ConfigError
 from tests.support import Answer, Hang, HostileServer
+from tests.transport.wire import listening
 
 
 async def call(transport: Transport, url: str) -> int:
@@ -168,3 +169,75 @@ def test_fork_is_noticed() -> None:
     assert lines["parent"].startswith("APIConnectionError: no connection")
     assert lines["used"].startswith("ConfigError: this client was used before a fork")
     assert lines["fresh"].startswith("APIConnectionError: no connection")
+
+
+class Doors:
+    """Counts the connections that requests come over."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.seen: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each request of one connection."""
+        name = f"connection {len(set(self.seen)) + 1}"
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if b"Content-Length: 2" in head:
+                await reader.readexactly(2)
+            self.seen.append(name)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def post(transport: Transport, url: str) -> int:
+    """Return the status of one POST."""
+    reply = await transport.exchange("POST", url, headers={}, body=b"{}", timeout=30)
+    return reply.status
+
+
+async def test_post_uses_no_connection_that_was_idle_for_long() -> None:
+    """The server may be closing it; nobody would know whether the request was carried out."""
+    doors, transport = Doors(), Transport(reuse_idle=-1.0)  # any time is too long
+    async with listening(doors) as port:
+        for _ in range(3):
+            assert await post(transport, f"http://127.0.0.1:{port}/") == 200
+        await transport.aclose()
+
+    assert doors.seen == ["connection 1", "connection 2", "connection 3"]
+
+
+async def test_post_uses_the_connection_of_what_came_just_before() -> None:
+    """As in a row of calls, or after a poll."""
+    doors, transport = Doors(), Transport(reuse_idle=60.0)
+    async with listening(doors) as port:
+        url = f"http://127.0.0.1:{port}/"
+        await post(transport, url)
+        await call(transport, url)
+        await post(transport, url)
+        await transport.aclose()
+
+    assert set(doors.seen) == {"connection 1"}
+
+
+async def test_what_may_be_repeated_uses_a_connection_however_long_it_was_idle() -> None:
+    """A poll each few seconds opens no connection each time."""
+    doors, transport = Doors(), Transport(reuse_idle=-1.0, max_connections=1)
+    async with listening(doors) as port:
+        url = f"http://127.0.0.1:{port}/"
+        await post(transport, url)
+        for _ in range(3):
+            await call(transport, url)
+        await transport.exchange("DELETE", url, headers={}, timeout=30)
+        await transport.aclose()
+
+    assert set(doors.seen) == {"connection 1"}
+
+
+async def test_connection_that_is_not_used_is_closed_before_another_is_opened() -> None:
+    """There are never more than `max_connections`."""
+    doors, transport = Doors(), Transport(reuse_idle=-1.0, max_connections=1)
+    async with listening(doors) as port:
+        url = f"http://127.0.0.1:{port}/"
+        await asyncio.gather(*(post(transport, url) for _ in range(4)))
+        await transport.aclose()
+
+    assert len(doors.seen) == 4

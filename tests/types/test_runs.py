@@ -102,3 +102,55 @@ def test_constants_are_the_wire_names() -> None:
 def test_usage_of_a_thrifty_server_counts_what_it_says() -> None:
     """Only `prompt_tokens` is needed; the others count as 0."""
     assert Usage(prompt_tokens=3) == Usage(prompt_tokens=3, completion_tokens=0, total_tokens=0)
+
+
+REASONS: dict[str, tuple[str, str, float | None, bool]] = {
+    "seconds in words": (
+        "rate_limit_exceeded",
+        "It is exceeded. Try again in 22 seconds.",
+        22.0,
+        True,
+    ),
+    "duration": ("rate_limit_exceeded", "Please try again in 6m0s. Visit us.", 360.0, True),
+    "parts of a second": ("rate_limit_exceeded", "Please try again in 120ms.", 0.12, True),
+    "after": ("rate_limit_exceeded", "Please retry after 1.5 seconds (see quota).", 1.5, True),
+    "in two units": ("server_error", "Retry in 1 hour, 2 minutes", 3720.0, True),
+    "as a header": ("server_error", "Retry-After: 30", 30.0, True),
+    "of a code nobody knows": ("model_warming_up", "Wait 20 s.", 20.0, True),
+    "no time": ("rate_limit_exceeded", "Too many tokens. Try again later.", None, True),
+    "a date": ("server_error", "Retry after 2026-08-26.", None, True),
+    "another unit": ("server_error", "Try again in 2 weeks.", None, True),
+    "a number of something else": ("server_error", "Gave up after 3 attempts", None, True),
+    "a quota that is used up": (
+        "rate_limit_exceeded",
+        "You exceeded your current quota, please check your plan and billing details.",
+        None,
+        False,
+    ),
+    "a rejected prompt": ("invalid_prompt", "Not that.", None, False),
+    "nothing known": ("odd", "Something.", None, False),
+    "without end": ("server_error", "try again in " * 10_000 + "1m" * 10_000, None, True),
+}
+
+
+@pytest.mark.parametrize(("code", "message", "seconds", "helps"), REASONS.values(), ids=REASONS)
+def test_failed_run_says_when_a_new_one_may_help(
+    code: str, message: str, seconds: float | None, helps: bool
+) -> None:
+    """From what the server wrote as the reason: the time it names, and the code."""
+    reason = RunLastError(code=code, message=message)
+    failed = Run(id="run_1", thread_id="thread_1", status="failed", last_error=reason)
+
+    with pytest.raises(errors.RunFailed) as caught:
+        failed.raise_for_status()
+
+    assert caught.value.retry_after == seconds
+    assert caught.value.retryable is helps
+
+
+def test_failed_run_without_a_reason_promises_nothing() -> None:
+    """No time, and no hope."""
+    error = errors.RunFailed(Run(id="run_1", thread_id="thread_1", status="failed"))
+
+    assert error.retry_after is None
+    assert not error.retryable

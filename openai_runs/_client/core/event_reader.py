@@ -5,33 +5,58 @@ What to do at the end of a stream, or when it breaks, is in `streams.session`.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import anyio
 
 from openai_runs._protocol.create_marker import strip_marker_from_event
 from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
-from openai_runs._protocol.sse import EventTooLarge, SSEParser
+from openai_runs._protocol.json_repair import PieceRepair
+from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
 from openai_runs._transport import StreamReply
-from openai_runs.errors import OpenAIRunsError, StreamError
+from openai_runs.errors import APIConnectionError, StreamError
 from openai_runs.types.base import ADOPTION_KEY
-from openai_runs.types.events import Event, RunEvent
+from openai_runs.types.events import Event, EventName, RunEvent
 
-__all__ = ["EventReader"]
+__all__ = ["EventReader", "Gaps"]
 
+_LOG: Final = logging.getLogger("openai_runs.client")
 _MARKER: Final = ADOPTION_KEY.encode()
+_DELTA: Final = ".delta"
+
+
+class Gaps:
+    """What could not be read of one stream, over all of its connections."""
+
+    def __init__(self) -> None:
+        """Begin with the stream."""
+        self.repair = PieceRepair()
+        """Joins characters that two pieces hold, also where these come over two connections."""
+        self.in_deltas = False
+        """Whether a piece of a message or of a step could not be read."""
+        self.in_objects = False
+        """Whether an event about a whole object could not be read, before the run's last event."""
+
+    def clear(self) -> None:
+        """Forget them: what is stored was fetched."""
+        self.in_deltas = self.in_objects = False
 
 
 class EventReader:
     """Reads one connection; to be closed by its owner."""
 
-    def __init__(self, reply: StreamReply, *, after: str = "") -> None:
-        """Read an open stream; events up to the one with the id `after` are left out."""
+    def __init__(self, reply: StreamReply, *, after: str = "", gaps: Gaps | None = None) -> None:
+        """Read an open stream; events up to the one with the id `after` are left out.
+
+        Events that cannot be read are passed over, and noted in `gaps`.
+        """
         self._reply = reply
         self._after = _number(after)
+        self._gaps = gaps or Gaps()
         self._parser = SSEParser()
-        self._failure: OpenAIRunsError | None = None
-        self._is_done = self._has_events = False
+        self._failure: StreamError | APIConnectionError | EventTooLarge | None = None
+        self._is_done = self._has_events = self._run_has_ended = False
         self.is_alive = False
         """Whether any bytes were received since this was last set to False."""
 
@@ -45,8 +70,10 @@ class EventReader:
 
         Raises:
             APIConnectionError: The connection was lost.
-            StreamError: The server sent an error event, or one that cannot be read. Events
-                that came before it were returned before.
+            StreamError: The server sent an error event.
+            EventTooLarge: An event is too large to be read, and ends the connection.
+
+        Events that came before either were returned before.
 
         Cancellation: loses nothing.
         """
@@ -68,31 +95,56 @@ class EventReader:
 
     def _events_in(self, chunk: bytes) -> list[Event]:
         events: list[Event] = []
+        repair = self._gaps.repair
         try:
             for frame in self._parser.feed(chunk):
-                event = read_event(frame)
-                if event is None:
-                    self._is_done = True
-                    break
-                # The first condition is cheap, and most events are no run's.
-                if _MARKER in event.raw and isinstance(event, RunEvent):
-                    event = strip_marker_from_event(event)
-                if self._after is None or not self._is_repeated(event, self._after):
+                if self._after is not None and self._is_repeated(frame, self._after):
+                    self._has_events = True
+                    continue
+                # The conditions are cheap, and few events need a repair.
+                may_be_cut = repair.held or b"\\u" in frame.data or b"\xed" in frame.data
+                for one in repair.repair(frame) if may_be_cut else (frame,):
+                    try:
+                        event = read_event(one)
+                    except UnreadableEvent as error:
+                        self._pass_over(error)
+                        continue
+                    if event is None:
+                        self._is_done = True
+                        return events
+                    if event.__class__ is RunEvent:
+                        event = self._noted(event)
                     events.append(event)
-                self._has_events = True
+                    self._has_events = True
         except StreamFault as fault:
-            self._failure = _fault_error(StreamFault(fault.frame, self._reply.secrets))
-        except UnreadableEvent as error:
-            masked = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
-            self._failure = StreamError(f"the stream cannot be read: {masked}")
+            masked = StreamFault(fault.frame, self._reply.secrets)
+            # One that says nothing is taken for a lost connection: the run may go on.
+            self._failure = _fault_error(masked) if not masked.is_empty else _no_reason()
         except EventTooLarge as error:
-            self._failure = StreamError(f"the stream cannot be read: {error}")
+            self._failure = error
         return events
 
-    def _is_repeated(self, event: Event, after: int) -> bool:
+    def _noted(self, event: Event) -> Event:
+        """Return an event about the run without the create marker."""
+        assert isinstance(event, RunEvent)
+        self._run_has_ended = event.data.is_terminal or event.data.needs_action
+        return strip_marker_from_event(event) if _MARKER in event.raw else event
+
+    def _pass_over(self, error: UnreadableEvent) -> None:
+        problem = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
+        _LOG.warning(
+            "an event of the stream cannot be read: %s: %s", problem.event, problem.problem
+        )
+        self._has_events = True
+        if error.frame.event.endswith(_DELTA):
+            self._gaps.in_deltas = True
+        elif not self._run_has_ended:
+            self._gaps.in_objects = True
+
+    def _is_repeated(self, frame: Frame, after: int) -> bool:
         """Return whether a resumed stream repeats an event that was received before."""
-        number = _number(event.id)
-        return number is not None and number <= after
+        number = _number(frame.id)
+        return number is not None and number <= after and frame.event != EventName.DONE
 
     def close(self) -> None:
         """Close the connection."""
@@ -107,6 +159,10 @@ def _number(event_id: str) -> int | None:
     """
     epoch, _, number = event_id.partition("-")
     return int(number) if epoch.isdecimal() and number.isdecimal() else None
+
+
+def _no_reason() -> APIConnectionError:
+    return APIConnectionError("the server ended the stream with an error event that says nothing")
 
 
 def _fault_error(fault: StreamFault) -> StreamError:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -38,10 +39,11 @@ from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
 from openai_runs._protocol import error_mapping, retry
 from openai_runs._protocol.endpoints import Endpoint
+from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply
-from openai_runs.config import MIN_POLL_DELAY, check_timeout
+from openai_runs.config import MAX_ANSWER_BYTES, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -266,8 +268,7 @@ class Pipeline:
                 failure: APIError = error
             except APIResponseValidationError as error:  # too large: it would be so again
                 call.maybe_sent = True
-                self._explain(error, call)
-                raise
+                raise self._explain(_too_large(error, call), call) from None
             else:
                 call.is_pending = False
                 self._learn_features(reply)
@@ -407,6 +408,9 @@ class Pipeline:
                 answer = call.spec.decode(reply.content)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 problem = str(error) or type(error).__name__
+                with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+                    reply = reply._replace(content=repaired(reply.content) or reply.content)
+                    answer, problem = call.spec.decode(reply.content), None
         limiter = self.state.limiter
         if limiter.is_active or REMAINING_REQUESTS in reply.headers:
             limiter.on_headers(reply.status, reply.headers, call.permit, answer=answer)
@@ -440,6 +444,18 @@ class Pipeline:
         error.maybe_created = call.maybe_sent and not call.is_idempotent
         error.idempotency_key = call.key
         return error
+
+
+def _too_large(error: APIResponseValidationError, call: Call) -> APIResponseValidationError:
+    """Return the error of an answer that is too large; of a list's page, with the way out."""
+    if not call.spec.operation.startswith("list"):
+        return error
+    return APIResponseValidationError(
+        f"it is larger than {MAX_ANSWER_BYTES} bytes; ask for fewer items at once with limit=",
+        method=call.spec.method,
+        url=call.shown_url,
+        status_code=error.status_code,
+    )
 
 
 def with_extra_body(body: Mapping[str, Any] | None, options: CallOptions) -> dict[str, Any]:

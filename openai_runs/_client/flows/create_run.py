@@ -24,7 +24,8 @@ from openai_runs._client.flows.active_runs import when_free
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.create_marker import add_marker, find_marked, has_marker, strip_marker
 from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, Endpoint
-from openai_runs._protocol.spec import QueryValue, RequestSpec
+from openai_runs._protocol.spec import QueryValue, RequestSpec, check_header
+from openai_runs._protocol.sse import EventTooLarge
 from openai_runs._transport import StreamReply
 from openai_runs.config import ADOPT_DELAY
 from openai_runs.errors import ActiveRunError, APIConnectionError, APIError, StreamError
@@ -172,6 +173,8 @@ class CreateRunFlow:
     def _prepare(self, options: CallOptions) -> RequestSpec[Any]:
         """Build the request of the next attempt, under the caller's key or a new one."""
         key = options.get("idempotency_key")
+        if key is not None:
+            check_header("Idempotency-Key", key)  # it is in the body, too
         self.key = self._pipeline.settings.runtime.new_key() if key is None else key
         self._options = {**options, "idempotency_key": self.key, "extra_body": None}
         self._ambiguity = Ambiguity()
@@ -271,7 +274,7 @@ async def _first_run(reply: Run | StreamReply, wait: float) -> Run | None:
             for event in events:
                 if isinstance(event, RunEvent):
                     return event.data
-    except (APIConnectionError, StreamError):
+    except (APIConnectionError, StreamError, EventTooLarge):
         return None
     finally:
         reader.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,12 +15,16 @@ from openai_runs._client.flows.tool_loop import ToolLoop, run_to_end
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.json_schema import schema_of
 from openai_runs._protocol.endpoints import LIST_MESSAGES, LIST_RUN_STEPS
+from openai_runs._protocol.json_repair import around_fence
 from openai_runs.errors import APIResponseValidationError, NotFoundError
 from openai_runs.types.messages import Message, RefusalContent
 from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
 __all__ = ["RunResult", "gather", "run_to_result"]
+
+_AROUND_CHARS: Final = 100
+"""Characters that an error shows of what a model wrote around its JSON."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -63,8 +67,10 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         try:
             return schema_of(self.response_format).decode(text)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as problem:
+            around = around_fence(text)[:_AROUND_CHARS]
+            where = f"; around a code fence there is {around!r}" if around else ""
             error = APIResponseValidationError(
-                f"its text does not fit {self.response_format.__name__}: {problem}",
+                f"its text does not fit {self.response_format.__name__}: {problem}{where}",
                 method="run",
                 url=self.run.id,
                 excerpt=text,
@@ -138,7 +144,7 @@ async def run_to_result(
     run: Run | str,
     thread_id: str,
     *,
-    tools: ToolLoop | None,
+    tools: ToolLoop,
     response_format: type | None,
 ) -> RunResult:
     """Wait for the run, answer its tool calls round after round, and gather its result.

@@ -41,7 +41,7 @@ from openai_runs._client.flows.results import RunResult, run_to_result
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
-from openai_runs._protocol.spec import check_header, check_id
+from openai_runs._protocol.spec import check_header, check_id, encode_body
 from openai_runs.config import CANCEL_GRACE, check_count
 from openai_runs.errors import APIError, ConfigError, OpenAIRunsError
 
@@ -423,6 +423,7 @@ class MapJob:
             endpoint = CREATE_THREAD_AND_RUN if thread_id is None else CREATE_RUN
             flow = CreateRunFlow(self._pipeline, self._waiter, endpoint, given, thread_id=thread_id)
             if thread_id is None:
+                encode_body(given.body)  # what cannot be sent is an error before anything is
                 with anyio.move_on_after(deadline.seconds_left()):
                     await self._learn_features(given)
             run = await flow.make_within(deadline)

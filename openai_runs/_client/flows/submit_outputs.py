@@ -15,9 +15,9 @@ from openai_runs._client.polling.waiter import retrieve_run
 from openai_runs._protocol.endpoints import SUBMIT_TOOL_OUTPUTS
 from openai_runs._transport import StreamReply
 from openai_runs.errors import APIError
-from openai_runs.types.runs import Run
+from openai_runs.types.runs import RequiredApproval, Run, UnknownToolCall
 
-__all__ = ["SubmitFlow"]
+__all__ = ["SubmitFlow", "approvals_of"]
 
 
 class SubmitFlow:
@@ -38,7 +38,7 @@ class SubmitFlow:
         self._submitted = {item.get("tool_call_id") for item in outputs}
         key = options.get("idempotency_key") or pipeline.settings.runtime.new_key()
         self._options: CallOptions = {**options, "idempotency_key": key}
-        body: dict[str, Any] = {"tool_outputs": outputs}
+        body = _body(outputs)
         if stream:
             body["stream"] = True
         self._spec = pipeline.build_request(SUBMIT_TOOL_OUTPUTS, ids, options, body=body)
@@ -69,5 +69,34 @@ class SubmitFlow:
 
     def is_awaited_by(self, run: Run) -> bool:
         """Return whether the run still waits for one of these outputs."""
-        waiting = {call.id for call in run.tool_calls} if run.needs_action else set()
+        if not run.needs_action:
+            return False
+        waiting = {call.id for call in run.tool_calls} | {call.id for call in approvals_of(run)}
         return bool(waiting & self._submitted)
+
+
+def approvals_of(run: Run) -> list[RequiredApproval]:
+    """Return the calls that wait for approval, each id once."""
+    action = run.required_action if run.needs_action else None
+    if action is None or action.submit_tool_approval is None:
+        return []
+    calls = [_approval(call) for call in action.submit_tool_approval.tool_calls]
+    return list({call.id: call for call in calls if call.id}.values())
+
+
+def _approval(call: RequiredApproval | UnknownToolCall) -> RequiredApproval:
+    """Return the call; of one in another shape what can be read, and all of it as arguments."""
+    if isinstance(call, RequiredApproval):
+        return call
+    name = call.get("name")
+    shown = name if isinstance(name, str) else ""
+    return RequiredApproval(id=call.id, kind=call.type, name=shown, arguments=call.raw)
+
+
+def _body(outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the body: answers that approve a call or not have a list of their own."""
+    approvals = [one for one in outputs if "approve" in one]
+    others = [one for one in outputs if "approve" not in one]
+    if not approvals:
+        return {"tool_outputs": others}
+    return {"tool_approvals": approvals, **({"tool_outputs": others} if others else {})}

@@ -13,7 +13,7 @@ The loop is the same whether a run is polled (`run_to_end`) or streamed (`stream
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final, TypeVar
 
@@ -23,13 +23,19 @@ from openai_runs._client.arguments import Arguments
 from openai_runs._client.core.call import is_transient
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.submit_outputs import SubmitFlow
+from openai_runs._client.flows.submit_outputs import SubmitFlow, approvals_of
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.executor import ToolCalls, ToolOptions
 from openai_runs._client.tools.tool import LocalTool, to_local_tools
 from openai_runs._protocol import retry
 from openai_runs._protocol.lifecycle import seconds_to_expiry
-from openai_runs.config import EXPIRY_MARGIN, MAX_TOOL_ROUNDS, OUTPUT_MARGIN, check_count
+from openai_runs.config import (
+    EXPIRY_MARGIN,
+    MAX_ID_CHARS,
+    MAX_TOOL_ROUNDS,
+    OUTPUT_MARGIN,
+    check_count,
+)
 from openai_runs.errors import (
     APIError,
     BadRequestError,
@@ -37,9 +43,15 @@ from openai_runs.errors import (
     RunWaitTimeout,
     ToolError,
 )
-from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
+from openai_runs.types.runs import (
+    RequiredActionType,
+    RequiredApproval,
+    RequiredCall,
+    RequiredToolCall,
+    Run,
+)
 
-__all__ = ["Decision", "Outputs", "ToolLoop", "local_tools", "run_to_end", "waiting_calls"]
+__all__ = ["Decision", "Outputs", "ToolLoop", "local_tools", "run_to_end"]
 
 T = TypeVar("T")
 Outputs = list[dict[str, Any]]
@@ -51,6 +63,7 @@ _LEAST_MARGIN: Final = 2.0
 """Seconds of it at least: one for the resolution of `Date`, one to send the outputs."""
 _REJECTIONS: Final = (BadRequestError, ConflictError)
 """Errors of a submit to a run that does not wait for these outputs."""
+_OUTPUTS: Final = RequiredActionType.SUBMIT_TOOL_OUTPUTS
 _POLLS: Final = 3
 """Polls of a run that repeats its calls, before the outputs are sent again."""
 _SUBMITS: Final = 3
@@ -72,19 +85,23 @@ class ToolLoop:
     Args:
         tools: Functions, and definitions of tools that are not answered here.
         options: How the functions are called.
+        needs_function: Answer no function call where there is no function among `tools`.
 
     Raises:
         TypeError: A function cannot be a tool, or an option is of the wrong kind.
         ValueError: A name or an option is out of bounds.
     """
 
-    def __init__(self, tools: Iterable[object], options: ToolOptions) -> None:
+    def __init__(
+        self, tools: Iterable[object], options: ToolOptions, *, needs_function: bool = False
+    ) -> None:
         self.tools = to_local_tools(tools)
         """The tools that a create is sent: local tools and definitions."""
         self._local = {one.name: one for one in self.tools if isinstance(one, LocalTool)}
         self._calls = ToolCalls(self._local, options)
         self._max_rounds = check_count("max_rounds", options.get("max_rounds", MAX_TOOL_ROUNDS))
-        self._outputs: dict[tuple[str, ...], str] = {}
+        self._answers_functions = bool(self._local) or not needs_function
+        self._outputs: dict[tuple[str, ...], str | bool] = {}
         self._repeats = 0
         self._is_accepted = False
         """Whether the server has accepted the outputs of this round."""
@@ -94,25 +111,37 @@ class ToolLoop:
         """Times the run has asked for tools so far."""
 
     @property
-    def is_local(self) -> bool:
-        """Return whether there is any function to answer with."""
-        return bool(self._local)
-
-    @property
     def polls(self) -> int:
         """Return the polls in a row that `decide` has asked for; 0 after a submit."""
         return self._repeats % (_POLLS + 1)
 
+    def calls_of(self, run: Run) -> Sequence[RequiredCall | RequiredApproval]:
+        """Return the calls to be answered here that the run waits for, each id once.
+
+        Raises:
+            ToolError: The run waits for an action of a kind that cannot be answered, or for an
+                approval where there is no `approve`.
+        """
+        action = run.required_action if run.needs_action else None
+        if action is None:
+            return []
+        approvals = approvals_of(run)
+        if approvals and self._calls.can_approve:
+            return approvals
+        if approvals or (action.submit_tool_outputs is None and action.type != _OUTPUTS):
+            raise _unanswerable(run, action.type, approvals)
+        return waiting_calls(run) if self._answers_functions else []
+
     def is_answered(self, run: Run) -> bool:
         """Return whether the run waits, and each of its calls was answered before."""
-        calls = waiting_calls(run)
+        calls = self.calls_of(run)
         return bool(calls) and all(_key(call) in self._outputs for call in calls)
 
     def decide(self, run: Run, *, has_moved: bool) -> Decision:
         """Return what to do about a run that waits.
 
         Args:
-            run: The run, with at least one of `waiting_calls`.
+            run: The run, with at least one of `calls_of`.
             has_moved: Whether the run is known to have been at work since the last round. Then the
                 same call again is a new call: some servers reuse the ids of earlier rounds.
 
@@ -121,7 +150,7 @@ class ToolLoop:
             APIError: It still requests them, and the server did not accept them.
         """
         if has_moved:
-            for call in waiting_calls(run):
+            for call in self.calls_of(run):
                 self._outputs.pop(_key(call), None)
         if not self.is_answered(run):
             self._repeats, self._is_accepted, self._failure = 0, False, None
@@ -185,13 +214,20 @@ class ToolLoop:
 
         What is not finished a little before the run expires gets an output that says so.
         """
-        calls = waiting_calls(run)
+        calls = self.calls_of(run)
         new = [call for call in calls if _key(call) not in self._outputs]
         if new:
             self._begin_round(run)
-            outputs = await self._calls.outputs(run, new, _seconds_for(run, headers) - age)
-            self._outputs.update((_key(call), outputs[call.id]) for call in new)
-        return [{"tool_call_id": one.id, "output": self._outputs[_key(one)]} for one in calls]
+            seconds = _seconds_for(run, headers) - age
+            approvals = [call for call in new if isinstance(call, RequiredApproval)]
+            others = [call for call in new if not isinstance(call, RequiredApproval)]
+            answers: dict[str, str | bool] = {}
+            if approvals:
+                answers.update(await self._calls.approvals(run, approvals, seconds))
+            if others:
+                answers.update(await self._calls.outputs(run, others, seconds))
+            self._outputs.update((_key(call), answers[call.id]) for call in new)
+        return [_sent(call, self._outputs[_key(call)]) for call in calls]
 
     def _begin_round(self, run: Run) -> None:
         if self.rounds >= self._max_rounds:
@@ -200,10 +236,9 @@ class ToolLoop:
         self.rounds += 1
 
 
-def local_tools(given: Arguments) -> ToolLoop | None:
-    """Return the loop of a call's tools; None where there is no function among them."""
-    loop = ToolLoop(given.tools or (), given.tool)
-    return loop if loop.is_local else None
+def local_tools(given: Arguments) -> ToolLoop:
+    """Return the loop of a call's tools; function calls are left to the caller if none is local."""
+    return ToolLoop(given.tools or (), given.tool, needs_function=True)
 
 
 def waiting_calls(run: Run) -> list[RequiredCall]:
@@ -219,7 +254,24 @@ def waiting_calls(run: Run) -> list[RequiredCall]:
     return list(first.values())
 
 
-def _key(call: RequiredCall) -> tuple[str, ...]:
+def _sent(call: RequiredCall | RequiredApproval, answer: str | bool) -> dict[str, Any]:
+    return {"tool_call_id": call.id, ("output" if isinstance(answer, str) else "approve"): answer}
+
+
+def _unanswerable(run: Run, kind: str, approvals: Sequence[RequiredApproval]) -> ToolError:
+    kind = repr(kind[:MAX_ID_CHARS])
+    if approvals:
+        names = ", ".join(sorted({f"{call.type} {call.name!r}" for call in approvals}))
+        how = (
+            f"approval of its calls ({names[:MAX_ID_CHARS]}); pass approve= to be asked about them"
+        )
+    else:
+        how = "an action that cannot be answered here; cancel it, or answer by client.request()"
+    msg = f"run {run.id!r} waits in {kind} for {how}"
+    return ToolError(msg, thread_id=run.thread_id, run_id=run.id)
+
+
+def _key(call: RequiredCall | RequiredApproval) -> tuple[str, ...]:
     # Not the id alone: some models reuse the ids in each round.
     if isinstance(call, RequiredToolCall):
         return call.id, call.function.name, call.function.arguments
@@ -237,26 +289,26 @@ def _seconds_for(run: Run, headers: Mapping[str, str] | None) -> float:
 async def run_to_end(  # noqa: PLR0917 - what each of its three callers has at hand
     pipeline: Pipeline,
     waiter: Waiter,
-    loop: ToolLoop | None,
+    loop: ToolLoop,
     deadline: Deadline,
     run: Run | str,
     thread_id: str,
 ) -> Run:
     """Wait for the run by polling, and answer its tool calls until it has ended.
 
-    Without a `loop`, or where its calls cannot be answered, the run is returned while it waits for
-    outputs.
+    Where the loop answers no function calls, the run is returned while it waits for outputs.
 
     Raises:
         RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
-        ToolError: The run asked for tools more often than it may.
+        ToolError: The run asked for tools more often than it may, or waits for an action of a kind
+            that cannot be answered.
         APIError: A request was rejected, or the server is unreachable.
 
     Cancellation: cancels the tools; leaves the run, or cancels it with `on_cancel="cancel"`.
     """
     rounds = _PolledRounds(pipeline, waiter, deadline)
     run = await waiter.wait_within(deadline, run, thread_id)
-    while loop is not None and waiting_calls(run):
+    while loop.calls_of(run):
         run = await rounds.next(run, loop)
         run = await waiter.wait_within(deadline, run, run.thread_id)
     return run

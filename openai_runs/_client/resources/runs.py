@@ -208,8 +208,9 @@ class Runs:
 
         Raises:
             RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
-            ToolError: The run asked for tools more than `max_rounds` times. It is left waiting,
-                or cancelled with `on_timeout="cancel"`.
+            ToolError: The run asked for tools more than `max_rounds` times, or waits for an action
+                of a kind that cannot be answered. It is left waiting, or cancelled with
+                `on_timeout="cancel"`.
             TypeError: A function cannot be a tool. Nothing was sent.
             APIError: A request was rejected, or the server is unreachable.
 
@@ -421,7 +422,8 @@ class Runs:
 
         Args:
             tool_outputs: One `{"tool_call_id", "output"}` for each waiting call; an output
-                that is no text is sent as JSON text.
+                that is no text is sent as JSON text. `{"tool_call_id", "approve": True}` for a
+                call that waits for approval (Azure).
             stream: Whether to return what follows as events, already begun.
 
         Raises:
@@ -703,7 +705,8 @@ class Runs:
 
         Raises:
             RunWaitTimeout: The time was up, perhaps while tools ran; `.run` is the last state.
-            ToolError: The run asked for tools more than `max_rounds` times.
+            ToolError: The run asked for tools more than `max_rounds` times, or waits for an action
+                of a kind that cannot be answered.
             NotFoundError: No such run.
             APIError: A request was rejected, or the server is unreachable.
 

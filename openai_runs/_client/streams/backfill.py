@@ -24,7 +24,7 @@ from openai_runs.types.messages import Content, Message, RefusalContent, TextCon
 from openai_runs.types.runs import Run
 from openai_runs.types.steps import MessageCreationDetails, RunStep
 
-__all__ = ["missing_events"]
+__all__ = ["missing_events", "missing_piece"]
 
 _IN_PROGRESS: Final = "in_progress"
 
@@ -61,6 +61,15 @@ def missing_events(
     return events
 
 
+def missing_piece(snapshot: Snapshot, message: Message) -> Event | None:
+    """Return the rest of the message's text as a delta; None if there is none."""
+    known = snapshot.message(message.id)
+    parts = list(_rest(message, known.content if known is not None else []))
+    if not parts:
+        return None
+    return backfill_event(MessageDelta(id=message.id, delta=MessageDeltaBody(content=parts)))
+
+
 def _of_step(snapshot: Snapshot, step: RunStep) -> Iterator[Event]:
     known = snapshot.step(step.id)
     differs = snapshot.contradicts(step.id) and known != step
@@ -76,9 +85,9 @@ def _of_message(snapshot: Snapshot, message: Message | None) -> Iterator[Event]:
     known = snapshot.message(message.id)
     if known is not None and known.status != _IN_PROGRESS and not _differs(snapshot, message):
         return
-    parts = list(_rest(message, known.content if known is not None else []))
-    if parts:
-        yield backfill_event(MessageDelta(id=message.id, delta=MessageDeltaBody(content=parts)))
+    rest = missing_piece(snapshot, message)
+    if rest is not None:
+        yield rest
     if message.status != _IN_PROGRESS:
         yield backfill_event(message)
 

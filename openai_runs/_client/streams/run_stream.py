@@ -45,10 +45,12 @@ class RunStream:
     `runs.submit_tool_outputs_stream`, `runs.follow` and `threads.create_and_run_stream`.
 
     Iterating raises, besides what the first request may raise:
-        StreamError: The server sent an error event, or one that cannot be read.
-        StreamInterrupted: The connection was lost and recovery failed;
+        StreamError: The server sent an error event.
+        StreamInterrupted: The connection was lost, or an event cannot be read, and recovery failed;
             `.text_so_far` has the text that came.
         RunWaitTimeout: The time was up; `.run` is the last state seen.
+        ToolError: The run asked for tools more than `max_rounds` times, or waits for an action of
+            a kind that cannot be answered.
 
     Cancellation: an event that is awaited may be cancelled and awaited again, except while
     a request is begun or tools run, after which the stream is over. Leaving the block

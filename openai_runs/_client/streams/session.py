@@ -41,19 +41,20 @@ import anyio
 import msgspec
 
 from openai_runs._client.core.deadline import Deadline
-from openai_runs._client.core.event_reader import EventReader
+from openai_runs._client.core.event_reader import EventReader, Gaps
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
-from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop, waiting_calls
+from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop
 from openai_runs._client.polling.handle import notify_status
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._client.streams.backfill import missing_events
+from openai_runs._client.streams.backfill import missing_events, missing_piece
 from openai_runs._client.streams.idle_timer import IdleTimer
 from openai_runs._client.streams.recovery import Gather, Reconnector, ResultFetcher, interrupted
 from openai_runs._client.streams.requests import StreamRequest, SubmitRequest
-from openai_runs._protocol.events import named_by_its_data
+from openai_runs._protocol.events import ends_in_name, named_by_its_data
 from openai_runs._protocol.lifecycle import is_settled, seconds_to_expiry
 from openai_runs._protocol.snapshot.snapshot import Snapshot
+from openai_runs._protocol.sse import EventTooLarge
 from openai_runs._transport import StreamReply
 from openai_runs.config import MAX_ID_CHARS
 from openai_runs.errors import (
@@ -66,7 +67,7 @@ from openai_runs.errors import (
     StreamInterrupted,
     ToolError,
 )
-from openai_runs.types.events import Event, EventName, RunEvent
+from openai_runs.types.events import Event, EventName, MessageEvent, RunEvent
 from openai_runs.types.runs import Run
 
 __all__ = ["FINAL", "MOVES", "State", "StreamSession"]
@@ -94,7 +95,7 @@ class State(Enum):
     POLLING = auto()
     """Outputs were submitted and are still requested; polls again."""
     VERIFYING = auto()
-    """The events contradict each other: the run is polled and the rest backfilled."""
+    """Events contradict each other or could not be read: polls, and backfills the rest."""
     RECOVERING = auto()
     """There is no connection: reconnects, or waits for the run and backfills."""
     COMPLETE = auto()
@@ -147,7 +148,7 @@ class StreamSession:
         *,
         gather: Gather,
         idle: float,
-        tools: ToolLoop | None = None,
+        tools: ToolLoop,
         response_format: type | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
@@ -159,7 +160,7 @@ class StreamSession:
             request: The first request.
             gather: Lists a run's messages and steps.
             idle: Seconds without an event before the run is polled.
-            tools: Answers tool calls; None: the stream ends where the run waits for outputs.
+            tools: Answers tool calls; where it answers none, the stream ends.
             response_format: Of the result's `parsed`.
         """
         self._pipeline = pipeline
@@ -171,6 +172,7 @@ class StreamSession:
         self.now = pipeline.settings.runtime.monotonic
         self._timer = IdleTimer(self.now, timeout=deadline.seconds_left(), idle=idle)
         self._reader: EventReader | None = None
+        self._gaps = Gaps()
         self._ids = dict(request.ids)
         self._headers: Any = {}
         self._headers_at = self._timer.began
@@ -205,6 +207,8 @@ class StreamSession:
 
     def pop_at_once(self, *, is_in_time: bool = False) -> Event | None:
         """Return the next event as `pop` does, or None where that takes an await."""
+        if self._gaps.in_deltas:
+            self._fill_gap()
         event, deadline = self.ready[0], self._timer.deadline
         is_late = deadline is not None and not is_in_time and self.now() >= deadline
         if is_late or isinstance(event, RunEvent):
@@ -212,6 +216,14 @@ class StreamSession:
         self.ready.popleft()
         self._apply(event)
         return event
+
+    def _fill_gap(self) -> None:
+        """Insert what the next event's message has more than its pieces that could be read."""
+        event = self.ready[0]
+        if isinstance(event, MessageEvent) and ends_in_name(event):
+            piece = missing_piece(self.snapshot, event.data)
+            if piece is not None:
+                self.ready.appendleft(piece)
 
     async def pop(self) -> Event:
         """Return the next event of `ready`, and apply it to the snapshot.
@@ -336,6 +348,8 @@ class StreamSession:
             events = await reader.read(max(0.0, wait - self.now()))
         except APIConnectionError as error:
             self._disconnect(error)
+        except EventTooLarge as error:
+            self._disconnect(StreamError(str(error)))
         except StreamError as error:
             self.close()
             raise self._explain(error) from None
@@ -374,30 +388,41 @@ class StreamSession:
     async def _go_on(self) -> None:
         """ENDED: find out what follows: a poll, tools to answer, or nothing."""
         run = self.snapshot.run
-        if run is not None and self.snapshot.is_contradicted:
+        if run is not None and self._must_verify:
             self._move(State.VERIFYING)
-        elif run is None or self._tools is None or not waiting_calls(run):
+        elif run is None:
             self._move(State.COMPLETE)
         else:
-            has_moved = self._has_moved and not self._is_polled
             try:
-                decision = self._tools.decide(run, has_moved=has_moved)
+                follows = self._decide(run)
             except OpenAIRunsError as error:
                 self._move(State.CLOSED)  # not complete: what becomes of the run is to be polled
                 await self._fail(error)
                 raise
-            self._move(State.POLLING if decision is Decision.POLL else State.ANSWERING)
+            self._move(follows)
+
+    def _decide(self, run: Run) -> State:
+        if not self._tools.calls_of(run):
+            return State.COMPLETE
+        decision = self._tools.decide(run, has_moved=self._has_moved and not self._is_polled)
+        return State.POLLING if decision is Decision.POLL else State.ANSWERING
+
+    @property
+    def _must_verify(self) -> bool:
+        """Return whether the events contradict each other, or leave open what the run did."""
+        if self.snapshot.is_contradicted or self._gaps.in_objects:
+            return True
+        return self._gaps.in_deltas and self.snapshot.has_unfinished
 
     async def _answer(self) -> None:
         """ANSWERING: call the tools, submit the outputs, and read what follows."""
-        run, tools = self.snapshot.run, self._tools
+        run = self.snapshot.run
         assert run is not None
-        assert tools is not None
         headers = None if self._is_polled else self._headers
         age = self.now() - self._headers_at
         try:
             with anyio.move_on_after(self._timer.seconds_left()) as scope:
-                opened = await tools.round(run, self._submit, headers=headers, age=age)
+                opened = await self._tools.round(run, self._submit, headers=headers, age=age)
             if scope.cancelled_caught:
                 raise await self._late()
         except BaseException as error:
@@ -419,7 +444,6 @@ class StreamSession:
 
     async def _poll(self) -> None:
         """POLLING: poll whether the run still requests the outputs that were submitted."""
-        assert self._tools is not None
         if self._tools.polls:
             await self._fetcher.pause(self._tools.polls)
         await self._check_time()
@@ -462,6 +486,7 @@ class StreamSession:
         missed = missing_events(self.snapshot, stored.run, stored.messages, stored.steps)
         self.ready.extend(missed)
         self.snapshot.verified()
+        self._gaps.clear()
         if self.state is State.VERIFYING:
             self.recovered = self.recovered or bool(missed)
         else:
@@ -480,7 +505,7 @@ class StreamSession:
     async def result(self) -> RunResult:
         """Return the result of the run, waiting for it where the stream was left early."""
         run = self.snapshot.run
-        if run is not None and self.is_whole and not self.snapshot.is_contradicted:
+        if run is not None and self.is_whole and not self._must_verify:
             waits = run.needs_action and self.state is State.COMPLETE
             if run.is_terminal or waits:
                 return self._fetcher.result_of(run, self.snapshot, recovered=self.recovered)
@@ -497,9 +522,8 @@ class StreamSession:
             if isinstance(opened, StreamReply):
                 opened.close()
         elif isinstance(opened, StreamReply):
-            self._reader = EventReader(
-                opened, after=self.last_id if self._pipeline.resumes() else ""
-            )
+            after = self.last_id if self._pipeline.resumes() else ""
+            self._reader = EventReader(opened, after=after, gaps=self._gaps)
             self._headers, self._headers_at = opened.headers, self.now()
             self._timer.restart()
             self._is_polled = self._has_moved = False
@@ -514,7 +538,7 @@ class StreamSession:
         self.recovered = True
         self._move(State.RECOVERING)
 
-    def _disconnect(self, error: APIError | None, *, is_end: bool = False) -> None:
+    def _disconnect(self, error: OpenAIRunsError | None, *, is_end: bool = False) -> None:
         """Go on without the connection: to the end of this request, or to recovering."""
         self._drop()
         if self.state is State.DRAINING or (is_end and self.state is State.READING):

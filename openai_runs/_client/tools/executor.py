@@ -24,6 +24,7 @@ from msgspec import UNSET
 from openai_runs._client.encoding import as_text
 from openai_runs._client.tools.signature import ToolContext
 from openai_runs._client.tools.tool import LocalTool, LocalToolCall
+from openai_runs._protocol.json_repair import read_json
 from openai_runs.config import (
     MAX_OUTPUT_BYTES,
     MAX_PARALLEL_TOOLS,
@@ -32,7 +33,7 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.errors import ToolError
-from openai_runs.types.runs import RequiredCall, RequiredToolCall, Run
+from openai_runs.types.runs import RequiredApproval, RequiredCall, RequiredToolCall, Run
 
 __all__ = ["ToolCalls", "ToolOptions"]
 
@@ -53,7 +54,8 @@ class ToolOptions(TypedDict, total=False):
     max_output_bytes: int
     """Bytes that all outputs of one round may have; default 512,000, what OpenAI took."""
     approve: Approval | None
-    """Called before each tool call; True allows it, a string rejects it with that reason."""
+    """Called before each tool call, also of a hosted tool that waits for approval; True allows it,
+    a string rejects it with that reason."""
     on_tool_call: ToolCallback | None
     """Called before each tool call (output None) and after it (with the output)."""
 
@@ -127,6 +129,30 @@ class ToolCalls:
             raise failures[0]
         every = {call.id: found.get(call.id, _error(_OUT_OF_TIME)) for call in calls}
         return _fitting(every, self._max_bytes)
+
+    @property
+    def can_approve(self) -> bool:
+        """Return whether there is somebody to ask for an approval."""
+        return self._approve is not None
+
+    async def approvals(
+        self, run: Run, calls: Sequence[RequiredApproval], seconds: float
+    ) -> dict[str, bool]:
+        """Return whether `approve` allows each call of a hosted tool, by the call's id.
+
+        Args:
+            run: The run that waits.
+            calls: Its calls, each id once.
+            seconds: What is left for all of them; calls not decided by then are not allowed.
+
+        Raises:
+            BaseException: What `approve` raised.
+        """
+        decided = {call.id: False for call in calls}
+        with anyio.move_on_after(max(seconds, 0.0)):
+            for call in calls:
+                decided[call.id] = await self._refusal(_hosted(call, run)) is None
+        return decided
 
     async def _output(self, run: Run, call: RequiredCall, limiter: anyio.CapacityLimiter) -> str:
         if not isinstance(call, RequiredToolCall):
@@ -281,6 +307,22 @@ async def _in_thread(work: Callable[[], object], name: str) -> object:
 def _error(text: str) -> str:
     whole = text.encode("utf-8", "replace").decode()  # half a character cannot be sent
     return msgspec.json.encode({"error": whole}).decode()
+
+
+def _hosted(call: RequiredApproval, run: Run) -> LocalToolCall:
+    """Return the call of a hosted tool as `approve` gets it."""
+    given = call.arguments
+    raw = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+    read = read_json(raw.encode("utf-8", "replace"))
+    return LocalToolCall(
+        id=call.id,
+        name=call.name,
+        arguments=read if isinstance(read, dict) else {},
+        raw=raw,
+        run=run,
+        type=call.type,
+        server_label=call.server_label,
+    )
 
 
 def _named(call: LocalToolCall) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Final, Generic, TypeVar, get_origin
 
 import msgspec
 
+from openai_runs._protocol.json_repair import object_in
+
 __all__ = ["ObjectSchema", "as_strict", "response_format", "schema_of", "summary"]
 
 T = TypeVar("T")
@@ -62,13 +64,23 @@ class ObjectSchema(Generic[T]):
         """Return the value that `text` holds.
 
         A null for a field that has a default and takes no null is that default: strict mode
-        makes a model write one, and others do so unasked.
+        makes a model write one, and others do so unasked. What is almost JSON is read where there
+        is only one way to read it.
 
         Raises:
             msgspec.MsgspecError: It is no JSON, or does not fit; the message names the path.
             RecursionError: It is nested too deeply.
             UnicodeError: It is no text.
         """
+        try:
+            return self._decode(text)
+        except (msgspec.DecodeError, UnicodeError):
+            repaired = object_in(text if isinstance(text, str) else text.decode())
+            if not repaired:
+                raise
+        return self._decode(repaired)
+
+    def _decode(self, text: str | bytes) -> T:
         try:
             return self._decoder.decode(text)
         except msgspec.ValidationError:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, Union
+from typing import Annotated, Any, Final, Union
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -34,6 +34,8 @@ _UNNAMED: Final = {
     inspect.Parameter.VAR_KEYWORD: "takes any names",
 }
 """Kinds of parameters that a model cannot give by name."""
+_Hints = list[tuple[inspect.Parameter, Any]]
+"""Parameters with their types; pairs, since a parameter with a list as its default has no hash."""
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,13 +136,14 @@ def _read(function: Any, what: str) -> Parameters:
     bound = function.keywords if isinstance(function, partial) else {}
     given = [one for one in signature.parameters.values() if one.name not in bound]
     is_unbound = bool(given) and given[0].name == "self" and given[0].annotation is given[0].empty
-    hints = {one: _hint_of(function, one, what) for one in given[is_unbound:]}
-    contexts = [one.name for one, hint in hints.items() if _is_context(hint)]
-    shown = {one: hint for one, hint in hints.items() if one.name not in contexts}
+    hints = [(one, _hint_of(function, one, what)) for one in given[is_unbound:]]
+    contexts = [one.name for one, hint in hints if _is_context(hint)]
+    shown = [(one, hint) for one, hint in hints if one.name not in contexts]
     reader = _reader_of(shown, what)
+    parameters = [one for one, _ in shown]
     return Parameters(
         reader=reader,
-        schema=_described(reader.json_schema, docstring_of(function), list(shown)),
+        schema=_described(reader.json_schema, docstring_of(function), parameters),
         context=contexts[0] if contexts else None,
         is_unbound=is_unbound,
     )
@@ -181,30 +184,44 @@ def _is_context(hint: Any) -> bool:
     return hint is ToolContext or ToolContext in typing.get_args(hint)
 
 
-def _reader_of(hints: dict[inspect.Parameter, Any], what: str) -> ObjectSchema[Any]:
+def _reader_of(hints: _Hints, what: str) -> ObjectSchema[Any]:
     try:
         return ObjectSchema(_arguments_type(hints))
     except TypeError as error:
-        for one, hint in hints.items():  # find the one that fails
+        for one, hint in hints:  # find the one that fails
             try:
-                ObjectSchema(_arguments_type({one: hint}))
+                ObjectSchema(_arguments_type([(one, hint)]))
             except TypeError as cause:
-                reason = str(cause).partition(": ")[2]
+                reason = str(cause).removeprefix("_Arguments: ")
                 msg = f"{what}: parameter {one.name!r} cannot be described in JSON: {reason}"
                 raise TypeError(msg) from cause
         msg = f"{what}: its parameters cannot be described in JSON: {error}"
         raise TypeError(msg) from error
 
 
-def _arguments_type(hints: dict[inspect.Parameter, Any]) -> type:
+def _arguments_type(hints: _Hints) -> type:
     # UNSET where the model leaves a parameter out: the function's own default is used.
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-        (one.name, hint) if one.default is one.empty else (one.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - `|` refuses some hints
-        for one, hint in hints.items()
+        (one.name, hint) if one.default is one.empty else (one.name, _or_unset(hint), UNSET)
+        for one, hint in hints
     ]
     return msgspec.defstruct(
         "_Arguments", fields, module=__name__, kw_only=True, forbid_unknown_fields=True
     )
+
+
+def _or_unset(hint: Any) -> Any:
+    metadata = getattr(hint, "__metadata__", ())
+    try:
+        hash(hint)
+    except TypeError:
+        if not metadata:
+            raise
+        # Something in `Annotated` has no hash; only bounds and descriptions mean anything here.
+        ours = [one for one in metadata if isinstance(one, msgspec.Meta)]
+        bare = hint.__origin__
+        hint = Annotated[(bare, *ours)] if ours else bare
+    return Union[hint, UnsetType]  # noqa: UP007 - `|` refuses some hints
 
 
 def _described(

@@ -30,7 +30,11 @@ _NAME: Final = r"[A-Za-z0-9_-]{1,64}"
 
 
 class LocalToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call of a local tool, as passed to `approve` and `on_tool_call`."""
+    """A call of a local tool, as passed to `approve` and `on_tool_call`.
+
+    `approve` is also asked about calls of hosted tools that the server makes once they are
+    approved; their `type` is not `function`.
+    """
 
     id: str
     name: str
@@ -40,6 +44,10 @@ class LocalToolCall(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
     """The JSON text the model wrote."""
     run: Run
+    type: str = "function"
+    """The kind of tool; `mcp` for one of an MCP server."""
+    server_label: str | None = None
+    """The MCP server that has the tool."""
 
 
 class LocalTool(Generic[P, R]):

@@ -74,6 +74,7 @@ _ONLY_AFTER_OUTPUTS: Final = frozenset(
     {RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.FAILED}
 )
 """What a run that waits for tool outputs cannot become in the same stream."""
+_IN_PROGRESS: Final = "in_progress"
 
 
 class _GrowingMessage:
@@ -119,7 +120,7 @@ class _GrowingMessage:
     def _unseen(self, run: Run | None) -> Message:
         return Message(
             id=self._id,
-            status="in_progress",
+            status=_IN_PROGRESS,
             role=self._role or "assistant",
             thread_id=run.thread_id if run is not None else "",
             run_id=run.id if run is not None else None,
@@ -175,7 +176,7 @@ class _GrowingStep:
     def _unseen(self, run: Run | None) -> RunStep:
         return RunStep(
             id=self._id,
-            status="in_progress",
+            status=_IN_PROGRESS,
             step_details=UnknownStepDetails(),
             thread_id=run.thread_id if run is not None else "",
             run_id=run.id if run is not None else "",
@@ -229,6 +230,12 @@ class Snapshot:
     def is_contradicted(self) -> bool:
         """Return whether events contradict each other or themselves: poll the run to decide."""
         return self._run_is_contradicted or bool(self._contradicted)
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Return whether a message or a step is still in progress, as far as is known."""
+        messages = any(message.status == _IN_PROGRESS for message in self.messages)
+        return messages or any(step.status == _IN_PROGRESS for step in self.steps)
 
     def contradicts(self, object_id: str) -> bool:
         """Return whether only an event's name says that this message or step has ended."""

@@ -24,6 +24,7 @@ from openai_runs.server.store.rows import (
     see,
     stored_page,
 )
+from openai_runs.server.store.shared_json import measuring
 from openai_runs.server.store.statements import Statement
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import Deleted, Page
@@ -140,7 +141,8 @@ def list_messages(
 def list_runs(connection: Connection, thread_id: str, query: PageQuery) -> StoredPage:
     """Return a page of the thread's runs."""
     see(connection, Thread, thread_id)
-    return stored_page(connection, Run, query, thread_id=thread_id)
+    measure = measuring(connection)
+    return stored_page(connection, Run, query, measure=measure, thread_id=thread_id)
 
 
 def get_step(connection: Connection, thread_id: str, run_id: str, step_id: str) -> RunStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -9,6 +10,7 @@ import msgspec
 from sqlalchemy import Table, bindparam, delete, select, update
 
 from openai_runs._protocol.lenient import decoder_for
+from openai_runs.config import MAX_PAGE_BYTES
 from openai_runs.server.api_errors import bad_cursor, not_found
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import assistants, messages, probe, runs, steps, threads
@@ -37,6 +39,7 @@ __all__ = [
     "rewrite",
     "see",
     "stored_page",
+    "text_bytes",
     "touch",
 ]
 
@@ -201,6 +204,11 @@ class StoredPage(msgspec.Struct, frozen=True):
         )
 
 
+def text_bytes(body: str) -> int:
+    """Return how many bytes a text has in UTF-8."""
+    return len(body) if body.isascii() else len(body.encode())
+
+
 def page(
     connection: Connection,
     kind: type[A],
@@ -210,7 +218,7 @@ def page(
     **within: str,
 ) -> Page[A]:
     """Return one page of the list, sorted by creation; as of `stored_page`."""
-    found = stored_page(connection, kind, query, only=only, **within)
+    found = stored_page(connection, kind, query, only=only, measure=text_bytes, **within)
     return found.hold([decode(kind, body) for body in found.bodies])
 
 
@@ -220,11 +228,14 @@ def stored_page(
     query: PageQuery,
     *,
     only: dict[str, str] | None = None,
+    measure: Callable[[str], int] = text_bytes,
     **within: str,
 ) -> StoredPage:
     """Return one page of the list, sorted by creation, as it is stored.
 
-    `within` says which list, `only` leaves items of it out (a cursor may be one of those).
+    `within` says which list, `only` leaves items of it out (a cursor may be one of those). The page
+    ends before its objects exceed `MAX_PAGE_BYTES`, but has one at least; `measure` gives the bytes
+    that an object is sent as.
 
     `after` alone or with `before` goes forward from it; `before` alone gives the page
     nearest before it, in list order, and `has_more` then looks backwards.
@@ -244,14 +255,20 @@ def stored_page(
     rising = query.ascending != backwards
     wanted = {**within, **(only or {})}
     statement = _paging(kind, tuple(wanted), "above" in bounds, "below" in bounds, rising)
-    found = statement.all(connection, **wanted, **bounds, rows=query.limit + 1)
-    rows = found[: query.limit]
+    rows: list[tuple[str, str]] = []
+    size, has_more = 0, False
+    for each, body in statement.run(connection, **wanted, **bounds, rows=query.limit + 1):
+        size += measure(body)
+        has_more = len(rows) == query.limit or (size > MAX_PAGE_BYTES and bool(rows))
+        if has_more:
+            break  # the rows after it are not read
+        rows.append((each, body))
     if backwards:
         rows.reverse()
     return StoredPage(
         ids=[each for each, _ in rows],
         bodies=[check(body, each) for each, body in rows],
-        has_more=len(found) > query.limit,
+        has_more=has_more,
     )
 
 

@@ -25,19 +25,29 @@ from threading import Lock
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import bindparam, delete, exists, select
+from sqlalchemy import bindparam, delete, exists, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.api_errors import not_found
 from openai_runs.server.store.database import Connection, Readable
-from openai_runs.server.store.rows import NOUNS
+from openai_runs.server.store.rows import NOUNS, text_bytes
 from openai_runs.server.store.schema import run_shared_json, shared_json
 from openai_runs.server.store.statements import Statement, inserting
 from openai_runs.types.runs import Run
 
-__all__ = ["SharedJson", "Split", "encode_again", "find", "join", "keep", "prune", "split"]
+__all__ = [
+    "SharedJson",
+    "Split",
+    "encode_again",
+    "find",
+    "join",
+    "keep",
+    "measuring",
+    "prune",
+    "split",
+]
 
 T = TypeVar("T")
 
@@ -68,6 +78,9 @@ _KEEP: Final = Statement(
     ["hash", "body", "used_at"],
 )
 _FIND: Final = Statement(select(shared_json.c.body).where(shared_json.c.hash == bindparam("hash")))
+_SIZE: Final = Statement(
+    select(func.length(shared_json.c.body)).where(shared_json.c.hash == bindparam("hash"))
+)
 _UNUSED = (
     select(shared_json.c.hash)
     .where(
@@ -221,6 +234,20 @@ def find(connection: Connection, name: str) -> bytes | None:
         message = "a row of shared_json does not have its hash"
         raise msgspec.DecodeError(message)
     return text
+
+
+def measuring(connection: Connection) -> Callable[[str], int]:
+    """Return what gives the bytes of a run's whole JSON, from what is stored of it."""
+    sizes: dict[str, int] = {}
+
+    def measure(stored: str) -> int:
+        names = _names_in(stored.encode())
+        for name in names:
+            if name not in sizes:
+                sizes[name] = _SIZE.value(connection, hash=name) or 0
+        return text_bytes(stored) + sum(sizes[name] for name in names)
+
+    return measure
 
 
 def prune(connection: Connection, now: int) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import trustme
 
@@ -116,15 +117,12 @@ UNREADABLE = {
     "html-as-json": Answer(body=HTML),
     "empty": Answer(body=b""),
     "no-content": Answer(204, body=b""),
-    "bom": Answer(body=b"\xef\xbb\xbf" + JSON),
     "nested": Answer(body=DEEP),
     "nested-field": Answer(body=b'{"id": "t", "x": ' + DEEP + b"}"),
     "array": Answer(body=b"[]"),
     "null": Answer(body=b"null"),
     "no-id": Answer(json={"object": "thread"}),
     "id-of-a-wrong-kind": Answer(json={"id": {}}),
-    "latin-1": Answer(body='{"id": "é"}'.encode("latin-1")),
-    "surrogate": Answer(body=b'{"id": "\\ud800"}'),
     "nan": Answer(body=b'{"id": NaN}'),
     "stream": Answer(body=b"event: done\ndata: [DONE]\n\n"),
     "two": Answer(body=JSON + JSON),
@@ -159,6 +157,27 @@ async def test_unreadable_field_is_named_by_its_path() -> None:
             await get(client)
 
 
+DAMAGED = {
+    "bom": b"\xef\xbb\xbf" + JSON,
+    "half of a pair": b'{"id": "thread_1", "metadata": {"a": "b \\ud83d"}}',
+    "latin-1": '{"id": "thread_1", "metadata": {"a": "b \xe9"}}'.encode("latin-1"),
+    "raw line break": b'{"id": "thread_1", "metadata": {"a": "b \n"}}',
+    "encoded twice": msgspec.json.encode('{"id": "thread_1", "metadata": {"a": "b"}}'),
+    "no number": b'{"id": "thread_1", "novel": [NaN, 1e999]}',
+}
+
+
+@pytest.mark.parametrize("body", DAMAGED.values(), ids=DAMAGED)
+async def test_value_that_is_no_json_costs_only_itself(body: bytes) -> None:
+    """The object is read, and its JSON can be had and sent on."""
+    async with HostileServer(lambda _: Answer(body=body)) as server, client_of(server) as client:
+        found = await get(client)
+
+    assert found.id == found.to_dict()["id"] == "thread_1"
+    assert "b" in (found.metadata or {"a": "b"})["a"]
+    assert found.to_json().encode()
+
+
 @pytest.mark.parametrize("kind", ["text/html", "text/plain; charset=latin-1", "", "nonsense"])
 async def test_readable_answer_is_read_whatever_it_is_called(kind: str) -> None:
     """Self-hosted servers and proxies label JSON as they please; the body counts."""
@@ -181,6 +200,17 @@ async def test_answer_is_bounded() -> None:
     assert caught.value.thread_id == "thread_1"
     assert not caught.value.maybe_created
     assert created.value.maybe_created
+
+
+async def test_page_that_is_too_large_is_an_error_that_names_limit() -> None:
+    """Smaller pages are the way out, before servers that do not end a page by its size."""
+    bomb = gzip.compress(b" " * (MAX_ANSWER_BYTES + 1))
+    reply = Answer(body=bomb, headers={"Content-Encoding": "gzip"})
+    async with HostileServer(lambda _: reply) as server, client_of(server) as client:
+        with pytest.raises(APIResponseValidationError, match=r"larger than .* limit=") as caught:
+            await client.messages.list("thread_1")
+
+    assert caught.value.thread_id == "thread_1"
 
 
 @pytest.mark.parametrize("name", ERRORS)

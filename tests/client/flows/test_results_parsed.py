@@ -192,6 +192,43 @@ def test_text_that_does_not_fit_is_an_error_when_it_is_read(
     assert len(str(caught.value)) < 500
 
 
+FENCED = {
+    "fence": '```json\n{"city": "Oslo"}\n```',
+    "fence without a name": '\n```\n{"city": "Oslo"}\n```\n\n',
+    "fence on one line": '``` {"city": "Oslo"} ```',
+    "raw line break around a comma": '{"city": "Oslo",\n}',
+}
+
+
+@pytest.mark.parametrize("text", FENCED.values(), ids=FENCED)
+def test_object_that_stands_alone_in_a_fence_is_parsed(text: str) -> None:
+    """The text stays as the model wrote it."""
+    result = result_of(text)
+
+    assert result.parsed == Weather("Oslo")
+    assert result.text == text
+
+
+AROUND = {
+    "before": ('Here you are:\n```json\n{"city": "Oslo"}\n```', "Here you are:"),
+    "after": ('```json\n{"city": "Oslo"}\n```\nEnjoy!', "Enjoy!"),
+    "two fences": (
+        '```\n{"city": "Oslo"}\n```\nor\n```\n{"city": "Rome"}\n```',
+        "truncated|malformed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), AROUND.values(), ids=AROUND)
+def test_words_around_a_fence_are_in_the_error(text: str, said: str) -> None:
+    """Nothing is guessed of what stands among other words."""
+    result = result_of(text)
+
+    with pytest.raises(APIResponseValidationError, match=said):
+        result.parsed  # noqa: B018 - reading it is the test
+    assert result.text == text
+
+
 @pytest.mark.parametrize("status", ["failed", "incomplete", "cancelled", "expired", "odd"])
 def test_run_that_is_not_completed_has_nothing_parsed(status: str) -> None:
     """Half an answer is none."""

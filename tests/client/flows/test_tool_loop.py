@@ -140,6 +140,33 @@ async def test_call_of_an_unknown_kind_is_answered_with_an_error(finish: Finish)
     assert submitted(server) == [[("call_m", refusal), ("call_1", "1")]]
 
 
+ARGUMENTS: dict[str, tuple[str, str]] = {
+    "raw line break": ('{"number":\n7,"text":"a\nb"}', "a\nb"),
+    "fence": ('```json\n{"text": "a"}\n```', "a"),
+    "comma": ('{"text": "a",}', "a"),
+    "two objects": ('{"text": "a"}{"text": "b"}', "do not fit"),
+    "cut off": ('{"text": "a', "do not fit"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "output"), ARGUMENTS.values(), ids=ARGUMENTS)
+async def test_function_is_called_where_its_arguments_have_one_reading(
+    arguments: str, output: str
+) -> None:
+    """Else the model gets an error for its output, and may write them again."""
+
+    def note(text: str, number: int = 0) -> str:
+        return text
+
+    handler = OneRun(waiting(call("call_1", "note", arguments)), run_json("completed"))
+    async with HostileServer(handler) as server, client_of(server, {}) as client:
+        await client.runs.resume("run_1", thread_id="thread_1", tools=[note])
+
+    (((_, said),),) = submitted(server)
+    assert output in said
+    assert ("error" in said) is (output == "do not fit")
+
+
 @pytest.mark.parametrize(
     "run", [waiting(), waiting({"type": "odd"}), run_json("requires_action")], ids=str
 )

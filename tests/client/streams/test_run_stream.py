@@ -198,20 +198,6 @@ async def test_unknown_events_are_handed_out_and_cost_nothing(told: Told) -> Non
     assert stream.snapshot.text == "Hello wörld"
 
 
-async def test_known_event_that_cannot_be_read_names_the_place(told: Told) -> None:
-    """A hopeless shape is an error; the result can be fetched all the same."""
-    broadcaster, _, client = told
-    broadcaster.frames[8] = frame("thread.message.delta", {"id": 7, "delta": []})
-
-    async with client.runs.stream("thread_1", assistant_id="asst_1") as stream:
-        with pytest.raises(StreamError, match=r"\$\.") as caught:
-            await stream.until_done()
-        result = await stream.result()
-
-    assert caught.value.run_id == "run_1"
-    assert result.text == "Hello wörld"
-
-
 async def test_missing_done_and_data_only_envelopes_are_read(told: Told) -> None:
     """As astra sends them: no names, no [DONE]."""
     broadcaster, server, client = told

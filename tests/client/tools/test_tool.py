@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NewType
+from typing import Annotated, Any, NewType
 
+import msgspec
 import pytest
 
 from openai_runs import LocalTool, tool
@@ -116,3 +117,83 @@ def test_plain_function_is_read_once() -> None:
     assert tool(Desk("A").plain).parameters is tool(Desk("B").plain).parameters
     partial = functools.partial(greet, desk=None)
     assert tool(partial).parameters is not tool(partial).parameters
+
+
+class Place(msgspec.Struct):
+    """Where somebody is; two are equal, so none has a hash."""
+
+    city: str = "Oslo"
+
+
+def tagged(
+    tags: list[str] = [],  # noqa: B006 - what is tested
+    counts: dict[str, int] = {},  # noqa: B006
+    seen: set[int] = set(),  # noqa: B006
+    place: Place = Place(),  # noqa: B008
+) -> str:
+    """Return what it was given."""
+    return f"{tags} {counts} {sorted(seen)} {place.city}"
+
+
+def test_function_with_a_default_without_a_hash_is_a_tool() -> None:
+    """It gets its own default where the model leaves the argument out."""
+    made = tool(tagged)
+
+    assert made.parameters["properties"]["tags"]["default"] == []
+    assert made.parameters["properties"]["counts"]["default"] == {}
+    assert made.parameters.get("required", []) == []
+    assert made.function(**made.read("{}")) == tagged()
+    assert made.function(**made.read('{"tags": ["a"]}')) == tagged(["a"])
+
+
+def test_annotation_without_a_hash_is_no_hindrance() -> None:
+    """Bounds among its metadata are kept, and so is the default."""
+
+    def counted(
+        number: Annotated[int, {"unit": "m"}, msgspec.Meta(ge=1)] = 2,
+        name: Annotated[str, ["odd"]] = "x",
+    ) -> str:
+        return f"{number} {name}"
+
+    made = tool(counted)
+
+    assert made.parameters["properties"]["number"]["minimum"] == 1
+    assert made.function(**made.read("{}")) == "2 x"
+    with pytest.raises(msgspec.ValidationError):
+        made.read('{"number": 0}')
+
+
+def test_parameter_that_cannot_be_described_is_named() -> None:
+    """With the function, also where its type has no hash."""
+
+    def mixed(tags: list[str] = [], number: complex = 1j) -> str:  # noqa: B006
+        return f"{tags} {number}"
+
+    with pytest.raises(TypeError, match="'mixed'.*'number'"):
+        tool(mixed)
+
+
+def say(greeting: str) -> str:
+    """Return the greeting."""
+    return greeting
+
+
+ALMOST = {
+    "raw line break": '{"greeting": "Hi\nho"}',
+    "fence": '```json\n{"greeting": "Hi\\nho"}\n```',
+    "comma": '{"greeting": "Hi\\nho",}',
+    "encoded twice": '"{\\"greeting\\": \\"Hi\\\\nho\\"}"',
+}
+
+
+@pytest.mark.parametrize("text", ALMOST.values(), ids=ALMOST)
+def test_arguments_that_are_almost_json_are_read(text: str) -> None:
+    """There is one way to read them."""
+    assert tool(say).read(text) == {"greeting": "Hi\nho"}
+
+
+@pytest.mark.parametrize("text", ['{"greeting": "a"} {"greeting": "b"}', '{"greeting": "a', "{,}"])
+def test_ambiguous_arguments_are_not_guessed(text: str) -> None:
+    """The error is what the model is told."""
+    with pytest.raises(msgspec.DecodeError):
+        tool(say).read(text)

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from openai_runs.config import MAX_ANSWER_BYTES
 from tests.server.support import Caller
 
 
@@ -154,3 +155,84 @@ async def test_run_id_selects_the_messages_of_a_run(caller: Caller) -> None:
     assert [m["role"] for m in everything["data"]] == ["user", "user", "assistant"]
     assert ids_of(of_run) == ids_of(everything)[1:]
     assert of_none["data"] == []
+
+
+LARGE = 1_000_000
+"""Bytes of one large object here; sixteen fit into a page."""
+
+
+async def large_messages(caller: Caller, count: int) -> tuple[str, list[str]]:
+    """Return a thread with large messages and their ids, oldest first; each has a number."""
+    thread_id = await caller.thread()
+    path = f"/threads/{thread_id}/messages"
+    large = "x" * LARGE
+    ids = [
+        (await caller.post(path, {"role": "user", "content": f"{number}{large}"}))["id"]
+        for number in range(count)
+    ]
+    return path, ids
+
+
+async def walked(caller: Caller, path: str, cursor: str, edge: str) -> list[list[str]]:
+    """Return the ids on each page, walking by a cursor from an edge of the page before."""
+    pages: list[list[str]] = []
+    place = ""
+    while True:
+        page = await caller.get(f"{path}{place}")
+        pages.append(ids_of(page))
+        assert len(str(page)) < MAX_ANSWER_BYTES
+        assert (page["first_id"], page["last_id"]) == (ids_of(page)[0], ids_of(page)[-1])
+        if not page["has_more"]:
+            return pages
+        place = f"&{cursor}={page[edge]}"
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_page_ends_before_it_is_larger_than_a_client_reads(
+    caller: Caller, order: str
+) -> None:
+    """It says that more follow, and every object is on one page, in order."""
+    path, ids = await large_messages(caller, 34)
+
+    pages = await walked(caller, f"{path}?limit=100&order={order}", "after", "last_id")
+
+    assert [len(page) for page in pages] == [16, 16, 2]
+    assert [each for page in pages for each in page] == (ids if order == "asc" else ids[::-1])
+
+
+async def test_page_before_a_cursor_ends_too(caller: Caller) -> None:
+    """It has what is nearest before the cursor, and says that more are further away."""
+    path, ids = await large_messages(caller, 19)
+
+    near = await caller.get(f"{path}?order=asc&before={ids[18]}")
+    far = await caller.get(f"{path}?order=asc&before={near['first_id']}")
+
+    assert (ids_of(near), near["has_more"]) == (ids[2:18], True)
+    assert (ids_of(far), far["has_more"]) == (ids[0:2], False)
+
+
+async def test_limit_and_size_that_end_a_page_at_once_lose_nothing(caller: Caller) -> None:
+    """A page of exactly what fits says that more follow where there is more, and only there."""
+    path, ids = await large_messages(caller, 17)
+
+    first = await caller.get(f"{path}?order=asc&limit=16")
+    rest = await caller.get(f"{path}?order=asc&limit=16&after={first['last_id']}")
+    last = await caller.get(f"{path}?order=asc&limit=16&after={ids[0]}")
+
+    assert (ids_of(first), first["has_more"]) == (ids[:16], True)
+    assert (ids_of(rest), rest["has_more"]) == (ids[16:], False)
+    assert (ids_of(last), last["has_more"]) == (ids[1:], False)
+
+
+async def test_page_of_runs_is_measured_with_what_they_have_in_common(caller: Caller) -> None:
+    """Their tools are stored once, and sent with each of them."""
+    function = {"name": "f", "description": "x" * 900_000}
+    assistant = await caller.assistant(tools=[{"type": "function", "function": function}])
+    thread_id = await caller.thread()
+    for _ in range(19):
+        run = await caller.post(f"/threads/{thread_id}/runs", {"assistant_id": assistant})
+        await caller.settled(run)
+
+    pages = await walked(caller, f"/threads/{thread_id}/runs?limit=100", "after", "last_id")
+
+    assert [len(page) for page in pages] == [18, 1]
