@@ -42,6 +42,10 @@ ALL = {
     "kills": Long(
         "Servers killed at every write and at many moments of a stream.", marked("kills")
     ),
+    "model": Long(
+        "A real small model asked through client and server: a chat, a stream, tool calls.",
+        ["-m", "pytest", "-q", "-m", "model"],
+    ),
     "seeds": Long(
         "Tests drawn at random: all seeds, and 5,000 examples of each property.",
         marked("seeds or hypothesis", "--hypothesis-profile=long", "--timeout=1800"),
