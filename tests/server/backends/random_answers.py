@@ -1,0 +1,218 @@
+"""Answers of an endpoint as bytes: real streams that were damaged, and what is said in them.
+
+What is said is read here in a simple way of its own, which shares nothing with the product.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from hypothesis import strategies as st
+
+__all__ = ["Damaged", "Said", "damaged", "frames_of", "garbage", "said_in", "whole_text"]
+
+FINISHES = [None, "stop", "stop", "length", "tool_calls", "error", "content_filter", "eos"]
+TYPES = [
+    "text/event-stream",
+    "text/event-stream; charset=utf-8",
+    "application/json",
+    "text/plain",
+    "text/html",
+    "application/octet-stream",
+    "application/x-ndjson",
+    "",
+]
+
+
+class Damaged(NamedTuple):
+    """What an endpoint sends."""
+
+    body: bytes
+    content_type: str
+    """Empty: there is no such header."""
+    end: Literal["close", "length", "chunked", "reset"]
+    """How it ends: with the connection, as its length says, in chunks, or by a reset."""
+    cuts: list[int]
+    """Where the body is cut into packets."""
+
+
+class Said(NamedTuple):
+    """What a simple reader finds in the bytes of an answer."""
+
+    text: str
+    is_readable: bool
+    """Whether nothing was found that cannot be read."""
+
+
+def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def frames_of(
+    texts: list[str], finish: str | None = "stop", *, done: bool = True, escaped: bool = False
+) -> list[bytes]:
+    """Return the events of a stream that says these texts."""
+    chunks = [_chunk({"role": "assistant", "content": ""})]
+    chunks += [_chunk({"content": text}) for text in texts]
+    if finish is not None:
+        chunks.append(_chunk({}, finish))
+    chunks.append({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}})
+    frames = [f"data: {json.dumps(chunk, ensure_ascii=escaped)}\n\n".encode() for chunk in chunks]
+    return [*frames, b"data: [DONE]\n\n"] if done else frames
+
+
+def said_in(body: bytes) -> Said:
+    """Return what the bytes say, as far as a simple reader can tell."""
+    text, is_readable = "", True
+    for data in _data_of(body.decode(errors="replace")):
+        if data == "[DONE]":
+            break
+        try:
+            text += _content(json.loads(data))
+        except ValueError:
+            is_readable = False
+    return Said(whole_text(text), is_readable)
+
+
+def whole_text(text: str) -> str:
+    """Return the text with two halves of a character as one, and each alone as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _data_of(text: str) -> list[str]:
+    """Return what stands behind `data:`, event by event, and lines that are JSON themselves."""
+    events: list[list[str]] = [[]]
+    if text.lstrip("\ufeff \t\r\n").startswith("{"):
+        try:
+            json.loads(text.lstrip("\ufeff"))
+        except ValueError:
+            pass
+        else:
+            return [text.lstrip("\ufeff")]  # an answer that is no stream
+    for line in re.split("\r\n|\n|\r", text.removeprefix("\ufeff")):
+        if not line:
+            events.append([])
+        elif line.startswith("data:"):
+            events[-1].append(line[5:])
+        elif line.startswith("{"):
+            events += [[line], []]
+    joined = ["\n".join(lines).strip() for lines in events]
+    return [data for data in joined if data]
+
+
+def _content(chunk: Any) -> str:
+    try:
+        choice = chunk["choices"][0]
+        content = (choice.get("delta") or choice.get("message"))["content"]
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return ""
+    return content if isinstance(content, str) else ""
+
+
+# --- what is drawn
+
+_TEXTS = st.lists(
+    st.one_of(
+        st.text(min_size=1, max_size=8),
+        st.sampled_from(
+            ['"', "\\", "[DONE]", "data: x\n\n", "\u2028", "\U0001f642", "}]}", "\x00"]
+        ),
+    ),
+    max_size=5,
+)
+Damage = Callable[[list[bytes], int, int], list[bytes]]
+
+
+def _cut(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    body = b"".join(frames)
+    return [body[: one % (len(body) + 1)]]
+
+
+def _double(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    return [*frames, frames[one % len(frames)]] if other % 2 else frames + frames
+
+
+def _drop(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    place = one % len(frames)
+    return frames[:place] + frames[place + 1 :] or [b""]
+
+
+def _swap(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    swapped, a, b = list(frames), one % len(frames), other % len(frames)
+    swapped[a], swapped[b] = swapped[b], swapped[a]
+    return swapped
+
+
+def _flip(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    body = bytearray(b"".join(frames))
+    if body:
+        body[one % len(body)] ^= 1 << (other % 8)
+    return [bytes(body)]
+
+
+def _insert(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    body = b"".join(frames)
+    place = one % (len(body) + 1)
+    return [body[:place], other.to_bytes(4, "big"), body[place:]]
+
+
+def _remove(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    body = b"".join(frames)
+    place = one % (len(body) + 1)
+    return [body[:place], body[place + other % 40 :]]
+
+
+def _rewrite(frames: list[bytes], one: int, other: int) -> list[bytes]:
+    """Other ends of lines, other spaces, comments, or lines without `data:`."""
+    old, new = [
+        (b"\n", b"\r\n"),
+        (b"\n", b"\r"),
+        (b"data: ", b"data:"),
+        (b"data: ", b": ping\n\ndata: "),
+        (b"data: ", b"id: 1\nevent: message\ndata: "),
+        (b"data: ", b""),
+        (b"\n\n", b"\n"),
+        (b'"delta"', b'"message"'),
+    ][one % 8]
+    return [frame.replace(old, new) for frame in frames]
+
+
+_DAMAGES: list[Damage] = [_cut, _double, _drop, _swap, _flip, _insert, _remove, _rewrite]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> Damaged:
+    """Draw a real stream, damaged up to three times."""
+    frames = frames_of(
+        draw(_TEXTS),
+        draw(st.sampled_from(FINISHES)),
+        done=draw(st.booleans()),
+        escaped=draw(st.booleans()),
+    )
+    number = st.integers(0, 2**32 - 1)
+    for damage in draw(st.lists(st.sampled_from(_DAMAGES), max_size=3)):
+        frames = damage(frames, draw(number), draw(number)) or [b""]
+    return _sent(draw, b"".join(frames))
+
+
+@st.composite
+def garbage(draw: st.DrawFn) -> Damaged:
+    """Draw bytes that are no answer at all, or hardly one."""
+    piece = st.one_of(
+        st.binary(max_size=20),
+        st.sampled_from([b"data:", b"\n\n", b"{", b"}", b'"choices"', b":", b"[DONE]", b"null"]),
+        st.sampled_from([b"<html>Bad gateway</html>", b"event: error\n", b'{"error":"busy"}']),
+    )
+    return _sent(draw, b"".join(draw(st.lists(piece, max_size=6))))
+
+
+def _sent(draw: st.DrawFn, body: bytes) -> Damaged:
+    return Damaged(
+        body,
+        draw(st.one_of(st.just(TYPES[0]), st.sampled_from(TYPES))),
+        draw(st.sampled_from(["close", "length", "chunked", "chunked", "reset"])),
+        sorted(draw(st.lists(st.integers(0, len(body)), max_size=2))),
+    )
