@@ -10,7 +10,9 @@ from openai_runs import AsyncClient, Run, await_run
 from openai_runs.types.events import MessageDeltaEvent
 from tests.server.backends.fake_turns import SECRET
 
-__all__ = ["EXPECTED", "KINDS", "check_private", "converse", "perform"]
+__all__ = ["EXPECTED", "INSTRUCTIONS", "KINDS", "assistant", "converse", "perform"]
+
+INSTRUCTIONS = "Be brief."
 
 EXPECTED: dict[str, set[str]] = {
     **dict.fromkeys(
@@ -32,6 +34,18 @@ KINDS = [
     *("length_silent", "tool_fails", "plain"),
 ]
 """Of 20 runs."""
+
+
+async def assistant(client: AsyncClient) -> str:
+    """Return the id of an assistant with both tools."""
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    functions = [{"name": "weather", "parameters": parameters}, {"name": "now"}]
+    made = await client.assistants.create(
+        model="m",
+        instructions=INSTRUCTIONS,
+        tools=[{"type": "function", "function": each} for each in functions],
+    )
+    return made.id
 
 
 def tools_for(kind: str) -> list[Callable[..., str]]:
@@ -91,11 +105,11 @@ async def converse(
         if run.status not in EXPECTED[kind]:
             said = run.last_error and run.last_error.message
             wrong.append(f"{number}: {kind} ended as {run.status}: {said}")
-    wrong += await check_private(client, thread.id)
+    wrong += await _shown(client, thread.id)
     return wrong
 
 
-async def check_private(client: AsyncClient, thread_id: str) -> list[str]:
+async def _shown(client: AsyncClient, thread_id: str) -> list[str]:
     """Return what is on our wire of that which only the endpoint and we should know."""
     seen = [repr(one) async for one in client.messages.list(thread_id)]
     async for run in client.runs.list(thread_id):

@@ -16,7 +16,7 @@ from openai_runs import AsyncClient, PollPolicy
 from openai_runs.config import RetryPolicy
 from openai_runs.server import ChatBackend, LocalServer
 from tests.canaries import CANARY_KEY
-from tests.e2e.conversing import KINDS, converse, perform
+from tests.e2e.conversing import INSTRUCTIONS, KINDS, assistant, converse, perform
 from tests.server.backends.fake_endpoints import Endpoint, opened
 from tests.server.backends.fake_refusals import (
     CONTENT_RULES,
@@ -28,7 +28,6 @@ from tests.server.backends.fake_refusals import (
 from tests.tiers import few
 
 AT_ONCE = RetryPolicy(initial=0.0)
-INSTRUCTIONS = "Be brief."
 OPTIONS: dict[str, Any] = {
     "temperature": 0.5,
     "top_p": 0.9,
@@ -55,18 +54,6 @@ async def serving(db: Path, endpoint: Endpoint, **options: Any) -> AsyncIterator
         ) as client,
     ):
         yield client
-
-
-async def assistant(client: AsyncClient) -> str:
-    """Return the id of an assistant with both tools."""
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
-    functions = [{"name": "weather", "parameters": parameters}, {"name": "now"}]
-    made = await client.assistants.create(
-        model="m",
-        instructions=INSTRUCTIONS,
-        tools=[{"type": "function", "function": each} for each in functions],
-    )
-    return made.id
 
 
 def repeated(endpoint: Endpoint, allowed: int = 1) -> dict[str, int]:
