@@ -34,9 +34,11 @@ __all__ = [
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
     "MAX_EVENT_BYTES",
+    "MAX_FORM_CHANGES",
     "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
+    "MAX_KNOWN_MODELS",
     "MAX_OUTPUT_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
@@ -48,6 +50,7 @@ __all__ = [
     "MAX_STREAMS",
     "MAX_TOOLS_BYTES",
     "MAX_TOOL_ROUNDS",
+    "MAX_TRUNCATIONS",
     "MAX_UNSENT_BYTES",
     "MIN_POLL_DELAY",
     "MODEL_END_TIMEOUT",
@@ -170,6 +173,12 @@ MAX_RUN_ATTEMPTS: Final = 3
 """Times the server starts a run before it is failed as one that kills its worker."""
 MODEL_TIMEOUT: Final = 120.0
 """Seconds one call of the model endpoint may take."""
+MAX_FORM_CHANGES: Final = 24
+"""Other forms of one request that a model endpoint is asked in; they come in 14 kinds."""
+MAX_TRUNCATIONS: Final = 10
+"""Times one request is made shorter when the model's context is full; each drops half of it."""
+MAX_KNOWN_MODELS: Final = 256
+"""Models of an endpoint whose learnt forms are remembered; their names may come from clients."""
 MODEL_END_TIMEOUT: Final = 5.0
 """Seconds a model's finished answer is waited on for its token counts and its last line."""
 DRAIN_GRACE: Final = 10.0

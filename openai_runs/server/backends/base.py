@@ -7,7 +7,7 @@ ours. Events come as they arise, so that they can be passed on while the call go
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,6 +18,7 @@ from openai_runs.types.tools import FunctionTool
 
 __all__ = [
     "Backend",
+    "Echoed",
     "Finish",
     "FinishReason",
     "ModelEvent",
@@ -42,12 +43,27 @@ class FinishReason:
     """What it wrote was held back; the run ends `failed` with `invalid_prompt`."""
 
 
+class Echoed(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields of an answer that the endpoint wants back in the run's later model calls.
+
+    They are the endpoint's own, private to the run, and shown to nobody: reasoning,
+    signatures, ids. The values are JSON values.
+    """
+
+    message: dict[str, Any] = {}
+    """Fields of the assistant message."""
+    calls: dict[int, dict[str, Any]] = {}
+    """Fields of its tool calls, by the index of the call in the turn."""
+
+
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """An earlier model call of the same run, with what came of it."""
 
     text: str = ""
     tool_calls: list[FunctionToolCall] = []
     """With their outputs."""
+    echoed: Echoed | None = None
+    """What the endpoint wants back with it."""
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +113,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = FinishReason.STOP
     """One of `FinishReason`."""
     usage: Usage | None = None
+    echoed: Echoed | None = None
+    """What the endpoint wants back with this turn."""
 
 
 ModelEvent = TextDelta | ToolCallDelta | Finish

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from openai_runs.config import FLUSH_BYTES
-from openai_runs.server.backends.base import ModelFailure, ToolCallDelta
+from openai_runs.server.backends.base import Echoed, ModelFailure, ToolCallDelta
 from openai_runs.server.objects.builders import new_id
 from openai_runs.server.objects.transitions import (
     Delta,
@@ -179,6 +179,17 @@ class Draft:
             )
             for call in self._placed
         ]
+
+    def as_placed(self, echoed: Echoed | None) -> Echoed | None:
+        """Return what belongs to the calls by their place in the step, not the backend's index."""
+        if echoed is None:
+            return None
+        calls = {
+            call.place: echoed.calls[index]
+            for index, call in self._calls.items()
+            if call.place is not None and index in echoed.calls
+        }
+        return Echoed(message=echoed.message, calls=calls)
 
     def check(self) -> None:
         """Check that all tool calls have a name.

@@ -21,6 +21,7 @@ import msgspec
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import (
     Backend,
+    Echoed,
     Finish,
     FinishReason,
     ModelEvent,
@@ -47,6 +48,8 @@ _INCOMPLETE: Final = {
     FinishReason.LENGTH: "max_completion_tokens",
     FinishReason.PROMPT_LENGTH: "max_prompt_tokens",
 }
+
+_ECHOED: Final = msgspec.json.Decoder(Echoed)
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -216,7 +219,14 @@ class Executor:
         )
 
     async def _require_action(self, claim: Claim, draft: Draft, finish: Finish) -> None:
-        turn = Ending(status="completed", text=draft.text, usage=finish.usage, calls=draft.calls)
+        echoed = draft.as_placed(finish.echoed)
+        turn = Ending(
+            status="completed",
+            text=draft.text,
+            usage=finish.usage,
+            calls=draft.calls,
+            echoed=None if echoed is None else msgspec.json.encode(echoed).decode(),
+        )
         if not draft.begun:  # a message that a killed execution had begun stays unwritten
             error = RunLastError(code="server_error", message="The server was restarted.")
             turn = msgspec.structs.replace(turn, status="failed", error=error, text=None)
@@ -283,6 +293,8 @@ def _turns(history: History) -> list[Turn]:
             text = written.text if written is not None else ""
         else:
             calls = [call for call in step.tool_calls if isinstance(call, FunctionToolCall)]
-            turns.append(Turn(text=text, tool_calls=calls))
+            stored = history.echoed.get(step.id)
+            echoed = None if stored is None else _ECHOED.decode(stored)
+            turns.append(Turn(text=text, tool_calls=calls, echoed=echoed))
             text = ""
     return turns

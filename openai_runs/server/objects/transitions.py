@@ -102,6 +102,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a content filter broke the message off."""
     calls: list[FunctionToolCall] = []
     """The tool calls being written, as far as they got."""
+    echoed: str | None = None
+    """JSON of what the model's endpoint wants back with the turn; nobody else sees it."""
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):

@@ -158,7 +158,7 @@ def require_action(
     # The tokens are shown by the step of the calls; the text came with the same model call.
     end_parts(tx, messages, msgspec.structs.replace(turn, usage=None), now)
     for part in calls:
-        fill_calls(tx.connection, part.step, turn.calls, turn.usage)
+        fill_calls(tx.connection, part.step, turn)
     return announce_move(tx, following, body, now)
 
 

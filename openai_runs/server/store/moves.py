@@ -41,7 +41,7 @@ from openai_runs.server.store.statements import Statement, updating
 from openai_runs.server.store.transaction import Moved, Transaction
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run, RunStatus, Usage
-from openai_runs.types.steps import FunctionToolCall, RunStep
+from openai_runs.types.steps import RunStep
 
 __all__ = [
     "OpenStep",
@@ -229,12 +229,12 @@ def total(prompt: int, completion: int) -> Usage:
     )
 
 
-def fill_calls(
-    connection: Connection, step: RunStep, calls: list[FunctionToolCall], usage: Usage | None
-) -> None:
+def fill_calls(connection: Connection, step: RunStep, turn: Ending) -> None:
     """Write the calls of a step that goes on until their outputs come."""
+    usage = turn.usage
     values = {
-        "body": encode(with_calls(step, calls)),
+        "body": encode(with_calls(step, turn.calls)),
+        "echoed": turn.echoed,
         "prompt_tokens": usage.prompt_tokens if usage else 0,
         "completion_tokens": usage.completion_tokens if usage else 0,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from sqlalchemy import bindparam, delete, func, select
@@ -63,6 +63,8 @@ __all__ = [
     "update_run",
 ]
 
+Row: TypeAlias = tuple[Any, ...]
+
 _BEGIN: Final = ("created", "queued")
 """What is told of a new run."""
 _FEW: Final = 32
@@ -90,7 +92,9 @@ _COUNTS: Final = Statement(
 )
 _OLDEST: Final = Statement(select(runs.c.body).where(ACTIVE).order_by(runs.c.seq).limit(1))
 _STEPS: Final = Statement(
-    select(steps.c.body).where(steps.c.run_id == bindparam("r")).order_by(steps.c.seq)
+    select(steps.c.body, steps.c.echoed)
+    .where(steps.c.run_id == bindparam("r"))
+    .order_by(steps.c.seq)
 )
 _OF_THREAD = (
     select(messages.c.body)
@@ -127,6 +131,8 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first."""
     written: dict[str, Message]
     """The messages the run wrote itself, by id."""
+    echoed: dict[str, str] = {}
+    """JSON of what the model's endpoint wants back with a step, by its id."""
 
 
 def active_run_id(connection: Connection, thread_id: str) -> str | None:
@@ -313,12 +319,13 @@ def count(connection: Connection) -> Counts:
 
 def history(connection: Connection, run: Run) -> History:
     """Return what the model is to see; of the thread's own, what the run's strategy leaves."""
-    done, last = _as_steps(_STEPS.all(connection, r=run.id)), _last_messages(run)
+    stored, last = _STEPS.all(connection, r=run.id), _last_messages(run)
+    done = _as_steps(stored)
     if last is None:
         rows = _MESSAGES.all(connection, thread=run.thread_id)
     else:  # those of the run itself may be among them
         rows = _LAST_MESSAGES.all(connection, thread=run.thread_id, rows=last + len(done))
-    return _history(run, done, rows)
+    return _history(run, done, rows, stored)
 
 
 def short_history(connection: Connection, run: Run) -> History | None:
@@ -329,23 +336,23 @@ def short_history(connection: Connection, run: Run) -> History | None:
     done, last = _as_steps(steps), _last_messages(run)
     wanted = _FEW + 1 if last is None else last + len(done)
     rows = _few(_LAST_MESSAGES.run(connection, thread=run.thread_id, rows=wanted))
-    return None if rows is None else _history(run, done, rows)
+    return None if rows is None else _history(run, done, rows, steps)
 
 
-def _few(rows: Iterable[tuple[str]]) -> list[tuple[str]] | None:
+def _few(rows: Iterable[Row]) -> list[Row] | None:
     """Return the rows, which are read one by one; None if they are many or large."""
-    found: list[tuple[str]] = []
+    found: list[Row] = []
     size = 0
     for row in rows:
-        size += len(row[0])
+        size += sum(len(text or "") for text in row)
         if len(found) == _FEW or size > _FEW_CHARACTERS:
             return None
         found.append(row)
     return found
 
 
-def _as_steps(rows: list[tuple[str]]) -> list[RunStep]:
-    return [decode(RunStep, body) for (body,) in rows]
+def _as_steps(rows: list[Row]) -> list[RunStep]:
+    return [decode(RunStep, row[0]) for row in rows]
 
 
 def _last_messages(run: Run) -> int | None:
@@ -353,15 +360,16 @@ def _last_messages(run: Run) -> int | None:
     return strategy.last_messages if strategy and strategy.kind == "last_messages" else None
 
 
-def _history(run: Run, done: list[RunStep], newest_first: list[tuple[str]]) -> History:
+def _history(run: Run, done: list[RunStep], newest_first: list[Row], steps: list[Row]) -> History:
     own = {transitions.step_message_id(step) for step in done} - {None}
-    thread = [decode(Message, body) for (body,) in reversed(newest_first)]
+    thread = [decode(Message, row[0]) for row in reversed(newest_first)]
     before = [message for message in thread if message.id not in own]
     last = _last_messages(run)
     return History(
         messages=before if last is None else before[-last:],
         steps=done,
         written={message.id: message for message in thread if message.id in own},
+        echoed={step.id: row[1] for step, row in zip(done, steps, strict=True) if row[1]},
     )
 
 

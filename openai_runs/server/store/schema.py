@@ -139,6 +139,7 @@ steps: Final = Table(
     Column("prompt_tokens", Integer, nullable=False, default=0),  # hidden while in progress
     Column("completion_tokens", Integer, nullable=False, default=0),
     _body(),
+    Column("echoed", Text),  # JSON of `Echoed`, for the model's endpoint alone
     Index("steps_by_run", "run_id", "seq"),
     sqlite_autoincrement=True,
 )

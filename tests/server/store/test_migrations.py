@@ -86,10 +86,28 @@ def schema_of(db: Path) -> dict[tuple[str, str], str]:
     return {(kind, name): re.sub(r"\s+", "", sql or "") for kind, name, sql in found}
 
 
+def made(schema: dict[tuple[str, str], str]) -> set[str]:
+    """Return which of `MADE` a file has."""
+    tables = {name: sql for (kind, name), sql in schema.items() if kind == "table"}
+    parts = {each: each.partition(".") for each in MADE.values()}
+    return {
+        each
+        for each, (table, _, column) in parts.items()
+        if table in tables and f",{column}" in tables[table]
+    }
+
+
 def contents_of(db: Path) -> dict[str, list[Any]]:
-    """Return all rows of the tables that every version has."""
+    """Return all rows of the tables and columns that every version has."""
     tables = ("assistants", "threads", "messages", "runs", "steps", "idempotency")
-    return {table: query(db, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
+    columns = {
+        table: ", ".join(row[1] for row in query(db, f"PRAGMA table_info({table})"))
+        for table in tables
+    }
+    columns["steps"] = columns["steps"].removesuffix(", echoed")
+    return {
+        table: query(db, f"SELECT {columns[table]} FROM {table} ORDER BY 1, 2") for table in tables
+    }
 
 
 def test_schema_is_that_of_a_new_file_when_the_oldest_is_upgraded(db: Path) -> None:
@@ -141,8 +159,8 @@ NEXT = SCHEMA_VERSION + 1
 ADDED = {NEXT: f"added_{NEXT}", NEXT + 1: f"added_{NEXT + 1}"}
 LONGER = (*MIGRATIONS, *(Migration(n, add_table(name)) for n, name in ADDED.items()))
 """The migrations there are and two more, so that there is something in between."""
-MADE = {2: "events", 3: "shared_json", **ADDED}
-"""A table that came with each version."""
+MADE = {2: "events", 3: "shared_json", 4: "steps.echoed", **ADDED}
+"""A table, or a column of a table, that came with each version."""
 ERRORS: dict[str, Exception] = {
     "of the disk": sqlite3.OperationalError("disk I/O error"),
     "of our own": RuntimeError("not today"),
@@ -169,8 +187,7 @@ def test_file_is_of_one_version_when_an_error_comes_before_any_statement(
                 break
         version = version_of(tried)
         versions.append(version)
-        there = {name for kind, name in schema_of(tried) if kind == "table"}
-        present = there & set(MADE.values())
+        present = made(schema_of(tried))
         assert present == {table for since, table in MADE.items() if since <= version}, number
         upgrade(tried, LONGER)
         assert (version_of(tried), contents_of(tried)) == (NEXT + 1, before)
@@ -209,9 +226,7 @@ def test_file_is_of_one_version_when_its_server_is_killed_before_any_statement(d
     assert set(versions) == {*range(OLDEST_VERSION, NEXT)}
     assert versions == sorted(versions)
     for version, schema in zip(versions, schemas, strict=True):
-        assert {MADE.get(v) for v in range(2, version + 1)} == {
-            table for table in MADE.values() if ("table", table) in schema
-        }
+        assert {MADE.get(v) for v in range(2, version + 1)} == made(schema)
     assert {version_of(file) for file in files} == {SCHEMA_VERSION}
     assert all(contents_of(file) == before for file in files)
     assert not list(db.parent.glob("*.partial"))

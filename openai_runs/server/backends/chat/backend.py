@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -27,12 +27,10 @@ from openai_runs.errors import (
     ConfigError,
 )
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
+from openai_runs.server.backends.chat.answers import explain_status, read_answer
+from openai_runs.server.backends.chat.call import KnownForms, ModelCall
+from openai_runs.server.backends.chat.forms import DEFAULTS, Forms
 from openai_runs.server.backends.chat.reader import ChunkReader
-from openai_runs.server.backends.chat.request import (
-    build_request,
-    explain_status,
-    read_answer,
-)
 
 __all__ = ["ChatBackend"]
 
@@ -43,13 +41,20 @@ class _Failed(Exception):  # noqa: N818 - carries what the run will show
     """An attempt that failed, and whether another one may not."""
 
     def __init__(
-        self, failure: ModelFailure, *, again: bool = False, after: float | None = None
+        self,
+        failure: ModelFailure,
+        *,
+        again: bool = False,
+        after: float | None = None,
+        refusal: tuple[int, bytes] | None = None,
     ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.again = again
         self.after = after
         """Seconds the endpoint asks to be left alone."""
+        self.refusal = refusal
+        """Status and body, where the endpoint answered with an error."""
 
 
 class ChatBackend:
@@ -66,6 +71,8 @@ class ChatBackend:
         timeout: Seconds for one attempt; of a stream, until it begins, and then of silence.
         retry: How failed attempts are repeated: 429, 5xx and lost connections.
         max_tokens_field: Name of the token limit on that wire; `max_tokens` for older endpoints.
+        forms: How the endpoint wants what there is more than one way to say, where it is known
+            beforehand: `{"content": "null", "stream_options": "omit"}`. The rest is learnt.
         max_answer_bytes: Of an answer that is longer nothing is taken.
     """
 
@@ -77,13 +84,14 @@ class ChatBackend:
         model: str | None = None,
         timeout: float = MODEL_TIMEOUT,
         retry: RetryPolicy | None = None,
-        max_tokens_field: str = "max_completion_tokens",
+        max_tokens_field: str = DEFAULTS["max_tokens"],
+        forms: Forms | None = None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         """Keep the settings; the first call opens the connections.
 
         Raises:
-            ConfigError: `base_url` is no HTTP URL.
+            ConfigError: `base_url` is no HTTP URL, or a form does not exist.
         """
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -100,11 +108,9 @@ class ChatBackend:
         self._model = model
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
-        self._max_tokens_field = max_tokens_field
+        self._known = KnownForms(parts.hostname, {"max_tokens": max_tokens_field, **(forms or {})})
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
-        self._counts = True
-        """Whether the endpoint knows how to be asked for its token counts."""
 
     def __repr__(self) -> str:
         """Show where the answers come from, and no key."""
@@ -121,28 +127,28 @@ class ChatBackend:
 
         Cancellation: closes the connection.
         """
-        body = build_request(request, self._model, self._max_tokens_field)
+        call = ModelCall(request, self._model or request.run.model, self._known)
         attempt = 1
         while True:
             spoken = False
             try:
-                async with aclosing(self._attempt(self._encode(body))) as events:
+                async with aclosing(self._attempt(msgspec.json.encode(call.build()))) as events:
                     async for event in events:
+                        if not spoken:
+                            call.accepted()
                         spoken = True
                         yield event
                 return
             except _Failed as failed:
+                if not spoken and failed.refusal is not None and call.refused(*failed.refusal):
+                    continue
+                failed.failure = call.explained(failed.failure)
                 over = spoken or not failed.again or is_too_long(failed.after)
                 if over or attempt > self._retry.max_retries:
                     raise failed.failure from failed.__cause__
                 pause = backoff(self._retry, attempt, failed.after, random.random())
             await anyio.sleep(pause)
             attempt += 1
-
-    def _encode(self, body: dict[str, Any]) -> bytes:
-        if not self._counts:
-            body.pop("stream_options", None)
-        return msgspec.json.encode(body)
 
     async def aclose(self) -> None:
         """Close the connections.
@@ -180,7 +186,7 @@ class ChatBackend:
         except APIResponseValidationError as error:
             raise ModelFailure(_TOO_LONG) from error
         if reply.status != 200:
-            raise self._refused(reply, body)
+            raise self._refused(reply)
         for event in read_answer(reply.content, self._secrets):
             yield event
 
@@ -235,14 +241,11 @@ class ChatBackend:
         except EventTooLarge as error:
             raise ModelFailure(_TOO_LONG) from error
 
-    def _refused(self, reply: Reply, body: bytes) -> _Failed:
+    def _refused(self, reply: Reply) -> _Failed:
         """Return what a status other than 200 stands for."""
         facts = error_facts(reply.content)
         after = retry_after(reply.headers, time.time())
         again = is_retryable(reply.status, reply.headers, facts.get("code"))
-        if reply.status in {400, 422} and "stream_options" in facts.get("message", ""):
-            # An endpoint from before that field; it will not know it next time either.
-            again = b'"stream_options"' in body
-            self._counts = False
         failure = explain_status(reply.status, reply.content, self._secrets)
-        return _Failed(failure, again=again, after=after)
+        refusal = (reply.status, reply.content)
+        return _Failed(failure, again=again, after=after, refusal=refusal)

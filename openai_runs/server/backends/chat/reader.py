@@ -18,7 +18,7 @@ from openai_runs.server.backends.base import (
     TextDelta,
     ToolCallDelta,
 )
-from openai_runs.server.backends.chat.request import (
+from openai_runs.server.backends.chat.answers import (
     EXCERPT_CHARS,
     finish_reason,
     joined,

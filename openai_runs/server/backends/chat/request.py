@@ -1,253 +1,104 @@
-"""Between a run and the chat-completions wire. Pure: what is sent, and what an answer means."""
+"""What is sent to a chat-completions endpoint. Pure.
+
+What is the default anyway is not sent, since an endpoint that does not know a field may refuse
+it. How the rest is written is a matter of the endpoint's forms; see `forms.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.error_mapping import error_facts
-from openai_runs._protocol.masking import mask
-from openai_runs.server.backends.base import (
-    Finish,
-    FinishReason,
-    ModelEvent,
-    ModelFailure,
-    ModelRequest,
-    TextDelta,
-    ToolCallDelta,
-    Turn,
-)
-from openai_runs.types.messages import (
-    ImageFileContent,
-    ImageURLContent,
-    Message,
-    RefusalContent,
-    TextContent,
-)
-from openai_runs.types.runs import Usage
+from openai_runs.server.backends.base import ModelRequest
+from openai_runs.server.backends.chat.conversation import build_messages
 
-__all__ = [
-    "EXCERPT_CHARS",
-    "build_request",
-    "explain_status",
-    "finish_reason",
-    "joined",
-    "read_answer",
-    "usage",
-]
+__all__ = ["build_request"]
 
-EXCERPT_CHARS: Final = 200
-"""Characters of an endpoint's words that are shown."""
-_FINISH: Final = {
-    "length": FinishReason.LENGTH,
-    "content_filter": FinishReason.CONTENT_FILTER,
-}
 _DEFAULT_SAMPLING: Final = 1.0
 """`temperature` and `top_p` of a run that asked for none; some models take no other."""
+_SCHEMA: Final = "Answer with nothing but JSON that matches this JSON schema:"
+_JSON: Final = "Answer with nothing but a JSON object."
 
 
-def build_request(request: ModelRequest, model: str | None, tokens_field: str) -> dict[str, Any]:
+def build_request(request: ModelRequest, model: str, forms: Mapping[str, str]) -> dict[str, Any]:
     """Return the JSON object to post.
 
     Args:
         request: The model call.
-        model: What to call the model there; None: as the run does.
-        tokens_field: `max_completion_tokens`, or `max_tokens` for endpoints that know no other.
+        model: What to call the model there.
+        forms: How this endpoint wants it; see `forms.py`.
 
     Raises:
         ModelFailure: A message holds what this wire cannot carry.
     """
     run = request.run
+    answer_format, told = _answer_format(request, forms)
+    instructions = "\n\n".join(text for text in (run.instructions, told) if text)
     body: dict[str, Any] = {
-        "model": model or run.model,
-        "messages": _messages(request),
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "model": model,
+        "messages": build_messages(request, forms, instructions),
     }
+    if forms["stream"] == "send":
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
     sampling = {"temperature": run.temperature, "top_p": run.top_p}
     body.update({k: v for k, v in sampling.items() if v is not None and v != _DEFAULT_SAMPLING})
     if run.max_completion_tokens is not None:
-        body[tokens_field] = run.max_completion_tokens - request.spent.completion_tokens
+        body[forms["max_tokens"]] = run.max_completion_tokens - request.spent.completion_tokens
     if request.reasoning_effort is not None:
         body["reasoning_effort"] = request.reasoning_effort
-    if run.response_format is not None and run.response_format != "auto":
-        body["response_format"] = msgspec.to_builtins(run.response_format)
-    if request.functions:
-        body["tools"] = msgspec.to_builtins(request.functions)
-        body["tool_choice"] = msgspec.to_builtins(run.tool_choice or "auto")
-        body["parallel_tool_calls"] = run.parallel_tool_calls
-        if request.turns and run.tool_choice not in ("auto", "none"):
-            # A forced call is forced once, or the run could never come to an answer.
-            body["tool_choice"] = "auto"
-    return body
+    if answer_format is not None:
+        body["response_format"] = answer_format
+    body.update(_tools(request, forms))
+    return {name: value for name, value in body.items() if forms.get(name) != "omit"}
 
 
-def _messages(request: ModelRequest) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    if request.run.instructions:
-        messages.append({"role": "system", "content": request.run.instructions})
-    messages += [{"role": m.role, "content": _content(m)} for m in request.messages]
-    for turn in request.turns:
-        messages += _turn(turn)
-    return messages
+def _answer_format(
+    request: ModelRequest, forms: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, str]:
+    """Return the response format to send, and what the instructions have to say in its place."""
+    wanted = request.run.response_format
+    sent: Any = None if wanted is None else msgspec.to_builtins(wanted)
+    if not isinstance(sent, dict) or sent.get("type") == "text":
+        return None, ""
+    if sent.get("type") == "json_schema" and forms["response_format"] != "send":
+        schema = msgspec.json.encode(sent["json_schema"].get("schema", {})).decode()
+        return {"type": "json_object"}, f"{_SCHEMA}\n{schema}"
+    told = _JSON if forms["response_format"] == "omit" else ""
+    if forms["strict"] == "omit" and isinstance(sent.get("json_schema"), dict):
+        sent["json_schema"].pop("strict", None)
+    return sent, told
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = []
-    for part in message.content:
-        match part:
-            case TextContent():
-                parts.append({"type": "text", "text": part.text.value})
-            case RefusalContent():
-                parts.append({"type": "text", "text": part.refusal})
-            case ImageURLContent():
-                parts.append(
-                    {"type": "image_url", "image_url": msgspec.to_builtins(part.image_url)}
-                )
-            case ImageFileContent():
-                problem = (
-                    f"Message {message.id} holds an uploaded image, and this server has no files; "
-                    "send the image by its URL."
-                )
-                raise ModelFailure(problem, code="invalid_prompt")
-    if all(part["type"] == "text" for part in parts):  # the form that every endpoint takes
-        return "\n".join(part["text"] for part in parts)
-    return parts
+def _tools(request: ModelRequest, forms: Mapping[str, str]) -> dict[str, Any]:
+    """Return the functions on offer, and what is said of their use."""
+    run = request.run
+    tools: list[dict[str, Any]] = msgspec.to_builtins(request.functions)
+    choice: Any = msgspec.to_builtins(run.tool_choice or "auto")
+    if request.turns and choice != "none":
+        choice = "auto"  # a forced call is forced once, or the run could never come to an answer
+    if forms["tool_choice"] != "send":
+        tools, choice = _in_words(tools, choice)
+        if choice == "none" and forms["tool_choice"] == "omit":
+            return {}
+    if not tools:
+        return {}
+    if forms["strict"] == "omit":
+        for tool in tools:
+            tool["function"].pop("strict", None)
+    fields: dict[str, Any] = {"tools": tools}
+    if choice != "auto":
+        fields["tool_choice"] = choice
+    if not run.parallel_tool_calls:
+        fields["parallel_tool_calls"] = False
+    return fields
 
 
-def _turn(turn: Turn) -> list[dict[str, Any]]:
-    calls = [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.function.name, "arguments": call.function.arguments},
-        }
-        for call in turn.tool_calls
-    ]
-    outputs = [
-        {"role": "tool", "tool_call_id": call.id, "content": call.function.output or ""}
-        for call in turn.tool_calls
-    ]
-    return [{"role": "assistant", "content": turn.text or None, "tool_calls": calls}, *outputs]
-
-
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str | dict[str, Any] | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    id: str | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
-
-
-class _Message(msgspec.Struct):
-    content: str | list[dict[str, Any]] | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice]
-    usage: Any = None
-
-
-_DECODER: Final = msgspec.json.Decoder(_Answer)
-
-
-def read_answer(content: bytes, secrets: Collection[str] = ()) -> list[ModelEvent]:
-    """Return the events that a 200's body stands for; a failure repeats no secret.
-
-    Raises:
-        ModelFailure: It is no whole answer; nothing of it may be taken for one.
-    """
-    try:
-        answer = _DECODER.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        problem = mask(f"The model endpoint sent no chat completion: {error}.", secrets)
-        raise ModelFailure(problem[:EXCERPT_CHARS]) from None
-    if not answer.choices:
-        problem = "The model endpoint sent a chat completion without choices."
-        raise ModelFailure(problem)
-    choice = answer.choices[0]
-    finish = Finish(
-        reason=finish_reason(choice.finish_reason),
-        usage=usage(answer.usage),
-    )
-    events: list[ModelEvent] = [TextDelta(text) for text in [_text(choice.message)] if text]
-    events += [
-        ToolCallDelta(
-            index=index,
-            id=call.id or "",
-            name=call.function.name,
-            arguments=_arguments(call.function.arguments),
-        )
-        for index, call in enumerate(choice.message.tool_calls or [])
-    ]
-    if not events and choice.message.content is None and finish.reason == FinishReason.STOP:
-        problem = "The model endpoint sent a chat completion without content."
-        raise ModelFailure(problem)
-    return [*events, finish]
-
-
-def _text(message: _Message) -> str:
-    return joined(message.content) or message.refusal or ""
-
-
-def joined(content: str | list[dict[str, Any]] | None) -> str:
-    """Return the text of a content, which may come in parts."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content)
-    return content or ""
-
-
-def finish_reason(sent: str | None) -> str:
-    """Return why the model stopped; what is not known counts as done."""
-    return _FINISH.get(sent or "", FinishReason.STOP)
-
-
-def _arguments(sent: str | dict[str, Any] | None) -> str:
-    if isinstance(sent, dict):  # some endpoints send the object itself
-        return msgspec.json.encode(sent).decode()
-    return sent or "{}"
-
-
-def usage(sent: Any) -> Usage | None:
-    """Return the tokens of a call, as far as the endpoint tells them."""
-    if not isinstance(sent, dict):
-        return None
-    counts = [_count(sent.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-    if counts == [None, None]:
-        return None
-    prompt, completion = (max(0, count or 0) for count in counts)
-    return Usage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
-    )
-
-
-def _count(sent: object) -> int | None:
-    """Return a number of tokens; what is none is as good as not told."""
-    try:
-        return msgspec.convert(sent, int, strict=False)
-    except msgspec.ValidationError:
-        return None
-
-
-def explain_status(status: int, content: bytes, secrets: Collection[str] = ()) -> ModelFailure:
-    """Return the failure that an error status stands for, without the secrets it quotes."""
-    if status in {401, 403}:
-        return ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
-    said = error_facts(content, secrets).get("message", "")[:EXCERPT_CHARS]
-    sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
-    if status == 429:
-        return ModelFailure(sentence, code="rate_limit_exceeded")
-    if status in {400, 413, 422}:
-        return ModelFailure(sentence, code="invalid_prompt")
-    return ModelFailure(sentence)
+def _in_words(tools: list[dict[str, Any]], choice: Any) -> tuple[list[dict[str, Any]], Any]:
+    """Return a named tool as the only one on offer, which is required."""
+    if not isinstance(choice, dict):
+        return tools, choice
+    name = (choice.get("function") or {}).get("name")
+    return [tool for tool in tools if tool["function"]["name"] == name] or tools, "required"

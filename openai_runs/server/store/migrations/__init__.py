@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from openai_runs.server.store.database import Connection
-from openai_runs.server.store.migrations import m0002_event_log, m0003_shared_json
+from openai_runs.server.store.migrations import m0002_event_log, m0003_shared_json, m0004_echoed
 
 __all__ = ["MIGRATIONS", "OLDEST_VERSION", "SCHEMA_VERSION", "Migration"]
 
@@ -42,6 +42,10 @@ class Migration(NamedTuple):
 
 OLDEST_VERSION: Final = 1
 """The schema version of the oldest databases there are."""
-MIGRATIONS: Final = (Migration(2, m0002_event_log.migrate), Migration(3, m0003_shared_json.migrate))
+MIGRATIONS: Final = (
+    Migration(2, m0002_event_log.migrate),
+    Migration(3, m0003_shared_json.migrate),
+    Migration(4, m0004_echoed.migrate),
+)
 SCHEMA_VERSION: Final = MIGRATIONS[-1].version
 """The schema version of a database with the tables of `schema.py`."""
