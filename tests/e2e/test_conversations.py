@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
 }
 """All that a run may ask for, with values that are not the default."""
 ENDPOINTS = {"strict": (STRICT, "strict"), "lenient": (LENIENT, "loose")}
-LEARNT = {"null", "system"}
+LEARNT = {"null", "opening", "system"}
 """What an endpoint may have to say once, beside the fields it does not know."""
 
 

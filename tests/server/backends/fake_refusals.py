@@ -93,7 +93,9 @@ def roles_alternate(body: dict[str, Any], given: list[Given]) -> Refusal | None:
         "calls" if message.get("tool_calls") else message["role"] for message in body["messages"]
     ]
     text = "Conversation roles must alternate user/assistant/user/assistant/..."
-    if roles[0] not in {"system", "user"} or roles[-1] not in {"user", "tool"}:
+    if next(role for role in roles if role != "system") != "user":
+        return Refusal("opening", text)
+    if roles[-1] not in {"user", "tool"}:
         return Refusal("roles", text)
     for before, after in pairwise(roles):
         if after not in _NEXT[before]:
