@@ -10,7 +10,7 @@ from openai_runs import AsyncClient, Run, await_run
 from openai_runs.types.events import MessageDeltaEvent
 from tests.server.backends.fake_turns import SECRET
 
-__all__ = ["EXPECTED", "INSTRUCTIONS", "KINDS", "assistant", "converse", "perform"]
+__all__ = ["EXPECTED", "INSTRUCTIONS", "KINDS", "MORE", "assistant", "converse", "perform"]
 
 INSTRUCTIONS = "Be brief."
 
@@ -18,12 +18,12 @@ EXPECTED: dict[str, set[str]] = {
     **dict.fromkeys(
         [
             *("plain", "tool", "tools", "many", "broken", "list", "bare", "thought"),
-            *("tool_empty", "tool_fails"),
+            *("tool_empty", "tool_fails", "loading", "busy", "busy_in_200"),
         ],
         {"completed"},
     ),
-    **dict.fromkeys(["unknown", "filter", "cut", "refused", "nothing"], {"failed"}),
-    **dict.fromkeys(["length", "length_silent"], {"incomplete"}),
+    **dict.fromkeys(["unknown", "filter", "cut", "half_call", "refused", "nothing"], {"failed"}),
+    **dict.fromkeys(["length", "length_silent", "call_length"], {"incomplete"}),
     **dict.fromkeys(["cancel", "cancel_tool"], {"cancelled"}),
     **dict.fromkeys(["empty", "blank"], {"completed", "failed"}),
 }
@@ -34,6 +34,8 @@ KINDS = [
     *("length_silent", "tool_fails", "plain"),
 ]
 """Of 20 runs."""
+MORE = ["filter", "half_call", "call_length", "loading", "busy", "busy_in_200", "plain"]
+"""Of the runs that a longer conversation has besides."""
 
 
 async def assistant(client: AsyncClient) -> str:

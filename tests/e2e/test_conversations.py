@@ -16,7 +16,7 @@ from openai_runs import AsyncClient, PollPolicy
 from openai_runs.config import RetryPolicy
 from openai_runs.server import ChatBackend, LocalServer
 from tests.canaries import CANARY_KEY
-from tests.e2e.conversing import INSTRUCTIONS, KINDS, assistant, converse, perform
+from tests.e2e.conversing import INSTRUCTIONS, KINDS, MORE, assistant, converse, perform
 from tests.server.backends.fake_endpoints import Endpoint, opened
 from tests.server.backends.fake_refusals import (
     CONTENT_RULES,
@@ -73,11 +73,12 @@ def is_context_learnt(endpoint: Endpoint) -> bool:
 
 
 def order_of(seed: int) -> list[str]:
-    """Return the kinds in an order of their own; the first is that of the list."""
-    kinds = list(KINDS)
-    if seed:
-        random.Random(seed).shuffle(kinds)
-    return kinds
+    """Return the kinds in an order of its own for each seed but 0, and then with more of them."""
+    if not seed:
+        return KINDS
+    kinds = [*KINDS, *MORE]
+    random.Random(seed).shuffle(kinds)
+    return [*kinds, "plain"]
 
 
 @pytest.mark.parametrize("seed", few(range(30), kept=[0, 1], rest=pytest.mark.seeds))
@@ -85,7 +86,7 @@ def order_of(seed: int) -> list[str]:
 async def test_conversation_goes_on_when_runs_before_it_ended_in_any_way(
     tmp_path: Path, kind: str, seed: int
 ) -> None:
-    """20 runs on one thread: each ends as its answer says, and spoils none behind it."""
+    """20 runs and more on one thread: each ends as its answer says, and spoils none behind it."""
     rules, style = ENDPOINTS[kind]
     async with opened(rules, style=style) as endpoint, serving(tmp_path / "a", endpoint) as client:
         wrong = await converse(client, order_of(seed), assistant_id=await assistant(client))

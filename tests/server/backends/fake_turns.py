@@ -119,6 +119,22 @@ def _refused(marker: str) -> Answer:
     return Answer([json.dumps(body).encode()], status=400, content_type="application/json")
 
 
+def _half_call(finish: str | None) -> Callable[[str], Answer]:
+    """Return a call whose arguments end in the middle: cut off, or at a limit."""
+    delta = {"name": "weather", "arguments": '{"city": "Os'}
+    call = {"index": 0, "id": "halfcall1", "type": "function", "function": delta}
+    pieces = sse({"content": "Half of"}, {"tool_calls": [call]}, finish=finish, done=bool(finish))
+    return lambda marker: Answer(pieces, end="clean" if finish else "reset")
+
+
+def _later(status: int, body: dict[str, Any]) -> Callable[[str], Answer]:
+    """Return what is an error the first two times, and then an answer."""
+    error = Answer([json.dumps(body).encode()], status=status, content_type="application/json")
+    return lambda marker: error if int(marker.split(".")[2]) <= 2 else _whole(marker)
+
+
+_LOADING = {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}
+_BUSY = {"error": {"message": "Rate limit reached", "type": "rate_limit_error", "code": 429}}
 Turn = Callable[[str], Answer]
 
 TURNS: dict[str, list[Turn]] = {
@@ -138,6 +154,11 @@ TURNS: dict[str, list[Turn]] = {
     "tool_empty": [_called, _whole],
     "tool_fails": [_called, _whole],
     "cancel_tool": [_called, _whole],
+    "half_call": [_half_call(None)],
+    "call_length": [_half_call("length")],
+    "loading": [_later(503, _LOADING)],
+    "busy": [_later(429, _BUSY)],
+    "busy_in_200": [_later(200, _BUSY)],
     "empty": [lambda marker: Answer(sse(finish="stop"))],
     "blank": [_ending("stop", " \n")],
     "nothing": [lambda marker: Answer([])],

@@ -12,7 +12,16 @@ from typing import Any, Literal, NamedTuple
 
 from hypothesis import strategies as st
 
-__all__ = ["Damaged", "Said", "damaged", "frames_of", "garbage", "said_in", "whole_text"]
+__all__ = [
+    "Damaged",
+    "Said",
+    "damaged",
+    "frames_of",
+    "frames_of_calls",
+    "garbage",
+    "said_in",
+    "whole_text",
+]
 
 FINISHES = [None, "stop", "stop", "length", "tool_calls", "error", "content_filter", "eos"]
 TYPES = [
@@ -62,6 +71,19 @@ def frames_of(
     chunks.append({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}})
     frames = [f"data: {json.dumps(chunk, ensure_ascii=escaped)}\n\n".encode() for chunk in chunks]
     return [*frames, b"data: [DONE]\n\n"] if done else frames
+
+
+def frames_of_calls(calls: list[tuple[str, str]], finish: str | None) -> list[bytes]:
+    """Return the events of a stream that makes these calls, the arguments of each in pieces."""
+    deltas: list[dict[str, Any]] = []
+    for index, (name, arguments) in enumerate(calls):
+        head = {"id": f"call_{index}", "type": "function", "function": {"name": name}}
+        pieces = [arguments[place : place + 5] for place in range(0, len(arguments), 5)]
+        deltas.append({"index": index, **head})
+        deltas += [{"index": index, "function": {"arguments": piece}} for piece in pieces]
+    chunks = [_chunk({"tool_calls": [delta]}) for delta in deltas]
+    frames = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in [*chunks, _chunk({}, finish)]]
+    return [*frames, b"data: [DONE]\n\n"]
 
 
 def said_in(body: bytes) -> Said:

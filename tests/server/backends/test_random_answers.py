@@ -20,6 +20,7 @@ from tests.server.backends.random_answers import (
     Damaged,
     damaged,
     frames_of,
+    frames_of_calls,
     garbage,
     said_in,
 )
@@ -92,7 +93,8 @@ class Asking:
     def __call__(self, answer: Damaged) -> tuple[Any, str]:
         """Return the run that got this answer, at its end, and the text that was kept of it."""
         self._endpoint.answer = answer
-        return self._portal.call(self._ask)
+        result: tuple[Any, str] = self._portal.call(self._ask)
+        return result
 
     async def _ask(self) -> tuple[Any, str]:
         caller = self._caller
@@ -166,17 +168,40 @@ def test_answer_that_is_none_ends_with_a_reason(asking: Asking, answer: Damaged)
 
 
 @pytest.mark.parametrize("end", ["close", "length", "chunked", "reset"])
-@pytest.mark.parametrize("place", range(0, len(WHOLE) + 1, 13))
-def test_answer_that_is_cut_is_whole_only_with_its_last_word(
-    asking: Asking, place: int, end: Any
-) -> None:
+def test_answer_that_is_cut_is_whole_only_with_its_last_word(asking: Asking, end: Any) -> None:
     """Cut at each thirteenth byte, and ended in each way."""
-    answer = Damaged(WHOLE[:place], EVENTS, end, [])
-    run, text = asking(answer)
-
     finished = WHOLE.index(b'"stop"}]}') + len(b'"stop"}]}')
-    assert run["status"] == ("completed" if place >= finished else "failed")
-    assert text == said_in(answer.body).text
+    for place in range(0, len(WHOLE) + 1, 13):
+        answer = Damaged(WHOLE[:place], EVENTS, end, [])
+        run, text = asking(answer)
+
+        assert run["status"] == ("completed" if place >= finished else "failed"), place
+        assert text == said_in(answer.body).text, place
+
+
+CITIES = ['{"city": "Oslo"}', '{"city": "Rome {} \\"quoted\\""}']
+CALLS = b"".join(
+    frames_of_calls([("weather", CITIES[0]), ("weather", CITIES[1])], finish="tool_calls")
+)
+
+
+@pytest.mark.parametrize("end", ["close", "length", "chunked", "reset"])
+def test_calls_that_are_cut_are_whole_or_not_made(asking: Asking, end: Any) -> None:
+    """No call has half of its arguments, and none is made before a connection is lost."""
+    finished = CALLS.index(b'"tool_calls"}]}') + len(b'"tool_calls"}]}')
+    for place in range(0, len(CALLS) + 1, 29):
+        run, _ = asking(Damaged(CALLS[:place], EVENTS, end, []))
+
+        assert run["status"] in {"failed", "requires_action"}, place
+        if place >= finished:
+            assert run["status"] == "requires_action", place
+        elif end == "reset":
+            assert run["status"] == "failed", place
+        if run["status"] == "requires_action":
+            calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+            made = [call["function"]["arguments"] for call in calls]
+            assert made == CITIES[: len(made)], place
+            assert len(made) == 2 or place < finished, place
 
 
 @pytest.mark.parametrize(
