@@ -28,8 +28,8 @@ from openai_runs.errors import (
 )
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
 from openai_runs.server.backends.chat.answers import explain_status, read_answer
-from openai_runs.server.backends.chat.call import KnownForms, ModelCall
 from openai_runs.server.backends.chat.forms import DEFAULTS, Forms
+from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from openai_runs.server.backends.chat.reader import ChunkReader
 
 __all__ = ["ChatBackend"]
@@ -127,7 +127,7 @@ class ChatBackend:
 
         Cancellation: closes the connection.
         """
-        call = ModelCall(request, self._model or request.run.model, self._known)
+        call = Negotiation(request, self._model or request.run.model, self._known)
         attempt = 1
         while True:
             spoken = False

@@ -50,6 +50,8 @@ _EMPTY: Final = (
 )
 _TEMPLATE: Final = frozenset({"instructions", "opening", "content", "ids"})
 """What the chat template of a model refuses; some endpoints answer 500 then."""
+_VAGUE: Final = ("stream", "ids", "content", "opening", "instructions")
+"""Rows whose names also stand in complaints about others; they come last, in this order."""
 _ECHO: Final = "echo."
 _MAX_TEXT: Final = 4000
 """Characters of a refusal that are read."""
@@ -246,11 +248,17 @@ def _changed(
         place = _place(row, name.removeprefix(_ECHO), claim)
         if place is not None:
             found.append((place, name))
-    for _, name in sorted(found, key=lambda each: each[0]):
+    for _, name in sorted(found, key=_rank):
         form = _next_form(name, forms, tried, claim.text)
         if form is not None:
             return {name: form}
     return {}
+
+
+def _rank(found: tuple[int, str]) -> tuple[int, int]:
+    """Return the order of rows that a complaint may mean: `role` and the like say least."""
+    place, name = found
+    return (1, _VAGUE.index(name)) if name in _VAGUE else (0, place)
 
 
 def _place(row: _Row, field: str, claim: _Claim) -> int | None:

@@ -24,7 +24,7 @@ _FULL: Final = re.compile(
     r"|context.{0,40}(?:is full|too (?:small|short)|overflow|exceed|limit reached)"
     r"|(?:prompt|input|messages?|request|conversation) .{0,40}too (?:long|many tokens)"
     r"|too many (?:input |prompt )?tokens|input token count.{0,40}exceed"
-    r"|(?:prompt|input).{0,30}tokens?.{0,40}(?:exceed|greater|longer|more than|over)"
+    r"|(?:prompt|inputs?\b).{0,30}tokens?.{0,40}(?:exceed|greater|longer|more than|over|<=)"
     r"|reduce (?:the length|your (?:prompt|message))|(?:string|array)_above_max_length"
     r"|(?:prompt|input)_too_long",
     re.IGNORECASE,

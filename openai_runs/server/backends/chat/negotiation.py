@@ -1,4 +1,4 @@
-"""One model call: the request of each attempt, and what is learnt from a refusal.
+"""Negotiation: the request of each attempt of a model call, and what is learnt from a refusal.
 
 An endpoint that refuses a form is asked again in another one, and with `truncation_strategy:
 auto` one whose context is full is asked with fewer messages. What was learnt is remembered for
@@ -28,7 +28,7 @@ from openai_runs.server.backends.chat.truncation import (
     without_oldest,
 )
 
-__all__ = ["KnownForms", "ModelCall"]
+__all__ = ["KnownForms", "Negotiation"]
 
 _HINT: Final = " A run's truncation_strategy of the type 'last_messages' sends fewer messages."
 
@@ -79,7 +79,7 @@ class KnownForms:
             )
 
 
-class ModelCall:
+class Negotiation:
     """The request of one model call, through all its attempts.
 
     Args:
