@@ -76,6 +76,7 @@ def main() -> None:
     settings.n_ctx = 1024  # so that a test can fill it
     settings.n_parallel = 1
     settings.n_gpu_layers = 0
+    settings.cpuparams.n_threads = 1  # two that wait for each other are slow on a busy machine
     settings.sampling.temp = 0.0
     settings.sampling.seed = 1
     server = xllamacpp.Server(settings)

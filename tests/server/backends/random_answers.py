@@ -42,8 +42,9 @@ class Damaged(NamedTuple):
     body: bytes
     content_type: str
     """Empty: there is no such header."""
-    end: Literal["close", "length", "chunked", "reset"]
-    """How it ends: with the connection, as its length says, in chunks, or by a reset."""
+    end: Literal["close", "length", "chunked", "reset", "short"]
+    """How it ends: with the connection, as its length says, in chunks, without their last one,
+    or before its length."""
     cuts: list[int]
     """Where the body is cut into packets."""
 
@@ -235,6 +236,6 @@ def _sent(draw: st.DrawFn, body: bytes) -> Damaged:
     return Damaged(
         body,
         draw(st.one_of(st.just(TYPES[0]), st.sampled_from(TYPES))),
-        draw(st.sampled_from(["close", "length", "chunked", "chunked", "reset"])),
+        draw(st.sampled_from(["close", "length", "chunked", "chunked", "reset", "short"])),
         sorted(draw(st.lists(st.integers(0, len(body)), max_size=2))),
     )
