@@ -147,7 +147,7 @@ class Transport:
         body: bytes | None = None,
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
-        stream: bool,
+        stream: bool | Literal["any"],
     ) -> Reply | StreamReply: ...
     async def exchange(
         self,
@@ -158,7 +158,7 @@ class Transport:
         body: bytes | None = None,
         timeout: float,
         max_bytes: int = MAX_ANSWER_BYTES,
-        stream: bool = False,
+        stream: bool | Literal["any"] = False,
     ) -> Reply | StreamReply:
         """Return the answer to one request, sent once.
 
@@ -171,7 +171,7 @@ class Transport:
                 stream, until its head is there.
             max_bytes: The most that is read of the decompressed answer, if it is no stream.
             stream: Whether to return a `StreamReply`, to be closed, where the server answers
-                with success and anything but JSON or a web page.
+                with success and anything but JSON or a web page; "any": whatever it answers.
 
         Raises:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
@@ -189,7 +189,8 @@ class Transport:
                 to, data = URL(url, encoded=True), None if body is None else _payload(body)
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
-                if stream and response.status < 300 and _is_stream(response.content_type):
+                is_stream = response.status < 300 and _is_stream(response.content_type)
+                if stream == "any" or (stream and is_stream):
                     return StreamReply(response, method, _shown(url), secrets_of(headers, url))
                 # Read by hand: aiohttp releases the connection once the answer is read.
                 try:

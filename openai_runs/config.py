@@ -53,8 +53,10 @@ __all__ = [
     "MAX_TRUNCATIONS",
     "MAX_UNSENT_BYTES",
     "MIN_POLL_DELAY",
-    "MODEL_END_TIMEOUT",
-    "MODEL_TIMEOUT",
+    "MODEL_DONE_TIMEOUT",
+    "MODEL_IDLE_TIMEOUT",
+    "MODEL_LIFE_MARGIN",
+    "MODEL_PATIENCE",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
     "POLL_SHARE",
@@ -171,16 +173,20 @@ IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3
 """Times the server starts a run before it is failed as one that kills its worker."""
-MODEL_TIMEOUT: Final = 120.0
-"""Seconds one call of the model endpoint may take."""
 MAX_FORM_CHANGES: Final = 24
 """Other forms of one request that a model endpoint is asked in; they come in 14 kinds."""
 MAX_TRUNCATIONS: Final = 10
 """Times one request is made shorter when the model's context is full; each drops half of it."""
 MAX_KNOWN_MODELS: Final = 256
 """Models of an endpoint whose learnt forms are remembered; their names may come from clients."""
-MODEL_END_TIMEOUT: Final = 5.0
-"""Seconds a model's finished answer is waited on for its token counts and its last line."""
+MODEL_IDLE_TIMEOUT: Final = 60.0
+"""Seconds of silence in the middle of a model's answer; nginx's `proxy_read_timeout`: 60."""
+MODEL_DONE_TIMEOUT: Final = 15.0
+"""Seconds of silence after a finish reason, by which the answer counts as whole; as a heartbeat."""
+MODEL_PATIENCE: Final = math.inf
+"""Seconds for which a busy model endpoint is asked again; infinite: as long as the run lives."""
+MODEL_LIFE_MARGIN: Final = 2.0
+"""Seconds before a run's expiry in which no attempt begins: it fails with a reason instead."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
 MAX_STREAMS: Final = 1000

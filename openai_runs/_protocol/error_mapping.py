@@ -35,6 +35,7 @@ __all__ = [
     "excerpt",
     "masked_json",
     "status_error",
+    "value_facts",
 ]
 
 _CLASSES: Final[dict[int, type[APIStatusError]]] = {
@@ -52,6 +53,8 @@ _NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+
 _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read: masking keys in more would block the event loop."""
+_MAX_ERRORS: Final = 8
+"""Items of a list of errors that are looked at."""
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"
@@ -118,6 +121,14 @@ def error_facts(content: bytes, secrets: Collection[str] = ()) -> dict[str, str]
     return _bounded_facts(masked_json(content, secrets))
 
 
+def value_facts(value: Any, secrets: Collection[str] = ()) -> dict[str, str]:
+    """Return what an error says that is a JSON value already; see `error_facts`."""
+    try:
+        return _facts(mask_value(value, secrets))
+    except RecursionError:  # a hostile body
+        return {}
+
+
 def blocking_run_id(message: str) -> str | None:
     """Return the id of the active run that an error text names.
 
@@ -157,10 +168,12 @@ def _facts(body: Any) -> dict[str, str]:
     """Return message, code, param and type, from whichever form the server uses."""
     if isinstance(body, str):
         return {"message": _text(body)}
+    if isinstance(body, list):  # Google wraps its errors in one
+        return next(filter(None, map(_facts, body[:_MAX_ERRORS])), {})
     if not isinstance(body, dict):
         return {}
-    error = body.get("error", body)
-    if isinstance(error, str):
+    error = body.get("error", body.get("errors", body))
+    if isinstance(error, str | list):
         error = {**body, "message": error}
     elif not isinstance(error, dict):
         error = body

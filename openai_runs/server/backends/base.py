@@ -115,6 +115,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     echoed: Echoed | None = None
     """What the endpoint wants back with this turn."""
+    word: str = ""
+    """What the endpoint called the reason, where it has a word for it."""
 
 
 ModelEvent = TextDelta | ToolCallDelta | Finish

@@ -269,7 +269,8 @@ def _ending(finish: Finish, draft: Draft) -> Ending:
     if reason is not None:
         return msgspec.structs.replace(written, status="incomplete", reason=reason)
     if finish.reason == FinishReason.CONTENT_FILTER:
-        message = "The model's content filter held its answer back."
+        word = f" ({finish.word})" if finish.word else ""
+        message = f"The model's content filter held its answer back{word}."
         error = RunLastError(code="invalid_prompt", message=message)
         return msgspec.structs.replace(written, status="failed", error=error, filtered=True)
     return written

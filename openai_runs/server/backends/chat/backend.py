@@ -1,60 +1,46 @@
-"""The backend in front of a `/chat/completions` endpoint, with its key and its moods."""
+"""The backend in front of a `/chat/completions` endpoint: key, time-outs, retries."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
-import msgspec
+import anyio.lowlevel
 
-from openai_runs._protocol.error_mapping import error_facts
 from openai_runs._protocol.masking import secrets_of
-from openai_runs._protocol.retry import backoff, is_retryable, is_too_long, retry_after
+from openai_runs._protocol.retry import backoff, is_too_long
 from openai_runs._protocol.spec import check_header
-from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
-from openai_runs._transport import Reply, StreamReply, Transport
-from openai_runs.config import MAX_ANSWER_BYTES, MODEL_END_TIMEOUT, MODEL_TIMEOUT, RetryPolicy
-from openai_runs.errors import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APITimeoutError,
-    ConfigError,
+from openai_runs._transport import StreamReply, Transport
+from openai_runs.config import (
+    MAX_ANSWER_BYTES,
+    MODEL_DONE_TIMEOUT,
+    MODEL_IDLE_TIMEOUT,
+    MODEL_LIFE_MARGIN,
+    MODEL_PATIENCE,
+    RetryPolicy,
+    check_timeout,
 )
+from openai_runs.errors import APIConnectionError, APITimeoutError, ConfigError
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
-from openai_runs.server.backends.chat.answers import explain_status, read_answer
+from openai_runs.server.backends.chat.echoed import EchoCollector, echo_rules
+from openai_runs.server.backends.chat.failures import AttemptFailed, refused
 from openai_runs.server.backends.chat.forms import DEFAULTS, Forms
 from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
-from openai_runs.server.backends.chat.reader import ChunkReader
+from openai_runs.server.backends.chat.pieces import check_think
+from openai_runs.server.backends.chat.reader import AnswerReader, Ending
 
 __all__ = ["ChatBackend"]
 
 _TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
-
-
-class _Failed(Exception):  # noqa: N818 - carries what the run will show
-    """An attempt that failed, and whether another one may not."""
-
-    def __init__(
-        self,
-        failure: ModelFailure,
-        *,
-        again: bool = False,
-        after: float | None = None,
-        refusal: tuple[int, bytes] | None = None,
-    ) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-        self.again = again
-        self.after = after
-        """Seconds the endpoint asks to be left alone."""
-        self.refusal = refusal
-        """Status and body, where the endpoint answered with an error."""
+_LOST: Final = "The connection to the model endpoint failed."
+_MAX_ERROR_BYTES: Final = 2**20
+"""Bytes of an error body that are read."""
 
 
 class ChatBackend:
@@ -62,18 +48,28 @@ class ChatBackend:
 
     Answers are asked for as a stream, and passed on as they come; an endpoint that answers
     with the whole is understood too. Model calls are made at least once: one whose answer
-    was lost is made again, unless something of it was passed on.
+    was lost is made again, unless something of it was passed on. An endpoint that is busy, by a
+    rate limit or because it loads its model, is waited for as long as the run lives.
 
     Args:
         base_url: What stands before `/chat/completions`; never taken from a request.
         api_key: Sent as a bearer token; None sends none.
         model: What to call the model there; None: as the run does.
-        timeout: Seconds for one attempt; of a stream, until it begins, and then of silence.
-        retry: How failed attempts are repeated: 429, 5xx and lost connections.
+        timeout: Seconds of silence at any time, in place of both time-outs below.
+        first_token_timeout: Seconds until the model says the first thing; None: within the
+            run's life.
+        idle_timeout: Seconds of silence after that; after a finish reason 15, or this if it
+            is less.
+        retry: How failed attempts are repeated: 429, 5xx, lost connections, empty answers. None:
+            twice, and a busy endpoint is asked again as long as the run lives.
         max_tokens_field: Name of the token limit on that wire; `max_tokens` for older endpoints.
         forms: How the endpoint wants what there is more than one way to say, where it is known
             beforehand: `{"content": "null", "stream_options": "omit"}`. The rest is learnt.
+        echo: More fields of its messages that the endpoint wants back, each with the rule by
+            which its pieces merge: `append`, `index`, `last`; or `never`, to leave one out.
         max_answer_bytes: Of an answer that is longer nothing is taken.
+        think: What becomes of thoughts in tags within the text, such as `<think>`: `keep` them,
+            `strip` them, or `separate` them: kept with the turn as `reasoning_content`.
     """
 
     def __init__(
@@ -82,16 +78,22 @@ class ChatBackend:
         *,
         api_key: str | None = None,
         model: str | None = None,
-        timeout: float = MODEL_TIMEOUT,
+        timeout: float | None = None,
+        first_token_timeout: float | None = None,
+        idle_timeout: float | None = None,
         retry: RetryPolicy | None = None,
         max_tokens_field: str = DEFAULTS["max_tokens"],
         forms: Forms | None = None,
+        echo: Mapping[str, str] | None = None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        think: str = "keep",
     ) -> None:
         """Keep the settings; the first call opens the connections.
 
         Raises:
-            ConfigError: `base_url` is no HTTP URL, or a form does not exist.
+            ConfigError: `base_url` is no HTTP URL, or there is no such setting of `think`, `forms`
+                or `echo`.
+            ValueError: A time-out is not positive.
         """
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -106,9 +108,15 @@ class ChatBackend:
             self._headers["authorization"] = check_header("api_key", f"Bearer {api_key}")
         self._secrets = secrets_of(self._headers, self._url)
         self._model = model
-        self._timeout = timeout
-        self._retry = retry or RetryPolicy()
+        silence = check_timeout("timeout", timeout)
+        first = check_timeout("first_token_timeout", first_token_timeout) or silence
+        self._first_token_timeout = first or math.inf
+        idle = check_timeout("idle_timeout", idle_timeout) or silence
+        self._idle_timeout = idle or MODEL_IDLE_TIMEOUT
+        self._retry = retry or RetryPolicy(patience=MODEL_PATIENCE)
+        self._think = check_think(think)
         self._known = KnownForms(parts.hostname, {"max_tokens": max_tokens_field, **(forms or {})})
+        self._echo = echo_rules(echo)
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
 
@@ -127,28 +135,47 @@ class ChatBackend:
 
         Cancellation: closes the connection.
         """
-        call = Negotiation(request, self._model or request.run.model, self._known)
-        attempt = 1
+        negotiation = Negotiation(request, self._model or request.run.model, self._known)
+        attempt, began = 1, anyio.current_time()
         while True:
             spoken = False
             try:
-                async with aclosing(self._attempt(msgspec.json.encode(call.build()))) as events:
+                async with aclosing(self._attempt(negotiation.encode())) as events:
                     async for event in events:
                         if not spoken:
-                            call.accepted()
+                            negotiation.accepted()
                         spoken = True
                         yield event
                 return
-            except _Failed as failed:
-                if not spoken and failed.refusal is not None and call.refused(*failed.refusal):
+            except AttemptFailed as failed:
+                refusal = None if spoken else failed.refusal
+                if refusal is not None and negotiation.refused(*refusal):
                     continue
-                failed.failure = call.explained(failed.failure)
-                over = spoken or not failed.again or is_too_long(failed.after)
-                if over or attempt > self._retry.max_retries:
-                    raise failed.failure from failed.__cause__
+                failed.failure = negotiation.explained(failed.failure)
                 pause = backoff(self._retry, attempt, failed.after, random.random())
+                lasted = anyio.current_time() - began
+                if spoken or not self._may_retry(failed, attempt, pause, lasted, request):
+                    raise failed.failure from failed.__cause__
             await anyio.sleep(pause)
             attempt += 1
+
+    def _may_retry(
+        self,
+        failed: AttemptFailed,
+        attempt: int,
+        pause: float,
+        lasted: float,
+        request: ModelRequest,
+    ) -> bool:
+        """Return whether another attempt is made, after a pause that ends within the run's life."""
+        expires = request.run.expires_at
+        if not failed.again or (
+            expires is not None and time.time() + pause > expires - MODEL_LIFE_MARGIN
+        ):
+            return False
+        if failed.is_busy and self._retry.patience is not None:
+            return lasted + pause <= self._retry.patience
+        return attempt <= self._retry.max_retries and not is_too_long(failed.after)
 
     async def aclose(self) -> None:
         """Close the connections.
@@ -159,93 +186,91 @@ class ChatBackend:
 
     async def _attempt(self, body: bytes) -> AsyncGenerator[ModelEvent]:
         """Ask once, and yield what is answered."""
+        deadline = anyio.current_time() + self._first_token_timeout
         try:
             reply = await self._transport.exchange(
                 "POST",
                 self._url,
                 headers=self._headers,
                 body=body,
-                timeout=self._timeout,
-                max_bytes=self._max_answer_bytes,
-                stream=True,
+                timeout=self._first_token_timeout,
+                stream="any",
             )
-            if isinstance(reply, StreamReply):
-                try:
-                    async with aclosing(self._read(reply)) as events:
-                        async for event in events:
-                            yield event
-                finally:
-                    reply.close()
-                return
-        except (APITimeoutError, TimeoutError) as error:
-            message = f"The model endpoint did not answer within {self._timeout:g} s."
-            raise _Failed(ModelFailure(message)) from error
+        except APITimeoutError as error:
+            raise AttemptFailed(ModelFailure(self._silence()), again=True) from error
         except APIConnectionError as error:
-            message = "The connection to the model endpoint failed."
-            raise _Failed(ModelFailure(message), again=True) from error
-        except APIResponseValidationError as error:
-            raise ModelFailure(_TOO_LONG) from error
-        if reply.status != 200:
-            raise self._refused(reply)
-        for event in read_answer(reply.content, self._secrets):
-            yield event
+            raise AttemptFailed(ModelFailure(_LOST), again=True) from error
+        assert isinstance(reply, StreamReply)
+        try:
+            if not 200 <= reply.status < 300:
+                raise await self._refused(reply)
+            async with aclosing(self._read(reply, deadline)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            reply.close()
 
-    async def _read(self, reply: StreamReply) -> AsyncGenerator[ModelEvent]:
-        """Yield what an answer says that is read as it comes."""
-        if "text/event-stream" not in reply.headers.get("content-type", "").lower():
-            for event in read_answer(await self._read_whole(reply), self._secrets):
-                yield event
-            return
-        parser, size = SSEParser(max_bytes=self._max_answer_bytes), 0
-        reader, ends = ChunkReader(self._secrets), math.inf
-        while not reader.done:
-            if reader.is_finished and ends == math.inf:
-                ends = anyio.current_time() + MODEL_END_TIMEOUT
-            piece = await self._read_piece(reply, reader, ends)
+    async def _read(self, reply: StreamReply, deadline: float) -> AsyncGenerator[ModelEvent]:
+        """Yield what an answer says, as it comes; `deadline` is that of its first token."""
+        reader, size = (
+            AnswerReader(self._secrets, think=self._think, echo=EchoCollector(self._echo)),
+            0,
+        )
+        ending, why = Ending.CLEAN, ""
+        while not reader.is_done:
+            try:
+                with anyio.fail_after(deadline - anyio.current_time()):
+                    piece = await reply.read()
+            except TimeoutError:
+                ending, why = Ending.SILENT, self._silence(reader)
+                break
+            except APIConnectionError:
+                ending, why = Ending.LOST, _LOST
+                break
             size += len(piece)
             if not piece:
                 break
             if size > self._max_answer_bytes:
-                raise ModelFailure(_TOO_LONG)
-            for frame in self._frames(parser, piece):
-                for event in reader.read(frame):
-                    yield event
-        for event in reader.finish():
+                raise AttemptFailed(ModelFailure(_TOO_LONG))
+            before = reader.progress
+            for event in reader.feed(piece):
+                yield event
+            deadline = self._next_deadline(reader, deadline, is_progress=reader.progress > before)
+            await anyio.lowlevel.checkpoint()  # an endpoint may send faster than it is read
+        for event in reader.finish(ending, why):
             yield event
 
-    async def _read_piece(self, reply: StreamReply, reader: ChunkReader, ends: float) -> bytes:
-        """Return more of a stream; none once it is whole, whatever becomes of its connection.
+    def _next_deadline(self, reader: AnswerReader, deadline: float, *, is_progress: bool) -> float:
+        """Return until when more is waited for.
 
-        `ends` is when an answer that is whole is waited for no longer, whatever else comes.
+        Before the first token, its own time-out counts. After a finish reason only what says
+        something counts as a sign of life, else anything does.
         """
-        try:
-            with anyio.fail_after(min(self._timeout, ends - anyio.current_time())):
-                return await reply.read()
-        except (APIConnectionError, TimeoutError):
-            if not reader.is_finished:
-                raise
-            return b""
+        now = anyio.current_time()
+        if reader.has_reason:
+            limit = now + min(self._idle_timeout, MODEL_DONE_TIMEOUT)
+            return limit if is_progress else min(deadline, limit)
+        return now + self._idle_timeout if reader.has_begun else deadline
 
-    async def _read_whole(self, reply: StreamReply) -> bytes:
-        content = bytearray()
-        with anyio.fail_after(self._timeout):
-            while piece := await reply.read():
-                content += piece
-                if len(content) > self._max_answer_bytes:
-                    raise ModelFailure(_TOO_LONG)
-        return bytes(content)
+    def _silence(self, reader: AnswerReader | None = None) -> str:
+        if reader is not None and reader.has_begun:
+            limit, what = self._idle_timeout, "send the rest of its answer"
+        else:
+            limit, what = self._first_token_timeout, "answer"
+        return f"The model endpoint did not {what} within {limit:g} s."
 
-    def _frames(self, parser: SSEParser, piece: bytes) -> list[Frame]:
-        try:
-            return parser.feed(piece)
-        except EventTooLarge as error:
-            raise ModelFailure(_TOO_LONG) from error
-
-    def _refused(self, reply: Reply) -> _Failed:
+    async def _refused(self, reply: StreamReply) -> AttemptFailed:
         """Return what a status other than 200 stands for."""
-        facts = error_facts(reply.content)
-        after = retry_after(reply.headers, time.time())
-        again = is_retryable(reply.status, reply.headers, facts.get("code"))
-        failure = explain_status(reply.status, reply.content, self._secrets)
-        refusal = (reply.status, reply.content)
-        return _Failed(failure, again=again, after=after, refusal=refusal)
+        content = await self._read_error(reply)
+        return refused(reply.status, content, reply.headers, now=time.time(), secrets=self._secrets)
+
+    async def _read_error(self, reply: StreamReply) -> bytes:
+        """Return an error body as far as it comes."""
+        content = bytearray()
+        try:
+            with anyio.move_on_after(self._idle_timeout):
+                while len(content) < _MAX_ERROR_BYTES and (piece := await reply.read()):
+                    content += piece
+        except APIConnectionError:
+            pass  # the status says enough
+        return bytes(content)

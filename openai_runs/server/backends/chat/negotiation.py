@@ -113,6 +113,10 @@ class Negotiation:
         """
         return build_request(self._request, self._model, self._forms)
 
+    def encode(self) -> bytes:
+        """Return the same as the bytes to post."""
+        return msgspec.json.encode(self.build())
+
     def refused(self, status: int, content: bytes) -> bool:
         """Return whether to ask again at once: the next request is another one.
 

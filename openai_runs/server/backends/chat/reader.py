@@ -1,261 +1,384 @@
-"""A streamed chat completion, piece by piece. Pure: chunks in, events of the model call out."""
+"""What an answer is worth: bytes in, events of the model call out. Pure.
+
+Theory of operation. An answer, streamed or whole, is read as JSON values (`wrapping`), whose texts
+and tool calls are passed on as they come. What it is worth is decided once, at its end, by this
+table; a finish reason alone ends nothing, as some endpoints send one with each piece.
+
+| the finish reasons | how it ended | the model call |
+|---|---|---|
+| mean done | `[DONE]`, cleanly, or silently | is finished |
+| one means a length limit | likewise | is finished, for `length` |
+| one means a filter | likewise | is finished, for `content_filter` |
+| one means a failure, or nobody knows it | likewise | fails, and the word is named |
+| none | `[DONE]` | is finished |
+| none | cleanly | is finished if it consists of whole calls; else it fails |
+| any | the connection was lost | fails |
+| none | silently | fails |
+
+Where nothing was said at all, the answer was empty, and another attempt is made.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
 import msgspec
 
-from openai_runs._protocol.error_mapping import error_facts, excerpt
+from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import mask
-from openai_runs._protocol.sse import Frame
 from openai_runs.server.backends.base import (
     Finish,
+    FinishReason,
     ModelEvent,
     ModelFailure,
     TextDelta,
-    ToolCallDelta,
 )
-from openai_runs.server.backends.chat.answers import (
+from openai_runs.server.backends.chat.calls import Calls
+from openai_runs.server.backends.chat.echoed import EchoCollector
+from openai_runs.server.backends.chat.failures import (
     EXCERPT_CHARS,
-    finish_reason,
-    joined,
-    usage,
+    AttemptFailed,
+    error_inside,
+    words_of,
 )
+from openai_runs.server.backends.chat.pieces import Halves, Thoughts
+from openai_runs.server.backends.chat.words import (
+    Verdict,
+    finish_word,
+    is_loading,
+    is_rate_limit,
+    verdict,
+)
+from openai_runs.server.backends.chat.wrapping import DONE, Payload, Unreadable, Unwrapper
+from openai_runs.types.runs import Usage
 
-__all__ = ["ChunkReader"]
+__all__ = ["AnswerReader", "Ending"]
 
-_DONE: Final = b"[DONE]"
-_MARK: Final = re.compile(r'["\\{}\[\]]')
-"""What begins or ends something in a JSON text, or escapes what does."""
-_SILENT: Final = "it does not say why"
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class _Call(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
-
-
-class _Delta(msgspec.Struct):
-    content: str | list[dict[str, Any]] | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
+_MAX_WORD: Final = 60
+"""Characters of a finish reason that are shown."""
+_MAX_COUNT: Final = 2**53 - 1
+"""Tokens; a count that is larger than JSON numbers are exact is none."""
+_REASONS: Final = {
+    Verdict.DONE: FinishReason.STOP,
+    Verdict.LENGTH: FinishReason.LENGTH,
+    Verdict.FILTER: FinishReason.CONTENT_FILTER,
+}
+_THOUGHTS: Final = frozenset({"thinking", "reasoning", "thought", "redacted_thinking"})
+"""Types of parts of a content that are no text."""
+_HARMLESS: Final = frozenset({"choices", "usage", "type", "event", "timings", "status"})
+"""A JSON object with none of these is no chunk."""
+_SAID: Final = frozenset({"delta", "message", "text", "error"})
+_BESIDE: Final = frozenset({"index", "finish_reason", "logprobs", "usage"})
+"""What a choice may consist of that says nothing."""
+_COUNTS: Final = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 
-_DECODER: Final = msgspec.json.Decoder(_Chunk)
+class Ending(Enum):
+    """How an answer ended."""
+
+    CLEAN = auto()
+    """The endpoint ended it, with `[DONE]` or without."""
+    SILENT = auto()
+    """Nothing more came for so long that it was given up."""
+    LOST = auto()
+    """The connection was lost."""
 
 
-class _Arguments:
-    """The JSON text of a call's arguments, in pieces, each of which is read once."""
+class AnswerReader:
+    """Reads one answer.
 
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._depth = 0
-        self._in_string = False
-        self._skipped = -1
-        """Where in the next piece the character stands that a backslash escapes."""
-        self._is_closed = False
-        self.is_whole = False
-        """Whether they are an object that needs no further piece."""
+    Args:
+        secrets: What no failure repeats.
+        think: What is done with thoughts in the text: `keep`, `strip` or `separate`.
+        echo: Collects what the endpoint wants back.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
-
-    def add(self, piece: str) -> None:
-        """Take the next piece."""
-        self._pieces.append(piece)
-        if self._is_closed:
-            self.is_whole = self.is_whole and not piece.strip(" \t\r\n")
-            return
-        for mark in _MARK.finditer(piece):
-            if mark.start() != self._skipped:
-                self._pass(mark[0], mark.end())
-            if self._is_closed:
-                self.is_whole = _is_object("".join(self._pieces))
-                return
-        self._skipped -= len(piece)
-
-    def _pass(self, mark: str, end: int) -> None:
-        if self._in_string:
-            self._in_string = mark != '"'
-            self._skipped = end if mark == "\\" else self._skipped
-        elif mark == '"':
-            self._in_string = True
-        else:
-            self._depth += 1 if mark in "{[" else -1
-            self._is_closed = self._depth <= 0
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(text), dict)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        return False
-
-
-class _Place:
-    """What tells the pieces of one call from those of the next."""
-
-    def __init__(self, index: int, name: str) -> None:
-        self.index = index
-        """Among our calls."""
-        self.id = ""
-        self.name = name
-        self.is_echoed = False
-        """Whether it was named once more after its arguments were whole."""
-        self.arguments = _Arguments()
-
-
-class ChunkReader:
-    """Reads the chunks of one streamed answer."""
-
-    def __init__(self, secrets: Collection[str] = ()) -> None:
-        """Start with nothing read; no failure repeats a secret that the endpoint quotes."""
+    def __init__(
+        self,
+        secrets: Collection[str] = (),
+        *,
+        think: str = "keep",
+        echo: EchoCollector | None = None,
+    ) -> None:
+        """Begin an answer."""
         self._secrets = secrets
-        self.done = False
-        """Whether the endpoint has said that it is done."""
-        self._reason: str | None = None
+        self._echo = echo or EchoCollector()
+        self._separates = think == "separate"
+        self._unwrapper = Unwrapper()
+        self._halves = Halves()
+        self._thoughts = Thoughts(think)
+        self._calls = Calls()
         self._usage: dict[str, Any] = {}
+        self._word = ""
+        self._verdict: Verdict | None = None
         self._spoke = False
-        self._calls: list[_Place] = []
-        self._by_id: dict[str, _Place] = {}
-        self._places: dict[int, _Place] = {}
-        """The endpoint's index of a call -> the last call it was used for."""
+        self._is_empty_text = False
+        """Whether the model has said an empty text, which is an answer if it also says so."""
+        self._is_stream = False
+        self.is_done = False
+        """Whether the endpoint has said `[DONE]`."""
+        self.has_begun = False
+        """Whether the model has said anything, thoughts included."""
+        self.progress = 0
+        """Counts what was said; what only keeps the connection alive does not count."""
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the answer is whole; what may follow is its token counts."""
-        return self.done or self._reason is not None
+    def has_reason(self) -> bool:
+        """Whether a finish reason has come, after which more may come all the same."""
+        return self._verdict is not None
 
-    def read(self, frame: Frame) -> list[ModelEvent]:
-        """Return the events that one chunk stands for.
+    def feed(self, piece: bytes) -> Iterator[ModelEvent]:
+        """Yield the events that the bytes complete.
 
         Raises:
-            ModelFailure: It is no chunk of a chat completion, or says that the call failed.
+            AttemptFailed: They are no answer, or say that the call failed.
         """
-        data = frame.data.strip()
-        if data == _DONE:
-            self.done = True
-            return []
-        if frame.event == "error":
-            raise _failed(data, self._secrets)
+        yield from self._guarded(self._unwrapper.feed(piece))
+
+    def finish(self, ending: Ending, why: str = "") -> Iterator[ModelEvent]:
+        """Yield the last events, a `Finish` if the answer is whole.
+
+        Args:
+            ending: How it ended.
+            why: What is said of a connection that was lost or fell silent.
+
+        Raises:
+            AttemptFailed: It is not whole.
+        """
+        if ending == Ending.LOST and not self.progress:
+            raise AttemptFailed(ModelFailure(why), again=True)
         try:
-            chunk = _DECODER.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            said = mask(f"{error}", self._secrets)
-            problem = f"The model endpoint sent no chat completion chunk: {said}."
-            raise ModelFailure(problem[:EXCERPT_CHARS]) from None
-        if chunk.error is not None:
-            raise _failed(data, self._secrets)
-        if isinstance(chunk.usage, dict):
-            self._usage |= {name: count for name, count in chunk.usage.items() if count is not None}
-        if not chunk.choices:
-            return []
-        choice = chunk.choices[0]
-        self._reason = choice.finish_reason or self._reason
-        return [] if choice.delta is None else self._pieces(choice.delta)
+            if not self.is_done:
+                yield from self._guarded(self._unwrapper.finish())
+        except AttemptFailed:
+            if ending == Ending.CLEAN:
+                raise
+            # What was cut off is of less interest than what has cut it off.
+            raise AttemptFailed(ModelFailure(why), again=True) from None
+        yield from self._flush()
+        failure = self._failure(ending, why)
+        if failure is not None:
+            raise failure
+        yield from self._calls.finish()
+        reason = _REASONS[self._verdict or Verdict.DONE]
+        yield Finish(
+            reason=reason, usage=_usage(self._usage), echoed=self._echo.result(), word=self._word
+        )
 
-    def _pieces(self, delta: _Delta) -> list[ModelEvent]:
-        self._spoke = self._spoke or delta.content is not None or bool(delta.tool_calls)
-        text = joined(delta.content) or delta.refusal or ""
-        pieces: list[ModelEvent] = [TextDelta(text)] if text else []
-        for position, call in enumerate(delta.tool_calls or ()):
-            arguments = call.function.arguments
-            if isinstance(arguments, dict):  # some endpoints send the object itself
-                arguments = msgspec.json.encode(arguments).decode()
-            index = position if call.index is None else call.index
-            place = self._place(index, call, arguments or "")
-            if place is None:
-                continue
-            place.id = place.id or call.id or ""
-            self._by_id.setdefault(place.id, place)
-            name = call.function.name or ("" if place.arguments else place.name)
-            place.name = place.name or name
-            if arguments:
-                place.arguments.add(arguments)
-            pieces.append(
-                ToolCallDelta(
-                    index=place.index,
-                    id=call.id or "",
-                    name=name,
-                    arguments=arguments or "",
-                )
-            )
-        return pieces
+    def _guarded(self, payloads: Iterator[Payload]) -> Iterator[ModelEvent]:
+        """Yield what payloads say; before a failure, what was held back."""
+        try:
+            for payload in payloads:
+                yield from self._read(payload)
+                if self.is_done:
+                    return
+        except (Unreadable, RecursionError) as error:
+            yield from self._flush()
+            content = error.content if isinstance(error, Unreadable) else self._unwrapper.head
+            raise self._unreadable(content) from None
+        except AttemptFailed:
+            yield from self._flush()
+            raise
 
-    def _place(self, index: int, call: _Call, arguments: str) -> _Place | None:
-        """Return where a piece belongs; some endpoints give all their calls the same index.
+    def _read(self, payload: Payload) -> Iterator[ModelEvent]:
+        value = payload.value
+        if value is DONE:
+            self.is_done = True
+            return
+        for one in value if isinstance(value, list) else [value]:
+            yield from self._read_value(payload.event, one)
 
-        Only a piece with a name may begin a call there: others give each piece an id of its own.
-        None: it repeats what is known, as some endpoints do with the last piece of a call, or
-        announces the next call of the same function, which then begins with its arguments.
-        """
-        if call.id and call.id in self._by_id:
-            return self._by_id[call.id]
-        place = self._places.get(index)
-        name = call.function.name or ""
-        if place is not None and not arguments and _is_echo(place, call.id or "", name):
-            place.is_echoed = True
-            return None
-        announced = place.name if place is not None and place.is_echoed and not name else ""
-        if place is None or announced or (name and _is_another(place, call.id or "", name)):
-            place = self._places[index] = _Place(len(self._calls), announced)
-            self._calls.append(place)
-        return place
+    def _read_value(self, event: str, value: Any) -> Iterator[ModelEvent]:
+        """Read a chunk, a whole answer, or an error in its place."""
+        if event == "error" or _is_error(value):
+            if isinstance(value, bytes):
+                value = words_of(value, self._secrets)
+            raise error_inside(value, self._secrets, in_stream=self.has_begun)
+        if not isinstance(value, dict) or not _is_chunk(value):
+            raise Unreadable(_written(value))
+        self._add_usage(value.get("usage"))
+        is_chunk = value.get("object") == "chat.completion.chunk"
+        for choice in _choices(value):
+            yield from self._read_choice(choice, is_chunk=is_chunk)
 
-    def finish(self) -> list[ModelEvent]:
-        """Return the last events, once the answer has ended.
+    def _read_choice(self, choice: dict[str, Any], *, is_chunk: bool) -> Iterator[ModelEvent]:
+        if choice.get("error"):
+            raise error_inside(choice, self._secrets, in_stream=self.has_begun)
+        self._add_usage(choice.get("usage"))
+        delta, message, text = (choice.get(name) for name in ("delta", "message", "text"))
+        is_repeated = self._is_stream and not is_chunk  # all of it once more, at the end
+        if isinstance(delta, dict) and (delta or not message):
+            self._is_stream = True
+            yield from self._say(delta, whole=False)
+        elif isinstance(message, dict) and not is_repeated:
+            yield from self._say(message, whole=not is_chunk)
+        elif isinstance(text, str):
+            yield from self._say({"content": text}, whole=False)
+        self._add_word(finish_word(choice.get("finish_reason")))
 
-        Raises:
-            ModelFailure: It was cut off, or empty; nothing of it may be taken for whole.
-        """
-        if not self.is_finished:
-            message = "The model's answer was cut short."
-            raise ModelFailure(message)
-        reason = finish_reason(self._reason)
-        if not self._spoke and reason == "stop":
-            problem = "The model endpoint sent a chat completion without content."
-            raise ModelFailure(problem)
-        bare = [place.index for place in self._calls if not place.arguments]
-        empty = [ToolCallDelta(index=index, arguments="{}") for index in bare]
-        return [*empty, Finish(reason=reason, usage=usage(self._usage))]
+    def _say(self, delta: dict[str, Any], *, whole: bool) -> Iterator[ModelEvent]:
+        self._echo.add_message(delta)
+        said = {name for name, value in delta.items() if value and name != "role"}
+        self.has_begun = self.has_begun or bool(said)
+        self.progress += bool(said)
+        content = delta.get("content")
+        text = f"{_text(content)}{_text(delta.get('refusal'))}"
+        self._is_empty_text = self._is_empty_text or (content is not None and not text)
+        if text:
+            yield from self._text(self._thoughts.add(self._halves.add(text)))
+        pieces = delta.get("tool_calls") or _legacy(delta.get("function_call"))
+        for number, item, events in self._calls.add(pieces, whole=whole):
+            self._echo.add_call(number, item)
+            self._spoke = True
+            yield from events
+
+    def _text(self, parts: Iterator[tuple[bool, str]]) -> Iterator[ModelEvent]:
+        for is_thought, text in parts:
+            if not is_thought:
+                self._spoke = True
+                yield TextDelta(text)
+            elif self._separates:
+                self._echo.add_message({"reasoning_content": text})
+
+    def _flush(self) -> Iterator[ModelEvent]:
+        """Yield the text that was held back."""
+        rest = self._halves.finish()
+        yield from self._text(self._thoughts.add(rest) if rest else iter(()))
+        yield from self._text(self._thoughts.finish())
+
+    def _add_word(self, word: str) -> None:
+        if not word:
+            return
+        self.progress += self._verdict is None
+        found = verdict(word)
+        if self._verdict is None or found.value >= self._verdict.value:
+            self._verdict = found
+            self._word = mask(word, self._secrets)[:_MAX_WORD]
+
+    def _add_usage(self, sent: Any) -> None:
+        if isinstance(sent, dict):
+            counts = {name: count for name, count in sent.items() if count is not None}
+            self.progress += any(self._usage.get(name) != counts[name] for name in counts)
+            self._usage |= counts
+
+    def _failure(self, ending: Ending, why: str) -> AttemptFailed | None:
+        """Return why the answer is not whole; None: it is."""
+        if ending == Ending.LOST and not self.is_done:
+            return AttemptFailed(ModelFailure(why), again=True)
+        if self._verdict == Verdict.UNKNOWN:
+            said = f"The model stopped with {self._word!r}, which is no word for a whole answer."
+            return AttemptFailed(ModelFailure(said))
+        if self._verdict is None and ending == Ending.SILENT and not self.is_done:
+            return AttemptFailed(ModelFailure(why), again=True)
+        if not self._spoke and (
+            self._verdict is None or (self._verdict == Verdict.DONE and not self._is_empty_text)
+        ):
+            return self._empty()
+        if self._verdict is None and not self.is_done and not self._is_called:
+            said = "The model's answer ended without a reason, so it may be cut short."
+            return AttemptFailed(ModelFailure(said))
+        return None
+
+    @property
+    def _is_called(self) -> bool:
+        return len(self._calls) > 0 and self._calls.are_whole
+
+    def _empty(self) -> AttemptFailed:
+        said = excerpt(self._unwrapper.head, EXCERPT_CHARS // 2, secrets=self._secrets)
+        what = f"; the endpoint sent {said!r}" if said else ""
+        sentence = f"The model said nothing: the answer was empty{what}."
+        return AttemptFailed(ModelFailure(sentence), again=True)
+
+    def _unreadable(self, content: bytes) -> AttemptFailed:
+        said = words_of(content, self._secrets) or excerpt(content, secrets=self._secrets)
+        is_limit = is_rate_limit(said)
+        is_busy = not self._is_stream and (is_limit or is_loading(said))
+        sentence = f"The model endpoint sent no chat completion, but {said[:EXCERPT_CHARS]!r}."
+        code = "rate_limit_exceeded" if is_busy and is_limit else "server_error"
+        return AttemptFailed(ModelFailure(sentence, code=code), again=is_busy, is_busy=is_busy)
 
 
-def _is_echo(place: _Place, call_id: str, name: str) -> bool:
-    """Tell whether a piece without arguments says no more than the call has said already."""
-    return place.arguments.is_whole and name == place.name and call_id in {"", place.id}
+def _is_error(value: Any) -> bool:
+    """Tell an error in the place of an answer or a chunk."""
+    if isinstance(value, str | bytes):
+        return True
+    if not isinstance(value, dict):
+        return False
+    if value.get("error") or value.get("errors"):
+        return True
+    if "error" in (value.get("object"), value.get("type")):
+        return True
+    return "choices" not in value and ("detail" in value or isinstance(value.get("message"), str))
 
 
-def _is_another(place: _Place, call_id: str, name: str) -> bool:
-    """Tell whether a name that comes for a known call is that of the next one."""
-    if call_id and place.id:
-        return call_id != place.id
-    return bool(place.name and name != place.name) or place.arguments.is_whole
+def _is_chunk(value: dict[str, Any]) -> bool:
+    """Tell a chunk or an answer from what is none; some chunks only keep a connection alive."""
+    return not value or not _HARMLESS.isdisjoint(value)
 
 
-def _failed(data: bytes, secrets: Collection[str]) -> ModelFailure:
-    """Return what an error in the place of a chunk stands for."""
-    said = error_facts(data, secrets).get("message", "")
-    if not said and not data.startswith((b"{", b"[")):  # words for people, and no JSON
-        said = excerpt(data, secrets=secrets)
-    problem = f"The model endpoint failed in mid-answer: {said[:EXCERPT_CHARS] or _SILENT}"
-    return ModelFailure(problem)
+def _choices(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the choices that are pieces of the first one."""
+    choices = value.get("choices")
+    items = [choices] if isinstance(choices, dict) else choices
+    if items is not None and not isinstance(items, list):
+        raise Unreadable(_written(value))
+    found = [item for item in items or () if item is not None]
+    for choice in found:
+        if not isinstance(choice, dict):
+            raise Unreadable(_written(value))
+        if not choice.get("finish_reason") and _SAID.isdisjoint(choice):
+            if any(
+                name not in _BESIDE and not name.startswith("content_filter") for name in choice
+            ):
+                raise Unreadable(_written(value))
+            continue
+        if choice.get("index") == found[0].get("index"):
+            yield choice
+
+
+def _text(content: Any) -> str:
+    """Return the text of a content, which may come in parts."""
+    if content is None or isinstance(content, bool):
+        return ""
+    if isinstance(content, list):
+        return "".join(map(_text, content))
+    if isinstance(content, dict):
+        if content.get("type") in _THOUGHTS:
+            return ""
+        return _text(content.get("text") or content.get("content") or content.get("refusal"))
+    return str(content)
+
+
+def _legacy(call: Any) -> Any:
+    """Return the form of before tool calls as a piece of one."""
+    return {"index": 0, "function": call} if isinstance(call, dict) else None
+
+
+def _usage(sent: Mapping[str, Any]) -> Usage | None:
+    """Return the tokens of a call, as far as the endpoint names them."""
+    counts = [
+        next((n for name in names if (n := _count(sent.get(name))) is not None), None)
+        for names in _COUNTS
+    ]
+    if counts == [None, None]:
+        return None
+    prompt, completion = (max(0, count or 0) for count in counts)
+    return Usage(
+        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+    )
+
+
+def _count(sent: object) -> int | None:
+    """Return a number of tokens; what cannot be one is as good as not sent."""
+    try:
+        count = msgspec.convert(sent, int, strict=False)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        return None
+    return count if count <= _MAX_COUNT else None
+
+
+def _written(value: Any) -> bytes:
+    """Return a JSON value as the endpoint may have written it, for an error."""
+    return str(value)[: EXCERPT_CHARS * 2].encode("utf-8", "replace")

@@ -281,7 +281,7 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         "HTTP 307",
         1,
     ),
-    "html": (answer(b"<html>hello</html>"), "server_error", "no chat completion", 1),
+    "html": (answer(b"<html>hello</html>"), "server_error", "no chat completion, but 'hello'", 1),
     "truncated-json": (
         answer(json.dumps(completion()).encode()[:-20]),
         "server_error",
@@ -289,10 +289,10 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         1,
     ),
     "cut-off": (answer(completion()).replace(b"length: ", b"length: 9"), "server_error", "", 3),
-    "empty": (answer(b""), "server_error", "no chat completion", 1),
-    "no-choices": (answer({"choices": []}), "server_error", "without choices", 1),
+    "empty": (answer(b""), "server_error", "the answer was empty", 3),
+    "no-choices": (answer({"choices": []}), "server_error", "the answer was empty", 3),
     "wrong-shape": (answer({"choices": "many"}), "server_error", "no chat completion", 1),
-    "nothing": (answer(completion(None)), "server_error", "without content", 1),
+    "nothing": (answer(completion(None)), "server_error", "the answer was empty", 3),
     "nameless": (
         answer(completion(None, tool_calls=[{"id": "a", "function": {"arguments": "{}"}}])),
         "server_error",

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from openai_runs.config import MAX_FORM_CHANGES, MAX_KNOWN_MODELS
 from openai_runs.errors import ConfigError
 from openai_runs.server.backends.base import ModelRequest
 from openai_runs.server.backends.chat.forms import DEFAULTS, Refusal, check_forms, other_forms
-from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from tests.server.backends.chat.asked import asked, built, message, turn
 from tests.server.backends.chat.test_request import NAMED, SCHEMA
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "instructions": "Be brief.",
     "temperature": 0.2,
     "top_p": 0.5,
@@ -335,82 +330,6 @@ def test_error_that_no_other_form_mends_changes_nothing(case: str) -> None:
     assert other_forms(Refusal(status, content), built(full()), DEFAULTS, set()) == {}
 
 
-def refuse(call: Negotiation, content: bytes) -> bool:
-    """Return whether a call goes on after a 400."""
-    return call.refused(400, content)
-
-
-def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Once it was accepted; one line of the log, with the setting that says so beforehand."""
-    caplog.set_level(logging.INFO)
-    known = KnownForms("models.example")
-    calls = [Negotiation(full(), "m", known) for _ in range(2)]
-    for call in calls:  # at the same time
-        assert refuse(call, error("top_p is not supported"))
-    before = known.of("m")["top_p"]
-    for call in calls:
-        call.accepted()
-
-    assert before == "send"
-    assert "top_p" not in Negotiation(full(), "m", known).build()
-    assert "top_p" in Negotiation(full(), "other", known).build()
-    assert len(caplog.messages) == 1
-    assert "models.example" in caplog.text
-    assert "forms = {'top_p': 'omit'}" in caplog.text
-
-
-def test_form_that_did_not_help_is_taken_back() -> None:
-    """The same words again: another form is tried, and at the end the refusal stands."""
-    known = KnownForms("models.example")
-    call = Negotiation(full(), "m", known)
-    words = error("content is missing, and top_p is not supported")
-    contents = []
-    while refuse(call, words):
-        contents.append(
-            (call.build()["messages"][3].get("content", "left out"), "top_p" in call.build())
-        )
-    call.accepted()
-
-    assert contents == [("", False), ("left out", True), (None, True)]
-    assert known.of("m") == DEFAULTS
-
-
-def test_every_optional_field_can_be_refused_once() -> None:
-    """One after the other, and the rest goes on; at the end nothing optional is left."""
-    call = Negotiation(full(), "m", KnownForms("models.example"))
-    fields = ("stream_options", "top_p", "temperature", "parallel_tool_calls", "response_format",
-              "reasoning_effort", "max_completion_tokens", "stream", "strict", "reasoning",
-              "extra_content", "reasoning_content")  # fmt: skip
-    for field in fields:
-        assert refuse(call, error(f"Unsupported parameter: '{field}'", param=field)), field
-    refused_format = refuse(call, error("response_format is not supported"))
-    body = call.build()
-
-    assert refused_format
-    assert body.keys() == {"model", "messages", "tools", "max_tokens"}
-    assert "JSON schema" in body["messages"][0]["content"]
-
-
-@given(
-    st.lists(
-        st.sampled_from([content for _, content, _ in LEARNT.values()])
-        | st.text().map(lambda text: error(text, param="content"))
-        | st.binary(),
-        min_size=100,
-        max_size=100,
-    )
-)
-def test_refusals_without_end_end_the_call(refusals: list[bytes]) -> None:
-    """Whatever they say, in whatever order."""
-    call = Negotiation(full(), "m", KnownForms("models.example"))
-
-    tries = sum(refuse(call, each) for each in refusals)
-
-    assert tries <= MAX_FORM_CHANGES
-
-
 FALSE_FORMS = {
     "name": ({"tempreature": "omit"}, "there is no 'tempreature'; there are stream_options, "),
     "form": ({"content": "none"}, "'content' must be one of empty, omit, null, got 'none'"),
@@ -424,29 +343,4 @@ def test_form_that_does_not_exist_is_refused_at_once(case: str) -> None:
     forms, words = FALSE_FORMS[case]
 
     with pytest.raises(ConfigError, match=words):
-        KnownForms("models.example", forms)
-
-
-def test_form_that_is_set_beforehand_is_sent_at_once() -> None:
-    """And one that the endpoint refuses all the same is still learnt."""
-    forms = check_forms({"max_tokens": "max_tokens", "echo.reasoning": "omit", "content": "null"})
-    known = KnownForms("models.example", forms)
-    call = Negotiation(full(), "m", known)
-    body = call.build()
-    words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-
-    assert body["max_tokens"] == 30
-    assert "reasoning" not in body["messages"][3]
-    assert body["messages"][3]["content"] is None
-    assert refuse(call, error(words, param="max_tokens"))
-    assert call.build()["max_completion_tokens"] == 30
-
-
-def test_models_that_are_remembered_are_bounded() -> None:
-    """Their names may come from clients; the oldest is forgotten."""
-    known = KnownForms("models.example")
-    for number in range(MAX_KNOWN_MODELS + 1):
-        known.learn(f"m{number}", {"top_p": "omit"})
-
-    assert known.of("m0")["top_p"] == "send"
-    assert known.of("m1")["top_p"] == "omit"
+        check_forms(forms)

