@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,9 +66,8 @@ def repeated(endpoint: Endpoint, allowed: int = 1) -> dict[str, int]:
 
 
 def is_context_learnt(endpoint: Endpoint) -> bool:
-    """Tell whether no request that was too long was sent as it was a second time."""
-    sent = Counter(repr(one.body["messages"]) for one in endpoint.requests)
-    return all(count < 4 for count in sent.values())
+    """Tell whether no messages that were too many were sent a second time."""
+    return all(n == 1 for (rule, _), n in endpoint.repeated.items() if rule == "context")
 
 
 def order_of(seed: int) -> list[str]:

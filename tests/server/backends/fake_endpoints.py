@@ -76,6 +76,8 @@ class Endpoint:
         self.url = ""
         self.requests: list[Sent] = []
         self.refusals: list[Refusal] = []
+        self.repeated: Counter[tuple[str, str]] = Counter()
+        """How often the same messages were refused for the same."""
         self.given: dict[int, list[Given]] = {}
         """What it has said in each run, by number: some of it has to come back."""
         self.hook: Hook | None = None
@@ -98,6 +100,7 @@ class Endpoint:
             refusal = rule(sent.body, given)
             if refusal is not None:
                 self.refusals.append(refusal)
+                self.repeated[refusal.rule, repr(sent.body["messages"])] += 1
                 status, content = self.dialect(refusal)
                 return web.json_response(content, status=status)
         self._asked[sent.number, sent.turn] += 1

@@ -23,6 +23,7 @@ __all__ = [
     "whole_text",
 ]
 
+_DECODER = json.JSONDecoder(strict=False)
 FINISHES = [None, "stop", "stop", "length", "tool_calls", "error", "content_filter", "eos"]
 TYPES = [
     "text/event-stream",
@@ -93,11 +94,23 @@ def said_in(body: bytes) -> Said:
     for data in _data_of(body.decode(errors="replace")):
         if data == "[DONE]":
             break
-        try:
-            text += _content(json.loads(data))
-        except ValueError:
-            is_readable = False
+        values = _values(data)
+        is_readable = is_readable and values is not None
+        text += "".join(map(_content, values or ()))
     return Said(whole_text(text), is_readable)
+
+
+def _values(data: str) -> list[Any] | None:
+    """Return the JSON values that follow each other in a text; None: it is something else."""
+    values, at = [], 0
+    try:
+        while at < len(data):
+            value, at = _DECODER.raw_decode(data, at)
+            values.append(value)
+            at += len(data[at:]) - len(data[at:].lstrip())
+    except (ValueError, RecursionError):
+        return None
+    return values
 
 
 def whole_text(text: str) -> str:
@@ -106,24 +119,24 @@ def whole_text(text: str) -> str:
 
 
 def _data_of(text: str) -> list[str]:
-    """Return what stands behind `data:`, event by event, and lines that are JSON themselves."""
+    """Return what stands behind `data:`, event by event, and what is JSON without it."""
+    text = text.removeprefix("\ufeff")
+    if text.lstrip().startswith("{") and _values(text.strip()):
+        return [text.strip()]  # an answer that is no stream, or values without `data:`
     events: list[list[str]] = [[]]
-    if text.lstrip("\ufeff \t\r\n").startswith("{"):
-        try:
-            json.loads(text.lstrip("\ufeff"))
-        except ValueError:
-            pass
-        else:
-            return [text.lstrip("\ufeff")]  # an answer that is no stream
-    for line in re.split("\r\n|\n|\r", text.removeprefix("\ufeff")):
+    for line in re.split("\r\n|\n|\r", text):
         if not line:
             events.append([])
         elif line.startswith("data:"):
-            events[-1].append(line[5:])
+            events[-1].append(line[5:].strip())
         elif line.startswith("{"):
-            events += [[line], []]
-    joined = ["\n".join(lines).strip() for lines in events]
-    return [data for data in joined if data]
+            events += [[line.strip()], []]
+    found: list[str] = []
+    for lines in events:
+        joined = "\n".join(lines).strip()
+        # Some endpoints send no line between two events.
+        found += [joined] if _values(joined) is not None else lines
+    return [data for data in found if data]
 
 
 def _content(chunk: Any) -> str:

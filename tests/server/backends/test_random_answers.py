@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,11 @@ def clean(body: bytes, content_type: str = EVENTS) -> Damaged:
     return Damaged(body, content_type, "chunked", [])
 
 
-WHOLE = b"".join(frames_of(["All ", "of it."]))
+FRAMES = frames_of(["All ", "of it."])
+WHOLE = b"".join(FRAMES)
+CITIES = ['{"city": "Oslo"}', '{"city": "Rome {} \\"quoted\\""}']
+CALLS = frames_of_calls([("weather", CITIES[0]), ("weather", CITIES[1])], finish="tool_calls")
+ENDS = ["close", "length", "chunked", "reset", "short"]
 
 
 @given(answer=damaged())
@@ -170,36 +175,42 @@ def test_answer_that_is_none_ends_with_a_reason(asking: Asking, answer: Damaged)
     check(asking, answer)
 
 
-@pytest.mark.parametrize("end", ["close", "length", "chunked", "reset", "short"])
+def places(frames: list[bytes], step: int) -> list[int]:
+    """Return where to cut: at the end of each frame, and everywhere else by steps."""
+    ends = accumulate(map(len, frames), initial=0)
+    return sorted({*ends, *range(0, sum(map(len, frames)), step)})
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_answer_that_is_cut_is_whole_only_with_its_last_word(asking: Asking, end: Any) -> None:
-    """Cut at each thirteenth byte, and ended in each way."""
-    finished = WHOLE.index(b'"stop"}]}') + len(b'"stop"}]}')
-    for place in range(0, len(WHOLE) + 1, 13):
+    """Between frames and within them, ended in each way: `[DONE]` outlives a lost connection."""
+    finished = WHOLE.index(b'"stop"}]}')
+    for place in places(FRAMES, 13):
         answer = Damaged(WHOLE[:place], EVENTS, end, [])
         run, text = asking(answer)
 
-        assert run["status"] == ("completed" if place >= finished else "failed"), place
+        is_between = WHOLE[:place].endswith(b"\n\n")
+        assert run["status"] in {"completed", "failed"}, place
+        if place < finished or (end in LOST and place < WHOLE.index(b"[DONE]")):
+            assert run["status"] == "failed", place
+        elif is_between:
+            assert run["status"] == "completed", place
         assert text == said_in(answer.body).text, place
 
 
-CITIES = ['{"city": "Oslo"}', '{"city": "Rome {} \\"quoted\\""}']
-CALLS = b"".join(
-    frames_of_calls([("weather", CITIES[0]), ("weather", CITIES[1])], finish="tool_calls")
-)
-
-
-@pytest.mark.parametrize("end", ["close", "length", "chunked", "reset", "short"])
+@pytest.mark.parametrize("end", ENDS)
 def test_calls_that_are_cut_are_whole_or_not_made(asking: Asking, end: Any) -> None:
     """No call has half of its arguments, and none is made before a connection is lost."""
-    finished = CALLS.index(b'"tool_calls"}]}') + len(b'"tool_calls"}]}')
-    for place in range(0, len(CALLS) + 1, 29):
-        run, _ = asking(Damaged(CALLS[:place], EVENTS, end, []))
+    body = b"".join(CALLS)
+    finished = body.index(b'"tool_calls"}]}')
+    for place in places(CALLS, 53):
+        run, _ = asking(Damaged(body[:place], EVENTS, end, []))
 
         assert run["status"] in {"failed", "requires_action"}, place
-        if place >= finished:
-            assert run["status"] == "requires_action", place
-        elif end in LOST:
+        if end in LOST and place < body.index(b"[DONE]"):
             assert run["status"] == "failed", place
+        elif place > finished and body[:place].endswith(b"\n\n"):
+            assert run["status"] == "requires_action", place
         if run["status"] == "requires_action":
             calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
             made = [call["function"]["arguments"] for call in calls]
@@ -229,7 +240,7 @@ def test_calls_that_are_cut_are_whole_or_not_made(asking: Asking, end: Any) -> N
             "connection",
             id="reset",
         ),
-        pytest.param(clean(b"\x89PNG\r\n\x1a\n\x00\x00", "image/png"), "image/png", id="image"),
+        pytest.param(clean(b"\x89PNG\r\n\x1a\n\x00\x00", "image/png"), "PNG", id="image"),
     ],
 )
 def test_reason_names_what_came(asking: Asking, answer: Damaged, words: str) -> None:
