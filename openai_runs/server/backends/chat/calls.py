@@ -114,14 +114,17 @@ class Calls:
         """
         items = [item for item in _listed(pieces) if isinstance(item, dict)]
         changed: set[int] = set()
+        is_named = False
         for position, item in enumerate(items):
             piece = _piece(item)
-            where = position if len(items) > 1 else None
+            is_named = is_named or bool(piece.name or piece.id)
+            where = position if len(items) > 1 and not is_named else None
             place = None if whole else self._find(piece, where)
+            if piece.arguments in _NULLS and (place is None or not place.arguments.is_begun):
+                piece.arguments = ""
             if place is None or self._is_another(place, piece, changed):
                 place = self._open(piece, place)
-            if where is not None:
-                self._by_position[where] = place
+                self._by_position[position] = place
             changed.add(place.number)
             first = self._places[-2].open() if place.number and place is self._places[-1] else None
             events = [first, place.take(piece)]
@@ -161,8 +164,8 @@ class Calls:
             return None
         last = self._places[-1]
         if position is not None:
-            return last if piece.name else self._by_position.get(position, last)
-        if piece.name or not last.arguments.is_whole:
+            return self._by_position.get(position, last)
+        if piece.name or not piece.arguments.strip() or not last.arguments.is_whole:
             return last
         first = self._by_position.get(0, last)
         return last if first.arguments.is_whole else first
@@ -173,16 +176,17 @@ class Calls:
             return self._is_nameless_call(place, piece)
         if place.name and piece.name != place.name:
             return True
-        if place.number in changed:  # a list names each of its calls once
-            return place.arguments.is_whole or not piece.id or piece.id != place.id
+        is_object = piece.arguments.lstrip().startswith("{")
+        if place.number in changed and not (piece.id or place.id) and is_object:
+            return place.arguments.is_whole  # a list names each of its calls once
         if piece.id and place.id and piece.id != place.id:
             return (
                 place.arguments.is_whole
                 or (not piece.arguments and not place.arguments.is_begun)
-                or piece.arguments.lstrip().startswith("{")
+                or is_object
             )
         if piece.id and piece.id == place.id and _differ(piece.index, place.index):
-            return not piece.arguments or place.arguments.is_whole
+            return not piece.arguments or is_object or place.arguments.is_whole
         if place.id and not piece.id:
             return place.arguments.conflicts(piece.arguments)
         return self._is_named_call(place, piece)
@@ -192,14 +196,13 @@ class Calls:
         if not place.arguments.is_whole:
             is_bare = not piece.arguments and not piece.id and not place.arguments.is_begun
             return is_bare and piece.index is None
-        if not piece.arguments:
+        if not piece.arguments.lstrip().startswith("{"):
             return False
         if piece.id:
             return piece.id != place.id or place.arguments.conflicts(piece.arguments)
-        return piece.index is None or not self._says_same(place, piece)
-
-    def _says_same(self, place: _Place, piece: _Piece) -> bool:
-        return not place.arguments.is_empty_object and place.arguments.repeats(piece.arguments)
+        if piece.index is None:
+            return True
+        return not (place.arguments.is_empty_object or place.arguments.equals(piece.arguments))
 
     def _is_nameless_call(self, place: _Place, piece: _Piece) -> bool:
         """Tell whether a piece without a name begins another call of the same function."""
@@ -207,7 +210,8 @@ class Calls:
             return True
         if piece.id and place.id and piece.id != place.id and place.arguments.is_whole:
             is_object = piece.arguments.lstrip().startswith("{")
-            return is_object and not place.arguments.is_empty_object
+            if piece.index is None:
+                return is_object and not place.arguments.is_empty_object
         return place.arguments.conflicts(piece.arguments)
 
 
@@ -255,7 +259,7 @@ def _id(sent: Any) -> str:
 def _arguments(sent: Any) -> str:
     """Return the JSON text; some endpoints send the object itself."""
     if isinstance(sent, str):
-        return "" if sent in _NULLS else sent
+        return sent
     if sent is None:
         return ""
     try:

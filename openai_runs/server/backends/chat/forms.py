@@ -17,37 +17,57 @@ import msgspec
 
 from openai_runs.errors import ConfigError
 
-__all__ = ["DEFAULTS", "Forms", "Refusal", "check_forms", "other_forms"]
+__all__ = ["DEFAULTS", "Forms", "Refusal", "check_forms", "other_forms", "plain"]
 
 Forms: TypeAlias = Mapping[str, str]
 """The form of each thing; `echo.<field>` says whether an echoed field is sent back."""
 
 _UNSUPPORTED: Final = (
-    r"unsupported|not_support|unknown|unrecogni|unexpected|unavailable|undefined|deprecated"
-    r"|(?:\bnot|n't|\bnever|cannot|no longer)\s+(?:\w+\s+){0,2}"
-    r"(?:support|permit|allow|recogni|accept|implement|available|enabled|known|defined|used?\b"
-    r"|set\b|specif|understand|valid (?:param|field|arg))"
-    r"|extra[ _](?:input|field|param|key|prop|arg|forbidden)"
-    r"|no (?:such )?(?:field|param|support|endpoint)|only .{0,20}default|\binstead\b"
-    r"|forbidden|prohibited|remove|requires|disabled|must not\b"
-    r"|invalid[ _](?:param|arg|field|key|prop|option)"
-)
-"""Words that refuse a field itself."""
+    "unsupported", "not_support", "unknown", "unrecogni", "unexpected", "unavailable",
+    "undefined", "deprecated", "forbidden", "prohibited", " remove", " disabled ", " instead ",
+    " requires ", " must not ", "extra input", "extra field", "extra param", "extra key",
+    "extra argument", "extra_input", "no such field", "no such param", "no support",
+    "no endpoint", " no longer ", "only the default", "only default", "invalid param",
+    "invalid arg",
+    "invalid field", "invalid key", "invalid prop", "invalid option", "invalid_param",
+)  # fmt: skip
+"""Words that refuse a field itself; those with a space at an end are whole words there."""
+_REFUSED: Final = (
+    "support", "permit", "allow", "recogni", "accept", "implement", "available", "enabled",
+    "known", "defined", "used", "set", "specif", "understand", "valid",
+)  # fmt: skip
+"""Beginnings of words that refuse a field after a negation."""
+_NEGATIONS: Final = frozenset({"not", "never", "cannot"})
+_REACH: Final = 3
+"""Words after a negation that it may be about."""
 _OF_VALUE: Final = (
-    r"at least|at most|less than|greater than|too (?:large|small|high|low|long|short|big|many)"
-    r"|exceed|above max|below min|out of range|between|invalid.{0,3}schema|schema for"
-)
+    " at least ", " at most ", "less than", "greater than", "too large", "too small", "too high",
+    "too low", "too long", "too short", "too big", "too many", "exceed", "above max", "below min",
+    "out of range", " between ", "invalid schema", "invalid json schema", "invalid_json_schema",
+    "schema for ",
+)  # fmt: skip
 """Words that refuse what the caller gave, which no other form would mend."""
-_MISSING: Final = r"missing|is required|must be (?:passed|provided|present|included|sent)"
+_MISSING: Final = (
+    "missing", " is required ", "must be passed", "must be provided", "must be present",
+    "must be included", "must be sent",
+)  # fmt: skip
 _ROLES: Final = (
-    rf"{_UNSUPPORTED}|alternat|only .{{0,60}}(?:role|user)|unknown variant|invalid.{{0,30}}role"
-    r"|should be|must be one of"
-)
-_OPENS: Final = r"alternat|first|must (?:start|begin)|starts? with|at least one|no user"
+    "alternat", " only user", "invalid role", "invalid message role", " should be ",
+    " must be one of ",
+)  # fmt: skip
+_OPENS: Final = (
+    "alternat", " first ", " must start ", " must begin ", " start with ", " starts with ",
+    " at least one ", " no user",
+)  # fmt: skip
 _EMPTY: Final = (
-    r"null|\bnil\b|none\b|empty|blank|missing|required|must be|should be|valid string|expected"
-    r"|content type|at least|length|whitespace"
-)
+    " null ", " nil ", " none ", "nonetype", " empty ", "blank", "missing", "required",
+    " must be ", " should be ", "valid string", "expected", "content type", " at least ",
+    "length", "whitespace",
+)  # fmt: skip
+_IDS: Final = (
+    " must be ", "length", "invalid", " a z ", "match", "pattern", "too long", " at most ",
+    "duplicate", "unique",
+)  # fmt: skip
 _TEMPLATE: Final = frozenset({"instructions", "opening", "content", "ids"})
 """What the chat template of a model refuses; some endpoints answer 500 then."""
 _VAGUE: Final = ("stream", "ids", "content", "opening", "instructions")
@@ -57,6 +77,8 @@ _MAX_TEXT: Final = 4000
 """Characters of a refusal that are read."""
 _MAX_STRINGS: Final = 200
 """Strings of it."""
+_WORD: Final = re.compile(r"[a-z0-9_]+")
+_STEP: Final = re.compile(r"[^.\[\]/'\"]+")
 
 
 class _Row(NamedTuple):
@@ -64,53 +86,82 @@ class _Row(NamedTuple):
 
     forms: tuple[str, ...]
     """The default first; another one is tried in this order."""
-    names: str
-    """How a refusal names it, as a pattern."""
-    refuses: str = _UNSUPPORTED
-    """Words of a refusal, as a pattern."""
-    spares: str = _OF_VALUE
-    """Words that show that another form would not help, as a pattern."""
+    names: tuple[str, ...]
+    """How a refusal names it."""
+    refuses: tuple[str, ...] = ()
+    """Words of a refusal, besides those that refuse any field."""
+    spares: tuple[str, ...] = _OF_VALUE
+    """Words that show that another form would not help."""
+    any_field: bool = True
+    """Whether the words that refuse any field count."""
 
 
-_NONE: Final = r"(?!)"
 _SENT: Final = ("send", "omit")
 FORMS: Final[Mapping[str, _Row]] = {
-    "stream_options": _Row(_SENT, r"\bstream_?options\b|include_usage"),
-    "stream": _Row(_SENT, r"\bstream(?:ing|ed)?\b"),
+    "stream_options": _Row(_SENT, (" stream_options ", " stream options ", " include_usage ")),
+    "stream": _Row(_SENT, (" stream ", " streaming ", " streamed ")),
     "tool_choice": _Row(
         ("send", "words", "omit"),
-        r"\btool[_ ]?choice\b",
-        rf"{_UNSUPPORTED}|invalid .?tool[_ ]?choice|supported .{{0,10}}values|must be|should be",
+        (" tool_choice ", " tool choice ", " toolchoice "),
+        ("invalid tool_choice", "invalid tool choice", " supported string values ",
+         " supported values ", " must be ", " should be "),
     ),
-    "parallel_tool_calls": _Row(_SENT, r"\bparallel[_ ]?(?:tool|function)[_ ]?call"),
+    "parallel_tool_calls": _Row(
+        _SENT,
+        (" parallel_tool_calls ", " parallel tool call", " parallel function call",
+         " paralleltoolcalls "),
+    ),
     "max_tokens": _Row(
-        ("max_completion_tokens", "max_tokens"), r"\bmax_?(?:completion_?)?tokens\b"
+        ("max_completion_tokens", "max_tokens"),
+        (" max_completion_tokens ", " max_tokens ", " max completion tokens ", " max tokens "),
     ),
     "response_format": _Row(
         ("send", "json_object", "omit"),
-        r"\bresponse[_ ]?format\b|\bjson[_ ](?:schema|object|mode)\b|structured output",
-        rf"{_UNSUPPORTED}|must be|should be|unknown variant|invalid",
+        (" response_format ", " response format ", " responseformat ", " json_schema ",
+         " json schema ", " json_object ", " json mode ", " structured output"),
+        (" must be ", " should be ", "invalid"),
     ),
-    "reasoning_effort": _Row(_SENT, r"\breasoning[_ ]?effort\b|\breasoning\.effort\b"),
-    "temperature": _Row(_SENT, r"\btemperature\b"),
-    "top_p": _Row(_SENT, r"\btop_?p\b"),
-    "strict": _Row(_SENT, r"\bstrict\b"),
-    "content": _Row(("empty", "omit", "null"), r"\bcontents?\b", _EMPTY, r"policy|filter"),
+    "reasoning_effort": _Row(
+        _SENT, (" reasoning_effort ", " reasoning effort ", " reasoning.effort ")
+    ),
+    "temperature": _Row(_SENT, (" temperature ",)),
+    "top_p": _Row(_SENT, (" top_p ", " topp ")),
+    "strict": _Row(_SENT, (" strict ",)),
+    "content": _Row(
+        ("empty", "omit", "null"),
+        (" content ", " contents "),
+        _EMPTY,
+        (" policy ", " filter "),
+        any_field=False,
+    ),
     "ids": _Row(
         ("given", "made"),
-        r"\btool[_ ]?call[_ ]?ids?\b|\btool_calls\b.{0,20}\bid\b",
-        r"must be|length|invalid|a-z|match|pattern|too long|at most|duplicate|unique",
-        r"no .{0,30}found|not found|missing|follow",
+        (" tool_call_id", " tool call id", " tool_calls id ", " toolcallid"),
+        _IDS,
+        ("not found", " no tool", "missing", "follow"),
+        any_field=False,
     ),
-    "opening": _Row(("any", "user"), r"\b(?:roles?|user|messages?)\b", _OPENS, _NONE),
+    "opening": _Row(
+        ("any", "user"), (" role", " user ", " message"), _OPENS, (), any_field=False
+    ),
     "instructions": _Row(
-        ("system", "user", "developer"), r"\b(?:system|developer|roles?)\b", _ROLES, _NONE
+        ("system", "user", "developer"), (" system ", " developer ", " role"), _ROLES, ()
     ),
-}
+}  # fmt: skip
 """The rows, by the name that `forms=` has for them."""
 DEFAULTS: Final[Forms] = {name: row.forms[0] for name, row in FORMS.items()}
 """The forms of an endpoint of which nothing is known."""
-_DEVELOPER: Final = r"(?:use|expected|instead|supported).{0,60}developer|developer.{0,20}instead"
+
+
+def plain(text: str) -> str:
+    """Return the words of a text in lower case, with one space around each; no numbers.
+
+    >>> plain("Invalid 'tools[0].function.strict': isn't supported.")
+    ' invalid tools function strict is not supported '
+    """
+    lower = text.lower().replace("n't", " not").replace("n\u2019t", " not")
+    words = [word for word in _WORD.findall(lower) if not word.isdigit()]
+    return f" {' '.join(words)} "
 
 
 def check_forms(given: Forms | None) -> dict[str, str]:
@@ -132,9 +183,9 @@ def check_forms(given: Forms | None) -> dict[str, str]:
 
 
 class _Claim(NamedTuple):
-    """One complaint: which fields it names, and its words."""
+    """One complaint: the path of the field that it names, if it names one, and its words."""
 
-    fields: frozenset[str]
+    path: tuple[str, ...]
     text: str
 
 
@@ -162,11 +213,9 @@ class Refusal:
     def claims(self) -> list[_Claim]:
         """Return the complaints, those that name their field first, the whole text last."""
         found = [
-            _Claim(frozenset(map(str, _path(each))), _text(each))
-            for each in _objects(self.body)
-            if _path(each)
+            _Claim(tuple(_path(each)), _text(each)) for each in _objects(self.body) if _path(each)
         ]
-        return [*found, _Claim(frozenset(), self.text)]
+        return [*found, _Claim((), self.text)]
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -202,14 +251,14 @@ def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
             yield from _objects(each)
 
 
-def _path(each: Mapping[str, Any]) -> list[Any]:
+def _path(each: Mapping[str, Any]) -> list[str]:
     """Return the path of the field that an error object names: `loc`, `param` and the like."""
     for name in ("loc", "param", "path", "field"):
         path = each.get(name)
         if isinstance(path, list):
             return [step for step in path if isinstance(step, str)]
         if isinstance(path, str) and path:
-            return re.split(r"[.\[\]/'\"]+", path[:_MAX_TEXT])
+            return _STEP.findall(path[:_MAX_TEXT])
     return []
 
 
@@ -238,21 +287,22 @@ def _changed(
 ) -> dict[str, str]:
     """Return the change that one complaint asks for: of the row that it names first."""
     found: list[tuple[int, str]] = []
+    words, path = plain(claim.text), plain(" ".join(claim.path))
     for name in _used(body):
-        row = FORMS.get(name)
-        if row is None:
-            field = re.escape(name.removeprefix(_ECHO))
-            row = _Row(_SENT, rf"\b{field}\b", _UNSUPPORTED, _MISSING)
-        if status >= 500 and name not in _TEMPLATE:
-            continue
-        place = _place(row, name.removeprefix(_ECHO), claim)
-        if place is not None:
-            found.append((place, name))
+        if status < 500 or name in _TEMPLATE:
+            place = _place(_row(name), words, path)
+            if place is not None:
+                found.append((place, name))
     for _, name in sorted(found, key=_rank):
-        form = _next_form(name, forms, tried, claim.text)
+        form = _next_form(name, forms, tried, words)
         if form is not None:
             return {name: form}
     return {}
+
+
+def _row(name: str) -> _Row:
+    """Return the row of a name; an echoed field is sent back or left out."""
+    return FORMS.get(name) or _Row(_SENT, (f" {name.removeprefix(_ECHO)} ".lower(),), (), _MISSING)
 
 
 def _rank(found: tuple[int, str]) -> tuple[int, int]:
@@ -261,25 +311,33 @@ def _rank(found: tuple[int, str]) -> tuple[int, int]:
     return (1, _VAGUE.index(name)) if name in _VAGUE else (0, place)
 
 
-def _place(row: _Row, field: str, claim: _Claim) -> int | None:
+def _place(row: _Row, words: str, path: str) -> int | None:
     """Return where the complaint names the row, if it refuses it."""
-    if not re.search(row.refuses, claim.text, re.IGNORECASE):
+    refuses = any(each in words for each in row.refuses)
+    if not refuses and not (row.any_field and _refuses_field(words)):
         return None
-    if re.search(row.spares, claim.text, re.IGNORECASE):
+    if any(each in words for each in row.spares):
         return None
-    if claim.fields:
-        hits = [field in claim.fields, *(re.fullmatch(row.names, each) for each in claim.fields)]
-        return 0 if any(hits) else None
-    named = re.search(row.names, claim.text, re.IGNORECASE)
-    return None if named is None else named.start()
+    places = [(path if path.strip() else words).find(each) for each in row.names]
+    return min((place for place in places if place >= 0), default=None)
 
 
-def _next_form(name: str, forms: Forms, tried: Collection[Any], text: str) -> str | None:
-    row = FORMS.get(name)
-    order = list(row.forms) if row is not None else list(_SENT)
+def _refuses_field(words: str) -> bool:
+    """Tell whether a complaint says that a field is not taken, whatever its value."""
+    if any(each in words for each in _UNSUPPORTED):
+        return True
+    listed = words.split()
+    return any(
+        word in _NEGATIONS and any(w.startswith(_REFUSED) for w in listed[n + 1 : n + 1 + _REACH])
+        for n, word in enumerate(listed)
+    )
+
+
+def _next_form(name: str, forms: Forms, tried: Collection[Any], words: str) -> str | None:
+    order = list(_row(name).forms)
     now = forms.get(name, order[0])
-    if name == "instructions" and now == "system" and re.search(_DEVELOPER, text, re.IGNORECASE):
-        order = ["developer", *order]
+    if name == "instructions" and " developer " in words and " system " in words:
+        order.insert(0, "developer" if now == "system" else "system")
     if name in {"response_format", "tool_choice"}:  # never back to what was refused before
         order = order[order.index(now) :]
     return next((each for each in order if each != now and (name, each) not in tried), None)

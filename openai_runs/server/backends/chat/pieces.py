@@ -168,6 +168,11 @@ class Arguments:
             return False
         return not self.repeats(piece)
 
+    def equals(self, piece: str) -> bool:
+        """Return whether a piece is all of them once more."""
+        last = "".join(self._pieces) if self._state == _State.FRAGMENTS else self._pieces[-1:]
+        return piece == last or [piece] == last
+
     def repeats(self, piece: str) -> bool:
         """Return whether a piece says again what is whole, or the same with more to it."""
         if self._state == _State.BRACES:
@@ -199,6 +204,8 @@ class Arguments:
                 return piece
 
     def _begin(self, piece: str) -> str:
+        if self._braces == "{" and piece.lstrip().startswith("{"):
+            self._braces, self._pieces = "", []  # all of it again: no object begins with two
         if _BRACES.fullmatch(piece) is not None:
             braces = (self._braces + "".join(piece.split())).replace("{}", "")
             if braces in ("", "{"):
@@ -206,10 +213,7 @@ class Arguments:
                 self._braces = "{}" if is_closed else braces
                 self._pieces = [*self._pieces, piece] if braces else []
                 return ""
-        text = "".join(self._pieces) + piece
-        if self._braces == "{" and piece.lstrip().startswith("{"):
-            text = piece  # all of it once more: no object begins with two braces
-        text = _EMPTY_OBJECTS.sub("", text, count=1)
+        text = _EMPTY_OBJECTS.sub("", "".join([*self._pieces, piece]), count=1)
         self._pieces = [text]
         if text.rstrip().endswith("}") and _is_object(text):
             self._state = _State.WHOLE

@@ -13,29 +13,31 @@ from typing import Any, Final
 
 import msgspec
 
+from openai_runs.server.backends.chat.forms import plain
 from openai_runs.types.messages import Message
 
 __all__ = ["is_context_full", "kept_share", "without_oldest"]
 
-_FULL: Final = re.compile(
-    r"context[_ -]?(?:length|window|size|limit)[_ ]?(?:is |was |has been )?exceed"
-    r"|exceed\w*.{0,60}\bcontext|exceed_context"
-    r"|(?:maximum|max|model'?s?|available|supported).{0,20}context (?:length|window|size)"
-    r"|context.{0,40}(?:is full|too (?:small|short)|overflow|exceed|limit reached)"
-    r"|(?:prompt|input|messages?|request|conversation) .{0,40}too (?:long|many tokens)"
-    r"|too many (?:input |prompt )?tokens|input token count.{0,40}exceed"
-    r"|(?:prompt|inputs?\b).{0,30}tokens?.{0,40}(?:exceed|greater|longer|more than|over|<=)"
-    r"|reduce (?:the length|your (?:prompt|message))|(?:string|array)_above_max_length"
-    r"|(?:prompt|input)_too_long",
-    re.IGNORECASE,
-)
-"""How endpoints say that the context is full."""
-_LIMIT: Final = re.compile(
-    r"(?:context (?:length|window|size)[^\d|]{0,30}|n_ctx\D{0,5}|maximum\D{0,30}|> ?|limit\D{0,20})"
-    r"(\d{3,})",
-    re.IGNORECASE,
-)
-_NUMBER: Final = re.compile(r"\d{3,}")
+_FULL: Final = (
+    ("context", "exceed"), ("context", "overflow"), ("context", " full "),
+    ("context", "too small"), ("context", "too short"), ("context length",), ("context window",),
+    ("context size",), ("context limit",), ("prompt is too long",), ("prompt too long",),
+    ("input is too long",), ("input too long",), ("request is too long",),
+    ("conversation is too long",), ("messages are too long",),
+    ("too many tokens",), ("too many input tokens",), ("too many prompt tokens",),
+    ("token count", "exceed"), (" input", " tokens ", "exceed"), ("prompt", " tokens ", "exceed"),
+    ("inputs tokens", "must be"), ("reduce the length",), ("reduce your prompt",),
+    ("reduce your message",), ("string_above_max_length",), ("array_above_max_length",),
+    ("prompt_too_long",), ("input_too_long",),
+)  # fmt: skip
+"""How endpoints say that the context is full: words that stand together in their error."""
+_LIMITS: Final = ("context", "maximum", "limit", "n_ctx")
+"""Words near the number of tokens that a model takes."""
+_REACH: Final = 4
+"""Words after these within which that number stands."""
+_SMALLEST: Final = 128
+"""Tokens; a lesser number in an error is another number."""
+_WORD: Final = re.compile(r"[a-z0-9_]+")
 _MARGIN: Final = 0.9
 """Share of what should fit that is kept: other messages have other tokens to a character."""
 _HALF: Final = 0.5
@@ -43,7 +45,10 @@ _HALF: Final = 0.5
 
 def is_context_full(status: int, text: str) -> bool:
     """Tell whether an error says that the request does not fit into the model's context."""
-    return status in {400, 413, 422, 500} and _FULL.search(text) is not None
+    words = plain(text)
+    return status in {400, 413, 422, 500} and any(
+        all(each in words for each in phrases) for phrases in _FULL
+    )
 
 
 def kept_share(text: str) -> float:
@@ -52,11 +57,19 @@ def kept_share(text: str) -> float:
     >>> round(kept_share("maximum context length is 4000 tokens, you requested 9000"), 2)
     0.4
     """
-    limit = _LIMIT.search(text)
-    sizes = [int(number) for number in _NUMBER.findall(text)]
-    if limit is None or max(sizes) <= int(limit[1]):
+    words = _WORD.findall(text.lower())
+    sizes = {n: int(w) for n, w in enumerate(words) if w.isascii() and w.isdigit() and len(w) < 12}
+    sizes = {n: size for n, size in sizes.items() if size >= _SMALLEST}
+    limit = next((size for n, size in sizes.items() if _is_limit(words, n)), None)
+    if limit is None or max(sizes.values()) <= limit:
         return _HALF
-    return _MARGIN * int(limit[1]) / max(sizes)
+    return _MARGIN * limit / max(sizes.values())
+
+
+def _is_limit(words: Sequence[str], place: int) -> bool:
+    """Tell whether the number at this place is the size of the context."""
+    before = words[max(0, place - _REACH) : place]
+    return words[place + 1 : place + 2] == ["maximum"] or any(w in _LIMITS for w in before)
 
 
 def without_oldest(messages: Sequence[Message], share: float) -> list[Message] | None:

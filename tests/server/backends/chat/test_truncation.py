@@ -66,7 +66,7 @@ FULL: dict[str, tuple[int, bytes, float]] = {
         error(
             "Prompt contains 65536 tokens, too large for model with 32768 maximum context length"
         ),
-        0.5,
+        0.45,
     ),
     "tgi": (
         422,
