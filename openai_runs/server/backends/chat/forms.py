@@ -112,7 +112,7 @@ FORMS: Final[Mapping[str, _Row]] = {
          " paralleltoolcalls "),
     ),
     "max_tokens": _Row(
-        ("max_completion_tokens", "max_tokens"),
+        ("max_completion_tokens", "max_tokens", "omit"),
         (" max_completion_tokens ", " max_tokens ", " max completion tokens ", " max tokens "),
     ),
     "response_format": _Row(

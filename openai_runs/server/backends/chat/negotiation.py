@@ -25,12 +25,14 @@ from openai_runs.server.backends.chat.request import build_request
 from openai_runs.server.backends.chat.truncation import (
     is_context_full,
     kept_share,
-    without_oldest,
+    shortened,
 )
 
 __all__ = ["KnownForms", "Negotiation"]
 
 _HINT: Final = " A run's truncation_strategy of the type 'last_messages' sends fewer messages."
+
+_HALF: Final = 0.5
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -148,21 +150,25 @@ class Negotiation:
         strategy = self._request.run.truncation_strategy
         if strategy is not None and strategy.kind != "auto":
             return False
-        messages = self._request.messages
         if self._truncations >= MAX_TRUNCATIONS:
             return False
-        share = kept_share(text) if self._truncations == 0 else 0.5
-        kept = without_oldest(messages, share)
+        share = kept_share(text) if self._truncations == 0 else _HALF
+        if self._truncations >= MAX_TRUNCATIONS - 2:
+            share = 0.0  # as little as there may be, first of the thread, then of the turns
+        before, kept = self._request, shortened(self._request, share)
         if kept is None:
             return False
         self._truncations += 1
         _logger.info(
-            "run %s: the model's context is full; the oldest %d of %d messages are left out",
-            self._request.run.id,
-            len(messages) - len(kept),
-            len(messages),
+            "run %s: the model's context is full; the oldest %d of %d messages of the thread and "
+            "%d of %d rounds of tools are left out",
+            before.run.id,
+            len(before.messages) - len(kept.messages),
+            len(before.messages),
+            len(before.turns) - len(kept.turns),
+            len(before.turns),
         )
-        self._request = msgspec.structs.replace(self._request, messages=kept)
+        self._request = kept
         return True
 
     def accepted(self) -> None:

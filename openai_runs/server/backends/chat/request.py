@@ -67,7 +67,7 @@ def build_request(request: ModelRequest, model: str, forms: Mapping[str, str]) -
         body["stream_options"] = {"include_usage": True}
     sampling = {"temperature": run.temperature, "top_p": run.top_p}
     body.update({k: v for k, v in sampling.items() if v is not None and v != _DEFAULT_SAMPLING})
-    if run.max_completion_tokens is not None:
+    if run.max_completion_tokens is not None and forms["max_tokens"] != "omit":
         body[forms["max_tokens"]] = run.max_completion_tokens - request.spent.completion_tokens
     if request.reasoning_effort is not None:
         body["reasoning_effort"] = request.reasoning_effort

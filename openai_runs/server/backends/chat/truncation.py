@@ -1,8 +1,8 @@
 """Truncation: which messages are left out when the endpoint says that its context is full. Pure.
 
 A thread is a list of exchanges: what users say, and what is answered. The oldest whole exchanges
-are left out; the last user message, what came after it, and the run's own turns never are, so no
-round of tools is cut in two.
+are left out first, then the oldest turns of the run itself, each with all its outputs. The last
+user message with what came after it and the last turn never are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
+from openai_runs.server.backends.base import ModelRequest
 from openai_runs.server.backends.chat.forms import plain
 from openai_runs.types.messages import Message
 
-__all__ = ["is_context_full", "kept_share", "without_oldest"]
+__all__ = ["is_context_full", "kept_share", "shortened"]
 
 _FULL: Final = (
     ("context", "exceed"), ("context", "overflow"), ("context", " full "),
@@ -72,13 +73,23 @@ def _is_limit(words: Sequence[str], place: int) -> bool:
     return words[place + 1 : place + 2] == ["maximum"] or any(w in _LIMITS for w in before)
 
 
-def without_oldest(messages: Sequence[Message], share: float) -> list[Message] | None:
-    """Return the newest messages, about this share of their bytes; None if none can be left out.
+def shortened(request: ModelRequest, share: float) -> ModelRequest | None:
+    """Return the model call without its oldest exchanges, or turns; None if there are none.
 
     Args:
-        messages: The thread before the run, oldest first.
-        share: Between 0 and 1.
+        request: The model call.
+        share: Between 0 and 1: of the bytes of the thread, or of the turns, what to keep.
     """
+    messages, turns = _without_oldest(request.messages, share), request.turns
+    if messages is not None:
+        return msgspec.structs.replace(request, messages=messages)
+    if len(turns) < 2:
+        return None
+    kept = max(1, min(len(turns) - 1, int(share * len(turns))))
+    return msgspec.structs.replace(request, turns=turns[-kept:])
+
+
+def _without_oldest(messages: Sequence[Message], share: float) -> list[Message] | None:
     starts = _exchanges(messages)
     if len(starts) < 2:
         return None

@@ -17,7 +17,7 @@ from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from openai_runs.server.backends.chat.truncation import (
     is_context_full,
     kept_share,
-    without_oldest,
+    shortened,
 )
 from tests.server.backends.chat.asked import asked, message, turn
 from tests.server.backends.chat.test_forms import LEARNT, LEFT_ALONE, error
@@ -149,8 +149,25 @@ def test_thread_that_never_fits_ends_with_what_helps() -> None:
 
     assert len(sent) <= MAX_TRUNCATIONS + 1
     assert sent == sorted(set(sent), reverse=True)
+    assert sent[-1] == 3
     assert "'last_messages'" in failure.message
     assert failure.code == "invalid_prompt"
+
+
+def test_oldest_rounds_of_tools_are_left_out_once_nothing_else_is_there() -> None:
+    """Each with its calls and all its outputs; the last one stays, and so does the question."""
+    turns = [turn((f"a{n}", "{}", "1"), (f"b{n}", "{}", f"out{n}")) for n in range(9)]
+    request = asked(*thread(3), turns=turns, instructions="Be brief.")
+    call = Negotiation(request, "m", KnownForms("models.example"))
+
+    sent = refused_when_above(8, call, error("context_length_exceeded"))
+    messages = call.build()["messages"]
+    roles = [each["role"] for each in messages]
+
+    assert sent[-1] == 8
+    assert roles == ["system", "user", *(["assistant", "tool", "tool"] * 2)]
+    assert messages[1]["content"] == "last"
+    assert [messages[4]["content"], messages[7]["content"]] == ["out7", "out8"]
 
 
 def test_run_that_chose_its_messages_keeps_them() -> None:
@@ -180,9 +197,10 @@ def test_what_is_left_out_is_whole_exchanges(thread: list[Any], share: float) ->
     messages = [message(role, text) for role, text in thread]
     users = [index for index, each in enumerate(messages) if each.role == "user"]
 
-    kept = without_oldest(messages, share)
+    request = shortened(asked(*messages), share)
 
-    if kept is not None:
+    if request is not None:
+        kept = request.messages
         left_out = len(messages) - len(kept)
         assert 0 < left_out <= users[-1]
         assert kept == messages[left_out:]
