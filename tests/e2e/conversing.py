@@ -17,7 +17,17 @@ INSTRUCTIONS = "Be brief."
 EXPECTED: dict[str, set[str]] = {
     **dict.fromkeys(
         [
-            *("plain", "tool", "tools", "many", "broken", "list", "bare", "thought"),
+            *(
+                "plain",
+                "tool",
+                "tools",
+                "many",
+                "broken",
+                "list",
+                "bare",
+                "thought",
+                "more_thoughts",
+            ),
             *("tool_empty", "tool_fails", "loading", "busy", "busy_in_200"),
         ],
         {"completed"},
@@ -34,7 +44,16 @@ KINDS = [
     *("length_silent", "tool_fails", "plain"),
 ]
 """Of 20 runs."""
-MORE = ["filter", "half_call", "call_length", "loading", "busy", "busy_in_200", "plain"]
+MORE = [
+    "more_thoughts",
+    "filter",
+    "half_call",
+    "call_length",
+    "loading",
+    "busy",
+    "busy_in_200",
+    "plain",
+]
 """Of the runs that a longer conversation has besides."""
 
 

@@ -33,7 +33,7 @@ ENDPOINTS = {
     "lenient": (LENIENT, "loose"),
     "refusing": (REFUSING, "strict"),
 }
-SHORT = ["tools", "bare", "cancel", "thought", "plain"]
+SHORT = ["tools", "bare", "cancel", "more_thoughts", "plain"]
 MOMENTS = ["before", "middle", "after"]
 LEARNT = {"context", "null", "opening", "system"}
 """What an endpoint may have to say again, since what is learnt is forgotten with the process."""

@@ -41,7 +41,15 @@ _FIELDS = {
 }
 """Of a request, before a strict endpoint."""
 _MESSAGE_FIELDS = {
-    "assistant": {"content", "reasoning_content", "reasoning_details", "role", "tool_calls"},
+    "assistant": {
+        "content",
+        "extra_content",
+        "reasoning",
+        "reasoning_content",
+        "reasoning_details",
+        "role",
+        "tool_calls",
+    },
     "system": {"content", "role"},
     "tool": {"content", "role", "tool_call_id"},
     "user": {"content", "role"},
@@ -64,8 +72,8 @@ def known_fields(body: dict[str, Any], given: list[Given]) -> Refusal | None:
         for name in sorted(message.keys() - _MESSAGE_FIELDS[message["role"]]):
             return Refusal("message field", f"Extra field in message: {name}")
         for call in message.get("tool_calls", ()):
-            extra = call.keys() - {"id", "type", "function", "extra_content"}
-            extra |= call["function"].keys() - {"name", "arguments"}
+            extra = call.keys() - {"id", "type", "function", "extra_content", "signed"}
+            extra |= call["function"].keys() - {"name", "arguments", "thought"}
             for name in sorted(extra):
                 return Refusal("call field", f"Extra field in tool call: {name}")
     return None

@@ -95,6 +95,34 @@ def _id(marker: str, index: int) -> str:
     return f"c{int(number):03}t{turn}a{attempt}{index}"[:9].ljust(9, "x")
 
 
+def _more_thoughts(marker: str) -> Answer:
+    """Return a call with what else endpoints want back, in pieces, and with what none does."""
+    text, sign = f"{SECRET} {marker}", f"{SECRET}/{marker}"
+    details = [
+        {"type": "reasoning.summary", "summary": text, "index": 0, "id": None, "format": "f-v1"},
+        {"type": "reasoning.encrypted", "data": sign, "id": "rs_1", "index": 1, "format": "f-v1"},
+    ]
+    call_id = _id(marker, 0)
+    signed = {"signature": sign, "values": [2**60, -0.5, 1.0, "", {}, None, "\u2028\x7f\u00df"]}
+    arguments = f'{{"city": "Oslo {marker}"}}'
+    noise = {"refusal": None, "audio": None, "annotations": [], "function_call": None}
+    deltas: list[dict[str, Any]] = [
+        {"reasoning": text[:9], "reasoning_details": details[:1], **noise},
+        {"reasoning": text[9:], "reasoning_details": details[1:], "extra_content": {"a": sign}},
+        {
+            "tool_calls": [
+                {"index": 0, "id": call_id, "function": {"name": "weather"}, "type": None}
+            ]
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": arguments, "thought": signed}}]},
+        {"tool_calls": [{"index": 0, "id": None, "signed": signed, "unset": None}]},
+    ]
+    message = {"reasoning": text, "reasoning_details": details, "extra_content": {"a": sign}}
+    function = {"name": "weather", "arguments": arguments, "thought": signed}
+    call = {"id": call_id, "type": "function", "function": function, "signed": signed}
+    return Answer(sse(*deltas, finish="tool_calls"), Given("", message, [call]))
+
+
 def _bare(marker: str) -> Answer:
     """Return a call without an id, and without arguments."""
     call = {"index": 0, "id": "", "type": "function", "function": {"name": "now"}}
@@ -151,6 +179,7 @@ TURNS: dict[str, list[Turn]] = {
     "list": [lambda marker: _called(marker, arguments='["Oslo"]'), _whole],
     "bare": [_bare, _whole],
     "thought": [lambda marker: _called(marker, thinks=True), _whole],
+    "more_thoughts": [_more_thoughts, _more_thoughts, _whole],
     "tool_empty": [_called, _whole],
     "tool_fails": [_called, _whole],
     "cancel_tool": [_called, _whole],
