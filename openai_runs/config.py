@@ -174,7 +174,7 @@ IDEMPOTENCY_TTL: Final = 24 * 3600
 MAX_RUN_ATTEMPTS: Final = 3
 """Times the server starts a run before it is failed as one that kills its worker."""
 MAX_FORM_CHANGES: Final = 24
-"""Other forms of one request that a model endpoint is asked in; they come in 14 kinds."""
+"""Other forms of one request that a model endpoint is asked in; they come in 15 kinds."""
 MAX_TRUNCATIONS: Final = 10
 """Times one request is made shorter when the model's context is full; each drops half of it."""
 MAX_KNOWN_MODELS: Final = 256

@@ -53,11 +53,14 @@ _MISSING: Final = (
 )  # fmt: skip
 _ROLES: Final = (
     "alternat", " only user", "invalid role", "invalid message role", " should be ",
-    " must be one of ",
+    " must be one of ", " must be in ", " must be either ",
 )  # fmt: skip
 _OPENS: Final = (
     "alternat", " first ", " must start ", " must begin ", " start with ", " starts with ",
     " at least one ", " no user",
+)  # fmt: skip
+_CLOSES: Final = (
+    "alternat", " last ", " end with ", " ends with ", " at the end ", " prefill",
 )  # fmt: skip
 _EMPTY: Final = (
     " null ", " nil ", " none ", "nonetype", " empty ", "blank", "missing", "required",
@@ -66,11 +69,11 @@ _EMPTY: Final = (
 )  # fmt: skip
 _IDS: Final = (
     " must be ", "length", "invalid", " a z ", "match", "pattern", "too long", " at most ",
-    "duplicate", "unique",
+    "duplicate", "unique", " not valid ",
 )  # fmt: skip
-_TEMPLATE: Final = frozenset({"instructions", "opening", "content", "ids"})
+_TEMPLATE: Final = frozenset({"instructions", "opening", "closing", "content", "ids"})
 """What the chat template of a model refuses; some endpoints answer 500 then."""
-_VAGUE: Final = ("stream", "ids", "content", "opening", "instructions")
+_VAGUE: Final = ("stream", "ids", "content", "opening", "closing", "instructions")
 """Rows whose names also stand in complaints about others; they come last, in this order."""
 _ECHO: Final = "echo."
 _MAX_TEXT: Final = 4000
@@ -136,13 +139,20 @@ FORMS: Final[Mapping[str, _Row]] = {
     ),
     "ids": _Row(
         ("given", "made"),
-        (" tool_call_id", " tool call id", " tool_calls id ", " toolcallid"),
+        (" tool_call_id", " tool call id", " tool_calls id ", " toolcallid", " tool_use id "),
         _IDS,
         ("not found", " no tool", "missing", "follow"),
         any_field=False,
     ),
     "opening": _Row(
         ("any", "user"), (" role", " user ", " message"), _OPENS, (), any_field=False
+    ),
+    "closing": _Row(
+        ("any", "user"),
+        (" role", " user ", " message", " prefill"),
+        _CLOSES,
+        (),
+        any_field=False,
     ),
     "instructions": _Row(
         ("system", "user", "developer"), (" system ", " developer ", " role"), _ROLES, ()
@@ -357,6 +367,7 @@ def _used(body: Mapping[str, Any]) -> list[str]:
         "content": any("tool_calls" in m and not m.get("content") for m in messages),
         "ids": bool(calls),
         "opening": not talk or talk[0]["role"] != "user",
+        "closing": bool(talk) and talk[-1]["role"] == "assistant",
         "instructions": len(talk) < len(messages),
     }
     echoed = {name for m in messages for name in m} - {

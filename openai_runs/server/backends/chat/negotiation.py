@@ -33,6 +33,8 @@ __all__ = ["KnownForms", "Negotiation"]
 _HINT: Final = " A run's truncation_strategy of the type 'last_messages' sends fewer messages."
 
 _HALF: Final = 0.5
+_ADDING: Final = frozenset({"opening", "closing"})
+"""Forms that add a message only where one is missing, so another row may be needed beside them."""
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -134,16 +136,20 @@ class Negotiation:
             return False
         last, before = self._last
         if last == refusal.text:  # the last change was none that the endpoint asked for
-            self._changes = before
-        forms = self._forms
-        changes = other_forms(refusal, self.build(), forms, self._tried)
-        if not changes:
-            return False
-        self._last = (refusal.text, self._changes)
-        self._changes = {**self._changes, **changes}
-        for name, form in changes.items():
-            self._tried |= {(name, form), (name, forms.get(name, "send"))}
+            kept = {name: form for name, form in self._changes.items() if name in _ADDING}
+            self._changes = {**before, **kept}
         self._form_changes += 1
+        self._last = (refusal.text, self._changes)
+        sent = self.build()
+        while self.build() == sent:  # a form may change nothing of this request
+            forms = self._forms
+            changes = other_forms(refusal, sent, forms, self._tried)
+            if not changes:
+                self._changes = self._last[1]
+                return False
+            self._changes = {**self._changes, **changes}
+            for name, form in changes.items():
+                self._tried |= {(name, form), (name, forms.get(name, "send"))}
         return True
 
     def _shorten(self, text: str) -> bool:

@@ -30,6 +30,8 @@ __all__ = ["build_request"]
 _DEFAULT_SAMPLING: Final = 1.0
 """`temperature` and `top_p` of a run that asked for none; some models take no other."""
 _SCHEMA: Final = "Answer with nothing but JSON that matches this JSON schema:"
+_NO_PARAMETERS: Final = {"type": "object", "properties": {}}
+"""Of a function that has none; some endpoints want to read so."""
 _JSON: Final = "Answer with nothing but a JSON object."
 _ID_CHARS: Final = 9
 """Letters or digits of an id that is made here; Mistral takes no other length."""
@@ -37,6 +39,8 @@ _NO_OUTPUT: Final = "(no output)"
 """What the model reads of a tool that returned nothing; some endpoints refuse empty outputs."""
 _OPENING: Final = "(The assistant speaks first.)"
 """A user message in front of the assistant's, where an endpoint wants the user to begin."""
+_CLOSING: Final = "(Please go on.)"
+"""A user message behind the assistant's, where an endpoint wants the user to have spoken last."""
 _BROKEN: Final = "invalid_json"
 """Key under which the model reads arguments of its own that were no JSON object."""
 _OURS: Final = frozenset({"role", "content", "tool_calls"})
@@ -107,8 +111,9 @@ def _tools(request: ModelRequest, forms: Mapping[str, str]) -> dict[str, Any]:
             return {}
     if not tools:
         return {}
-    if forms["strict"] == "omit":
-        for tool in tools:
+    for tool in tools:
+        tool["function"].setdefault("parameters", _NO_PARAMETERS)
+        if forms["strict"] == "omit":
             tool["function"].pop("strict", None)
     fields: dict[str, Any] = {"tools": tools}
     if choice != "auto":
@@ -136,6 +141,8 @@ def _messages(request: ModelRequest, forms: Mapping[str, str], instructions: str
     messages = _joined(messages)
     if forms["opening"] == "user" and (not messages or messages[0]["role"] != "user"):
         messages.insert(0, {"role": "user", "content": _OPENING})
+    if forms["closing"] == "user" and messages and messages[-1]["role"] == "assistant":
+        messages.append({"role": "user", "content": _CLOSING})
     return _instructed(messages, instructions, forms["instructions"])
 
 

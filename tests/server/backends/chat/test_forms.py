@@ -200,6 +200,21 @@ LEARNT: dict[str, tuple[int, bytes, dict[str, str]]] = {
         error("First message must be from the user"),
         {"opening": "user"},
     ),
+    "system-by-path": (
+        422,
+        pydantic(["body", "messages", 0, "role"], text="Input should be 'user' or 'assistant'"),
+        {"instructions": "user"},
+    ),
+    "role-must-be-in": (
+        400,
+        error("Role must be in ['user', 'assistant']"),
+        {"instructions": "user"},
+    ),
+    "ids-by-pattern": (
+        400,
+        error("messages.2.content.0.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'"),
+        {"ids": "made"},
+    ),
     "S26-ids": (
         400,
         error("Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9."),

@@ -278,6 +278,16 @@ def test_user_begins_where_the_form_says() -> None:
     assert [each["role"] for each in sent] == ["user", "assistant", "user"]
 
 
+def test_user_speaks_last_where_the_form_says() -> None:
+    """A run on a thread that ends with an answer, and one that goes on after its tools."""
+    talk = [message("user", "Hi"), message("assistant", "Hello")]
+    ended = built(asked(*talk), closing="user")["messages"]
+    called = built(asked(*talk, turns=[turn(("a", "{}", "1"))]), closing="user")["messages"]
+
+    assert [each["role"] for each in ended] == ["user", "assistant", "user"]
+    assert [each["role"] for each in called] == ["user", "assistant", "tool"]
+
+
 def test_echoed_fields_go_back_as_they_came() -> None:
     """S01, S02: in the message and in its call, in that turn alone; ours stay ours."""
     echoed = {"reasoning_content": "first thought", "role": "tool", "content": "x"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from openai_runs.config import MAX_FORM_CHANGES, MAX_KNOWN_MODELS
 from openai_runs.server.backends.chat.forms import DEFAULTS, check_forms
 from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
+from tests.server.backends.chat.asked import asked, message
 from tests.server.backends.chat.test_forms import LEARNT, error, full
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ def test_every_optional_field_can_be_refused_once() -> None:
     assert refused_format
     assert body.keys() == {"model", "messages", "tools", "max_tokens"}
     assert "JSON schema" in body["messages"][0]["content"]
+
+
+def test_form_that_changes_nothing_of_the_request_is_not_tried() -> None:
+    """An object is no schema, a required call is no named one: the field is left out at once."""
+    fields = {"response_format": {"type": "json_object"}, "tool_choice": "required"}
+    call = Negotiation(asked(message("user", "Hi"), **fields), "m", KnownForms("models.example"))
+    words = ("response_format is not supported", "tool_choice is not supported")
+
+    assert all(refuse(call, error(each)) for each in words)
+    assert {"response_format", "tool_choice"}.isdisjoint(call.build())
+    assert not refuse(call, error("response_format is not supported at all"))
 
 
 @given(

@@ -328,12 +328,15 @@ THREADS: dict[str, list[tuple[str, str]]] = {
     "three-questions": [("user", "a"), ("user", "b"), ("user", "c")],
     "greeting": [("assistant", "Hello"), ("user", "a")],
     "answer-last": [("user", "a"), ("assistant", "b")],
+    "answer-alone": [("assistant", "a")],
 }
 
 
 def is_unordered(body: Any) -> bool:
-    """Return whether roles do not alternate, beginning with a user."""
+    """Return whether roles do not alternate, from a user to a user."""
     roles = [m["role"] for m in body["messages"] if m["role"] != "system"]
+    if roles[-1] == "assistant":
+        return True
     return roles != [("user", "assistant")[n % 2] for n in range(len(roles))]
 
 

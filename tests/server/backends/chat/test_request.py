@@ -108,6 +108,15 @@ def test_format_that_an_endpoint_does_not_take_stands_in_the_instructions(case: 
     assert body["messages"][0] == {"role": "system", "content": f"Be kind.\n\n{told}"}
 
 
+def test_function_without_parameters_says_so() -> None:
+    """Some endpoints do not know what it means to leave them out."""
+    bare = {"type": "function", "function": {"name": "now"}}
+
+    (tool,) = built(asked(HI, tools=[bare]))["tools"]
+
+    assert tool["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
 def test_strict_is_left_out_of_the_schema_of_the_answer_too() -> None:
     """Where the endpoint knows it nowhere."""
     body = built(asked(HI, response_format=SCHEMA), strict="omit")
