@@ -25,6 +25,8 @@ __all__ = [
 
 _DECODER = json.JSONDecoder(strict=False)
 FINISHES = [None, "stop", "stop", "length", "tool_calls", "error", "content_filter", "eos"]
+STATUSES = [*[200] * 12, 201, 202, 206, 301, 307, 400, 401, 404, 409, 413, 422, 429, 500, 503, 529]
+ENCODINGS = [*[""] * 12, "identity", "gzip", "br", "zstd", "x-unknown"]
 TYPES = [
     "text/event-stream",
     "text/event-stream; charset=utf-8",
@@ -48,6 +50,9 @@ class Damaged(NamedTuple):
     or before its length."""
     cuts: list[int]
     """Where the body is cut into packets."""
+    status: int = 200
+    encoding: str = ""
+    """What the header says of how the body is compressed; it is not, unless a test did so."""
 
 
 class Said(NamedTuple):
@@ -242,7 +247,8 @@ def garbage(draw: st.DrawFn) -> Damaged:
         st.sampled_from([b"data:", b"\n\n", b"{", b"}", b'"choices"', b":", b"[DONE]", b"null"]),
         st.sampled_from([b"<html>Bad gateway</html>", b"event: error\n", b'{"error":"busy"}']),
     )
-    return _sent(draw, b"".join(draw(st.lists(piece, max_size=6))))
+    answer = _sent(draw, b"".join(draw(st.lists(piece, max_size=6))))
+    return answer._replace(status=draw(st.sampled_from(STATUSES)))
 
 
 def _sent(draw: st.DrawFn, body: bytes) -> Damaged:
@@ -251,4 +257,5 @@ def _sent(draw: st.DrawFn, body: bytes) -> Damaged:
         draw(st.one_of(st.just(TYPES[0]), st.sampled_from(TYPES))),
         draw(st.sampled_from(["close", "length", "chunked", "chunked", "reset", "short"])),
         sorted(draw(st.lists(st.integers(0, len(body)), max_size=2))),
+        encoding=draw(st.sampled_from(ENCODINGS)),
     )
