@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -259,23 +261,26 @@ def _made_id(call_id: str, used: Collection[str]) -> str:
 def _joined(messages: list[_Sent]) -> list[_Sent]:
     """Return the messages with neighbours of one role as one; outputs of tools stay apart."""
     joined: list[_Sent] = []
-    for message in messages:
-        last = joined[-1] if joined else None
-        if last is None or message["role"] == "tool" or last["role"] != message["role"]:
-            joined.append(message)
-        else:
-            content = _added(last.get("content"), message.get("content"))
-            joined[-1] = {**last, **message, "content": content}
+    for role, group in groupby(messages, key=itemgetter("role")):
+        same = list(group)
+        if role == "tool" or len(same) == 1:
+            joined += same
+            continue
+        contents = [message["content"] for message in same if message.get("content")]
+        whole: _Sent = {}
+        for message in same:
+            whole |= message
+        if contents:
+            whole["content"] = _as_one(contents)
+        joined.append(whole)
     return joined
 
 
-def _added(first: Any, second: Any) -> Any:
-    """Return two contents as one: a text, unless one of them is in parts."""
-    if not first or not second:
-        return first or second
-    if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n\n{second}"
-    return [*_parts(first), *_parts(second)]
+def _as_one(contents: list[Any]) -> Any:
+    """Return contents as one: a text, unless one of them is in parts."""
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(contents)
+    return [part for content in contents for part in _parts(content)]
 
 
 def _parts(content: str | list[_Sent]) -> list[_Sent]:

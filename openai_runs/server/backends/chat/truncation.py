@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -94,9 +95,10 @@ def _without_oldest(messages: Sequence[Message], share: float) -> list[Message] 
     if len(starts) < 2:
         return None
     sizes = [len(msgspec.json.encode(message.content)) for message in messages]
-    left = share * sum(sizes)
-    for start in starts[1:]:
-        if sum(sizes[start:]) <= left:
+    rest, limit = sum(sizes), share * sum(sizes)
+    for before, start in pairwise(starts):
+        rest -= sum(sizes[before:start])
+        if rest <= limit:
             return list(messages[start:])
     return list(messages[starts[-1] :])
 

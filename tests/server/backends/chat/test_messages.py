@@ -119,6 +119,15 @@ def test_every_conversation_has_the_shape_that_the_strictest_endpoint_takes(
         assert [each for each in roles if each != "system"][0] == "user"
 
 
+def test_thread_of_very_many_questions_is_joined_once() -> None:
+    """In time that grows with the text alone."""
+    said = message("user", "x" * 1000)
+
+    (sent,) = built(asked(*[said] * 20_000))["messages"]
+
+    assert len(sent["content"]) == 20_000 * 1002 - 2
+
+
 ARGUMENTS: dict[str, tuple[str, Any]] = {
     "whole": ('{"city": "Oslo"}', {"city": "Oslo"}),
     "S11-cut-off": ('{"city":"Os', {"invalid_json": '{"city":"Os'}),

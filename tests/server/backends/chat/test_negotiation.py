@@ -78,8 +78,10 @@ def test_every_optional_field_can_be_refused_once() -> None:
 
 def test_form_that_changes_nothing_of_the_request_is_not_tried() -> None:
     """An object is no schema, a required call is no named one: the field is left out at once."""
-    fields = {"response_format": {"type": "json_object"}, "tool_choice": "required"}
-    call = Negotiation(asked(message("user", "Hi"), **fields), "m", KnownForms("models.example"))
+    request = asked(
+        message("user", "Hi"), response_format={"type": "json_object"}, tool_choice="required"
+    )
+    call = Negotiation(request, "m", KnownForms("models.example"))
     words = ("response_format is not supported", "tool_choice is not supported")
 
     assert all(refuse(call, error(each)) for each in words)
