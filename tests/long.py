@@ -44,7 +44,7 @@ ALL = {
     ),
     "model": Long(
         "A real small model asked through client and server: a chat, a stream, tool calls.",
-        ["-m", "pytest", "-q", "-m", "model"],
+        ["-m", "pytest", "-q", "-m", "model", "tests/e2e/small_model"],
     ),
     "seeds": Long(
         "Tests drawn at random: all seeds, and 5,000 examples of each property.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from openai_runs import AsyncClient, PollPolicy
 from openai_runs.config import RetryPolicy
 from openai_runs.server import ChatBackend, LocalServer
+from openai_runs.types.events import MessageDeltaEvent
 from tests.canaries import CANARY_KEY
 from tests.e2e.conversing import INSTRUCTIONS, KINDS, MORE, assistant, converse, perform
 from tests.server.backends.fake_endpoints import Endpoint, opened
@@ -24,6 +26,7 @@ from tests.server.backends.fake_refusals import (
     REFUSING,
     STRICT,
 )
+from tests.server.support import ManualClock
 from tests.tiers import few
 
 AT_ONCE = RetryPolicy(initial=0.0)
@@ -45,9 +48,9 @@ LEARNT = {"null", "opening", "system"}
 @asynccontextmanager
 async def serving(db: Path, endpoint: Endpoint, **options: Any) -> AsyncIterator[AsyncClient]:
     """Put a server in front of an endpoint; yield a client of it."""
-    backend = ChatBackend(endpoint.url, retry=AT_ONCE, **options)
+    backend = ChatBackend(endpoint.url, retry=AT_ONCE)
     async with (
-        LocalServer(db, backend) as server,
+        LocalServer(db, backend, **options) as server,
         AsyncClient(
             server.url, api_key=CANARY_KEY, retry=AT_ONCE, poll=PollPolicy(initial=0.01)
         ) as client,
@@ -172,6 +175,33 @@ async def test_connection_to_the_model_is_closed_when_its_run_is_cancelled(tmp_p
                 await anyio.sleep(0.01)
 
     assert run.status == "cancelled"
+
+
+async def test_connection_to_the_model_is_closed_when_its_run_expires(tmp_path: Path) -> None:
+    """The text up to there is kept, and the thread goes on."""
+    clock = ManualClock(time.time())
+    async with (
+        opened(STRICT) as endpoint,
+        serving(tmp_path / "a", endpoint, clock=clock) as client,
+    ):
+        thread = await client.threads.create()
+        fields = {"thread_id": thread.id, "assistant_id": await assistant(client)}
+        question = {"role": "user", "content": "1: cancel"}
+        async with client.runs.stream(**fields, additional_messages=[question]) as stream:
+            async for event in stream:
+                if isinstance(event, MessageDeltaEvent):
+                    clock.advance(3600)
+            expired = stream.run
+        with anyio.fail_after(5):
+            while not endpoint.hung_up:  # noqa: ASYNC110 - nobody announces it
+                await anyio.sleep(0.01)
+        run = await perform(client, fields, "tool", 2)
+        texts = [message.text async for message in client.messages.list(thread.id)]
+
+    assert expired is not None
+    assert expired.status == "expired"
+    assert "Ha" in texts[-2]
+    assert run.status == "completed"
 
 
 async def test_thread_goes_on_when_it_has_messages_that_no_run_wrote(tmp_path: Path) -> None:
