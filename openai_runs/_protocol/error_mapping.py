@@ -169,11 +169,12 @@ def _facts(body: Any) -> dict[str, str]:
     if isinstance(body, str):
         return {"message": _text(body)}
     if isinstance(body, list):  # Google wraps its errors in one
-        return next(filter(None, map(_facts, body[:_MAX_ERRORS])), {})
+        items = (item for item in body[:_MAX_ERRORS] if isinstance(item, dict))
+        return next(filter(None, map(_facts, items)), {})
     if not isinstance(body, dict):
         return {}
     error = body.get("error", body.get("errors", body))
-    if isinstance(error, str | list):
+    if isinstance(error, str) or (isinstance(error, list) and _holds_objects(error)):
         error = {**body, "message": error}
     elif not isinstance(error, dict):
         error = body
@@ -181,6 +182,10 @@ def _facts(body: Any) -> dict[str, str]:
         error = {**error, "message": error["detail"]}
     facts = {name: _text(error.get(name)) for name in ("message", "code", "param", "type")}
     return {name: text for name, text in facts.items() if text}
+
+
+def _holds_objects(items: list[Any]) -> bool:
+    return any(isinstance(item, dict) for item in items[:_MAX_ERRORS])
 
 
 def _text(value: Any) -> str:

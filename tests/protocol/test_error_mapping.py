@@ -119,6 +119,8 @@ ODD = {
     "nothing": (b"", "no error text"),
     "null": (b"null", "null"),
     "list": (b'["a", "b"]', '["a", "b"]'),
+    "list of errors": (b'[{"error": {"code": 400, "message": "no signature"}}]', "no signature"),
+    "list in an error": (b'{"errors": [{"message": "one"}, {"message": "two"}]}', "one; two"),
     "number": (b"5", "5"),
     "string": (b'"out of\\nluck"', "out of luck"),
     "error null": (b'{"error": null}', '{"error": null}'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -37,10 +38,15 @@ from openai_runs.server.backends.chat.reader import AnswerReader, Ending
 
 __all__ = ["ChatBackend"]
 
+_logger = logging.getLogger("openai_runs.server")
+
 _TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
+_SILENT: Final = "The model endpoint did not answer"
 _LOST: Final = "The connection to the model endpoint failed."
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read."""
+_SLICE_BYTES: Final = 2**16
+"""Bytes of an answer that are read before other tasks run: endpoints may send megabytes at once."""
 
 
 class ChatBackend:
@@ -115,7 +121,7 @@ class ChatBackend:
         self._idle_timeout = idle or MODEL_IDLE_TIMEOUT
         self._retry = retry or RetryPolicy(patience=MODEL_PATIENCE)
         self._think = check_think(think)
-        self._known = KnownForms(parts.hostname, {"max_tokens": max_tokens_field, **(forms or {})})
+        self._known = KnownForms(base_url, {"max_tokens": max_tokens_field, **(forms or {})})
         self._echo = echo_rules(echo)
         self._max_answer_bytes = max_answer_bytes
         self._transport = Transport()
@@ -156,6 +162,8 @@ class ChatBackend:
                 lasted = anyio.current_time() - began
                 if spoken or not self._may_retry(failed, attempt, pause, lasted, request):
                     raise failed.failure from failed.__cause__
+                if failed.is_busy and attempt == 1:
+                    _logger.info("run %s waits for its model: %s", request.run.id, failed)
             await anyio.sleep(pause)
             attempt += 1
 
@@ -233,10 +241,11 @@ class ChatBackend:
             if size > self._max_answer_bytes:
                 raise AttemptFailed(ModelFailure(_TOO_LONG))
             before = reader.progress
-            for event in reader.feed(piece):
-                yield event
+            for begin in range(0, len(piece), _SLICE_BYTES):
+                for event in reader.feed(piece[begin : begin + _SLICE_BYTES]):
+                    yield event
+                await anyio.lowlevel.checkpoint()
             deadline = self._next_deadline(reader, deadline, is_progress=reader.progress > before)
-            await anyio.lowlevel.checkpoint()  # an endpoint may send faster than it is read
         for event in reader.finish(ending, why):
             yield event
 
@@ -250,14 +259,12 @@ class ChatBackend:
         if reader.has_reason:
             limit = now + min(self._idle_timeout, MODEL_DONE_TIMEOUT)
             return limit if is_progress else min(deadline, limit)
-        return now + self._idle_timeout if reader.has_begun else deadline
+        return now + self._idle_timeout if reader.is_within else deadline
 
     def _silence(self, reader: AnswerReader | None = None) -> str:
-        if reader is not None and reader.has_begun:
-            limit, what = self._idle_timeout, "send the rest of its answer"
-        else:
-            limit, what = self._first_token_timeout, "answer"
-        return f"The model endpoint did not {what} within {limit:g} s."
+        if reader is not None and reader.is_within:
+            return f"{_SILENT} within {self._idle_timeout:g} s, after it had begun."
+        return f"{_SILENT} within {self._first_token_timeout:g} s."
 
     async def _refused(self, reply: StreamReply) -> AttemptFailed:
         """Return what a status other than 200 stands for."""

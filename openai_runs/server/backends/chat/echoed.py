@@ -56,7 +56,7 @@ MESSAGE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Fields of an assistant message that some endpoint wants back, and how their pieces merge."""
 
-_CALL_FIELDS: Final = frozenset({"index", "id", "type", "function"})
+_CALL_FIELDS: Final = frozenset({"index", "id", "type", "function", "name", "arguments"})
 _FUNCTION_FIELDS: Final = frozenset({"name", "arguments"})
 _APPENDED: Final = frozenset({"text", "summary", "thinking"})
 """Fields of an item of a list that come in pieces."""

@@ -19,6 +19,8 @@ EXCERPT_CHARS: Final = 200
 _MAX_PAGE_BYTES: Final = 4096
 _TITLE: Final = re.compile(r"<title[^>]*+>([^<]*+)<", re.I)
 _TAG: Final = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*+>", re.I | re.S)
+_UNAVAILABLE: Final = frozenset({503, 529})
+"""What an endpoint answers that will answer later."""
 _SILENT: Final = "it does not say why"
 
 
@@ -69,7 +71,7 @@ def refused(
     after = retry_after(headers, now)
     is_limit = status == 429 or _is_limit(facts, said if status >= 500 else "")
     is_open = status >= 500 or status in {408, 409, 425, 429}
-    is_busy = is_limit or (is_open and is_loading(said)) or (status == 503 and after is not None)
+    is_busy = is_limit or status in _UNAVAILABLE or (is_open and is_loading(said))
     again = is_retryable(429 if is_busy else status, headers, facts.get("code"))
     if status in {401, 403} and not is_limit:
         failure = ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
@@ -89,7 +91,7 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
     named = " ".join(filter(None, (facts.get("type"), facts.get("code"))))
     status = _status(value, facts)
     is_limit = status == 429 or _is_limit(facts, said)
-    is_busy = is_limit or is_loading(said) or is_loading(named)
+    is_busy = is_limit or is_loading(said) or "overload" in named
     again = (is_busy or status >= 500) and is_retryable(
         429 if is_busy else status, {}, facts.get("code")
     )

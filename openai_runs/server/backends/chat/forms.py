@@ -28,8 +28,8 @@ _UNSUPPORTED: Final = (
     " requires ", " must not ", "extra input", "extra field", "extra param", "extra key",
     "extra argument", "extra_input", "no such field", "no such param", "no support",
     "no endpoint", " no longer ", "only the default", "only default", "invalid param",
-    "invalid arg",
-    "invalid field", "invalid key", "invalid prop", "invalid option", "invalid_param",
+    "invalid arg", "invalid field", "invalid key", "invalid prop", "invalid option",
+    "invalid_param",
 )  # fmt: skip
 """Words that refuse a field itself; those with a space at an end are whole words there."""
 _REFUSED: Final = (
@@ -71,6 +71,10 @@ _IDS: Final = (
     " must be ", "length", "invalid", " a z ", "match", "pattern", "too long", " at most ",
     "duplicate", "unique", " not valid ",
 )  # fmt: skip
+_ANYTHING: Final = ("",)
+"""Whatever is said about a field that no caller gave a value."""
+_FOREIGN: Final = {"n't": " not", "n\u2019t": " not", "\u4e0d\u652f\u6301": " not supported "}
+"""What stands for words of this table: short forms, and Chinese."""
 _TEMPLATE: Final = frozenset({"instructions", "opening", "closing", "content", "ids"})
 """What the chat template of a model refuses; some endpoints answer 500 then."""
 _VAGUE: Final = ("stream", "ids", "content", "opening", "closing", "instructions")
@@ -101,7 +105,9 @@ class _Row(NamedTuple):
 
 _SENT: Final = ("send", "omit")
 FORMS: Final[Mapping[str, _Row]] = {
-    "stream_options": _Row(_SENT, (" stream_options ", " stream options ", " include_usage ")),
+    "stream_options": _Row(
+        _SENT, (" stream_options ", " stream options ", " include_usage "), _ANYTHING, ()
+    ),
     "stream": _Row(_SENT, (" stream ", " streaming ", " streamed ")),
     "tool_choice": _Row(
         ("send", "words", "omit"),
@@ -113,6 +119,8 @@ FORMS: Final[Mapping[str, _Row]] = {
         _SENT,
         (" parallel_tool_calls ", " parallel tool call", " parallel function call",
          " paralleltoolcalls "),
+        _ANYTHING,
+        (),
     ),
     "max_tokens": _Row(
         ("max_completion_tokens", "max_tokens", "omit"),
@@ -169,8 +177,10 @@ def plain(text: str) -> str:
     >>> plain("Invalid 'tools[0].function.strict': isn't supported.")
     ' invalid tools function strict is not supported '
     """
-    lower = text.lower().replace("n't", " not").replace("n\u2019t", " not")
-    words = [word for word in _WORD.findall(lower) if not word.isdigit()]
+    text = text.lower()
+    for foreign, known in _FOREIGN.items():
+        text = text.replace(foreign, known)
+    words = [word for word in _WORD.findall(text) if not word.isdigit()]
     return f" {' '.join(words)} "
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -43,17 +44,17 @@ class KnownForms:
     """What is known of an endpoint: the forms set beforehand, and what was learnt of each model.
 
     Args:
-        endpoint: What a log line calls it.
+        url: Where it is; a log line names its host.
         given: Forms set beforehand; see `forms.py`.
     """
 
-    def __init__(self, endpoint: str, given: Forms | None = None) -> None:
+    def __init__(self, url: str, given: Forms | None = None) -> None:
         """Start with what is set beforehand.
 
         Raises:
             ConfigError: There is no such form.
         """
-        self._endpoint = endpoint
+        self._endpoint = urlsplit(url).netloc.rpartition("@")[2]
         self._given = {**DEFAULTS, **check_forms(given)}
         self._learnt: dict[str, dict[str, str]] = {}
 

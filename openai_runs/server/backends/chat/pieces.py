@@ -158,7 +158,7 @@ class Arguments:
             case _State.WHOLE:
                 return True
             case _State.REPEATING:
-                return _is_object(self._pieces[-1]) or _is_object("".join(self._pieces))
+                return _is_object(self._pieces[-1]) or self._scanner.is_whole(self._pieces)
             case _:
                 return self._scanner.is_whole(self._pieces)
 
@@ -215,7 +215,7 @@ class Arguments:
                 return ""
         text = _EMPTY_OBJECTS.sub("", "".join([*self._pieces, piece]), count=1)
         self._pieces = [text]
-        if text.rstrip().endswith("}") and _is_object(text):
+        if _is_object(text):
             self._state = _State.WHOLE
             return ""
         self._state = _State.FIRST
@@ -304,6 +304,8 @@ class _Scanner:
 
 
 def _object(text: str) -> dict[str, Any] | None:
+    if text[-1:] != "}" and not text.rstrip().endswith("}"):
+        return None
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):

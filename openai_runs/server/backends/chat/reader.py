@@ -68,7 +68,8 @@ _REASONS: Final = {
 _THOUGHTS: Final = frozenset({"thinking", "reasoning", "thought", "redacted_thinking"})
 """Types of parts of a content that are no text."""
 _HARMLESS: Final = frozenset({"choices", "usage", "type", "event", "timings", "status"})
-"""A JSON object with none of these is no chunk."""
+"""A JSON object with none of these is no chunk, unless it says nothing."""
+_METADATA: Final = frozenset({"id", "object", "created", "model", "provider", "system_fingerprint"})
 _SAID: Final = frozenset({"delta", "message", "text", "error"})
 _BESIDE: Final = frozenset({"index", "finish_reason", "logprobs", "usage"})
 """What a choice may consist of that says nothing."""
@@ -125,9 +126,14 @@ class AnswerReader:
         """Counts what was said; what only keeps the connection alive does not count."""
 
     @property
+    def is_within(self) -> bool:
+        """Whether a chunk or an answer has begun to come."""
+        return self.has_begun or self._unwrapper.is_within
+
+    @property
     def has_reason(self) -> bool:
         """Whether a finish reason has come, after which more may come all the same."""
-        return self._verdict is not None
+        return self._verdict is not None or self._unwrapper.is_complete
 
     def feed(self, piece: bytes) -> Iterator[ModelEvent]:
         """Yield the events that the bytes complete.
@@ -135,7 +141,8 @@ class AnswerReader:
         Raises:
             AttemptFailed: They are no answer, or say that the call failed.
         """
-        yield from self._guarded(self._unwrapper.feed(piece))
+        if not self.is_done:
+            yield from self._guarded(self._unwrapper.feed(piece))
 
     def finish(self, ending: Ending, why: str = "") -> Iterator[ModelEvent]:
         """Yield the last events, a `Finish` if the answer is whole.
@@ -315,7 +322,7 @@ def _is_error(value: Any) -> bool:
 
 def _is_chunk(value: dict[str, Any]) -> bool:
     """Tell a chunk or an answer from what is none; some chunks only keep a connection alive."""
-    return not value or not _HARMLESS.isdisjoint(value)
+    return value.keys() <= _METADATA or not _HARMLESS.isdisjoint(value)
 
 
 def _choices(value: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -48,8 +48,9 @@ _HALF: Final = 0.5
 def is_context_full(status: int, text: str) -> bool:
     """Tell whether an error says that the request does not fit into the model's context."""
     words = plain(text)
-    return status in {400, 413, 422, 500} and any(
-        all(each in words for each in phrases) for phrases in _FULL
+    return status == 413 or (
+        status in {400, 422, 500}
+        and any(all(each in words for each in phrases) for phrases in _FULL)
     )
 
 

@@ -101,7 +101,8 @@ _RATE_LIMIT: Final = re.compile(
 )
 _LOADING: Final = re.compile(
     r"\bloading\b.{0,40}\bmodel|\bmodel\b.{0,80}\b(?:loading|not ready|starting|downloading)"
-    r"|warming.?up|starting.?up|is starting|cold.?start|overload|try again|at capacity",
+    r"|warming.?up|starting.?up|is starting|cold.?start|overload|try again (?:later|in)"
+    r"|at capacity",
     re.I,
 )
 _BROKEN: Final = re.compile(r"fail|error|unable|can(?:no|')t|could not", re.I)

@@ -22,6 +22,8 @@ _FIELD: Final = re.compile(rb"(data|event|id|retry)(?::[ ]?(.*))?\Z", re.DOTALL)
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _MAX_STRANGE: Final = 1000
 """Bytes of what is no answer that are kept for the error."""
+_MAX_VALUES: Final = 100_000
+"""JSON values that are read of one line."""
 _DECODER: Final = json.JSONDecoder(
     strict=False, parse_int=lambda digits: int(digits) if len(digits) < 400 else float(digits)
 )
@@ -57,6 +59,10 @@ class Unwrapper:
         self._json: list[bytes] = []
         """Lines of a JSON text that is not whole yet."""
         self._strange = bytearray()
+        self._tried = 0
+        """Bytes of the line when it was last tried whether they are whole."""
+        self.is_complete = False
+        """Whether the line that is not ended yet is a whole JSON value."""
         self.head = b""
         """The beginning of the answer, for errors."""
 
@@ -68,11 +74,12 @@ class Unwrapper:
         """
         if len(self.head) < _MAX_STRANGE:
             self.head += piece[: _MAX_STRANGE - len(self.head)]
-        kept = 0
+        kept, self.is_complete = 0, False
         if self._line.endswith(b"\r"):  # which may be half a line end
             kept = 1
         elif b"\n" not in piece and b"\r" not in piece:
             self._line += piece
+            yield from self._read_unended()
             return
         begin = max(0, len(self._line) - kept)
         self._line += piece
@@ -85,6 +92,36 @@ class Unwrapper:
             line, start = text[start : end.start()], end.end()
             yield from self._read(line)
         self._line += text[start:]
+        self._tried = 0
+        yield from self._read_unended()
+
+    @property
+    def is_within(self) -> bool:
+        """Return whether something has begun that is not whole yet."""
+        return bool(self._data or self._json or self._line.lstrip()[:1] not in (b"", b":"))
+
+    def _read_unended(self) -> Iterator[Payload]:
+        """Read an event that is whole although its line is not ended: the end may never come.
+
+        It is tried each time it has doubled, so that all tries together read it twice.
+        """
+        line = self._line
+        if line[-1:] != b"}" or len(line) < 2 * self._tried or self._data or self._json:
+            return
+        self._tried = len(line)
+        field = _FIELD.match(line)
+        content = bytes(line) if field is None else (field[2] or b"")
+        if (field is None or field[1] == b"data") and content.lstrip()[:1] == b"{":
+            values = _values(content)
+            if values is None or self._strange:
+                return
+            if field is None:
+                self.is_complete = True  # passed on at its end: a body may be cut all the same
+                return
+            self._line.clear()
+            self._tried, self._is_first = 0, False
+            for value in values:
+                yield Payload(self._event, value)
 
     def finish(self) -> Iterator[Payload]:
         """Yield what is there although nothing ended it.
@@ -195,9 +232,10 @@ def _values(content: bytes) -> list[Any] | None:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass
-    text, at, values = content.decode("utf-8", "replace"), 0, []
+    values: list[Any] = []
+    text, at = content.decode("utf-8", "replace"), 0
     try:
-        while at < len(text):
+        while at < len(text) and len(values) < _MAX_VALUES:
             if text[at] in " \t\r\n":
                 at += 1
                 continue
@@ -205,4 +243,4 @@ def _values(content: bytes) -> list[Any] | None:
             values.append(value)
     except (ValueError, RecursionError, OverflowError):
         return None
-    return values
+    return values if len(values) < _MAX_VALUES else None

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from openai_runs.server.backends.base import ModelEvent, ToolCallDelta
+from openai_runs.server.backends.chat.failures import AttemptFailed
 from openai_runs.server.backends.chat.reader import AnswerReader, Ending
 
 Call = tuple[str, dict[str, Any]]
@@ -28,11 +31,16 @@ INDEXES = (
     "missing",
     "shared",
     "text word",
+    "counts pieces",
 )
 TRUE_INDEXES = ("right", "text", "float", "from one", "far apart")
 IDS = ("first", "each", "numbers", "empty", "null", "missing", "shared", "new each time")
 NAMES = ("first", "each")
-ARGUMENTS = ("whole", "fragments", "cumulative", "empty first", "object", "repeated", "blank end")
+ARGUMENTS = (
+    *("whole", "fragments", "halves", "cumulative"),
+    *("empty first", "object", "repeated", "blank end"),
+)
+BUNDLES = ("no", "each call", "all")
 
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=6) | st.just('{"a":'),
@@ -56,7 +64,8 @@ class Shape(msgspec.Struct, frozen=True):
     arguments: str
     ascii: bool
     spaced: bool
-    bundled: bool
+    bundled: str
+    flat: bool
     nulls: bool
     interleaved: bool
 
@@ -69,7 +78,8 @@ shapes = st.builds(
     arguments=st.sampled_from(ARGUMENTS),
     ascii=st.booleans(),
     spaced=st.booleans(),
-    bundled=st.booleans(),
+    bundled=st.sampled_from(BUNDLES),
+    flat=st.booleans(),
     nulls=st.booleans(),
     interleaved=st.booleans(),
 )
@@ -82,6 +92,8 @@ def is_ambiguous(calls: list[Call], shape: Shape) -> bool:
     if shape.interleaved and not (has_index or shape.ids == "each"):
         return True
     if shape.ids == "shared" and not has_index:
+        return True
+    if shape.index == "counts pieces" and shape.names == "each":
         return True
     if shape.ids == "new each time" and (not has_index or shape.names == "each"):
         return True
@@ -111,14 +123,18 @@ def write_arguments(draw: st.DataObject, arguments: dict[str, Any], shape: Shape
     cuts = [0, *sorted(draw.draw(places)), len(text)]
     if shape.arguments == "cumulative":
         return [text[:end] for end in cuts[1:]]
+    if shape.arguments == "halves":
+        units = text.encode("utf-16-le")
+        pairs = zip(cuts, [*cuts[1:-1], len(units) // 2], strict=False)
+        return [units[2 * a : 2 * b].decode("utf-16-le", "surrogatepass") for a, b in pairs]
     fragments = [text[one:two] for one, two in zip(cuts, cuts[1:], strict=False)]
     return ["{}", *fragments] if shape.arguments == "empty first" else fragments
 
 
 def write_call(
-    draw: st.DataObject, number: int, call: Call, shape: Shape
+    draw: st.DataObject, number: int, call: Call, shape: Shape, written: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the pieces of one call."""
+    """Yield the pieces of one call, before which so many were written."""
     index: Any = {
         "right": number,
         "text": str(number),
@@ -130,6 +146,8 @@ def write_call(
         "text word": "x",
     }.get(shape.index, ...)
     for count, arguments in enumerate(write_arguments(draw, call[1], shape)):
+        if shape.index == "counts pieces":
+            index = written + count
         call_id: Any = {
             "first": f"call_{number}" if count == 0 else ...,
             "each": f"call_{number}",
@@ -142,8 +160,9 @@ def write_call(
         is_named = shape.names == "each" or count == 0
         function = {"name": call[0] if is_named else (None if shape.nulls else ...)}
         function["arguments"] = arguments
-        piece = {"index": index, "id": call_id, "function": present(function)}
-        yield present(piece)
+        function = present(function)
+        piece = {"index": index, "id": call_id}
+        yield present({**piece, **function} if shape.flat else {**piece, "function": function})
     if shape.nulls:
         yield present({"index": index, "function": None})
 
@@ -155,13 +174,17 @@ def present(fields: dict[str, Any]) -> dict[str, Any]:
 
 def write(draw: st.DataObject, calls: list[Call], shape: Shape) -> list[list[dict[str, Any]]]:
     """Return the `tool_calls` of each chunk."""
-    written = [list(write_call(draw, n, call, shape)) for n, call in enumerate(calls)]
+    written: list[list[dict[str, Any]]] = []
+    for number, one in enumerate(calls):
+        written.append(list(write_call(draw, number, one, shape, sum(map(len, written)))))
     if shape.interleaved:
         rounds = max(map(len, written))
         pieces = [one[at] for at in range(rounds) for one in written if at < len(one)]
     else:
         pieces = [piece for one in written for piece in one]
-    if shape.bundled and not shape.interleaved:
+    if shape.bundled == "all":
+        return [pieces]
+    if shape.bundled == "each call" and not shape.interleaved:
         return written
     return [[piece] for piece in pieces]
 
@@ -211,3 +234,88 @@ def test_what_is_read_is_what_was_meant(
 
     assert [name for name, _ in read] == [name for name, _ in calls]
     assert [json.loads(text) for _, text in read] == [arguments for _, arguments in calls]
+
+
+ODD: dict[str, list[Any]] = {
+    "an object in place of the list": [{"tool_calls": {"id": "a", "function": {"name": "f"}}}],
+    "the form of before tool calls": [
+        {"function_call": {"name": "f", "arguments": ""}},
+        {"function_call": {"arguments": "{"}},
+        {"function_call": {"arguments": "}"}},
+    ],
+    "a function that is its name": [{"tool_calls": [{"function": "f", "arguments": "{}"}]}],
+    "items that are none": [{"tool_calls": [None, 7, {"index": 0, "function": {"name": "f"}}]}],
+    "null in words": [
+        {"tool_calls": [{"id": "null", "function": {"name": "f", "arguments": "null"}}]}
+    ],
+    "the index later": [
+        {"tool_calls": [{"id": "a", "function": {"name": "f"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]},
+    ],
+    "the name later": [
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]},
+    ],
+    "the id later": [
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"arguments": "{}"}}]},
+    ],
+    "a blank name later": [
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}]},
+        {"tool_calls": [{"index": 0, "id": "", "function": {"name": "", "arguments": "}"}}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("how", ODD)
+def test_odd_pieces_are_one_call(how: str) -> None:
+    """One call of `f` without arguments."""
+    assert read_calls(feed(ODD[how], [1 << 20])) == [("f", "{}")]
+
+
+def test_calls_of_a_whole_answer_are_told_apart() -> None:
+    """Equal ones too, and those that share an id: each item of the list is a call."""
+    item = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    message = {"role": "assistant", "content": None, "tool_calls": [item, item, item]}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+
+    assert read_calls(feed_bytes(body.encode(), [1])) == [("f", '{"a":1}')] * 3
+
+
+def test_id_that_comes_later_is_the_calls() -> None:
+    """The first event of a call waits for it, so that it goes back as it came."""
+    first, *_ = [e for e in feed(ODD["the id later"], [99]) if isinstance(e, ToolCallDelta)]
+
+    assert (first.id, first.name) == ("a", "f")
+
+
+KEYS = (
+    *("choices", "delta", "message", "content", "tool_calls", "function", "index", "id", "name"),
+    *("arguments", "usage", "error", "type", "finish_reason", "object", "text", "refusal", "code"),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(json_values, json_values, st.sampled_from(["chunk", "choice", "delta", "calls", "call"]))
+def test_any_json_is_an_answer_or_a_failure(one: Any, two: Any, where: str) -> None:
+    """A value of another type in any place raises nothing else, and what is read can be written."""
+    lines = []
+    for value in (one, two):
+        value = [value] if where == "call" else value
+        value = {"tool_calls": value} if where in ("call", "calls") else value
+        value = {"delta": value} if where in ("call", "calls", "delta") else value
+        lines.append({"choices": [value]} if where != "chunk" else value)
+    reader, events = AnswerReader(), list[ModelEvent]()
+    with suppress(AttemptFailed):
+        for line in lines:
+            events += reader.feed(b"data: " + json.dumps(line).encode() + b"\n\n")
+        events += reader.finish(Ending.CLEAN)
+    for event in events:
+        msgspec.json.encode(event)

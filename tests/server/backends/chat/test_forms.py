@@ -99,6 +99,16 @@ LEARNT: dict[str, tuple[int, bytes, dict[str, str]]] = {
         error("Only allowed when using stream: stream_options is not supported"),
         {"stream_options": "omit"},
     ),
+    "stream-options-of-another-type": (
+        422,
+        pydantic(["body", "stream_options"], text="Input should be null"),
+        {"stream_options": "omit"},
+    ),
+    "in-chinese": (
+        400,
+        error("\u5f53\u524d\u6a21\u578b\u4e0d\u652f\u6301temperature"),
+        {"temperature": "omit"},
+    ),
     "stream": (400, error("This model does not support streaming."), {"stream": "omit"}),
     "temperature": (
         400,

@@ -28,7 +28,7 @@ def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
 ) -> None:
     """Once it was accepted; one line of the log, with the setting that says so beforehand."""
     caplog.set_level(logging.INFO)
-    known = KnownForms("models.example")
+    known = KnownForms("https://models.example/v1")
     calls = [Negotiation(full(), "m", known) for _ in range(2)]
     for call in calls:  # at the same time
         assert refuse(call, error("top_p is not supported"))
@@ -46,7 +46,7 @@ def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
 
 def test_form_that_did_not_help_is_taken_back() -> None:
     """The same words again: another form is tried, and at the end the refusal stands."""
-    known = KnownForms("models.example")
+    known = KnownForms("https://models.example/v1")
     call = Negotiation(full(), "m", known)
     words = error("content is missing, and top_p is not supported")
     contents = []
@@ -62,7 +62,7 @@ def test_form_that_did_not_help_is_taken_back() -> None:
 
 def test_every_optional_field_can_be_refused_once() -> None:
     """One after the other, and the rest goes on; at the end nothing optional is left."""
-    call = Negotiation(full(), "m", KnownForms("models.example"))
+    call = Negotiation(full(), "m", KnownForms("https://models.example/v1"))
     fields = ("stream_options", "top_p", "temperature", "parallel_tool_calls", "response_format",
               "reasoning_effort", "max_completion_tokens", "stream", "strict", "reasoning",
               "extra_content", "reasoning_content")  # fmt: skip
@@ -81,7 +81,7 @@ def test_form_that_changes_nothing_of_the_request_is_not_tried() -> None:
     request = asked(
         message("user", "Hi"), response_format={"type": "json_object"}, tool_choice="required"
     )
-    call = Negotiation(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("https://models.example/v1"))
     words = ("response_format is not supported", "tool_choice is not supported")
 
     assert all(refuse(call, error(each)) for each in words)
@@ -100,7 +100,7 @@ def test_form_that_changes_nothing_of_the_request_is_not_tried() -> None:
 )
 def test_refusals_without_end_end_the_call(refusals: list[bytes]) -> None:
     """Whatever they say, in whatever order."""
-    call = Negotiation(full(), "m", KnownForms("models.example"))
+    call = Negotiation(full(), "m", KnownForms("https://models.example/v1"))
 
     tries = sum(refuse(call, each) for each in refusals)
 
@@ -110,7 +110,7 @@ def test_refusals_without_end_end_the_call(refusals: list[bytes]) -> None:
 def test_form_that_is_set_beforehand_is_sent_at_once() -> None:
     """And one that the endpoint refuses all the same is still learnt."""
     forms = check_forms({"max_tokens": "max_tokens", "echo.reasoning": "omit", "content": "null"})
-    known = KnownForms("models.example", forms)
+    known = KnownForms("https://models.example/v1", forms)
     call = Negotiation(full(), "m", known)
     body = call.build()
     words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
@@ -124,7 +124,7 @@ def test_form_that_is_set_beforehand_is_sent_at_once() -> None:
 
 def test_models_that_are_remembered_are_bounded() -> None:
     """Their names may come from clients; the oldest is forgotten."""
-    known = KnownForms("models.example")
+    known = KnownForms("https://models.example/v1")
     for number in range(MAX_KNOWN_MODELS + 1):
         known.learn(f"m{number}", {"top_p": "omit"})
 

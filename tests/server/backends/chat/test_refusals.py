@@ -12,6 +12,7 @@ import pytest
 
 from openai_runs.server import ChatBackend
 from tests.server.backends.chat.judged import (
+    SSE,
     TOOL_ROUND,
     Judge,
     call_of,
@@ -106,6 +107,14 @@ RULES: dict[str, tuple[Any, list[bytes], dict[str, Any], int]] = {
         when(lambda b: "stream_options" in b, "Unknown field: stream_options"),
         TOOL_ROUND,
         {},
+        1,
+    ),
+    "error-within-a-200": (
+        lambda b: answer(b"data: " + error("Unknown field: top_p", code=400) + b"\n\n", 200, SSE)
+        if "top_p" in b
+        else None,
+        TOOL_ROUND,
+        {"top_p": 0.5},
         1,
     ),
     "S23-system": (

@@ -80,6 +80,7 @@ FULL: dict[str, tuple[int, bytes, float]] = {
         0.5,
     ),
     "groq": (413, error("Request too large for model; please reduce your message size"), 0.5),
+    "proxy": (413, b"<html>Request Entity Too Large</html>", 0.5),
     "plain-text": (400, b"context window exceeded", 0.5),
 }
 
@@ -123,7 +124,7 @@ def test_oldest_exchanges_are_left_out_until_it_fits(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     turns = [turn(("a", "{}", "1"))]
     request = asked(*thread(20), turns=turns, instructions="Be brief.")
-    call = Negotiation(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("https://models.example/v1"))
 
     sent = refused_when_above(11, call)
     messages = call.build()["messages"]
@@ -142,7 +143,7 @@ def test_oldest_exchanges_are_left_out_until_it_fits(caplog: pytest.LogCaptureFi
 def test_thread_that_never_fits_ends_with_what_helps() -> None:
     """The last question and the turns stay; the error names `last_messages`."""
     request = asked(*thread(3000), turns=[turn(("a", "{}", "1"))])
-    call = Negotiation(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("https://models.example/v1"))
 
     sent = refused_when_above(0, call)
     failure = call.explained(ModelFailure("HTTP 400: too long"))
@@ -158,7 +159,7 @@ def test_oldest_rounds_of_tools_are_left_out_once_nothing_else_is_there() -> Non
     """Each with its calls and all its outputs; the last one stays, and so does the question."""
     turns = [turn((f"a{n}", "{}", "1"), (f"b{n}", "{}", f"out{n}")) for n in range(9)]
     request = asked(*thread(3), turns=turns, instructions="Be brief.")
-    call = Negotiation(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("https://models.example/v1"))
 
     sent = refused_when_above(8, call, error("context_length_exceeded"))
     messages = call.build()["messages"]
@@ -174,14 +175,14 @@ def test_run_that_chose_its_messages_keeps_them() -> None:
     """With `last_messages`, nothing is left out."""
     strategy = {"type": "last_messages", "last_messages": 41}
     request = asked(*thread(20), truncation_strategy=strategy)
-    call = Negotiation(request, "m", KnownForms("models.example"))
+    call = Negotiation(request, "m", KnownForms("https://models.example/v1"))
 
     assert refused_when_above(11, call) == [41]
 
 
 def test_other_failures_are_shown_as_they_are() -> None:
     """No advice where the context was not full."""
-    call = Negotiation(asked(*thread(2)), "m", KnownForms("models.example"))
+    call = Negotiation(asked(*thread(2)), "m", KnownForms("https://models.example/v1"))
     failure = ModelFailure("no")
 
     assert not call.refused(404, error("no such model"))

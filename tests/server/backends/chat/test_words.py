@@ -1,0 +1,39 @@
+"""The words of endpoints: finish reasons, and what busy ones say."""
+
+from __future__ import annotations
+
+import pytest
+
+from openai_runs.server.backends.chat.words import finish_word, is_loading, is_rate_limit
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Loading model", True),
+        ("Model meta/x is currently loading", True),
+        ("The model is not ready yet", True),
+        ("server is starting up", True),
+        ("Overloaded, try again later", True),
+        ("error loading model: no such file", False),
+        ("failed to load model", False),
+        ("the weather model", False),
+    ],
+)
+def test_loading_is_told_by_its_words(text: str, expected: bool) -> None:
+    """And not taken for a model that cannot be loaded."""
+    assert is_loading(text) is expected
+
+
+def test_rate_limit_is_told_by_its_words() -> None:
+    """In the spellings of the field."""
+    words = ["rate_limit_exceeded", "Rate limit reached", "RateLimitError", "ThrottlingException"]
+    assert all(map(is_rate_limit, [*words, "too_many_requests", "HTTP 429"]))
+    assert not any(map(is_rate_limit, ["limit", "4290", "stop"]))
+
+
+def test_word_is_read_whatever_its_type() -> None:
+    """Text, an object that names it, or a number, which nobody knows."""
+    assert [finish_word(x) for x in ("stop", {"type": "stop"}, None, False, "", "NULL", 7)] == [
+        *("stop", "stop", "", "", "", "", "7")
+    ]
