@@ -168,7 +168,7 @@ async def test_connection_to_the_model_is_closed_when_its_run_is_cancelled(tmp_p
     """An endpoint that goes on for nobody is told so at once."""
     async with opened(LENIENT) as endpoint, serving(tmp_path / "a", endpoint) as client:
         thread = await client.threads.create()
-        fields = {"thread_id": thread.id, "assistant_id": await assistant(client)}
+        fields: dict[str, Any] = {"thread_id": thread.id, "assistant_id": await assistant(client)}
         run = await perform(client, fields, "cancel", 1)
         with anyio.fail_after(5):
             while not endpoint.hung_up:  # noqa: ASYNC110 - nobody announces it
@@ -185,7 +185,7 @@ async def test_connection_to_the_model_is_closed_when_its_run_expires(tmp_path: 
         serving(tmp_path / "a", endpoint, clock=clock) as client,
     ):
         thread = await client.threads.create()
-        fields = {"thread_id": thread.id, "assistant_id": await assistant(client)}
+        fields: dict[str, Any] = {"thread_id": thread.id, "assistant_id": await assistant(client)}
         question = {"role": "user", "content": "1: cancel"}
         async with client.runs.stream(**fields, additional_messages=[question]) as stream:
             async for event in stream:
@@ -209,7 +209,7 @@ async def test_thread_goes_on_when_it_has_messages_that_no_run_wrote(tmp_path: P
     said = [("assistant", "Hello."), ("assistant", "Ask."), ("user", "I"), ("user", "see.")]
     async with opened(STRICT) as endpoint, serving(tmp_path / "a", endpoint) as client:
         thread = await client.threads.create()
-        fields = {"thread_id": thread.id, "assistant_id": await assistant(client)}
+        fields: dict[str, Any] = {"thread_id": thread.id, "assistant_id": await assistant(client)}
         ended = []
         for number in (1, 2, 3):
             for role, text in said:

@@ -105,7 +105,12 @@ def _more_thoughts(marker: str) -> Answer:
     call_id = _id(marker, 0)
     signed = {"signature": sign, "values": [2**60, -0.5, 1.0, "", {}, None, "\u2028\x7f\u00df"]}
     arguments = f'{{"city": "Oslo {marker}"}}'
-    noise = {"refusal": None, "audio": None, "annotations": [], "function_call": None}
+    noise: dict[str, Any] = {
+        "refusal": None,
+        "audio": None,
+        "annotations": [],
+        "function_call": None,
+    }
     deltas: list[dict[str, Any]] = [
         {"reasoning": text[:9], "reasoning_details": details[:1], **noise},
         {"reasoning": text[9:], "reasoning_details": details[1:], "extra_content": {"a": sign}},
