@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from openai_runs.server.backends.base import (
     Backend,
+    Echoed,
     Finish,
     FinishReason,
     ModelEvent,
@@ -44,6 +45,7 @@ __all__ = [
     "Clock",
     "Cut",
     "EchoBackend",
+    "Echoed",
     "Fail",
     "Finish",
     "FinishReason",

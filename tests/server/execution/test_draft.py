@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openai_runs.server.backends.base import ModelFailure, ToolCallDelta
+from openai_runs.server.backends.base import Echoed, ModelFailure, ToolCallDelta
 from openai_runs.server.execution.draft import Draft
 from openai_runs.server.objects.transitions import Delta, Opening, Writing
 from openai_runs.types.runs import Run
@@ -154,3 +154,15 @@ def test_closed_draft_takes_nothing_more() -> None:
     assert draft.calls == []
     draft.discard()
     assert draft.pop_writings() == []
+
+
+def test_what_is_echoed_of_a_call_follows_it_to_its_place() -> None:
+    """A step has its calls in the order in which their names came, without gaps."""
+    draft = new_draft()
+    for index in (7, 2, 4):
+        draft.add_call(ToolCallDelta(index=index, name=f"f{index}"))
+    message = {"reasoning": "x"}
+    echoed = Echoed(message=message, calls={2: {"a": 2}, 7: {"a": 7}, 9: {"a": 9}})
+
+    assert draft.as_placed(echoed) == Echoed(message=message, calls={0: {"a": 7}, 1: {"a": 2}})
+    assert draft.as_placed(None) is None

@@ -65,7 +65,7 @@ _REASONS: Final = {
     Verdict.LENGTH: FinishReason.LENGTH,
     Verdict.FILTER: FinishReason.CONTENT_FILTER,
 }
-_THOUGHTS: Final = frozenset({"thinking", "reasoning", "thought", "redacted_thinking"})
+_THOUGHTS: Final = ("thinking", "reasoning", "thought", "redacted_thinking")
 """Types of parts of a content that are no text."""
 _HARMLESS: Final = frozenset({"choices", "usage", "type", "event", "timings", "status"})
 """A JSON object with none of these is no chunk, unless it says nothing."""
