@@ -134,7 +134,7 @@ def _data_of(text: str) -> list[str]:
             events.append([])
         elif line.startswith("data:"):
             events[-1].append(line[5:].strip())
-        elif line.startswith("{"):
+        elif line.startswith("{") or line.strip() == "[DONE]":
             events += [[line.strip()], []]
     found: list[str] = []
     for lines in events:
