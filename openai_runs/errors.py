@@ -71,17 +71,19 @@ __all__ = [
 _EXCERPT_CHARS: Final = 200
 _MAX_REASON_CHARS: Final = 2000
 """Characters of a run's error text that are searched."""
-_PART: Final = (
-    r"(\d{1,9}(?:\.\d{1,9})?)\s*(milli|ms|[smhd])"
-    r"(?:seconds?|econds?|ecs?|inutes?|ins?|ours?|rs?|ays?)?(?![a-z])"
+_HINT: Final = re.compile(
+    r"(?i)\b(?:try again|retry|wait)(?:[ -](?:again|in|after|for|about)\b){0,4}+:?+\s{0,4}+"
+)
+"""What stands before the time after which to try again."""
+_PART: Final = re.compile(
+    r"(?i)(\d{1,9}+(?:\.\d{1,9}+)?+)\s{0,4}+(milli|ms|[smhd])"
+    r"(?:seconds?+|econds?+|ecs?+|inutes?+|ins?+|ours?+|rs?+|ays?+)?+(?![a-z])[\s,]{0,4}+"
 )
 """A number and its unit: `1.5s`, `22 seconds`, `6m`."""
-_TRY_AGAIN: Final = (
-    r"\b(?:try again|retry|wait)(?:[ -](?:again|in|after|for|about))*:?\s*"
-    rf"(?:(?P<units>(?:{_PART}[\s,]*)+)|(?P<seconds>\d{{1,9}}(?:\.\d{{1,9}})?)(?=\s*(?:[.,;)!](?!\d)|$)))"
-)
+_BARE: Final = re.compile(r"(\d{1,9}+(?:\.\d{1,9}+)?+)\s{0,4}+(?:[.,;)!](?!\d)|$)")
+"""A number of seconds without a unit."""
 _SECONDS: Final = {"milli": 0.001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SPENT: Final = r"\bbilling\b|current quota"
+_SPENT: Final = re.compile(r"(?i)\bbilling\b|current quota")
 """How a text says that a quota is used up, which no waiting helps."""
 _PASSING_CODES: Final = frozenset({"rate_limit_exceeded", "server_error"})
 """Codes of failures that a new run may not meet."""
@@ -370,13 +372,9 @@ class RunFailed(RunError):
     @property
     def retry_after(self) -> float | None:
         """Return the seconds after which the reason says to try again; None if it says nothing."""
-        found = re.search(_TRY_AGAIN, self._text, re.IGNORECASE)
-        if found is None:
-            return None
-        if found["seconds"]:
-            return float(found["seconds"])
-        parts = re.findall(_PART, found["units"], re.IGNORECASE)
-        return sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+        hints = _HINT.finditer(self._text)
+        found = (_seconds_at(self._text, hint.end()) for hint in hints)
+        return next((seconds for seconds in found if seconds is not None), None)
 
     @property
     def retryable(self) -> bool:
@@ -386,7 +384,7 @@ class RunFailed(RunError):
         """
         if self.retry_after is not None:
             return True
-        is_spent = re.search(_SPENT, self._text, re.IGNORECASE) is not None
+        is_spent = _SPENT.search(self._text) is not None
         reason = self.run.last_error
         return reason is not None and reason.code in _PASSING_CODES and not is_spent
 
@@ -394,6 +392,16 @@ class RunFailed(RunError):
     def _text(self) -> str:
         reason = self.run.last_error
         return "" if reason is None else reason.message[:_MAX_REASON_CHARS]
+
+
+def _seconds_at(text: str, place: int) -> float | None:
+    """Return the seconds that a text names at a place, in parts such as `1m 30s`."""
+    seconds = None
+    while (part := _PART.match(text, place)) is not None:
+        seconds = (seconds or 0) + float(part[1]) * _SECONDS[part[2].lower()]
+        place = part.end()
+    bare = _BARE.match(text, place) if seconds is None else None
+    return float(bare[1]) if bare is not None else seconds
 
 
 class RunExpired(RunError):

@@ -42,6 +42,10 @@ ALL = {
     "kills": Long(
         "Servers killed at every write and at many moments of a stream.", marked("kills")
     ),
+    "model": Long(
+        "A real small model asked through client and server: a chat, a stream, tool calls.",
+        ["-m", "pytest", "-q", "-m", "model", "tests/e2e/small_model"],
+    ),
     "pythons": Long(
         "The tests on Python 3.11, 3.13 and 3.14, the last two from Debian, in folders; as root.",
         ["-m", "tests.pythons"],

@@ -111,6 +111,7 @@ class ChatBackend:
         self._headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/json",
+            "accept-encoding": "identity",  # what is read as it comes is not packed
         }
         if api_key is not None:
             self._headers["authorization"] = check_header("api_key", f"Bearer {api_key}")

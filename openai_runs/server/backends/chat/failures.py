@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -17,8 +16,8 @@ __all__ = ["EXCERPT_CHARS", "AttemptFailed", "error_inside", "refused", "words_o
 EXCERPT_CHARS: Final = 200
 """Characters of an endpoint's words that are shown."""
 _MAX_PAGE_BYTES: Final = 4096
-_TITLE: Final = re.compile(r"<title[^>]*+>([^<]*+)<", re.I)
-_TAG: Final = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*+>", re.I | re.S)
+_NO_TEXT: Final = frozenset({"script", "style"})
+"""Elements of a page that hold nothing for people."""
 _UNAVAILABLE: Final = frozenset({503, 529})
 """What an endpoint answers that will answer later."""
 _SILENT: Final = "it does not say why"
@@ -115,9 +114,30 @@ def words_of(content: bytes, secrets: Collection[str] = ()) -> str:
         return ""
     text = excerpt(content[:_MAX_PAGE_BYTES], _MAX_PAGE_BYTES, secrets=secrets)
     if text.startswith("<"):
-        title = _TITLE.search(text)
-        text = title[1] if title is not None else _TAG.sub(" ", text)
+        text = _page_text(text)
     return " ".join(text.split())[:EXCERPT_CHARS]
+
+
+def _page_text(page: str) -> str:
+    """Return the title of a page, or all of its text where it has none.
+
+    >>> _page_text("<style>p {}</style><p class='a'>Bad <b>gateway</b>"
+    'Bad  gateway '
+    """
+    texts = []
+    within = ""
+    for piece in page.split("<"):
+        tag, closed, text = piece.partition(">")
+        name = tag.partition(" ")[0].lower()
+        if name == "title" and text.strip():
+            return text
+        if name in _NO_TEXT:
+            within = name
+        elif name == f"/{within}":
+            within = ""
+        if closed and not within:
+            texts.append(text)
+    return " ".join(texts)
 
 
 def _is_limit(facts: Mapping[str, str], said: str) -> bool:
@@ -133,8 +153,8 @@ def _status(value: Any, facts: Mapping[str, str]) -> int:
     named = [facts.get("code")]
     if isinstance(error, dict):
         named += [str(error.get(name)) for name in ("status", "status_code", "code")]
-    found = (int(one) for one in named if one is not None and re.fullmatch("[45][0-9][0-9]", one))
-    return next(found, 0)
+    found = (one for one in named if one is not None and len(one) == 3 and one.isascii())
+    return next((int(one) for one in found if one.isdigit() and one[0] in "45"), 0)
 
 
 def _code(status: int, is_limit: bool) -> str:

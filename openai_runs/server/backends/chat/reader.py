@@ -202,6 +202,8 @@ class AnswerReader:
         if event == "error" or _is_error(value):
             if isinstance(value, bytes):
                 value = words_of(value, self._secrets)
+            elif isinstance(value, dict):
+                value = _other_error(value) or value
             raise error_inside(value, self._secrets, in_stream=self.has_begun)
         if not isinstance(value, dict) or not _is_chunk(value):
             raise Unreadable(_written(value))
@@ -313,11 +315,24 @@ def _is_error(value: Any) -> bool:
         return True
     if not isinstance(value, dict):
         return False
-    if value.get("error") or value.get("errors"):
+    error = value.get("error") or value.get("errors")
+    if isinstance(error, dict):  # some send one without words or a code where there is none
+        error = any(error.values())
+    if error or _other_error(value) is not None:
         return True
     if "error" in (value.get("object"), value.get("type")):
         return True
     return "choices" not in value and ("detail" in value or isinstance(value.get("message"), str))
+
+
+def _other_error(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an error under the names of some endpoints as one under the usual names."""
+    base = value.get("base_resp")
+    fields = base if isinstance(base, dict) else value
+    for code, words in (("status_code", "status_msg"), ("error_code", "error_msg")):
+        if fields.get(code) not in (None, 0, "0", "") and isinstance(fields.get(words), str):
+            return {"error": {"code": fields[code], "message": fields[words]}}
+    return None
 
 
 def _is_chunk(value: dict[str, Any]) -> bool:

@@ -30,7 +30,8 @@ _FULL: Final = (
     ("token count", "exceed"), (" input", " tokens ", "exceed"), ("prompt", " tokens ", "exceed"),
     ("inputs tokens", "must be"), ("reduce the length",), ("reduce your prompt",),
     ("reduce your message",), ("string_above_max_length",), ("array_above_max_length",),
-    ("prompt_too_long",), ("input_too_long",),
+    ("prompt_too_long",), ("input_too_long",), ("longer than the maximum",),
+    ("maximum model length",), ("max_model_len",), (" length ", "exceeds", "maximum"),
 )  # fmt: skip
 """How endpoints say that the context is full: words that stand together in their error."""
 _LIMITS: Final = ("context", "maximum", "limit", "n_ctx")

@@ -89,7 +89,7 @@ _FILTER: Final = frozenset(
         "blocked",
     }
 )
-_NONE: Final = frozenset({"null", "none", "notfinished", "unspecified", "finishreasonunspecified"})
+_NONE: Final = frozenset({"null", "none", "notfinished"})
 """What stands where a finish reason would, as long as there is none."""
 _VERDICTS: Final = {
     **dict.fromkeys(_DONE, Verdict.DONE),
@@ -110,7 +110,8 @@ _BROKEN: Final = re.compile(r"fail|error|unable|can(?:no|')t|could not", re.I)
 
 
 def _normalised(word: str) -> str:
-    return "".join(one for one in word.lower() if one.isalnum())
+    plain = "".join(one for one in word.lower() if one.isalnum())
+    return plain.removeprefix("finishreason")  # the names of enums hold that of their type
 
 
 def finish_word(sent: Any) -> str:

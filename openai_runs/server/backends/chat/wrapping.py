@@ -98,7 +98,8 @@ class Unwrapper:
     @property
     def is_within(self) -> bool:
         """Return whether something has begun that is not whole yet."""
-        return bool(self._data or self._json or self._line.lstrip()[:1] not in (b"", b":"))
+        begun = bytes(self._line[:64]).lstrip()
+        return bool(self._data or self._json or (begun and not begun.startswith(b":")))
 
     def _read_unended(self) -> Iterator[Payload]:
         """Read an event that is whole although its line is not ended: the end may never come.

@@ -23,15 +23,18 @@ DONE_WORDS = (
     *("stop", "STOP", "end_turn", "eos", "EOS", "eos_token", "tool_calls", "function_call"),
     *("stop_sequence", "STOP_SEQUENCE", "complete", "COMPLETE", "tool_use", "TOOL_CALL"),
     *("tool-calls", "endTurn", "Stop", "stop_token", "toolUse", "finished"),
+    *("FinishReason.STOP", "FINISH_REASON_STOP"),
 )
 LENGTH_WORDS = (
     *("length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length", "maxTokens"),
     *("token_limit", "max-completion-tokens", "Length", "model_context_window_exceeded"),
+    *("FinishReason.MAX_TOKENS", "FINISH_REASON_MAX_TOKENS"),
 )
 FILTER_WORDS = ("content_filter", "SAFETY", "RECITATION", "sensitive", "PROHIBITED_CONTENT")
 OTHER_WORDS = (
     *("error", "ERROR", "abort", "MALFORMED_FUNCTION_CALL", "insufficient_system_resource"),
     *("network_error", "weather", "cancelled", "OTHER", "###", "停止", "pause_turn"),
+    "FINISH_REASON_UNSPECIFIED",
 )
 
 

@@ -68,6 +68,19 @@ FULL: dict[str, tuple[int, bytes, float]] = {
         ),
         0.45,
     ),
+    "vllm-prompt": (
+        400,
+        error(
+            "The decoder prompt (length 9000) is longer than the maximum model length of 8192. "
+            "Make sure that `max_model_len` is no smaller than the number of text tokens."
+        ),
+        0.82,
+    ),
+    "vllm-input": (
+        400,
+        error("Input length (9000) exceeds the maximum of 8192 of this model."),
+        0.82,
+    ),
     "tgi": (
         422,
         error("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096"),

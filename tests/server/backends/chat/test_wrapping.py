@@ -12,6 +12,12 @@ from tests.server.backends.chat.reading import ROLE, Read, body, delta, event
 STREAM = [delta(ROLE), delta("Hello "), delta("back."), delta(finish="stop")]
 PRETTY = json.dumps({"choices": [{"message": {"content": "Hello back."}}]}, indent=1)
 WRAPPED: dict[str, bytes] = {
+    "errors that are none": body(
+        *(
+            one | {"error": {"code": 0, "message": ""}, "base_resp": {"status_code": 0}}
+            for one in STREAM
+        )
+    ),
     "events": body(*STREAM, "[DONE]"),
     "no last blank line": body(*STREAM).rstrip(b"\n"),
     "no blank lines": b"".join(b"data: " + json.dumps(v).encode() + b"\n" for v in STREAM),
@@ -119,6 +125,18 @@ ERRORS: dict[str, tuple[bytes, str, str, bool]] = {
         "429 Too Many Requests",
         "rate_limit_exceeded",
         True,
+    ),
+    "a base_resp": (
+        b'{"choices": null, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}',
+        "rate limit",
+        "rate_limit_exceeded",
+        True,
+    ),
+    "an error_msg": (
+        b'{"error_code": 17, "error_msg": "daily limit reached"}',
+        "daily limit reached",
+        "server_error",
+        False,
     ),
     "a quota": (
         b'{"error": {"message": "pay", "code": "insufficient_quota", "status": 429}}',
