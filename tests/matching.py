@@ -118,10 +118,10 @@ class Machine:
 
     def _look(self, kind: Any, value: Any, at: int, text: str) -> Iterator[int]:
         direction, body = value
-        if direction < 0:
-            message = "looking back is not counted"
-            raise NotImplementedError(message)
-        found = next(self._match(list(body), at, text), None)
+        begin = at
+        if direction < 0:  # `re` takes only what has one width there
+            begin -= body.getwidth()[0]
+        found = next(self._match(list(body), begin, text), None) if begin >= 0 else None
         if (found is not None) == (kind == op.ASSERT):
             yield at
 

@@ -154,6 +154,7 @@ BAD = {
     "neighbours": (r"\d+\d+x", 0, "match"),
     "neighbours around nothing": (r"\s*\"?\s*x", 0, "match"),
     "restarts": (r"[0-9]+s", 0, "findall"),
+    "restarts behind anything": (r"(?<=\s)\s*+,", 0, "search"),
     "restarts after an opening": (r"<[^>]*>", 0, "search"),
     "bytes": (rb"(.+?\n\n)", re.S, "findall"),
 }
@@ -173,6 +174,7 @@ GOOD = {
     "neighbours with nothing in common": (r"\s+\S+", 0, "match"),
     "bounded restarts": (r"[0-9]{1,9}s", 0, "search"),
     "looking ahead": (r"x\s++(?=\S)(?!y)", 0, "search"),
+    "looking back": (r"(?<=[^\s,])(?<!xy)\s*+,", 0, "search"),
     "lazily, anchored": (r"(.*?),", 0, "match"),
     "lazily, a group": (r"(?:ab)*?c", 0, "match"),
     "a choice": (r"(?:a|b)+c", 0, "match"),

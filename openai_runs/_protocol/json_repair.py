@@ -40,9 +40,11 @@ _HALF: Final = re.compile(
     rb"|\xed[\xa0-\xbf]"
 )
 """Half of a pair, escaped or as bytes; it may also find what only looks like one."""
-_FENCE: Final = re.compile(r"(.*?)```[ \t]*[\w+-]*(.*)```(.*)", re.DOTALL)
-"""A code fence: what is before it, in it, and after it."""
-_COMMAS: Final = re.compile(r'("(?:[^"\\]|\\.)*+")|(?<=[^\s{\[,:])(\s*),(\s*[}\]])', re.DOTALL)
+_LANGUAGE: Final = re.compile(r"[ \t]*+[\w+-]*+")
+"""What may stand behind the beginning of a code fence."""
+_COMMAS: Final = re.compile(
+    r'(?s)("(?:[^"\\]++|\\(?:.|\Z))*+(?:"|\Z))|(?<=[^\s{\[,:])(\s*+),(\s*+[}\]])'
+)
 """A text in quotes, or a comma after the last item of an object or a list."""
 _MAX_WRAPPINGS: Final = 3
 """Times that a model's JSON is looked for within a text or a fence."""
@@ -106,9 +108,9 @@ def object_in(text: str) -> bytes:
     b'{"lines":["a\\nb"]}'
     """
     for _ in range(_MAX_WRAPPINGS):
-        found = _FENCE.fullmatch(text.strip())
-        if found is not None and not found[1] and not found[3]:
-            text = found[2]
+        before, inside, after = _parted(text.strip())
+        if inside is not None and not before and not after:
+            text = inside
         value = _read_strictly(text)
         if value is _NOTHING:
             value = _read_strictly(_COMMAS.sub(r"\1\2\3", text))
@@ -120,8 +122,20 @@ def object_in(text: str) -> bytes:
 
 def around_fence(text: str) -> str:
     """Return what is before and after a code fence; empty where there is nothing, or no fence."""
-    found = None if text.lstrip().startswith("{") else _FENCE.fullmatch(text)
-    return "" if found is None else f"{found[1].strip()} {found[3].strip()}".strip()
+    before, inside, after = _parted(text)
+    if inside is None or text.lstrip().startswith("{"):
+        return ""
+    return f"{before.strip()} {after.strip()}".strip()
+
+
+def _parted(text: str) -> tuple[str, str | None, str]:
+    """Return what is before a code fence, in it, and after it; None: there is none."""
+    before, opened, rest = text.partition("```")
+    inside, closed, after = rest.rpartition("```")
+    if not (opened and closed):
+        return text, None, ""
+    language = _LANGUAGE.match(inside)
+    return before, inside[language.end() if language is not None else 0 :], after
 
 
 def _read_strictly(text: str) -> Any:

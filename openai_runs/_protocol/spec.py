@@ -38,6 +38,8 @@ _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
 _BAD_ID: Final = r"[\x00-\x20\x7f-\x9f/\\?#%\ud800-\udfff]"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 """A token, as RFC 9110 section 5.1 asks."""
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
+"""Half of a surrogate pair."""
 _BAD_HEADER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -212,7 +214,7 @@ def _unsendable(values: Mapping[str, Any]) -> ConfigError:
 def _halves(where: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield where each half of a surrogate pair is in the value."""
     if isinstance(value, str):
-        found = re.search(r"[\ud800-\udfff]", value)
+        found = _HALF.search(value)
         if found is not None:
             yield where, found[0]
     elif isinstance(value, dict):
