@@ -103,11 +103,7 @@ class ChatBackend:
                 or `echo`.
             ValueError: A time-out is not positive.
         """
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            message = f"base_url of the model endpoint must be an http(s) URL, got {base_url!r}"
-            raise ConfigError(message)
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._url = f"{_checked_url(base_url)}/chat/completions"
         self._headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/json",
@@ -299,3 +295,16 @@ class ChatBackend:
         except APIConnectionError:
             pass  # the status says enough
         return bytes(content)
+
+
+def _checked_url(base_url: str) -> str:
+    """Return the URL without slashes at its end.
+
+    Raises:
+        ConfigError: It is no HTTP URL.
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        message = f"base_url of the model endpoint must be an http(s) URL, got {base_url!r}"
+        raise ConfigError(message)
+    return base_url.rstrip("/")

@@ -99,13 +99,14 @@ _VERDICTS: Final = {
 _RATE_LIMIT: Final = re.compile(
     r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|\b429\b", re.I
 )
-_LOADING: Final = re.compile(
-    r"\bloading\b.{0,40}\bmodel|\bmodel\b.{0,80}\b(?:loading|not ready|starting|downloading)"
-    r"|warming.?up|starting.?up|is starting|cold.?start|overload|try again (?:later|in)"
-    r"|at capacity",
-    re.I,
-)
-_BROKEN: Final = re.compile(r"fail|error|unable|can(?:no|')t|could not", re.I)
+_BUSY: Final = (
+    "warming up", "warmup", "starting up", "startup", "is starting", "cold start", "coldstart",
+    "overload", "try again later", "try again in", "at capacity",
+)  # fmt: skip
+"""What an endpoint says that will answer later."""
+_LOADING: Final = ("loading", "not ready", "starting", "downloading")
+"""What it says of a model that will."""
+_BROKEN: Final = ("fail", "error", "unable", "cannot", "can't", "could not")
 """What an endpoint says whose model will never be loaded."""
 
 
@@ -152,4 +153,8 @@ def is_loading(text: str) -> bool:
     >>> is_loading("Loading model"), is_loading("Failed to load the model: loading model failed")
     (True, False)
     """
-    return _LOADING.search(text) is not None and _BROKEN.search(text) is None
+    words = " ".join(text.lower().replace("-", " ").replace("_", " ").split())
+    if any(word in words for word in _BROKEN):
+        return False
+    of_model = "model" in words and any(word in words for word in _LOADING)
+    return of_model or any(word in words for word in _BUSY)
