@@ -244,7 +244,7 @@ async def test_slow_reader_gets_everything_when_each_slice_takes_longer_than_the
     """It takes a little all the time; only one that takes nothing is dropped."""
     caplog.set_level(logging.WARNING, "openai_runs.server")
     text = LARGE[: 160 * 1024]
-    async with narrow_server([Say([text])], write_timeout=2) as caller:
+    async with narrow_server([Say([text])], write_timeout=1) as caller:
         run = await caller.settled(await caller.start(text))
         path = (
             f"/threads/{run['thread_id']}/messages" if kind == "list" else f"{run_path(run)}/stream"
@@ -254,7 +254,7 @@ async def test_slow_reader_gets_everything_when_each_slice_takes_longer_than_the
         with anyio.fail_after(100):
             while piece := await asyncio.get_running_loop().sock_recv(reader, 8192):
                 received += piece
-                await anyio.sleep(len(piece) / 25_000)
+                await anyio.sleep(len(piece) / 50_000)
         reader.close()
 
     assert drops(caplog) == 0

@@ -98,15 +98,20 @@ def disk_bytes(db: Path) -> int:
     return int(pages * size)
 
 
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-@pytest.mark.parametrize("assistant", ASSISTANTS.values(), ids=ASSISTANTS)
+PAIRS = [
+    *((assistant, "additional-instructions") for assistant in ASSISTANTS),
+    *(("half-of-each", run) for run in RUNS if run != "additional-instructions"),
+]
+
+
+@pytest.mark.parametrize(("assistant", "run"), PAIRS, ids=[" and ".join(pair) for pair in PAIRS])
 async def test_waiting_run_takes_little_however_large_its_assistant_is(
-    serve: Serve, tmp_path: Path, assistant: Any, run: Any
+    serve: Serve, tmp_path: Path, assistant: str, run: str
 ) -> None:
     """Under 40 KiB of memory and of disk each, with 106 KiB and more that they share."""
     caller = await serve(backend=CallingBackend())
-    assistant_id = await caller.assistant(**assistant)
-    await wait_for_outputs(caller, assistant_id, run, 2)  # what is stored and kept once
+    assistant_id = await caller.assistant(**ASSISTANTS[assistant])
+    await wait_for_outputs(caller, assistant_id, RUNS[run], 2)  # what is stored and kept once
     count = 12
 
     gc.collect()
@@ -114,7 +119,7 @@ async def test_waiting_run_takes_little_however_large_its_assistant_is(
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        await wait_for_outputs(caller, assistant_id, run, count)
+        await wait_for_outputs(caller, assistant_id, RUNS[run], count)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
