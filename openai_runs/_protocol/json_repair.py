@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -60,10 +61,10 @@ def read_json(text: bytes) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         text = repaired(text)
-    try:
-        return msgspec.json.decode(text) if text else None
-    except RecursionError:
-        return None
+    with suppress(RecursionError):
+        if text:
+            return msgspec.json.decode(text)
+    return None
 
 
 def repaired(text: bytes) -> bytes:

@@ -49,6 +49,10 @@ CALLS: dict[str, tuple[Callable[[AsyncClient], Awaitable[Any]], str]] = {
         ),
         "content[0].text",
     ),
+    "behind a number": (
+        lambda c: c.runs.create("thread_1", assistant_id="a", temperature=0.5, instructions=HALF),
+        "instructions",
+    ),
     "metadata": (lambda c: c.threads.create(metadata={"name": HALF}), "metadata.name"),
     "name in metadata": (
         lambda c: c.runs.update("run_1", **THREAD, metadata={HALF: "x"}),

@@ -13,6 +13,7 @@ from openai_runs._protocol.error_mapping import (
     error_facts,
     excerpt,
     status_error,
+    value_facts,
 )
 from openai_runs._protocol.masking import mask_value
 from tests.samples import ERRORS, load, raw
@@ -163,6 +164,15 @@ def test_deep_message_does_not_break_the_reader() -> None:
     for depth in (50, 200, 400, 600, 900):
         content = b'{"error": {"message": ' + b"[" * depth + b'"x"' + b"]" * depth + b"}}"
         assert status_error(500, {}, content).message
+
+
+def test_error_that_is_too_deep_says_nothing() -> None:
+    """A JSON value that somebody else has read, as of a model's endpoint."""
+    value: Any = "x"
+    for _ in range(100_000):
+        value = {"error": value}
+
+    assert value_facts(value) == {}
 
 
 @given(st.binary(max_size=300), st.integers(300, 599))

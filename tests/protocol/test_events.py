@@ -76,6 +76,26 @@ def test_envelope_is_the_event_within(name: str) -> None:
     assert read("", wire, "7") == read("message", wire, "7") == read(name, data, "7")
 
 
+def test_envelope_whose_text_is_damaged_is_the_event_within() -> None:
+    """Half of a character costs only itself."""
+    data = MESSAGE[:-1] + b', "metadata": {"note": "a \\ud83d"}}'
+
+    event: Any = read("", b'{"event":"thread.message.created","data":%s}' % data, "7")
+
+    assert event.event == "thread.message.created"
+    assert event.data.metadata["note"] == "a \N{REPLACEMENT CHARACTER}"
+
+
+def test_event_that_was_encoded_too_often_cannot_be_read() -> None:
+    """There is an end to unwrapping."""
+    data = RUN
+    for _ in range(5):
+        data = msgspec.json.encode(data.decode())
+
+    with pytest.raises(UnreadableEvent):
+        read("thread.run.created", data)
+
+
 LATER = [
     ("thread.run.paused", RUN, RunEvent),
     ("thread.run.step.paused", STEP, RunStepEvent),

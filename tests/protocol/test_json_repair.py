@@ -16,6 +16,7 @@ from openai_runs._protocol.json_repair import (
     read_json,
     repaired,
     whole_text,
+    write_json,
 )
 from openai_runs._protocol.sse import Frame
 
@@ -183,6 +184,7 @@ ONE_READING: dict[str, tuple[str, dict[str, Any]]] = {
     "encoded twice, in a fence": (f"```\n{json.dumps(json.dumps({'a': 1}))}\n```", {"a": 1}),
     "all at once": ('```json\n{"text": "a\nb",}\n```', {"text": "a\nb"}),
     "byte order mark": ('\ufeff{"a": 1}', {"a": 1}),
+    "fraction": ('{"a": 1.5,}', {"a": 1.5}),
 }
 
 
@@ -206,6 +208,7 @@ AMBIGUOUS = {
     "no number": '{"a": NaN, "b": "\n"}',
     "number out of range": '{"a": 1e999}',
     "no object": '"Oslo"',
+    "encoded four times": json.dumps(json.dumps(json.dumps('{"a": 1}'))),
     "a list": "[1,]",
     "too deep": '{"a":' * 100_000,
     "nothing": "",
@@ -223,6 +226,15 @@ def test_anything_is_read_or_not_and_never_an_exception(text: str) -> None:
     """What comes out is an object, whatever was written."""
     found = object_in(text)
     assert not found or isinstance(msgspec.json.decode(found), dict)
+
+
+def test_value_that_is_too_deep_is_no_text() -> None:
+    """It was never read from one either."""
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+
+    assert write_json(value) == b""
 
 
 def test_deeply_nested_event_is_left_to_the_decoder() -> None:
