@@ -24,6 +24,13 @@ def pytest_configure() -> None:
     repair_aioresponses()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the workers of `--numprocesses=auto`: more than cores, since many tests wait."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + ((cores or 1) + 1) // 2
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the tests themselves: many of them have it look for leaks."""
     gc.collect()

@@ -14,7 +14,7 @@ import anyio
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server.api_errors import too_many_streams
-from openai_runs.server.store import Change, Chunk, Cut, Removed, RunState, Told
+from openai_runs.server.store import Change, Chunk, Cut, Logged, Removed, RunState
 
 __all__ = ["Reader", "Subscribers"]
 
@@ -103,7 +103,7 @@ class Subscribers:
             return
         for reader in self._readers.get(change.run_id, ()):
             match change:
-                case Told():
+                case Logged():
                     reader.push(change.chunk)
                 case Cut():
                     reader.cut_after(change.last)

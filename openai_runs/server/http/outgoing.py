@@ -53,7 +53,7 @@ class _Connection:
         must not be mistaken for a reader that receives nothing."""
 
     def progress(self, unsent: float = math.inf) -> None:
-        """Begin the time-out anew."""
+        """Restart the time-out."""
         self.checks = 0
         self.unsent = unsent
 

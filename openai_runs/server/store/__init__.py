@@ -15,7 +15,7 @@ from typing import Final
 import anyio.to_thread
 
 from openai_runs.server.store.claims import Claim
-from openai_runs.server.store.event_log import Chunk, Cut, Position, Told
+from openai_runs.server.store.event_log import Chunk, Cut, Logged, Position
 from openai_runs.server.store.event_pages import EventLog, Piece, StreamStart
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.rows import PageQuery
@@ -42,6 +42,7 @@ __all__ = [
     "Edited",
     "EventLog",
     "History",
+    "Logged",
     "Moved",
     "Once",
     "PageQuery",
@@ -51,7 +52,6 @@ __all__ = [
     "RunState",
     "Store",
     "StreamStart",
-    "Told",
     "Transaction",
     "Unfinished",
     "open_store",

@@ -52,7 +52,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None
     """The message an execution that was killed had begun; it is written on."""
     step: RunStep | None
-    """The step of tool calls it had begun; they are made anew."""
+    """The step of tool calls it had begun; they are made again."""
     history: History | None
     """What the model is to see; None: that is much, so it is to be read apart."""
 
@@ -98,13 +98,13 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
 
 
 def _restart_turn(tx: Transaction, run_id: str, epoch: int, now: int) -> None:
-    """Take back what was told of a turn that is made again, but for what it began."""
+    """Take back what was logged of a turn that is made again, but for what it began."""
     found = event_log.cut_turn(tx.connection, run_id)
     if found is not None:
         cut, again = found
         tx.announce(cut)
         tx.log_ends_at(epoch, cut.last)
-        tx.tell(run_id, now, *again)
+        tx.log_events(run_id, now, *again)
 
 
 def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: int) -> None:
@@ -210,7 +210,7 @@ def _end(
 
 
 def _with_text(connection: Connection, ending: Ending, parts: list[OpenStep]) -> Ending:
-    """Return the ending with the text of an execution that was killed, as far as it was told."""
+    """Return the ending with the text of an execution that was killed, as far as it was logged."""
     ids = [step_message_id(part.step) for part in parts]
     message_id = next((message_id for message_id in ids if message_id), None)
     if ending.text is not None or message_id is None:

@@ -1,10 +1,11 @@
 """The log of each run: its events as they are sent, numbered in the order of their commits.
 
-Theory of operation. A row is what one piece of work told, written in the transaction of
+Theory of operation. A row is what one piece of work logged, written in the transaction of
 what it tells of, so nothing is sent that is not on disk, and nothing that was rolled back
-was ever told. An event's id is `{epoch}-{seq}`: `seq` rises by one over the whole run, and
+was ever logged. An event's id is `{epoch}-{seq}`: `seq` rises by one over the whole run, and
 `epoch` tells apart what an execution wrote that was killed, and what the next one wrote in
-its place. What is sent is the stored bytes, so all readers see the same.
+its place. What is sent is the stored bytes, with what runs share in its place (`shared_json`), so
+all readers see the same.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from openai_runs.types.events import EventName
 __all__ = [
     "Chunk",
     "Cut",
+    "Logged",
     "LoggedEvent",
     "Position",
-    "Told",
     "append",
     "cut_turn",
     "last_seq",
@@ -100,7 +101,7 @@ class Chunk(NamedTuple):
         return Chunk(seq + 1, self.last, b"".join(kept))
 
 
-class Told(msgspec.Struct, frozen=True):
+class Logged(msgspec.Struct, frozen=True):
     """Events that were committed."""
 
     run_id: str
@@ -153,13 +154,13 @@ _PRUNE: Final = _prune_some()
 
 
 def append(
-    connection: Connection, run_id: str, at: int, told: Iterable[LoggedEvent], end: Position
-) -> Told:
+    connection: Connection, run_id: str, at: int, logged: Iterable[LoggedEvent], end: Position
+) -> Logged:
     """Write events at the `end` of the run's log, and return what is to be announced."""
     epoch, first = end.epoch, end.seq + 1
     frames = [
         sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
-        for seq, event in enumerate(told, first)
+        for seq, event in enumerate(logged, first)
     ]
     chunk = Chunk(first, first + len(frames) - 1, b"".join(frames))
     row = {
@@ -171,7 +172,7 @@ def append(
         "body": chunk.body,
     }
     inserting(events, *row).run(connection, **row)
-    return Told(run_id, chunk)
+    return Logged(run_id, chunk)
 
 
 def last_seq(connection: Connection, run_id: str) -> int:
@@ -196,7 +197,7 @@ def cut_turn(connection: Connection, run_id: str) -> tuple[Cut, list[LoggedEvent
     text twice.
 
     Returns:
-        The cut, and what must be told again: steps and messages that began behind it.
+        The cut, and what must be logged again: steps and messages that began behind it.
     """
     cut: Cut | None = None
     again: list[LoggedEvent] = []
@@ -230,7 +231,7 @@ def _cut(connection: Connection, run_id: str, row: Chunk, last: int) -> None:
 
 
 def written_text(connection: Connection, run_id: str, message_id: str) -> str:
-    """Return the text that the deltas of the turn under way have told of the message."""
+    """Return the text that the deltas of the turn under way have of the message."""
     texts = []
     for row in _turn_rows(connection, run_id):
         for frame in _frames(row.body):

@@ -182,10 +182,10 @@ def moved(run: Run, stored: bytes) -> Moved:
 
 
 def announce_move(tx: Transaction, run: Run, stored: bytes, now: int) -> Moved:
-    """Have it announced that the run has a new status, after what was told before."""
+    """Have it announced that the run has a new status, after what was logged before."""
     change = moved(run, stored)
     tx.announce(change)
-    tx.tell(run.id, now, LoggedEvent(f"thread.run.{run.status}", stored))
+    tx.log_events(run.id, now, LoggedEvent(f"thread.run.{run.status}", stored))
     return change
 
 
@@ -196,22 +196,22 @@ def put(tx: Transaction, run: Run, writings: list[Writing], now: int) -> None:
             case Opening():
                 _add_opening(tx, run, writing, now)
             case Delta():
-                tx.tell(run.id, now, LoggedEvent(writing.event, writing.data))
+                tx.log_events(run.id, now, LoggedEvent(writing.event, writing.data))
 
 
 def _add_opening(tx: Transaction, run: Run, opening: Opening, now: int) -> None:
     step, message = opening.step, opening.message
     body = add(tx.connection, step, run_id=run.id, status=step.status)
-    _tell_begun(tx, run, "thread.run.step", body, now)
+    _log_begun(tx, run, "thread.run.step", body, now)
     if message is not None:
         body = add(tx.connection, message, thread_id=run.thread_id, run_id=run.id)
-        _tell_begun(tx, run, "thread.message", body, now)
+        _log_begun(tx, run, "thread.message", body, now)
 
 
-def _tell_begun(tx: Transaction, run: Run, kind: str, body: str, now: int) -> None:
+def _log_begun(tx: Transaction, run: Run, kind: str, body: str, now: int) -> None:
     data = body.encode()
-    told = [LoggedEvent(f"{kind}.{what}", data) for what in ("created", "in_progress")]
-    tx.tell(run.id, now, *told)
+    logged = [LoggedEvent(f"{kind}.{what}", data) for what in ("created", "in_progress")]
+    tx.log_events(run.id, now, *logged)
 
 
 def open_steps(connection: Connection, run_id: str) -> list[OpenStep]:
@@ -246,7 +246,7 @@ def close_step(tx: Transaction, step: RunStep, now: int) -> None:
     body = encode(step)
     values = {"status": step.status, "body": body}
     updating(steps, *values).run(tx.connection, key=step.id, **values)
-    tx.tell(step.run_id, now, LoggedEvent(f"thread.run.step.{step.status}", body.encode()))
+    tx.log_events(step.run_id, now, LoggedEvent(f"thread.run.step.{step.status}", body.encode()))
 
 
 def end_parts(tx: Transaction, parts: list[OpenStep], ending: Ending, now: int) -> None:
@@ -266,5 +266,7 @@ def _end_message(tx: Transaction, run_id: str, message_id: str, ending: Ending, 
         message = ended_message(decode(Message, found), ending, now)
         body = replace_body(tx.connection, message, found)
         if body is not None:
-            tx.tell(run_id, now, LoggedEvent(f"thread.message.{message.status}", body.encode()))
+            tx.log_events(
+                run_id, now, LoggedEvent(f"thread.message.{message.status}", body.encode())
+            )
             return

@@ -66,7 +66,7 @@ __all__ = [
 Row: TypeAlias = tuple[Any, ...]
 
 _BEGIN: Final = ("created", "queued")
-"""What is told of a new run."""
+"""What is logged of a new run."""
 _FEW: Final = 32
 """Messages, or steps, that are read together with a claim: one trip to the store less."""
 _FEW_CHARACTERS: Final = 64 * 1024
@@ -185,8 +185,8 @@ def _begin(tx: Transaction, new: NewRun, *before: LoggedEvent) -> RunState:
     change = moved(run, stored)
     tx.announce(change)
     tx.log_ends_at(0, 0)
-    told = [LoggedEvent(f"thread.run.{what}", stored) for what in _BEGIN]
-    tx.tell(run.id, run.created_at, *before, *told)
+    logged = [LoggedEvent(f"thread.run.{what}", stored) for what in _BEGIN]
+    tx.log_events(run.id, run.created_at, *before, *logged)
     return change
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from openai_runs.server.store import event_log
 from openai_runs.server.store.database import Connection
-from openai_runs.server.store.event_log import Cut, LoggedEvent, Position, Told
+from openai_runs.server.store.event_log import Cut, Logged, LoggedEvent, Position
 
 __all__ = ["Change", "Edited", "Moved", "Removed", "RunState", "Transaction"]
 
@@ -42,7 +42,7 @@ class Removed(msgspec.Struct, frozen=True):
     run_id: str
 
 
-Change: TypeAlias = Moved | Edited | Removed | Told | Cut
+Change: TypeAlias = Moved | Edited | Removed | Logged | Cut
 """What is announced after a commit."""
 
 
@@ -59,23 +59,23 @@ class Transaction:
         self._at = 0
 
     def announce(self, change: Change) -> None:
-        """Have the change told to everybody who listens, once it is committed."""
+        """Have the change emitted to all listeners, once it is committed."""
         self.changes.append(change)
 
-    def tell(self, run_id: str, at: int, *told: LoggedEvent) -> None:
+    def log_events(self, run_id: str, at: int, *logged: LoggedEvent) -> None:
         """Put events of the run into its log, all of one piece of work together."""
         self._run_id = run_id
         self._at = at
-        self._events.extend(told)
+        self._events.extend(logged)
 
     def log_ends_at(self, epoch: int, last: int) -> None:
-        """Say where the log of the run ends that is told of."""
+        """Say where the log of the run ends that is written to."""
         self._end = Position(epoch, last)
 
     def write_log(self) -> None:
-        """Write down what was told; the end of the piece of work."""
+        """Write what was logged; the end of the piece of work."""
         if self._events:
-            told = event_log.append(
+            logged = event_log.append(
                 self.connection, self._run_id, self._at, self._events, self._end
             )
-            self.announce(told)
+            self.announce(logged)

@@ -9,7 +9,7 @@ import anyio.lowlevel
 
 from openai_runs.server.events.subscribers import Reader
 from openai_runs.server.http.sse_response import _Follower
-from openai_runs.server.store import Change, Chunk, StreamStart, Told, claims, open_store
+from openai_runs.server.store import Change, Chunk, Logged, StreamStart, claims, open_store
 from tests.server.store.test_races import DONE, NOW, Recorded, end, opening
 
 
@@ -22,7 +22,7 @@ class Heard(Recorded):
 
     def hear(self, change: Change) -> None:
         """Keep the chunk."""
-        if isinstance(change, Told):
+        if isinstance(change, Logged):
             self.chunks.append(change.chunk)
 
 

@@ -30,11 +30,11 @@ from openai_runs.server.objects.transitions import (
 from openai_runs.server.store import (
     Change,
     Claim,
+    Logged,
     Moved,
     PageQuery,
     RunState,
     Store,
-    Told,
     claims,
     open_store,
     operations,
@@ -65,7 +65,7 @@ class Recorded:
         """Keep the change."""
         if isinstance(change, Moved):
             self.moves.append(change)
-        elif isinstance(change, Told):
+        elif isinstance(change, Logged):
             self.told += re.findall(rb"event: (.*)\n", change.chunk.body)
 
     async def new_run(self) -> Run:

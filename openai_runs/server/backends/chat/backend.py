@@ -195,7 +195,7 @@ class ChatBackend:
         Raises:
             ModelFailure: The endpoint did not say.
 
-        Cancellation: closes the request; another caller makes it anew.
+        Cancellation: closes the request; another caller sends it again.
         """
         return await self._models.get() if self._model is None else [ModelInfo(id=self._model)]
 
