@@ -59,7 +59,7 @@ ASSISTANT = {
     "model": "model-1",
     "name": "Ada",
     "description": "Answers.",
-    "instructions": "Be brief.\n" * 3,
+    "instructions": "Be brief.\n" * 200,  # long enough to be stored once for all runs
     "tools": TOOLS,
     "metadata": {"team": "nördlich", "n": "1"},
     "temperature": 0.5,

@@ -35,7 +35,11 @@ STATUSES = {
 STILL: dict[str, Any] = {"backend": ScriptedBackend(), "max_concurrent_runs": 0}
 """A server that executes nothing, so that runs stay as the file has them."""
 
-ENDED = {"36fc0e1": {"events": 3, "without events": 7}, "10517d7": {"events": 125}}
+ENDED = {
+    "36fc0e1": {"events": 3, "without events": 7},
+    "10517d7": {"events": 125},
+    "37d55ae": {"events": 125},
+}
 """What is replayed of the runs that have ended; in 36fc0e1 only the cancel of one is logged."""
 
 pytestmark = pytest.mark.parametrize("name", FILES)
