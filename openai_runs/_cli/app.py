@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 
 from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
+from openai_runs.config import RUN_LIFETIME
 
 if TYPE_CHECKING:
     from openai_runs._cli.runs import Target
@@ -93,6 +94,7 @@ def serve(
     api_key_env: str | None = None,
     backend: Literal["echo", "chat"] | None = None,
     hosted_tools: Literal["error", "ignore"] = "error",
+    run_lifetime: int = RUN_LIFETIME,
 ) -> int:
     """Serve the protocol under /v1.
 
@@ -136,6 +138,7 @@ def serve(
         backend: Where answers come from; chat with --model-url or --config, else echo.
         hosted_tools: What becomes of a run with code_interpreter or file_search, which this
             server does not have: it is refused, or they are left out of what the model is told.
+        run_lifetime: Seconds from a run's creation until it expires, whatever its model is doing.
     """
     from openai_runs._cli.models import Models
     from openai_runs._cli.serve import Settings, perform
@@ -156,6 +159,7 @@ def serve(
             ),
             api_key_env=api_key_env,
             hosted_tools=hosted_tools,
+            run_lifetime=run_lifetime,
         )
     )
 

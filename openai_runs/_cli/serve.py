@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: Models
     api_key_env: str | None
     hosted_tools: Literal["error", "ignore"]
+    run_lifetime: int
 
 
 def perform(settings: Settings) -> int:
@@ -53,6 +54,9 @@ def perform(settings: Settings) -> int:
     api_key = secret("--api-key-env", settings.api_key_env, os.environ)
     if not settings.host:
         sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
+        raise Stop(sentence, USAGE)
+    if settings.run_lifetime < 1:
+        sentence = f"--run-lifetime {settings.run_lifetime}: name at least 1 second"
         raise Stop(sentence, USAGE)
     if api_key is None and not is_loopback(settings.host):
         sentence = (
@@ -71,6 +75,7 @@ def perform(settings: Settings) -> int:
         port=settings.port,
         api_key=api_key,
         hosted_tools=settings.hosted_tools,
+        run_lifetime=settings.run_lifetime,
     )
     return asyncio.run(_serve(server, settings))
 

@@ -83,6 +83,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
         (["serve", "--config", "x.toml", "--model-timeout", "5"], "--model-timeout"),
         (["serve", "--config", "x.toml", "--backend", "echo"], "--config"),
         (["serve", "--hosted-tools", "drop"], "drop"),
+        (["serve", "--run-lifetime", "0"], "--run-lifetime 0"),
         (["serve", "--host", "0.0.0.0"], "--api-key-env"),
         (["serve", "--host", ""], "--host"),
         (["serve", "--api-key-env", "NO_SUCH"], "NO_SUCH"),

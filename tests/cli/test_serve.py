@@ -261,6 +261,20 @@ async def test_model_that_is_silent_for_longer_than_the_timeout_fails_the_run(
     assert "0.2 s" in run.last_error.message
 
 
+async def test_run_expires_when_its_lifetime_is_over(tmp_path: Path) -> None:
+    """`--run-lifetime` is how long a run may take, however patient the server is."""
+    async with (
+        HostileServer(lambda request: Hang()) as model,
+        serving("--model-url", model.url, "--run-lifetime", "2", folder=tmp_path) as server,
+        AsyncClient(server.url) as client,
+    ):
+        begun = await start_run(client)
+        run = await client.runs.wait(begun)
+
+    assert begun.expires_at == begun.created_at + 2
+    assert run.status in {"expired", "failed"}
+
+
 async def test_words_of_an_endpoint_without_the_model_reach_the_run(tmp_path: Path) -> None:
     """Whoever reads the run learns that the model is missing, not that something failed."""
     words = "model 'gpt-4o' not found, try pulling it first"
