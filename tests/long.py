@@ -16,7 +16,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -63,10 +63,16 @@ ALL = {
 
 def run(command: list[str]) -> tuple[int, str]:
     """Run Python with these arguments; return its exit code and the last line it printed."""
+    return shown([sys.executable, *command], cwd=ROOT)
+
+
+def shown(command: list[str], **options: Any) -> tuple[int, str]:
+    """Run the command and print what it prints; return its exit code and the last line of that.
+
+    `options` are those of `subprocess.Popen`.
+    """
     last = ""
-    with subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)

@@ -8,7 +8,7 @@ are those of Debian's suites, each installed into a folder by debootstrap, from 
 that apt has. In every one the commit that is checked out is fetched into a clone, installed into
 an environment of its own with the machine's settings of pip, and tested by the command of
 `poe test`. The folders are kept for the next run, outside of the project. One that was not made
-whole is made anew.
+whole is made again.
 
 A command in such a folder runs in namespaces of its own for mounts and processes. Both end with
 this process, however it ends, so neither a mount nor a process is left behind.
@@ -32,6 +32,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.long import shown
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 HOST: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SUITES: Final = {"3.13": "trixie", "3.14": "sid"}
@@ -44,7 +46,7 @@ _SCRIPT: Final = "/usr/share/debootstrap/scripts/sid"
 _APT_HELPER: Final = "/usr/lib/apt/apt-helper"
 _NETWORK: Final = ("/etc/hosts", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt")
 _VARIABLES: Final = r"(?i:\w+_proxy)|SSL_CERT_FILE|REQUESTS_CA_BUNDLE"
-"""Of the environment, what else tells pip how to reach its index."""
+"""Of the environment, what else pip needs to reach its index."""
 _LEAVES_NOTHING: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 _ISOLATED: Final = (*_LEAVES_NOTHING, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--")
 
@@ -153,21 +155,13 @@ def _inside(home: Home, *command: str | Path) -> str:
 
 def _shown(home: Home, *command: str | Path) -> tuple[int, str]:
     """Run the command, print what it prints; return its exit code and its last line."""
-    last = ""
-    with subprocess.Popen(
+    return shown(
         [*home.prefix, *map(str, command)],
         env=home.environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         cwd=home.folder,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            last = line.strip() or last
-    return process.returncode, last
+    )
 
 
 def _mirror(suite: str) -> str:
@@ -327,7 +321,7 @@ def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="python -m tests.pythons")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; none: all")
     parser.add_argument("--folder", type=Path, default=cache / "openai_runs-pythons")
-    parser.add_argument("--anew", action="store_true", help="keep nothing of earlier runs")
+    parser.add_argument("--fresh", action="store_true", help="keep nothing of earlier runs")
     parsed = parser.parse_args(arguments[:cut])
     for name in parsed.names:
         if name not in NAMES:
@@ -348,7 +342,7 @@ def main(arguments: list[str]) -> int:
         with _locked(folder):
             if _output(["git", "-C", str(ROOT), "status", "--porcelain"]):
                 print("what is not committed is not tested", flush=True)
-            for name in names if parsed.anew else ():
+            for name in names if parsed.fresh else ():
                 _remove(folder / name)
             tested = [_test(name, folder, more) for name in names]
     except NotTestedError as error:

@@ -18,7 +18,7 @@ _ENDPOINT = "endpoint"
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command was told of the models."""
+    """The options of the command that are about models."""
 
     backend: str | None
     config: Path | None

@@ -55,7 +55,7 @@ _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read: masking keys in more would block the event loop."""
 _MAX_ERRORS: Final = 8
-"""Items of a list of errors that are looked at."""
+"""Items of a list of errors that are read."""
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"

@@ -153,7 +153,7 @@ class OpenStep(msgspec.Struct, frozen=True):
 def write_run(tx: Transaction, row: RunRow, run: Run, **columns: Any) -> bytes:
     """Write the run where its row is as it was read, and return its JSON as stored.
 
-    The first thing that is written of a piece of work; the caller tells of it.
+    The first thing that is written of a piece of work; the caller logs it.
 
     Raises:
         RunChanged: The row is another by now, or gone.

@@ -194,6 +194,16 @@ class StoredPage(msgspec.Struct, frozen=True):
     bodies: list[str]
     has_more: bool
 
+    def check(self) -> StoredPage:
+        """Return the page, whose objects are sent without being decoded, if none is damaged.
+
+        Raises:
+            DecodeError: A row is damaged.
+        """
+        for object_id, body in zip(self.ids, self.bodies, strict=True):
+            check(body, object_id)
+        return self
+
     def hold(self, data: list[T]) -> Page[T]:
         """Return the page with these objects, whose ids are `ids`."""
         return Page(
@@ -267,7 +277,7 @@ def stored_page(
         rows.reverse()
     return StoredPage(
         ids=[each for each, _ in rows],
-        bodies=[check(body, each) for each, body in rows],
+        bodies=[body for _, body in rows],
         has_more=has_more,
     )
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import example, given
 
 from openai_runs.config import RetryPolicy
 from openai_runs.server import ChatBackend, LocalServer
+from tests.server.backends.listening import listening
 from tests.server.backends.random_answers import (
     Damaged,
     damaged,
@@ -73,20 +73,10 @@ class RawEndpoint:
 @asynccontextmanager
 async def served(endpoint: RawEndpoint, db: Path) -> AsyncIterator[Caller]:
     """Open the endpoint and a server in front of it."""
-
-    async def handle(stream: Any) -> None:
-        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-            await endpoint.serve(stream)
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as group:
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        endpoint.url = f"http://127.0.0.1:{port}/v1"
-        group.start_soon(listener.serve, handle)
+    async with listening(endpoint.serve) as endpoint.url:
         backend = ChatBackend(endpoint.url, retry=RetryPolicy(initial=0.0, max_retries=1))
         async with LocalServer(db, backend) as server, aiohttp.ClientSession() as session:
             yield Caller(session, server.url)
-        group.cancel_scope.cancel()
 
 
 class Asking:

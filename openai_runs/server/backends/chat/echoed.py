@@ -1,6 +1,6 @@
 """Echoed fields: what an endpoint wants back with an assistant message in the next model call.
 
-Reasoning models are told again what they thought, some with a signature, and answer 400 where it
+Reasoning models read again what they thought, some with a signature, and answer 400 where it
 is missing. Nobody else needs these fields, so they are collected here as they come, stored with
 the turn, and sent back as the same JSON value; a field that was not sent is never made up.
 

@@ -66,7 +66,7 @@ def check_think(think: str) -> str:
 
 
 class Thoughts:
-    """Tells thoughts, which stand in tags, from the text; no piece ends within a tag."""
+    """Separates thoughts, which stand in tags, from the text; no piece ends within a tag."""
 
     def __init__(self, think: str) -> None:
         """Begin a text; `think` is one of `THINK`."""

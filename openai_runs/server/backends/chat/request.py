@@ -62,8 +62,8 @@ def build_request(request: ModelRequest, model: str, forms: Mapping[str, str]) -
         ModelFailure: A message holds what this wire cannot carry.
     """
     run = request.run
-    answer_format, told = _answer_format(request, forms)
-    instructions = "\n\n".join(text for text in (run.instructions, told) if text)
+    answer_format, wording = _answer_format(request, forms)
+    instructions = "\n\n".join(text for text in (run.instructions, wording) if text)
     body: dict[str, Any] = {
         "model": model,
         "messages": _messages(request, forms, instructions),
@@ -94,10 +94,10 @@ def _answer_format(
     if sent.get("type") == "json_schema" and forms["response_format"] != "send":
         schema = msgspec.json.encode(sent["json_schema"].get("schema", {})).decode()
         return {"type": "json_object"}, f"{_SCHEMA}\n{schema}"
-    told = _JSON if forms["response_format"] == "omit" else ""
+    wording = _JSON if forms["response_format"] == "omit" else ""
     if forms["strict"] == "omit" and isinstance(sent.get("json_schema"), dict):
         sent["json_schema"].pop("strict", None)
-    return sent, told
+    return sent, wording
 
 
 def _tools(request: ModelRequest, forms: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -14,6 +14,7 @@ from openai_runs.config import RetryPolicy
 from openai_runs.errors import ConfigError
 from openai_runs.server import ChatBackend
 from tests.canaries import CANARY_KEY
+from tests.server.backends.listening import listening
 from tests.server.conftest import Serve
 from tests.server.support import FUNCTION, Caller
 
@@ -94,18 +95,8 @@ async def endpoint(
     """Open a model endpoint; the last answer is repeated."""
     used = kind(list(answers))
 
-    async def handle(stream: Any) -> None:
-        # The server may hang up on us, as some tests want.
-        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-            await used.serve(stream)
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as group:
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        used.url = f"http://127.0.0.1:{port}/v1"
-        group.start_soon(listener.serve, handle)
+    async with listening(used.serve) as used.url:
         yield used
-        group.cancel_scope.cancel()
 
 
 Ask = Callable[..., Awaitable[tuple[Caller, Any]]]

@@ -16,6 +16,7 @@ from openai_runs.errors import ConfigError
 from openai_runs.server import ChatBackend
 from tests.server.backends.chat.test_backend import Stalled, answer, completion, endpoint
 from tests.server.backends.chat.test_reader import DONE, HEAD, HELLO, chunk
+from tests.server.backends.listening import listening
 from tests.server.conftest import Serve
 from tests.server.http.test_sse_response import start_and_read
 from tests.server.support import run_path, told_text
@@ -126,15 +127,8 @@ async def drip(*pieces: bytes) -> AsyncIterator[Drip]:
     """Open an endpoint that never ends its answer."""
     used = Drip()
 
-    async def handle(stream: Any) -> None:
-        await used.serve(stream, list(pieces))
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as group:
-        used.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/v1"
-        group.start_soon(listener.serve, handle)
+    async with listening(lambda stream: used.serve(stream, list(pieces))) as used.url:
         yield used
-        group.cancel_scope.cancel()
 
 
 MIDDLES: dict[str, list[bytes]] = {
