@@ -256,9 +256,10 @@ class ChatBackend:
                 raise AttemptFailed(ModelFailure(_TOO_LONG))
             before = reader.progress
             for begin in range(0, len(piece), _SLICE_BYTES):
+                if begin:
+                    await anyio.lowlevel.checkpoint()
                 for event in reader.feed(piece[begin : begin + _SLICE_BYTES]):
                     yield event
-                await anyio.lowlevel.checkpoint()
             deadline = self._next_deadline(reader, deadline, is_progress=reader.progress > before)
         for event in reader.finish(ending, why):
             yield event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -78,8 +78,14 @@ class Thoughts:
         """Whether no text has come but blanks."""
         self._thought = False
 
-    def add(self, piece: str) -> Iterator[tuple[bool, str]]:
-        """Yield what this piece completes: whether it is a thought, and the text."""
+    def add(self, piece: str) -> Iterable[tuple[bool, str]]:
+        """Return what this piece completes: whether it is a thought, and the text."""
+        may_begin_tag = "<" in piece or "[" in piece
+        if may_begin_tag or self._held or (self._at_start and not self._keeps):
+            return self._split(piece)
+        return [(bool(self._within), piece)] if piece else ()
+
+    def _split(self, piece: str) -> Iterator[tuple[bool, str]]:
         text, start = self._held + piece, 0
         for tag in [] if self._keeps else list(_TAG.finditer(text)):
             name, is_end = (tag[2] or tag[4]).lower(), bool(tag[1] or tag[3])

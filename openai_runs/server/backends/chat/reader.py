@@ -20,9 +20,9 @@ Where nothing was said at all, the answer was empty, and another attempt is made
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -70,6 +70,7 @@ _THOUGHTS: Final = ("thinking", "reasoning", "thought", "redacted_thinking")
 _HARMLESS: Final = frozenset({"choices", "usage", "type", "event", "timings", "status"})
 """A JSON object with none of these is no chunk, unless it says nothing."""
 _METADATA: Final = frozenset({"id", "object", "created", "model", "provider", "system_fingerprint"})
+_CHUNK: Final = "chat.completion.chunk"
 _SAID: Final = frozenset({"delta", "message", "text", "error"})
 _BESIDE: Final = frozenset({"index", "finish_reason", "logprobs", "usage"})
 """What a choice may consist of that says nothing."""
@@ -85,6 +86,34 @@ class Ending(Enum):
     """Nothing more came for so long that it was given up."""
     LOST = auto()
     """The connection was lost."""
+
+
+class _TextDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+    role: str | None = None
+
+
+class _TextChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    delta: _TextDelta
+    index: int = 0
+    finish_reason: None = None
+    logprobs: Any = None
+
+
+class _TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A chunk that says a piece of text and nothing else, as most chunks do."""
+
+    choices: tuple[_TextChoice]
+    object: Literal["chat.completion.chunk"]
+    id: Any = None
+    created: Any = None
+    model: Any = None
+    system_fingerprint: Any = None
+    service_tier: Any = None
+    usage: None = None
+
+
+_TEXT_CHUNKS: Final = msgspec.json.Decoder(_TextChunk)
 
 
 class AnswerReader:
@@ -107,11 +136,13 @@ class AnswerReader:
         self._secrets = secrets
         self._echo = echo or EchoCollector()
         self._separates = think == "separate"
-        self._unwrapper = Unwrapper()
+        self._unwrapper = Unwrapper(usual=_TEXT_CHUNKS)
         self._halves = Halves()
         self._thoughts = Thoughts(think)
         self._calls = Calls()
         self._usage: dict[str, Any] = {}
+        self._events: list[ModelEvent] = []
+        """What was read and is not passed on yet."""
         self._word = ""
         self._verdict: Verdict | None = None
         self._spoke = False
@@ -164,7 +195,8 @@ class AnswerReader:
                 raise
             # What was cut off is of less interest than what has cut it off.
             raise AttemptFailed(ModelFailure(why), again=True) from None
-        yield from self._flush()
+        self._flush()
+        yield from self._passed_on()
         failure = self._failure(ending, why)
         if failure is not None:
             raise failure
@@ -178,26 +210,48 @@ class AnswerReader:
         """Yield what payloads say; before a failure, what was held back."""
         try:
             for payload in payloads:
-                yield from self._read(payload)
+                self._read(payload)
+                if self._events:
+                    yield from self._passed_on()
                 if self.is_done:
                     return
         except (Unreadable, RecursionError) as error:
-            yield from self._flush()
+            self._flush()
+            yield from self._passed_on()
             content = error.content if isinstance(error, Unreadable) else self._unwrapper.head
             raise self._unreadable(content) from None
         except AttemptFailed:
-            yield from self._flush()
+            self._flush()
+            yield from self._passed_on()
             raise
 
-    def _read(self, payload: Payload) -> Iterator[ModelEvent]:
-        value = payload.value
-        if value is DONE:
-            self.is_done = True
-            return
-        for one in value if isinstance(value, list) else [value]:
-            yield from self._read_value(payload.event, one)
+    def _passed_on(self) -> list[ModelEvent]:
+        """Return the events that were read since the last call."""
+        events, self._events = self._events, []
+        return events
 
-    def _read_value(self, event: str, value: Any) -> Iterator[ModelEvent]:
+    def _read(self, payload: Payload) -> None:
+        value = payload.value
+        if isinstance(value, _TextChunk):
+            self._read_text(value.choices[0].delta.content)
+        elif value is DONE:
+            self.is_done = True
+        elif isinstance(value, list):
+            for one in value:
+                self._read_value(payload.event, one)
+        else:
+            self._read_value(payload.event, value)
+
+    def _read_text(self, text: str) -> None:
+        self._is_stream = True
+        if text:
+            self.has_begun = True
+            self.progress += 1
+            self._add_text(self._thoughts.add(self._halves.add(text)))
+        else:
+            self._is_empty_text = True
+
+    def _read_value(self, event: str, value: Any) -> None:
         """Read a chunk, a whole answer, or an error in its place."""
         if event == "error" or _is_error(value):
             if isinstance(value, bytes):
@@ -208,54 +262,61 @@ class AnswerReader:
         if not isinstance(value, dict) or not _is_chunk(value):
             raise Unreadable(_written(value))
         self._add_usage(value.get("usage"))
-        is_chunk = value.get("object") == "chat.completion.chunk"
+        is_chunk = value.get("object") == _CHUNK
         for choice in _choices(value):
-            yield from self._read_choice(choice, is_chunk=is_chunk)
+            self._read_choice(choice, is_chunk=is_chunk)
 
-    def _read_choice(self, choice: dict[str, Any], *, is_chunk: bool) -> Iterator[ModelEvent]:
+    def _read_choice(self, choice: dict[str, Any], *, is_chunk: bool) -> None:
         if choice.get("error"):
             raise error_inside(choice, self._secrets, in_stream=self.has_begun)
         self._add_usage(choice.get("usage"))
-        delta, message, text = (choice.get(name) for name in ("delta", "message", "text"))
+        delta, message, text = choice.get("delta"), choice.get("message"), choice.get("text")
         is_repeated = self._is_stream and not is_chunk  # all of it once more, at the end
         if isinstance(delta, dict) and (delta or not message):
             self._is_stream = True
-            yield from self._say(delta, whole=False)
+            self._say(delta, whole=False)
         elif isinstance(message, dict) and not is_repeated:
-            yield from self._say(message, whole=not is_chunk)
+            self._say(message, whole=not is_chunk)
         elif isinstance(text, str):
-            yield from self._say({"content": text}, whole=False)
+            self._say({"content": text}, whole=False)
         self._add_word(finish_word(choice.get("finish_reason")))
 
-    def _say(self, delta: dict[str, Any], *, whole: bool) -> Iterator[ModelEvent]:
+    def _say(self, delta: dict[str, Any], *, whole: bool) -> None:
         self._echo.add_message(delta)
-        said = {name for name, value in delta.items() if value and name != "role"}
-        self.has_begun = self.has_begun or bool(said)
-        self.progress += bool(said)
+        for name, value in delta.items():
+            if value and name != "role":
+                self.has_begun = True
+                self.progress += 1
+                break
         content = delta.get("content")
         text = f"{_text(content)}{_text(delta.get('refusal'))}"
         self._is_empty_text = self._is_empty_text or (content is not None and not text)
         if text:
-            yield from self._text(self._thoughts.add(self._halves.add(text)))
+            self._add_text(self._thoughts.add(self._halves.add(text)))
         pieces = delta.get("tool_calls") or _legacy(delta.get("function_call"))
+        if pieces:
+            self._add_calls(pieces, whole=whole)
+
+    def _add_calls(self, pieces: Any, *, whole: bool) -> None:
         for number, item, events in self._calls.add(pieces, whole=whole):
             self._echo.add_call(number, item)
             self._spoke = True
-            yield from events
+            self._events += events
 
-    def _text(self, parts: Iterator[tuple[bool, str]]) -> Iterator[ModelEvent]:
+    def _add_text(self, parts: Iterable[tuple[bool, str]]) -> None:
         for is_thought, text in parts:
             if not is_thought:
                 self._spoke = True
-                yield TextDelta(text)
+                self._events.append(TextDelta(text))
             elif self._separates:
                 self._echo.add_message({"reasoning_content": text})
 
-    def _flush(self) -> Iterator[ModelEvent]:
-        """Yield the text that was held back."""
+    def _flush(self) -> None:
+        """Read the text that was held back."""
         rest = self._halves.finish()
-        yield from self._text(self._thoughts.add(rest) if rest else iter(()))
-        yield from self._text(self._thoughts.finish())
+        if rest:
+            self._add_text(self._thoughts.add(rest))
+        self._add_text(self._thoughts.finish())
 
     def _add_word(self, word: str) -> None:
         if not word:
@@ -264,7 +325,8 @@ class AnswerReader:
         found = verdict(word)
         if self._verdict is None or found.value >= self._verdict.value:
             self._verdict = found
-            self._word = mask(word, self._secrets)[:_MAX_WORD]
+            is_known = found != Verdict.UNKNOWN
+            self._word = (word if is_known else mask(word, self._secrets))[:_MAX_WORD]
 
     def _add_usage(self, sent: Any) -> None:
         if isinstance(sent, dict):
@@ -394,6 +456,8 @@ def _usage(sent: Mapping[str, Any]) -> Usage | None:
 
 def _count(sent: object) -> int | None:
     """Return a number of tokens; what cannot be one is as good as not sent."""
+    if sent is None:
+        return None
     try:
         count = msgspec.convert(sent, int, strict=False)
     except (msgspec.ValidationError, ValueError, OverflowError):

@@ -126,7 +126,7 @@ def finish_word(sent: Any) -> str:
     if sent is None or sent is False:
         return ""
     word = (sent if isinstance(sent, str) else str(sent)).strip()
-    return "" if _normalised(word) in _NONE else word
+    return "" if word not in _VERDICTS and _normalised(word) in _NONE else word
 
 
 def verdict(word: str) -> Verdict:
@@ -135,7 +135,7 @@ def verdict(word: str) -> Verdict:
     >>> verdict("MAX_TOKENS"), verdict("end_turn"), verdict("weather")
     (<Verdict.LENGTH: 2>, <Verdict.DONE: 1>, <Verdict.UNKNOWN: 4>)
     """
-    return _VERDICTS.get(_normalised(word), Verdict.UNKNOWN)
+    return _VERDICTS.get(word) or _VERDICTS.get(_normalised(word), Verdict.UNKNOWN)
 
 
 def is_rate_limit(text: str) -> bool:
