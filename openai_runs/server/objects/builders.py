@@ -373,9 +373,12 @@ def _resources(sent: RequestToolResources | None | UnsetType) -> ToolResources |
     if resources is None:
         return None
     search = given(resources.file_search)
-    if search is not None and not isinstance(search.vector_stores, UnsetType):
+    if search is not None and search.vector_stores:
         param = "tool_resources.file_search.vector_stores"
-        message = f"Invalid '{param}': this server makes no vector stores."
+        message = (
+            f"Invalid '{param}': this server makes no vector stores; name those that exist "
+            "in 'vector_store_ids'."
+        )
         raise invalid(message, param)
     answered: ToolResources = _as(ToolResources, resources)
     return answered

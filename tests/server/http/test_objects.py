@@ -105,6 +105,16 @@ async def test_vector_stores_cannot_be_made_with_a_thread(caller: Caller) -> Non
     reply = await caller.send("POST", "/threads", json={"tool_resources": resources})
 
     assert reply.json["error"]["param"] == "tool_resources.file_search.vector_stores"
+    assert "vector_store_ids" in reply.json["error"]["message"]
+
+
+async def test_no_vector_stores_to_be_made_are_none(caller: Caller) -> None:
+    """An empty list asks for nothing."""
+    resources = {"file_search": {"vector_store_ids": ["vs_1"], "vector_stores": []}}
+
+    thread = await caller.post("/threads", {"tool_resources": resources})
+
+    assert thread["tool_resources"]["file_search"] == {"vector_store_ids": ["vs_1"]}
 
 
 async def test_message_keeps_parts_and_attachments(caller: Caller) -> None:
