@@ -13,6 +13,7 @@ from sqlalchemy.dialects import sqlite
 
 from openai_runs.errors import ConfigError
 from openai_runs.server.log_filter import safe_words
+from openai_runs.server.store.damage import is_undecodable
 
 __all__ = [
     "DIALECT",
@@ -106,8 +107,7 @@ def unusable(path: Path, error: Exception) -> ConfigError:
 
 def words_of(error: Exception) -> str:
     """Return SQLite's own words; those of Python's driver may quote what is in a column."""
-    words = str(error)
-    return safe_words(error) if words.startswith("Could not decode") else words
+    return safe_words(error) if is_undecodable(error) else str(error)
 
 
 def pragma(connection: Connection, name: str) -> Any:

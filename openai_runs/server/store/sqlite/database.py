@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import anyio.to_thread
 
 from openai_runs.server.store.sqlite import connection as driver
-from openai_runs.server.store.sqlite.files import check_database, make_private
+from openai_runs.server.store.sqlite.files import check_database, keep_private, make_private
 from openai_runs.server.store.sqlite.lock import FileLock
 from openai_runs.server.store.sqlite.mounts import warn_of_network
 from openai_runs.server.store.sqlite.opening import prepare
@@ -50,6 +50,7 @@ class SqliteDatabase:
             warn_of_network(self.path)
             self._connections.append(driver.open_writer(self.path))
             prepare(self._connections[0], self.path)
+            keep_private(self.path)  # it is ours by now
             for _ in range(_READERS):  # one by one: where one fails, those before it are closed
                 self._connections.append(driver.open_reader(self.path))
         except BaseException:

@@ -19,9 +19,11 @@ from typing import Final
 
 from openai_runs.errors import ConfigError
 
-__all__ = ["check_database", "lock_path", "make_private", "open_lock", "real_path"]
+__all__ = ["check_database", "keep_private", "lock_path", "make_private", "open_lock", "real_path"]
 
 _PRIVATE: Final = 0o600
+_SAFELY: Final = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How files are opened: a fifo does not block, and a link is not followed."""
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite adds to the name of a database for its own files."""
 _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
@@ -80,29 +82,47 @@ def check_database(db: Path) -> None:
 
 
 def make_private(db: Path) -> None:
-    """Make the database where there is none; give nobody but its owner access to its files.
+    """Make the database, for its owner alone, where there is none; call it under the lock.
 
-    Call it under the lock.
+    SQLite gives its own files beside it the same permissions.
 
     Raises:
-        ConfigError: The file cannot be made, or its permissions cannot be changed.
+        ConfigError: The file cannot be made.
     """
     real = real_path(db)
+    if real.exists():
+        return
     try:
-        if not real.exists():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(real, flags, _PRIVATE)
-            try:
-                os.fchmod(fd, _PRIVATE)  # whatever the umask
-            finally:
-                os.close(fd)
-            return
-        for each in (real, *_beside(real)):
+        fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, _PRIVATE)
+        try:
+            os.fchmod(fd, _PRIVATE)  # whatever the umask
+        finally:
+            os.close(fd)
+    except OSError as error:
+        message = (
+            f"cannot use database '{db}': {error.strerror} when '{real}' was made; check the "
+            "permissions of its folder, and the space on its disk"
+        )
+        raise ConfigError(message) from error
+
+
+def keep_private(db: Path) -> None:
+    """Take the rights of others to a database that is ours, to its copies and SQLite's own files.
+
+    Raises:
+        ConfigError: Its permissions cannot be changed.
+    """
+    real = real_path(db)
+    copies = (
+        each for each in real.parent.iterdir() if each.name.startswith(f"{real.name}.schema-")
+    )
+    try:
+        for each in (real, *_beside(real), *copies):
             _tighten(each)
     except OSError as error:
         message = (
-            f"cannot use database '{db}': {error.strerror} when '{error.filename or real}' was "
-            "made, or made private; check its folder's permissions and the space on its disk"
+            f"cannot use database '{db}': {error.strerror} when the rights of other users to "
+            f"'{error.filename}' were taken; take them by hand (chmod 600), or run as its owner"
         )
         raise ConfigError(message) from error
 
@@ -120,9 +140,8 @@ def open_lock(db: Path, flags: int) -> int | None:
     found = _lstat(path, subject)
     if found is not None:
         _refuse_lock(path, found, subject, database)
-    flags |= os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, _PRIVATE)
+        fd = os.open(path, flags | _SAFELY, _PRIVATE)
     except FileNotFoundError as error:
         if flags & os.O_CREAT:
             raise _not_opened(path, error, subject) from error
@@ -236,12 +255,11 @@ def _tighten(path: Path) -> None:
         status = os.lstat(path)
     except FileNotFoundError:
         return
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISREG(status.st_mode) and mode & 0o077:
-        os.chmod(path, mode & ~0o077)
-        _logger.warning(
-            "'%s' could be used by other users (mode %04o); it is now its owner's alone (%04o)",
-            path,
-            mode,
-            mode & ~0o077,
-        )
+    before = stat.S_IMODE(status.st_mode)
+    after = before & ~0o077
+    if not stat.S_ISREG(status.st_mode) or before == after:
+        return
+    os.chmod(path, after)
+    _logger.warning(
+        "other users could use '%s' (mode %04o); now only its owner can (%04o)", path, before, after
+    )
