@@ -117,14 +117,19 @@ def keep_private(db: Path) -> None:
         each for each in real.parent.iterdir() if each.name.startswith(f"{real.name}.schema-")
     )
     try:
-        for each in (real, *_beside(real), *copies):
-            _tighten(each)
+        changed = [each.name for each in (real, *_beside(real), *copies) if _tighten(each)]
     except OSError as error:
         message = (
             f"cannot use database '{db}': {error.strerror} when the rights of other users to "
             f"'{error.filename}' were taken; take them by hand (chmod 600), or run as its owner"
         )
         raise ConfigError(message) from error
+    if changed:
+        _logger.warning(
+            "other users had rights to database '%s'; now its owner alone has (changed: %s)",
+            real,
+            ", ".join(changed),
+        )
 
 
 def open_lock(db: Path, flags: int) -> int | None:
@@ -149,13 +154,8 @@ def open_lock(db: Path, flags: int) -> int | None:
     except OSError as error:
         raise _not_opened(path, error, subject) from error
     try:
-        opened = os.fstat(fd)  # another file may have come in its place
-        _refuse_lock(path, opened, subject, database)
-        if flags & os.O_CREAT and stat.S_IMODE(opened.st_mode) != _PRIVATE:
-            os.fchmod(fd, _PRIVATE)
-    except OSError as error:
-        os.close(fd)
-        raise _not_opened(path, error, subject) from error
+        # Another file may have come in its place since it was looked at.
+        _refuse_lock(path, os.fstat(fd), subject, database)
     except BaseException:
         os.close(fd)
         raise
@@ -249,17 +249,14 @@ def _not_opened(path: Path, error: OSError, subject: str) -> ConfigError:
     )
 
 
-def _tighten(path: Path) -> None:
-    """Take the rights of group and others, and say so."""
+def _tighten(path: Path) -> bool:
+    """Take the rights of group and others; return whether they had any."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
-        return
-    before = stat.S_IMODE(status.st_mode)
-    after = before & ~0o077
-    if not stat.S_ISREG(status.st_mode) or before == after:
-        return
-    os.chmod(path, after)
-    _logger.warning(
-        "other users could use '%s' (mode %04o); now only its owner can (%04o)", path, before, after
-    )
+        return False
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode) or not mode & 0o077:
+        return False
+    os.chmod(path, mode & ~0o077)
+    return True

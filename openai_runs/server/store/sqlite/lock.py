@@ -64,6 +64,7 @@ class FileLock:
         try:
             self._acquire()
             _refuse_foreign(db, os.pread(fd, MAX_LOCK_BYTES + 1, 0))
+            os.fchmod(fd, 0o600)  # whatever the umask
             self._write(Holder(pid=os.getpid()))
         except OSError as error:
             os.close(fd)

@@ -53,10 +53,10 @@ _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _logger = logging.getLogger("openai_runs.server")
 
 
-def warn_of_network(db: Path, mounts: Path = _MOUNTS) -> None:
+def warn_of_network(db: Path, mounts: Path | None = None) -> None:
     """Log a line where the database is on a network file system, or may be."""
     try:
-        table = mounts.read_text("utf-8", "surrogateescape")
+        table = (mounts or _MOUNTS).read_text("utf-8", "surrogateescape")
     except OSError:  # not Linux, or hidden: nothing is known
         return
     kind = find_network(real_path(db), table)
