@@ -234,10 +234,13 @@ def _refuse_read_only(path: Path, status: os.stat_result, subject: str) -> None:
     """Refuse what nobody may write to, also where this process is root, who may all the same."""
     if status.st_mode & 0o222 and os.access(path, os.W_OK):
         return
+    why = f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}"
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        why = "its file system is mounted read-only"
     message = (
-        f"{subject}: '{path}' cannot be written to (mode {stat.S_IMODE(status.st_mode):04o}, "
-        f"owner {status.st_uid}, this process runs as user id {os.geteuid()}); a server needs to "
-        "write: change the permissions, mount it writable, or serve a copy"
+        f"{subject}: '{path}' cannot be written to ({why}; this process runs as user id "
+        f"{os.geteuid()}); a server needs to write: change the permissions, mount it writable, or "
+        "serve a copy"
     )
     raise ConfigError(message)
 
