@@ -307,7 +307,7 @@ IN_ITS_PLACE: dict[str, tuple[Callable[[Path], object], str]] = {
     "socket": (bind_socket, "is a socket"),
     "link-to-itself": (lambda path: path.symlink_to(path), "is a symbolic link"),
     "hard-link": (write_hard_link, "has 2 names"),
-    "read-only": (lambda path: (path.touch(), path.chmod(0o444)), "cannot be written to"),
+    "read-only": (lambda path: path.touch(0o444), "cannot be written to"),
     "write-ahead-log-fifo": (lambda path: os.mkfifo(f"{path}-wal"), "-wal' is a fifo"),
     "write-ahead-log-link": (lambda path: link_to(Path(f"{path}-wal"), "x"), "is a symbolic"),
     "shared-memory-directory": (lambda path: Path(f"{path}-shm").mkdir(), "is a directory"),

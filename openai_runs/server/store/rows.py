@@ -35,6 +35,7 @@ __all__ = [
     "decode",
     "encode",
     "find",
+    "id_in",
     "page",
     "replace_body",
     "rewrite",
@@ -91,6 +92,19 @@ def decode(kind: type[A], body: str, row: str = "of no known id") -> A:
         damage = describe_damage(error)
     # Out of the `except`, so that the message of msgspec, which may quote the row, is not kept.
     raise DamagedRow(TABLES[kind].name, row, damage)
+
+
+def id_in(kind: type[Answer], stored: bytes) -> str:
+    """Return the id of the object that is stored so.
+
+    Raises:
+        DamagedRow: It is damaged.
+    """
+    try:
+        return _id_decoder.decode(stored).id
+    except _UNREADABLE as error:
+        damage = describe_damage(error)
+    raise DamagedRow(TABLES[kind].name, "of no known id", damage)
 
 
 def check(kind: type[Answer], body: str, object_id: str) -> str:

@@ -33,7 +33,7 @@ from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.api_errors import not_found
 from openai_runs.server.store.damage import DamagedRow, describe_damage
 from openai_runs.server.store.database import Connection, Readable
-from openai_runs.server.store.rows import NOUNS, text_bytes
+from openai_runs.server.store.rows import NOUNS, id_in, text_bytes
 from openai_runs.server.store.schema import run_shared_json, runs, shared_json
 from openai_runs.server.store.statements import Statement, inserting
 from openai_runs.types.runs import Run
@@ -79,6 +79,9 @@ _KEEP: Final = Statement(
     ["hash", "body", "used_at"],
 )
 _FIND: Final = Statement(select(shared_json.c.body).where(shared_json.c.hash == bindparam("hash")))
+_NAMED: Final = Statement(
+    select(run_shared_json.c.run_id).where(run_shared_json.c.hash == bindparam("hash"))
+)
 _SIZE: Final = Statement(
     select(func.length(shared_json.c.body)).where(shared_json.c.hash == bindparam("hash"))
 )
@@ -163,25 +166,10 @@ def _names(stored: bytes, begin: int) -> dict[str, list[str]]:
         return _names_decoder.decode(stored[begin + len(_NAMES) : -1])
     except (msgspec.MsgspecError, UnicodeError) as error:
         damage = describe_damage(error)
-    raise DamagedRow(runs.name, _id_of(stored), f"what it shares: {damage}")
+    raise DamagedRow(runs.name, id_in(Run, stored), f"what it shares: {damage}")
 
 
 _names_decoder: Final = msgspec.json.Decoder(dict[str, list[str]])
-
-
-class _Id(msgspec.Struct):
-    id: str
-
-
-_id_decoder: Final = msgspec.json.Decoder(_Id)
-
-
-def _id_of(stored: bytes) -> str:
-    try:
-        return _id_decoder.decode(stored).id
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        damage = describe_damage(error)
-    raise DamagedRow(runs.name, "of no known id", damage)
 
 
 def join(stored: bytes, find_text: Callable[[str], bytes | None]) -> bytes:
@@ -200,7 +188,7 @@ def join(stored: bytes, find_text: Callable[[str], bytes | None]) -> bytes:
         if field == "instructions":
             at = pieces[0].rfind(_INSTRUCTIONS) + len(_INSTRUCTIONS)
             if at < len(_INSTRUCTIONS):
-                raise DamagedRow(runs.name, _id_of(stored), "it has no instructions of its own")
+                raise DamagedRow(runs.name, id_in(Run, stored), "it has no instructions of its own")
             pieces[:1] = [pieces[0][:at], text, pieces[0][at:]]
         else:
             pieces += [b',"', field.encode(), b'":', text]
@@ -214,7 +202,7 @@ def _need(text: bytes | None, stored: bytes) -> bytes:
         Refusal: It is gone, as its run must be.
     """
     if text is None:
-        raise not_found(NOUNS[Run], _id_of(stored))
+        raise not_found(NOUNS[Run], id_in(Run, stored))
     return text
 
 
@@ -250,7 +238,9 @@ def find(connection: Connection, name: str) -> bytes | None:
     """
     text: bytes | None = _FIND.value(connection, hash=name)
     if text is None:
-        return None
+        if _NAMED.value(connection, hash=name) is None:
+            return None
+        raise DamagedRow(shared_json.name, name, "it is missing, and a run shares it")
     if not isinstance(text, bytes):
         raise DamagedRow(shared_json.name, name, "it is not bytes")
     if hashlib.sha256(text).hexdigest() != name:

@@ -158,6 +158,26 @@ async def test_shared_row_that_is_damaged_is_named_by_its_hash(
     assert f"table 'shared_json', row {name}" in caplog.text
 
 
+async def test_shared_row_that_is_missing_is_named(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run whose text was deleted by hand is damaged, and not "not found"."""
+    caller = await serve()
+    body = {"assistant_id": await caller.assistant(instructions="Be kind. " * 500)}
+    run = await caller.settled(
+        await caller.post(f"/threads/{await caller.thread('Go.')}/runs", body)
+    )
+    await caller.close()
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as file, file:
+        (name,) = file.execute("SELECT hash FROM shared_json").fetchone()
+        file.execute("DELETE FROM shared_json")
+
+    answer = await (await serve()).send("GET", run_path(run))
+
+    assert answer.status == 500
+    assert f"table 'shared_json', row {name}: it is missing, and a run shares it" in caplog.text
+
+
 async def test_page_that_is_damaged_is_a_503_in_the_words_of_sqlite(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

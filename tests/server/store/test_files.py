@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,12 +201,12 @@ async def test_database_that_cannot_be_written_is_refused_at_start(
     connect = sqlite3.connect
 
     class Failing(sqlite3.Connection):
-        def execute(self, sql: str, *args: object) -> sqlite3.Cursor:  # type: ignore[override]
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
             if sql.startswith("PRAGMA user_version ="):
                 error = sqlite3.OperationalError(words)
                 error.sqlite_errorname = name
                 raise error
-            return super().execute(sql, *args)  # type: ignore[arg-type]
+            return super().execute(sql, *args)
 
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **o: connect(*a, **o, factory=Failing))
 
@@ -225,8 +226,8 @@ async def test_start_of_a_read_only_connection_is_refused(
         pass
     connect = sqlite3.connect
 
-    def connect_read_only(path: str, **options: object) -> sqlite3.Connection:
-        return connect(f"file:{path}?mode=ro", uri=True, **options)  # type: ignore[call-overload,no-any-return]
+    def connect_read_only(path: str, **options: Any) -> Any:
+        return connect(f"file:{path}?mode=ro", uri=True, **options)
 
     monkeypatch.setattr(sqlite3, "connect", connect_read_only)
 

@@ -113,9 +113,8 @@ def keep_private(db: Path) -> None:
         ConfigError: Its permissions cannot be changed.
     """
     real = real_path(db)
-    copies = (
-        each for each in real.parent.iterdir() if each.name.startswith(f"{real.name}.schema-")
-    )
+    listed = real.parent.iterdir() if os.access(real.parent, os.R_OK) else iter(())
+    copies = (each for each in listed if each.name.startswith(f"{real.name}.schema-"))
     try:
         changed = [each.name for each in (real, *_beside(real), *copies) if _tighten(each)]
     except OSError as error:
