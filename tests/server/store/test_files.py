@@ -9,15 +9,17 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from openai_runs.errors import ConfigError
-from openai_runs.server import LocalServer
+from openai_runs.server import LocalServer, serving_url
+from openai_runs.server.store.sqlite.lock import FileLock
 from openai_runs.server.store.sqlite.mounts import find_network, warn_of_network
 from tests.server.conftest import Serve
 
@@ -119,6 +121,74 @@ async def test_rights_of_others_are_taken_and_the_log_says_so(
     assert len(said) == 1
     assert f"other users had rights to database '{db}'" in said[0]
     assert "runs.db.schema-2" in said[0]
+
+
+@pytest.mark.parametrize("refusal", [None, PermissionError(1, "not permitted")], ids=["no", "yes"])
+async def test_file_system_without_permissions_is_warned_of(
+    refusal: OSError | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FAT, or a share with one mode for all: the server starts, and its lock can be found."""
+    db = tmp_path / "runs.db"
+    async with LocalServer(db):
+        pass
+    for name in modes(tmp_path):
+        os.chmod(tmp_path / name, 0o777)
+
+    def change(*args: Any) -> None:
+        if refusal is not None:
+            raise refusal
+
+    monkeypatch.setattr(os, "chmod", change)
+    monkeypatch.setattr(os, "fchmod", change)
+    async with LocalServer(db) as server:
+        assert await anyio.to_thread.run_sync(serving_url, db) == server.url
+    monkeypatch.undo()
+
+    assert f"other users have rights to database '{db}', and they cannot be taken" in caplog.text
+
+
+SWAPS: dict[str, Callable[[Path, Path], None]] = {
+    "link": lambda lock, target: lock.symlink_to(target),
+    "hard-link": lambda lock, target: lock.hardlink_to(target),
+    "fifo": lambda lock, target: os.mkfifo(lock),
+    "directory": lambda lock, target: lock.mkdir(),
+    "nothing": lambda lock, target: None,
+}
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not-there"])
+@pytest.mark.parametrize("swap", SWAPS.values(), ids=SWAPS)
+def test_lock_that_is_swapped_between_check_and_opening_is_not_followed(
+    *,
+    swap: Callable[[Path, Path], None],
+    there: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came in its place keeps its content, and nobody waits for it."""
+    db, lock, target = tmp_path / "runs.db", tmp_path / "runs.db.lock", tmp_path / "target"
+    target.write_text("precious")
+    if there:
+        lock.touch(0o600)
+    opening = os.open
+
+    def swap_and_open(path: Any, *args: Any, **options: Any) -> int:
+        if Path(path) == lock and not lock.is_dir():
+            lock.unlink(missing_ok=True)
+            swap(lock, target)
+        return opening(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    if swap is SWAPS["nothing"]:
+        FileLock(db).release()
+    else:
+        with pytest.raises(ConfigError, match=r"runs\.db\.lock"):
+            FileLock(db)
+
+    assert target.read_text() == "precious"
 
 
 async def test_file_of_another_program_keeps_its_permissions(tmp_path: Path) -> None:

@@ -14,16 +14,27 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from openai_runs.errors import ConfigError
 
-__all__ = ["check_database", "keep_private", "lock_path", "make_private", "open_lock", "real_path"]
+__all__ = [
+    "check_database",
+    "keep_private",
+    "lock_path",
+    "make_private",
+    "open_lock",
+    "real_path",
+    "set_private",
+]
 
 _PRIVATE: Final = 0o600
 _SAFELY: Final = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 """How files are opened: a fifo does not block, and a link is not followed."""
+_TRIES: Final = 5
+"""Times that a lock file is looked for which others make or remove meanwhile."""
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite adds to the name of a database for its own files."""
 _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
@@ -95,7 +106,7 @@ def make_private(db: Path) -> None:
     try:
         fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, _PRIVATE)
         try:
-            os.fchmod(fd, _PRIVATE)  # whatever the umask
+            set_private(fd)  # whatever the umask
         finally:
             os.close(fd)
     except OSError as error:
@@ -109,30 +120,33 @@ def make_private(db: Path) -> None:
 def keep_private(db: Path) -> None:
     """Take the rights of others to a database that is ours, to its copies and SQLite's own files.
 
-    Raises:
-        ConfigError: Its permissions cannot be changed.
+    Where that cannot be done, the log says so, and the database is served all the same.
     """
     real = real_path(db)
     listed = real.parent.iterdir() if os.access(real.parent, os.R_OK) else iter(())
     copies = (each for each in listed if each.name.startswith(f"{real.name}.schema-"))
-    try:
-        changed = [each.name for each in (real, *_beside(real), *copies) if _tighten(each)]
-    except OSError as error:
-        message = (
-            f"cannot use database '{db}': {error.strerror} when the rights of other users to "
-            f"'{error.filename}' were taken; take them by hand (chmod 600), or run as its owner"
+    wide = [each for each in (real, *_beside(real), *copies) if _is_shared(each)]
+    for each in wide:
+        with suppress(OSError):  # seen below
+            os.chmod(each, stat.S_IMODE(os.lstat(each).st_mode) & ~0o077)
+    left = [each.name for each in wide if _is_shared(each)]
+    if left:
+        _logger.warning(
+            "other users have rights to database '%s', and they cannot be taken, as its file "
+            "system has no permissions or it has another owner (%s); move it to a folder of yours",
+            real,
+            ", ".join(left),
         )
-        raise ConfigError(message) from error
-    if changed:
+    elif wide:
         _logger.warning(
             "other users had rights to database '%s'; now its owner alone has (changed: %s)",
             real,
-            ", ".join(changed),
+            ", ".join(each.name for each in wide),
         )
 
 
-def open_lock(db: Path, flags: int) -> int | None:
-    """Return the lock file, opened; None if it is not there and `flags` do not make it.
+def open_lock(db: Path, flags: int, *, make: bool = False) -> int | None:
+    """Return the lock file, opened; None if it is not there and not to be made.
 
     Raises:
         ConfigError: It is no regular file, is somebody else's, can be written by others, has
@@ -141,24 +155,36 @@ def open_lock(db: Path, flags: int) -> int | None:
     path = lock_path(db)
     subject = f"cannot lock database '{db}'"
     database = _lstat(real_path(db), subject)
-    found = _lstat(path, subject)
-    if found is not None:
-        _refuse_lock(path, found, subject, database)
-    try:
-        fd = os.open(path, flags | _SAFELY, _PRIVATE)
-    except FileNotFoundError as error:
-        if flags & os.O_CREAT:
+    for _ in range(_TRIES):
+        found = _lstat(path, subject)
+        if found is None and not make:
+            return None
+        try:
+            if found is None:
+                return os.open(path, flags | os.O_CREAT | os.O_EXCL | _SAFELY, _PRIVATE)
+            _refuse_planted(path, found, subject, database)
+            fd = os.open(path, flags | _SAFELY)
+        except FileExistsError:  # another server has just made it
+            continue
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and found is not None:
+                continue
             raise _not_opened(path, error, subject) from error
-        return None
-    except OSError as error:
-        raise _not_opened(path, error, subject) from error
-    try:
-        # Another file may have come in its place since it was looked at.
-        _refuse_lock(path, os.fstat(fd), subject, database)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        try:  # another file may have come in its place since it was looked at
+            _refuse_planted(path, os.fstat(fd), subject, database)
+            _refuse_writable(path, fd, subject)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+    message = f"{subject}: its lock file '{path}' comes and goes; find out what removes it"
+    raise ConfigError(message)
+
+
+def set_private(fd: int) -> None:
+    """Give an open file to its owner alone, as far as its file system knows permissions."""
+    with suppress(OSError):  # such as FAT and some network file systems
+        os.fchmod(fd, _PRIVATE)
 
 
 def _beside(real: Path) -> list[Path]:
@@ -175,7 +201,7 @@ def _lstat(path: Path, subject: str) -> os.stat_result | None:
         raise ConfigError(message) from error
 
 
-def _refuse_lock(
+def _refuse_planted(
     path: Path, status: os.stat_result, subject: str, database: os.stat_result | None
 ) -> None:
     _refuse_strange(path, status, subject, _owners(database))
@@ -185,13 +211,22 @@ def _refuse_lock(
             "writing to it would change another file; remove it when no server is running"
         )
         raise ConfigError(message)
-    if status.st_mode & 0o022:
-        message = (
-            f"{subject}: other users can write to its lock file '{path}' (mode "
-            f"{stat.S_IMODE(status.st_mode):04o}), so what it says cannot be trusted; "
-            "remove it when no server is running"
-        )
-        raise ConfigError(message)
+
+
+def _refuse_writable(path: Path, fd: int, subject: str) -> None:
+    """Refuse a lock file that others can write to, unless its file system knows no permissions."""
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if not mode & 0o022:
+        return
+    set_private(fd)
+    if os.fstat(fd).st_mode & 0o022:
+        return
+    os.fchmod(fd, mode)  # as it was: who wrote to it until now is not known the next time either
+    message = (
+        f"{subject}: other users can write to its lock file '{path}' (mode {mode:04o}), so what "
+        "it says cannot be trusted; remove it when no server is running"
+    )
+    raise ConfigError(message)
 
 
 def _refuse_strange(
@@ -251,14 +286,10 @@ def _not_opened(path: Path, error: OSError, subject: str) -> ConfigError:
     )
 
 
-def _tighten(path: Path) -> bool:
-    """Take the rights of group and others; return whether they had any."""
+def _is_shared(path: Path) -> bool:
+    """Return whether a regular file gives group or others any right."""
     try:
-        status = os.lstat(path)
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return False
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISREG(status.st_mode) or not mode & 0o077:
-        return False
-    os.chmod(path, mode & ~0o077)
-    return True
+    return stat.S_ISREG(mode) and bool(mode & 0o077)

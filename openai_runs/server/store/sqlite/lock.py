@@ -19,7 +19,7 @@ import msgspec
 
 from openai_runs.config import LOCK_PATIENCE, MAX_LOCK_BYTES, SERVER_PATIENCE
 from openai_runs.errors import ConfigError
-from openai_runs.server.store.sqlite.files import lock_path, open_lock
+from openai_runs.server.store.sqlite.files import lock_path, open_lock, set_private
 from openai_runs.server.store.sqlite.proof import new_secret, parse_address, prove, proves
 
 __all__ = ["FileLock", "serving_url"]
@@ -58,13 +58,13 @@ class FileLock:
         self._db = db
         self._url = ""
         self._secret = new_secret()
-        fd = open_lock(db, os.O_RDWR | os.O_CREAT)
+        fd = open_lock(db, os.O_RDWR, make=True)
         assert fd is not None  # it is made
         self._fd = fd
         try:
             self._acquire()
             _refuse_foreign(db, os.pread(fd, MAX_LOCK_BYTES + 1, 0))
-            os.fchmod(fd, 0o600)  # whatever the umask
+            set_private(fd)  # whatever the umask
             self._write(Holder(pid=os.getpid()))
         except OSError as error:
             os.close(fd)

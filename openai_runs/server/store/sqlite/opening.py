@@ -28,6 +28,7 @@ from openai_runs.server.store.sqlite.connection import (
     unusable,
     words_of,
 )
+from openai_runs.server.store.sqlite.files import set_private
 
 __all__ = ["copy_path", "prepare"]
 
@@ -181,7 +182,7 @@ def _write_copy(connection: Connection, target: Path) -> None:
     # Made here and not by SQLite: nobody may read the copy who may not read the file.
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchmod(fd, 0o600)  # whatever the umask
+        set_private(fd)  # whatever the umask
         connection.execute("VACUUM INTO ?", (os.fspath(target),))
         os.fsync(fd)
     finally:
