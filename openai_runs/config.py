@@ -30,6 +30,7 @@ __all__ = [
     "HOLD_MARGIN",
     "IDEMPOTENCY_TTL",
     "KEEPALIVE_TIMEOUT",
+    "LOCK_PATIENCE",
     "MAX_ANSWER_BYTES",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
@@ -39,11 +40,13 @@ __all__ = [
     "MAX_HOLD",
     "MAX_ID_CHARS",
     "MAX_KNOWN_MODELS",
+    "MAX_LOCK_BYTES",
     "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
     "MAX_PAGE_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
+    "MAX_PROOF_BYTES",
     "MAX_REQUEST_BYTES",
     "MAX_RETRIES",
     "MAX_RETRY_AFTER",
@@ -72,6 +75,7 @@ __all__ = [
     "RETRY_COST",
     "REUSE_IDLE",
     "RUN_LIFETIME",
+    "SERVER_PATIENCE",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
     "STREAM_IDLE",
@@ -212,6 +216,15 @@ HEARTBEAT_INTERVAL: Final = 15.0
 """Seconds of silence after which a stream carries a comment; HTML standard, 9.2.7: about 15."""
 WRITE_TIMEOUT: Final = 15.0
 """Seconds a reader may take no data of any answer before it is dropped; nginx: 60."""
+LOCK_PATIENCE: Final = 1.0
+"""Seconds a starting server tries to acquire its file's lock; another process may just check it."""
+SERVER_PATIENCE: Final = 5.0
+"""Seconds `AsyncClient.local()` waits for the server that has the file: for its address, and for
+its proof that it has the file. A server that starts needs well under one."""
+MAX_LOCK_BYTES: Final = 4096
+"""Bytes of a lock file that are read; ours have about 150."""
+MAX_PROOF_BYTES: Final = 16 * 1024
+"""Bytes of the answer in which a server proves that it has a file; ours have about 400."""
 STOP_WRITE_TIMEOUT: Final = 1.0
 """Seconds it may take none once the server stops."""
 MAX_UNSENT_BYTES: Final = 256 * 1024 * 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Unpack
@@ -137,7 +138,7 @@ class LocalServer:
             await self._runner.setup()
             await _Site(self._runner, self._host, self._port).start()
             self._url = self._bound_url(self._runner)
-            self._app[STORE].publish(self._url)
+            self._app[STORE].publish(_address_here(self._runner))
         except BaseException:
             await self.aclose()
             raise
@@ -185,6 +186,15 @@ class LocalServer:
     ) -> None:
         """Close the server."""
         await self.aclose()
+
+
+def _address_here(runner: web.AppRunner) -> str:
+    """Return the URL for other processes of this machine: an address, not a name."""
+    host, port = runner.addresses[0][:2]
+    address = ip_address(host.partition("%")[0])
+    if address.is_unspecified:  # bound to all addresses, so to loopback too
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{f'[{address}]' if address.version == 6 else address}:{port}{PREFIX}"
 
 
 class _Site(web.BaseSite):

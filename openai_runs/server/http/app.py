@@ -23,7 +23,7 @@ from openai_runs.config import (
     RUN_LIFETIME,
     WRITE_TIMEOUT,
 )
-from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.api_errors import StoreUnavailable, invalid
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock, SystemClock
 from openai_runs.server.events.change_bus import ChangeBus
@@ -38,7 +38,15 @@ from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
 from openai_runs.server.objects.hosted_tools import HostedTools, check_policy
-from openai_runs.server.store import SQLITE_VERSION, Store, open_store, rows, runs
+from openai_runs.server.store import (
+    PROOF_PATH,
+    SQLITE_VERSION,
+    Store,
+    is_nonce,
+    open_store,
+    rows,
+    runs,
+)
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -169,7 +177,7 @@ def _checks(api_key: str | None, *, loopback_only: bool) -> list[Check]:
 
 
 def _is_health(request: web.Request) -> bool:
-    return request.match_info.handler is _health
+    return request.match_info.handler in {_health, _prove}
 
 
 def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing, backend: Backend) -> None:
@@ -184,6 +192,7 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing, backen
     for path, model_handler in model_handlers(backend, outgoing).items():
         app.router.add_route("GET", PREFIX + path, model_handler)
     app.router.add_route("GET", "/healthz", _health)
+    app.router.add_route("GET", PROOF_PATH, _prove)
     app.cleanup_ctx.append(_lifespan)
     app.on_response_prepare.append(beginning(outgoing))
     app.on_shutdown.append(_stop)
@@ -292,3 +301,13 @@ async def _health(request: web.Request) -> web.Response:
         "sqlite": SQLITE_VERSION,
     }
     return Reply(outgoing, 200 if engine.alive else 503, msgspec.json.encode(facts))
+
+
+async def _prove(request: web.Request) -> web.Response:
+    """Answer with the proof that this server has its database, before a client sends its key."""
+    nonce = request.query.get("nonce", "")
+    if not is_nonce(nonce):
+        message = "Invalid 'nonce': expected 64 hexadecimal digits."
+        raise invalid(message, "nonce")
+    proof = {"proof": request.app[STORE].prove(nonce)}
+    return Reply(request.app[SETTINGS].outgoing, 200, msgspec.json.encode(proof))

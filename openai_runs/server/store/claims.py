@@ -73,7 +73,7 @@ def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
         error = RunLastError(code="server_error", message=message)
         _end(tx, row, Ending(status="failed", error=error), now, writings=[])
         return None
-    run, epoch = decode(Run, row.body), row.epoch + 1
+    run, epoch = decode(Run, row.body, run_id), row.epoch + 1
     queued = run.status == RunStatus.QUEUED
     if queued:
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
@@ -193,7 +193,9 @@ def _end(
 ) -> RunState | None:
     spent = _spent(row, ending.usage)
     try:
-        run = transitions.ended_run(decode(Run, row.body), ending, spent, now)
+        run = transitions.ended_run(
+            decode(Run, row.body, f"of '{row.thread_id}'"), ending, spent, now
+        )
     except LostRace:
         return None
     body = write_run(
@@ -245,7 +247,7 @@ def _mine(
     if row.status not in statuses:
         message = f"{run_id}: {row.status}"
         raise LostRace(message)
-    return decode(Run, row.body), row
+    return decode(Run, row.body, run_id), row
 
 
 def _spent(row: RunRow, more: Usage | None) -> Usage:

@@ -181,8 +181,8 @@ async def test_file_of_another_program_is_refused(tmp_path: Path) -> None:
 
 
 async def test_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    """SQLite's own word, in our sentence."""
-    with pytest.raises(ConfigError, match="cannot use database.*unable to open"):
+    """The sentence names what is there."""
+    with pytest.raises(ConfigError, match="cannot use database.*is a directory"):
         await LocalServer(tmp_path).start()
 
 
