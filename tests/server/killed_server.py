@@ -1,7 +1,8 @@
 """A server to be killed: serves the file it is told, prints its URL, and waits for the end.
 
-Arguments: the file, how many runs at once, and how often the clock may be looked at before
-it kills the process (0: as often as you like). The clock is looked at before each write.
+Arguments: the file, how many runs at once, how often the clock may be looked at before it kills
+the process (0: as often as you like), and the port, if not any. The clock is looked at before each
+write.
 
 What the model does is said by the question: "hang" writes half a sentence and never ends,
 "tool" calls a tool, "call" takes ten seconds for that, "slow" takes its time, "long" says a
@@ -94,6 +95,7 @@ async def main() -> None:
         FatalBackend(script),
         max_concurrent_runs=int(sys.argv[2]),
         clock=FatalClock(int(sys.argv[3])),
+        port=int(sys.argv[4]) if len(sys.argv) > 4 else 0,
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
