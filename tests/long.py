@@ -41,7 +41,7 @@ ALL = {
     ),
     "kills": Long(
         "Servers killed at every write, at many moments of a stream, and 120 times under load.",
-        ["-m", "tests.e2e.kill_sweep"],
+        ["-m", "tests.e2e.kill_sweep", *marked("kills")[1:]],
     ),
     "model": Long(
         "A real small model asked through client and server: a chat, a stream, tool calls.",

@@ -168,11 +168,10 @@ async def end(process: Process, how: signal.Signals) -> None:
         raise RuntimeError(message)
 
 
-def run_tests() -> str:
-    """Run the tests with the mark `kills`; return what pytest says last."""
-    command = ["-m", "pytest", "-q", "--numprocesses=2", "-m", "kills"]
+def run_tests(command: list[str]) -> str:
+    """Run these tests; return what pytest says last."""
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
     )
     print(done.stdout, flush=True)  # noqa: T201 - a script
     last = done.stdout.strip().splitlines()[-1].strip("= ")
@@ -188,9 +187,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=40, help="kills of the client")
     parser.add_argument("--callers", type=int, default=40)
     parser.add_argument("--life", type=float, default=5.0, help="most seconds from start to end")
-    parser.add_argument("--no-tests", action="store_true", help="the sweep alone")
+    parser.add_argument("tests", nargs=argparse.REMAINDER, help="what to run before: pytest ...")
     asked = parser.parse_args()
-    tests = "" if asked.no_tests else run_tests()
+    tests = run_tests(asked.tests) if asked.tests else ""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         sweep = Sweep(Path(folder), asked)
