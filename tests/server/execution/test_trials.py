@@ -265,7 +265,7 @@ async def test_clean_stop_in_a_trial_takes_it_back(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     (run,) = await leave_at_work(db, "hang")
 
-    for _ in range(4):
+    for _ in range(2):
         async with doomed(db) as server:
             await server.caller.begun(run)
             assert await server.kill(signal.SIGTERM) == 0
@@ -277,6 +277,7 @@ async def test_clean_stop_in_a_trial_takes_it_back(tmp_path: Path) -> None:
         assert runs_in(db) == [(run["id"], "queued", 2)]
 
 
+@pytest.mark.kills
 async def test_guilty_run_is_found_with_clean_stops_in_between(tmp_path: Path) -> None:
     """A supervisor that stops and starts does not hide it."""
     db = tmp_path / "runs.db"
