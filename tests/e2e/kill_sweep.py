@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
+import os
 import random
 import signal
 import socket
@@ -19,20 +21,73 @@ import subprocess
 import sys
 import tempfile
 import time
-from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from itertools import count
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
+import anyio.to_thread
 
+from tests.e2e import killed_client
 from tests.e2e.killing import Found, look, mix
+from tests.server import killed_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRESS = 20
 """Ends of the server from one line about the progress to the next."""
+FORKS = multiprocessing.get_context("forkserver")
+"""Processes forked from one that has imported what they need: a start costs no second of CPU."""
 ACTIVE = {"queued", "in_progress", "requires_action", "cancelling"}
+
+
+def serve(arguments: list[str], errors: str, ready: Connection) -> None:
+    """Serve, in a process of its own."""
+    keep_errors(errors)
+    asyncio.run(killed_server.main(list(arguments), ready.send))
+
+
+def call(arguments: list[str], errors: str, ready: Connection) -> None:
+    """Call, in a process of its own."""
+    keep_errors(errors)
+    ready.send("")
+    asyncio.run(killed_client.main(*arguments))
+
+
+def keep_errors(path: str) -> None:
+    """Have what this process says of errors written to a file."""
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+
+
+class Ended:
+    """A process that is to be ended."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+
+    async def wait(self) -> int | None:
+        """Return the exit code, once it has ended."""
+        await anyio.to_thread.run_sync(self._process.join)
+        return self._process.exitcode
+
+    async def end(self, how: signal.Signals) -> None:
+        """End it.
+
+        Raises:
+            RuntimeError: It had ended by itself, or it ends otherwise than it should.
+        """
+        gone, pid = self._process.exitcode, self._process.pid
+        assert pid is not None
+        if gone is None:
+            os.kill(pid, how)
+        with anyio.fail_after(60):
+            code = await self.wait()
+        if gone is not None or code != (0 if how == signal.SIGTERM else -how):
+            message = f"ended with {code}, and not by {how.name}"
+            raise RuntimeError(message)
 
 
 class Sweep:
@@ -53,27 +108,26 @@ class Sweep:
         self.refused: list[str] = []
         self.enough = False
 
-    async def start(self, module: str, *arguments: str) -> Process:
-        """Start a module of ours as a process; what it says of errors is kept."""
-        with self.errors.open("a") as errors:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, *arguments, cwd=ROOT, stdout=PIPE, stderr=errors
-            )
+    async def start(self, target: Callable[..., None], *arguments: str) -> Ended:
+        """Return a process that has begun, once it says that it is ready."""
+        here, there = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=target, args=(arguments, str(self.errors), there))
+        await anyio.to_thread.run_sync(process.start)
+        there.close()
+        try:
+            await anyio.to_thread.run_sync(here.recv)
+        except EOFError:
+            message = f"it does not start: {self.errors.read_text()[-1000:]}"
+            raise RuntimeError(message) from None
+        return Ended(process)
 
-    async def serve(self) -> Process:
+    async def serve(self) -> Ended:
         """Return a server that answers."""
-        arguments = (str(self.db), "64", "0", str(self.port))
-        process = await self.start("tests.server.killed_server", *arguments)
-        assert process.stdout is not None
-        if not await process.stdout.readline():
-            message = f"the server does not start: {self.errors.read_text()[-1000:]}"
-            raise RuntimeError(message)
-        return process
+        return await self.start(serve, str(self.db), "64", "0", str(self.port))
 
-    async def run_client(self, what: str) -> Process:
+    async def run_client(self, what: str) -> Ended:
         """Return the program that goes on from its journal."""
-        arguments = (self.url, self.assistant_id, str(self.journal), what)
-        return await self.start("tests.e2e.killed_client", *arguments)
+        return await self.start(call, self.url, self.assistant_id, str(self.journal), what)
 
     async def send(
         self, session: aiohttp.ClientSession, method: str, path: str, **options: Any
@@ -112,8 +166,9 @@ class Sweep:
         self.chance.shuffle(ends)
         for number, how in enumerate(ends, 1):
             process = await self.serve()
-            await anyio.sleep(self.chance.uniform(0.1, self.asked.life))
-            await end(process, how)
+            longer = 1 if self.chance.random() < 5 / 6 else 4  # so that repeated trials begin, too
+            await anyio.sleep(self.chance.uniform(0.1, self.asked.life) * longer)
+            await process.end(how)
             if number % PROGRESS == 0:
                 done = f"{number} of {len(ends)} ends, {len(self.acknowledged)} runs of callers"
                 print(done, flush=True)  # noqa: T201 - a script
@@ -124,7 +179,7 @@ class Sweep:
         for _ in range(self.asked.clients):
             process = await self.run_client("more")
             await anyio.sleep(chance.uniform(0.5, 2 * self.asked.life + 1))
-            await end(process, signal.SIGKILL)
+            await process.end(signal.SIGKILL)
 
     async def run(self) -> Found:
         """Kill, then let one server and one client finish, and look at what there is."""
@@ -132,7 +187,7 @@ class Sweep:
         async with aiohttp.ClientSession() as session:
             made = await self.send(session, "POST", "/assistants", json={"model": "test"})
             self.assistant_id = made["id"]
-            await end(process, signal.SIGTERM)
+            await process.end(signal.SIGTERM)
             async with anyio.create_task_group() as group:
                 numbers = count()
                 for _ in range(self.asked.callers):
@@ -144,28 +199,12 @@ class Sweep:
                 process, client = await self.serve(), await self.run_client("finish")
                 if await client.wait():
                     self.refused.append(f"the client: {self.errors.read_text()[-1000:]}")
-        await end(process, signal.SIGTERM)
+        await process.end(signal.SIGTERM)
         for line in self.journal.read_text().split("\n"):
             if line.startswith("made"):
                 _, key, run_id, _ = line.split()
                 self.acknowledged[key] = run_id
         return look(self.db, self.acknowledged)
-
-
-async def end(process: Process, how: signal.Signals) -> None:
-    """End the process.
-
-    Raises:
-        RuntimeError: It had ended by itself, or it ends otherwise than it should.
-    """
-    gone = process.returncode
-    if gone is None:
-        process.send_signal(how)
-    with anyio.fail_after(60):
-        await process.communicate()
-    if gone is not None or process.returncode != (0 if how == signal.SIGTERM else -how):
-        message = f"ended with {process.returncode}, and not by {how.name}"
-        raise RuntimeError(message)
 
 
 def run_tests(command: list[str]) -> str:
@@ -186,10 +225,16 @@ def main() -> int:
     parser.add_argument("--stops", type=int, default=30)
     parser.add_argument("--clients", type=int, default=40, help="kills of the client")
     parser.add_argument("--callers", type=int, default=40)
-    parser.add_argument("--life", type=float, default=5.0, help="most seconds from start to end")
+    parser.add_argument(
+        "--life",
+        type=float,
+        default=3.0,
+        help="most seconds from start to end, four times that for one in six",
+    )
     parser.add_argument("tests", nargs=argparse.REMAINDER, help="what to run before: pytest ...")
     asked = parser.parse_args()
     tests = run_tests(asked.tests) if asked.tests else ""
+    FORKS.set_forkserver_preload([killed_server.__name__, killed_client.__name__])
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         sweep = Sweep(Path(folder), asked)

@@ -17,7 +17,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import anyio
 
@@ -88,23 +89,24 @@ class FatalClock(SystemClock):
         return super().now()
 
 
-async def main() -> None:
-    """Serve until killed, or until SIGTERM: then drain and end."""
+async def main(arguments: list[str], ready: Callable[[str], object]) -> None:
+    """Serve until killed, or until SIGTERM: then drain and end. `ready` is called with the URL."""
     server = LocalServer(
-        sys.argv[1],
+        arguments[0],
         FatalBackend(script),
-        max_concurrent_runs=int(sys.argv[2]),
-        clock=FatalClock(int(sys.argv[3])),
-        port=int(sys.argv[4]) if len(sys.argv) > 4 else 0,
+        max_concurrent_runs=int(arguments[1]),
+        clock=FatalClock(int(arguments[2])),
+        port=int(arguments[3]) if len(arguments) > 3 else 0,
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await server.start()
-    print(server.url, flush=True)  # noqa: T201 - how the test learns where it is
+    ready(server.url)
     await stop.wait()
     await server.drain(0.2)
     await server.aclose()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    # How the test learns where it is.
+    asyncio.run(main(sys.argv[1:], partial(print, flush=True)))

@@ -84,8 +84,12 @@ class Trials:
         if suspects:
             _logger.warning("a server crashed: %d runs are tried one by one", len(suspects))
         repeated = [run_id for run_id, trial in self._trials.items() if trial.is_repeated]
-        if repeated:
+        if not repeated:
+            return
+        try:
             await self._store.write(claims.set_attempts, repeated, 0)
+        except StoreUnavailable:  # the server starts all the same, and counts what it counted
+            _logger.exception("the trials of %d runs cannot be written", len(repeated))
 
     async def serve(self) -> None:
         """Start one suspect after the other, and return when all are at work or over."""
@@ -95,6 +99,12 @@ class Trials:
         for run_id, trial in list(self._trials.items()):
             if self._stopped:
                 return
+            if trial.attempts:
+                _logger.warning(
+                    "the server crashed %d times in a row in trials of run %s",
+                    trial.attempts,
+                    run_id,
+                )
             self._begin(run_id)
             await trial.begun.wait()
             with anyio.move_on_after(longest):
