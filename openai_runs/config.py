@@ -80,6 +80,9 @@ __all__ = [
     "STREAM_DRAIN",
     "STREAM_IDLE",
     "TOOL_TIMEOUT",
+    "TRIALS_TIME",
+    "TRIAL_PAUSE",
+    "TRIAL_TIME",
     "UNREAD_FLUSH_INTERVAL",
     "VERSION",
     "WRITE_TIMEOUT",
@@ -187,7 +190,13 @@ REFUSAL_LOG_INTERVAL: Final = 60.0
 IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3
-"""Times the server starts a run before it is failed as one that kills its worker."""
+"""Crashes of the server in a row, all in trials of one run, after which that run is failed."""
+TRIAL_TIME: Final = 10.0
+"""Seconds after which a trial of a run is over, if the server still lives. Ours."""
+TRIALS_TIME: Final = 60.0
+"""Seconds after a start that all trials together take at most; a tenth of a run's life."""
+TRIAL_PAUSE: Final = 5.0
+"""Seconds that the server must live before a run is tried again in whose trial it crashed. Ours."""
 MAX_FORM_CHANGES: Final = 24
 """Other forms of one request that a model endpoint is asked in; they come in 15 kinds."""
 MAX_TRUNCATIONS: Final = 10

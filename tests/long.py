@@ -40,7 +40,8 @@ ALL = {
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),
     "kills": Long(
-        "Servers killed at every write and at many moments of a stream.", marked("kills")
+        "Servers killed at every write, at many moments of a stream, and 120 times under load.",
+        ["-m", "tests.e2e.kill_sweep", *marked("kills")[1:]],
     ),
     "model": Long(
         "A real small model asked through client and server: a chat, a stream, tool calls.",

@@ -85,7 +85,9 @@ _REMOVE_ACTIVE: Final = Statement(
 )
 _DELETE_THREAD: Final = Statement(delete(threads).where(threads.c.id == bindparam("key")))
 _UNFINISHED: Final = Statement(
-    select(runs.c.id, runs.c.status, runs.c.deadline).where(ACTIVE).order_by(runs.c.seq)
+    select(runs.c.id, runs.c.status, runs.c.deadline, runs.c.attempts)
+    .where(ACTIVE)
+    .order_by(runs.c.seq)
 )
 _COUNTS: Final = Statement(
     select(runs.c.status, func.count()).where(ACTIVE).group_by(runs.c.status)
@@ -112,6 +114,8 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     deadline: int
     """Unix seconds at which it expires."""
+    attempts: int
+    """Crashes in a row, each in a trial of this run."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,8 +306,8 @@ def delete_thread(tx: Transaction, thread_id: str) -> None:
 def unfinished(connection: Connection) -> list[Unfinished]:
     """Return the active runs, oldest first."""
     return [
-        Unfinished(run_id=run_id, status=status, deadline=deadline)
-        for run_id, status, deadline in _UNFINISHED.all(connection)
+        Unfinished(run_id=run_id, status=status, deadline=deadline, attempts=attempts)
+        for run_id, status, deadline, attempts in _UNFINISHED.all(connection)
     ]
 
 

@@ -17,7 +17,7 @@ from openai_runs.errors import ConfigError
 from openai_runs.server import Hang, LocalServer, serving_url
 from openai_runs.server.store.sqlite.connection import open_reader, open_writer
 from tests.server.conftest import Serve
-from tests.server.execution.test_restart import doomed
+from tests.server.dooming import doomed
 from tests.server.support import Caller
 
 
