@@ -20,6 +20,7 @@ __all__ = [
     "CONNECT_TIMEOUT",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
+    "ELEMENT_COST",
     "EVENTS_TTL",
     "EXPIRY_MARGIN",
     "FLUSH_BYTES",
@@ -50,6 +51,7 @@ __all__ = [
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
     "MAX_STREAMS",
+    "MAX_STREAM_BYTES",
     "MAX_TOOLS_BYTES",
     "MAX_TOOL_ROUNDS",
     "MAX_TRUNCATIONS",
@@ -61,6 +63,7 @@ __all__ = [
     "MODEL_LIST_TIMEOUT",
     "MODEL_LIST_TTL",
     "MODEL_PATIENCE",
+    "OBJECT_COST",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
     "POLL_SHARE",
@@ -113,6 +116,13 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 """Bytes of one event of a stream."""
+MAX_STREAM_BYTES: Final = 128 * 1024 * 1024
+"""Decompressed bytes of one stream, with all its connections and rounds of tools, and of the lists
+of one result. 20 rounds of 16,384 tokens, the most gpt-4o writes, at 400 bytes an event."""
+OBJECT_COST: Final = 400
+"""Bytes that a smaller event, or item of a list, counts as: what the least takes in memory."""
+ELEMENT_COST: Final = 64
+"""Bytes that each element of JSON counts as at least; about 100 in memory, measured."""
 MAX_ID_CHARS: Final = 256
 """Characters of an id; the API's own ids have about 30."""
 ASSISTANTS_VERSION: Final = "v2"

@@ -18,6 +18,7 @@ OpenAIRunsError
       InternalServerError                  500 and above
   StreamError                              a stream went wrong
     StreamInterrupted                      it was cut and could not be finished
+    StreamTooLarge                         it exceeds `max_stream_bytes`
   RunError                                 a run did not end as hoped
     RunFailed
     RunExpired
@@ -64,6 +65,7 @@ __all__ = [
     "RunWaitTimeout",
     "StreamError",
     "StreamInterrupted",
+    "StreamTooLarge",
     "ToolError",
     "UnprocessableEntityError",
 ]
@@ -346,6 +348,21 @@ class StreamInterrupted(StreamError):
     """The text received before the cut."""
     idempotency_key: str | None = None
     """The key of a create whose run is not known; see `runs.recover`."""
+
+
+class StreamTooLarge(StreamError):
+    """A stream exceeds `max_stream_bytes`; the run goes on, and the stream's snapshot is kept."""
+
+    text_so_far: str = ""
+    """The text received before the limit."""
+
+    def __init__(self, max_stream_bytes: int) -> None:
+        """Name the limit, and how to change it."""
+        super().__init__(
+            f"the stream exceeds max_stream_bytes={max_stream_bytes}, and was closed; the run may "
+            "go on: retrieve it, or set max_stream_bytes= of the client or the call"
+        )
+        self.max_stream_bytes = max_stream_bytes
 
 
 class RunError(OpenAIRunsError):
