@@ -17,6 +17,7 @@ __all__ = [
     "ASSISTANTS_VERSION",
     "BODY_TIMEOUT",
     "CANCEL_GRACE",
+    "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
@@ -104,6 +105,9 @@ MAX_CONNECTIONS: Final = 100
 REUSE_IDLE: Final = 1.5
 """Seconds a connection may have been idle and still be used for a request that may not be repeated.
 Servers close idle ones after 2 s (Gunicorn), or 5 s (uvicorn, Node, Apache)."""
+CLOSING_MEMORY: Final = 600.0
+"""Seconds for which each POST has a new connection, once a server has closed one just used. Ours:
+a server that was only restarted is found out in time."""
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a server that asks for a longer pause is given up on. Official SDK: 120."""
 RETRY_BUDGET: Final = 100.0

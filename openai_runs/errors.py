@@ -209,6 +209,19 @@ class APIError(OpenAIRunsError):
     idempotency_key: str | None = None
     """The key the call was sent with: `runs.recover` finds a lost run by it, and a server that
     remembers keys answers the same call with the same key as it did the first time."""
+    retry_budget_spent: bool = False
+    """True if a retry was allowed and not made, since the client's budget for retries is spent; the
+    text says on what."""
+
+    def explain_spent_budget(self, why: str) -> None:
+        """Say in the text that no retry was made, and why.
+
+        Args:
+            why: What the budget was spent on, and what to do.
+        """
+        self.retry_budget_spent = True
+        self.message = f"{self.message}; {why}"
+        self.args = (self.message,)
 
 
 class APIConnectionError(APIError):

@@ -325,9 +325,11 @@ class Pipeline:
             )
             raise self._explain(error, call) from failure
         paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
-        if not paced and not self.state.budget.acquire():
-            raise failure
         name, kind = call.spec.operation, type(failure).__name__
+        now = settings.runtime.monotonic()
+        if not paced and not self.state.budget.acquire(kind, now):
+            failure.explain_spent_budget(self.state.budget.why_spent(now))
+            raise failure
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
         return pause
 
