@@ -33,6 +33,7 @@ __all__ = [
     "IDEMPOTENCY_TTL",
     "KEEPALIVE_TIMEOUT",
     "MAX_ANSWER_BYTES",
+    "MAX_ANSWER_PARTS",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
     "MAX_EVENT_BYTES",
@@ -118,6 +119,8 @@ RATE_WINDOW: Final = 60.0
 """Seconds over which a rate limit counts; servers tell theirs per minute."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
+MAX_ANSWER_PARTS: Final = 2_000_000
+"""Objects and arrays of an answer, which take up to 170 bytes each once it is parsed, measured."""
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 """Bytes of one event of a stream."""
 MAX_STREAM_BYTES: Final = 128 * 1024 * 1024

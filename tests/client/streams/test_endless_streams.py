@@ -256,3 +256,18 @@ def test_events_before_the_limit_are_kept() -> None:
 
     assert size.is_exceeded
     assert len(size.within(frames)) == 2
+
+
+@pytest.mark.parametrize("first", [b"", BEGIN], ids=["before-the-run", "in-the-run"])
+async def test_stream_that_drips_for_ever_ends_at_its_timeout(first: bytes) -> None:
+    """Bytes are no progress: one comment after the other, and nothing else."""
+
+    def drip() -> Iterator[bytes]:
+        return itertools.chain([STREAM_HEAD + first], itertools.repeat(b":\n"))
+
+    with anyio.fail_after(30):
+        async with EndlessServer(drip) as server, AsyncClient(server.url, "k") as client:
+            stream = client.runs.stream("thread_1", assistant_id="asst_1", timeout=0.3)
+            with pytest.raises(TimeoutError):
+                await read_all(stream)
+            await server.closed.wait()
