@@ -182,15 +182,13 @@ def poll_pause(policy: PollPolicy, count: int, chance: float) -> float:
 class RetryBudget:
     """Tokens that retries use and successes return; without any, a call fails fast."""
 
-    _paid: deque[tuple[float, str]]
-    """The last retries that were paid for: when, and after which failure."""
-
     def __init__(self, capacity: float = RETRY_BUDGET, cost: float = RETRY_COST) -> None:
         """Start full."""
         self._capacity = capacity
         self._cost = cost
         self._tokens = capacity
-        self._paid = deque(maxlen=max(1, int(capacity / cost)))
+        self._paid: deque[tuple[float, str]] = deque(maxlen=max(1, int(capacity / cost)))
+        """The last retries that were paid for: when, and after which failure."""
 
     @property
     def tokens(self) -> float:
