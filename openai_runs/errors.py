@@ -368,14 +368,8 @@ class StreamTooLarge(StreamError):
 
     text_so_far: str = ""
     """The text received before the limit."""
-
-    def __init__(self, max_stream_bytes: int) -> None:
-        """Name the limit, and how to change it."""
-        super().__init__(
-            f"the stream exceeds max_stream_bytes={max_stream_bytes}, and was closed; the run may "
-            "go on: retrieve it, or set max_stream_bytes= of the client or the call"
-        )
-        self.max_stream_bytes = max_stream_bytes
+    max_stream_bytes: int = 0
+    """The limit."""
 
 
 class RunError(OpenAIRunsError):

@@ -138,7 +138,7 @@ class EventReader:
         except EventTooLarge as error:
             self._failure = error
         if self._size.is_exceeded:
-            self._failure = self._failure or StreamTooLarge(self._size.max_bytes)
+            self._failure = self._failure or _too_large(self._size.max_bytes)
         return events
 
     def _noted(self, event: Event) -> Event:
@@ -184,6 +184,15 @@ def _number(event_id: str) -> int | None:
 
 def _no_reason() -> APIConnectionError:
     return APIConnectionError("the server ended the stream with an error event that says nothing")
+
+
+def _too_large(max_bytes: int) -> StreamTooLarge:
+    error = StreamTooLarge(
+        f"the stream exceeds max_stream_bytes={max_bytes}, and was closed; the run may go on: "
+        "retrieve it, or set max_stream_bytes= of the client or the call"
+    )
+    error.max_stream_bytes = max_bytes
+    return error
 
 
 def _fault_error(fault: StreamFault) -> StreamError:
