@@ -17,9 +17,11 @@ __all__ = [
     "ASSISTANTS_VERSION",
     "BODY_TIMEOUT",
     "CANCEL_GRACE",
+    "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
+    "ELEMENT_COST",
     "EVENTS_TTL",
     "EXPIRY_MARGIN",
     "FLUSH_BYTES",
@@ -32,6 +34,7 @@ __all__ = [
     "KEEPALIVE_TIMEOUT",
     "LOCK_PATIENCE",
     "MAX_ANSWER_BYTES",
+    "MAX_ANSWER_PARTS",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
     "MAX_EVENT_BYTES",
@@ -53,6 +56,7 @@ __all__ = [
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
     "MAX_STREAMS",
+    "MAX_STREAM_BYTES",
     "MAX_TOOLS_BYTES",
     "MAX_TOOL_ROUNDS",
     "MAX_TRUNCATIONS",
@@ -64,6 +68,7 @@ __all__ = [
     "MODEL_LIST_TIMEOUT",
     "MODEL_LIST_TTL",
     "MODEL_PATIENCE",
+    "OBJECT_COST",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
     "POLL_SHARE",
@@ -108,6 +113,9 @@ MAX_CONNECTIONS: Final = 100
 REUSE_IDLE: Final = 1.5
 """Seconds a connection may have been idle and still be used for a request that may not be repeated.
 Servers close idle ones after 2 s (Gunicorn), or 5 s (uvicorn, Node, Apache)."""
+CLOSING_MEMORY: Final = 600.0
+"""Seconds for which each POST has a new connection, once a server has closed one just used. Ours:
+a server that was only restarted is found out in time."""
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a server that asks for a longer pause is given up on. Official SDK: 120."""
 RETRY_BUDGET: Final = 100.0
@@ -118,8 +126,17 @@ RATE_WINDOW: Final = 60.0
 """Seconds over which a rate limit counts; servers tell theirs per minute."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
+MAX_ANSWER_PARTS: Final = 2_000_000
+"""Objects and arrays of an answer, which take up to 170 bytes each once it is parsed, measured."""
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 """Bytes of one event of a stream."""
+MAX_STREAM_BYTES: Final = 128 * 1024 * 1024
+"""Decompressed bytes of one stream, with all its connections and rounds of tools, and of the lists
+of one result. 20 rounds of 16,384 tokens, the most gpt-4o writes, at 400 bytes an event."""
+OBJECT_COST: Final = 400
+"""Bytes that a smaller event, or item of a list, counts as: what the least takes in memory."""
+ELEMENT_COST: Final = 64
+"""Bytes that each element of JSON counts as at least; about 100 in memory, measured."""
 MAX_ID_CHARS: Final = 256
 """Characters of an id; the API's own ids have about 30."""
 ASSISTANTS_VERSION: Final = "v2"
