@@ -94,7 +94,7 @@ class HonestServer:
             case "POST", ["threads", "thread_1", "runs", "run_1", "cancel"]:
                 self._cancelled = True
                 return Truth(run_json("cancelling"))
-            case "GET", ["threads", "thread_1", "runs", "run_1"]:
+            case _, ["threads", "thread_1", "runs", "run_1"]:
                 return Truth(self._run())
             case _:
                 return self._other(request.method, parts)
@@ -109,15 +109,15 @@ class HonestServer:
             case "GET", ["threads", "thread_1", "runs", "run_1", "steps", _]:
                 return Truth(load("getRunStep/tool_calls.json"))
             case "GET", ["threads", "thread_1", "messages"]:
-                return _page(message_json(TEXT, "completed"))
+                return _page(*([] if self._is_waiting else [message_json(TEXT, "completed")]))
             case _, ["threads", _, "messages", *_]:
                 return Truth(load("getMessage/completed.json"))
             case "DELETE", ["assistants" | "threads", _]:
                 return Truth(load(f"delete{parts[0].capitalize()[:-1]}/completed.json"))
-            case _, ["assistants", _]:
-                return Truth(load("getAssistant/completed.json"))
             case "GET", ["assistants"]:
                 return _page(load("getAssistant/completed.json"))
+            case _, ["assistants", *_]:
+                return Truth(load("getAssistant/completed.json"))
             case _, ["threads", *rest] if len(rest) < 2:
                 return Truth(load("getThread/completed.json"))
         name = ERRORS[len("".join(parts)) % len(ERRORS)]
@@ -125,5 +125,5 @@ class HonestServer:
 
 
 def _page(*items: Any) -> Truth:
-    ids = {"first_id": items[0]["id"], "last_id": items[-1]["id"]}
+    ids = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {}
     return Truth({"object": "list", "data": list(items), "has_more": False, **ids})

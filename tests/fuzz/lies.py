@@ -23,12 +23,15 @@ from tests.samples import ERRORS, raw
 __all__ = ["Lie", "lie", "whole"]
 
 _HOLE = "\ue000"
+_LARGE = 40 << 20
+"""Bytes of an answer that is refused for its size."""
+_PIECE = 1 << 18
 _STATUSES = ["queued", "in_progress", "requires_action", "cancelling", "cancelled", "failed"]
 _STATUSES += ["completed", "incomplete", "expired", "no_such_status", "", "COMPLETED"]
 _KINDS = [*WORDS, *_STATUSES, "thread.run", "thread.message", "run_1", "run_2", "msg_2", CANARY_KEY]
 
-_IDS = {("id",), ("thread_id",), ("run_id",)}
-"""Fields by which an answer is about something else, which may have another text."""
+_SUBJECT = {("id",), ("thread_id",), ("run_id",), ("status",)}
+"""Fields by which an answer is about something else, or about a run that has not written yet."""
 
 
 class Lie(NamedTuple):
@@ -55,6 +58,8 @@ def whole(truth: Truth) -> Lie:
 
 def lie(chance: Random, truth: Truth) -> Lie:
     """Return the answer with one thing changed."""
+    if chance.random() < 0.004:
+        return _endless(chance, truth)
     kinds: list[Callable[[Random, Truth], Lie]] = [_bytes, _cut, _transfer, _head, _status, _ending]
     if truth.body is None:
         kinds += [_events, _events, _events, _field_of_event] if truth.frames else [_field]
@@ -101,7 +106,7 @@ def _changed(chance: Random, value: Any) -> tuple[str, tuple[Any, ...]]:
     """Return the text of the value with one field changed, and the path of the field."""
     path = chance.choice(list(_places(value)))
     new, raw_text = copy.deepcopy(value), json.dumps(chance.choice(_KINDS))
-    if chance.random() < 0.5 or (CANARY_KEY in raw_text and path[-1:] in _IDS):
+    if chance.random() < 0.5 or (CANARY_KEY in raw_text and path[-1:] in _SUBJECT):
         raw_text = odd_value(chance)
     if not path:
         return raw_text, path
@@ -133,7 +138,7 @@ def _encoded(text: str) -> bytes:
 def _field(chance: Random, truth: Truth) -> Lie:
     text, path = _changed(chance, truth.value)
     what = f"field {'.'.join(map(str, path))}: {text[:200]}"
-    is_text = truth.holds_text or path[-1:] in _IDS
+    is_text = truth.holds_text or path[-1:] in _SUBJECT
     return Lie([_http(_encoded(text), _headers(truth))], what, is_text)
 
 
@@ -147,7 +152,7 @@ def _field_of_event(chance: Random, truth: Truth) -> Lie:
     changed = f"event: {name}\ndata: " + text.replace("\n", "\\n") + "\n\n"
     raw_frames = _frames(truth)
     raw_frames[at] = _encoded(changed)
-    is_text = "thread.message" in name + frames[at][0] or path[-1:] in _IDS
+    is_text = "thread.message" in name + frames[at][0] or path[-1:] in _SUBJECT
     what = f"field of event {at} {name} {'.'.join(map(str, path))}: {text[:200]}"
     return Lie([_http(b"".join(raw_frames), _headers(truth))], what, is_text)
 
@@ -373,3 +378,23 @@ def _ending(chance: Random, truth: Truth) -> Lie:
         "100s": b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + raw_bytes,
     }[what]
     return Lie([pieces], f"ending {what}", ending=chance.choice(["close", "reset", "hang"]))
+
+
+def _endless(chance: Random, truth: Truth) -> Lie:
+    """Return an answer that is far larger than any: 40 MB, or few bytes that inflate to as much."""
+    headers, status = _headers(truth), truth.status
+    what = chance.choice(["body", "headers", "line", "interim answers", "comments", "bomb"])
+    if what == "bomb":
+        bomb = zlib.compress(b" " * _LARGE)
+        return Lie(
+            [_http(bomb, {**headers, "Content-Encoding": "deflate"}, status)], "endless bomb"
+        )
+    head = _http(b"", headers, status, None)
+    first, each = {
+        "body": (head + b"data: ", b" " * _PIECE),
+        "headers": (head[:-2], b"X: y\r\n" * (_PIECE // 6)),
+        "line": (b"HTTP/1.1 200 ", b"x" * _PIECE),
+        "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * (_PIECE // 25)),
+        "comments": (head, b": keep-alive\n\n" * (_PIECE // 14)),
+    }[what]
+    return Lie([first, *([each] * (_LARGE // _PIECE))], f"endless {what}")

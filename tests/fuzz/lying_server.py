@@ -87,6 +87,7 @@ class LyingServer:
             writer.write(piece)
             if len(answer.pieces) > 1:
                 await asyncio.sleep(0)
+                await writer.drain()
         await writer.drain()
         if answer.ending == "hang":
             await asyncio.Event().wait()
