@@ -155,7 +155,7 @@ class HostileServer:
             writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        request = await receive(reader)
+        request = await _receive(reader)
         self.requests.append(request)
         outcome = self._handler(request)
         action = await outcome if inspect.isawaitable(outcome) else outcome
@@ -241,7 +241,7 @@ def run_json(status: str = "queued", **changes: Any) -> dict[str, Any]:
     }
 
 
-async def receive(reader: asyncio.StreamReader) -> Received:
+async def _receive(reader: asyncio.StreamReader) -> Received:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, target, _ = first.split(" ")

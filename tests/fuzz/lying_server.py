@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from random import Random
-from types import TracebackType
-from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from tests.fuzz.honest_server import HonestServer
 from tests.fuzz.lies import Lie, lie, whole
-from tests.support import receive
+from tests.support import Received
 
-__all__ = ["LyingServer"]
-
-_TURNS = 5
-"""Turns of the event loop in which a connection that was accepted has its task."""
+__all__ = ["LyingServer", "lying_server"]
 
 
 class LyingServer:
-    """Answers each connection's request, as the seed has it."""
+    """Answers one request on each connection, as the seed has it."""
 
     def __init__(self, chance: Random, honest: HonestServer, lies: set[int], share: float) -> None:
         """Lie about the requests of these numbers, and about a share of the others."""
@@ -28,70 +30,60 @@ class LyingServer:
         self._honest = honest
         self._lies = lies
         self._share = share
-        self._count = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self.url = ""
+        """The base URL."""
         self.sent: list[Lie] = []
         """The lies that were sent."""
         self.asked: list[str] = []
         """Method and path of each request."""
 
-    @property
-    def url(self) -> str:
-        """Return the base URL."""
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+    async def serve(self, stream: SocketStream) -> None:
+        """Answer the request of one connection."""
+        async with stream:
+            with suppress(anyio.IncompleteRead, anyio.BrokenResourceError):  # the client went away
+                await self._answer(stream)
 
-    async def __aenter__(self) -> Self:
-        """Listen on a free port of the loopback."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close everything, hanging connections included."""
-        assert self._server is not None
-        self._server.close()
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await self._answer(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client went away, or the case is over
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await receive(reader)
-        self.asked.append(f"{request.method} {request.path}")
-        number, self._count = self._count, self._count + 1
-        truth = self._honest.answer(request)
-        answer = whole(truth)
-        if number in self._lies or self._chance.random() < self._share:
-            answer = lie(self._chance, truth)
-            self.sent.append(answer)
-        for piece in answer.pieces:
-            writer.write(piece)
-            if len(answer.pieces) > 1:
-                await asyncio.sleep(0)
-                await writer.drain()
-        await writer.drain()
+    async def _answer(self, stream: SocketStream) -> None:
+        answer = self._choose(await _receive(stream))
+        for piece in filter(None, answer.pieces):
+            await stream.send(piece)
         if answer.ending == "hang":
-            await asyncio.Event().wait()
+            await anyio.sleep_forever()
         if answer.ending == "reset":
-            raw: socket.socket = writer.get_extra_info("socket")
+            raw: socket.socket = stream.extra(SocketAttribute.raw_socket)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+
+    def _choose(self, request: Received) -> Lie:
+        number = len(self.asked)
+        self.asked.append(f"{request.method} {request.path}")
+        truth = self._honest.answer(request)
+        if number not in self._lies and self._chance.random() >= self._share:
+            return whole(truth)
+        self.sent.append(lie(self._chance, truth))
+        return self.sent[-1]
+
+
+@asynccontextmanager
+async def lying_server(
+    chance: Random, honest: HonestServer, lies: set[int], share: float
+) -> AsyncIterator[LyingServer]:
+    """Listen on a free port of the loopback; close everything at the end, what hangs included."""
+    server = LyingServer(chance, honest, lies, share)
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as group,
+    ):
+        server.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/v1"
+        group.start_soon(listener.serve, server.serve)
+        yield server
+        group.cancel_scope.cancel()
+
+
+async def _receive(stream: SocketStream) -> Received:
+    reader = BufferedByteReceiveStream(stream)
+    head = (await reader.receive_until(b"\r\n\r\n", 1 << 20)).decode("latin-1")
+    method, target, _ = head.split(" ", 2)
+    length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+    body = await reader.receive_exactly(int(length[1]) if length else 0)
+    parts = urlsplit(target)
+    return Received(method, parts.path, parse_qs(parts.query), {}, body)
