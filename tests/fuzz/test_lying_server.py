@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from random import Random
 from typing import Any
 
@@ -30,8 +29,6 @@ AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
     "poll": PollPolicy(initial=0, maximum=0.01, long_poll=0, max_outage=1),
 }
-NO_ID = re.compile("cannot be an id|must not be empty|characters; at most")
-"""What is said of an id that no path can hold; here it comes from the server."""
 
 
 def check(server: LyingServer, result: Any) -> None:
@@ -67,8 +64,6 @@ async def attempt(seed: int) -> str:
             is_whole = all(one.keeps_bytes for one in server.sent)
             if isinstance(problem, OpenAIRunsError) and not (is_whole and not is_late(problem)):
                 return type(problem).__name__
-            if isinstance(problem, ValueError) and NO_ID.search(str(problem)):
-                return "no id"
             problem.add_note(f"{name}: {[one.what for one in server.sent]} {server.asked}")
             raise
     return "answered"
