@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import schemathesis
+
 from tests.openapi import OPERATIONS, SCHEMAS, Operation
 
-__all__ = ["DESCRIPTION"]
+__all__ = ["SCHEMA"]
 
 _QUERY: dict[str, Any] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100},
@@ -90,10 +92,13 @@ def _paths() -> dict[str, Any]:
     return paths
 
 
-DESCRIPTION: dict[str, Any] = {
+_DESCRIPTION: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {"title": "Assistants", "version": "2"},
     "paths": _paths(),
     "components": {"schemas": SCHEMAS},
 }
 """An OpenAPI 3.1 document."""
+
+SCHEMA = schemathesis.openapi.from_dict(_DESCRIPTION)
+"""The same, as what makes requests."""

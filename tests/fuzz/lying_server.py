@@ -8,17 +8,19 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from random import Random
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from tests.fuzz.honest_server import HonestServer
+from openai_runs import RunResult
+from tests.fuzz.honest_server import TEXT, HonestServer
 from tests.fuzz.lies import Lie, lie, whole
 from tests.support import Received
 
-__all__ = ["LyingServer", "lying_server"]
+__all__ = ["LyingServer", "check", "lying_server"]
 
 
 class LyingServer:
@@ -77,6 +79,17 @@ async def lying_server(
         group.start_soon(listener.serve, server.serve)
         yield server
         group.cancel_scope.cancel()
+
+
+def check(server: LyingServer, result: Any) -> None:
+    """Fail if a completed run has less than its text, unless the lie was about the text."""
+    result, *pieces = result if isinstance(result, tuple) else [result]
+    if not isinstance(result, RunResult) or result.run.status != "completed":
+        return
+    if not any(one.may_change_text for one in server.sent):
+        assert result.text == TEXT, f"completed with the text {result.text[:200]!r}"
+    if all(one.keeps_bytes for one in server.sent):
+        assert pieces in ([], [TEXT]), f"completed with the pieces {pieces}"
 
 
 async def _receive(stream: SocketStream) -> Received:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import requests
-import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
@@ -19,13 +18,12 @@ from schemathesis.core.result import Ok
 
 from openai_runs.testing import RunsServer
 from tests.canaries import CANARY_KEY, WATCH
-from tests.fuzz.description import DESCRIPTION
+from tests.fuzz.description import SCHEMA
 from tests.fuzz.hammering import FIRST, SECONDS, is_long, keep_figures
 from tests.openapi import OPERATIONS, problems
 
 pytestmark = pytest.mark.timeout(120 + 2 * SECONDS)
 
-SCHEMA = schemathesis.openapi.from_dict(DESCRIPTION)
 MODES = {"valid": GenerationMode.POSITIVE, "invalid": GenerationMode.NEGATIVE}
 
 

@@ -14,14 +14,13 @@ from openai_runs import (
     OpenAIRunsError,
     PollPolicy,
     RetryPolicy,
-    RunResult,
     StreamInterrupted,
 )
 from tests.canaries import CANARY_KEY
 from tests.fuzz.calls import CALLS
 from tests.fuzz.hammering import SECONDS, hammer
-from tests.fuzz.honest_server import TEXT, HonestServer
-from tests.fuzz.lying_server import LyingServer, lying_server
+from tests.fuzz.honest_server import HonestServer
+from tests.fuzz.lying_server import check, lying_server
 
 pytestmark = pytest.mark.timeout(120 + 2 * SECONDS)
 
@@ -29,17 +28,6 @@ AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
     "poll": PollPolicy(initial=0, maximum=0.01, long_poll=0, max_outage=1),
 }
-
-
-def check(server: LyingServer, result: Any) -> None:
-    """Fail if a completed run has less than its text, unless the lie was about the text."""
-    result, *pieces = result if isinstance(result, tuple) else [result]
-    if not isinstance(result, RunResult) or result.run.status != "completed":
-        return
-    if not any(one.may_change_text for one in server.sent):
-        assert result.text == TEXT, f"completed with the text {result.text[:200]!r}"
-    if all(one.keeps_bytes for one in server.sent):
-        assert pieces in ([], [TEXT]), f"completed with the pieces {pieces}"
 
 
 def is_late(problem: OpenAIRunsError) -> bool:
