@@ -39,6 +39,10 @@ ALL = {
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),
+    "fuzz": Long(
+        "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",
+        ["-m", "tests.fuzz"],
+    ),
     "kills": Long(
         "Servers killed at every write, at many moments of a stream, and 120 times under load.",
         ["-m", "tests.e2e.kill_sweep", *marked("kills")[1:]],

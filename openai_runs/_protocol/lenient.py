@@ -10,6 +10,7 @@ error names its path.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -145,6 +146,11 @@ def _build(wire: Any, shape: inspect.Type, path: str) -> Any:
             return _BOOLS[wire]
         case inspect.IntType() if isinstance(wire, float) and wire == wire and abs(wire) < 1e18:
             return int(wire)
+        case inspect.StrType(pattern=str() as form) if isinstance(wire, str):
+            if not re.search(form, wire):
+                message = f"Expected an id, got a text that no URL can hold - at `{path}`"
+                raise ValidationError(message)
+            return wire
         case _:
             return _convert(wire, shape, path)
 

@@ -18,6 +18,7 @@ from openai_runs.types.base import (
     Answer,
     Metadata,
     Part,
+    PathID,
     Request,
     RequestMetadata,
     Unknown,
@@ -209,11 +210,11 @@ class Run(Answer, frozen=True, kw_only=True):
     that only some servers send defaults to None, and is not written where it is None.
     """
 
-    id: str
+    id: PathID
     object: str = field(default_factory=lambda: "thread.run")
     created_at: int = field(default_factory=int)
     """Unix seconds."""
-    thread_id: str
+    thread_id: PathID
     assistant_id: str = field(default_factory=str)
     status: (
         Literal[
