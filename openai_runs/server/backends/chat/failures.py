@@ -11,7 +11,15 @@ from openai_runs._protocol.retry import is_retryable, retry_after
 from openai_runs.server.backends.base import ModelFailure
 from openai_runs.server.backends.chat.words import is_loading, is_rate_limit
 
-__all__ = ["EXCERPT_CHARS", "AttemptFailed", "error_inside", "refused", "words_of"]
+__all__ = [
+    "EXCERPT_CHARS",
+    "AttemptFailed",
+    "error_inside",
+    "error_of",
+    "refused",
+    "words_of",
+    "written",
+]
 
 EXCERPT_CHARS: Final = 200
 """Characters of an endpoint's words that are shown."""
@@ -21,6 +29,17 @@ _NO_TEXT: Final = frozenset({"script", "style"})
 _UNAVAILABLE: Final = frozenset({503, 529})
 """What an endpoint answers that will answer later."""
 _SILENT: Final = "it does not say why"
+_CODES: Final = ("status_code", "error_code", "errorCode", "err_code", "errcode", "errCode", "code")
+_ERROR_WORDS: Final = (
+    "error_msg", "error_message", "errorMsg", "errorMessage", "err_msg", "errmsg", "errMsg",
+)  # fmt: skip
+"""Names of the words of an error, whatever else is said."""
+_ANY_WORDS: Final = ("status_msg", "message", "msg", "detail", "reason", "title")
+"""Names of words that are those of an error where nothing is said for the answer."""
+_ERROR_NAMES: Final = frozenset({"base_resp", "status_code", *_ERROR_WORDS})
+"""A value with none of these has no error under a name of its own."""
+_FINE: Final = frozenset({"", "ok", "success", "succeeded", "successful"})
+_FAILED: Final = frozenset({"error", "fail", "failed", "failure"})
 
 
 class AttemptFailed(Exception):  # noqa: N818 - carries what the run will show
@@ -99,6 +118,94 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
     failure = ModelFailure(sentence, code=_code(status, is_limit))
     refusal = (status or 400, json.dumps(value).encode())
     return AttemptFailed(failure, again=again, is_busy=is_busy and again, refusal=refusal)
+
+
+def error_of(value: Any) -> Any:
+    """Return the error in the place of an answer or a chunk, or None.
+
+    >>> error_of({"choices": None, "status": "439", "msg": "expired"})
+    {'error': {'message': 'expired', 'code': '439', 'type': None}}
+    >>> error_of({"choices": [], "usage": {}})
+    """
+    if isinstance(value, str | bytes):
+        return value
+    if not isinstance(value, dict):
+        return None
+    foreign = _foreign_error(value)
+    error = value.get("error") or value.get("errors")
+    if isinstance(error, dict):  # some send one without words or a code where there is none
+        error = any(error.values())
+    if error or foreign is not None:
+        return foreign or value
+    if "error" in (value.get("object"), value.get("type")):
+        return value
+    return None if value.get("choices") else _error_alone(value)
+
+
+def _foreign_error(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an error under the names of some endpoints as one under the usual names."""
+    if _ERROR_NAMES.isdisjoint(value):
+        return None
+    base = value.get("base_resp")
+    fields = base if isinstance(base, dict) else value
+    code = _named_code(fields)
+    names = [*_ERROR_WORDS, *(["status_msg"] if fields.get("status_code") else [])]
+    words = _first_words(fields, names)
+    is_fine = code is None and any(fields.get(name) in (0, "0") for name in _CODES)
+    return None if not words or is_fine else _error(words, code, fields)
+
+
+def _error_alone(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error that a value is which says nothing for the answer."""
+    code, status, kind = _named_code(value), value.get("status"), value.get("type")
+    if _is_failed_status(status):
+        code = status if code is None else code
+    is_failed = value.get("success") is False or code is not None or bool(value.get("error_type"))
+    is_failed = is_failed or (isinstance(kind, str) and "error" in kind.lower())
+    words = _first_words(value, _ANY_WORDS)
+    if is_failed:
+        return _error(words or written(value).decode(), code, value)
+    if "detail" in value or (words and isinstance(value.get("message"), str)):
+        return value
+    return None
+
+
+def _named_code(fields: dict[str, Any]) -> Any:
+    """Return the code of an error; a code that says success is none."""
+    for name in _CODES:
+        code = fields.get(name)
+        if isinstance(code, bool) or not isinstance(code, int | str):
+            continue
+        if str(code).lower() not in _FINE and str(code) not in ("0", "200"):
+            return code
+    return None
+
+
+def _is_failed_status(status: Any) -> bool:
+    if isinstance(status, bool) or not isinstance(status, int | str):
+        return False
+    text = str(status).lower()
+    return text in _FAILED or (len(text) == 3 and text.isdecimal() and text[0] in "45")
+
+
+def _first_words(fields: dict[str, Any], names: Any) -> str:
+    """Return what the first of these fields says that says something."""
+    for name in names:
+        said = fields.get(name)
+        said = said.get("text") or said.get("message") if isinstance(said, dict) else said
+        if isinstance(said, str) and said.strip().lower().strip(".!") not in _FINE:
+            return said
+    return ""
+
+
+def _error(words: str, code: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    kind = fields.get("error_type") or fields.get("type")
+    return {"error": {"message": words, "code": code, "type": kind}}
+
+
+def written(value: Any) -> bytes:
+    """Return a JSON value as the endpoint may have written it, for an error."""
+    return str(value)[: EXCERPT_CHARS * 2].encode("utf-8", "replace")
 
 
 def words_of(content: bytes, secrets: Collection[str] = ()) -> str:

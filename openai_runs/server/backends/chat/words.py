@@ -46,6 +46,10 @@ _DONE: Final = frozenset(
         "end",
         "normal",
         "success",
+        "endofsequence",
+        "eosid",
+        "stopstring",
+        "stopstr",
     }
 )
 _LENGTH: Final = frozenset(
@@ -68,6 +72,14 @@ _LENGTH: Final = frozenset(
         "contextwindowexceeded",
         "modelcontextwindowexceeded",  # Anthropic, Bedrock
         "truncated",
+        "maximumtokens",  # Aleph Alpha
+        "maxtokensexceeded",
+        "maxlengthreached",
+        "tokenlimitreached",
+        "outputlimit",
+        "outputtokenlimit",
+        "contextlimit",
+        "contextwindow",
     }
 )
 _FILTER: Final = frozenset(
@@ -87,9 +99,14 @@ _FILTER: Final = frozenset(
         "errortoxic",  # Cohere
         "moderation",
         "blocked",
+        "modelarmor",  # Gemini, and the next one
+        "imageprohibitedcontent",
+        "safetyfilter",
     }
 )
-_NONE: Final = frozenset({"null", "none", "notfinished"})
+_NONE: Final = frozenset(
+    {"null", "none", "nil", "undefined", "unspecified", "notfinished", "inprogress"}
+)
 """What stands where a finish reason would, as long as there is none."""
 _VERDICTS: Final = {
     **dict.fromkeys(_DONE, Verdict.DONE),
@@ -122,11 +139,18 @@ def finish_word(sent: Any) -> str:
     ('stop', 'length', '')
     """
     if isinstance(sent, dict):
-        sent = sent.get("type") or sent.get("reason") or sent.get("name")
-    if sent is None or sent is False:
+        kind, words = sent.get("type") or sent.get("reason") or sent.get("name"), sent
+        sent = f"{kind}: {words['message']}" if kind and _says_why(kind, words) else kind
+    if sent is None or sent is False or sent in ([], {}):
         return ""
     word = (sent if isinstance(sent, str) else str(sent)).strip()
     return "" if word not in _VERDICTS and _normalised(word) in _NONE else word
+
+
+def _says_why(kind: Any, words: dict[str, Any]) -> bool:
+    """Tell whether a finish reason comes with a message, which counts where it is a failure."""
+    message = words.get("message")
+    return isinstance(message, str) and message != "" and verdict(str(kind)) == Verdict.UNKNOWN
 
 
 def verdict(word: str) -> Verdict:
