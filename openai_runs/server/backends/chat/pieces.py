@@ -28,6 +28,7 @@ _MARK: Final = re.compile(r'["\\{}\[\]]')
 _MAX_DEPTH: Final = 500
 """Nesting that no decoder reads any more."""
 _BRACES: Final = re.compile(r"[\s{}]*+")
+_CLOSING: Final = re.compile(r"\s*+\}[\s}\]]*+")
 _EMPTY_OBJECTS: Final = re.compile(r"\A(?:\s*+\{\s*+\})*+")
 
 
@@ -196,6 +197,8 @@ class Arguments:
         """Take the next piece; return what can be passed on."""
         if not piece:
             return ""
+        if _CLOSING.fullmatch(piece) and self._state != _State.BRACES and self.is_whole:
+            return ""  # no object goes on like this; some endpoints end it twice
         match self._state:
             case _State.BRACES:
                 return self._begin(piece)

@@ -346,6 +346,8 @@ class AnswerReader:
         if self._verdict == Verdict.UNKNOWN:
             said = f"The model stopped with {self._word!r}, which is no word for a whole answer."
             return AttemptFailed(ModelFailure(said))
+        if not self._calls.are_named and self._verdict in (None, Verdict.DONE):
+            return AttemptFailed(ModelFailure("The model called a tool without a name."))
         if self._verdict is None and ending == Ending.SILENT and not self.is_done:
             return AttemptFailed(ModelFailure(why), again=True)
         if not self._spoke and (
