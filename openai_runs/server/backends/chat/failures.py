@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
-from openai_runs._protocol.error_mapping import error_facts, excerpt, value_facts
+from openai_runs._protocol.error_mapping import (
+    error_facts,
+    excerpt,
+    masked_json,
+    value_facts,
+)
+from openai_runs._protocol.masking import mask_value
 from openai_runs._protocol.retry import is_retryable, retry_after
 from openai_runs.server.backends.base import ModelFailure
 from openai_runs.server.backends.chat.words import is_loading, is_rate_limit
@@ -26,6 +34,17 @@ EXCERPT_CHARS: Final = 200
 _MAX_PAGE_BYTES: Final = 4096
 _NO_TEXT: Final = frozenset({"script", "style"})
 """Elements of a page that hold nothing for people."""
+_FINAL: Final = frozenset({401, 402, 413, 422})
+"""What no endpoint answers that will answer later, whatever it says."""
+_QUOTED: Final = re.compile(r"'[^']*+'|\"[^\"]*+\"")
+"""What an error repeats of the request."""
+_SHORT: Final = 40
+"""Characters of a message that says too little to be alone."""
+_TELLING: Final = frozenset(
+    {"message", "msg", "raw", "detail", "description", "reason", "error", "title"}
+)
+"""Names of what an error says in other places than the usual ones."""
+_MAX_PLACES: Final = 100
 _UNAVAILABLE: Final = frozenset({503, 529})
 """What an endpoint answers that will answer later."""
 _SILENT: Final = "it does not say why"
@@ -87,15 +106,16 @@ def refused(
     facts = error_facts(content, secrets)
     said = words_of(content, secrets)
     after = retry_after(headers, now)
-    is_limit = status == 429 or _is_limit(facts, said if status >= 500 else "")
-    is_open = status >= 500 or status in {408, 409, 425, 429}
+    is_limit = status == 429 or _is_limit(facts, _QUOTED.sub("", said))
+    is_open = status not in _FINAL
     is_busy = is_limit or status in _UNAVAILABLE or (is_open and is_loading(said))
     again = is_retryable(429 if is_busy else status, headers, facts.get("code"))
-    if status in {401, 403} and not is_limit:
+    is_of_key = status == 401 or (status == 403 and (not said or "key" in said.lower()))
+    if is_of_key and not is_limit:
         failure = ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
     else:
         sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
-        failure = ModelFailure(sentence, code=_code(status, is_limit))
+        failure = ModelFailure(sentence, code=_code(503 if is_busy else status, is_limit))
     refusal = (status, content)
     return AttemptFailed(
         failure, again=again, is_busy=is_busy and again, after=after, refusal=refusal
@@ -105,7 +125,7 @@ def refused(
 def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) -> AttemptFailed:
     """Return what an error within a 200 means: a JSON value in place of an answer or a chunk."""
     facts = value_facts(value, secrets)
-    said = facts.get("message", "")[:EXCERPT_CHARS]
+    said = _with_hidden_words(facts, mask_value(value, secrets))[:EXCERPT_CHARS]
     named = " ".join(filter(None, (facts.get("type"), facts.get("code"))))
     status = _status(value, facts)
     is_limit = status == 429 or _is_limit(facts, said)
@@ -214,15 +234,42 @@ def words_of(content: bytes, secrets: Collection[str] = ()) -> str:
     >>> words_of(b"<html><title>502 Bad Gateway</title>")
     '502 Bad Gateway'
     """
-    facts = error_facts(content, secrets)
-    if facts.get("message"):
-        return facts["message"][:EXCERPT_CHARS]
-    if content.lstrip()[:1] in (b"{", b"["):
-        return ""
+    said = _with_hidden_words(error_facts(content, secrets), masked_json(content, secrets))
+    if said or content.lstrip()[:1] in (b"{", b"["):
+        return said[:EXCERPT_CHARS]
     text = excerpt(content[:_MAX_PAGE_BYTES], _MAX_PAGE_BYTES, secrets=secrets)
     if text.startswith("<"):
         text = _page_text(text)
     return " ".join(text.split())[:EXCERPT_CHARS]
+
+
+def _with_hidden_words(facts: Mapping[str, str], value: Any) -> str:
+    """Return an error's message, and where that says little what else there is in its body.
+
+    >>> value = {"error": {"message": "Provider error", "metadata": {"raw": "no memory"}}}
+    >>> _with_hidden_words({"message": "Provider error"}, value)
+    'Provider error; no memory'
+    """
+    said = facts.get("message", "")
+    if len(said) >= _SHORT:
+        return said
+    for words in islice(_telling(value), _MAX_PLACES):
+        inner = value_facts(words).get("message", "")
+        if inner not in said and len(said) < EXCERPT_CHARS:
+            said = f"{said}; {inner}" if said else inner
+    return said
+
+
+def _telling(value: Any) -> Iterator[str]:
+    """Yield the texts within an error that people read, the outer ones first."""
+    places, read = [value], 0
+    while places and read < _MAX_PLACES:
+        place, read = places.pop(0), read + 1
+        if isinstance(place, dict):
+            yield from (v for k, v in place.items() if k in _TELLING and isinstance(v, str))
+            places += [each for each in place.values() if isinstance(each, dict | list)]
+        elif isinstance(place, list):
+            places += [each for each in place[:_MAX_PLACES] if isinstance(each, dict | list)]
 
 
 def _page_text(page: str) -> str:

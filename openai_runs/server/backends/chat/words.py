@@ -114,14 +114,16 @@ _VERDICTS: Final = {
     **dict.fromkeys(_FILTER, Verdict.FILTER),
 }
 _RATE_LIMIT: Final = re.compile(
-    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|\b429\b", re.I
+    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|rate exceeded|\b429\b", re.I
 )
 _BUSY: Final = (
     "warming up", "warmup", "starting up", "startup", "is starting", "cold start", "coldstart",
     "overload", "try again later", "try again in", "at capacity",
+    "temporarily unavailable", "temporarily exceeded", "high demand", "too busy", "server busy",
+    "cold boot",
 )  # fmt: skip
 """What an endpoint says that will answer later."""
-_LOADING: Final = ("loading", "not ready", "starting", "downloading")
+_LOADING: Final = ("loading", "not ready", "downloading", "not yet loaded", "not loaded yet")
 """What it says of a model that will."""
 _BROKEN: Final = ("fail", "error", "unable", "cannot", "can't", "could not")
 """What an endpoint says whose model will never be loaded."""
