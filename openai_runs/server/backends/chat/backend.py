@@ -45,6 +45,7 @@ _logger = logging.getLogger("openai_runs.server")
 _TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
 _SILENT: Final = "The model endpoint did not answer"
 _LOST: Final = "The connection to the model endpoint failed."
+_NO_HTTP: Final = "no proper HTTP"
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read."""
 _SLICE_BYTES: Final = 2**16
@@ -221,7 +222,7 @@ class ChatBackend:
         except APITimeoutError as error:
             raise AttemptFailed(ModelFailure(self._silence()), again=True) from error
         except APIConnectionError as error:
-            raise AttemptFailed(ModelFailure(_LOST), again=True) from error
+            raise AttemptFailed(ModelFailure(_why_lost(error)), again=True) from error
         assert isinstance(reply, StreamReply)
         try:
             if not 200 <= reply.status < 300:
@@ -296,6 +297,12 @@ class ChatBackend:
         except APIConnectionError:
             pass  # the status says enough
         return bytes(content)
+
+
+def _why_lost(error: APIConnectionError) -> str:
+    """Return what is said of a connection: what came on it is shown, where it led to is not."""
+    said = str(error).partition(" (POST ")[0]
+    return f"{_LOST} It sent {said}." if said.startswith(_NO_HTTP) else _LOST
 
 
 def _checked_url(base_url: str) -> str:

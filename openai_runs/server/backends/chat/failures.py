@@ -47,6 +47,7 @@ _TELLING: Final = frozenset(
 _MAX_PLACES: Final = 100
 _UNAVAILABLE: Final = frozenset({503, 529})
 """What an endpoint answers that will answer later."""
+_REDIRECT: Final = "a redirect, which is never followed; its URL must be the one that answers."
 _SILENT: Final = "it does not say why"
 _CODES: Final = ("status_code", "error_code", "errorCode", "err_code", "errcode", "errCode", "code")
 _ERROR_WORDS: Final = (
@@ -114,6 +115,7 @@ def refused(
     if is_of_key and not is_limit:
         failure = ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
     else:
+        said = _REDIRECT if 300 <= status < 400 else said
         sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
         failure = ModelFailure(sentence, code=_code(503 if is_busy else status, is_limit))
     refusal = (status, content)

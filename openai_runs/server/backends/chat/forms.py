@@ -166,7 +166,7 @@ FORMS: Final[Mapping[str, _Row]] = {
         any_field=False,
     ),
     "opening": _Row(
-        ("any", "user"), (" role", " user ", " message"), _OPENS, (), any_field=False
+        ("any", "user"), (" role", " user ", " message", " contents "), _OPENS, (), any_field=False
     ),
     "closing": _Row(
         ("any", "user"),

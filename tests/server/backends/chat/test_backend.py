@@ -291,6 +291,13 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         1,
     ),
     "deep": (answer(b'{"choices": ' + b"[" * 9_000), "server_error", "no chat completion", 1),
+    "redirect-that-stays": (
+        answer(b"", 308, "location: https://models.example/v1"),
+        "server_error",
+        "HTTP 308: a redirect, which is never followed",
+        1,
+    ),
+    "no-http": (b"SSH-2.0-OpenSSH_9.0\r\n", "server_error", "It sent no proper HTTP: ", 3),
     "closed": (b"", "server_error", "connection to the model endpoint failed", 3),
     "filtered": (answer(completion("Half", "content_filter")), "invalid_prompt", "filter", 1),
     "large": (
