@@ -384,6 +384,26 @@ def test_url_of_no_endpoint_is_refused(url: str) -> None:
         ChatBackend(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://x/v1/chat/completions/", "must end before /chat/completions"),
+        ("http://x/v1?key=sk-hidden", "no query"),
+        ("http://me:sk-hidden@x/v1#part", "no fragment"),
+        ("http://x:99999/v1", "port"),
+        ("http://x:a/v1", "port"),
+        ("http://x\n/v1", "blanks"),
+    ],
+    ids=["whole", "query", "fragment", "port", "port-text", "line"],
+)
+def test_url_that_nothing_can_be_put_behind_is_refused(url: str, words: str) -> None:
+    """Before any run meets it, and without what may be a secret."""
+    with pytest.raises(ConfigError, match=words) as refused:
+        ChatBackend(url)
+
+    assert "sk-hidden" not in str(refused.value)
+
+
 def test_key_is_not_shown() -> None:
     """Neither by `repr` nor by the attributes' own."""
     assert KEY not in repr(ChatBackend("http://localhost/v1", api_key=KEY))
