@@ -51,6 +51,7 @@ from openai_runs.server.backends.chat.words import (
     finish_word,
     is_loading,
     is_rate_limit,
+    is_unspecified,
     verdict,
 )
 from openai_runs.server.backends.chat.wrapping import DONE, Payload, Unreadable, Unwrapper
@@ -324,11 +325,15 @@ class AnswerReader:
         self._add_text(self._thoughts.finish())
 
     def _add_word(self, word: str) -> None:
-        if not word:
+        if not word or (self._word and is_unspecified(word)):
             return
         self.progress += self._verdict is None
         found = verdict(word)
-        if self._verdict is None or found.value >= self._verdict.value:
+        if (
+            self._verdict is None
+            or is_unspecified(self._word)
+            or found.value >= self._verdict.value
+        ):
             self._verdict = found
             is_known = found != Verdict.UNKNOWN
             self._word = (word if is_known else mask(word, self._secrets))[:_MAX_WORD]

@@ -6,7 +6,7 @@ import re
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["Verdict", "finish_word", "is_loading", "is_rate_limit", "verdict"]
+__all__ = ["Verdict", "finish_word", "is_loading", "is_rate_limit", "is_unspecified", "verdict"]
 
 
 class Verdict(Enum):
@@ -104,9 +104,7 @@ _FILTER: Final = frozenset(
         "safetyfilter",
     }
 )
-_NONE: Final = frozenset(
-    {"null", "none", "nil", "undefined", "unspecified", "notfinished", "inprogress"}
-)
+_NONE: Final = frozenset({"null", "none", "nil", "undefined", "notfinished", "inprogress"})
 """What stands where a finish reason would, as long as there is none."""
 _VERDICTS: Final = {
     **dict.fromkeys(_DONE, Verdict.DONE),
@@ -162,6 +160,15 @@ def verdict(word: str) -> Verdict:
     (<Verdict.LENGTH: 2>, <Verdict.DONE: 1>, <Verdict.UNKNOWN: 4>)
     """
     return _VERDICTS.get(word) or _VERDICTS.get(_normalised(word), Verdict.UNKNOWN)
+
+
+def is_unspecified(word: str) -> bool:
+    """Return whether a word says that the reason is not known: any other one says more.
+
+    >>> is_unspecified("FINISH_REASON_UNSPECIFIED"), is_unspecified("OTHER")
+    (True, False)
+    """
+    return _normalised(word) == "unspecified"
 
 
 def is_rate_limit(text: str) -> bool:
