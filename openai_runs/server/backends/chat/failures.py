@@ -38,6 +38,12 @@ _FINAL: Final = frozenset({401, 402, 413, 422})
 """What no endpoint answers that will answer later, whatever it says."""
 _QUOTED: Final = re.compile(r"'[^']*+'|\"[^\"]*+\"")
 """What an error repeats of the request."""
+_PASSING: Final = re.compile(
+    r"server.?error|internal.?(?:server.?)?error|time.?out|timed.?out|unavailable|upstream"
+    r"|bad.?gateway|connection.?(?:reset|error|closed|lost)",
+    re.I,
+)
+"""What an error without a status says that another attempt may not meet."""
 _SHORT: Final = 40
 """Characters of a message that says too little to be alone."""
 _TELLING: Final = frozenset(
@@ -132,8 +138,9 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
     status = _status(value, facts)
     is_limit = status == 429 or _is_limit(facts, said)
     is_busy = is_limit or is_loading(said) or "overload" in named
-    again = (is_busy or status >= 500) and is_retryable(
-        429 if is_busy else status, {}, facts.get("code")
+    is_passing = status >= 500 or (not status and _PASSING.search(f"{named} {said}") is not None)
+    again = (is_busy or is_passing) and is_retryable(
+        429 if is_busy else status or 500, {}, facts.get("code")
     )
     where = "failed in mid-answer" if in_stream else "answered with an error"
     sentence = f"The model endpoint {where}: {said or named or _SILENT}"

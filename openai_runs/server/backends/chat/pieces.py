@@ -187,6 +187,9 @@ class Arguments:
         known = self._pieces[-1] if self._state != _State.FRAGMENTS else "".join(self._pieces)
         if piece == known:
             return True
+        if self._state == _State.FRAGMENTS and piece.lstrip().startswith("{"):
+            value = _object(piece)  # the same written anew, with other blanks
+            return value is not None and value == _object(known)
         if len(piece) < len(known) or self._state == _State.FRAGMENTS:
             return False
         if self._state == _State.REPEATING:

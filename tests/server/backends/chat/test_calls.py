@@ -285,6 +285,12 @@ ALMOST: dict[str, list[Any]] = {
     "an empty text first": [piece("f", '""'), piece(None, '{"a":1}')],
     "closed twice": [piece("f", '{"a":1}'), piece(None, "}")],
     "closed twice in fragments": [piece("f", '{"a"'), piece(None, ":1}"), piece(None, "\n}]")],
+    "all of it once more": [piece("f", '{"a"'), piece(None, ":1}"), piece(None, '{"a":1}')],
+    "all of it once more, written anew": [
+        piece("f", '{"a"'),
+        piece(None, ":1}"),
+        {"tool_calls": [{"id": None, "index": 0, "function": {"arguments": '{ "a": 1 }'}}]},
+    ],
     "parameters": [piece("f", parameters={"a": 1})],
     "an input as text": [piece("f", input='{"a":1}')],
 }

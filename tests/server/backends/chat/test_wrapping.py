@@ -235,6 +235,18 @@ ERRORS: dict[str, tuple[bytes, str, str, bool]] = {
         "server_error",
         True,
     ),
+    "a time-out without a code": (
+        b'data: {"error": {"message": "Upstream idle timeout exceeded"}, "choices": []}\n\n',
+        "Upstream idle timeout exceeded",
+        "server_error",
+        True,
+    ),
+    "a server error without a code": (
+        b'data: {"error": {"message": "we had an error", "type": "server_error"}}\n\n',
+        "we had an error",
+        "server_error",
+        True,
+    ),
     "a detail": (b'{"detail": "not found"}', "not found", "server_error", False),
     "errors": (
         b'{"errors": [{"message": "one"}, {"message": "two"}]}',
