@@ -249,7 +249,7 @@ def is_done(data: bytes) -> bool:
 
 
 def _is_sign_of_life(said: str) -> bool:
-    return re.sub(r"[^a-z]", "", said[:64].lower()) in _SIGNS_OF_LIFE
+    return said[:64].strip().lower().replace("-", "") in _SIGNS_OF_LIFE
 
 
 def _values(content: bytes) -> list[Any] | None:
