@@ -180,34 +180,41 @@ def _foreign_error(value: dict[str, Any]) -> dict[str, Any] | None:
     code = _named_code(fields)
     names = [*_ERROR_WORDS, *(["status_msg"] if fields.get("status_code") else [])]
     words = _first_words(fields, names)
-    is_fine = code is None and any(fields.get(name) in (0, "0") for name in _CODES)
+    is_fine = code is None and any(_is_fine(fields.get(name)) for name in _CODES)
     return None if not words or is_fine else _error(words, code, fields)
 
 
 def _error_alone(value: dict[str, Any]) -> dict[str, Any] | None:
     """Return the error that a value is which says nothing for the answer."""
     code, status, kind = _named_code(value), value.get("status"), value.get("type")
-    if _is_failed_status(status):
-        code = status if code is None else code
-    is_failed = value.get("success") is False or code is not None or bool(value.get("error_type"))
-    is_failed = is_failed or (isinstance(kind, str) and "error" in kind.lower())
     words = _first_words(value, _ANY_WORDS)
-    if is_failed:
+    is_failed = value.get("success") is False or bool(value.get("error_type"))
+    is_failed = is_failed or (isinstance(kind, str) and "error" in kind.lower())
+    if _is_failed_status(status):
+        is_failed, code = True, status if code is None else code
+    if is_failed or (code is not None and (words or "choices" not in value)):
         return _error(words or written(value).decode(), code, value)
-    if "detail" in value or (words and isinstance(value.get("message"), str)):
-        return value
-    return None
+    if any(_is_fine(value.get(name)) for name in _CODES):
+        return None
+    is_told = bool(words) and isinstance(value.get("message"), str)
+    return value if is_told or ("detail" in value and "choices" not in value) else None
 
 
 def _named_code(fields: dict[str, Any]) -> Any:
     """Return the code of an error; a code that says success is none."""
     for name in _CODES:
         code = fields.get(name)
-        if isinstance(code, bool) or not isinstance(code, int | str):
-            continue
-        if str(code).lower() not in _FINE and str(code) not in ("0", "200"):
-            return code
+        if code is not None and code != "" and not isinstance(code, dict | list | bool):
+            return None if _is_fine(code) else code
     return None
+
+
+def _is_fine(code: Any) -> bool:
+    """Tell a code of success: a word for it, zeros, or an HTTP status of success."""
+    if isinstance(code, bool) or not isinstance(code, int | str) or code == "":
+        return False
+    text = str(code).lower()
+    return text in _FINE or not text.strip("0") or (len(text) == 3 and text[0] == "2")
 
 
 def _is_failed_status(status: Any) -> bool:

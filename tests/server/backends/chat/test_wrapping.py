@@ -288,6 +288,11 @@ FINE: dict[str, dict[str, object]] = {
     "a code and a word of success": {"code": 0, "message": "Success", "sid": "x"},
     "a status": {"status": "processing"},
     "a status of success": {"status": 200, "success": True, "msg": "ok"},
+    "zeros for a code": {"code": "00000", "msg": "\u6210\u529f"},
+    "a code of success in words": {"code": "OK", "message": "request done"},
+    "a status of a 201": {"status_code": 201, "message": "created"},
+    "a code without words": {"code": 10000},
+    "a detail that is none": {"detail": None},
     "an error_code of none": {"error_code": 0, "error_msg": "success"},
 }
 
