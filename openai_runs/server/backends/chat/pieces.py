@@ -200,7 +200,8 @@ class Arguments:
         """Take the next piece; return what can be passed on."""
         if not piece:
             return ""
-        if _CLOSING.fullmatch(piece) and self._state != _State.BRACES and self.is_whole:
+        is_closing = "}" in piece and _CLOSING.fullmatch(piece) is not None
+        if is_closing and self._state != _State.BRACES and self.is_whole:
             return ""  # no object goes on like this; some endpoints end it twice
         match self._state:
             case _State.BRACES:

@@ -78,6 +78,8 @@ _SAID: Final = frozenset({"delta", "message", "text", "error"})
 _BESIDE: Final = frozenset({"index", "finish_reason", "logprobs", "usage"})
 """What a choice may consist of that says nothing."""
 _REASON_NAMES: Final = ("finish_reason", "finishReason")
+_OTHER_REASONS: Final = frozenset({"finishReason", "stop_reason", "native_finish_reason"})
+_REASON_KEYS: Final = _OTHER_REASONS | {"finish_reason"}
 _COUNTS: Final = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 
@@ -270,7 +272,8 @@ class AnswerReader:
         is_piece = value.get("object") == _CHUNK
         for choice in _choices_of(value):
             self._read_choice(choice, is_chunk=is_piece)
-        self._add_word(_reason_of(value))
+        if not _REASON_KEYS.isdisjoint(value):
+            self._add_word(_reason_of(value))
 
     def _read_choice(self, choice: dict[str, Any], *, is_chunk: bool) -> None:
         if choice.get("error"):
@@ -403,15 +406,15 @@ def _choices_of(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for choice in found:
         if not isinstance(choice, dict):
             raise Unreadable(written(value))
-        if not _reason_of(choice) and _SAID.isdisjoint(choice):
+        if _SAID.isdisjoint(choice) and not _reason_of(choice):
             if any(
                 name not in _BESIDE and not name.startswith("content_filter") for name in choice
             ):
                 raise Unreadable(written(value))
             continue
-        calls = _calls_alone(choice)
-        if choice.get("index") == found[0].get("index") or (calls and not is_called):
-            is_called = is_called or bool(_said_in(choice).get("tool_calls"))
+        is_first = choice is found[0] or choice.get("index") == found[0].get("index")
+        if is_first or (not is_called and _calls_alone(choice)):
+            is_called = is_called or (len(found) > 1 and bool(_said_in(choice).get("tool_calls")))
             yield choice
 
 
@@ -433,13 +436,11 @@ def _reason_of(said: dict[str, Any]) -> str:
     >>> _reason_of({"finish_reason": "stop", "native_finish_reason": "MAX_TOKENS"})
     'MAX_TOKENS'
     """
-    places = (said, *(one for name in ("delta", "message") if (one := said.get(name))))
-    found = [
-        finish_word(place.get(name))
-        for place in places
-        if isinstance(place, dict)
-        for name in _REASON_NAMES
-    ]
+    inner = said.get("delta") or said.get("message")
+    inner = inner if isinstance(inner, dict) else {}
+    if _OTHER_REASONS.isdisjoint(said) and _REASON_KEYS.isdisjoint(inner):  # as nearly always
+        return finish_word(said.get("finish_reason"))
+    found = [finish_word(place.get(name)) for place in (said, inner) for name in _REASON_NAMES]
     if not any(name in said for name in _REASON_NAMES):
         found.append(finish_word(said.get("stop_reason")))
     native = finish_word(said.get("native_finish_reason"))
