@@ -38,6 +38,8 @@ __all__ = [
     "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
+    "MAX_INTEGER",
+    "MAX_JSON_DEPTH",
     "MAX_KNOWN_MODELS",
     "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
@@ -168,6 +170,11 @@ MAX_HELD: Final = 10_000
 """Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+MAX_JSON_DEPTH: Final = 128
+"""Objects and arrays inside of each other in a request body. Ours: far above any schema, and far
+below the 1000 frames of Python's recursion limit, which every decoder and encoder shares."""
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest whole number in a request; every JSON library keeps it exactly (RFC 8259, 6)."""
 MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of objects after which a page of a list ends, whatever its limit; half of what our client
 reads of an answer, and as many as one object can have."""

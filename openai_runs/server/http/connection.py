@@ -7,18 +7,21 @@ names the kind of fault and the peer, at most once a minute, and the answer quot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from openai_runs.config import REFUSAL_LOG_INTERVAL
 from openai_runs.server.api_errors import Refusal, bad_expectation, broken, not_http
+from openai_runs.server.http.middlewares import STANDING_HEADERS, new_request_id
 from openai_runs.server.log_filter import filtered_logger
 
 __all__ = ["ApiRunner"]
+
+_Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _REFUSED: Final = (HttpProcessingError, web.RequestPayloadError)
 
@@ -61,7 +64,7 @@ class ApiRunner(web.AppRunner):
         made = await super()._make_server()
         options = {**made._kwargs, "logger": _logger, "debug": False}
         return _Server(
-            made.request_handler,
+            _expecting(made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             refusals=self._refusals,
@@ -109,14 +112,6 @@ class _Connection(web.RequestHandler):
         else:
             _logger.error("a request failed outside of its handler", exc_info=error)
 
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer; aiohttp's own to an unknown `Expect` would quote it."""
-        if isinstance(resp, web.HTTPExpectationFailed):
-            resp = _closing(bad_expectation())
-        return await super().finish_response(request, resp, start_time)
-
 
 class _RefusalLog:
     """One line for refused requests in each interval, with the number of those left out."""
@@ -145,9 +140,28 @@ class _RefusalLog:
             self._left_out = 0
 
 
+def _expecting(handle: _Handler) -> _Handler:
+    """Return the handler of all requests, which refuses an unknown `Expect` before anything else.
+
+    aiohttp's own refusal would quote the header, and fails on one that is no text.
+    """
+
+    async def check_then_handle(request: web.BaseRequest) -> web.StreamResponse:
+        expected = request.headers.get("expect")
+        if expected and expected.lower() != "100-continue":
+            return _closing(bad_expectation())
+        return await handle(request)
+
+    return check_then_handle
+
+
 def _closing(refusal: Refusal) -> web.Response:
+    """Return an answer that no handler and no middleware has seen, with the headers of all."""
     response = web.Response(
-        status=refusal.status_code, body=refusal.encode(), content_type="application/json"
+        status=refusal.status_code,
+        body=refusal.encode(),
+        headers={**STANDING_HEADERS, "x-request-id": new_request_id()},
+        content_type="application/json",
     )
     response.force_close()
     return response
