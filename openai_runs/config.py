@@ -68,6 +68,7 @@ __all__ = [
     "POLL_SHARE",
     "RATE_WINDOW",
     "READER_BACKLOG",
+    "READINESS_TTL",
     "REFUSAL_LOG_INTERVAL",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
@@ -187,6 +188,8 @@ KEEPALIVE_TIMEOUT: Final = 75.0
 """Seconds our server keeps a connection on which no request becomes whole; nginx: 75."""
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """Seconds for which our server logs one line for all requests that are no valid HTTP."""
+READINESS_TTL: Final = 1.0
+"""Seconds for which `/readyz` shares what one look at the database has found."""
 IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3
