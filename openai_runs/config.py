@@ -33,6 +33,7 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
+    "MAX_DESCRIPTORS",
     "MAX_EVENT_BYTES",
     "MAX_FORM_CHANGES",
     "MAX_HELD",
@@ -51,6 +52,7 @@ __all__ = [
     "MAX_RETRY_AFTER",
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
+    "MAX_SERVER_CONNECTIONS",
     "MAX_STREAMS",
     "MAX_TOOLS_BYTES",
     "MAX_TOOL_ROUNDS",
@@ -75,6 +77,7 @@ __all__ = [
     "RETRY_COST",
     "REUSE_IDLE",
     "RUN_LIFETIME",
+    "SPARE_DESCRIPTORS",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
     "STREAM_IDLE",
@@ -186,6 +189,12 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds a client may take to send a request body to our server; Gunicorn's time-out: 30."""
 KEEPALIVE_TIMEOUT: Final = 75.0
 """Seconds our server keeps a connection on which no request becomes whole; nginx: 75."""
+MAX_SERVER_CONNECTIONS: Final = 20_000
+"""Connections our server has open, where descriptors do not bound them before; twice `MAX_HELD`."""
+SPARE_DESCRIPTORS: Final = 32
+"""Descriptors our server keeps for all but connections: an idle one has 20 open, 9 of its files."""
+MAX_DESCRIPTORS: Final = 65_536
+"""Descriptors up to which `openai-runs serve` raises its soft limit; systemd allows 524,288."""
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """Seconds for which our server logs one line for all requests that are no valid HTTP."""
 READINESS_TTL: Final = 1.0

@@ -7,10 +7,12 @@ names the kind of fault and the peer, at most once a minute, and the answer quot
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
+import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -19,10 +21,12 @@ from openai_runs.server.api_errors import Refusal, bad_expectation, broken, not_
 from openai_runs.server.http.middlewares import STANDING_HEADERS, new_request_id
 from openai_runs.server.log_filter import filtered_logger
 
-__all__ = ["ApiRunner"]
+__all__ = ["ApiRunner", "Connections"]
 
 _Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_LOOK_AGAIN: Final = 0.1
+"""Seconds after which a full server looks again for a connection that has become idle."""
 _REFUSED: Final = (HttpProcessingError, web.RequestPayloadError)
 
 _logger = filtered_logger("openai_runs.server.http")
@@ -63,7 +67,7 @@ class ApiRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         options = {**made._kwargs, "logger": _logger, "debug": False}
-        return _Server(
+        return Connections(
             _expecting(made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
@@ -72,11 +76,68 @@ class ApiRunner(web.AppRunner):
         )
 
 
-class _Server(web.Server):
-    """Makes our connections in place of aiohttp's."""
+class Connections(web.Server):
+    """All connections of one runner; makes ours in place of aiohttp's.
+
+    Attributes:
+        opening: Sockets that were accepted and are not yet among the connections.
+    """
+
+    def __init__(self, handler: _Handler, **options: Any) -> None:
+        """Start with none; the options are aiohttp's."""
+        super().__init__(handler, **options)
+        self.opening = 0
+        self._open: set[_Connection] = set()
+        self._closed = anyio.Event()
+        self._waiting = 0
 
     def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def count(self) -> int:
+        """Return how many descriptors connections have."""
+        return self.opening + len(self._open)
+
+    @property
+    def crowded(self) -> bool:
+        """Return whether others wait for a connection to end."""
+        return self._waiting > 0
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a connection."""
+        super().connection_made(handler, transport)
+        assert isinstance(handler, _Connection)
+        self._open.add(handler)
+        self.opening = max(0, self.opening - 1)  # 0: accepted by another site than ours
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Count it no longer; its descriptor is closed when this returns."""
+        super().connection_lost(handler, exc)
+        assert isinstance(handler, _Connection)
+        self._open.discard(handler)
+        self._closed.set()
+        self._closed = anyio.Event()
+
+    async def make_way(self, timeout: float = _LOOK_AGAIN) -> None:
+        """Close the connection that is idle for longest, or wait until one ends.
+
+        Args:
+            timeout: Seconds after which this returns all the same.
+        """
+        closed = self._closed
+        idle = [connection for connection in self._open if connection.is_idle]
+        if idle:
+            min(idle, key=_Connection.idle_until).force_close()
+        self._waiting += 1
+        try:
+            with anyio.move_on_after(timeout):
+                await closed.wait()
+        finally:
+            self._waiting -= 1
 
 
 class _Connection(web.RequestHandler):
@@ -87,6 +148,24 @@ class _Connection(web.RequestHandler):
     def __init__(self, manager: web.Server, *, refusals: _RefusalLog, **options: Any) -> None:
         super().__init__(manager, **options)
         self._refusals = refusals
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no request of it is being answered; one may be on its way."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def idle_until(self) -> float:
+        """Return the moment at which it is closed if it stays idle."""
+        return self._next_keepalive_close_time
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; it is the last of this connection while others wait to be accepted."""
+        manager = self._manager
+        if isinstance(manager, Connections) and manager.crowded:
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
