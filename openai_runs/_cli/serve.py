@@ -23,7 +23,7 @@ from openai_runs._cli.signals import SIGNALS
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer
-from openai_runs.server.listening import raise_descriptor_limit
+from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
 from openai_runs.server.log_filter import ContentFilter
 
 __all__ = ["Settings", "perform", "spare_collections"]
@@ -69,6 +69,7 @@ def perform(settings: Settings) -> int:
     handler.addFilter(ContentFilter())  # this process is ours, and so is what libraries log in it
     logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, handlers=[handler])
     logging.getLogger("openai_runs").setLevel(logging.INFO)
+    raise_descriptor_limit()
     server = LocalServer(
         settings.db,
         backend,
@@ -77,8 +78,8 @@ def perform(settings: Settings) -> int:
         api_key=api_key,
         hosted_tools=settings.hosted_tools,
         run_lifetime=settings.run_lifetime,
+        max_concurrent_runs=max_model_connections(),
     )
-    raise_descriptor_limit()
     SIGNALS.install()
     SIGNALS.keep()
     try:

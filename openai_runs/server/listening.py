@@ -35,7 +35,7 @@ from openai_runs.server.log_filter import describe
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["Site", "max_connections", "raise_descriptor_limit"]
+__all__ = ["Site", "max_connections", "max_model_connections", "raise_descriptor_limit"]
 
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted; the default of 128 costs a burst of more a second."""
@@ -50,9 +50,15 @@ def max_connections() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MAX_SERVER_CONNECTIONS
-    spare = max(0, soft - SPARE_DESCRIPTORS)
-    models = min(MAX_CONCURRENT_RUNS, spare // 2)
-    return max(1, min(spare - models, MAX_SERVER_CONNECTIONS))
+    return max(1, min(soft - SPARE_DESCRIPTORS - max_model_connections(), MAX_SERVER_CONNECTIONS))
+
+
+def max_model_connections() -> int:
+    """Return how many runs may be executed, each with a connection to its model, by the same."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONCURRENT_RUNS
+    return max(1, min(MAX_CONCURRENT_RUNS, (soft - SPARE_DESCRIPTORS) // 2))
 
 
 def raise_descriptor_limit() -> None:

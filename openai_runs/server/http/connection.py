@@ -143,16 +143,20 @@ class Connections(web.Server):
 class _Connection(web.RequestHandler):
     """aiohttp's connection, but for what it logs and answers of a failure."""
 
-    __slots__ = ("_refusals",)
+    __slots__ = ("_answered", "_refusals")
 
     def __init__(self, manager: web.Server, *, refusals: _RefusalLog, **options: Any) -> None:
         super().__init__(manager, **options)
+        self._answered = 0
         self._refusals = refusals
 
     @property
     def is_idle(self) -> bool:
-        """Return whether no request of it is being answered; one may be on its way."""
-        return self._waiter is not None and not self._waiter.done()
+        """Return whether all requests that came whole are answered.
+
+        The head of one may be on its way, or a body that nobody reads.
+        """
+        return self._request_count == self._answered
 
     def idle_until(self) -> float:
         """Return the moment at which it is closed if it stays idle."""
@@ -165,7 +169,9 @@ class _Connection(web.RequestHandler):
         manager = self._manager
         if isinstance(manager, Connections) and manager.crowded:
             resp.force_close()
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        return finished
 
     def handle_error(
         self,
