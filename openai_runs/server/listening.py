@@ -130,14 +130,14 @@ class Site(web.BaseSite):
             await anyio.wait_readable(listener)
             while connections.count >= (bound := max_connections()):
                 self._full.note(f"{bound} connections are open, as many as there may be")
-                await connections.make_way()
+                await connections.close_idle()
             try:
                 accepted, _ = listener.accept()
             except (BlockingIOError, ConnectionError):  # the client has left while it waited
                 continue
             except OSError as error:
                 self._short.note(f"no connection can be accepted now: {describe(error)}")
-                await connections.make_way(_PAUSE)
+                await connections.close_idle(_PAUSE)
                 continue
             connections.opening += 1
             group.start_soon(_serve, accepted, connections)

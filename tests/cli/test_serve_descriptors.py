@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import anyio
 import pytest
 
@@ -16,7 +17,7 @@ from openai_runs import AsyncClient
 from openai_runs.config import MAX_CONCURRENT_RUNS, MAX_SERVER_CONNECTIONS
 from openai_runs.server.listening import max_connections, raise_descriptor_limit
 from tests.cli.processes import COMMAND, Serving, clean_env, finish
-from tests.support import Hang, HostileServer
+from tests.support import Action, Answer, Hang, HostileServer, Received
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits of processes")
 
@@ -34,6 +35,11 @@ BEGINNINGS = {
     "kept": b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
 }
 """What each of them sends."""
+CHOICE = {
+    "index": 0,
+    "finish_reason": "stop",
+    "message": {"role": "assistant", "content": "In the end."},
+}
 
 
 @asynccontextmanager
@@ -80,10 +86,10 @@ async def crowd(url: str, number: int, sent: bytes) -> AsyncIterator[list[socket
         yield opened
 
 
-async def answers(url: str, **options: str) -> None:
+async def answers(url: str, api_key: str | None = None) -> None:
     """Return once a client that comes now was served."""
     with anyio.fail_after(30):
-        async with AsyncClient(url, **options) as client:
+        async with AsyncClient(url, api_key=api_key) as client:
             thread = await client.threads.create()
             await client.threads.retrieve(thread.id)
 
@@ -102,6 +108,44 @@ async def test_strangers_with_many_connections_lock_nobody_out(sent: bytes, tmp_
     assert left.code == 0
     assert len(left.err) < MOST_LOG, left.err[:5000]
     assert "Traceback" not in left.err
+
+
+async def test_request_that_is_being_answered_outlasts_a_crowd(tmp_path: Path) -> None:
+    """Only idle connections make way: a held poll and a stream go on."""
+    asked, free = anyio.Event(), anyio.Event()
+
+    async def answer(request: Received) -> Action:
+        asked.set()
+        await free.wait()
+        return Answer(json={"choices": [CHOICE], "model": "m", "object": "chat.completion"})
+
+    bodies = {}
+
+    async def read(session: aiohttp.ClientSession, url: str, **headers: str) -> None:
+        async with session.get(url, headers=headers) as response:
+            bodies[url] = await response.text()
+
+    async with HostileServer(answer) as model:
+        options = ["--model-url", model.url]
+        async with serving_with(FEW, FEW, tmp_path, *options) as server:
+            async with AsyncClient(server.url) as client, aiohttp.ClientSession() as session:
+                assistant = await client.assistants.create(model="m")
+                thread = await client.threads.create()
+                run = await client.runs.create(thread.id, assistant_id=assistant.id)
+                await asked.wait()
+                async with anyio.create_task_group() as group:
+                    url = f"{server.url}/threads/{thread.id}/runs/{run.id}"
+                    group.start_soon(read, session, f"{url}/stream")
+                    group.start_soon(lambda: read(session, url, Prefer="wait=30"))
+                    async with crowd(server.url, MANY, b""):
+                        await answers(server.url)
+                    free.set()
+            await server.end(15)
+
+    stream, held = bodies[f"{url}/stream"], bodies[url]
+    assert stream.endswith("data: [DONE]\n\n")
+    assert "In the end." in stream
+    assert '"status":"completed"' in held
 
 
 async def test_burst_that_goes_away_leaves_a_server_that_answers(tmp_path: Path) -> None:

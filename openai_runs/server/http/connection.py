@@ -101,7 +101,7 @@ class Connections(web.Server):
         return self.opening + len(self._open)
 
     @property
-    def crowded(self) -> bool:
+    def is_full(self) -> bool:
         """Return whether others wait for a connection to end."""
         return self._waiting > 0
 
@@ -122,7 +122,7 @@ class Connections(web.Server):
         self._closed.set()
         self._closed = anyio.Event()
 
-    async def make_way(self, timeout: float = _LOOK_AGAIN) -> None:
+    async def close_idle(self, timeout: float = _LOOK_AGAIN) -> None:
         """Close the connection that is idle for longest, or wait until one ends.
 
         Args:
@@ -167,7 +167,7 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer; it is the last of this connection while others wait to be accepted."""
         manager = self._manager
-        if isinstance(manager, Connections) and manager.crowded:
+        if isinstance(manager, Connections) and manager.is_full:
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         self._answered += 1
