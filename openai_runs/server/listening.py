@@ -39,6 +39,8 @@ __all__ = ["Site", "max_connections", "max_model_connections", "raise_descriptor
 
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted; the default of 128 costs a burst of more a second."""
+_BATCH: Final = 128
+"""Connections accepted between two moments for others."""
 _PAUSE: Final = 1.0
 """Seconds without descriptors after which accepting is tried again."""
 
@@ -128,19 +130,20 @@ class Site(web.BaseSite):
     ) -> None:
         while True:
             await anyio.wait_readable(listener)
-            while connections.count >= (bound := max_connections()):
-                self._full.note(f"{bound} connections are open, as many as there may be")
-                await connections.close_idle()
-            try:
-                accepted, _ = listener.accept()
-            except (BlockingIOError, ConnectionError):  # the client has left while it waited
-                continue
-            except OSError as error:
-                self._short.note(f"no connection can be accepted now: {describe(error)}")
-                await connections.close_idle(_PAUSE)
-                continue
-            connections.opening += 1
-            group.start_soon(_serve, accepted, connections)
+            for _ in range(_BATCH):
+                while connections.count >= (bound := max_connections()):
+                    self._full.note(f"{bound} connections are open, as many as there may be")
+                    await connections.close_idle()
+                try:
+                    accepted, _ = listener.accept()
+                except (BlockingIOError, ConnectionError):  # no more, or one left while it waited
+                    break
+                except OSError as error:
+                    self._short.note(f"no connection can be accepted now: {describe(error)}")
+                    await connections.close_idle(_PAUSE)
+                    break
+                connections.opening += 1
+                group.start_soon(_serve, accepted, connections)
 
 
 async def _serve(accepted: socket.socket, connections: Connections) -> None:

@@ -231,11 +231,14 @@ def _expecting(handle: _Handler) -> _Handler:
     aiohttp's own refusal would quote the header, and fails on one that is no text.
     """
 
-    async def check_then_handle(request: web.BaseRequest) -> web.StreamResponse:
+    def check_then_handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         expected = request.headers.get("expect")
         if expected and expected.lower() != "100-continue":
-            return _closing(bad_expectation())
-        return await handle(request)
+            return refuse()
+        return handle(request)  # not awaited here: it would be a frame of every request
+
+    async def refuse() -> web.StreamResponse:
+        return _closing(bad_expectation())
 
     return check_then_handle
 
