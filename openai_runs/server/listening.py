@@ -130,7 +130,9 @@ class Site(web.BaseSite):
     ) -> None:
         while True:
             await anyio.wait_readable(listener)
-            for _ in range(_BATCH):
+            for number in range(_BATCH):
+                if number and connections.count >= max_connections():
+                    break  # ask first whether there are more, before an idle one is closed for them
                 while connections.count >= (bound := max_connections()):
                     self._full.note(f"{bound} connections are open, as many as there may be")
                     await connections.close_idle()

@@ -110,6 +110,22 @@ async def test_strangers_with_many_connections_lock_nobody_out(sent: bytes, tmp_
     assert "Traceback" not in left.err
 
 
+async def test_idle_connection_is_kept_while_nobody_else_comes(tmp_path: Path) -> None:
+    """As many as there may be: none is closed without need."""
+    async with serving_with(FEW, FEW, tmp_path) as server:
+        address = urlsplit(server.url)
+        opened = [await asyncio.open_connection(address.hostname, address.port) for _ in range(16)]
+        with anyio.fail_after(20):
+            for reader, writer in [*opened, opened[0]]:
+                writer.write(BEGINNINGS["kept"])
+                assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+        for _, writer in opened:
+            writer.close()
+        left = await server.end(15)
+
+    assert "connections are open" not in left.err
+
+
 async def test_request_that_is_being_answered_outlasts_a_crowd(tmp_path: Path) -> None:
     """Only idle connections make way: a held poll and a stream go on."""
     asked, free = anyio.Event(), anyio.Event()
