@@ -234,10 +234,10 @@ def _expecting(handle: _Handler) -> _Handler:
     def check_then_handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         expected = request.headers.get("expect")
         if expected and expected.lower() != "100-continue":
-            return refuse()
+            return reject()
         return handle(request)  # not awaited here: it would be a frame of every request
 
-    async def refuse() -> web.StreamResponse:
+    async def reject() -> web.StreamResponse:
         return _closing(bad_expectation())
 
     return check_then_handle
