@@ -37,11 +37,14 @@ __all__ = [
     "MAX_ANSWER_PARTS",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
+    "MAX_DESCRIPTORS",
     "MAX_EVENT_BYTES",
     "MAX_FORM_CHANGES",
     "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
+    "MAX_INTEGER",
+    "MAX_JSON_DEPTH",
     "MAX_KNOWN_MODELS",
     "MAX_LOCK_BYTES",
     "MAX_MODEL_LIST_BYTES",
@@ -55,6 +58,7 @@ __all__ = [
     "MAX_RETRY_AFTER",
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
+    "MAX_SERVER_CONNECTIONS",
     "MAX_STREAMS",
     "MAX_STREAM_BYTES",
     "MAX_TOOLS_BYTES",
@@ -74,6 +78,7 @@ __all__ = [
     "POLL_SHARE",
     "RATE_WINDOW",
     "READER_BACKLOG",
+    "READINESS_TTL",
     "REFUSAL_LOG_INTERVAL",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
@@ -81,6 +86,7 @@ __all__ = [
     "REUSE_IDLE",
     "RUN_LIFETIME",
     "SERVER_PATIENCE",
+    "SPARE_DESCRIPTORS",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
     "STREAM_IDLE",
@@ -192,6 +198,11 @@ MAX_HELD: Final = 10_000
 """Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+MAX_JSON_DEPTH: Final = 128
+"""Objects and arrays inside of each other in a request body. Ours: far above any schema, and far
+below the 1000 frames of Python's recursion limit, which every decoder and encoder shares."""
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest whole number in a request; every JSON library keeps it exactly (RFC 8259, 6)."""
 MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of objects after which a page of a list ends, whatever its limit; half of what our client
 reads of an answer, and as many as one object can have."""
@@ -202,8 +213,16 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds a client may take to send a request body to our server; Gunicorn's time-out: 30."""
 KEEPALIVE_TIMEOUT: Final = 75.0
 """Seconds our server keeps a connection on which no request becomes whole; nginx: 75."""
+MAX_SERVER_CONNECTIONS: Final = 20_000
+"""Connections our server has open, where descriptors do not bound them before; twice `MAX_HELD`."""
+SPARE_DESCRIPTORS: Final = 32
+"""Descriptors our server keeps for all but connections: an idle one has 20 open, 9 of its files."""
+MAX_DESCRIPTORS: Final = 65_536
+"""Descriptors up to which `openai-runs serve` raises its soft limit; systemd allows 524,288."""
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """Seconds for which our server logs one line for all requests that are no valid HTTP."""
+READINESS_TTL: Final = 1.0
+"""Seconds for which `/readyz` shares what one look at the database has found."""
 IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from openai_runs.config import MAX_INTEGER
 from openai_runs.errors import (
     RunCancelled,
     RunError,
@@ -330,8 +331,8 @@ class RunSettings(Request, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] | None | UnsetType = UNSET
     top_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
     stream: bool | None | UnsetType = UNSET
-    max_prompt_tokens: Annotated[int, Meta(ge=256)] | None | UnsetType = UNSET
-    max_completion_tokens: Annotated[int, Meta(ge=256)] | None | UnsetType = UNSET
+    max_prompt_tokens: Annotated[int, Meta(ge=256, le=MAX_INTEGER)] | None | UnsetType = UNSET
+    max_completion_tokens: Annotated[int, Meta(ge=256, le=MAX_INTEGER)] | None | UnsetType = UNSET
     truncation_strategy: RequestTruncationStrategy | None | UnsetType = UNSET
     tool_choice: RequestToolChoice | None | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET

@@ -81,6 +81,11 @@ class Engine:
         """Return whether the root task is at work."""
         return self._root is not None and not self._root.done()
 
+    @property
+    def draining(self) -> bool:
+        """Return whether no more runs begin."""
+        return self._draining
+
     async def start(self) -> None:
         """Resume what an earlier server left behind, and begin to work."""
         left = await self._store.read(runs.unfinished)

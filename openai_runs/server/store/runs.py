@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, case, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from openai_runs.server.api_errors import (
@@ -92,7 +92,9 @@ _UNFINISHED: Final = Statement(
 _COUNTS: Final = Statement(
     select(runs.c.status, func.count()).where(ACTIVE).group_by(runs.c.status)
 )
-_OLDEST: Final = Statement(select(runs.c.body).where(ACTIVE).order_by(runs.c.seq).limit(1))
+# Of a body that is damaged, none: one row must not hide how all others are.
+_CREATED_AT = case((func.json_valid(runs.c.body), func.json_extract(runs.c.body, "$.created_at")))
+_OLDEST: Final = Statement(select(_CREATED_AT).where(ACTIVE).order_by(runs.c.seq).limit(1))
 _STEPS: Final = Statement(
     select(steps.c.body, steps.c.echoed)
     .where(steps.c.run_id == bindparam("r"))
@@ -317,9 +319,7 @@ def count(connection: Connection) -> Counts:
     oldest = _OLDEST.value(connection)
     return Counts(
         by_status=by_status,
-        oldest_created_at=None
-        if oldest is None
-        else decode(Run, oldest, "of the oldest run").created_at,
+        oldest_created_at=oldest if isinstance(oldest, int) else None,
     )
 
 
