@@ -28,6 +28,8 @@ class Long(NamedTuple):
     what: str
     command: list[str]
     """Arguments of Python. The last line that it prints is the result."""
+    figures: str | None = None
+    """A file that it writes, below the root, which is kept with the result."""
 
 
 def marked(expression: str, *options: str) -> list[str]:
@@ -53,6 +55,11 @@ ALL = {
     "seeds": Long(
         "Tests drawn at random: all seeds, and 5,000 examples of each property.",
         marked("seeds or hypothesis", "--hypothesis-profile=long", "--timeout=1800"),
+    ),
+    "soak": Long(
+        "Server and client for an hour, with faults on both sides: what grows, per hour.",
+        ["-m", "tests.soak"],
+        "build/soak/table.md",
     ),
     "sweep": Long(
         "A streamed run broken at every byte, before a server that resumes and one that cannot.",
@@ -103,7 +110,13 @@ def page(
     }
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     head = f"# {name}\n\n{ALL[name].what} Last run by `poe long {name}`:\n\n"
-    return f"{head}| | |\n| --- | --- |\n{table}"
+    return f"{head}| | |\n| --- | --- |\n{table}{kept_figures(name)}"
+
+
+def kept_figures(name: str) -> str:
+    """Return the figures that were written beside the result."""
+    path = ALL[name].figures
+    return f"\n{(ROOT / path).read_text()}" if path and (ROOT / path).exists() else ""
 
 
 def main(arguments: list[str]) -> int:

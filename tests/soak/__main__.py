@@ -3,7 +3,8 @@
     python -m tests.soak --minutes 60 --rate 15
 
 Samples go to `build/soak/samples.jsonl` as they are taken. The last line printed is the verdict;
-the table of slopes stands before it, and in `build/soak/table.md`.
+the table of slopes stands before it, and in `build/soak/table.md`,
+which is kept up to date, so that a soak that was interrupted tells something too.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from tests.soak.slopes import Limit, Row, judge, table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "build" / "soak"
+"""Where it writes; a database belongs on a disk, and not in memory."""
 MB: Final = 1 << 20
 
 INTERVAL: Final = 10.0
 """Seconds between two samples."""
 WARM_UP: Final = 1 / 4
 """Share of the time that is left out; what is bounded is filled by then."""
+SHORTEST: Final = 600.0
+"""Seconds below which nothing is said of what grows."""
 LEFT_OVER: Final = 60.0
 """Seconds after which a thread is deleted here whose create the client has lost sight of."""
 PATIENCE: Final = 60.0
@@ -67,10 +71,10 @@ LIMITS: Final = [
 class Child:
     """A process of the soak."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, name: str, *arguments: str) -> None:
         """Start it; what it prints to standard error goes into a file."""
         self.name = name
-        self.log = FOLDER / f"{name}.log"
+        self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", f"tests.soak.{name}", *arguments],
@@ -116,9 +120,10 @@ class Child:
 class Soak:
     """The processes, and what was seen of them."""
 
-    def __init__(self, stack: ExitStack, rate: float, seed: int) -> None:
-        """Start the processes."""
-        self._database = FOLDER / "runs.db"
+    def __init__(self, stack: ExitStack, folder: Path, rate: float, seed: int) -> None:
+        """Start the processes; they write into this folder."""
+        self.folder = folder
+        self._database = folder / "runs.db"
         self.faults = self._start(stack, "faults", str(seed))
         model = self.faults.read()
         self.server = self._start(stack, "server", str(self._database), model)
@@ -134,7 +139,7 @@ class Soak:
         self._began = time.monotonic()
 
     def _start(self, stack: ExitStack, name: str, *arguments: str) -> Child:
-        child = Child(name, *arguments)
+        child = Child(self.folder, name, *arguments)
         stack.callback(child.end)
         return child
 
@@ -154,7 +159,7 @@ class Soak:
             found |= {f"{child.name} {name}": value for name, value in numbers.items()}
         found |= self._files()
         self.samples.append(found)
-        with (FOLDER / "samples.jsonl").open("ab") as file:
+        with (self.folder / "samples.jsonl").open("ab") as file:
             file.write(msgspec.json.encode(found) + b"\n")
         return found
 
@@ -206,6 +211,12 @@ class Soak:
                 if error.code != 404:
                     raise
         return len(ids)
+
+    def write_table(self) -> str:
+        """Write what came of each figure so far into a file, and return it."""
+        text = table(rows_of(self.samples))
+        (self.folder / "table.md").write_text(text)
+        return text
 
     def left(self) -> dict[str, int]:
         """Return how many rows are left in the tables whose rows go with their thread."""
@@ -261,6 +272,7 @@ def watch(soak: Soak, seconds: float, interval: float, *, trace: bool) -> list[s
         soak.sweep()
         if soak.seconds >= shown:
             print(progress(soak), flush=True)
+            soak.write_table()
             shown += 60
         if not before and soak.seconds >= seconds * WARM_UP:
             for child in (soak.server, soak.client):
@@ -275,47 +287,47 @@ def watch(soak: Soak, seconds: float, interval: float, *, trace: bool) -> list[s
         lines.append(f"{child.name}: {', '.join(grown(before.get(child.name, {}), after))}")
         if trace:
             told = msgspec.json.decode(child.ask("trace"))
-            (FOLDER / f"{child.name}.trace").write_text("\n\n".join(told))
+            (soak.folder / f"{child.name}.trace").write_text("\n\n".join(told))
     return lines
 
 
-def soaked(minutes: float, rate: float, seed: int, interval: float, *, trace: bool) -> int:
+def soaked(given: argparse.Namespace, folder: Path) -> int:
     """Run the soak, and print what came of it; return the exit code."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for old in FOLDER.iterdir():
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
         old.unlink()
     with ExitStack() as stack:
-        soak = Soak(stack, rate, seed)
-        lines = watch(soak, minutes * 60, interval, trace=trace)
+        soak = Soak(stack, folder, given.rate, given.seed)
+        lines = watch(soak, given.minutes * 60, given.interval, trace=given.trace)
         faults = soak.faults.ask("faults")
         soak.client.end()
         soak.sweep(age=0)
-        left = soak.left()
-    rows = rows_of(soak.samples)
-    (FOLDER / "table.md").write_text(table(rows))
-    print("grown", *lines, sep="\n  ")
+        left = {name: number for name, number in soak.left().items() if number}
+    print("types of which there are more", *lines, sep="\n  ")
     print("faults", faults, sep="\n  ")
     print("ends", msgspec.json.encode(soak.facts["ends"]).decode(), sep="\n  ")
-    print(table(rows))
-    return verdict(soak, rows, left)
+    print(soak.write_table())
+    code, line = verdict(soak.samples, left)
+    print(line)
+    return code
 
 
-def verdict(soak: Soak, rows: list[Row], left: dict[str, int]) -> int:
-    """Print the last line; return the exit code."""
-    last, foreign = soak.samples[-1], int(soak.facts["foreign"])
-    bad = [row.limit.figure for row in rows if not row.holds]
-    bad += [f"{number} rows of {name} left" for name, number in left.items() if number]
-    bad += [f"{foreign} foreign exceptions"] if foreign else []
-    slopes = ", ".join(
-        f"{side} {next(row for row in rows if row.limit.figure == f'{side} uss').slope / MB:+.1f} MB/h"
-        for side in ("server", "client")
-    )
-    print(
+def verdict(samples: list[dict[str, float]], left: dict[str, int]) -> tuple[int, str]:
+    """Return the exit code, and the line that says what came of it."""
+    rows, last = rows_of(samples), samples[-1]
+    slopes = {row.limit.figure: row.slope / MB for row in rows}
+    is_long = last["at"] >= SHORTEST
+    bad = [f"{row.limit.figure} grows" for row in rows if is_long and not row.holds]
+    bad += [f"{number} rows of {name} are left" for name, number in left.items()]
+    if last["client foreign"]:
+        bad.append(f"{last['client foreign']:.0f} foreign exceptions")
+    good = "nothing grows" if is_long else "too short to judge what grows"
+    words = (
         f"soak: {last['runs']:.0f} runs and {last['client calls']:.0f} calls in "
-        f"{last['at'] / 60:.0f} min, {slopes}, nothing left of deleted threads; "
-        + (f"grows: {', '.join(bad)}" if bad else "nothing grows")
+        f"{last['at'] / 60:.0f} min, USS of the server {slopes['server uss']:+.1f} MB/h, of the "
+        f"client {slopes['client uss']:+.1f} MB/h; {', '.join(bad) or good}"
     )
-    return 1 if bad else 0
+    return (1 if bad else 0), words
 
 
 def main() -> int:
@@ -326,8 +338,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--interval", type=float, default=INTERVAL, help="seconds of a sample")
     parser.add_argument("--trace", action="store_true", help="tracemalloc; slow")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="emptied first")
     given = parser.parse_args()
-    return soaked(given.minutes, given.rate, given.seed, given.interval, trace=given.trace)
+    return soaked(given, given.folder)
 
 
 if __name__ == "__main__":

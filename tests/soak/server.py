@@ -32,7 +32,7 @@ async def serve(path: str, model: str) -> None:
     spare_collections()
     print(server.url, flush=True)
     await probed()
-    await server.drain(5)
+    await server.drain(1)
     await server.aclose()
 
 
