@@ -62,7 +62,7 @@ LIMITS: Final = [
     ),
     Limit("database", 2 * MB, MB, "MB"),
     Limit("database used", 2 * MB, MB, "MB"),
-    Limit("wal", 1 * MB, MB, "MB"),
+    Limit("wal", 4 * MB, MB, "MB"),
     Limit("rows", 500),
     Limit("log per run", 10, 1, "bytes"),
 ]
@@ -263,7 +263,7 @@ def grown(before: dict[str, int], after: dict[str, int], shown: int = 12) -> lis
     ]
 
 
-def watch(soak: Soak, seconds: float, interval: float, *, trace: bool) -> list[str]:
+def watch(soak: Soak, seconds: float, interval: float) -> list[str]:
     """Take samples until the time is up; return the types that grew, by side."""
     before: dict[str, dict[str, int]] = {}
     shown = 0.0
@@ -277,17 +277,12 @@ def watch(soak: Soak, seconds: float, interval: float, *, trace: bool) -> list[s
         if not before and soak.seconds >= seconds * WARM_UP:
             for child in (soak.server, soak.client):
                 before[child.name] = msgspec.json.decode(child.ask("types"))
-                if trace:
-                    child.ask("trace")
         time.sleep(max(0.0, min(interval, seconds - soak.seconds)))
     soak.sample()
     lines = []
     for child in (soak.server, soak.client):
         after = msgspec.json.decode(child.ask("types"))
         lines.append(f"{child.name}: {', '.join(grown(before.get(child.name, {}), after))}")
-        if trace:
-            told = msgspec.json.decode(child.ask("trace"))
-            (soak.folder / f"{child.name}.trace").write_text("\n\n".join(told))
     return lines
 
 
@@ -298,7 +293,7 @@ def soaked(given: argparse.Namespace, folder: Path) -> int:
         old.unlink()
     with ExitStack() as stack:
         soak = Soak(stack, folder, given.rate, given.seed)
-        lines = watch(soak, given.minutes * 60, given.interval, trace=given.trace)
+        lines = watch(soak, given.minutes * 60, given.interval)
         faults = soak.faults.ask("faults")
         soak.client.end()
         soak.sweep(age=0)
@@ -337,7 +332,6 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=15.0, help="calls begun in a second")
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--interval", type=float, default=INTERVAL, help="seconds of a sample")
-    parser.add_argument("--trace", action="store_true", help="tracemalloc; slow")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="emptied first")
     given = parser.parse_args()
     return soaked(given, given.folder)

@@ -28,7 +28,7 @@ from tests.soak.probe import probed
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-AT_ONCE: Final = 300
+AT_ONCE: Final = 60
 """Calls under way; more are left out, so that a slow machine is not buried."""
 KEPT: Final = 20.0
 """Seconds after which a thread is deleted."""
@@ -37,6 +37,11 @@ LONGEST: Final = 25.0
 CANCELLED: Final = 0.1
 """Share of the calls whose task is cancelled."""
 
+KINDS: Final = (
+    "poll", "wait", "stream", "leave", "tools", "tool_stream", "several", "follow", "cancel",
+    "lists", "map", "parsed",
+)  # fmt: skip
+"""Methods of `Caller`: what is done with a new thread."""
 TEXT: Final = "What is the weather in Oslo? " * 20
 
 
@@ -50,10 +55,6 @@ class Caller:
         self._chance = random.Random(seed)
         self._old: deque[tuple[float, str]] = deque()
         self._assistants: list[Assistant] = []
-        self._kinds: list[Callable[[str, str], Awaitable[object]]] = [
-            self.poll, self.wait, self.stream, self.leave, self.tools, self.tool_stream,
-            self.several, self.follow, self.cancel, self.lists, self.map, self.parsed,
-        ]  # fmt: skip
         self.ends: Counter[str] = Counter()
         self.under_way = 0
         self.foreign = 0
@@ -75,8 +76,10 @@ class Caller:
         while True:
             due = max(due + self._chance.expovariate(rate), time.monotonic() - 1)
             await anyio.sleep(max(0.0, due - time.monotonic()))
+            is_cancelled = self._chance.random() < CANCELLED
+            within = self._chance.expovariate(2) if is_cancelled else LONGEST
             if self.under_way < AT_ONCE:
-                self._group.start_soon(self._call)
+                self._group.start_soon(self.call, self._chance.choice(KINDS), within)
             else:
                 self.ends["left out"] += 1
 
@@ -84,29 +87,28 @@ class Caller:
         """Delete threads that are old enough."""
         while True:
             await anyio.sleep(0.5)
-            while self._old and self._old[0][0] < time.monotonic() - KEPT:
+            self._group.start_soon(self.delete_old, KEPT)
+
+    async def delete_old(self, age: float) -> None:
+        """Delete the threads that are older than these seconds."""
+        async with anyio.create_task_group() as group:
+            while self._old and self._old[0][0] <= time.monotonic() - age:
                 _, thread_id = self._old.popleft()
-                self._group.start_soon(self._counted, "delete", self._delete, thread_id)
+                group.start_soon(self._counted, "delete", self._client.threads.delete, thread_id)
 
-    async def _delete(self, thread_id: str) -> None:
-        await self._client.threads.delete(thread_id)
-
-    async def _call(self) -> None:
-        kind = self._chance.choice(self._kinds)
-        within = LONGEST
-        if self._chance.random() < CANCELLED:
-            within = self._chance.expovariate(2)
+    async def call(self, kind: str, within: float) -> None:
+        """Make one call of this kind, cancelled after some seconds."""
         self.under_way += 1
         try:
             with anyio.move_on_after(within):
-                await self._counted(kind.__name__, self._begin, kind)
+                await self._counted(kind, self._begin, kind)
         finally:
             self.under_way -= 1
 
-    async def _begin(self, kind: Callable[[str, str], Awaitable[object]]) -> None:
+    async def _begin(self, kind: str) -> None:
         thread = await self._client.threads.create(messages=[{"role": "user", "content": TEXT}])
         self._old.append((time.monotonic(), thread.id))
-        await kind(thread.id, self._chance.choice(self._assistants).id)
+        await getattr(self, kind)(thread.id, self._chance.choice(self._assistants).id)
 
     async def _counted(self, name: str, call: Callable[..., Awaitable[object]], *args: Any) -> None:
         try:

@@ -183,7 +183,7 @@ async def serve(seed: int) -> None:
     model = FaultyModel(seed)
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/chat/completions", model.answer)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)

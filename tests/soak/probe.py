@@ -7,18 +7,14 @@ import gc
 import os
 import sys
 import threading
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 __all__ = ["figures_of", "probed"]
-
-_FRAMES: Final = 12
-_SHOWN: Final = 25
 
 
 def _pages(status: str, name: str) -> int:
@@ -58,27 +54,6 @@ def _types() -> dict[str, int]:
     return {f"{kind.__module__}.{kind.__qualname__}": number for kind, number in kinds.items()}
 
 
-class _Tracer:
-    """Where the memory comes from that was allocated since the first look."""
-
-    def __init__(self) -> None:
-        self._first: tracemalloc.Snapshot | None = None
-
-    def look(self) -> list[str]:
-        if not tracemalloc.is_tracing():
-            tracemalloc.start(_FRAMES)
-        gc.collect()
-        now = tracemalloc.take_snapshot()
-        if self._first is None:
-            self._first = now
-            return []
-        grown = now.compare_to(self._first, "traceback")[:_SHOWN]
-        return [
-            f"{one.size_diff:+} B {one.count_diff:+}\n" + "\n".join(one.traceback.format())
-            for one in grown
-        ]
-
-
 async def probed(facts: Callable[[], Mapping[str, Any]] = dict) -> None:
     """Answer each line with a line of JSON, until standard input is closed.
 
@@ -87,15 +62,8 @@ async def probed(facts: Callable[[], Mapping[str, Any]] = dict) -> None:
     """
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    tracer = _Tracer()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        match line.strip():
-            case b"types":
-                answer: Any = _types()
-            case b"trace":
-                answer = tracer.look()
-            case _:
-                answer = {**_own_figures(), **facts()}
+        answer: Any = _types() if line == b"types\n" else {**_own_figures(), **facts()}
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         sys.stdout.flush()
