@@ -51,20 +51,20 @@ LIMITS: Final = [
         limit
         for side in ("server", "client")
         for limit in (
-            Limit(f"{side} rss", 4 * MB, MB, "MB"),
-            Limit(f"{side} uss", 4 * MB, MB, "MB"),
-            Limit(f"{side} blocks", 20_000, 1000, "thousand"),
-            Limit(f"{side} objects", 20_000, 1000, "thousand"),
-            Limit(f"{side} descriptors", 5),
-            Limit(f"{side} threads", 1),
-            Limit(f"{side} tasks", 10),
+            Limit(f"{side} rss", 4 * MB, 2 * MB, MB, "MB"),
+            Limit(f"{side} uss", 4 * MB, 2 * MB, MB, "MB"),
+            Limit(f"{side} blocks", 20_000, 10_000, 1000, "thousand"),
+            Limit(f"{side} objects", 20_000, 8_000, 1000, "thousand"),
+            Limit(f"{side} descriptors", 5, 12),
+            Limit(f"{side} threads", 1, 1),
+            Limit(f"{side} tasks", 10, 20),
         )
     ),
-    Limit("database", 2 * MB, MB, "MB"),
-    Limit("database used", 2 * MB, MB, "MB"),
-    Limit("wal", 4 * MB, MB, "MB"),
-    Limit("rows", 500),
-    Limit("log per run", 10, 1, "bytes"),
+    Limit("database", 2 * MB, 2 * MB, MB, "MB"),
+    Limit("database used", 2 * MB, 2 * MB, MB, "MB"),
+    Limit("wal", 4 * MB, 2 * MB, MB, "MB"),
+    Limit("rows", 500, 1500),
+    Limit("log per run", 10, 5, 1, "bytes"),
 ]
 
 

@@ -21,6 +21,8 @@ class Limit(NamedTuple):
     """Such as `server rss`."""
     grows: float
     """In the figure's own unit."""
+    noise: float
+    """What it may have grown by in all, in however short a time."""
     unit: float = 1.0
     """What a number is divided by to be shown."""
     name: str = ""
@@ -43,7 +45,8 @@ class Row(NamedTuple):
     @property
     def holds(self) -> bool:
         """Return whether it grows by no more than it may."""
-        return self.slope <= self.limit.grows
+        limit = self.limit
+        return self.slope <= limit.grows or self.last - self.first <= limit.noise
 
     def cells(self) -> list[str]:
         """Return the row of the table."""

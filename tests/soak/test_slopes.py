@@ -51,10 +51,14 @@ def test_many_samples_are_thinned() -> None:
     assert slope(points) == pytest.approx(HOUR)
 
 
-@pytest.mark.parametrize(("grows", "holds"), [(1.1, True), (0.9, False)], ids=["within", "beyond"])
-def test_row_holds_within_its_limit(grows: float, holds: bool) -> None:
-    """A figure may grow by its limit in an hour and no more; the table says so."""
-    row = judge(Limit("rss", grows, 0.5, "halves"), RISING)
+@pytest.mark.parametrize(
+    ("grows", "noise", "holds"),
+    [(1.1, 0.0, True), (0.9, 0.0, False), (0.9, 0.3, True)],
+    ids=["within", "beyond", "noise"],
+)
+def test_row_holds_within_its_limit(grows: float, noise: float, holds: bool) -> None:
+    """A figure may grow by its limit in an hour, or by the noise in all; the table says so."""
+    row = judge(Limit("rss", grows, noise, 0.5, "halves"), RISING)
 
     assert row.holds is holds
     assert (row.least, row.most) == (5.0, 5.0 + 99 / 360)
@@ -66,4 +70,4 @@ def test_row_holds_within_its_limit(grows: float, holds: bool) -> None:
 def test_figure_without_samples_is_an_error() -> None:
     """A figure that was never sampled is not one that holds."""
     with pytest.raises(ValueError, match="no sample of rss"):
-        judge(Limit("rss", 1), [])
+        judge(Limit("rss", 1, 1), [])
