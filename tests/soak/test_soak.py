@@ -23,7 +23,7 @@ SAMPLE = {
 @pytest.mark.timeout(120)
 def test_soak_ends_with_a_verdict(tmp_path: Path) -> None:
     """Some seconds of it: no foreign exception, no row left of deleted threads, samples kept."""
-    options = ["--minutes", "0.1", "--interval", "2", "--rate", "10", "--folder", str(tmp_path)]
+    options = ["--minutes", "0.05", "--interval", "1", "--rate", "10", "--folder", str(tmp_path)]
 
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak", *options],
