@@ -28,7 +28,7 @@ class Long(NamedTuple):
     what: str
     command: list[str]
     """Arguments of Python. The last line that it prints is the result."""
-    figures: str | None = None
+    table: str | None = None
     """A file that it writes, below the root, which is kept with the result."""
 
 
@@ -110,13 +110,15 @@ def page(
     }
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     head = f"# {name}\n\n{ALL[name].what} Last run by `poe long {name}`:\n\n"
-    return f"{head}| | |\n| --- | --- |\n{table}{kept_figures(name)}"
+    return f"{head}| | |\n| --- | --- |\n{table}{kept_table(name)}"
 
 
-def kept_figures(name: str) -> str:
-    """Return the figures that were written beside the result."""
-    path = ALL[name].figures
-    return f"\n{(ROOT / path).read_text()}" if path and (ROOT / path).exists() else ""
+def kept_table(name: str) -> str:
+    """Return the table that was written beside the result, if any."""
+    path = ALL[name].table
+    if path is None or not (ROOT / path).exists():
+        return ""
+    return f"\n{(ROOT / path).read_text()}"
 
 
 def main(arguments: list[str]) -> int:
@@ -129,6 +131,8 @@ def main(arguments: list[str]) -> int:
         print(f"no such name: {name}; there are {', '.join(ALL)}", file=sys.stderr)
         return 2
     command = [*ALL[name].command, *more]
+    if (table := ALL[name].table) is not None:
+        (ROOT / table).unlink(missing_ok=True)  # of an earlier run
     tested, began = commit(), time.monotonic()
     code, figures = run(command)
     seconds = time.monotonic() - began

@@ -82,12 +82,10 @@ def test_last_line_is_the_result(capfd: pytest.CaptureFixture[str]) -> None:
     assert "one\ntwo\n" in capfd.readouterr().out
 
 
-def test_figures_are_kept_beside_the_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_table_is_kept_beside_the_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A table that a long one writes stands below its verdict; without one there is none."""
     monkeypatch.setattr(long, "ROOT", tmp_path)
-    assert long.kept_figures("soak") == long.kept_figures("sweep") == ""
+    assert long.kept_table("soak") == long.kept_table("sweep") == ""
     (tmp_path / "build" / "soak").mkdir(parents=True)
     (tmp_path / "build" / "soak" / "table.md").write_text("| figure |\n")
 

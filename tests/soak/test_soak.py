@@ -57,18 +57,18 @@ def test_verdict_names_the_figure_that_grows(limit: Any) -> None:
     """Each figure of the table may fail the soak, and half of what it may grow by does not."""
     hours = SHORTEST * 3 / 3600
 
-    code, line = verdict(growing(limit.figure, 2 * (limit.grows * hours + limit.noise)), {})
+    code, line = verdict(growing(limit.figure, 2 * (limit.grows * hours + limit.noise)), [])
     assert (code, line.rpartition("; ")[2]) == (1, f"{limit.figure} grows")
 
-    code, line = verdict(growing(limit.figure, limit.grows * hours / 2), {})
+    code, line = verdict(growing(limit.figure, limit.grows * hours / 2), [])
     assert (code, line.rpartition("; ")[2]) == (0, "nothing grows")
 
 
-def test_verdict_names_rows_that_are_left_and_foreign_exceptions() -> None:
+def test_verdict_names_other_trouble_and_foreign_exceptions() -> None:
     """Both fail the soak, however short it was."""
     sample = {**SAMPLE, "at": 1.0, "client foreign": 3.0}
 
-    code, line = verdict([sample], {"events": 2})
+    code, line = verdict([sample], ["2 rows of events are left"])
 
     assert code == 1
     assert line.endswith("; 2 rows of events are left, 3 foreign exceptions")
