@@ -44,6 +44,7 @@ def _own_figures() -> dict[str, float]:
         "blocks": sys.getallocatedblocks(),
         "python_threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()),
+        **{f"collections {age}": one["collections"] for age, one in enumerate(gc.get_stats())},
     }
 
 
