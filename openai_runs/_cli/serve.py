@@ -31,7 +31,7 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 _GC_THRESHOLDS: Final = (5_000, 10, 5)
 """Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10.
 
-A full one comes after 50 of the youngest: what cancelled tasks leave in cycles waits for it, and the
+A full one comes after 50 of the youngest: what cancelled tasks leave in cycles waits for it. The
 objects that it looks at are few, since the others are frozen.
 """
 
