@@ -29,8 +29,12 @@ from openai_runs.server.log_filter import ContentFilter
 __all__ = ["Settings", "perform", "spare_collections"]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
-_GC_THRESHOLDS: Final = (5_000, 20, 50)
-"""Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10."""
+_GC_THRESHOLDS: Final = (5_000, 10, 5)
+"""Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10.
+
+A full one comes after 50 of the youngest: what cancelled tasks leave in cycles waits for it. The
+objects that it looks at are few, since the others are frozen.
+"""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,8 @@ __all__ = ["Engine"]
 
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two clearings of old idempotency keys and events."""
+_STALE: Final = 1000
+"""Entries of runs that are over that the timer may hold, beside as many as of active ones."""
 _CANCEL_GRACE: Final = 2.0
 """Seconds that a cancelled execution may take to end; a backend may never let it."""
 
@@ -295,6 +297,11 @@ class _Timer:
     def discard(self, run_id: str) -> None:
         """Have the run not expire."""
         self._deadlines.pop(run_id, None)
+        # An entry of a run that is over would stay until its deadline: for a day, if runs may last
+        # so long.
+        if len(self._heap) > _STALE + 2 * len(self._deadlines):
+            self._heap = [(deadline, id_) for id_, deadline in self._deadlines.items()]
+            heapq.heapify(self._heap)
 
     def next_deadline(self) -> float:
         """Return when to wake up, in Unix seconds; infinity if nothing can expire."""

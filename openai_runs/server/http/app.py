@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import anyio
 import msgspec
-from aiohttp import web
+from aiohttp import web, web_app
 
 from openai_runs.config import (
     BODY_TIMEOUT,
@@ -203,6 +203,19 @@ async def _lifespan(app: web.Application) -> AsyncIterator[None]:
     finally:
         with anyio.CancelScope(shield=True):
             await _close(app)
+        _forget_handlers()
+
+
+def _forget_handlers() -> None:
+    """Have aiohttp forget the handlers that it has put together with middlewares.
+
+    It remembers 1,024 of them for the process, each with its application: a program that opens a
+    server for each of its tests or users would keep all that was closed. Others are put together
+    anew by their next request.
+    """
+    remembered = getattr(web_app, "_cached_build_middleware", None)  # private: it may be gone
+    if remembered is not None:
+        remembered.cache_clear()
 
 
 async def _open(app: web.Application) -> None:

@@ -108,10 +108,16 @@ class Writer:
 
     def _serve(self) -> None:
         while (first := self._jobs.get()) is not None:
-            batch, last = self._gather(first)
-            self._deliver(batch, self._commit(batch))
+            last = self._carry_out_batch(first)
+            del first  # else it is kept, with its request, until the next one comes
             if last:
                 return
+
+    def _carry_out_batch(self, first: _Job) -> bool:
+        """Do this piece of work and those behind it; return whether they are the last ones."""
+        batch, last = self._gather(first)
+        self._deliver(batch, self._commit(batch))
+        return last
 
     def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
         batch = [first]
