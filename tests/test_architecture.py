@@ -22,6 +22,7 @@ LONG_FILES: dict[str, str] = {
 }
 """Path -> why it may be longer."""
 LARGE_FOLDERS: dict[str, str] = {
+    "openai_runs/server/http": "one for each part of a request and of its answer",
     "openai_runs/server/store": "one for each part of what is stored, and the seam",
 }
 """Folder -> why it may hold more modules."""

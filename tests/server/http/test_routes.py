@@ -18,7 +18,7 @@ from tests.server.support import Caller
 
 
 def test_routes_are_the_endpoint_table() -> None:
-    """The application routes the table's methods and paths, those that are ours, and models."""
+    """The application routes the table's methods and paths, and those that are ours."""
     app = create_app(None, backend=EchoBackend())
 
     routes = {
@@ -28,8 +28,8 @@ def test_routes_are_the_endpoint_table() -> None:
     }
 
     served = {*ENDPOINTS, *EXTENSIONS}
-    models = {("GET", "/models"), ("GET", "/models/{model}")}
-    assert routes == {(endpoint.method, endpoint.path) for endpoint in served} | models
+    others = {("GET", "/models"), ("GET", "/models/{model}"), ("POST", "/import")}
+    assert routes == {(endpoint.method, endpoint.path) for endpoint in served} | others
 
 
 def test_handlers_are_found_by_the_names_of_their_rows() -> None:
