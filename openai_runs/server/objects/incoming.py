@@ -82,7 +82,7 @@ class IncomingThread(msgspec.Struct, frozen=True, kw_only=True):
 _NOTHING: Final = msgspec.Raw()
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class _ThreadLine(msgspec.Struct, forbid_unknown_fields=True):
     assistant: msgspec.Raw = _NOTHING
     thread: msgspec.Raw = _NOTHING
     messages: list[msgspec.Raw] = []
@@ -93,7 +93,7 @@ class _Steps(msgspec.Struct):
     steps: list[msgspec.Raw] = []
 
 
-_lines: Final = msgspec.json.Decoder(_Line)
+_lines: Final = msgspec.json.Decoder(_ThreadLine)
 _steps: Final = msgspec.json.Decoder(_Steps)
 
 
@@ -124,7 +124,7 @@ def parse(line: bytes) -> IncomingAssistant | IncomingThread:
         raise
 
 
-def _thread(thread: Thread, found: _Line, left: dict[str, None]) -> IncomingThread:
+def _thread(thread: Thread, found: _ThreadLine, left: dict[str, None]) -> IncomingThread:
     messages = [_read(Message, raw, left) for raw in found.messages]
     runs = [_run(raw, left) for raw in found.runs]
     steps = [step for run in runs for step in run.steps]
