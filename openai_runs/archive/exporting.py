@@ -25,7 +25,7 @@ from openai_runs.archive import folders, left_out
 from openai_runs.archive.folders import FileEntry, Manifest, RunLines, ThreadEntry, ThreadLines
 from openai_runs.archive.left_out import LeftOut
 from openai_runs.archive.requests import RawObject, Source, id_of, status_of
-from openai_runs.config import ARCHIVE_CONCURRENCY, ARCHIVE_FAILURES, RetryPolicy
+from openai_runs.config import ARCHIVE_CONCURRENCY, ARCHIVE_FAILURES, RetryPolicy, check_count
 from openai_runs.errors import (
     APIError,
     APIResponseValidationError,
@@ -44,6 +44,8 @@ __all__ = ["ExportProgress", "ExportReport", "export"]
 
 _GONE: Final = "the server has it no more; it is kept as it was at an earlier export"
 _NO_LIST: Final = {404, 405}
+_RESULTS: Final = "step_details.tool_calls[*].file_search.results[*].content"
+"""What a search found; left out unless it is asked for (OpenAPI: listRunSteps, `include`)."""
 
 
 class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,7 @@ async def export(
         on_progress: Called after each thread.
 
     Raises:
+        TypeError: `threads` is one text, or `concurrency` no number.
         ConfigError: The server lists no threads, or the folder cannot be used.
         AuthenticationError: The key was refused; a callable was asked for another one before.
         APIError: The server cannot be reached.
@@ -105,8 +108,12 @@ async def export(
 
     Cancellation: threads that are whole stay; another export goes on from there.
     """
+    if isinstance(threads, str):
+        message = "threads must be a list of ids, not one of them"
+        raise TypeError(message)
+    ids = None if threads is None else list(dict.fromkeys(threads))
     work = _Export(Source(client, retry), Path(folder), on_progress)
-    return await work.run(None if threads is None else list(dict.fromkeys(threads)), concurrency)
+    return await work.run(ids, check_count("concurrency", concurrency))
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -145,7 +152,7 @@ class _Export:
         send, receive = anyio.create_memory_object_stream[tuple[int, str, bytes | None]](0)
         try:
             async with anyio.create_task_group() as group:
-                for _ in range(max(1, concurrency)):
+                for _ in range(concurrency):
                     group.start_soon(self._work, receive.clone(), group.cancel_scope)
                 receive.close()
                 try:
@@ -173,7 +180,9 @@ class _Export:
         """Return the lines of the file, and what is left out."""
         try:
             items = await self._source.list("/assistants")
-        except (NotFoundError, APIResponseValidationError) as error:
+        except (APIStatusError, APIResponseValidationError) as error:
+            if error.status_code in {401, 403, 429} or (error.status_code or 0) >= 500:
+                raise
             return b"", [LeftOut(what="assistants", id="", why=str(error))]
         notes = [note for item in items for note in left_out.in_assistant(item)]
         return folders.lines_of("assistant", items), notes
@@ -228,13 +237,13 @@ class _Export:
         before = await anyio.to_thread.run_sync(folders.read_if_there, path)
         try:
             lines = await self._fetch(thread_id, raw, await _known_steps(before))
-        except (AuthenticationError, PermissionDeniedError):
+        except (AuthenticationError, PermissionDeniedError, ConfigError):
             raise
         except NotFoundError as error:
             note = LeftOut(what="thread", id=thread_id, why=str(error))
             self._gone[number] = note
             self._tell()
-        except (APIStatusError, APIResponseValidationError, msgspec.DecodeError) as error:
+        except (APIStatusError, APIResponseValidationError, ValueError) as error:
             self._failures += 1
             if self._failures >= ARCHIVE_FAILURES:
                 raise
@@ -266,10 +275,15 @@ class _Export:
         for run in await self._source.list(f"{place}/runs"):
             steps = known.get(run)
             if steps is None:
-                run_id = quote(id_of(run), safe="")
-                steps = await self._source.list(f"{place}/runs/{run_id}/steps")
+                steps = await self._steps(place, id_of(run))
             runs.append(RunLines(run, steps))
         return ThreadLines(thread=thread, messages=messages, runs=runs)
+
+    async def _steps(self, place: str, run_id: str) -> list[bytes]:
+        if not run_id:  # an item that nobody can ask for
+            return []
+        path = f"{place}/runs/{quote(run_id, safe='')}/steps"
+        return await self._source.list(path, include=_RESULTS)
 
     def _tell(self) -> None:
         if self._on_progress is not None:

@@ -14,10 +14,11 @@ when all of it is on the disk (a temporary file, fsync, rename), so a kill leave
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -41,6 +42,7 @@ __all__ = [
     "finish",
     "lines_of",
     "mark_verified",
+    "parse_object",
     "read_if_there",
     "read_manifest",
     "thread_path",
@@ -131,6 +133,29 @@ def compact(raw: msgspec.Raw | bytes) -> bytes:
 def lines_of(kind: str, items: list[bytes]) -> bytes:
     """Return a line for each."""
     return b"".join(b'{"%s":%s}\n' % (kind.encode(), item) for item in items)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    r"""Return the object; half of a surrogate pair, which cannot be sent, becomes U+FFFD.
+
+    >>> parse_object(b'{"a": "\\ud83c\\udf27 \\ud83c"}')["a"] == "\U0001f327 \ufffd"
+    True
+
+    Raises:
+        ValueError: It is no JSON object.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except RecursionError:
+        message = "it is nested too deeply"
+        raise ValueError(message) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = json.dumps(json.loads(raw), ensure_ascii=False)
+        value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    if not isinstance(value, dict):
+        message = "it is no JSON object"
+        raise ValueError(message)
+    return value
 
 
 def encode_thread(lines: ThreadLines) -> bytes:
@@ -242,11 +267,12 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be synchronized
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from openai_runs.archive.folders import ThreadLines
+from openai_runs.archive.folders import ThreadLines, parse_object
 from openai_runs.types import ACTIVE_STATUSES
 
 __all__ = ["LeftOut", "in_assistant", "in_thread"]
@@ -69,10 +69,9 @@ def in_thread(lines: ThreadLines) -> list[LeftOut]:
 
 def _decoded(raw: bytes) -> dict[str, Any]:
     try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return parse_object(raw)
+    except ValueError:
         return {}  # it is in the archive as it came, and nothing can be found in it
-    return value if isinstance(value, dict) else {}
 
 
 def _named(value: Any) -> Iterator[tuple[str, str, str]]:

@@ -6,7 +6,6 @@ or not at all. Sending it again does no harm: a load that was cut short is start
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +17,7 @@ import msgspec
 
 from openai_runs import AsyncClient
 from openai_runs.archive import folders
-from openai_runs.archive.folders import ThreadLines
+from openai_runs.archive.folders import ThreadLines, parse_object
 from openai_runs.config import ARCHIVE_PATIENCE, RetryPolicy
 from openai_runs.errors import APIStatusError, ConfigError
 from openai_runs.types import ImportOutcome
@@ -223,11 +222,15 @@ def _archived(folder: Path) -> Iterator[_Item]:
     manifest = folders.read_manifest(folder)
     data = _checked(folder, manifest.assistants)
     for line in data.splitlines():
-        assistant = _decoded(line)
-        key = str(assistant.get("assistant", {}).get("id", ""))
-        yield _Item(id=key, object="assistant", body=partial(dict, assistant))
+        assistant = parse_object(line)
+        yield _Item(id=_id_of(assistant), object="assistant", body=partial(dict, assistant))
     for entry in manifest.threads:
         yield _Item(id=entry.id, object="thread", body=partial(_archived_thread, folder, entry))
+
+
+def _id_of(line: dict[str, Any]) -> str:
+    assistant = line.get("assistant")
+    return str(assistant.get("id", "")) if isinstance(assistant, dict) else ""
 
 
 def _archived_thread(folder: Path, entry: folders.ThreadEntry) -> dict[str, Any]:
@@ -251,54 +254,50 @@ def _checked(folder: Path, entry: folders.FileEntry) -> bytes:
 def _body(lines: ThreadLines) -> dict[str, Any]:
     """Return the thread as `POST /import` takes it."""
     return {
-        "thread": _decoded(lines.thread),
-        "messages": [_decoded(message) for message in lines.messages],
+        "thread": parse_object(lines.thread),
+        "messages": [parse_object(message) for message in lines.messages],
         "runs": [
-            {**_decoded(run.run), "steps": [_decoded(step) for step in run.steps]}
+            {**parse_object(run.run), "steps": [parse_object(step) for step in run.steps]}
             for run in lines.runs
         ],
     }
-
-
-def _decoded(raw: bytes) -> dict[str, Any]:
-    """Return the object; half of a surrogate pair, which cannot be sent, becomes U+FFFD.
-
-    Raises:
-        ValueError: It is no JSON object.
-    """
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        text = json.dumps(json.loads(raw), ensure_ascii=False)
-        value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    if not isinstance(value, dict):
-        message = "it is no JSON object"
-        raise ValueError(message)
-    return value
 
 
 def _single(path: Path) -> _Item:
     """Return the thread that was saved as one file."""
 
     def read() -> dict[str, Any]:
-        body = _decoded(path.read_bytes())
+        body = parse_object(path.read_bytes())
         for name in ("messages", "runs"):
-            body[name] = _oldest_first(body.get(name) or [])
+            body[name] = _oldest_first(body, name)
         for run in body["runs"]:
-            run["steps"] = _oldest_first(run.get("steps") or [])
+            run["steps"] = _oldest_first(run, "steps")
         return body
 
     return _Item(id=path.stem, object="thread", body=read)
 
 
-def _oldest_first(items: list[Any]) -> list[Any]:
+def _oldest_first(holder: dict[str, Any], name: str) -> list[Any]:
     """Return a list in the order of creation: lists of this API come newest first by default.
 
-    >>> _oldest_first([{"id": "b", "created_at": 2}, {"id": "a", "created_at": 1}])
+    >>> runs = [{"id": "b", "created_at": 2}, {"id": "a", "created_at": 1}]
+    >>> _oldest_first({"runs": runs}, "runs")
     [{'id': 'a', 'created_at': 1}, {'id': 'b', 'created_at': 2}]
+
+    Raises:
+        ValueError: It is no list of objects.
     """
-    times = [item.get("created_at", 0) for item in items]
+    items = holder.get(name) or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        message = f"`{name}` is no list of objects"
+        raise ValueError(message)
+    times = [_created_at(item) for item in items]
     if times == sorted(times):  # as it is, where all are of one second
         return items
     backwards = items[::-1]  # the order within one second
-    return sorted(backwards, key=lambda item: item.get("created_at", 0))
+    return sorted(backwards, key=_created_at)
+
+
+def _created_at(item: dict[str, Any]) -> float:
+    time = item.get("created_at")
+    return time if isinstance(time, int | float) else 0

@@ -11,7 +11,12 @@ import msgspec
 from openai_runs import AsyncClient
 from openai_runs.archive.folders import compact
 from openai_runs.config import ARCHIVE_PATIENCE, KEY_PAUSE, RetryPolicy
-from openai_runs.errors import APIResponseValidationError, AuthenticationError
+from openai_runs.errors import (
+    APIResponseValidationError,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+)
 
 __all__ = ["RawObject", "Source", "id_of", "status_of"]
 
@@ -71,6 +76,8 @@ class Source:
         """Ask through this client; None: as patiently as a long job should, once it answered."""
         self._patient = client.with_options(retry=retry or RetryPolicy(patience=ARCHIVE_PATIENCE))
         self._client = client if retry is None else self._patient
+        self._unknown: set[str | None] = set()
+        """What this server cannot include."""
 
     async def get(self, path: str) -> bytes:
         """Return one object, as one line of JSON.
@@ -80,24 +87,43 @@ class Source:
         """
         return compact(await self._request(path, {}, msgspec.Raw))
 
-    async def list(self, path: str) -> list[bytes]:
-        """Return all objects of a list, oldest first.
+    async def list(self, path: str, *, include: str | None = None) -> list[bytes]:
+        """Return all objects of a list, oldest first; `include` asks for more of each.
 
         Raises:
             APIError: A page cannot be had.
         """
+        if include in self._unknown:
+            include = None
+        try:
+            return [item.json async for item in self.walk(path, include)]
+        except BadRequestError:
+            if include is None:
+                raise
+            self._unknown.add(include)  # this server does not know it
         return [item.json async for item in self.walk(path)]
 
-    async def walk(self, path: str) -> AsyncIterator[RawObject]:
+    async def walk(self, path: str, include: str | None = None) -> AsyncIterator[RawObject]:
         """Yield all objects of a list, oldest first, each once.
+
+        An object that is deleted while its id is the cursor is passed over: the one before it is
+        the cursor then.
 
         Raises:
             APIError: A page cannot be had.
         """
         seen: set[str] = set()
-        limit, after = _LARGEST, None
+        cursors: list[str] = []
+        limit = _LARGEST
         while True:
-            page, limit = await self._page(path, limit, after)
+            after = cursors[-1] if cursors else None
+            try:
+                page, limit = await self._page(path, limit, after, include)
+            except (BadRequestError, NotFoundError):
+                if len(cursors) < 2:
+                    raise
+                cursors.pop()
+                continue
             fresh = [RawObject(id_of(raw), compact(raw)) for raw in map(bytes, page.data)]
             for item in fresh:
                 if not item.id or item.id not in seen:
@@ -106,12 +132,16 @@ class Source:
             if page.has_more is False or not isinstance(last, str) or not last or last in seen:
                 return
             seen.update(item.id for item in fresh)
-            after = last
+            cursors = [item.id for item in fresh if item.id] or [last]
 
-    async def _page(self, path: str, limit: int, after: str | None) -> tuple[_Page, int]:
+    async def _page(
+        self, path: str, limit: int, after: str | None, include: str | None
+    ) -> tuple[_Page, int]:
         """Return a page, and how many items were asked for: fewer, where they are large."""
         while True:
-            query = {"limit": limit, "order": "asc", "after": after}
+            query: dict[str, Any] = {"limit": limit, "order": "asc", "after": after}
+            if include is not None:
+                query["include"] = [include]
             try:
                 return await self._request(path, query, _Page), limit
             except APIResponseValidationError:

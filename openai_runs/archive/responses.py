@@ -15,7 +15,7 @@ import anyio.to_thread
 import msgspec
 
 from openai_runs.archive import folders
-from openai_runs.archive.folders import RunLines, ThreadLines
+from openai_runs.archive.folders import RunLines, ThreadLines, parse_object
 from openai_runs.archive.left_out import LeftOut
 from openai_runs.errors import ConfigError
 
@@ -87,10 +87,10 @@ class _Run:
     """A run while its conversation is written: its steps, up to the one that is next."""
 
     def __init__(self, lines: RunLines) -> None:
-        facts = _decoded(lines.run)
+        facts = parse_object(lines.run)
         self.id = str(facts.get("id", ""))
-        self.created_at = facts.get("created_at") or 0
-        self._steps = [_decoded(step) for step in lines.steps]
+        self.created_at = _time(facts)
+        self._steps = [parse_object(step) for step in lines.steps]
         self._next = 0
 
     def until(self, message_id: str | None) -> Iterator[dict[str, Any]]:
@@ -116,8 +116,8 @@ class _Conversation:
     """A thread as one list of items."""
 
     def __init__(self, lines: ThreadLines) -> None:
-        self._where = str(_decoded(lines.thread).get("id", ""))
-        self._messages = [_decoded(message) for message in lines.messages]
+        self._where = str(parse_object(lines.thread).get("id", ""))
+        self._messages = [parse_object(message) for message in lines.messages]
         self._runs = [_Run(run) for run in lines.runs]
         self._items: list[dict[str, Any]] = []
         self._left: dict[tuple[str, str], LeftOut] = {}
@@ -139,13 +139,12 @@ class _Conversation:
                 return
         if message.get("role") == "user":  # what ended before it without a word more
             for run in self._runs:
-                if not run.writes and run.created_at < (message.get("created_at") or 0):
+                if not run.writes and run.created_at < _time(message):
                     self._add_calls(run, None)
 
     def _add_calls(self, run: _Run, message_id: str | None) -> None:
         for step in run.until(message_id):
-            details = step.get("step_details") or {}
-            for call in details.get("tool_calls") or []:
+            for call in _objects(_object(step.get("step_details")).get("tool_calls")):
                 self._add_call(call)
 
     def _add_call(self, call: dict[str, Any]) -> None:
@@ -153,7 +152,7 @@ class _Conversation:
         if call.get("type") != "function":
             self._leave(f"{call.get('type')} call", call_id, _NO_CALL)
             return
-        function = call.get("function") or {}
+        function = _object(call.get("function"))
         output = function.get("output")
         if output is None:
             self._leave("function call", call_id, _NO_OUTPUT)
@@ -173,7 +172,7 @@ class _Conversation:
         is_answer = message.get("role") == "assistant"
         parts = [
             part
-            for each in message.get("content") or []
+            for each in _objects(message.get("content"))
             if (part := self._part(each, message_id, is_answer=is_answer)) is not None
         ]
         if message.get("attachments"):
@@ -210,11 +209,18 @@ class _Conversation:
 
 def _written(step: dict[str, Any]) -> str | None:
     """Return the id of the message that the step wrote."""
-    details = step.get("step_details") or {}
-    creation = details.get("message_creation")
-    return creation.get("message_id") if isinstance(creation, dict) else None
+    return _object(_object(step.get("step_details")).get("message_creation")).get("message_id")
 
 
-def _decoded(raw: bytes) -> dict[str, Any]:
-    value = msgspec.json.decode(raw)
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list, whatever else is there."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _time(value: dict[str, Any]) -> float:
+    time = value.get("created_at")
+    return time if isinstance(time, int | float) else 0

@@ -16,6 +16,7 @@ from openai_runs.archive import ExportProgress, LeftOut, export
 from openai_runs.config import ARCHIVE_FAILURES
 from openai_runs.errors import (
     APIConnectionError,
+    APIStatusError,
     AuthenticationError,
     ConfigError,
     InternalServerError,
@@ -382,3 +383,101 @@ async def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
             await export(client, tmp_path / "file")
 
         assert server.requests == []
+
+
+def deletes_its_cursor(request: Received) -> Action:
+    """Refuse the last id of the first page as a cursor: that message was deleted meanwhile."""
+    after = request.query.get("after", [""])[0]
+    if after == "msg_3":
+        return Answer(400, {"error": {"message": "no message found with id 'msg_3'"}})
+    ids = {"": (1, 2, 3), "msg_2": (4, 5)}[after]
+    data = [{"id": f"msg_{n}"} for n in ids]
+    return Answer(200, {"data": data, "has_more": after == ""})
+
+
+async def test_cursor_that_is_deleted_meanwhile_ends_no_list(tmp_path: Path) -> None:
+    """The list goes on from the object before it."""
+    handler = listing(deletes_its_cursor)
+    async with HostileServer(handler) as server, AsyncClient(server.url) as client:
+        report = await export(client, tmp_path)
+
+    assert report.failed == []
+    found = [one["id"] for _, one in lines_of(tmp_path / "threads" / "thread_1.jsonl")[1:]]
+    assert found == [f"msg_{n}" for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["known", "unknown"])
+async def test_results_of_searches_are_asked_for(tmp_path: Path, knows: bool) -> None:
+    """Servers leave them out unless they are; one that refuses to be asked is asked without."""
+    fake = Foundry(threads=3, lifetime=1000)
+    asked = []
+
+    def answer(request: Received) -> Action:
+        included = "include[]" in request.query
+        asked.append(included)
+        if included and not knows:
+            return Answer(400, {"error": {"message": "Unknown parameter: 'include'."}})
+        return fake(request)
+
+    async with project(answer, fake.token) as client:
+        report = await export(client, tmp_path, concurrency=1)
+
+    assert report.counts["steps"] == 9
+    assert asked.count(True) == (3 if knows else 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [({"threads": "thread_1"}, TypeError), ({"concurrency": 0}, ValueError)],
+    ids=["threads", "concurrency"],
+)
+async def test_wrong_arguments_are_refused(
+    tmp_path: Path, wrong: dict[str, Any], error: type[Exception]
+) -> None:
+    """Before anything is asked or written."""
+    async with HostileServer(unlisted) as server, AsyncClient(server.url) as client:
+        with pytest.raises(error):
+            await export(client, tmp_path / "out", **wrong)
+
+        assert server.requests == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["..", "a/b", "ä ?", "half \ud83c"])
+async def test_id_that_no_url_can_hold_costs_only_its_thread(tmp_path: Path, key: str) -> None:
+    """What a server lists cannot lead the export elsewhere, nor end it."""
+
+    def answer(request: Received) -> Action:
+        if request.path == "/v1/threads":
+            body = json.dumps({"data": [{"id": key}, {"id": "thread_1"}], "has_more": False})
+            return Answer(200, body=body.encode())
+        assert request.path.startswith(("/v1/assistants", "/v1/threads/"))
+        return Answer(200, {"data": [], "has_more": False})
+
+    async with HostileServer(answer) as server, AsyncClient(server.url) as client:
+        report = await export(client, tmp_path)
+
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert "thread_1" in [each["id"] for each in manifest["threads"]]
+    assert len(report.failed) + report.counts["threads"] == 2
+
+
+@pytest.mark.parametrize("status", [404, 405, 401, 500])
+async def test_server_without_assistants_is_exported_without(tmp_path: Path, status: int) -> None:
+    """It is noted; a key that is refused, or a server that fails, is an error."""
+    fake = Foundry(threads=1)
+
+    def answer(request: Received) -> Action:
+        if request.path.endswith("/assistants"):
+            return Answer(status, {"error": {"message": "No assistants."}})
+        return fake(request)
+
+    async with project(answer, fake.token) as client:
+        if status in {401, 500}:
+            with pytest.raises(APIStatusError):
+                await export(client, tmp_path, retry=ONCE)
+            return
+        report = await export(client, tmp_path, retry=ONCE)
+
+    assert report.left_out[0].what == "assistants"
+    assert report.counts["threads"] == 1

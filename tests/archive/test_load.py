@@ -198,7 +198,21 @@ async def test_halves_of_characters_become_the_replacement(
     assert (await target.messages.retrieve("msg_1", thread_id="thread_1")).text == "🌧 \ufffd!"
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", "", '{"messages": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        "{",
+        "",
+        '{"messages": []}',
+        '{"thread": {"id": "thread_1"}, "messages": [7]}',
+        '{"thread": {"id": "thread_1"}, "runs": {"a": 1}}',
+        '{"thread": {"id": "thread_1"}, "runs": [{"steps": 7}]}',
+        '{"thread": {"id": "thread_1", "created_at": 1000000000000000000000000000000}}',
+        '{"thread": {"id": "thread_1", "x": ' + "[" * 3000 + "]" * 3000 + "}}",
+    ],
+    ids=["list", "cut", "empty", "none", "items", "runs", "steps", "number", "deep"],
+)
 async def test_file_that_holds_no_thread_is_rejected(
     target: AsyncClient, tmp_path: Path, text: str
 ) -> None:

@@ -33,6 +33,8 @@ __all__ = ["IncomingAssistant", "IncomingRun", "IncomingThread", "MisfitError", 
 
 A = TypeVar("A", Assistant, Thread, Message, Run, RunStep)
 
+_LATEST: Final = 2**53
+"""Unix seconds; as large as a number in JSON is for sure."""
 _NONE: Final = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 _NOUNS: Final[dict[type, str]] = {
     Assistant: "assistant",
@@ -178,12 +180,24 @@ def _read(kind: type[A], raw: msgspec.Raw, left: dict[str, None], apart: Iterabl
         thing = decoder_for(kind).decode(bytes(raw))
         wire = msgspec.json.decode(raw)
         check_id("id", thing.id)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        _check_time(thing)
+    except (ValueError, RecursionError) as error:  # what cannot be decoded is a ValueError
         message = f"{noun}: {error or 'it is nested too deeply'}"
         raise MisfitError(message, kind="assistant" if kind is Assistant else "thread") from None
     kept = {name: value for name, value in wire.items() if name not in apart}
     left.update(dict.fromkeys(_lost(kept, thing, noun)))
     return thing
+
+
+def _check_time(thing: Assistant | Thread | Message | Run | RunStep) -> None:
+    """Refuse a time that no column can hold.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if not 0 <= thing.created_at <= _LATEST:
+        message = f"'{thing.id}' has no time in `created_at`"
+        raise ValueError(message)
 
 
 @lru_cache

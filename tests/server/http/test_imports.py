@@ -262,6 +262,8 @@ INVALID = {
     "other-thread": (thread(messages__0__thread_id="thread_9"), "thread_9"),
     "other-run": (thread(runs__0__steps__0__run_id="run_9"), "run_9"),
     "hopeless": (thread(runs__0__metadata=7), "metadata"),
+    "no-time": (json.dumps(thread(runs__0__created_at=7)).replace(": 7,", f": {10**30},"), "time"),
+    "time-of-a-column": (thread(runs__0__created_at=10**19), "time"),
     "deep": ('{"thread":' + "[" * 2000 + "]" * 2000 + "}", ""),
 }
 
