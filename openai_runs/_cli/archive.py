@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openai_runs import AuthenticationError, ConfigError, OpenAIRunsError
 from openai_runs._cli.connecting import Place, check_ids, explained, reached
@@ -192,7 +192,7 @@ class _Shown:
     def __init__(self, title: str, progress: Progress | None) -> None:
         self._title = title
         self._progress = progress
-        self._task = None if progress is None else progress.add_task(title, total=None)
+        self._task = None if progress is None else progress.add_task("", total=None)
         self._at = time.monotonic()
 
     def update(self, done: int, total: int | None, words: str) -> None:
@@ -213,7 +213,6 @@ def _watching(title: str) -> Iterator[_Shown]:
     columns = (
         TextColumn(title, markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )

@@ -14,8 +14,7 @@ from openai_runs import AsyncClient, RetryPolicy
 from openai_runs.archive import LoadProgress, export, load
 from openai_runs.errors import ConfigError, NotFoundError
 from openai_runs.server import LocalServer, ScriptedBackend
-from tests.archive.test_export import files_in, project, unlisted
-from tests.archive.world import Foundry, populate, script
+from tests.archive.world import Foundry, files_in, populate, project, script, unlisted
 from tests.samples import HERE
 from tests.samples import load as sample
 from tests.support import HostileServer

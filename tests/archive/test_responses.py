@@ -14,8 +14,7 @@ from openai_runs.archive.folders import RunLines, ThreadLines
 from openai_runs.archive.responses import input_items
 from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer, ScriptedBackend
-from tests.archive.test_export import project
-from tests.archive.world import Foundry, populate, script
+from tests.archive.world import Foundry, populate, project, script
 
 
 def message(key: str, role: str, *content: Any, **fields: Any) -> bytes:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,9 +15,18 @@ from aiohttp import web
 from openai_runs import AsyncClient
 from openai_runs.server import Call, CallTools, Fail, ModelRequest, Say, ScriptedTurn
 from tests.samples import load
-from tests.support import Action, Answer, Received
+from tests.support import Action, Answer, HostileServer, Received
 
-__all__ = ["Foundry", "populate", "script", "storm"]
+__all__ = [
+    "Foundry",
+    "files_in",
+    "lines_of",
+    "populate",
+    "project",
+    "script",
+    "storm",
+    "unlisted",
+]
 
 
 def script(request: ModelRequest) -> ScriptedTurn:
@@ -202,3 +214,36 @@ class Foundry:
                 },
             },
         ]
+
+
+@asynccontextmanager
+async def project(handler: Any, credential: Any) -> AsyncIterator[AsyncClient]:
+    """Serve a Foundry, and yield a client of it."""
+    async with HostileServer(handler) as server:
+        endpoint = server.url.removesuffix("/v1") + "/api/projects/demo"
+        async with AsyncClient.azure(endpoint, credential) as client:
+            yield client
+
+
+def lines_of(path: Path) -> list[tuple[str, Any]]:
+    """Return the kinds and objects of a file."""
+    return [next(iter(json.loads(line).items())) for line in path.read_bytes().splitlines()]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the contents of every file."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def unlisted(request: Received) -> Action:
+    """Answer as a server that lists no threads, and has two."""
+    path = request.path.removeprefix("/v1")
+    if path in {"/threads/thread_1", "/threads/thread_2"}:
+        return Answer(200, {"id": path.rpartition("/")[2], "object": "thread"})
+    if path == "/assistants" or path.startswith(("/threads/thread_1/", "/threads/thread_2/")):
+        return Answer(200, {"object": "list", "data": []})  # no `has_more`
+    return Answer(404, {"error": {"message": f"No {path} found."}})

@@ -95,6 +95,18 @@ def test_bar_is_shown_on_a_terminal(tmp_path: Path) -> None:
     assert "1 created" in shown
 
 
+def test_line_is_said_from_time_to_time_in_a_log(
+    in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody watches a terminal, but a log is read; here the time between two lines is none."""
+    monkeypatch.setattr("openai_runs._cli.archive._INTERVAL", 0.0)
+
+    done = in_process("import", SINGLE, "--db", "new.db")
+
+    assert done.code == 0
+    assert "importing: 1 of 1" in done.err
+
+
 def test_conflict_and_active_runs_are_listed(in_process: InProcess, tmp_path: Path) -> None:
     """Exit code 1 where something was left out; the list says what, and why."""
     text = (Path(SINGLE) / "thread_1.json").read_text()

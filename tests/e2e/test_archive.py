@@ -15,8 +15,7 @@ import pytest
 from openai_runs import AsyncClient
 from openai_runs.archive import load
 from openai_runs.server import LocalServer, ScriptedBackend
-from tests.archive.test_export import files_in
-from tests.archive.world import populate, script, storm
+from tests.archive.world import files_in, populate, script, storm
 from tests.cli.processes import execute, finish, launch
 from tests.e2e.referee import environments
 

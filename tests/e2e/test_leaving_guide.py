@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openai_runs import AsyncClient
 from openai_runs.archive import ExportReport, LoadReport
-from tests.archive.test_export import project
-from tests.archive.world import Foundry
+from tests.archive.world import Foundry, project
 from tests.test_docs import PAGES_FOLDER, execute
 
 if TYPE_CHECKING:

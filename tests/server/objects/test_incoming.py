@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of everything inside."""
-    inner = enumerate(value) if isinstance(value, list) else getattr(value, "items", list)()
+    inner: Any = enumerate(value) if isinstance(value, list) else getattr(value, "items", list)()
     found = [path] if path else []
     for key, each in inner:
         found += places(each, (*path, key))
