@@ -339,7 +339,7 @@ class _Export:
         )
 
     def _kept(self, file: str) -> _Done | None:
-        """Return a thread of an earlier export that the server does not have any more."""
+        """Return a thread of an earlier export that this one did not ask for, or not find."""
         data = folders.read_if_there(self._folder / file)
         try:
             lines = folders.decode_thread(data or b"")
@@ -349,6 +349,8 @@ class _Export:
         if folders.thread_path(thread_id) != file:
             return None
         _, done = _finished(thread_id, lines)
+        if self._total is not None:  # it was not asked for
+            return done
         note = LeftOut(what="thread", id=thread_id, why=_GONE)
         return _Done(done.entry, [note, *done.left_out])
 

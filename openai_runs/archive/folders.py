@@ -300,4 +300,10 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.format != FORMAT:
         message = f"{str(folder)!r} is of the format {manifest.format!r}, not {FORMAT!r}"
         raise ConfigError(message)
+    named = [(manifest.assistants.file, ASSISTANTS), (manifest.left_out.file, LEFT_OUT)]
+    named += [(entry.file, thread_path(entry.id)) for entry in manifest.threads]
+    for file, wanted in named:  # an archive of somebody else's must not have others read
+        if file != wanted:
+            message = f"the manifest of {str(folder)!r} names {file!r} in place of {wanted!r}"
+            raise ConfigError(message)
     return manifest

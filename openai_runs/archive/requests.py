@@ -16,6 +16,7 @@ from openai_runs.errors import (
     AuthenticationError,
     BadRequestError,
     NotFoundError,
+    UnprocessableEntityError,
 )
 
 __all__ = ["RawObject", "Source", "id_of", "status_of"]
@@ -97,7 +98,7 @@ class Source:
             include = None
         try:
             return [item.json async for item in self.walk(path, include)]
-        except BadRequestError:
+        except (BadRequestError, UnprocessableEntityError):
             if include is None:
                 raise
             self._unknown.add(include)  # this server does not know it
@@ -125,13 +126,14 @@ class Source:
                 cursors.pop()
                 continue
             fresh = [RawObject(id_of(raw), compact(raw)) for raw in map(bytes, page.data)]
+            last = fresh[-1].id or page.last_id if fresh else None
+            ends = page.has_more is False or not isinstance(last, str) or not last or last in seen
             for item in fresh:
                 if not item.id or item.id not in seen:
+                    seen.add(item.id)
                     yield item
-            last = fresh[-1].id or page.last_id if fresh else None
-            if page.has_more is False or not isinstance(last, str) or not last or last in seen:
+            if ends:
                 return
-            seen.update(item.id for item in fresh)
             cursors = [item.id for item in fresh if item.id] or [last]
 
     async def _page(

@@ -132,6 +132,24 @@ async def test_later_export_brings_the_archive_up_to_date(tmp_path: Path) -> Non
         assert path.read_bytes() == (tmp_path / "threads" / path.name).read_bytes()
 
 
+async def test_export_of_some_threads_keeps_the_others(tmp_path: Path) -> None:
+    """What was not asked for is in the archive still, and nothing is said of it."""
+    fake = Foundry(lifetime=1000)
+    async with project(fake, fake.token) as client:
+        await export(client, tmp_path)
+        before = files_in(tmp_path)
+
+        report = await export(client, tmp_path, threads=["thread_f2"])
+
+    assert report.counts["threads"] == 7
+    assert [one for one in report.left_out if one.what == "thread"] == []
+    after = files_in(tmp_path)
+    assert {name for name in after if after[name] != before[name]} <= {
+        "manifest.json",
+        "left-out.jsonl",
+    }
+
+
 async def test_damaged_and_half_written_files_are_written_anew(tmp_path: Path) -> None:
     """Whatever a crash, a full disk or an editor left."""
     fake = Foundry(lifetime=1000)

@@ -61,6 +61,11 @@ def overlaps(request: Received) -> Action:
     return Answer(200, {"data": data if after < 4 else data[:1], "has_more": after < 4})
 
 
+def doubles(request: Received) -> Action:
+    """List an object twice on a page."""
+    return Answer(200, {"data": [{"id": "msg_1"}] * 2, "has_more": False})
+
+
 def cannot_be_read_in_large_pages(request: Received) -> Action:
     """Send what is no page where more than ten items are asked for."""
     if int(request.query["limit"][0]) > 10:
@@ -70,8 +75,8 @@ def cannot_be_read_in_large_pages(request: Received) -> Action:
 
 @pytest.mark.parametrize(
     ("pages", "count"),
-    [(repeats_its_cursor, 2), (overlaps, 4), (cannot_be_read_in_large_pages, 2)],
-    ids=["repeats", "overlaps", "large"],
+    [(repeats_its_cursor, 2), (overlaps, 4), (cannot_be_read_in_large_pages, 2), (doubles, 1)],
+    ids=["repeats", "overlaps", "large", "doubles"],
 )
 async def test_odd_pages_end_and_hold_each_object_once(
     tmp_path: Path, pages: Any, count: int

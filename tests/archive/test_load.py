@@ -244,6 +244,21 @@ async def test_manifest_that_cannot_be_read_is_refused(
         await load(target, tmp_path)
 
 
+async def test_manifest_that_names_another_file_is_refused(
+    target: AsyncClient, tmp_path: Path
+) -> None:
+    """An archive of somebody else's cannot have other files of this machine read and sent."""
+    fake = Foundry(threads=1)
+    async with project(fake, fake.token) as client:
+        await export(client, tmp_path / "a")
+    path = tmp_path / "a" / "manifest.json"
+    path.write_text(path.read_text().replace("threads/thread_f0.jsonl", "../thread_f0.jsonl"))
+    shutil.move(tmp_path / "a" / "threads" / "thread_f0.jsonl", tmp_path)
+
+    with pytest.raises(ConfigError, match="in place of"):
+        await load(target, tmp_path / "a")
+
+
 async def test_folder_with_nothing_is_refused(target: AsyncClient, tmp_path: Path) -> None:
     """Nothing there, or nothing of ours in it."""
     for folder in (tmp_path, tmp_path / "missing"):

@@ -67,6 +67,8 @@ async def test_thread_is_read_by_its_old_ids(caller: Caller) -> None:
     assert await caller.messages(run) == THREAD["messages"]
     assert await caller.steps(run) == [{**step, "object": "thread.run.step"} for step in steps]
     assert {**await caller.get(run_path(run)), "steps": steps} == run
+    written = await caller.get("/threads/thread_1/messages?run_id=run_1")
+    assert [message["id"] for message in written["data"]] == ["msg_2"]
 
 
 async def test_same_line_again_does_no_harm(caller: Caller) -> None:
@@ -78,6 +80,23 @@ async def test_same_line_again_does_no_harm(caller: Caller) -> None:
 
     assert [each["outcome"] for each in again] == ["unchanged", "unchanged"]
     assert await everything(caller) == before
+
+
+async def test_imported_objects_are_changed_and_deleted_like_others(caller: Caller) -> None:
+    """Metadata of each, then the thread with all that is on it; it may be imported again."""
+    await outcomes(caller, THREAD)
+    for path in ("/threads/thread_1", "/threads/thread_1/messages/msg_1"):
+        await caller.post(path, {"metadata": {"a": "b"}})
+    run = await caller.post("/threads/thread_1/runs/run_1", {"metadata": {"a": "b"}})
+    cancelled = await caller.send("POST", "/threads/thread_1/runs/run_1/cancel")
+    (changed,) = await outcomes(caller, THREAD)
+    await caller.send("DELETE", "/threads/thread_1")
+
+    (again,) = await outcomes(caller, THREAD)
+
+    assert (run["metadata"], run["status"]) == ({"a": "b"}, "completed")
+    assert cancelled.message == "Cannot cancel run with status 'completed'."
+    assert (changed["outcome"], again["outcome"]) == ("conflict", "created")
 
 
 CONFLICTS = {
