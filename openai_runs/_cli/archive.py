@@ -36,7 +36,7 @@ _INTERVAL: Final = 30.0
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command was told."""
+    """The options of the command."""
 
     out: Path
     threads: tuple[str, ...]
@@ -46,7 +46,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Import(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command was told."""
+    """The options of the command."""
 
     folder: Path
     dry_run: bool

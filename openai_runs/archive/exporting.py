@@ -242,13 +242,13 @@ class _Export:
         except NotFoundError as error:
             note = LeftOut(what="thread", id=thread_id, why=str(error))
             self._gone[number] = note
-            self._tell()
+            self._notify()
         except (APIStatusError, APIResponseValidationError, ValueError) as error:
             self._failures += 1
             if self._failures >= ARCHIVE_FAILURES:
                 raise
             self._failed[number] = LeftOut(what="thread", id=thread_id, why=str(error))
-            self._tell()
+            self._notify()
         else:
             self._failures = 0
             data, done = await anyio.to_thread.run_sync(_finished, thread_id, lines)
@@ -262,7 +262,7 @@ class _Export:
     def _add(self, number: int, done: _Done) -> None:
         self._done[number] = done
         self._messages += done.entry.messages
-        self._tell()
+        self._notify()
 
     async def _fetch(
         self, thread_id: str, raw: bytes | None, known: dict[bytes, list[bytes]]
@@ -285,7 +285,7 @@ class _Export:
         path = f"{place}/runs/{quote(run_id, safe='')}/steps"
         return await self._source.list(path, include=_RESULTS)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._on_progress is not None:
             self._on_progress(
                 ExportProgress(

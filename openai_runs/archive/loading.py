@@ -160,7 +160,7 @@ class _DamagedError(ConfigError):
 
 
 class _Tally:
-    """Counts outcomes, and keeps those that somebody must look at."""
+    """Counts outcomes, and keeps those that changed nothing."""
 
     def __init__(self, *, dry_run: bool) -> None:
         self._dry_run = dry_run

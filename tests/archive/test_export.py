@@ -57,6 +57,7 @@ async def test_what_no_server_hands_out_is_listed(tmp_path: Path) -> None:
         ("file", "assistant-1"),
         ("hosted_tool", "azure_ai_search"),
         ("hosted_tool", "bing_grounding"),
+        ("hosted_tool", "connected_agent"),
         ("hosted_tool", "openapi"),
         ("hosted_tool", "mcp"),
     }

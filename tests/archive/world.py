@@ -190,14 +190,24 @@ class Foundry:
             {**message, **here, "id": f"msg_f{number}b", "run_id": run_id},
         ]
         run = {**load("getRun/foundry_in_progress.json"), **here, "id": run_id}
-        over = {"status": "completed", "completed_at": 1710330700, "expires_at": None}
+        over: dict[str, Any] = {
+            "status": "completed",
+            "completed_at": 1710330700,
+            "expires_at": None,
+        }
+        agent = {"type": "connected_agent", "connected_agent": {"id": "asst_2", "name": "other"}}
+        over["tools"] = [*run["tools"], agent]
         self.objects[f"{place}/runs"] = [{**run, **over}]
         self._add_steps(number, {**here, "run_id": run_id})
 
     def _add_steps(self, number: int, step: dict[str, Any]) -> None:
         place = f"threads/{step['thread_id']}/runs/{step['run_id']}/steps"
         self.objects[place] = [
-            {**load("getRunStep/foundry_foreign_calls.json"), **step, "id": f"step_f{number}a"},
+            {
+                **with_agent(load("getRunStep/foundry_foreign_calls.json")),
+                **step,
+                "id": f"step_f{number}a",
+            },
             {
                 **load("getRunStep/foundry_foreign_details.json"),
                 **step,
@@ -214,6 +224,14 @@ class Foundry:
                 },
             },
         ]
+
+
+def with_agent(step: dict[str, Any]) -> dict[str, Any]:
+    """Return the step with a call of another agent."""
+    about = {"name": "other", "arguments": "{}", "output": "Yes.", "expires_at": 7}
+    call = {"id": "call_6", "type": "connected_agent", "connected_agent": about}
+    calls = [*step["step_details"]["tool_calls"], call]
+    return {**step, "step_details": {"type": "tool_calls", "tool_calls": calls}}
 
 
 @asynccontextmanager

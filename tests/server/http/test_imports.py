@@ -238,7 +238,7 @@ async def test_imported_run_has_no_events(caller: Caller) -> None:
 
 
 async def test_dry_run_says_the_same_and_writes_nothing(caller: Caller) -> None:
-    """Created, unchanged, conflict and invalid are told apart, and nothing is there afterwards."""
+    """Created, unchanged, conflict and invalid are distinguished, and nothing is there afterwards."""
     nothing = await everything(caller)
     fresh = await outcomes(caller, THREAD, {"assistant": {"id": "asst_1"}}, query="?dry_run=true")
     assert await everything(caller) == nothing
@@ -391,7 +391,7 @@ async def test_request_that_makes_no_sense_is_refused(
 
 
 async def test_empty_body_is_refused(caller: Caller) -> None:
-    """Whoever forgot the lines is told."""
+    """An error says what to send."""
     assert (await send(caller, " ", "")).status == 400
 
 
