@@ -11,7 +11,8 @@ same whether it was made at once or in ten pieces. The manifest is written last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -27,7 +28,6 @@ from openai_runs.archive.left_out import LeftOut
 from openai_runs.archive.requests import RawObject, Source, id_of, status_of
 from openai_runs.config import ARCHIVE_CONCURRENCY, ARCHIVE_FAILURES, RetryPolicy, check_count
 from openai_runs.errors import (
-    APIError,
     APIResponseValidationError,
     APIStatusError,
     AuthenticationError,
@@ -157,10 +157,11 @@ class _Export:
                 receive.close()
                 try:
                     number = 0
-                    async for thread_id, raw in self._threads(ids):
-                        await send.send((number, thread_id, raw))
-                        number += 1
-                except (APIError, ConfigError) as error:
+                    async with aclosing(self._threads(ids)) as found:
+                        async for thread_id, raw in found:
+                            await send.send((number, thread_id, raw))
+                            number += 1
+                except Exception as error:  # raised below, and not in a group
                     self._stop(error, group.cancel_scope)
                 send.close()
         finally:
@@ -187,7 +188,7 @@ class _Export:
         notes = [note for item in items for note in left_out.in_assistant(item)]
         return folders.lines_of("assistant", items), notes
 
-    async def _threads(self, ids: list[str] | None) -> AsyncIterator[tuple[str, bytes | None]]:
+    async def _threads(self, ids: list[str] | None) -> AsyncGenerator[tuple[str, bytes | None]]:
         """Yield the threads to fetch, with their JSON where the list has it.
 
         Raises:
@@ -198,8 +199,9 @@ class _Export:
                 yield thread_id, None
             return
         try:
-            async for item in self._source.walk("/threads"):
-                yield _identified(item), item.json
+            async with aclosing(self._source.walk("/threads")) as found:
+                async for item in found:
+                    yield _identified(item), item.json
         except APIStatusError as error:
             if error.status_code not in _NO_LIST:
                 raise
@@ -218,7 +220,7 @@ class _Export:
             async for number, thread_id, raw in receive:
                 try:
                     await self._one(number, thread_id, raw)
-                except (APIError, OSError, ConfigError) as error:
+                except Exception as error:  # raised by `run`, and not in a group
                     self._stop(error, scope)
                     return
 

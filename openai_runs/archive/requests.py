@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -104,7 +104,7 @@ class Source:
             self._unknown.add(include)  # this server does not know it
         return [item.json async for item in self.walk(path)]
 
-    async def walk(self, path: str, include: str | None = None) -> AsyncIterator[RawObject]:
+    async def walk(self, path: str, include: str | None = None) -> AsyncGenerator[RawObject]:
         """Yield all objects of a list, oldest first, each once.
 
         An object that is deleted while its id is the cursor is passed over: the one before it is
@@ -134,7 +134,7 @@ class Source:
                     yield item
             if ends:
                 return
-            cursors = [item.id for item in fresh if item.id] or [last]
+            cursors = [item.id for item in fresh if item.id] or [str(last)]
 
     async def _page(
         self, path: str, limit: int, after: str | None, include: str | None

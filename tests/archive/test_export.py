@@ -203,6 +203,22 @@ async def test_progress_counts_threads(tmp_path: Path) -> None:
     assert seen[-1].unchanged == 2
 
 
+async def test_error_of_the_callback_comes_out_as_it_is(tmp_path: Path) -> None:
+    """One error of the caller's own, in no group; threads that are whole stay."""
+    fake = Foundry(lifetime=1000)
+
+    def fail(at: ExportProgress) -> None:
+        if at.threads == 3:
+            message = "mine"
+            raise LookupError(message)
+
+    async with project(fake, fake.token) as client:
+        with pytest.raises(LookupError, match="mine"):
+            await export(client, tmp_path, on_progress=fail)
+
+    assert len(list((tmp_path / "threads").iterdir())) >= 3
+
+
 async def test_active_run_is_noted(tmp_path: Path) -> None:
     """It is exported as it is, and may have gone on since."""
     fake = Foundry(threads=1)

@@ -238,7 +238,7 @@ async def test_imported_run_has_no_events(caller: Caller) -> None:
 
 
 async def test_dry_run_says_the_same_and_writes_nothing(caller: Caller) -> None:
-    """Created, unchanged, conflict and invalid are distinguished, and nothing is there afterwards."""
+    """It distinguishes created, unchanged, conflict and invalid; nothing is there afterwards."""
     nothing = await everything(caller)
     fresh = await outcomes(caller, THREAD, {"assistant": {"id": "asst_1"}}, query="?dry_run=true")
     assert await everything(caller) == nothing
