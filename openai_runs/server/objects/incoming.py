@@ -35,6 +35,8 @@ A = TypeVar("A", Assistant, Thread, Message, Run, RunStep)
 
 _LATEST: Final = 2**53
 """Unix seconds; as large as a number in JSON is for sure."""
+_DEEPEST: Final = 128
+"""Levels of an object; encoders and decoders follow a few hundred, depending on who calls them."""
 _NONE: Final = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 _NOUNS: Final[dict[type, str]] = {
     Assistant: "assistant",
@@ -179,6 +181,7 @@ def _read(kind: type[A], raw: msgspec.Raw, left: dict[str, None], apart: Iterabl
     try:
         thing = decoder_for(kind).decode(bytes(raw))
         wire = msgspec.json.decode(raw)
+        _check_depth(raw, wire)
         check_id("id", thing.id)
         _check_time(thing)
     except (ValueError, RecursionError) as error:  # what cannot be decoded is a ValueError
@@ -187,6 +190,25 @@ def _read(kind: type[A], raw: msgspec.Raw, left: dict[str, None], apart: Iterabl
     kept = {name: value for name, value in wire.items() if name not in apart}
     left.update(dict.fromkeys(_lost(kept, thing, noun)))
     return thing
+
+
+def _check_depth(raw: msgspec.Raw, wire: Any) -> None:
+    """Refuse an object that some reader of it could not follow to its end.
+
+    Raises:
+        ValueError: It is one.
+    """
+    text = bytes(raw)
+    if text.count(b"{") + text.count(b"[") > _DEEPEST and _is_deeper(wire, _DEEPEST):
+        message = f"it is nested too deeply: at most {_DEEPEST} levels are kept"
+        raise ValueError(message)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(inner, levels - 1) for inner in inside)
 
 
 def _check_time(thing: Assistant | Thread | Message | Run | RunStep) -> None:

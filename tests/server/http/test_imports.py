@@ -283,6 +283,12 @@ INVALID = {
     "hopeless": (thread(runs__0__metadata=7), "metadata"),
     "no-time": (json.dumps(thread(runs__0__created_at=7)).replace(": 7,", f": {10**30},"), "time"),
     "time-of-a-column": (thread(runs__0__created_at=10**19), "time"),
+    "deeper-than-some-readers-follow": (
+        json.dumps(thread(messages__0__content__0="@")).replace(
+            '"@"', '{"type": "x", "x": ' + "[" * 128 + "]" * 128 + "}"
+        ),
+        "nested too deeply",
+    ),
     "deep": ('{"thread":' + "[" * 2000 + "]" * 2000 + "}", ""),
 }
 
