@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -12,14 +14,16 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from openai_runs import AsyncClient
-from openai_runs.archive import load
+from openai_runs import APIConnectionError, AsyncClient, RetryPolicy
+from openai_runs.archive import LoadProgress, export, load
 from openai_runs.server import LocalServer, ScriptedBackend
 from tests.archive.world import files_in, populate, script, storm
-from tests.cli.processes import execute, finish, launch
+from tests.cli.processes import execute, finish, launch, serving
 from tests.e2e.referee import environments
+from tests.tiers import few
 
 READER = Path(environments.__file__).parent / "read_everything.py"
+ONCE = RetryPolicy(max_retries=0)
 COUNTS = [12, pytest.param(200, marks=pytest.mark.archive)]
 
 
@@ -95,3 +99,34 @@ async def read_with_the_official_package(tmp_path: Path, archive: Path, ids: lis
         for version in environments.REQUIREMENTS:
             read = await read_by(version, server.url, ids)
             assert read == {**counts, "without events": counts["runs"]}
+
+
+@pytest.mark.parametrize("seed", few(range(20), kept=[0, 1], rest=pytest.mark.archive))
+async def test_server_killed_while_it_imports_has_whole_threads(tmp_path: Path, seed: int) -> None:
+    """Each is there as a whole or not at all; the same import again adds the rest."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    origin = LocalServer(backend=ScriptedBackend(script))
+    async with origin, AsyncClient(origin.url) as client:
+        await populate(client, 12)
+        await export(client, first)
+    pause = Random(seed).random() * 0.02
+
+    async with serving("--db", "copy.db", folder=tmp_path) as server:
+
+        def kill_soon(at: LoadProgress) -> None:
+            if at.done == 4:
+                asyncio.get_running_loop().call_later(pause, server.process.kill)
+
+        async with AsyncClient(server.url) as client:
+            with suppress(APIConnectionError):  # it may be killed after the last
+                await load(client, first, retry=ONCE, on_progress=kill_soon)
+        await server.process.wait()
+
+    again = serving("--db", "copy.db", folder=tmp_path)
+    async with again as server, AsyncClient(server.url) as client:
+        report = await load(client, first)
+        await export(client, second)
+    assert report.is_complete
+    assert report.outcomes["unchanged"] >= 4
+    assert set(report.outcomes) <= {"created", "unchanged"}  # nothing was there in part
+    assert files_in(first) == files_in(second)
