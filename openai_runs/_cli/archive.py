@@ -62,7 +62,7 @@ def perform_export(given: Export) -> int:
     """
     _check(given.place)
     ids = _ids(given)
-    return _explaining(partial(_export, given, ids), given.place, f"; {_again(given.out)}")
+    return _explaining(partial(_export, given, ids), given.place, given.out)
 
 
 def perform_import(given: Import) -> int:
@@ -73,30 +73,42 @@ def perform_import(given: Import) -> int:
         Closed: Nobody reads the output.
     """
     _check(given.place)
-    return _explaining(partial(_import, given), given.place, "")
+    return _explaining(partial(_import, given), given.place, None)
 
 
-def _explaining(work: Callable[[], Awaitable[int]], place: Place, advice: str) -> int:
-    """Return the exit code of the work, whose errors are said in a sentence."""
+def _explaining(work: Callable[[], Awaitable[int]], place: Place, out: Path | None) -> int:
+    """Return the exit code of the work, whose errors are said in a sentence.
+
+    Args:
+        work: What is to be done.
+        place: The server.
+        out: The folder of an export.
+
+    Raises:
+        Stop: It failed.
+    """
     try:
         return carry_out(work)
     except AuthenticationError as error:
-        sentence = f"the server refused the key: {error}{advice}"
+        sentence = f"the server refused the key: {error}{_again(out)}"
         raise Stop(sentence) from error
     except ConfigError as error:
         raise Stop(str(error)) from error
     except OpenAIRunsError as error:
         stop = explained(error, place)
-        sentence = f"{stop}{advice if stop.code == ERROR else ''}"
+        sentence = f"{stop}{_again(out) if stop.code == ERROR else ''}"
         raise Stop(sentence, stop.code) from error
     except OSError as error:
-        sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}{advice}"
+        sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}{_again(out)}"
         raise Stop(sentence) from error
 
 
-def _again(folder: Path) -> str:
-    done = len(list((folder / "threads").glob("*.jsonl"))) if folder.is_dir() else 0
-    return f"{done} threads are whole in {str(folder)!r}: the same command goes on from there"
+def _again(folder: Path | None) -> str:
+    """Return how to go on with an export into this folder; None: it was none."""
+    done = 0 if folder is None else len(list((folder / "threads").glob("*.jsonl")))
+    if not done:
+        return ""
+    return f"; {done} threads are whole in {str(folder)!r}: the same command goes on from there"
 
 
 async def _export(given: Export, ids: list[str] | None) -> int:
