@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         RunWaitTimeout,
         StreamError,
         StreamInterrupted,
+        StreamTooLarge,
         ToolError,
         UnprocessableEntityError,
     )
@@ -132,6 +133,7 @@ __all__ = [
     "SortOrder",
     "StreamError",
     "StreamInterrupted",
+    "StreamTooLarge",
     "Thread",
     "ToolContext",
     "ToolError",

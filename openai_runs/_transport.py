@@ -10,7 +10,9 @@ issue 5979).
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import select
 import ssl as ssl_module
 from collections.abc import Mapping
 from functools import partial
@@ -27,7 +29,13 @@ from yarl import URL
 from openai_runs._aio import is_cancelled
 from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import mask, quotes, secrets_of
-from openai_runs.config import CONNECT_TIMEOUT, MAX_ANSWER_BYTES, MAX_CONNECTIONS, REUSE_IDLE
+from openai_runs.config import (
+    CLOSING_MEMORY,
+    CONNECT_TIMEOUT,
+    MAX_ANSWER_BYTES,
+    MAX_CONNECTIONS,
+    REUSE_IDLE,
+)
 from openai_runs.errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -41,6 +49,8 @@ _LARGE_BODY: Final = 1 << 20
 """Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE"})
 """Methods of requests that are sent again where their connection was lost."""
+_POLL: Final = getattr(select, "poll", None)
+"""Not there on Windows."""
 _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """Failures before the first byte of the request: no connection was made."""
 
@@ -273,20 +283,24 @@ class Transport:
         self._loop, self._pid = loop, os.getpid()
 
     def _new_session(self) -> aiohttp.ClientSession:
+        connector = _Connector(self._max_connections, self._reuse_idle)
         return aiohttp.ClientSession(
-            connector=_Connector(self._max_connections, self._reuse_idle),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
             timeout=self._timeout,
-            middlewares=(_send_once,),
+            middlewares=(connector.send_once,),
         )
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that sends a request that may not be repeated over no connection idle for long.
+    """A pool that sends a request that may not be repeated over no connection that may be closing.
 
-    A server may close an idle connection just as a request is sent over it. A GET is sent again
-    then; of a POST nobody knows whether it was carried out.
+    A server may close a connection just as a request is sent over it. A GET is sent again then; of
+    a POST nobody knows whether it was carried out. So a POST uses no connection that was idle for
+    long, and none that the server has closed. Of a server that has not yet answered over a
+    connection that was used before, one POST at a time tries that; where it is lost, each POST has
+    a new connection from then on.
     """
 
     def __init__(self, limit: int, reuse_idle: float) -> None:
@@ -295,6 +309,12 @@ class _Connector(aiohttp.TCPConnector):
         self._reuse_idle = reuse_idle
         self._idle_since: WeakKeyDictionary[object, float] = WeakKeyDictionary()
         """When each connection was given back."""
+        self._reusing: dict[aiohttp.ClientRequest, object] = {}
+        """POSTs over connections that were used before, and their servers, by connection key."""
+        self._keeping: set[object] = set()
+        """Servers that have answered over such a connection."""
+        self._closed_at: dict[object, float] = {}
+        """When other servers have last closed one in place of an answer."""
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
@@ -302,34 +322,71 @@ class _Connector(aiohttp.TCPConnector):
         """Return a connection from the pool that may be used for the request, or a new one."""
         connection = await super().connect(req, traces, timeout)
         if req.method not in _REPEATABLE:
-            while self._was_idle_for_long(connection):
+            while not self._may_use(req, connection):
                 connection.close()
                 connection = await super().connect(req, traces, timeout)
         connection.add_callback(partial(self._note_idle, connection.protocol))
         return connection
 
-    def _was_idle_for_long(self, connection: aiohttp.connector.Connection) -> bool:
+    def _may_use(
+        self, req: aiohttp.ClientRequest, connection: aiohttp.connector.Connection
+    ) -> bool:
         since = self._idle_since.get(connection.protocol)
-        return since is not None and monotonic() - since > self._reuse_idle
+        if since is None:
+            return True
+        now, server = monotonic(), req.connection_key
+        if now - since > self._reuse_idle or _has_ended(connection):
+            return False
+        if server not in self._keeping:
+            is_closing = now - self._closed_at.get(server, -math.inf) < CLOSING_MEMORY
+            if is_closing or server in self._reusing.values():
+                return False
+        self._reusing[req] = server
+        return True
 
     def _note_idle(self, protocol: object) -> None:
         self._idle_since[protocol] = monotonic()
+
+    async def send_once(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Keep aiohttp from sending GET and DELETE a second time by itself: we count attempts.
+
+        Learns whether the server answers over connections that were used before.
+        """
+        try:
+            response = await handler(request)
+            if request in self._reusing and self._reusing[request] not in self._keeping:
+                self._keeping.add(self._reusing[request])
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            if request in self._reusing:
+                self._keeping.discard(self._reusing[request])
+                self._closed_at[self._reusing[request]] = monotonic()
+            raise _Lost(_reason(error)) from error
+        finally:
+            if request in self._reusing:
+                del self._reusing[request]
+        return response
 
 
 class _Lost(aiohttp.ClientError):
     """The connection was lost under a request that may have arrived."""
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending GET and DELETE a second time by itself: we count attempts."""
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Lost(_reason(error)) from error
+def _has_ended(connection: aiohttp.connector.Connection) -> bool:
+    """Return whether the server has closed a connection over which nothing is to come.
+
+    The event loop learns it only when it is idle. Bytes that nobody asked for count as well.
+    """
+    transport = connection.transport
+    idle = None if transport is None else transport.get_extra_info("socket")
+    if idle is None or _POLL is None:
+        return False
+    poll = _POLL()
+    poll.register(idle.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _closed_under(method: str, shown: str) -> APIConnectionError:

@@ -20,9 +20,11 @@ __all__ = [
     "ASSISTANTS_VERSION",
     "BODY_TIMEOUT",
     "CANCEL_GRACE",
+    "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
+    "ELEMENT_COST",
     "EVENTS_TTL",
     "EXPIRY_MARGIN",
     "FLUSH_BYTES",
@@ -34,27 +36,36 @@ __all__ = [
     "IDEMPOTENCY_TTL",
     "KEEPALIVE_TIMEOUT",
     "KEY_PAUSE",
+    "LOCK_PATIENCE",
     "MAX_ANSWER_BYTES",
+    "MAX_ANSWER_PARTS",
     "MAX_CONCURRENT_RUNS",
     "MAX_CONNECTIONS",
+    "MAX_DESCRIPTORS",
     "MAX_EVENT_BYTES",
     "MAX_FORM_CHANGES",
     "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
     "MAX_IMPORT_BYTES",
+    "MAX_INTEGER",
+    "MAX_JSON_DEPTH",
     "MAX_KNOWN_MODELS",
+    "MAX_LOCK_BYTES",
     "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
     "MAX_PAGE_BYTES",
     "MAX_PARALLEL_TOOLS",
     "MAX_POLL_HINT",
+    "MAX_PROOF_BYTES",
     "MAX_REQUEST_BYTES",
     "MAX_RETRIES",
     "MAX_RETRY_AFTER",
     "MAX_RUN_ATTEMPTS",
     "MAX_RUN_LIFETIME",
+    "MAX_SERVER_CONNECTIONS",
     "MAX_STREAMS",
+    "MAX_STREAM_BYTES",
     "MAX_TOOLS_BYTES",
     "MAX_TOOL_ROUNDS",
     "MAX_TRUNCATIONS",
@@ -66,21 +77,28 @@ __all__ = [
     "MODEL_LIST_TIMEOUT",
     "MODEL_LIST_TTL",
     "MODEL_PATIENCE",
+    "OBJECT_COST",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
     "POLL_SHARE",
     "RATE_WINDOW",
     "READER_BACKLOG",
+    "READINESS_TTL",
     "REFUSAL_LOG_INTERVAL",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
     "REUSE_IDLE",
     "RUN_LIFETIME",
+    "SERVER_PATIENCE",
+    "SPARE_DESCRIPTORS",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
     "STREAM_IDLE",
     "TOOL_TIMEOUT",
+    "TRIALS_TIME",
+    "TRIAL_PAUSE",
+    "TRIAL_TIME",
     "UNREAD_FLUSH_INTERVAL",
     "VERSION",
     "WRITE_TIMEOUT",
@@ -106,6 +124,9 @@ MAX_CONNECTIONS: Final = 100
 REUSE_IDLE: Final = 1.5
 """Seconds a connection may have been idle and still be used for a request that may not be repeated.
 Servers close idle ones after 2 s (Gunicorn), or 5 s (uvicorn, Node, Apache)."""
+CLOSING_MEMORY: Final = 600.0
+"""Seconds for which each POST has a new connection, once a server has closed one just used. Ours:
+a server that was only restarted is found out in time."""
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a server that asks for a longer pause is given up on. Official SDK: 120."""
 RETRY_BUDGET: Final = 100.0
@@ -116,8 +137,17 @@ RATE_WINDOW: Final = 60.0
 """Seconds over which a rate limit counts; servers tell theirs per minute."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
+MAX_ANSWER_PARTS: Final = 2_000_000
+"""Objects and arrays of an answer, which take up to 170 bytes each once it is parsed, measured."""
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 """Bytes of one event of a stream."""
+MAX_STREAM_BYTES: Final = 128 * 1024 * 1024
+"""Decompressed bytes of one stream, with all its connections and rounds of tools, and of the lists
+of one result. 20 rounds of 16,384 tokens, the most gpt-4o writes, at 400 bytes an event."""
+OBJECT_COST: Final = 400
+"""Bytes that a smaller event, or item of a list, counts as: what the least takes in memory."""
+ELEMENT_COST: Final = 64
+"""Bytes that each element of JSON counts as at least; about 100 in memory, measured."""
 MAX_ID_CHARS: Final = 256
 """Characters of an id; the API's own ids have about 30."""
 ASSISTANTS_VERSION: Final = "v2"
@@ -183,6 +213,11 @@ MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
 MAX_IMPORT_BYTES: Final = 64 * 1024 * 1024
 """Bytes of one thread, with all that is on it, that our server reads to keep it as it was."""
+MAX_JSON_DEPTH: Final = 128
+"""Objects and arrays inside of each other in a request body. Ours: far above any schema, and far
+below the 1000 frames of Python's recursion limit, which every decoder and encoder shares."""
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest whole number in a request; every JSON library keeps it exactly (RFC 8259, 6)."""
 MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of objects after which a page of a list ends, whatever its limit; half of what our client
 reads of an answer, and as many as one object can have."""
@@ -193,12 +228,26 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds a client may take to send a request body to our server; Gunicorn's time-out: 30."""
 KEEPALIVE_TIMEOUT: Final = 75.0
 """Seconds our server keeps a connection on which no request becomes whole; nginx: 75."""
+MAX_SERVER_CONNECTIONS: Final = 20_000
+"""Connections our server has open, where descriptors do not bound them before; twice `MAX_HELD`."""
+SPARE_DESCRIPTORS: Final = 32
+"""Descriptors our server keeps for all but connections: an idle one has 20 open, 9 of its files."""
+MAX_DESCRIPTORS: Final = 65_536
+"""Descriptors up to which `openai-runs serve` raises its soft limit; systemd allows 524,288."""
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """Seconds for which our server logs one line for all requests that are no valid HTTP."""
+READINESS_TTL: Final = 1.0
+"""Seconds for which `/readyz` shares what one look at the database has found."""
 IDEMPOTENCY_TTL: Final = 24 * 3600
 """Seconds an `Idempotency-Key` is remembered; Stripe: at least 24 h."""
 MAX_RUN_ATTEMPTS: Final = 3
-"""Times the server starts a run before it is failed as one that kills its worker."""
+"""Crashes of the server in a row, all in trials of one run, after which that run is failed."""
+TRIAL_TIME: Final = 10.0
+"""Seconds after which a trial of a run is over, if the server still lives. Ours."""
+TRIALS_TIME: Final = 60.0
+"""Seconds after a start that all trials together take at most; a tenth of a run's life."""
+TRIAL_PAUSE: Final = 5.0
+"""Seconds that the server must live before a run is tried again in whose trial it crashed. Ours."""
 MAX_FORM_CHANGES: Final = 24
 """Other forms of one request that a model endpoint is asked in; they come in 15 kinds."""
 MAX_TRUNCATIONS: Final = 10
@@ -227,6 +276,15 @@ HEARTBEAT_INTERVAL: Final = 15.0
 """Seconds of silence after which a stream carries a comment; HTML standard, 9.2.7: about 15."""
 WRITE_TIMEOUT: Final = 15.0
 """Seconds a reader may take no data of any answer before it is dropped; nginx: 60."""
+LOCK_PATIENCE: Final = 1.0
+"""Seconds a starting server tries to acquire its file's lock; another process may just check it."""
+SERVER_PATIENCE: Final = 5.0
+"""Seconds `AsyncClient.local()` waits for the server that has the file: for its address, and for
+its proof that it has the file. A server that starts needs well under one."""
+MAX_LOCK_BYTES: Final = 4096
+"""Bytes of a lock file that are read; ours have about 150."""
+MAX_PROOF_BYTES: Final = 16 * 1024
+"""Bytes of the answer in which a server proves that it has a file; ours have about 400."""
 STOP_WRITE_TIMEOUT: Final = 1.0
 """Seconds it may take none once the server stops."""
 MAX_UNSENT_BYTES: Final = 256 * 1024 * 1024

@@ -18,6 +18,7 @@ OpenAIRunsError
       InternalServerError                  500 and above
   StreamError                              a stream went wrong
     StreamInterrupted                      it was cut and could not be finished
+    StreamTooLarge                         it exceeds `max_stream_bytes`
   RunError                                 a run did not end as hoped
     RunFailed
     RunExpired
@@ -64,6 +65,7 @@ __all__ = [
     "RunWaitTimeout",
     "StreamError",
     "StreamInterrupted",
+    "StreamTooLarge",
     "ToolError",
     "UnprocessableEntityError",
 ]
@@ -207,6 +209,19 @@ class APIError(OpenAIRunsError):
     idempotency_key: str | None = None
     """The key the call was sent with: `runs.recover` finds a lost run by it, and a server that
     remembers keys answers the same call with the same key as it did the first time."""
+    retry_budget_spent: bool = False
+    """True if a retry was allowed and not made, since the client's budget for retries is spent; the
+    text says on what."""
+
+    def explain_spent_budget(self, why: str) -> None:
+        """Say in the text that no retry was made, and why.
+
+        Args:
+            why: What the budget was spent on, and what to do.
+        """
+        self.retry_budget_spent = True
+        self.message = f"{self.message}; {why}"
+        self.args = (self.message,)
 
 
 class APIConnectionError(APIError):
@@ -346,6 +361,15 @@ class StreamInterrupted(StreamError):
     """The text received before the cut."""
     idempotency_key: str | None = None
     """The key of a create whose run is not known; see `runs.recover`."""
+
+
+class StreamTooLarge(StreamError):
+    """A stream exceeds `max_stream_bytes`; the run goes on, and the stream's snapshot is kept."""
+
+    text_so_far: str = ""
+    """The text received before the limit."""
+    max_stream_bytes: int = 0
+    """The limit."""
 
 
 class RunError(OpenAIRunsError):

@@ -28,6 +28,8 @@ class Long(NamedTuple):
     what: str
     command: list[str]
     """Arguments of Python. The last line that it prints is the result."""
+    table: str | None = None
+    """A file that it writes, below the root, which is kept with the result."""
 
 
 def marked(expression: str, *options: str) -> list[str]:
@@ -43,8 +45,13 @@ ALL = {
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),
+    "fuzz": Long(
+        "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",
+        ["-m", "tests.fuzz"],
+    ),
     "kills": Long(
-        "Servers killed at every write and at many moments of a stream.", marked("kills")
+        "Servers killed at every write, at many moments of a stream, and 120 times under load.",
+        ["-m", "tests.e2e.kill_sweep", *marked("kills")[1:]],
     ),
     "model": Long(
         "A real small model asked through client and server: a chat, a stream, tool calls.",
@@ -57,6 +64,11 @@ ALL = {
     "seeds": Long(
         "Tests drawn at random: all seeds, and 5,000 examples of each property.",
         marked("seeds or hypothesis", "--hypothesis-profile=long", "--timeout=1800"),
+    ),
+    "soak": Long(
+        "Server and client for an hour, with faults on both sides: what grows, per hour.",
+        ["-m", "tests.soak"],
+        "build/soak/table.md",
     ),
     "sweep": Long(
         "A streamed run broken at every byte, before a server that resumes and one that cannot.",
@@ -107,7 +119,15 @@ def page(
     }
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     head = f"# {name}\n\n{ALL[name].what} Last run by `poe long {name}`:\n\n"
-    return f"{head}| | |\n| --- | --- |\n{table}"
+    return f"{head}| | |\n| --- | --- |\n{table}{kept_table(name)}"
+
+
+def kept_table(name: str) -> str:
+    """Return the table that was written beside the result, if any."""
+    path = ALL[name].table
+    if path is None or not (ROOT / path).exists():
+        return ""
+    return f"\n{(ROOT / path).read_text()}"
 
 
 def main(arguments: list[str]) -> int:
@@ -120,6 +140,8 @@ def main(arguments: list[str]) -> int:
         print(f"no such name: {name}; there are {', '.join(ALL)}", file=sys.stderr)
         return 2
     command = [*ALL[name].command, *more]
+    if (table := ALL[name].table) is not None:
+        (ROOT / table).unlink(missing_ok=True)  # of an earlier run
     tested, began = commit(), time.monotonic()
     code, figures = run(command)
     seconds = time.monotonic() - began

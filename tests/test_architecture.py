@@ -22,8 +22,8 @@ LONG_FILES: dict[str, str] = {
 }
 """Path -> why it may be longer."""
 LARGE_FOLDERS: dict[str, str] = {
-    "openai_runs/_cli": "one for each command, and what they share",
-    "openai_runs/server/http": "one for each part of a request and of its answer",
+    "openai_runs/_cli": "one for each command, and signals, which are loaded before them",
+    "openai_runs/server/http": "one for each part of a request's way in and out, and its pages",
     "openai_runs/server/store": "one for each part of what is stored, and the seam",
 }
 """Folder -> why it may hold more modules."""

@@ -21,7 +21,8 @@ def words_of(expression: str) -> set[str]:
 def test_tests_left_out_are_run_by_a_name() -> None:
     """Each mark of ours is left out of `poe test`, and some `poe long` has those tests run."""
     (left_out,) = (option for option in PYTEST["addopts"] if option.startswith("-m "))
-    expressions = [c[c.index("-m", 2) + 1] for _, c in long.ALL.values() if "pytest" in c]
+    commands = [one.command for one in long.ALL.values() if "pytest" in one.command]
+    expressions = [command[command.index("-m", 2) + 1] for command in commands]
     run = {word for expression in expressions for word in words_of(expression)}
 
     assert words_of(left_out) == MARKS
@@ -79,3 +80,15 @@ def test_last_line_is_the_result(capfd: pytest.CaptureFixture[str]) -> None:
 
     assert (code, last) == (3, "two")
     assert "one\ntwo\n" in capfd.readouterr().out
+
+
+def test_table_is_kept_beside_the_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A table that a long one writes stands below its verdict; without one there is none."""
+    monkeypatch.setattr(long, "ROOT", tmp_path)
+    assert long.kept_table("soak") == long.kept_table("sweep") == ""
+    (tmp_path / "build" / "soak").mkdir(parents=True)
+    (tmp_path / "build" / "soak" / "table.md").write_text("| figure |\n")
+
+    text = long.page("soak", tested="a", code=0, figures="soak: 1", seconds=1, command=["-m", "a"])
+
+    assert text.endswith("| result | soak: 1 |\n\n| figure |\n")

@@ -2,6 +2,9 @@
 
 import sys
 
+from openai_runs._cli.ending import INTERRUPTED, stopped
+from openai_runs._cli.signals import SIGNALS, Ended
+
 __all__ = ["main"]
 
 _EXTRAS = {"cyclopts": "cli", "rich": "cli", "sqlalchemy": "server"}
@@ -9,10 +12,25 @@ _EXTRAS = {"cyclopts": "cli", "rich": "cli", "sqlalchemy": "server"}
 
 def main() -> None:
     """Run the command of this process's arguments, and exit with its code."""
+    if sys.argv[1:2] == ["serve"]:  # before anything is loaded that takes long
+        SIGNALS.install()
+    try:
+        code = _run()
+    except Ended:
+        code = stopped(SIGNALS.received)
+        SIGNALS.ignore()
+    except KeyboardInterrupt:  # while modules are loaded; later the commands see to it
+        code = INTERRUPTED
+    finally:
+        SIGNALS.restore()
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         from openai_runs._cli.app import run
 
-        code = run(sys.argv[1:])
+        return run(sys.argv[1:])
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
@@ -22,7 +40,4 @@ def main() -> None:
             f"openai-runs: the package {package} is missing: pip install 'openai-runs[{extra}]'",
             file=sys.stderr,
         )
-        code = 1
-    except KeyboardInterrupt:  # while modules are loaded; later the commands see to it
-        code = 130
-    sys.exit(code)
+        return 1

@@ -104,7 +104,7 @@ def serve(
     """Serve the protocol under /v1.
 
     Prints "listening on http://HOST:PORT/v1" once it accepts connections.
-    SIGTERM and Ctrl-C let running work finish first; a second one stops at once.
+    SIGTERM, SIGHUP and Ctrl-C let running work finish first; a second one stops at once.
     Exits with 0 after SIGTERM, or with 143 if a second signal cut the work short.
 
     The echo backend repeats the last user message; when that says

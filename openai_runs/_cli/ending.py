@@ -1,5 +1,6 @@
 """How a command ends: the exit codes, and the one sentence that goes with a bad one."""
 
+from collections.abc import Sequence
 from typing import Final
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Closed",
     "Stop",
     "code_of",
+    "stopped",
 ]
 
 ERROR: Final = 1
@@ -56,3 +58,17 @@ def code_of(status: str) -> int:
     (0, 4, 1)
     """
     return _OF_STATUS.get(status, ERROR)
+
+
+def stopped(signals: Sequence[int], *, finished: bool = True) -> int:
+    """Return the exit code of a server that these signals have stopped.
+
+    Being stopped is what a server is for, unless it was at a terminal or could not finish.
+
+    >>> stopped([15]), stopped([2]), stopped([15, 15], finished=False)
+    (0, 130, 143)
+    """
+    first = signals[0]
+    if finished and SIGNALLED + first != INTERRUPTED:
+        return 0
+    return SIGNALLED + first

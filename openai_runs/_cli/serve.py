@@ -8,28 +8,33 @@ import errno
 import gc
 import logging
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 import anyio
 import msgspec
 
-from openai_runs._cli.ending import INTERRUPTED, TERMINATED, USAGE, Stop
+from openai_runs._cli.ending import USAGE, Stop, stopped
 from openai_runs._cli.environment import secret
 from openai_runs._cli.models import Models, choose_backend
+from openai_runs._cli.signals import SIGNALS
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer
+from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
 from openai_runs.server.log_filter import ContentFilter
 
 __all__ = ["Settings", "perform", "spare_collections"]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
-_GC_THRESHOLDS: Final = (5_000, 20, 50)
-"""Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10."""
+_GC_THRESHOLDS: Final = (5_000, 10, 5)
+"""Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10.
+
+A full one comes after 50 of the youngest: what cancelled tasks leave in cycles waits for it. The
+objects that it looks at are few, since the others are frozen.
+"""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def perform(settings: Settings) -> int:
-    """Serve until SIGTERM or Ctrl-C; return the exit code.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C; return the exit code.
 
     Raises:
         Stop: The settings contradict each other, or the server cannot start.
@@ -68,6 +73,7 @@ def perform(settings: Settings) -> int:
     handler.addFilter(ContentFilter())  # this process is ours, and so is what libraries log in it
     logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, handlers=[handler])
     logging.getLogger("openai_runs").setLevel(logging.INFO)
+    raise_descriptor_limit()
     server = LocalServer(
         settings.db,
         backend,
@@ -76,27 +82,36 @@ def perform(settings: Settings) -> int:
         api_key=api_key,
         hosted_tools=settings.hosted_tools,
         run_lifetime=settings.run_lifetime,
+        max_concurrent_runs=max_model_connections(),
     )
-    return asyncio.run(_serve(server, settings))
+    SIGNALS.install()
+    SIGNALS.keep()
+    try:
+        return asyncio.run(_serve(server, settings))
+    finally:
+        SIGNALS.ignore()
 
 
 async def _serve(server: LocalServer, settings: Settings) -> int:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        try:
+    try:
+        with SIGNALS.cancelling() as starting:
             await server.start()
-        except (ConfigError, OSError, UnicodeError) as error:  # Unicode: of a host name
-            raise _explained(error, settings) from error
-        try:
-            spare_collections()
-            print(f"listening on {server.url}", flush=True)
-            received = await anext(signals)
+    except (ConfigError, OSError, UnicodeError) as error:  # Unicode: of a host name
+        raise _explained(error, settings) from error
+    if starting.cancelled_caught:
+        return stopped(SIGNALS.received)
+    try:
+        spare_collections()
+        print(f"listening on {server.url}", flush=True)
+        with SIGNALS.cancelling():
+            await anyio.sleep_forever()
+        with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
             print("stopping once running work is done; again: at once", file=sys.stderr)
-            finished = await _drain(server, signals)
-        finally:
-            await server.aclose()
-    if received == signal.SIGINT:
-        return INTERRUPTED
-    return 0 if finished else TERMINATED
+        with SIGNALS.cancelling(2) as draining:
+            await server.drain()
+    finally:
+        await server.aclose()
+    return stopped(SIGNALS.received, finished=not draining.cancelled_caught)
 
 
 def spare_collections() -> None:
@@ -107,23 +122,6 @@ def spare_collections() -> None:
     gc.collect()
     gc.freeze()  # modules and classes, which are there for good
     gc.set_threshold(*_GC_THRESHOLDS)
-
-
-async def _drain(server: LocalServer, signals: AsyncIterator[signal.Signals]) -> bool:
-    """Let running work finish; return False if a second signal came first."""
-    finished = True
-
-    async def watch() -> None:
-        nonlocal finished
-        await anext(signals)
-        finished = False
-        group.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        await server.drain()
-        group.cancel_scope.cancel()
-    return finished
 
 
 def _explained(error: ConfigError | OSError | UnicodeError, settings: Settings) -> Stop:

@@ -203,6 +203,8 @@ class StreamOptions(TypedDict, total=False):
 
     idle_timeout: float | None
     """Seconds without an event before the run is polled; None: 30."""
+    max_stream_bytes: int | None
+    """Bytes read of the whole stream, decompressed; None: the client's, 128 MiB by default."""
 
 
 class PageOptions(TypedDict, total=False):

@@ -43,6 +43,7 @@ from openai_runs.config import (
     CONNECT_TIMEOUT,
     MAX_CONNECTIONS,
     MAX_RETRIES,
+    MAX_STREAM_BYTES,
     REQUEST_TIMEOUT,
     PollPolicy,
     RateLimits,
@@ -83,6 +84,7 @@ class AsyncClient:
         organization: str | None = None,
         project: str | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
+        max_stream_bytes: int = MAX_STREAM_BYTES,
         connect_timeout: float = CONNECT_TIMEOUT,
         max_retries: int = MAX_RETRIES,
         retry: RetryPolicy | None = None,
@@ -108,6 +110,7 @@ class AsyncClient:
             organization: Sent as `OpenAI-Organization`; None: `OPENAI_ORG_ID`.
             project: Sent as `OpenAI-Project`; None: `OPENAI_PROJECT_ID`.
             request_timeout: Seconds for one attempt.
+            max_stream_bytes: Bytes read of one whole stream, decompressed.
             connect_timeout: Seconds to open a connection.
             max_retries: Retries after the first attempt; `retry` wins where given.
             retry: How retries are paced, and whether a run is found whose create got no answer.
@@ -138,6 +141,7 @@ class AsyncClient:
             organization=organization if organization is not None else env.organization,
             project=project if project is not None else env.project,
             request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
+            max_stream_bytes=max_stream_bytes,
             retry=retry or RetryPolicy(max_retries=max_retries),
             poll=poll or PollPolicy(),
             default_headers=dict(default_headers or {}),
@@ -218,6 +222,7 @@ class AsyncClient:
         backend: Any = None,
         api_key: str | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
+        max_stream_bytes: int = MAX_STREAM_BYTES,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
         seams: Runtime | None = None,
@@ -235,6 +240,7 @@ class AsyncClient:
             backend: A backend of `openai_runs.server`, in place of both.
             api_key: The key of a server that already serves the file, if it has one.
             request_timeout: Seconds for one attempt.
+            max_stream_bytes: Bytes read of one whole stream, decompressed.
             retry: How retries are paced.
             poll: How waits are paced.
             seams: Sleep, clocks and random numbers, for tests.
@@ -251,6 +257,7 @@ class AsyncClient:
             base_url=None,
             credential=api_key,
             request_timeout=check_timeout("request_timeout", request_timeout) or REQUEST_TIMEOUT,
+            max_stream_bytes=max_stream_bytes,
             retry=retry or RetryPolicy(),
             poll=poll or PollPolicy(),
             runtime=seams or Runtime(),
@@ -266,6 +273,7 @@ class AsyncClient:
         base_url: str | None = None,
         api_key: Credential | None = None,
         request_timeout: float | None = None,
+        max_stream_bytes: int | None = None,
         max_retries: int | None = None,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
@@ -282,6 +290,7 @@ class AsyncClient:
             base_url: Where to send; the key goes along, unless `api_key` gives another.
             api_key: A key, or a function that returns one.
             request_timeout: Seconds for one attempt.
+            max_stream_bytes: Bytes read of one whole stream, decompressed.
             max_retries: Attempts beyond the first; a short form of `retry`.
             retry: How failed attempts are retried.
             poll: How waits are paced.
@@ -299,6 +308,7 @@ class AsyncClient:
             "base_url": None if base_url is None else check_base_url(base_url),
             "credential": api_key,
             "request_timeout": check_timeout("request_timeout", request_timeout),
+            "max_stream_bytes": max_stream_bytes,
             "poll": poll,
             "assistants_version": assistants_version,
             "default_headers": {**old.default_headers, **(default_headers or {})},

@@ -23,10 +23,12 @@ from openai_runs._protocol.spec import check_header, merge_headers
 from openai_runs.config import (
     ASSISTANTS_VERSION,
     CANCEL_GRACE,
+    MAX_STREAM_BYTES,
     REQUEST_TIMEOUT,
     VERSION,
     PollPolicy,
     RetryPolicy,
+    check_count,
 )
 from openai_runs.errors import APIConnectionError, APITimeoutError, ConfigError
 
@@ -103,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     organization: str | None = None
     project: str | None = None
     request_timeout: float = REQUEST_TIMEOUT
+    max_stream_bytes: int = MAX_STREAM_BYTES
     retry: RetryPolicy = RetryPolicy()
     poll: PollPolicy = PollPolicy()
     default_headers: Mapping[str, str] = {}
@@ -112,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Reject what cannot be sent."""
+        check_count("max_stream_bytes", self.max_stream_bytes)
         for name, value in self.default_headers.items():
             check_header(name, value)
         for policy, kind in ((self.retry, RetryPolicy), (self.poll, PollPolicy)):

@@ -15,6 +15,7 @@ import msgspec
 
 from openai_runs._protocol.hosts import is_azure_openai_host, is_vendor_host
 from openai_runs._protocol.json_repair import read_json
+from openai_runs._protocol.lifecycle import needs_no_cancel
 from openai_runs._protocol.masking import mask, mask_value, widest
 from openai_runs.errors import (
     ActiveRunError,
@@ -32,6 +33,7 @@ from openai_runs.types.http import request_id_of
 
 __all__ = [
     "blocking_run_id",
+    "ended_status",
     "error_facts",
     "excerpt",
     "masked_json",
@@ -51,6 +53,8 @@ _CLASSES: Final[dict[int, type[APIStatusError]]] = {
 # Patterns of rare paths are compiled where they are first needed, and kept by `re`.
 _THREAD_IS_BUSY: Final = r"Thread \S+ already has an active run (?P<run>[\w\-]+)"
 _NO_MESSAGE_NOW: Final = r"Can't add messages to \S+ while a run (?P<run>[\w\-]+) is active"
+_NO_CANCEL: Final = r"(?i)cannot cancel run with status\W{1,3}(?P<status>\w+)"
+_NO_RUN: Final = r"(?i)\bno (?:run|thread) found\b"
 _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read: masking keys in more would block the event loop."""
@@ -145,6 +149,19 @@ def blocking_run_id(message: str) -> str | None:
     """
     found = re.search(_THREAD_IS_BUSY, message) or re.search(_NO_MESSAGE_NOW, message)
     return None if found is None else found["run"]
+
+
+def ended_status(rejection: APIStatusError) -> str | None:
+    """Return the status of the run that a rejected cancel names; None where it may go on.
+
+    >>> text = "Cannot cancel run with status 'completed'."
+    >>> ended_status(APIStatusError(text, status_code=400))
+    'completed'
+    """
+    if rejection.status_code == 404:
+        return "deleted" if re.search(_NO_RUN, rejection.message) else None
+    found = re.search(_NO_CANCEL, rejection.message)
+    return found["status"] if found is not None and needs_no_cancel(found["status"]) else None
 
 
 def excerpt(content: bytes, limit: int = 200, *, secrets: Collection[str] = ()) -> str:

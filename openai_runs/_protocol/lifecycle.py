@@ -31,6 +31,7 @@ __all__ = [
     "is_settled",
     "may_become",
     "may_move",
+    "needs_no_cancel",
     "seconds_to_expiry",
 ]
 
@@ -115,6 +116,15 @@ def is_settled(status: str) -> bool:
     [False, False, True, True]
     """
     return status not in ACTIVE_STATUSES or status == RunStatus.REQUIRES_ACTION
+
+
+def needs_no_cancel(status: str) -> bool:
+    """Return whether a run is over, or is being cancelled already.
+
+    >>> needs_no_cancel("cancelling"), needs_no_cancel("completed"), needs_no_cancel("queued")
+    (True, True, False)
+    """
+    return status == "cancelling" or status in TERMINAL_STATUSES
 
 
 def is_inactive(status: str) -> bool:

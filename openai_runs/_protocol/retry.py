@@ -15,7 +15,9 @@ from multiplying the load on a server that is already failing.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter, deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -185,18 +187,32 @@ class RetryBudget:
         self._capacity = capacity
         self._cost = cost
         self._tokens = capacity
+        self._paid: deque[tuple[float, str]] = deque(maxlen=max(1, int(capacity / cost)))
+        """The last retries that were paid for: when, and after which failure."""
 
     @property
     def tokens(self) -> float:
         """Return what is left."""
         return self._tokens
 
-    def acquire(self) -> bool:
-        """Return whether a retry may be made, and use its tokens."""
+    def acquire(self, failure: str = "failures", now: float = 0.0) -> bool:
+        """Return whether a retry after this kind of failure may be made, and use its tokens."""
         if self._tokens < self._cost:
             return False
         self._tokens -= self._cost
+        self._paid.append((now, failure))
         return True
+
+    def why_spent(self, now: float) -> str:
+        """Return what the tokens were spent on, and what to do, for an error's text."""
+        kinds = Counter(failure for _, failure in self._paid)
+        what = ", ".join(f"{count} after {kind}" for kind, count in kinds.most_common())
+        seconds = max(1, math.ceil(now - self._paid[0][0])) if self._paid else 0
+        return (
+            "not retried, since this client's budget for retries is spent: "
+            f"{len(self._paid)} retries in the last {seconds} s ({what}). {self._cost:g} successes "
+            "pay for one more; RetryPolicy(patience=...) retries outside of the budget"
+        )
 
     def succeeded(self) -> None:
         """Return one token."""

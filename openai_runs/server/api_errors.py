@@ -32,6 +32,7 @@ __all__ = [
     "not_http",
     "not_waiting",
     "position_lost",
+    "several_keys",
     "too_large",
     "too_many_streams",
     "too_many_unsent",
@@ -236,3 +237,9 @@ def unauthorized(key: str) -> Refusal:
     prefix = "sk-" if key.startswith("sk-") else ""
     shown = f"{prefix}...{key[-4:]}" if len(key) >= 12 else "***"
     return Refusal(f"Incorrect API key provided: {shown}.", status_code=401, code="invalid_api_key")
+
+
+def several_keys() -> Refusal:
+    """401: the header with the API key comes more than once."""
+    message = "The request has more than one API key: send one Authorization header."
+    return Refusal(message, status_code=401, code="invalid_api_key")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Unpack
 
 import anyio
-from aiohttp import web
 
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs.config import DRAIN_GRACE, KEEPALIVE_TIMEOUT
@@ -18,14 +17,14 @@ from openai_runs.server.backends.base import Backend
 from openai_runs.server.backends.echo import EchoBackend
 from openai_runs.server.http.app import ENGINE, PREFIX, SETTINGS, STORE, AppOptions, create_app
 from openai_runs.server.http.connection import ApiRunner
+from openai_runs.server.listening import Site
 
 if TYPE_CHECKING:
+    from aiohttp import web
     from aiohttp.typedefs import Middleware
 
 __all__ = ["LocalServer"]
 
-_BACKLOG: Final = 1024
-"""Connections that may wait to be accepted; the default of 128 costs a burst of more a second."""
 _SHUTDOWN: Final = 5.0
 """Seconds that requests under way are given when the server closes."""
 
@@ -135,9 +134,9 @@ class LocalServer:
         )
         try:
             await self._runner.setup()
-            await _Site(self._runner, self._host, self._port).start()
+            await Site(self._runner, self._host, self._port).start()
             self._url = self._bound_url(self._runner)
-            self._app[STORE].publish(self._url)
+            self._app[STORE].publish(_address_here(self._runner))
         except BaseException:
             await self.aclose()
             raise
@@ -187,30 +186,10 @@ class LocalServer:
         await self.aclose()
 
 
-class _Site(web.BaseSite):
-    """aiohttp's `TCPSite`, but that a start which is cancelled leaves no socket open.
-
-    `TCPSite.start` has the server from `create_server`, which waits once more after it listens:
-    cancelled there, nobody holds the server any longer, and its port stays bound.
-    """
-
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
-        super().__init__(runner, backlog=_BACKLOG)
-        self._host = host
-        self._port = port
-
-    @property
-    def name(self) -> str:
-        """Return the address that was asked for."""
-        return f"http://{self._host}:{self._port}"
-
-    async def start(self) -> None:
-        """Bind the port and listen; what is bound is closed by the runner's `cleanup`."""
-        await super().start()
-        loop = asyncio.get_running_loop()
-        serve = self._runner.server
-        assert serve is not None  # a site of a runner that is not set up is refused above
-        self._server = await loop.create_server(
-            serve, self._host, self._port, backlog=self._backlog, start_serving=False
-        )
-        await self._server.start_serving()
+def _address_here(runner: web.AppRunner) -> str:
+    """Return the URL for other processes of this machine: an address, not a name."""
+    host, port = runner.addresses[0][:2]
+    address = ip_address(host.partition("%")[0])
+    if address.is_unspecified:  # bound to all addresses, so to loopback too
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{f'[{address}]' if address.version == 6 else address}:{port}{PREFIX}"

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from openai_runs.config import MAX_INTEGER
 from openai_runs.errors import (
     RunCancelled,
     RunError,
@@ -18,6 +19,7 @@ from openai_runs.types.base import (
     Answer,
     Metadata,
     Part,
+    PathID,
     Request,
     RequestMetadata,
     Unknown,
@@ -209,11 +211,11 @@ class Run(Answer, frozen=True, kw_only=True):
     that only some servers send defaults to None, and is not written where it is None.
     """
 
-    id: str
+    id: PathID
     object: str = field(default_factory=lambda: "thread.run")
     created_at: int = field(default_factory=int)
     """Unix seconds."""
-    thread_id: str
+    thread_id: PathID
     assistant_id: str = field(default_factory=str)
     status: (
         Literal[
@@ -329,8 +331,8 @@ class RunSettings(Request, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] | None | UnsetType = UNSET
     top_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
     stream: bool | None | UnsetType = UNSET
-    max_prompt_tokens: Annotated[int, Meta(ge=256)] | None | UnsetType = UNSET
-    max_completion_tokens: Annotated[int, Meta(ge=256)] | None | UnsetType = UNSET
+    max_prompt_tokens: Annotated[int, Meta(ge=256, le=MAX_INTEGER)] | None | UnsetType = UNSET
+    max_completion_tokens: Annotated[int, Meta(ge=256, le=MAX_INTEGER)] | None | UnsetType = UNSET
     truncation_strategy: RequestTruncationStrategy | None | UnsetType = UNSET
     tool_choice: RequestToolChoice | None | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from openai_runs.config import MAX_INTEGER
 from openai_runs.types.base import Part, RequestMetadata, Unknown, null
 
 __all__ = [
@@ -273,7 +274,7 @@ class RequestTruncationStrategy(Part, frozen=True, kw_only=True):
     """A truncation strategy as sent, with the API's bounds."""
 
     kind: Literal["auto", "last_messages"] = field(name="type")
-    last_messages: Annotated[int, Meta(ge=1)] | None | UnsetType = UNSET
+    last_messages: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None | UnsetType = UNSET
 
 
 class RequestNamedToolChoice(Part, frozen=True, kw_only=True):
@@ -290,7 +291,7 @@ class RequestStaticChunking(Part, frozen=True, kw_only=True, forbid_unknown_fiel
     """Sizes of static chunks, in tokens."""
 
     max_chunk_size_tokens: Annotated[int, Meta(ge=100, le=4096)]
-    chunk_overlap_tokens: int
+    chunk_overlap_tokens: Annotated[int, Meta(le=MAX_INTEGER)]
 
 
 class AutoChunking(Part, frozen=True, kw_only=True, tag="auto", forbid_unknown_fields=True):

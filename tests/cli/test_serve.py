@@ -74,7 +74,9 @@ async def test_serve_logs_a_line_for_each_run(tmp_path: Path) -> None:
         await server.says(f"run {run.id}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)]
+)
 async def test_serve_lets_running_work_finish(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
@@ -104,7 +106,9 @@ async def test_serve_lets_running_work_finish(
     assert (result.run.status, result.text) == ("completed", "Just in time.")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 async def test_second_signal_stops_at_once(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:

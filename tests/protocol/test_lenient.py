@@ -241,6 +241,9 @@ HOPELESS = [
         b'{"id": "s", "status": "x", "step_details": {"type": "tool_calls", "tool_calls": 5}}',
         "$.step_details.tool_calls",
     ),
+    (Run, b'{"id": "a/b", "thread_id": "t", "status": "queued"}', "$.id"),
+    (Run, b'{"id": "r", "thread_id": "..", "status": "queued"}', "$.thread_id"),
+    (Run, b'{"id": 5, "thread_id": "t", "status": "queued"}', "$.id"),
     (Message, b'{"id": "m", "content": "Hi"}', "$.content"),
     (Assistant, b'{"id": "a", "response_format": 5}', "$.response_format"),
 ]

@@ -1,29 +1,39 @@
 """A server to be killed: serves the file it is told, prints its URL, and waits for the end.
 
-Arguments: the file, how many runs at once, and how often the clock may be looked at before
-it kills the process (0: as often as you like). The clock is looked at before each write.
+Arguments: the file, how many runs at once, how often the clock may be looked at before it kills
+the process (0: as often as you like), and the port, if not any. The clock is looked at before each
+write.
 
 What the model does is said by the question: "hang" writes half a sentence and never ends,
 "tool" calls a tool, "call" takes ten seconds for that, "slow" takes its time, "long" says a
-long text in many pieces, anything else is answered.
+long text in many pieces, "pause" answers after half a second, "seconds" says its text for three,
+anything else is answered. "die", "exit" and "fault" end the process as soon as the model is asked,
+"die late" after the first words.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+import anyio
 
 from openai_runs.server import (
     Call,
     CallTools,
     Hang,
     LocalServer,
+    ModelEvent,
     ModelRequest,
     Say,
     ScriptedBackend,
     ScriptedTurn,
     SystemClock,
+    TextDelta,
 )
 
 
@@ -39,9 +49,30 @@ def script(request: ModelRequest) -> ScriptedTurn:
             return CallTools(calls, "Let me see.", chunk=11, pause=0.05)
         case "long":
             return Say([f"word {number} " for number in range(300)], pause=0.01)
+        case "pause":
+            return Say("Answered.", delay=0.5)
+        case "seconds":
+            return Say([f"word {number} " for number in range(30)], pause=0.1)
         case "die":
             signal.raise_signal(signal.SIGKILL)
+        case "exit":
+            os._exit(1)
+        case "fault":
+            signal.raise_signal(signal.SIGSEGV)
     return Say("Answered.", delay=0.01 if request.question == "slow" else 0)
+
+
+class FatalBackend(ScriptedBackend):
+    """Follows the script, or kills the process after the first words."""
+
+    async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Answer one model call, or do not return."""
+        if request.question == "die late":
+            yield TextDelta("Half a")
+            await anyio.sleep(0.3)  # so that it is stored
+            signal.raise_signal(signal.SIGKILL)
+        async for event in super().respond(request):
+            yield event
 
 
 class FatalClock(SystemClock):
@@ -58,22 +89,24 @@ class FatalClock(SystemClock):
         return super().now()
 
 
-async def main() -> None:
-    """Serve until killed, or until SIGTERM: then drain and end."""
+async def main(arguments: list[str], ready: Callable[[str], object]) -> None:
+    """Serve until killed, or until SIGTERM: then drain and end. `ready` is called with the URL."""
     server = LocalServer(
-        sys.argv[1],
-        ScriptedBackend(script),
-        max_concurrent_runs=int(sys.argv[2]),
-        clock=FatalClock(int(sys.argv[3])),
+        arguments[0],
+        FatalBackend(script),
+        max_concurrent_runs=int(arguments[1]),
+        clock=FatalClock(int(arguments[2])),
+        port=int(arguments[3]) if len(arguments) > 3 else 0,
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await server.start()
-    print(server.url, flush=True)  # noqa: T201 - how the test learns where it is
+    ready(server.url)
     await stop.wait()
     await server.drain(0.2)
     await server.aclose()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    # How the test learns where it is.
+    asyncio.run(main(sys.argv[1:], partial(print, flush=True)))

@@ -169,8 +169,12 @@ class Caller:
         return await self.stream(path, {"assistant_id": assistant_id, **fields})
 
     async def health(self) -> Reply:
-        """Return what the health page says."""
+        """Return whether the server is at work."""
         return await Caller(self.session, self.url.removesuffix("/v1")).send("GET", "/healthz")
+
+    async def ready(self) -> Reply:
+        """Return whether it can carry out runs, and how many wait."""
+        return await Caller(self.session, self.url.removesuffix("/v1")).send("GET", "/readyz")
 
     async def assistant(self, **fields: Any) -> str:
         """Return the id of a new assistant."""

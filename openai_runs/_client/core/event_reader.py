@@ -10,12 +10,13 @@ from typing import Final
 
 import anyio
 
+from openai_runs._client.core.size_limit import SizeLimit
 from openai_runs._protocol.create_marker import strip_marker_from_event
 from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
 from openai_runs._protocol.json_repair import PieceRepair
 from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
 from openai_runs._transport import StreamReply
-from openai_runs.errors import APIConnectionError, StreamError
+from openai_runs.errors import APIConnectionError, StreamError, StreamTooLarge
 from openai_runs.types.base import ADOPTION_KEY
 from openai_runs.types.events import Event, EventName, RunEvent
 
@@ -24,6 +25,8 @@ __all__ = ["EventReader", "Gaps"]
 _LOG: Final = logging.getLogger("openai_runs.client")
 _MARKER: Final = ADOPTION_KEY.encode()
 _DELTA: Final = ".delta"
+_LOGGED: Final = 10
+"""Events that cannot be read, of one stream, that are logged."""
 
 
 class Gaps:
@@ -33,6 +36,8 @@ class Gaps:
         """Begin with the stream."""
         self.repair = PieceRepair()
         """Joins characters that two pieces hold, also where these come over two connections."""
+        self.unreadable = 0
+        """Events that could not be read."""
         self.in_deltas = False
         """Whether a piece of a message or of a step could not be read."""
         self.in_objects = False
@@ -46,14 +51,22 @@ class Gaps:
 class EventReader:
     """Reads one connection; to be closed by its owner."""
 
-    def __init__(self, reply: StreamReply, *, after: str = "", gaps: Gaps | None = None) -> None:
+    def __init__(
+        self,
+        reply: StreamReply,
+        *,
+        after: str = "",
+        gaps: Gaps | None = None,
+        size: SizeLimit | None = None,
+    ) -> None:
         """Read an open stream; events up to the one with the id `after` are left out.
 
-        Events that cannot be read are passed over, and noted in `gaps`.
+        Events that cannot be read are passed over, and noted in `gaps`; `size` counts the bytes.
         """
         self._reply = reply
         self._after = _number(after)
         self._gaps = gaps or Gaps()
+        self._size = size or SizeLimit()
         self._parser = SSEParser()
         self._failure: StreamError | APIConnectionError | EventTooLarge | None = None
         self._is_done = self._has_events = self._run_has_ended = False
@@ -71,6 +84,7 @@ class EventReader:
         Raises:
             APIConnectionError: The connection was lost.
             StreamError: The server sent an error event.
+            StreamTooLarge: The stream exceeds its limit, with all of its connections.
             EventTooLarge: An event is too large to be read, and ends the connection.
 
         Events that came before either were returned before.
@@ -97,7 +111,8 @@ class EventReader:
         events: list[Event] = []
         repair = self._gaps.repair
         try:
-            for frame in self._parser.feed(chunk):
+            self._size.add(chunk, objects=chunk.count(b"data"))
+            for frame in self._size.within(self._parser.feed(chunk)):
                 if self._after is not None and self._is_repeated(frame, self._after):
                     self._has_events = True
                     continue
@@ -122,6 +137,8 @@ class EventReader:
             self._failure = _fault_error(masked) if not masked.is_empty else _no_reason()
         except EventTooLarge as error:
             self._failure = error
+        if self._size.is_exceeded:
+            self._failure = self._failure or _too_large(self._size.max_bytes)
         return events
 
     def _noted(self, event: Event) -> Event:
@@ -132,9 +149,13 @@ class EventReader:
 
     def _pass_over(self, error: UnreadableEvent) -> None:
         problem = UnreadableEvent(error.frame, error.problem, self._reply.secrets)
-        _LOG.warning(
-            "an event of the stream cannot be read: %s: %s", problem.event, problem.problem
-        )
+        self._gaps.unreadable += 1
+        if self._gaps.unreadable <= _LOGGED:
+            _LOG.warning(
+                "an event of the stream cannot be read: %s: %s", problem.event, problem.problem
+            )
+        elif self._gaps.unreadable == _LOGGED + 1:
+            _LOG.warning("more events of the stream cannot be read; they are not logged")
         self._has_events = True
         if error.frame.event.endswith(_DELTA):
             self._gaps.in_deltas = True
@@ -163,6 +184,15 @@ def _number(event_id: str) -> int | None:
 
 def _no_reason() -> APIConnectionError:
     return APIConnectionError("the server ended the stream with an error event that says nothing")
+
+
+def _too_large(max_bytes: int) -> StreamTooLarge:
+    error = StreamTooLarge(
+        f"the stream exceeds max_stream_bytes={max_bytes}, and was closed; the run may go on: "
+        "retrieve it, or set max_stream_bytes= of the client or the call"
+    )
+    error.max_stream_bytes = max_bytes
+    return error
 
 
 def _fault_error(fault: StreamFault) -> StreamError:

@@ -43,7 +43,7 @@ from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply
-from openai_runs.config import MAX_ANSWER_BYTES, MIN_POLL_DELAY, check_timeout
+from openai_runs.config import MAX_ANSWER_BYTES, MAX_ANSWER_PARTS, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
     APIConnectionError,
     APIError,
@@ -325,9 +325,11 @@ class Pipeline:
             )
             raise self._explain(error, call) from failure
         paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
-        if not paced and not self.state.budget.acquire():
-            raise failure
         name, kind = call.spec.operation, type(failure).__name__
+        now = settings.runtime.monotonic()
+        if not paced and not self.state.budget.acquire(kind, now):
+            failure.explain_spent_budget(self.state.budget.why_spent(now))
+            raise failure
         _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
         return pause
 
@@ -404,6 +406,9 @@ class Pipeline:
     def _parse(self, call: Call, reply: Reply | StreamReply) -> Any:
         answer, problem = None, None
         if not isinstance(reply, StreamReply):
+            if len(reply.content) > MAX_ANSWER_PARTS and _parts(reply.content) > MAX_ANSWER_PARTS:
+                problem = f"it has more than {MAX_ANSWER_PARTS} objects and arrays"
+                raise self._unreadable(problem, call, reply)
             try:
                 answer = call.spec.decode(reply.content)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -444,6 +449,11 @@ class Pipeline:
         error.maybe_created = call.maybe_sent and not call.is_idempotent
         error.idempotency_key = call.key
         return error
+
+
+def _parts(content: bytes) -> int:
+    """Return how many objects and arrays this JSON has at most: of each, memory is taken."""
+    return content.count(b"{") + content.count(b"[")
 
 
 def _too_large(error: APIResponseValidationError, call: Call) -> APIResponseValidationError:

@@ -143,7 +143,7 @@ class CreateRunFlow:
             return
         run = await _first_run(found, self._pipeline.settings.request_timeout)
         if run is not None and run.is_active:
-            await self._waiter.cancel(run.id, run.thread_id, options)
+            await self._waiter.cancel_if_active(run.id, run.thread_id, options)
 
     def _when_free(self) -> Coroutine[Any, Any, Any]:
         # No coroutine itself, so that a call which does not wait is not a frame deeper.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -11,6 +12,7 @@ from openai_runs._client.arguments import CallOptions, ListCall
 from openai_runs._client.core.deadline import Deadline, within
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.core.size_limit import SizeLimit
 from openai_runs._client.flows.tool_loop import ToolLoop, run_to_end
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.json_schema import schema_of
@@ -22,6 +24,8 @@ from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
 __all__ = ["RunResult", "gather", "run_to_result"]
+
+T = TypeVar("T")
 
 _AROUND_CHARS: Final = 100
 """Characters that an error shows of what a model wrote around its JSON."""
@@ -83,7 +87,12 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 async def gather(
-    pipeline: Pipeline, run: Run, options: CallOptions, *, response_format: type | None = None
+    pipeline: Pipeline,
+    run: Run,
+    options: CallOptions,
+    *,
+    response_format: type | None = None,
+    max_bytes: int | None = None,
 ) -> RunResult:
     """Return the run with the messages it wrote and the steps it took.
 
@@ -94,23 +103,29 @@ async def gather(
         run: The run.
         options: Of each request; `timeout` covers all pages of both lists.
         response_format: The type of the result's `parsed`.
+        max_bytes: Bytes that both lists may have; None: the client's `max_stream_bytes`.
 
     Raises:
         APIError: A list could not be fetched.
+        APIResponseValidationError: The lists are larger than `max_bytes`.
         APITimeoutError: The time was up.
     """
     each: CallOptions = {**options, "timeout": None}
     return await within(
         options.get("timeout"),
         "gathering the result",
-        partial(_gather, pipeline, run, each, response_format),
+        partial(_gather, pipeline, run, each, response_format, max_bytes),
         thread_id=run.thread_id,
         run_id=run.id,
     )
 
 
 async def _gather(
-    pipeline: Pipeline, run: Run, options: CallOptions, response_format: type | None
+    pipeline: Pipeline,
+    run: Run,
+    options: CallOptions,
+    response_format: type | None,
+    max_bytes: int | None,
 ) -> RunResult:
     in_order: ListCall = {"order": "asc", "limit": 100}
     in_order.update(options)  # type: ignore[typeddict-item]  # ListCall has these keys
@@ -119,16 +134,33 @@ async def _gather(
         pipeline, LIST_MESSAGES, thread, "runs.result", in_order, extra={"run_id": run.id}
     )
     # Filtered here as well: not every server knows the run_id filter.
-    messages = [message async for message in listed if _is_written_by(run, message)]
+    size = SizeLimit(max_bytes or pipeline.settings.max_stream_bytes)
+    messages = [one async for one in _items(listed, size, run) if _is_written_by(run, one)]
     steps: list[RunStep]
     try:
         ids = {**thread, "run_id": run.id}
         listed_steps = paginate(pipeline, LIST_RUN_STEPS, ids, "runs.result", in_order)
-        steps = [step async for step in listed_steps]
+        steps = [step async for step in _items(listed_steps, size, run)]
     except NotFoundError:
         # The thread exists, as its messages do: a server without steps (astra).
         steps = []
     return RunResult(run=run, messages=messages, steps=steps, response_format=response_format)
+
+
+async def _items(listed: AsyncPaginator[T], size: SizeLimit, run: Run) -> AsyncGenerator[T]:
+    """Yield every item of a list of the run's; a list that never ends is an error."""
+    async for page in listed.pages():
+        size.add(b"" if page.http is None else page.http.content, len(page.data))
+        if size.is_exceeded:
+            error = APIResponseValidationError(
+                f"the run's messages and steps exceed max_stream_bytes={size.max_bytes}",
+                method="run",
+                url=run.id,
+            )
+            error.locate(thread_id=run.thread_id, run_id=run.id)
+            raise error
+        for item in page.data:
+            yield item
 
 
 def _is_written_by(run: Run, message: object) -> bool:

@@ -22,9 +22,17 @@ from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
 from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
-from openai_runs._protocol.lifecycle import is_settled
+from openai_runs._protocol.error_mapping import ended_status
+from openai_runs._protocol.lifecycle import is_settled, needs_no_cancel
 from openai_runs._protocol.spec import check_id
-from openai_runs.errors import APIError, APITimeoutError, RunWaitTimeout
+from openai_runs.errors import (
+    APIError,
+    APITimeoutError,
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    RunWaitTimeout,
+)
 from openai_runs.types.runs import Run, RunStatus
 
 __all__ = ["Waiter", "retrieve_run"]
@@ -137,6 +145,31 @@ class Waiter:
         verify = _verify_cancel(self._pipeline, ids, options)
         return self._pipeline.send(spec, options, verify=verify)
 
+    async def cancel_if_active(self, run_id: str, thread_id: str, options: CallOptions) -> None:
+        """Ask the server to cancel the run; one that has ended, or is deleted, needs no cancel.
+
+        Raises:
+            APIError: The request failed, and the run may go on.
+        """
+        try:
+            await self.cancel(run_id, thread_id, options)
+        except (BadRequestError, ConflictError, NotFoundError) as rejection:
+            ids = {"thread_id": thread_id, "run_id": run_id}
+            status = ended_status(rejection) or await self._ended_status(ids, options)
+            if status is None:
+                raise
+            _LOG.debug("run %s needed no cancel: it is %s", run_id, status)
+
+    async def _ended_status(self, ids: Mapping[str, str], options: CallOptions) -> str | None:
+        """Return the status of a run that is over or being cancelled; None where it may go on."""
+        try:
+            run = await retrieve_run(self._pipeline, ids, options)
+        except NotFoundError:
+            return "deleted"
+        except APIError:
+            return None
+        return run.status if needs_no_cancel(run.status) else None
+
     async def cancel_for(self, handle: WaitHandle) -> None:
         """Cancel the run of a wait that has ended early, as `cancel_quietly` does."""
         thread_id, run_id = handle.ids
@@ -166,9 +199,11 @@ class Waiter:
     async def cancel_quietly(self, run_id: str, thread_id: str, options: CallOptions) -> None:
         """Ask the server to cancel the run, for at most 5 s; it expires by itself otherwise.
 
+        A failure is logged, unless the run has ended meanwhile.
+
         Cancellation: is delayed for those 5 s.
         """
-        cancel = partial(self.cancel, run_id, thread_id, follow_up_options(options))
+        cancel = partial(self.cancel_if_active, run_id, thread_id, follow_up_options(options))
         await self.quietly(f"cancelling run {run_id}", cancel)
 
     async def quietly(self, what: str, act: Callable[[], Awaitable[object]]) -> None:

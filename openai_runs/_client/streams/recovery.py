@@ -159,6 +159,8 @@ class Reconnector:
         self._fetcher = fetcher
         self.attempts = 0
         """Attempts since the last event was received."""
+        self.is_pointless = False
+        """Whether the same event would break the stream again."""
 
     async def reconnect(
         self, request: StreamRequest, ids: Mapping[str, str], last_id: str
@@ -166,8 +168,9 @@ class Reconnector:
         """Return the stream from where it broke; None if the run can only be polled.
 
         It can only be polled where the server has not named the extension `resume` in
-        `openai-runs-features`, where `max_retries + 1` attempts in a row brought no event, and
-        where the server rejects the request, as it does for an event that it no longer has.
+        `openai-runs-features`, where `max_retries + 1` attempts in a row brought no event, where
+        an event is too large, and where the server rejects the request, as it does for an event
+        that it no longer has.
 
         Args:
             request: The request whose stream broke.
@@ -190,7 +193,7 @@ class Reconnector:
                 message = "the connection was lost before the run's id was received"
                 raise StreamInterrupted(message)
             return found
-        if is_spent or not self._pipeline.resumes():
+        if is_spent or self.is_pointless or not self._pipeline.resumes():
             return None
         options = self._deadline.left()
         try:

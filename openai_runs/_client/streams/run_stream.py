@@ -21,7 +21,7 @@ from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.requests import StreamRequest
 from openai_runs._client.streams.session import State, StreamSession
 from openai_runs._protocol.snapshot.snapshot import Snapshot
-from openai_runs.config import STREAM_IDLE, check_timeout
+from openai_runs.config import STREAM_IDLE, check_count, check_timeout
 from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
 from openai_runs.types.messages import Message, MessageRole
 from openai_runs.types.runs import Run
@@ -48,6 +48,7 @@ class RunStream:
         StreamError: The server sent an error event.
         StreamInterrupted: The connection was lost, or an event cannot be read, and recovery failed;
             `.text_so_far` has the text that came.
+        StreamTooLarge: The stream exceeds `max_stream_bytes`; `.text_so_far` has the text so far.
         RunWaitTimeout: The time was up; `.run` is the last state seen.
         ToolError: The run asked for tools more than `max_rounds` times, or waits for an action of
             a kind that cannot be answered.
@@ -343,14 +344,20 @@ def stream_of(
         TypeError: An option is of the wrong kind.
         ValueError: An option is out of bounds.
     """
+    max_bytes = given.stream.get("max_stream_bytes")
+    if max_bytes is not None:
+        check_count("max_stream_bytes", max_bytes)
     session = StreamSession(
         pipeline,
         waiter,
         Deadline(pipeline.settings.runtime, given.call, given.wait),
         request,
-        gather=partial(gather, pipeline, response_format=given.response_format),
+        gather=partial(
+            gather, pipeline, response_format=given.response_format, max_bytes=max_bytes
+        ),
         idle=check_timeout("idle_timeout", given.stream.get("idle_timeout")) or STREAM_IDLE,
         tools=local_tools(given),
         response_format=given.response_format,
+        max_bytes=max_bytes,
     )
     return RunStream(session)

@@ -43,6 +43,7 @@ import msgspec
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.event_reader import EventReader, Gaps
 from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.core.size_limit import SizeLimit
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.flows.tool_loop import Decision, Outputs, ToolLoop
 from openai_runs._client.polling.handle import notify_status
@@ -65,6 +66,7 @@ from openai_runs.errors import (
     RunWaitTimeout,
     StreamError,
     StreamInterrupted,
+    StreamTooLarge,
     ToolError,
 )
 from openai_runs.types.events import Event, EventName, MessageEvent, RunEvent
@@ -150,6 +152,7 @@ class StreamSession:
         idle: float,
         tools: ToolLoop,
         response_format: type | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -162,6 +165,7 @@ class StreamSession:
             idle: Seconds without an event before the run is polled.
             tools: Answers tool calls; where it answers none, the stream ends.
             response_format: Of the result's `parsed`.
+            max_bytes: Bytes read of the whole stream; None: the client's `max_stream_bytes`.
         """
         self._pipeline = pipeline
         self._waiter = waiter
@@ -173,6 +177,7 @@ class StreamSession:
         self._timer = IdleTimer(self.now, timeout=deadline.seconds_left(), idle=idle)
         self._reader: EventReader | None = None
         self._gaps = Gaps()
+        self._size = SizeLimit(max_bytes or pipeline.settings.max_stream_bytes)
         self._ids = dict(request.ids)
         self._headers: Any = {}
         self._headers_at = self._timer.began
@@ -349,6 +354,7 @@ class StreamSession:
         except APIConnectionError as error:
             self._disconnect(error)
         except EventTooLarge as error:
+            self._reconnector.is_pointless = bool(self._ids)
             self._disconnect(StreamError(str(error)))
         except StreamError as error:
             self.close()
@@ -356,7 +362,7 @@ class StreamSession:
         else:
             if events:
                 self._has_just_read = True
-                self._reconnector.attempts = 0
+                self._reconnector.attempts, self._reconnector.is_pointless = 0, False
                 if self.state not in FINAL:
                     self.ready.extend(events)
             elif events is None:
@@ -523,7 +529,7 @@ class StreamSession:
                 opened.close()
         elif isinstance(opened, StreamReply):
             after = self.last_id if self._pipeline.resumes() else ""
-            self._reader = EventReader(opened, after=after, gaps=self._gaps)
+            self._reader = EventReader(opened, after=after, gaps=self._gaps, size=self._size)
             self._headers, self._headers_at = opened.headers, self.now()
             self._timer.restart()
             self._is_polled = self._has_moved = False
@@ -610,7 +616,8 @@ class StreamSession:
         """Add to `error` what the caller needs to go on from here."""
         thread_id = self._ids.get("thread_id", self._request.thread_id)
         error.locate(thread_id=thread_id, run_id=self._ids.get("run_id"))
-        if isinstance(error, StreamInterrupted):
+        if isinstance(error, (StreamInterrupted, StreamTooLarge)):
             error.text_so_far = self.snapshot.text
+        if isinstance(error, StreamInterrupted):
             error.idempotency_key = None if self._ids else self._request.key
         return error

@@ -74,7 +74,7 @@ class RoutingBackend:
         for name, row in self._routes.items():
             self._check(name, row)
         # In the order of the caller, which is that of the patterns.
-        self._routes = {name: self._resolve(name, row) for name, row in rows.items()}
+        self._routes = {name: self._resolve(name, _followed(name, rows)) for name in rows}
         if not self._routes and self._only is None:
             message = "there are several endpoints, and nothing says which models go where"
             raise ConfigError(message)
@@ -202,6 +202,25 @@ class RoutingBackend:
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
         message = f"The model '{name[:_SHOWN_CHARS]}' is not served here; there are: {there}{more}."
         return ModelFailure(message)
+
+
+def _followed(name: str, rows: Mapping[str, str | Route]) -> str | Route:
+    """Return where a name leads, through the names that stand for other names.
+
+    Raises:
+        ConfigError: It leads back to itself.
+    """
+    row, seen = rows[name], [name]
+    while isinstance(row, str) and row in rows and row != seen[-1]:
+        if row in seen:
+            message = f"{name!r} leads back to itself: {' -> '.join(map(repr, [*seen, row]))}"
+            raise ConfigError(message)
+        seen.append(row)
+        following = rows[row]
+        if isinstance(following, Route):
+            break
+        row = following
+    return row
 
 
 def _is_pattern(name: str) -> bool:

@@ -33,7 +33,7 @@ from msgspec import UNSET, UnsetType
 from openai_runs.config import check_timeout
 from openai_runs.errors import ConfigError
 from openai_runs.server.backends.base import Backend
-from openai_runs.server.backends.chat.backend import ChatBackend
+from openai_runs.server.backends.chat.backend import ChatBackend, problem_of_url
 from openai_runs.server.backends.routing import Route, RoutingBackend
 
 __all__ = ["load_routing"]
@@ -44,6 +44,7 @@ _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`\Z")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TIMEOUTS: Final = frozenset({"timeout", "first_token_timeout", "idle_timeout"})
 _SECRETS: Final = frozenset({"key", "api_key", "apikey", "token", "password", "secret"})
 """Keys under which somebody may write what belongs into the environment."""
@@ -117,7 +118,7 @@ def load_routing(
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         message = f"cannot be read ({error.strerror or type(error).__name__})"
         raise ConfigError(message) from error
@@ -157,9 +158,18 @@ def _check_url(url: str) -> None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         message = 'url must begin with http:// or https://, such as "http://127.0.0.1:11434/v1"'
         raise ConfigError(message)
+    if problem := problem_of_url(url):
+        message = f"url {problem}"
+        raise ConfigError(message)
 
 
 def _key(table: str, name: str, environ: Mapping[str, str]) -> str:
+    if _VARIABLE.match(name) is None:  # it may be the key itself, which is not repeated
+        message = (
+            f"{table} key_env is the name of an environment variable, of letters, digits and "
+            'underscores, such as "MODEL_KEY", and not the key itself'
+        )
+        raise ConfigError(message)
     value = environ.get(name, "").strip()
     if not value:
         message = f"{table} key_env: the environment variable {name} is not set or empty"
@@ -176,6 +186,13 @@ def _row(name: str, value: Any) -> str | Route:
         return value
     if not isinstance(value, dict):
         message = f'{where} goes to the name of a model, or to {{ endpoint = "..." }}'
+        raise ConfigError(message)
+    part = next(iter(value), "")
+    if part[:1].isdigit():  # such as gpt-3.5, which TOML reads as a table in a table
+        message = (
+            f"{where} has an unknown key {part!r}; a name with a dot stands in quotes, such as "
+            f'"{name}.{part}"'
+        )
         raise ConfigError(message)
     row = _table(where, value, _Row)
     if isinstance(row.model, UnsetType):

@@ -54,6 +54,11 @@ class Dispatcher:
         self._queue.append(run_id)
         self._launch()
 
+    def put_first(self, run_id: str) -> None:
+        """Have the run executed in the next free slot."""
+        self._queue.appendleft(run_id)
+        self._launch()
+
     def cancel(self, run_id: str) -> Execution | None:
         """Cancel the execution of the run, if there is one, and return it."""
         execution = self._running.get(run_id)

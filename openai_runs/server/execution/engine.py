@@ -2,7 +2,8 @@
 
 Theory of operation. The engine is notified of every committed change of a status and of nothing
 else, so a run queued by a request, by tool outputs or by a restart takes the same way: into
-`dispatch`, which says when it is executed. All of it lives in one event loop: one root task with a
+`dispatch`, which says when it is executed. Runs that were at work when the server crashed are put
+in by `trials`, one after the other. All of it lives in one event loop: one root task with a
 task group inside, and within it the inbox, the timer, and one task for each run that is being
 executed. Nothing is kept here that the store could not give back after a crash.
 """
@@ -24,6 +25,7 @@ from openai_runs.server.clock import Clock
 from openai_runs.server.events.subscribers import Subscribers
 from openai_runs.server.execution.dispatch import Dispatcher
 from openai_runs.server.execution.executor import Execution, Executor, retry_unavailable
+from openai_runs.server.execution.trials import Trials
 from openai_runs.server.objects.transitions import Ending, LostRace, Writing
 from openai_runs.server.store import Change, Moved, Removed, Store, claims, runs
 from openai_runs.types.base import TERMINAL_STATUSES
@@ -36,6 +38,8 @@ __all__ = ["Engine"]
 
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two clearings of old idempotency keys and events."""
+_STALE: Final = 1000
+"""Entries of runs that are over that the timer may hold, beside as many as of active ones."""
 _CANCEL_GRACE: Final = 2.0
 """Seconds that a cancelled execution may take to end; a backend may never let it."""
 
@@ -59,6 +63,7 @@ class Engine:
         self._clock = clock
         self._executor = Executor(store, backend, clock, subscribers)
         self._dispatcher = Dispatcher(self._execute_run, max_concurrent_runs)
+        self._trials = Trials(store, self._dispatcher.put_first)
         self._timer = _Timer()
         self._draining = False
         self._inbox: deque[Moved | Removed] = deque()
@@ -78,13 +83,19 @@ class Engine:
         """Return whether the root task is at work."""
         return self._root is not None and not self._root.done()
 
+    @property
+    def draining(self) -> bool:
+        """Return whether no more runs begin."""
+        return self._draining
+
     async def start(self) -> None:
         """Resume what an earlier server left behind, and begin to work."""
         left = await self._store.read(runs.unfinished)
         for run in left:
             self._timer.add(run.run_id, run.deadline)
-            if run.status in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
+            if run.status == RunStatus.QUEUED and not run.attempts:
                 self._dispatcher.put(run.run_id)
+        await self._trials.find_suspects(left)
         cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
         # The one named root task of the engine; `aclose` awaits it.
         self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
@@ -94,6 +105,7 @@ class Engine:
         """Begin no more runs; after `grace` seconds put back those still under way."""
         self._draining = True
         self._dispatcher.stop()
+        await self._trials.stop()
         with anyio.move_on_after(grace):
             await self._dispatcher.wait_idle()
         for execution in self._dispatcher.running.values():
@@ -145,6 +157,7 @@ class Engine:
             group.start_soon(self._prune)
             if not self._draining:
                 self._dispatcher.start(group)
+                group.start_soon(self._trials.serve)
             while True:
                 await self._received.wait()
                 self._received = anyio.Event()
@@ -186,7 +199,7 @@ class Engine:
     async def _execute_run(self, run_id: str, execution: Execution) -> None:
         """Execute the run; whatever fails is written down, and stops no other."""
         try:
-            with execution.scope:
+            with execution.scope, self._trials.trying(run_id, execution):
                 await self._executor.execute_run(run_id, execution)
             if execution.scope.cancelled_caught and self._draining:
                 await self._put_back(run_id, execution)
@@ -284,6 +297,11 @@ class _Timer:
     def discard(self, run_id: str) -> None:
         """Have the run not expire."""
         self._deadlines.pop(run_id, None)
+        # An entry of a run that is over would stay until its deadline: for a day, if runs may last
+        # so long.
+        if len(self._heap) > _STALE + 2 * len(self._deadlines):
+            self._heap = [(deadline, id_) for id_, deadline in self._deadlines.items()]
+            heapq.heapify(self._heap)
 
     def next_deadline(self) -> float:
         """Return when to wake up, in Unix seconds; infinity if nothing can expire."""

@@ -73,6 +73,8 @@ class Execution:
         self.claim: Claim | None = None
         self.draft: Draft | None = None
         """What it writes, once it has claimed the run."""
+        self.attempts: int | None = None
+        """In a trial of the run: the trials before it in which the server crashed."""
         self.abandoned = False
         """Whether it was cancelled and goes on all the same; its run was put back."""
 
@@ -101,7 +103,7 @@ class Executor:
 
         Cancellation: the run stays as it is stored.
         """
-        claim = await retry_unavailable(lambda: self._claim(run_id))
+        claim = await retry_unavailable(lambda: self._claim(run_id, execution))
         if claim is None:
             return
         execution.claim = claim
@@ -111,11 +113,13 @@ class Executor:
         except LostRace as lost:
             _logger.debug("an execution came too late: %s", lost)
 
-    async def _claim(self, run_id: str) -> Claim | None:
+    async def _claim(self, run_id: str, execution: Execution) -> Claim | None:
         # Shielded for the moment of one commit: whoever cancels must know what was claimed.
         claim = None
         with anyio.CancelScope(shield=True):
-            claim = await self._store.write(claims.claim, run_id, self._now())
+            claim = await self._store.write(
+                claims.claim, run_id, self._now(), attempts=execution.attempts
+            )
         return claim  # noqa: RET504 - the scope might swallow, for all mypy knows
 
     async def _complete(self, claim: Claim) -> Claim:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import anyio
 import msgspec
-from aiohttp import web
+from aiohttp import web, web_app
 
 from openai_runs.config import (
     BODY_TIMEOUT,
@@ -24,7 +24,7 @@ from openai_runs.config import (
     RUN_LIFETIME,
     WRITE_TIMEOUT,
 )
-from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.api_errors import invalid
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock, SystemClock
 from openai_runs.server.events.change_bus import ChangeBus
@@ -33,6 +33,7 @@ from openai_runs.server.execution.engine import Engine
 from openai_runs.server.http import handlers, request_parsing
 from openai_runs.server.http.access import Check, check_local, checking_key
 from openai_runs.server.http.handlers import Service
+from openai_runs.server.http.health import Health
 from openai_runs.server.http.imports import importing
 from openai_runs.server.http.middlewares import answering, beginning
 from openai_runs.server.http.models import checking_model, model_handlers
@@ -40,7 +41,7 @@ from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
 from openai_runs.server.objects.hosted_tools import HostedTools, check_policy
-from openai_runs.server.store import SQLITE_VERSION, Store, open_store, rows, runs
+from openai_runs.server.store import PROOF_PATH, Store, is_nonce, open_store
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE", "PREFIX", "STORE", "AppOptions", "create_app"]
 
 PREFIX: Final = "/v1"
-"""Where the operations are; the health page stands outside."""
+"""Where the operations are; the health pages stand outside."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class _Settings:
 SETTINGS: Final = web.AppKey("settings", _Settings)
 STORE: Final = web.AppKey("store", Store)
 ENGINE: Final = web.AppKey("engine", Engine)
+HEALTH: Final = web.AppKey("health", Health)
 
 
 class AppOptions(TypedDict, total=False):
@@ -119,7 +121,7 @@ def create_app(
         backend: Where answers come from.
         api_key: What clients must send; None lets everybody in, so bind to loopback only.
         loopback_only: Refuse with 403 what names another host than loopback in `Host` or `Origin`,
-            the health page included. Browsers let any web page send requests to this machine;
+            the health pages included. Browsers let any web page send requests to this machine;
             without a key, only these headers tell them from yours. `LocalServer` switches it
             on when it has no key; off here, since your application may have a name of its own.
         middlewares: Your own, inside ours: they see each request after the key was checked.
@@ -175,7 +177,7 @@ def _checks(api_key: str | None, *, loopback_only: bool) -> list[Check]:
 
 
 def _is_health(request: web.Request) -> bool:
-    return request.match_info.handler is _health
+    return request.match_info.handler in _PAGES.values()
 
 
 def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing, backend: Backend) -> None:
@@ -189,7 +191,8 @@ def _add_routes(app: web.Application, limits: Limits, outgoing: Outgoing, backen
         app.router.add_route(endpoint.method, PREFIX + endpoint.path, served)
     for path, model_handler in model_handlers(backend, outgoing).items():
         app.router.add_route("GET", PREFIX + path, model_handler)
-    app.router.add_route("GET", "/healthz", _health)
+    for path, page in _PAGES.items():
+        app.router.add_route("GET", path, page)
     app.cleanup_ctx.append(_lifespan)
     app.on_response_prepare.append(beginning(outgoing))
     app.on_shutdown.append(_stop)
@@ -206,6 +209,19 @@ async def _lifespan(app: web.Application) -> AsyncIterator[None]:
     finally:
         with anyio.CancelScope(shield=True):
             await _close(app)
+        _forget_handlers()
+
+
+def _forget_handlers() -> None:
+    """Have aiohttp forget the handlers that it has put together with middlewares.
+
+    It remembers 1,024 of them for the process, each with its application: a program that opens a
+    server for each of its tests or users would keep all that was closed. Others are put together
+    anew by their next request.
+    """
+    remembered = getattr(web_app, "_cached_build_middleware", None)  # private: it may be gone
+    if remembered is not None:
+        remembered.cache_clear()
 
 
 async def _open(app: web.Application) -> None:
@@ -231,6 +247,7 @@ async def _open(app: web.Application) -> None:
         subscribers,
         max_concurrent_runs=settings.max_concurrent_runs,
     )
+    app[HEALTH] = Health(engine, store, settings.clock)
     change_bus.subscribe(subscribers.on_change)
     change_bus.subscribe(engine.on_change)
     await engine.start()
@@ -276,25 +293,26 @@ def _inflating(max_bytes: int, timeout: float) -> Middleware:
 
 
 async def _health(request: web.Request) -> web.Response:
-    """Answer whether runs are executed, and how many wait."""
-    service, engine = request.app[SERVICE], request.app[ENGINE]
-    outgoing = request.app[SETTINGS].outgoing
-    now = service.now
-    try:
-        await service.store.write(rows.touch, now)
-        counts = await service.store.read(runs.count)
-    except StoreUnavailable as problem:
-        trouble = {"status": "unavailable", "error": problem.message}
-        return Reply(outgoing, 503, msgspec.json.encode(trouble))
-    oldest = counts.oldest_created_at
-    facts = {
-        "status": "ok" if engine.alive else "stopped",
-        "queued": counts.by_status.get("queued", 0),
-        "in_progress": counts.by_status.get("in_progress", 0),
-        "requires_action": counts.by_status.get("requires_action", 0),
-        "cancelling": counts.by_status.get("cancelling", 0),
-        "failed": engine.failed,
-        "oldest_seconds": 0 if oldest is None else max(0, now - oldest),
-        "sqlite": SQLITE_VERSION,
-    }
-    return Reply(outgoing, 200 if engine.alive else 503, msgspec.json.encode(facts))
+    """Answer whether the server is at work."""
+    page = request.app[HEALTH].live()
+    return Reply(request.app[SETTINGS].outgoing, page.status_code, page.body)
+
+
+async def _readiness(request: web.Request) -> web.Response:
+    """Answer whether it can carry out runs now, and how many wait."""
+    page = await request.app[HEALTH].ready()
+    return Reply(request.app[SETTINGS].outgoing, page.status_code, page.body)
+
+
+async def _prove(request: web.Request) -> web.Response:
+    """Answer with the proof that this server has its database, before a client sends its key."""
+    nonce = request.query.get("nonce", "")
+    if not is_nonce(nonce):
+        message = "Invalid 'nonce': expected 64 hexadecimal digits."
+        raise invalid(message, "nonce")
+    proof = {"proof": request.app[STORE].prove(nonce)}
+    return Reply(request.app[SETTINGS].outgoing, 200, msgspec.json.encode(proof))
+
+
+_PAGES: Final = {"/healthz": _health, "/readyz": _readiness, PROOF_PATH: _prove}
+"""What stands outside of the API, and needs no key."""

@@ -7,19 +7,26 @@ names the kind of fault and the peer, at most once a minute, and the answer quot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from openai_runs.config import REFUSAL_LOG_INTERVAL
 from openai_runs.server.api_errors import Refusal, bad_expectation, broken, not_http
+from openai_runs.server.http.middlewares import STANDING_HEADERS, new_request_id
 from openai_runs.server.log_filter import filtered_logger
 
-__all__ = ["ApiRunner"]
+__all__ = ["ApiRunner", "Connections"]
 
+_Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+_LOOK_AGAIN: Final = 0.1
+"""Seconds after which a full server looks again for a connection that has become idle."""
 _REFUSED: Final = (HttpProcessingError, web.RequestPayloadError)
 
 _logger = filtered_logger("openai_runs.server.http")
@@ -60,8 +67,8 @@ class ApiRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         options = {**made._kwargs, "logger": _logger, "debug": False}
-        return _Server(
-            made.request_handler,
+        return Connections(
+            _expecting(made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             refusals=self._refusals,
@@ -69,21 +76,102 @@ class ApiRunner(web.AppRunner):
         )
 
 
-class _Server(web.Server):
-    """Makes our connections in place of aiohttp's."""
+class Connections(web.Server):
+    """All connections of one runner; makes ours in place of aiohttp's.
+
+    Attributes:
+        opening: Sockets that were accepted and are not yet among the connections.
+    """
+
+    def __init__(self, handler: _Handler, **options: Any) -> None:
+        """Start with none; the options are aiohttp's."""
+        super().__init__(handler, **options)
+        self.opening = 0
+        self._open: set[_Connection] = set()
+        self._closed = anyio.Event()
+        self._waiting = 0
 
     def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def count(self) -> int:
+        """Return how many descriptors connections have."""
+        return self.opening + len(self._open)
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether others wait for a connection to end."""
+        return self._waiting > 0
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a connection."""
+        super().connection_made(handler, transport)
+        assert isinstance(handler, _Connection)
+        self._open.add(handler)
+        self.opening = max(0, self.opening - 1)  # 0: accepted by another site than ours
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Count it no longer; its descriptor is closed when this returns."""
+        super().connection_lost(handler, exc)
+        assert isinstance(handler, _Connection)
+        self._open.discard(handler)
+        self._closed.set()
+        self._closed = anyio.Event()
+
+    async def close_idle(self, timeout: float = _LOOK_AGAIN) -> None:
+        """Close the connection that is idle for longest, or wait until one ends.
+
+        Args:
+            timeout: Seconds after which this returns all the same.
+        """
+        closed = self._closed
+        idle = [connection for connection in self._open if connection.is_idle]
+        if idle:
+            min(idle, key=_Connection.idle_until).force_close()
+        self._waiting += 1
+        try:
+            with anyio.move_on_after(timeout):
+                await closed.wait()
+        finally:
+            self._waiting -= 1
 
 
 class _Connection(web.RequestHandler):
     """aiohttp's connection, but for what it logs and answers of a failure."""
 
-    __slots__ = ("_refusals",)
+    __slots__ = ("_answered", "_refusals")
 
     def __init__(self, manager: web.Server, *, refusals: _RefusalLog, **options: Any) -> None:
         super().__init__(manager, **options)
+        self._answered = 0
         self._refusals = refusals
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether all requests that came whole are answered.
+
+        The head of one may be on its way, or a body that nobody reads.
+        """
+        return self._request_count == self._answered
+
+    def idle_until(self) -> float:
+        """Return the moment at which it is closed if it stays idle."""
+        return self._next_keepalive_close_time
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; it is the last of this connection while others wait to be accepted."""
+        manager = self._manager
+        if isinstance(manager, Connections) and manager.is_full:
+            resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        return finished
 
     def handle_error(
         self,
@@ -108,14 +196,6 @@ class _Connection(web.RequestHandler):
             self._refusals.note(type(error).__name__, address, status)
         else:
             _logger.error("a request failed outside of its handler", exc_info=error)
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer; aiohttp's own to an unknown `Expect` would quote it."""
-        if isinstance(resp, web.HTTPExpectationFailed):
-            resp = _closing(bad_expectation())
-        return await super().finish_response(request, resp, start_time)
 
 
 class _RefusalLog:
@@ -145,9 +225,31 @@ class _RefusalLog:
             self._left_out = 0
 
 
+def _expecting(handle: _Handler) -> _Handler:
+    """Return the handler of all requests, which refuses an unknown `Expect` before anything else.
+
+    aiohttp's own refusal would quote the header, and fails on one that is no text.
+    """
+
+    def check_then_handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        expected = request.headers.get("expect")
+        if expected and expected.lower() != "100-continue":
+            return reject()
+        return handle(request)  # not awaited here: it would be a frame of every request
+
+    async def reject() -> web.StreamResponse:
+        return _closing(bad_expectation())
+
+    return check_then_handle
+
+
 def _closing(refusal: Refusal) -> web.Response:
+    """Return an answer that no handler and no middleware has seen, with the headers of all."""
     response = web.Response(
-        status=refusal.status_code, body=refusal.encode(), content_type="application/json"
+        status=refusal.status_code,
+        body=refusal.encode(),
+        headers={**STANDING_HEADERS, "x-request-id": new_request_id()},
+        content_type="application/json",
     )
     response.force_close()
     return response

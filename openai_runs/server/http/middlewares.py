@@ -19,17 +19,24 @@ from openai_runs.server.http.request_parsing import is_left_unread
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["answering", "beginning"]
+__all__ = ["STANDING_HEADERS", "answering", "beginning", "new_request_id"]
 
 FEATURES: Final = "idempotency, prefer-wait, resume"
 """Which extensions this server has (docs/pages/explain/protocol.md)."""
 API_VERSION: Final = "2020-10-01"
 """`openai-version`, as OpenAI's own servers send it."""
+STANDING_HEADERS: Final = {"openai-version": API_VERSION, "openai-runs-features": FEATURES}
+"""Headers that are the same on every answer."""
 
 _ID: Final = web.RequestKey("id", str)
 _BEGAN: Final = web.RequestKey("began", float)
 
 _logger = logging.getLogger("openai_runs.server")
+
+
+def new_request_id() -> str:
+    """Return the id of one request, for its answer and its lines in the log."""
+    return f"req_{random.getrandbits(128):032x}"
 
 
 def answering(outgoing: Outgoing, checks: Sequence[Check] = ()) -> Middleware:
@@ -38,7 +45,7 @@ def answering(outgoing: Outgoing, checks: Sequence[Check] = ()) -> Middleware:
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         request[_BEGAN] = time.perf_counter()
-        request[_ID] = request_id = f"req_{random.getrandbits(128):032x}"
+        request[_ID] = request_id = new_request_id()
         try:
             for check in checks:
                 check(request)
@@ -65,8 +72,7 @@ def beginning(
         if request_id is None:  # an application around ours answers by itself
             return
         response.headers["x-request-id"] = request_id
-        response.headers["openai-version"] = API_VERSION
-        response.headers["openai-runs-features"] = FEATURES
+        response.headers.update(STANDING_HEADERS)
         elapsed = (time.perf_counter() - request[_BEGAN]) * 1000
         response.headers["openai-processing-ms"] = str(int(elapsed))
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 import msgspec
 from aiohttp import web
 
-from openai_runs.config import MAX_HOLD
-from openai_runs.server.api_errors import Refusal, invalid, too_large
+from openai_runs.config import MAX_HOLD, MAX_JSON_DEPTH
+from openai_runs.server.api_errors import Refusal, invalid, several_keys, too_large
 from openai_runs.server.http import foreign_requests
 from openai_runs.server.http.decompression import broken, content_encoding, inflate
 from openai_runs.server.store import Once, PageQuery, Position
 from openai_runs.types.base import ADOPTION_KEY
+
+if TYPE_CHECKING:
+    from multidict import MultiMapping
 
 __all__ = [
     "decode_body",
@@ -48,6 +52,11 @@ _TEXT: Final = web.RequestKey("text", bytes)
 _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
+_STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
+"""A string, or the rest of the text where none ends: so each byte is read once."""
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One level down, and one up, as signed bytes."""
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _NUMBER: Final = re.compile(r"[0-9]{1,9}\Z")
 _EVENT_ID: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})\Z")
 
@@ -124,8 +133,9 @@ def decode_body(kind: type[B], text: bytes) -> B:
     """Return the body as the Struct of its operation; an empty one is an empty object.
 
     Raises:
-        Refusal: It is no JSON, or does not fit; `param` names the field.
+        Refusal: It is no JSON, is nested too deeply, or does not fit; `param` names the field.
     """
+    _check_depth(text)
     try:
         return msgspec.json.decode(text or b"{}", type=kind)
     except msgspec.ValidationError as error:
@@ -145,8 +155,25 @@ def _without_empty(text: bytes) -> bytes:
     return msgspec.json.encode(foreign_requests.drop_empty(body))
 
 
+def _check_depth(text: bytes) -> None:
+    """Refuse a body that some encoder or decoder could not follow to its end.
+
+    >>> _check_depth(b"[" * 128 + b"]" * 128)
+
+    Raises:
+        Refusal: It is nested more deeply than `MAX_JSON_DEPTH`.
+    """
+    if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
+        return
+    steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)).cast("b")
+    if max(accumulate(steps), default=0) > MAX_JSON_DEPTH:
+        raise _no_json(RecursionError())
+
+
 def _no_json(error: Exception) -> Refusal:
-    problem = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+    problem = str(error)
+    if isinstance(error, RecursionError):
+        problem = f"it is nested too deeply, at most {MAX_JSON_DEPTH} levels are read"
     return invalid(f"We could not parse the JSON body of your request: {problem}.")
 
 
@@ -233,19 +260,31 @@ def last_event(headers: Mapping[str, str]) -> Position | None:
     return Position(int(found[1]), int(found[2]))
 
 
-def presented_key(headers: Mapping[str, str]) -> str:
-    """Return the API key the request carries, or an empty text."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
+def presented_key(headers: MultiMapping[str]) -> str:
+    """Return the API key the request carries, or an empty text.
+
+    Nothing but the space and the tab is blank in a header (RFC 9110, sections 5.6.3 and 11.4).
+
+    Raises:
+        Refusal: It carries several, so that another reader could take another one.
+    """
+    sent = headers.getall("authorization", ()) or ("",)
+    scheme, _, key = sent[0].partition(" ")
     if scheme.lower() == "bearer":
-        return key.strip()
-    return headers.get("api-key", "")
+        found = key.strip(" \t")
+    else:
+        sent = headers.getall("api-key", ()) or ("",)
+        found = sent[0]
+    if len(sent) > 1:
+        raise several_keys()
+    return found
 
 
 def once_for(request: web.Request, text: bytes, now: int) -> Once | None:
     """Return the request's `Idempotency-Key` with what it stands for.
 
     Raises:
-        Refusal: The key is too long, or no plain text.
+        Refusal: The key is too long, or no plain text, or the body is nested too deeply.
     """
     key = request.headers.get("idempotency-key")
     if not key:
@@ -268,6 +307,7 @@ def _canonical(text: bytes) -> bytes:
 
     Nor does the mark our client puts on a create until it knows that keys are remembered here.
     """
+    _check_depth(text)
     try:
         body: Any = msgspec.json.decode(text or b"{}")
     except _NO_JSON:  # of an operation that reads no body

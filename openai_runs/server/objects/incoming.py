@@ -21,6 +21,7 @@ import msgspec
 
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import check_id
+from openai_runs.config import MAX_INTEGER, MAX_JSON_DEPTH
 from openai_runs.server.objects.transitions import Ending, ended_message, ended_step
 from openai_runs.types.assistants import Assistant
 from openai_runs.types.base import ACTIVE_STATUSES
@@ -33,10 +34,6 @@ __all__ = ["IncomingAssistant", "IncomingRun", "IncomingThread", "MisfitError", 
 
 A = TypeVar("A", Assistant, Thread, Message, Run, RunStep)
 
-_LATEST: Final = 2**53
-"""Unix seconds; as large as a number in JSON is for sure."""
-_DEEPEST: Final = 128
-"""Levels of an object; encoders and decoders follow a few hundred, depending on who calls them."""
 _NONE: Final = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 _NOUNS: Final[dict[type, str]] = {
     Assistant: "assistant",
@@ -199,8 +196,8 @@ def _check_depth(raw: msgspec.Raw, wire: Any) -> None:
         ValueError: It is one.
     """
     text = bytes(raw)
-    if text.count(b"{") + text.count(b"[") > _DEEPEST and _is_deeper(wire, _DEEPEST):
-        message = f"it is nested too deeply: at most {_DEEPEST} levels are kept"
+    if text.count(b"{") + text.count(b"[") > MAX_JSON_DEPTH and _is_deeper(wire, MAX_JSON_DEPTH):
+        message = f"it is nested too deeply: at most {MAX_JSON_DEPTH} levels are kept"
         raise ValueError(message)
 
 
@@ -217,7 +214,7 @@ def _check_time(thing: Assistant | Thread | Message | Run | RunStep) -> None:
     Raises:
         ValueError: It is one.
     """
-    if not 0 <= thing.created_at <= _LATEST:
+    if not 0 <= thing.created_at <= MAX_INTEGER:
         message = f"'{thing.id}' has no time in `created_at`"
         raise ValueError(message)
 

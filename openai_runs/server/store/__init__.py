@@ -22,6 +22,7 @@ from openai_runs.server.store.rows import PageQuery, StoredPage
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.sqlite.database import SqliteDatabase
 from openai_runs.server.store.sqlite.lock import serving_url
+from openai_runs.server.store.sqlite.proof import PROOF_PATH, is_nonce
 from openai_runs.server.store.store import Store
 from openai_runs.server.store.transaction import (
     Change,
@@ -33,6 +34,7 @@ from openai_runs.server.store.transaction import (
 )
 
 __all__ = [
+    "PROOF_PATH",
     "SQLITE_VERSION",
     "Change",
     "Chunk",
@@ -55,6 +57,7 @@ __all__ = [
     "StreamStart",
     "Transaction",
     "Unfinished",
+    "is_nonce",
     "open_store",
     "serving_url",
 ]

@@ -7,12 +7,15 @@ the run's row before anything else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 import msgspec
 
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server.objects import transitions
 from openai_runs.server.objects.transitions import Ending, LostRace, Writing, step_message_id
-from openai_runs.server.store import event_log
+from openai_runs.server.store import event_log, schema
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.moves import (
     OpenStep,
@@ -31,11 +34,23 @@ from openai_runs.server.store.moves import (
 )
 from openai_runs.server.store.rows import decode
 from openai_runs.server.store.runs import History, short_history
+from openai_runs.server.store.statements import updating
 from openai_runs.server.store.transaction import RunState, Transaction
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 
-__all__ = ["Claim", "claim", "end", "put_back", "require_action", "write"]
+__all__ = [
+    "Claim",
+    "claim",
+    "end",
+    "pass_trial",
+    "put_back",
+    "require_action",
+    "set_attempts",
+    "write",
+]
+
+_SET_ATTEMPTS: Final = updating(schema.runs, "attempts")
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,26 +73,32 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @retry_if_changed
-def claim(tx: Transaction, run_id: str, now: int) -> Claim | None:
+def claim(tx: Transaction, run_id: str, now: int, *, attempts: int | None = None) -> Claim | None:
     """Claim the run for an execution; None if there is nothing to execute.
 
-    A run that was claimed too often without getting anywhere is failed instead.
+    With `attempts` for a trial, after so many in which the server crashed; a run that has had
+    too many of them is failed instead.
     """
     row = find_run(tx.connection, run_id)
     if row is None or row.deadline <= now:
         return None
     if row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
         return None
-    if row.attempts >= MAX_RUN_ATTEMPTS:
-        message = f"The server gave the run up after {row.attempts} attempts."
+    if attempts is not None and attempts >= MAX_RUN_ATTEMPTS:
+        message = (
+            f"The server crashed {attempts} times in a row within seconds of starting this run, "
+            "so the run is not started again."
+        )
         error = RunLastError(code="server_error", message=message)
         _end(tx, row, Ending(status="failed", error=error), now, writings=[])
         return None
-    run, epoch = decode(Run, row.body), row.epoch + 1
+    run, epoch = decode(Run, row.body, run_id), row.epoch + 1
     queued = run.status == RunStatus.QUEUED
     if queued:
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
-    stored = write_run(tx, row, run, epoch=epoch, attempts=row.attempts + 1)
+    # Counted before it begins: of a crash, nothing else is left.
+    attempts = 0 if attempts is None else attempts + 1
+    stored = write_run(tx, row, run, epoch=epoch, attempts=attempts)
     # Nothing stands open of a run that nobody has claimed before.
     begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
     if begun:
@@ -149,7 +170,7 @@ def require_action(
         tx,
         row,
         following,
-        attempts=0,  # this far is progress: the next turn has all its attempts
+        attempts=0,  # this far is progress: the next turn has had no trial
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
     )
@@ -193,7 +214,9 @@ def _end(
 ) -> RunState | None:
     spent = _spent(row, ending.usage)
     try:
-        run = transitions.ended_run(decode(Run, row.body), ending, spent, now)
+        run = transitions.ended_run(
+            decode(Run, row.body, f"of '{row.thread_id}'"), ending, spent, now
+        )
     except LostRace:
         return None
     body = write_run(
@@ -221,7 +244,7 @@ def _with_text(connection: Connection, ending: Ending, parts: list[OpenStep]) ->
 
 @retry_if_changed
 def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> RunState:
-    """Queue the run again, as a stopping server does; the attempt does not count.
+    """Queue the run again, as a stopping server does; a trial of it does not count.
 
     Raises:
         LostRace: The run has moved on without this execution.
@@ -235,6 +258,18 @@ def put_back(tx: Transaction, run_id: str, epoch: int, now: int) -> RunState:
     return announce_move(tx, again, body, now)
 
 
+def set_attempts(tx: Transaction, run_ids: Iterable[str], attempts: int) -> None:
+    """Have these runs count as runs in whose trials the server crashed so many times."""
+    for run_id in run_ids:
+        _SET_ATTEMPTS.run(tx.connection, key=run_id, attempts=attempts)
+
+
+def pass_trial(tx: Transaction, run_id: str, epoch: int) -> None:
+    """Forget the trials of a run which its execution has survived for long enough."""
+    if hold(tx, run_id, epoch):
+        _SET_ATTEMPTS.run(tx.connection, key=run_id, attempts=0)
+
+
 def _mine(
     connection: Connection, run_id: str, epoch: int, statuses: set[str]
 ) -> tuple[Run, RunRow]:
@@ -245,7 +280,7 @@ def _mine(
     if row.status not in statuses:
         message = f"{run_id}: {row.status}"
         raise LostRace(message)
-    return decode(Run, row.body), row
+    return decode(Run, row.body, run_id), row
 
 
 def _spent(row: RunRow, more: Usage | None) -> Usage:

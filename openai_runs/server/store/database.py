@@ -88,6 +88,10 @@ class Database(Readable, Protocol):
         """Let other processes that want this database find its server at `url`."""
         ...
 
+    def prove(self, nonce: str) -> str:
+        """Return the proof that this is the server whose address was published."""
+        ...
+
     async def aclose(self) -> None:
         """Finish what is queued, and give the database back."""
         ...

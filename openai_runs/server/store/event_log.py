@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from openai_runs._protocol import sse
 from openai_runs.config import EVENTS_TTL
+from openai_runs.server.store.damage import DamagedRow, describe_damage
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import ACTIVE, events, runs
 from openai_runs.server.store.statements import Statement, inserting
@@ -183,7 +184,9 @@ def last_seq(connection: Connection, run_id: str) -> int:
 def _turn_rows(connection: Connection, run_id: str) -> list[Chunk]:
     """Return the rows of the turn under way, from the one in which it began, oldest first."""
     rows: list[Chunk] = []
-    for first, last, body in _BACKWARDS.run(connection, r=run_id):
+    for first, last, body in _BACKWARDS.each(connection, r=run_id):
+        if not isinstance(body, bytes):
+            raise DamagedRow(events.name, f"of '{run_id}'", "it is not bytes")
         rows.append(Chunk(first, last, body))
         if _TURN in body:
             break
@@ -236,9 +239,17 @@ def written_text(connection: Connection, run_id: str, message_id: str) -> str:
     for row in _turn_rows(connection, run_id):
         for frame in _frames(row.body):
             if frame.startswith(_DELTAS[0]):
-                delta = _delta_decoder.decode(_event(frame).data)
+                delta = _decode_delta(frame, run_id)
                 texts.append(delta.text if delta.id == message_id else "")
     return "".join(texts)
+
+
+def _decode_delta(frame: bytes, run_id: str) -> MessageDelta:
+    try:
+        return _delta_decoder.decode(_event(frame).data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        damage = describe_damage(error)
+    raise DamagedRow(events.name, f"of '{run_id}'", damage)
 
 
 def prune(connection: Connection, now: int) -> int:

@@ -210,7 +210,7 @@ class EventLog:
             row = self._large.find(run_id, *place) if place is not None else None
             if row is not None:
                 return [row]
-        rows = _AFTER.run(connection, r=run_id, after=after)
+        rows = _AFTER.each(connection, r=run_id, after=after)
         # One at a time: they may be large.
         return (self._whole(connection, _Row(*row)) for row in rows)
 

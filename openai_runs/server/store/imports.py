@@ -73,7 +73,7 @@ def plan_assistant(connection: Connection, incoming: IncomingAssistant) -> Impor
     outcome, reason = "created", None
     if body is not None:
         outcome = "unchanged"
-        if decode(Assistant, body) != assistant:
+        if decode(Assistant, body, assistant.id) != assistant:
             outcome, reason = "conflict", f"assistant {assistant.id} has other content here"
     return ImportOutcome(
         id=assistant.id,
@@ -135,12 +135,17 @@ def _plan(connection: Connection, incoming: IncomingThread) -> _Plan:
     """
     thread_id = incoming.thread.id
     body = _THREAD.value(connection, key=thread_id)
-    if body is not None and decode(Thread, body) != incoming.thread:
+    if body is not None and decode(Thread, body, thread_id) != incoming.thread:
         message = f"thread {thread_id} has other content here"
         raise _Conflict(message)
     whole = _joining(connection)
-    stored_messages = [decode(Message, row[0]) for row in _MESSAGES.run(connection, key=thread_id)]
-    stored_runs = [decode(Run, whole(row[0])) for row in _RUNS.run(connection, key=thread_id)]
+    where = f"of '{thread_id}'"
+    stored_messages = [
+        decode(Message, row[0], where) for row in _MESSAGES.each(connection, key=thread_id)
+    ]
+    stored_runs = [
+        decode(Run, whole(row[0]), where) for row in _RUNS.each(connection, key=thread_id)
+    ]
     new_messages = _new(connection, stored_messages, incoming.messages)
     new_runs = {
         run.id for run in _new(connection, stored_runs, [each.run for each in incoming.runs])
@@ -188,7 +193,8 @@ def _new(connection: Connection, stored: Sequence[T], incoming: Sequence[T]) -> 
 def _check_steps(connection: Connection, incoming: IncomingRun, *, is_new: bool) -> None:
     """Check the steps of a run; those of a run that is here are all here."""
     run_id = incoming.run.id
-    stored = [decode(RunStep, row[0]) for row in _STEPS.run(connection, key=run_id)]
+    where = f"of '{run_id}'"
+    stored = [decode(RunStep, row[0], where) for row in _STEPS.each(connection, key=run_id)]
     if _new(connection, stored, incoming.steps) and not is_new:
         message = f"run {run_id} has other steps here"
         raise _Conflict(message)

@@ -217,7 +217,7 @@ def _log_begun(tx: Transaction, run: Run, kind: str, body: str, now: int) -> Non
 def open_steps(connection: Connection, run_id: str) -> list[OpenStep]:
     """Return the steps of the run that are in progress, oldest first."""
     return [
-        OpenStep(decode(RunStep, body), total(prompt, completion))
+        OpenStep(decode(RunStep, body, f"of '{run_id}'"), total(prompt, completion))
         for body, prompt, completion in _OPEN_STEPS.all(connection, r=run_id)
     ]
 
@@ -263,7 +263,7 @@ def end_parts(tx: Transaction, parts: list[OpenStep], ending: Ending, now: int) 
 def _end_message(tx: Transaction, run_id: str, message_id: str, ending: Ending, now: int) -> None:
     # A client may change its metadata, or delete it, at any time.
     while (found := _MESSAGE.value(tx.connection, key=message_id)) is not None:
-        message = ended_message(decode(Message, found), ending, now)
+        message = ended_message(decode(Message, found, message_id), ending, now)
         body = replace_body(tx.connection, message, found)
         if body is not None:
             tx.log_events(

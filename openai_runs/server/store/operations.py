@@ -143,12 +143,12 @@ def list_runs(connection: Connection, thread_id: str, query: PageQuery) -> Store
     """Return a page of the thread's runs."""
     see(connection, Thread, thread_id)
     measure = measuring(connection)
-    return stored_page(connection, Run, query, measure=measure, thread_id=thread_id).check()
+    return stored_page(connection, Run, query, measure=measure, thread_id=thread_id).check(Run)
 
 
 def list_all_runs(connection: Connection, query: PageQuery) -> StoredPage:
     """Return a page of the runs of all threads."""
-    return stored_page(connection, Run, query, measure=measuring(connection)).check()
+    return stored_page(connection, Run, query, measure=measuring(connection)).check(Run)
 
 
 def get_step(connection: Connection, thread_id: str, run_id: str, step_id: str) -> RunStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ from sqlalchemy import Table, bindparam, delete, select, update
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.config import MAX_PAGE_BYTES
 from openai_runs.server.api_errors import bad_cursor, not_found
+from openai_runs.server.store.damage import DamagedRow, describe_damage
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.schema import assistants, messages, probe, runs, steps, threads
 from openai_runs.server.store.statements import Statement, inserting
@@ -34,6 +35,7 @@ __all__ = [
     "decode",
     "encode",
     "find",
+    "id_in",
     "page",
     "replace_body",
     "rewrite",
@@ -78,21 +80,46 @@ def encode(thing: Answer) -> str:
     return msgspec.json.encode(thing).decode()
 
 
-def decode(kind: type[A], body: str) -> A:
-    """Return the object a row keeps."""
-    return decoder_for(kind).decode(body.encode())
+def decode(kind: type[A], body: str, row: str = "of no known id") -> A:
+    """Return the object a row keeps; `row` is its id, or says what it belongs to.
+
+    Raises:
+        DamagedRow: The row is damaged.
+    """
+    try:
+        return decoder_for(kind).decode(body.encode())
+    except _UNREADABLE as error:
+        damage = describe_damage(error)
+    # Out of the `except`, so that the message of msgspec, which may quote the row, is not kept.
+    raise DamagedRow(TABLES[kind].name, row, damage)
 
 
-def check(body: str, object_id: str) -> str:
+def id_in(kind: type[Answer], stored: bytes) -> str:
+    """Return the id of the object that is stored so.
+
+    Raises:
+        DamagedRow: It is damaged.
+    """
+    try:
+        return _id_decoder.decode(stored).id
+    except _UNREADABLE as error:
+        damage = describe_damage(error)
+    raise DamagedRow(TABLES[kind].name, "of no known id", damage)
+
+
+def check(kind: type[Answer], body: str, object_id: str) -> str:
     """Return the JSON of a row that is answered without being decoded, if it is that object's.
 
     Raises:
-        DecodeError: The row is damaged.
+        DamagedRow: The row is damaged.
     """
-    if _id_decoder.decode(body).id != object_id:
-        message = "the row is of another object"
-        raise msgspec.DecodeError(message)
-    return body
+    try:
+        if _id_decoder.decode(body).id == object_id and isinstance(body, str):
+            return body
+        damage = "it holds another object, or is not a text"
+    except _UNREADABLE as error:
+        damage = describe_damage(error)
+    raise DamagedRow(TABLES[kind].name, object_id, damage)
 
 
 class _Id(msgspec.Struct):
@@ -100,6 +127,13 @@ class _Id(msgspec.Struct):
 
 
 _id_decoder: Final = msgspec.json.Decoder(_Id)
+_UNREADABLE: Final = (
+    msgspec.MsgspecError,
+    AttributeError,  # not a text
+    RecursionError,
+    TypeError,
+    UnicodeError,
+)
 
 
 def add(connection: Connection, thing: Answer, **columns: Any) -> str:
@@ -126,7 +160,7 @@ def find(connection: Connection, kind: type[A], object_id: str, **within: str) -
     body = _finding(kind, "body", *within).value(connection, key=object_id, **within)
     if body is None:
         raise not_found(NOUNS[kind], object_id)
-    return decode(kind, body)
+    return decode(kind, body, object_id)
 
 
 def see(connection: Connection, kind: type[Answer], object_id: str, **within: str) -> None:
@@ -150,7 +184,7 @@ def rewrite(connection: Connection, thing: A, **changes: Any) -> A:
     """
     kind, object_id = type(thing), _id_of(thing)
     while (body := _finding(kind, "body").value(connection, key=object_id)) is not None:
-        changed = msgspec.structs.replace(decode(kind, body), **changes)
+        changed = msgspec.structs.replace(decode(kind, body, object_id), **changes)
         if replace_body(connection, changed, body) is not None:
             return changed
     raise not_found(NOUNS[kind], object_id)
@@ -194,14 +228,14 @@ class StoredPage(msgspec.Struct, frozen=True):
     bodies: list[str]
     has_more: bool
 
-    def check(self) -> StoredPage:
+    def check(self, kind: type[Answer]) -> StoredPage:
         """Return the page, whose objects are sent without being decoded, if none is damaged.
 
         Raises:
-            DecodeError: A row is damaged.
+            DamagedRow: A row is damaged.
         """
         for object_id, body in zip(self.ids, self.bodies, strict=True):
-            check(body, object_id)
+            check(kind, body, object_id)
         return self
 
     def hold(self, data: list[T]) -> Page[T]:
@@ -229,7 +263,7 @@ def page(
 ) -> Page[A]:
     """Return one page of the list, sorted by creation; as of `stored_page`."""
     found = stored_page(connection, kind, query, only=only, measure=text_bytes, **within)
-    return found.hold([decode(kind, body) for body in found.bodies])
+    return found.hold(list(map(partial(decode, kind), found.bodies, found.ids)))
 
 
 def stored_page(
@@ -267,7 +301,9 @@ def stored_page(
     statement = _paging(kind, tuple(wanted), "above" in bounds, "below" in bounds, rising)
     rows: list[tuple[str, str]] = []
     size, has_more = 0, False
-    for each, body in statement.run(connection, **wanted, **bounds, rows=query.limit + 1):
+    for each, body in statement.each(connection, **wanted, **bounds, rows=query.limit + 1):
+        if not isinstance(body, str):
+            raise DamagedRow(TABLES[kind].name, each, "it is not a text")
         size += measure(body)
         has_more = len(rows) == query.limit or (size > MAX_PAGE_BYTES and bool(rows))
         if has_more:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, case, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from openai_runs.server.api_errors import (
@@ -85,12 +85,16 @@ _REMOVE_ACTIVE: Final = Statement(
 )
 _DELETE_THREAD: Final = Statement(delete(threads).where(threads.c.id == bindparam("key")))
 _UNFINISHED: Final = Statement(
-    select(runs.c.id, runs.c.status, runs.c.deadline).where(ACTIVE).order_by(runs.c.seq)
+    select(runs.c.id, runs.c.status, runs.c.deadline, runs.c.attempts)
+    .where(ACTIVE)
+    .order_by(runs.c.seq)
 )
 _COUNTS: Final = Statement(
     select(runs.c.status, func.count()).where(ACTIVE).group_by(runs.c.status)
 )
-_OLDEST: Final = Statement(select(runs.c.body).where(ACTIVE).order_by(runs.c.seq).limit(1))
+# Of a body that is damaged, none: one row must not hide how all others are.
+_CREATED_AT = case((func.json_valid(runs.c.body), func.json_extract(runs.c.body, "$.created_at")))
+_OLDEST: Final = Statement(select(_CREATED_AT).where(ACTIVE).order_by(runs.c.seq).limit(1))
 _STEPS: Final = Statement(
     select(steps.c.body, steps.c.echoed)
     .where(steps.c.run_id == bindparam("r"))
@@ -112,6 +116,8 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     deadline: int
     """Unix seconds at which it expires."""
+    attempts: int
+    """Crashes in a row, each in a trial of this run."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +281,7 @@ def _read(connection: Connection, thread_id: str, run_id: str) -> tuple[Run, Run
         Refusal: There is no such run, or no such thread.
     """
     row = _find(connection, thread_id, run_id)
-    return decode(Run, row.body), row
+    return decode(Run, row.body, run_id), row
 
 
 def _find(connection: Connection, thread_id: str, run_id: str) -> RunRow:
@@ -302,8 +308,8 @@ def delete_thread(tx: Transaction, thread_id: str) -> None:
 def unfinished(connection: Connection) -> list[Unfinished]:
     """Return the active runs, oldest first."""
     return [
-        Unfinished(run_id=run_id, status=status, deadline=deadline)
-        for run_id, status, deadline in _UNFINISHED.all(connection)
+        Unfinished(run_id=run_id, status=status, deadline=deadline, attempts=attempts)
+        for run_id, status, deadline, attempts in _UNFINISHED.all(connection)
     ]
 
 
@@ -313,14 +319,14 @@ def count(connection: Connection) -> Counts:
     oldest = _OLDEST.value(connection)
     return Counts(
         by_status=by_status,
-        oldest_created_at=None if oldest is None else decode(Run, oldest).created_at,
+        oldest_created_at=oldest if isinstance(oldest, int) else None,
     )
 
 
 def history(connection: Connection, run: Run) -> History:
     """Return what the model is to see; of the thread's own, what the run's strategy leaves."""
     stored, last = _STEPS.all(connection, r=run.id), _last_messages(run)
-    done = _as_steps(stored)
+    done = _as_steps(stored, run)
     if last is None:
         rows = _MESSAGES.all(connection, thread=run.thread_id)
     else:  # those of the run itself may be among them
@@ -330,12 +336,12 @@ def history(connection: Connection, run: Run) -> History:
 
 def short_history(connection: Connection, run: Run) -> History | None:
     """Return the same where it is short; None if there is more."""
-    steps = _few(_STEPS.run(connection, r=run.id))
+    steps = _few(_STEPS.each(connection, r=run.id))
     if steps is None:
         return None
-    done, last = _as_steps(steps), _last_messages(run)
+    done, last = _as_steps(steps, run), _last_messages(run)
     wanted = _FEW + 1 if last is None else last + len(done)
-    rows = _few(_LAST_MESSAGES.run(connection, thread=run.thread_id, rows=wanted))
+    rows = _few(_LAST_MESSAGES.each(connection, thread=run.thread_id, rows=wanted))
     return None if rows is None else _history(run, done, rows, steps)
 
 
@@ -351,8 +357,8 @@ def _few(rows: Iterable[Row]) -> list[Row] | None:
     return found
 
 
-def _as_steps(rows: list[Row]) -> list[RunStep]:
-    return [decode(RunStep, row[0]) for row in rows]
+def _as_steps(rows: list[Row], run: Run) -> list[RunStep]:
+    return [decode(RunStep, row[0], f"of '{run.id}'") for row in rows]
 
 
 def _last_messages(run: Run) -> int | None:
@@ -362,7 +368,7 @@ def _last_messages(run: Run) -> int | None:
 
 def _history(run: Run, done: list[RunStep], newest_first: list[Row], steps: list[Row]) -> History:
     own = {transitions.step_message_id(step) for step in done} - {None}
-    thread = [decode(Message, row[0]) for row in reversed(newest_first)]
+    thread = [decode(Message, row[0], f"of '{run.thread_id}'") for row in reversed(newest_first)]
     before = [message for message in thread if message.id not in own]
     last = _last_messages(run)
     return History(
@@ -390,5 +396,5 @@ def get(connection: Connection, thread_id: str, run_id: str) -> RunState:
         Refusal: There is no such run, or no such thread.
     """
     row = _find(connection, thread_id, run_id)
-    stored = check(row.body, run_id).encode()
+    stored = check(Run, row.body, run_id).encode()
     return RunState(id=run_id, thread_id=thread_id, status=row.status, stored=stored)

@@ -108,7 +108,7 @@ runs: Final = Table(
     Column("status", String, nullable=False),
     Column("deadline", Integer, nullable=False),  # Unix seconds; outlives `expires_at`
     Column("epoch", Integer, nullable=False, default=0),
-    Column("attempts", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),  # see `execution/trials.py`
     Column("prompt_tokens", Integer, nullable=False, default=0),
     Column("completion_tokens", Integer, nullable=False, default=0),
     Column("reasoning_effort", String),  # not on the wire's run, but the model is told

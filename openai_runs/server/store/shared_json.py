@@ -31,9 +31,10 @@ from sqlalchemy.dialects.sqlite import insert
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.api_errors import not_found
+from openai_runs.server.store.damage import DamagedRow, describe_damage
 from openai_runs.server.store.database import Connection, Readable
-from openai_runs.server.store.rows import NOUNS, text_bytes
-from openai_runs.server.store.schema import run_shared_json, shared_json
+from openai_runs.server.store.rows import NOUNS, id_in, text_bytes
+from openai_runs.server.store.schema import run_shared_json, runs, shared_json
 from openai_runs.server.store.statements import Statement, inserting
 from openai_runs.types.runs import Run
 
@@ -78,6 +79,9 @@ _KEEP: Final = Statement(
     ["hash", "body", "used_at"],
 )
 _FIND: Final = Statement(select(shared_json.c.body).where(shared_json.c.hash == bindparam("hash")))
+_NAMED: Final = Statement(
+    select(run_shared_json.c.run_id).where(run_shared_json.c.hash == bindparam("hash"))
+)
 _SIZE: Final = Statement(
     select(func.length(shared_json.c.body)).where(shared_json.c.hash == bindparam("hash"))
 )
@@ -158,14 +162,14 @@ def _find_names(stored: bytes) -> int | None:
 
 
 def _names(stored: bytes, begin: int) -> dict[str, list[str]]:
-    return _names_decoder.decode(stored[begin + len(_NAMES) : -1])
+    try:
+        return _names_decoder.decode(stored[begin + len(_NAMES) : -1])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        damage = describe_damage(error)
+    raise DamagedRow(runs.name, id_in(Run, stored), f"what it shares: {damage}")
 
 
 _names_decoder: Final = msgspec.json.Decoder(dict[str, list[str]])
-
-
-class _Id(msgspec.Struct):
-    id: str
 
 
 def join(stored: bytes, find_text: Callable[[str], bytes | None]) -> bytes:
@@ -173,6 +177,7 @@ def join(stored: bytes, find_text: Callable[[str], bytes | None]) -> bytes:
 
     Raises:
         Refusal: A text is gone, as its run must be.
+        DamagedRow: What is stored of the run is damaged.
     """
     begin = _find_names(stored)
     if begin is None:
@@ -181,7 +186,9 @@ def join(stored: bytes, find_text: Callable[[str], bytes | None]) -> bytes:
     for field, hashes in _names(stored, begin).items():
         text = b"".join(_need(find_text(name), stored) for name in hashes)
         if field == "instructions":
-            at = pieces[0].rindex(_INSTRUCTIONS) + len(_INSTRUCTIONS)
+            at = pieces[0].rfind(_INSTRUCTIONS) + len(_INSTRUCTIONS)
+            if at < len(_INSTRUCTIONS):
+                raise DamagedRow(runs.name, id_in(Run, stored), "it has no instructions of its own")
             pieces[:1] = [pieces[0][:at], text, pieces[0][at:]]
         else:
             pieces += [b',"', field.encode(), b'":', text]
@@ -195,7 +202,7 @@ def _need(text: bytes | None, stored: bytes) -> bytes:
         Refusal: It is gone, as its run must be.
     """
     if text is None:
-        raise not_found(NOUNS[Run], msgspec.json.decode(stored, type=_Id).id)
+        raise not_found(NOUNS[Run], id_in(Run, stored))
     return text
 
 
@@ -227,12 +234,17 @@ def find(connection: Connection, name: str) -> bytes | None:
     """Return the text with this hash.
 
     Raises:
-        DecodeError: The row is damaged.
+        DamagedRow: The row is damaged.
     """
     text: bytes | None = _FIND.value(connection, hash=name)
-    if text is not None and hashlib.sha256(text).hexdigest() != name:
-        message = "a row of shared_json does not have its hash"
-        raise msgspec.DecodeError(message)
+    if text is None:
+        if _NAMED.value(connection, hash=name) is None:
+            return None
+        raise DamagedRow(shared_json.name, name, "it is missing, and a run shares it")
+    if not isinstance(text, bytes):
+        raise DamagedRow(shared_json.name, name, "it is not bytes")
+    if hashlib.sha256(text).hexdigest() != name:
+        raise DamagedRow(shared_json.name, name, "it does not have its hash")
     return text
 
 
@@ -372,5 +384,5 @@ def _decode_field(field: str, text: bytes) -> Any:
     """Return the value of a field of runs; `text` of instructions is without its quotes."""
     if field == "instructions":
         return msgspec.json.decode(b'"' + text + b'"')
-    run = b'{"id":"","thread_id":"","status":"","%s":%s}' % (field.encode(), text)
+    run = b'{"id":"run","thread_id":"thread","status":"","%s":%s}' % (field.encode(), text)
     return getattr(decoder_for(Run).decode(run), field)

@@ -8,13 +8,14 @@ parameters; the driver keeps its own prepared statements by text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table, bindparam, insert, update
 
-from openai_runs.server.store.database import DIALECT, Connection, Cursor
+from openai_runs.server.store.damage import DamagedRow, is_undecodable, name_rows, name_table
+from openai_runs.server.store.database import DIALECT, Connection, Cursor, Error
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -50,12 +51,47 @@ class Statement:
         return connection.execute(sql, {**constants, **parameters})
 
     def all(self, connection: Connection, /, **parameters: Any) -> list[Any]:
-        """Return all rows."""
-        return self.run(connection, **parameters).fetchall()
+        """Return all rows.
+
+        Raises:
+            DamagedRow: A text in one is not UTF-8.
+        """
+        try:
+            return self.run(connection, **parameters).fetchall()
+        except Error as error:
+            if not is_undecodable(error):
+                raise
+        raise self._damaged(parameters)
+
+    def each(self, connection: Connection, /, **parameters: Any) -> Iterator[Any]:
+        """Yield the rows, which are read one at a time.
+
+        Raises:
+            DamagedRow: A text in one is not UTF-8.
+        """
+        try:
+            yield from self.run(connection, **parameters)
+            return
+        except Error as error:
+            if not is_undecodable(error):
+                raise
+        raise self._damaged(parameters)
 
     def one(self, connection: Connection, /, **parameters: Any) -> Any:
-        """Return the first row; None if there is none."""
-        return self.run(connection, **parameters).fetchone()
+        """Return the first row; None if there is none.
+
+        Raises:
+            DamagedRow: A text in it is not UTF-8.
+        """
+        try:
+            return self.run(connection, **parameters).fetchone()
+        except Error as error:
+            if not is_undecodable(error):
+                raise
+        raise self._damaged(parameters)
+
+    def _damaged(self, parameters: Mapping[str, Any]) -> DamagedRow:
+        return DamagedRow(name_table(self._compiled[0]), name_rows(parameters), "it is not UTF-8")
 
     def value(self, connection: Connection, /, **parameters: Any) -> Any:
         """Return the first column of the first row; None if there is none."""

@@ -39,6 +39,10 @@ class Store:
         """Let other processes that want this database find its server at `url`."""
         self._database.publish(url)
 
+    def prove(self, nonce: str) -> str:
+        """Return the proof, for this nonce, that this server has the database."""
+        return self._database.prove(nonce)
+
     async def aclose(self) -> None:
         """Finish what is queued, and close the database."""
         await self._database.aclose()

@@ -202,6 +202,19 @@ async def test_answer_is_bounded() -> None:
     assert created.value.maybe_created
 
 
+@pytest.mark.parametrize("part", [b"{}", b"[]", b"[{}]", b'{"a":[]}'])
+async def test_answer_of_millions_of_tiny_parts_is_refused(part: bytes) -> None:
+    """Parsed, it would take fifty times its size."""
+    many = b"[" + b",".join([part] * 2_000_000) + b"]"
+    body = b'{"id": "thread_1", "metadata": {"x": ' + many + b"}}"
+    async with (
+        HostileServer(lambda request: Answer(body=body)) as server,
+        AsyncClient(server.url) as client,
+    ):
+        with pytest.raises(APIResponseValidationError, match="2000000 objects and arrays"):
+            await client.threads.retrieve("thread_1")
+
+
 async def test_page_that_is_too_large_is_an_error_that_names_limit() -> None:
     """Smaller pages are the way out, before servers that do not end a page by its size."""
     bomb = gzip.compress(b" " * (MAX_ANSWER_BYTES + 1))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from openai_runs import (
     APIConnectionError,
+    APIError,
     APIStatusError,
     APITimeoutError,
     AsyncClient,
@@ -215,6 +218,56 @@ async def test_retries_fail_fast_once_the_budget_is_spent() -> None:
 
     assert failed == {1: 30, 2: 20}
     assert len(clock.slept) == 20
+
+
+SPENT_ON: dict[str, tuple[Any, str]] = {
+    "server-errors": ([error(500)], "20 after InternalServerError"),
+    "lost-connections": ([Drop()], "20 after APIConnectionError"),
+    "resets": ([Reset()], "20 after APIConnectionError"),
+    "both": (
+        [error(503), Drop()],
+        "10 after InternalServerError, 10 after APIConnectionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPENT_ON)
+async def test_spent_budget_is_named_in_text_and_as_an_attribute(kind: str) -> None:
+    """How many retries in what time, after which failures, and what to set."""
+    clock = ManualClock()
+    actions, what = SPENT_ON[kind]
+    async with (
+        HostileServer(script(*actions * 40)) as server,
+        client_of(server, clock, max_retries=30) as client,
+    ):
+        with pytest.raises(APIError) as caught:
+            await get(client)
+        with pytest.raises(APIError) as again:
+            await get(client.with_options(max_retries=1))
+        patient = client.with_options(retry=RetryPolicy(patience=10.0))
+        with pytest.raises(APIError) as outside:
+            await get(patient)
+
+    seconds = math.ceil(sum(clock.slept[:20]))
+    for error_of in (caught.value, again.value, pickle.loads(pickle.dumps(caught.value))):
+        assert error_of.retry_budget_spent
+        assert f"budget for retries is spent: 20 retries in the last {seconds} s" in str(error_of)
+        assert what in str(error_of)
+        assert "RetryPolicy(patience=...)" in str(error_of)
+    assert not outside.value.retry_budget_spent
+
+
+async def test_budget_that_is_not_spent_is_not_named() -> None:
+    """A call whose own retries are used up, or that may not be repeated, says nothing of it."""
+    async with (
+        HostileServer(script(error(500), error(500), error(400))) as server,
+        client_of(server, ManualClock(), max_retries=1) as client,
+    ):
+        for _ in range(2):
+            with pytest.raises(APIError) as caught:
+                await get(client)
+            assert not caught.value.retry_budget_spent
+            assert "budget" not in str(caught.value)
 
 
 async def test_budget_is_shared_with_copies_and_refilled_by_successes() -> None:

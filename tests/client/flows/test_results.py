@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
-from openai_runs import InternalServerError, NotFoundError, Run
+from openai_runs import APIResponseValidationError, InternalServerError, NotFoundError, Run
 from openai_runs.types import Usage
 from tests.client.acting import client_of, refusal
 from tests.support import Action, Answer, HostileServer, ManualClock, Received
@@ -173,3 +176,30 @@ async def test_result_retries_and_raises_as_other_calls() -> None:
             await client.runs.result(RUN, extra_headers={"X-Tenant": "t"})
 
     assert [one.headers["x-tenant"] for one in server.requests] == ["t"] * 3
+
+
+@pytest.mark.parametrize("endless", ["messages", "steps"])
+@pytest.mark.parametrize("empty", [False, True], ids=["of-the-run", "of-nobody"])
+async def test_lists_of_a_run_that_never_end_are_an_error(endless: str, empty: bool) -> None:
+    """Pages with new ids without end, also of items that are not kept."""
+    numbers = itertools.count()
+
+    def handler(request: Received) -> Action:
+        is_endless = request.path.endswith(endless)
+        make = step if request.path.endswith("/steps") else partial(message, text="x")
+        items = [{**make(next(numbers)), **({"run_id": "run_2"} if empty else {})}]
+        items = items * 20 if is_endless else []
+        last = items[-1]["id"] if items else None
+        page = {"data": items, "first_id": last, "last_id": last, "has_more": is_endless}
+        return Answer(json={"object": "list", **page})
+
+    with anyio.fail_after(30):
+        async with HostileServer(handler) as server, client_of(server, ManualClock()) as client:
+            limited = client.with_options(max_stream_bytes=100_000)
+            with pytest.raises(
+                APIResponseValidationError, match="max_stream_bytes=100000"
+            ) as error:
+                await limited.runs.result(RUN)
+
+    assert error.value.run_id == "run_1"
+    assert len(server.requests) < 20

@@ -353,8 +353,8 @@ async def write_file(db: Path) -> list[dict[str, Any]]:
 
 
 async def health(session: aiohttp.ClientSession, url: str) -> Any:
-    """Return what the health page counts."""
-    async with session.get(f"{url.removesuffix('/v1')}/healthz") as response:
+    """Return what the page of readiness counts."""
+    async with session.get(f"{url.removesuffix('/v1')}/readyz") as response:
         return await response.json()
 
 

@@ -74,6 +74,7 @@ async def answer_of(backend: RoutingBackend, model: str) -> str:
 
 
 TWO = {"local": Named("local"), "cloud": Named("cloud")}
+ONE = {"local": Named("local")}
 ROWS: dict[str, str | Route] = {
     "qwen3": Route("local"),
     "deepseek-*": Route("cloud"),
@@ -153,12 +154,26 @@ async def test_everything_else_goes_to_one_model() -> None:
     assert await answer_of(backend, "anything") == "local: qwen3"
 
 
+async def test_name_of_a_name_leads_where_the_last_one_does() -> None:
+    """Renames may stand for each other; a name that stands for itself is the endpoint's."""
+    last = Route("local", "qwen3:8b")
+    two = RoutingBackend(TWO, {"gpt-4o*": "fast", "fast": "qwen", "qwen": last})
+    chained = RoutingBackend(ONE, {"a": "b", "b": "c", "own": "own"})
+
+    assert await answer_of(two, "gpt-4o-mini") == "local: qwen3:8b"
+    assert await answer_of(two, "fast") == "local: qwen3:8b"
+    assert [await answer_of(chained, name) for name in ("a", "b", "own")] == [
+        *("local: c", "local: c", "local: own")
+    ]
+
+
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "none": ({}, {}, "needs an endpoint"),
     "several-without-rows": (TWO, {}, "nothing says which models go where"),
     "no-such-endpoint": (TWO, {"a": Route("lokal")}, "'a': there is no endpoint 'lokal'"),
     "no-such-name": (TWO, {"a": "b"}, "'a': the model 'b' goes to no endpoint"),
-    "name-of-a-name": (TWO, {"a": "b", "b": "a"}, "'a': the model 'b' goes to no endpoint"),
+    "circle": (TWO, {"a": "b", "b": "a"}, "'a' leads back to itself: 'a' -> 'b' -> 'a'"),
+    "longer-circle": (ONE, {"a*": "b", "b": "c", "c": "b"}, "leads back to itself"),
     "pattern-right": (TWO, {"a": "b*"}, "'b*' is the name of no model"),
     "empty": (TWO, {"a": ""}, "'' is the name of no model"),
 }

@@ -127,6 +127,16 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "url-path": ('[endpoints.local]\nurl = "/v1"', ["[endpoints.local] url", "http://"]),
     "url-other": ('[endpoints.local]\nurl = "file:///etc/passwd"', ["[endpoints.local] url"]),
     "url-no-host": ('[endpoints.local]\nurl = "http:///v1"', ["[endpoints.local] url"]),
+    "url-whole": (
+        '[endpoints.local]\nurl = "http://x/v1/chat/completions"',
+        ["[endpoints.local] url", "must end before /chat/completions"],
+    ),
+    "url-query": (
+        '[endpoints.local]\nurl = "http://x/v1?api-version=1"',
+        ["[endpoints.local] url", "no query"],
+    ),
+    "url-port": ('[endpoints.local]\nurl = "http://x:80000/v1"', ["[endpoints.local] url", "port"]),
+    "url-blank": ('[endpoints.local]\nurl = " http://x/v1"', ["[endpoints.local] url", "blanks"]),
     "endpoint-text": ('[endpoints]\nlocal = "http://x/v1"', ["[endpoints.local]", "`object`"]),
     "timeout-text": (f'{ONE}timeout = "1m"\n', ["[endpoints.local] timeout", "`float`"]),
     "timeout-zero": (f"{ONE}timeout = 0\n", ["[endpoints.local] timeout", "more than 0"]),
@@ -141,6 +151,19 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "blank-variable": (f'{ONE}key_env = "BLANK"\n', ["[endpoints.local] key_env", "BLANK"]),
     "key": (f'{ONE}key = "sk-deep"\n', ["[endpoints.local]", "'key'", "key_env"]),
     "api-key": (f'{ONE}api_key = "sk-deep"\n', ["[endpoints.local]", "'api_key'", "key_env"]),
+    "key-for-its-name": (
+        f'{ONE}key_env = "sk-deep"\n',
+        ["[endpoints.local] key_env", "name of an environment variable"],
+    ),
+    "echo-of-the-content": (
+        f'{ONE}echo = {{ content = "append" }}',
+        ["[endpoints.local] echo", "'content' is sent in any case"],
+    ),
+    "name-with-a-dot": (
+        f'{ONE}[models]\ngpt-4.1 = {{ endpoint = "local" }}',
+        ["[models] gpt-4", "in quotes", '"gpt-4.1"'],
+    ),
+    "circle": (f'{ONE}[models]\na = "b"\nb = "a"', ["[models] 'a' leads back to itself"]),
     "no-models": (TWO, ["[models]", "which models go where"]),
     "models-list": (f"{ONE}[[models]]\n", ["the file models", "`object`"]),
     "no-endpoint": (
@@ -183,6 +206,14 @@ def test_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     """A wrong path is no empty file."""
     with pytest.raises(ConfigError, match="cannot be read"):
         load_routing(tmp_path / name, {})
+
+
+def test_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Some editors write one."""
+    path = tmp_path / "models.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + ONE.encode())
+
+    assert "local" in repr(load_routing(path, KEYS))
 
 
 def test_examples_in_docstrings_hold() -> None:

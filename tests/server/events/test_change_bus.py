@@ -190,7 +190,7 @@ class Holding:
         with anyio.fail_after(20):
             await self._all_sent.wait()
             for _ in range(3):
-                await caller.health()
+                await caller.post("/threads")
 
 
 async def test_held_requests_cost_no_query_and_no_thread_each(serve: Serve) -> None:

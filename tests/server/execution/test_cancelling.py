@@ -91,4 +91,4 @@ async def test_deleted_thread_takes_its_run_along(serve: Serve) -> None:
     assert held[0].status == 404
     assert (await caller.send("GET", run_path(run))).status == 404
     assert after["status"] == "completed"  # the slot is free again
-    assert (await caller.health()).json["in_progress"] == 0
+    assert (await caller.ready()).json["in_progress"] == 0

@@ -26,7 +26,8 @@ from openai_runs.server import (
 )
 from openai_runs.server.store.migrations import SCHEMA_VERSION
 from tests.server.conftest import Serve
-from tests.server.execution.test_restart import doomed, finish
+from tests.server.dooming import doomed
+from tests.server.execution.test_restart import finish
 from tests.server.http.test_sse_response import read_until, rest_of, start_and_read
 from tests.server.support import run_path, told_text
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import shutil
 import signal
 import sqlite3
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,54 +16,15 @@ import pytest
 
 from openai_runs.server import ModelRequest, Say, ScriptedBackend, SystemClock
 from tests.server.conftest import Serve
+from tests.server.dooming import doomed
 from tests.server.killed_server import script
-from tests.server.support import FUNCTION, Caller, run_path
+from tests.server.support import Caller, run_path
 from tests.tiers import few
 
 if TYPE_CHECKING:
     from blockbuster import BlockBuster
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = {"Idempotency-Key": "key-1"}
-
-
-class Doomed:
-    """A server in a process of its own, that can be killed."""
-
-    def __init__(self, process: asyncio.subprocess.Process, caller: Caller) -> None:
-        self.process = process
-        self.caller = caller
-
-    async def kill(self, how: signal.Signals = signal.SIGKILL) -> int:
-        """End the process and return its exit code."""
-        if self.process.returncode is None:
-            self.process.send_signal(how)
-        with anyio.fail_after(20):
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def doomed(db: Path, slots: int = 64, looks: int = 0) -> AsyncIterator[Doomed]:
-    """Start the server of `killed_server.py` on a file."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.server.killed_server",
-        str(db),
-        str(slots),
-        str(looks),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    async with aiohttp.ClientSession() as session:
-        server = Doomed(
-            process, Caller(session, (await process.stdout.readline()).decode().strip())
-        )
-        try:
-            yield server
-        finally:
-            await server.kill()
 
 
 def finish(request: ModelRequest) -> Say:
@@ -126,38 +84,6 @@ async def test_cancelling_run_is_cancelled_when_the_server_comes_back(
     caller = await serve(db=db)
 
     assert (await caller.reaches(run, "cancelled"))["cancelled_at"] is not None
-
-
-@pytest.mark.timeout(120)
-async def test_run_that_kills_its_server_is_given_up_after_three_attempts(
-    tmp_path: Path, serve: Serve
-) -> None:
-    """Poison is failed with a reason, and others are not affected."""
-    db = tmp_path / "poison.db"
-    async with doomed(db) as server:
-        good = await server.caller.settled(await server.caller.start("hello"))
-        assistant_id = await server.caller.assistant(tools=[FUNCTION])
-        thread_id = await server.caller.thread("die")
-        # The answer races with the death of the server.
-        with suppress(aiohttp.ClientError):
-            await server.caller.send(
-                "POST", f"/threads/{thread_id}/runs", json={"assistant_id": assistant_id}
-            )
-        assert await server.process.wait() == -signal.SIGKILL
-    for _ in range(2):
-        async with doomed(db) as server:
-            assert await server.process.wait() == -signal.SIGKILL
-
-    caller = await serve(db=db)
-    page = await caller.get(f"/threads/{thread_id}/runs")
-    run = await caller.settled(page["data"][0])
-
-    assert run["status"] == "failed"
-    assert run["last_error"] == {
-        "code": "server_error",
-        "message": "The server gave the run up after 3 attempts.",
-    }
-    assert await caller.get(run_path(good)) == good
 
 
 @pytest.mark.timeout(120)

@@ -57,6 +57,7 @@ async def test_refused_request_is_quoted_nowhere(
     canaries.search("the answer", answer.decode())
     assert " 400 " in head.splitlines()[0]
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert "\r\nx-request-id: req_" in head.lower()
     assert len(lines(caplog)) == 1
     assert lines(caplog)[0].startswith("refused what is no valid HTTP, from 127.0.0.1: ")
     assert lines(caplog)[0].endswith(", 400")
@@ -74,6 +75,74 @@ async def test_unusual_request_is_quoted_nowhere(
     canaries.search("the answer", answer.decode(), "key")
     assert b" 500 " not in answer
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+EXPECTATIONS = {
+    "not-utf-8": b"\xff",
+    "not-utf-8-behind": b"100-continue\xff",
+    "surrogate": b"\xed\xa0\x80",
+    "latin-1": b"\xe9t\xe9",
+    "line-separator": b"\xe2\x80\xa8",
+    "several": b"100-continue, 200-ok",
+    "key": CANARY_KEY.encode(),
+    "long": b"x" * 8000,
+    "zero-width": b"100-continue\xe2\x80\x8b",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/threads", "/healthz", "/nothing"])
+@pytest.mark.parametrize("value", EXPECTATIONS.values(), ids=EXPECTATIONS)
+async def test_unknown_expectation_is_a_417_of_the_api(
+    value: bytes, path: str, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the header holds, and whatever is asked for; nothing is logged as a failure."""
+    request = b"POST %s HTTP/1.1\r\nHost: a\r\nExpect: %s\r\n\r\n" % (path.encode(), value)
+
+    head, _, body = (await ask(port, request)).decode().partition("\r\n\r\n")
+
+    assert " 417 " in head.splitlines()[0]
+    assert "\r\nx-request-id: req_" in head.lower()
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert "100-continue" in json.loads(body)["error"]["message"]
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+async def test_known_expectation_is_met_whatever_its_case(port: int) -> None:
+    """The interim answer comes, then the answer."""
+    head = post(BEARER, b"Expect: 100-Continue", b"Content-Length: 2")
+
+    answer = await ask(port, head + b"{}")
+
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+BAD_PLACES = {
+    "no-path": (b"GET /nothing HTTP/1.1", b"404"),
+    "unknown-method": (b"BREW /v1/threads HTTP/1.1", b"400"),
+    "method": (b"PUT /v1/threads HTTP/1.1", b"405"),
+    "options": (b"OPTIONS /v1/threads HTTP/1.1", b"405"),
+    "head": (b"HEAD /v1/threads HTTP/1.1", b"405"),
+    "trace": (b"TRACE /v1/threads HTTP/1.1", b"405"),
+    "healthz": (b"DELETE /healthz HTTP/1.1", b"405"),
+    "all": (b"OPTIONS * HTTP/1.1", b"404"),
+    "path-not-utf-8": (b"GET /v1/threads/%ff HTTP/1.1", b"404"),
+    "authority": (b"CONNECT a:1 HTTP/1.1", b"40"),
+    "http-2": (b"PRI * HTTP/2.0", b"400"),
+    "http-0.9": (b"GET /", b"40"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PLACES)
+async def test_refusal_has_an_id_whoever_refuses(name: str, port: int) -> None:
+    """The parser, the router and the handlers refuse in one shape."""
+    line, status = BAD_PLACES[name]
+
+    answer = await ask(port, line + b"\r\nHost: a\r\nConnection: close\r\n" + BEARER + b"\r\n\r\n")
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split(b" ")[1].startswith(status)
+    assert b"\r\nx-request-id: req_" in head.lower()
+    assert body == b"" if name == "head" else json.loads(body)["error"]["message"]
 
 
 async def test_body_that_does_not_come_is_quoted_nowhere(

@@ -51,7 +51,8 @@ async def test_resources_that_are_very_deep_are_refused(caller: Caller) -> None:
 
     reply = await caller.send("POST", "/threads/t/runs", data=text)
 
-    assert (reply.status, reply.json["error"]["param"]) == (400, "tool_resources")
+    assert reply.status == 400
+    assert "nested too deeply" in reply.message
 
 
 async def test_mistake_beside_empty_resources_is_still_named(caller: Caller) -> None:

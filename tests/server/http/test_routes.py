@@ -151,17 +151,6 @@ async def test_refused_key_is_told_in_the_known_text(serve: Serve) -> None:
     assert reply.json["error"]["code"] == "invalid_api_key"
 
 
-async def test_health_needs_no_key(serve: Serve) -> None:
-    """The page for load balancers is outside the API."""
-    caller = await serve(api_key=CANARY_KEY)
-
-    facts = (await caller.health()).json
-
-    assert facts["status"] == "ok"
-    assert facts["queued"] == facts["in_progress"] == facts["failed"] == 0
-    assert facts["sqlite"].startswith("3.")
-
-
 async def test_middlewares_see_requests_and_may_answer(serve: Serve) -> None:
     """A middleware of the user's own may answer, and the headers are still ours."""
 

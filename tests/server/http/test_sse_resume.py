@@ -22,7 +22,8 @@ from openai_runs.server import (
     TextDelta,
 )
 from tests.server.conftest import Serve
-from tests.server.execution.test_restart import doomed, finish
+from tests.server.dooming import doomed
+from tests.server.execution.test_restart import finish
 from tests.server.http.test_sse_response import (
     assert_valid,
     outputs_of,

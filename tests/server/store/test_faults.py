@@ -17,7 +17,7 @@ from openai_runs.errors import ConfigError
 from openai_runs.server import Hang, LocalServer, serving_url
 from openai_runs.server.store.sqlite.connection import open_reader, open_writer
 from tests.server.conftest import Serve
-from tests.server.execution.test_restart import doomed
+from tests.server.dooming import doomed
 from tests.server.support import Caller
 
 
@@ -181,8 +181,8 @@ async def test_file_of_another_program_is_refused(tmp_path: Path) -> None:
 
 
 async def test_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    """SQLite's own word, in our sentence."""
-    with pytest.raises(ConfigError, match="cannot use database.*unable to open"):
+    """The sentence names what is there."""
+    with pytest.raises(ConfigError, match="cannot use database.*is a directory"):
         await LocalServer(tmp_path).start()
 
 
@@ -226,13 +226,14 @@ async def test_full_disk_is_a_503_until_there_is_room(tmp_path: Path) -> None:
             while (reply := await caller.send("POST", "/threads", json={})).status == 200:
                 pass
         read = await caller.send("GET", "/assistants")
+        ready = await caller.ready()
         health = await caller.health()
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
         done = await caller.settled((await caller.submit(run)).json)
 
     assert (reply.status, reply.json["error"]["type"]) == (503, "server_error")
     assert "retry-after" in reply.headers
-    assert (read.status, health.status) == (200, 503)
+    assert (read.status, ready.status, health.status) == (200, 503, 200)
     assert done["status"] == "completed"
 
 

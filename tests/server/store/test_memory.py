@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import anyio
 import pytest
 
 from openai_runs.server import Fail, Hang, Say, ScriptedTurn
+from openai_runs.server.api_errors import Refusal
+from openai_runs.server.store import Transaction, open_store
 from tests.server.conftest import Serve
 from tests.server.support import run_path
 
@@ -88,3 +92,47 @@ async def test_answer_of_a_run_that_is_over_is_held_by_nothing(
         await run()
 
     assert large_ones(held) == []
+
+
+class Carried:
+    """What a piece of work brings along, such as the body of its request."""
+
+
+def refuse() -> None:
+    """Refuse the work.
+
+    Raises:
+        Refusal: Always.
+    """
+    message = "no"
+    raise Refusal(message)
+
+
+@pytest.mark.parametrize("at_once", [1, 10])
+@pytest.mark.parametrize("act", [lambda: None, refuse], ids=["done", "refused"])
+async def test_work_that_is_over_is_held_by_nothing_while_the_server_is_idle(
+    tmp_path: Path, act: Callable[[], None], at_once: int
+) -> None:
+    """The thread that writes waits for the next piece of work without the last ones."""
+    store = await open_store(tmp_path / "runs.db", lambda change: None)
+    held: list[weakref.ref[Carried]] = []
+
+    async def write() -> None:
+        carried = Carried()
+        held.append(weakref.ref(carried))
+
+        def work(tx: Transaction, carried: Carried = carried) -> None:
+            act()
+
+        with suppress(Refusal):
+            await store.write(work)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(at_once):
+                group.start_soon(write)
+        while any(one() is not None for one in held):  # noqa: ASYNC110 - a thread ends its turn
+            await anyio.sleep(0.01)
+    finally:
+        await store.aclose()
+    assert len(held) == at_once

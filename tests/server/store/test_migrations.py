@@ -233,7 +233,7 @@ def test_file_is_of_one_version_when_its_server_is_killed_before_any_statement(d
 
 
 def test_copy_is_made_beside_the_file_when_it_is_upgraded(db: Path) -> None:
-    """As it was, for its owner alone if the file is; and only once."""
+    """As it was, for its owner alone whatever the file is; and only once."""
     before, copy = contents_of(db), db.with_name("runs.db.schema-1")
     db.chmod(0o640)
 
@@ -242,7 +242,7 @@ def test_copy_is_made_beside_the_file_when_it_is_upgraded(db: Path) -> None:
     upgrade(db)
 
     assert (version_of(copy), contents_of(copy)) == (1, before)
-    assert stat.S_IMODE(made.st_mode) == 0o640
+    assert stat.S_IMODE(made.st_mode) == 0o600
     assert copy.stat().st_mtime_ns == made.st_mtime_ns
     assert sorted(path.name for path in db.parent.iterdir()) == ["runs.db", "runs.db.schema-1"]
 

@@ -99,7 +99,7 @@ async def test_every_answer_is_the_same_when_an_old_file_is_opened(
     db = copy_of(name, tmp_path)
     caller = await serve(db=db, clock=ManualClock(record["now"]), **STILL)
     with anyio.fail_after(10):  # the run that was being cancelled is ended while it starts
-        while (await caller.health()).json["cancelling"]:  # noqa: ASYNC110 - nobody announces that
+        while (await caller.ready()).json["cancelling"]:  # noqa: ASYNC110 - nobody announces that
             await anyio.sleep(0.01)
 
     different = {}

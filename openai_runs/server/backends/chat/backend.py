@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -38,13 +39,15 @@ from openai_runs.server.backends.chat.pieces import check_think
 from openai_runs.server.backends.chat.reader import AnswerReader, Ending
 from openai_runs.server.backends.models import EndpointModels, ModelInfo
 
-__all__ = ["ChatBackend"]
+__all__ = ["ChatBackend", "problem_of_url"]
 
 _logger = logging.getLogger("openai_runs.server")
 
 _TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
 _SILENT: Final = "The model endpoint did not answer"
 _LOST: Final = "The connection to the model endpoint failed."
+_NO_HTTP: Final = "no proper HTTP"
+_USER: Final = re.compile(r"//[^/@]*+@")
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read."""
 _SLICE_BYTES: Final = 2**16
@@ -221,7 +224,7 @@ class ChatBackend:
         except APITimeoutError as error:
             raise AttemptFailed(ModelFailure(self._silence()), again=True) from error
         except APIConnectionError as error:
-            raise AttemptFailed(ModelFailure(_LOST), again=True) from error
+            raise AttemptFailed(ModelFailure(_why_lost(error)), again=True) from error
         assert isinstance(reply, StreamReply)
         try:
             if not 200 <= reply.status < 300:
@@ -298,14 +301,51 @@ class ChatBackend:
         return bytes(content)
 
 
+def _why_lost(error: APIConnectionError) -> str:
+    """Return what is said of a connection: what came on it is shown, where it led to is not."""
+    said = str(error).partition(" (POST ")[0]
+    return f"{_LOST} It sent {said}." if said.startswith(_NO_HTTP) else _LOST
+
+
 def _checked_url(base_url: str) -> str:
     """Return the URL without slashes at its end.
 
     Raises:
         ConfigError: It is no HTTP URL.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        message = f"base_url of the model endpoint must be an http(s) URL, got {base_url!r}"
+    problem = problem_of_url(base_url)
+    if problem:
+        message = f"base_url of the model endpoint {problem}, got {_shown(base_url)!r}"
         raise ConfigError(message)
     return base_url.rstrip("/")
+
+
+def problem_of_url(url: str) -> str:
+    """Return why a URL is none that `/chat/completions` can be put behind; empty: it is one.
+
+    Args:
+        url: What an operator wrote.
+    """
+    if any(one.isspace() or not one.isprintable() for one in url):
+        return "must hold no blanks"
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return "must be an http(s) URL"
+    try:
+        parts.port  # noqa: B018 - raises
+    except ValueError:
+        return "has a port that is no number from 0 to 65535"
+    if parts.query or parts.fragment:
+        return "must have no query and no fragment"
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        return "must end before /chat/completions"
+    return ""
+
+
+def _shown(url: str) -> str:
+    """Return a URL without what may be a secret.
+
+    >>> _shown("https://me:word@models.example/v1?key=1")
+    'https://***@models.example/v1'
+    """
+    return _USER.sub("//***@", url.partition("?")[0].partition("#")[0])

@@ -20,8 +20,10 @@ from openai_runs.server.backends.chat.pieces import Arguments, Halves
 
 __all__ = ["Calls"]
 
-_NULLS: Final = frozenset({"null", "None"})
+_NULLS: Final = frozenset({"null", "None", '""'})
 """What some endpoints write for no value."""
+_ARGUMENTS: Final = ("arguments", "parameters", "input")
+"""Names of the arguments, the usual one first."""
 
 
 class _Piece(msgspec.Struct):
@@ -47,6 +49,8 @@ class _Place:
         self.is_echoed = False
         """Whether its name was repeated after it was whole, as some do to begin the next call."""
         self.is_sent = False
+        self._unnamed = ""
+        """Arguments that came before the name: a call is passed on by its name."""
 
     def take(self, piece: _Piece) -> ToolCallDelta | None:
         """Take a piece of it; return what can be passed on."""
@@ -58,6 +62,10 @@ class _Place:
 
     def _delta(self, arguments: str) -> ToolCallDelta | None:
         """Return the event; the first one waits for the id, which may come with the arguments."""
+        if not self.name:
+            self._unnamed += arguments
+            return None
+        arguments, self._unnamed = self._unnamed + arguments, ""
         if not arguments and (self.is_sent or not (self.id and self.name)):
             return None
         head = ("", "") if self.is_sent else (self.id, self.name)
@@ -74,8 +82,9 @@ class _Place:
     def finish(self) -> ToolCallDelta | None:
         """Return what was held back."""
         rest = self.arguments.add(self.halves.finish()) + self.arguments.finish()
-        if self.is_sent:
+        if self.is_sent or not self.name:
             return self._delta(rest)
+        rest, self._unnamed = self._unnamed + rest, ""
         return ToolCallDelta(index=self.number, id=self.id, name=self.name, arguments=rest)
 
 
@@ -94,6 +103,11 @@ class Calls:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._places)
+
+    @property
+    def are_named(self) -> bool:
+        """Return whether each has a name; what has none cannot be called."""
+        return all(place.name for place in self._places)
 
     @property
     def are_whole(self) -> bool:
@@ -237,8 +251,13 @@ def _piece(item: dict[str, Any]) -> _Piece:
         index=_index(item.get("index")),
         id=_id(item.get("id")),
         name=name.strip() if isinstance(name, str) and name not in _NULLS else "",
-        arguments=_arguments(function.get("arguments")),
+        arguments=_arguments(_first(function, _ARGUMENTS)),
     )
+
+
+def _first(fields: dict[str, Any], names: Iterable[str]) -> Any:
+    """Return the first of these fields that is there."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
 def _index(sent: Any) -> int | None:

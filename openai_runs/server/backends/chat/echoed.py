@@ -57,6 +57,7 @@ MESSAGE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 """Fields of an assistant message that some endpoint wants back, and how their pieces merge."""
 
 _CALL_FIELDS: Final = frozenset({"index", "id", "type", "function", "name", "arguments"})
+_SENT_ANYWAY: Final = frozenset({"role", "content", "tool_calls"})
 _FUNCTION_FIELDS: Final = frozenset({"name", "arguments"})
 _APPENDED: Final = frozenset({"text", "summary", "thinking"})
 """Fields of an item of a list that come in pieces."""
@@ -76,6 +77,9 @@ def echo_rules(more: Mapping[str, str] | None = None) -> Mapping[str, str]:
     for name, rule in (more or {}).items():
         if rule not in _RULES:
             message = f"echo: {name!r} must be one of {', '.join(sorted(_RULES))}, got {rule!r}"
+            raise ConfigError(message)
+        if name in _SENT_ANYWAY:
+            message = f"echo: {name!r} is sent in any case, and not as it came"
             raise ConfigError(message)
     return {**MESSAGE_FIELDS, **(more or {})}
 

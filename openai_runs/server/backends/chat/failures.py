@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
-from openai_runs._protocol.error_mapping import error_facts, excerpt, value_facts
+from openai_runs._protocol.error_mapping import (
+    error_facts,
+    excerpt,
+    masked_json,
+    value_facts,
+)
+from openai_runs._protocol.masking import mask_value
 from openai_runs._protocol.retry import is_retryable, retry_after
 from openai_runs.server.backends.base import ModelFailure
 from openai_runs.server.backends.chat.words import is_loading, is_rate_limit
 
-__all__ = ["EXCERPT_CHARS", "AttemptFailed", "error_inside", "refused", "words_of"]
+__all__ = [
+    "EXCERPT_CHARS",
+    "AttemptFailed",
+    "error_inside",
+    "error_of",
+    "refused",
+    "words_of",
+    "written",
+]
 
 EXCERPT_CHARS: Final = 200
 """Characters of an endpoint's words that are shown."""
 _MAX_PAGE_BYTES: Final = 4096
 _NO_TEXT: Final = frozenset({"script", "style"})
 """Elements of a page that hold nothing for people."""
+_FINAL: Final = frozenset({401, 402, 413, 422})
+"""What no endpoint answers that will answer later, whatever it says."""
+_QUOTED: Final = re.compile(r"'[^']*+'|\"[^\"]*+\"")
+"""What an error repeats of the request."""
+_PASSING: Final = re.compile(
+    r"server.?error|internal.?(?:server.?)?error|time.?out|timed.?out|unavailable|upstream"
+    r"|bad.?gateway|connection.?(?:reset|error|closed|lost)",
+    re.I,
+)
+"""What an error without a status says that another attempt may not meet."""
+_SHORT: Final = 40
+"""Characters of a message that says too little to be alone."""
+_TELLING: Final = frozenset(
+    {"message", "msg", "raw", "detail", "description", "reason", "error", "title"}
+)
+"""Names of what an error says in other places than the usual ones."""
+_MAX_PLACES: Final = 100
 _UNAVAILABLE: Final = frozenset({503, 529})
 """What an endpoint answers that will answer later."""
+_REDIRECT: Final = "a redirect, which is never followed; its URL must be the one that answers."
 _SILENT: Final = "it does not say why"
+_CODES: Final = ("status_code", "error_code", "errorCode", "err_code", "errcode", "errCode", "code")
+_ERROR_WORDS: Final = (
+    "error_msg", "error_message", "errorMsg", "errorMessage", "err_msg", "errmsg", "errMsg",
+)  # fmt: skip
+"""Names of the words of an error, whatever else is said."""
+_ANY_WORDS: Final = ("status_msg", "message", "msg", "detail", "reason", "title")
+"""Names of words that are those of an error where nothing is said for the answer."""
+_ERROR_NAMES: Final = frozenset({"base_resp", "status_code", *_ERROR_WORDS})
+"""A value with none of these has no error under a name of its own."""
+_FINE: Final = frozenset({"", "ok", "success", "succeeded", "successful"})
+_FAILED: Final = frozenset({"error", "fail", "failed", "failure"})
 
 
 class AttemptFailed(Exception):  # noqa: N818 - carries what the run will show
@@ -68,15 +113,17 @@ def refused(
     facts = error_facts(content, secrets)
     said = words_of(content, secrets)
     after = retry_after(headers, now)
-    is_limit = status == 429 or _is_limit(facts, said if status >= 500 else "")
-    is_open = status >= 500 or status in {408, 409, 425, 429}
+    is_limit = status == 429 or _is_limit(facts, _QUOTED.sub("", said))
+    is_open = status not in _FINAL
     is_busy = is_limit or status in _UNAVAILABLE or (is_open and is_loading(said))
     again = is_retryable(429 if is_busy else status, headers, facts.get("code"))
-    if status in {401, 403} and not is_limit:
+    is_of_key = status == 401 or (status == 403 and (not said or "key" in said.lower()))
+    if is_of_key and not is_limit:
         failure = ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
     else:
+        said = _REDIRECT if 300 <= status < 400 else said
         sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
-        failure = ModelFailure(sentence, code=_code(status, is_limit))
+        failure = ModelFailure(sentence, code=_code(503 if is_busy else status, is_limit))
     refusal = (status, content)
     return AttemptFailed(
         failure, again=again, is_busy=is_busy and again, after=after, refusal=refusal
@@ -86,13 +133,14 @@ def refused(
 def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) -> AttemptFailed:
     """Return what an error within a 200 means: a JSON value in place of an answer or a chunk."""
     facts = value_facts(value, secrets)
-    said = facts.get("message", "")[:EXCERPT_CHARS]
+    said = _with_hidden_words(facts, mask_value(value, secrets))[:EXCERPT_CHARS]
     named = " ".join(filter(None, (facts.get("type"), facts.get("code"))))
     status = _status(value, facts)
     is_limit = status == 429 or _is_limit(facts, said)
     is_busy = is_limit or is_loading(said) or "overload" in named
-    again = (is_busy or status >= 500) and is_retryable(
-        429 if is_busy else status, {}, facts.get("code")
+    is_passing = status >= 500 or (not status and _PASSING.search(f"{named} {said}") is not None)
+    again = (is_busy or is_passing) and is_retryable(
+        429 if is_busy else status or 500, {}, facts.get("code")
     )
     where = "failed in mid-answer" if in_stream else "answered with an error"
     sentence = f"The model endpoint {where}: {said or named or _SILENT}"
@@ -101,21 +149,143 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
     return AttemptFailed(failure, again=again, is_busy=is_busy and again, refusal=refusal)
 
 
+def error_of(value: Any) -> Any:
+    """Return the error in the place of an answer or a chunk, or None.
+
+    >>> error_of({"choices": None, "status": "439", "msg": "expired"})
+    {'error': {'message': 'expired', 'code': '439', 'type': None}}
+    >>> error_of({"choices": [], "usage": {}})
+    """
+    if isinstance(value, str | bytes):
+        return value
+    if not isinstance(value, dict):
+        return None
+    foreign = _foreign_error(value)
+    error = value.get("error") or value.get("errors")
+    if isinstance(error, dict):  # some send one without words or a code where there is none
+        error = any(error.values())
+    if error or foreign is not None:
+        return foreign or value
+    if "error" in (value.get("object"), value.get("type")):
+        return value
+    return None if value.get("choices") else _error_alone(value)
+
+
+def _foreign_error(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an error under the names of some endpoints as one under the usual names."""
+    if _ERROR_NAMES.isdisjoint(value):
+        return None
+    base = value.get("base_resp")
+    fields = base if isinstance(base, dict) else value
+    code = _named_code(fields)
+    names = [*_ERROR_WORDS, *(["status_msg"] if fields.get("status_code") else [])]
+    words = _first_words(fields, names)
+    is_fine = code is None and any(_is_fine(fields.get(name)) for name in _CODES)
+    return None if not words or is_fine else _error(words, code, fields)
+
+
+def _error_alone(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error that a value is which says nothing for the answer."""
+    code, status, kind = _named_code(value), value.get("status"), value.get("type")
+    words = _first_words(value, _ANY_WORDS)
+    is_failed = value.get("success") is False or bool(value.get("error_type"))
+    is_failed = is_failed or (isinstance(kind, str) and "error" in kind.lower())
+    if _is_failed_status(status):
+        is_failed, code = True, status if code is None else code
+    if is_failed or (code is not None and (words or "choices" not in value)):
+        return _error(words or written(value).decode(), code, value)
+    if any(_is_fine(value.get(name)) for name in _CODES):
+        return None
+    is_told = bool(words) and isinstance(value.get("message"), str)
+    return value if is_told or ("detail" in value and "choices" not in value) else None
+
+
+def _named_code(fields: dict[str, Any]) -> Any:
+    """Return the code of an error; a code that says success is none."""
+    for name in _CODES:
+        code = fields.get(name)
+        if code is not None and code != "" and not isinstance(code, dict | list | bool):
+            return None if _is_fine(code) else code
+    return None
+
+
+def _is_fine(code: Any) -> bool:
+    """Tell a code of success: a word for it, zeros, or an HTTP status of success."""
+    if isinstance(code, bool) or not isinstance(code, int | str) or code == "":
+        return False
+    text = str(code).lower()
+    return text in _FINE or not text.strip("0") or (len(text) == 3 and text[0] == "2")
+
+
+def _is_failed_status(status: Any) -> bool:
+    if isinstance(status, bool) or not isinstance(status, int | str):
+        return False
+    text = str(status).lower()
+    return text in _FAILED or (len(text) == 3 and text.isdecimal() and text[0] in "45")
+
+
+def _first_words(fields: dict[str, Any], names: Any) -> str:
+    """Return what the first of these fields says that says something."""
+    for name in names:
+        said = fields.get(name)
+        said = said.get("text") or said.get("message") if isinstance(said, dict) else said
+        if isinstance(said, str) and said.strip().lower().strip(".!") not in _FINE:
+            return said
+    return ""
+
+
+def _error(words: str, code: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    kind = fields.get("error_type") or fields.get("type")
+    return {"error": {"message": words, "code": code, "type": kind}}
+
+
+def written(value: Any) -> bytes:
+    """Return a JSON value as the endpoint may have written it, for an error."""
+    return str(value)[: EXCERPT_CHARS * 2].encode("utf-8", "replace")
+
+
 def words_of(content: bytes, secrets: Collection[str] = ()) -> str:
     """Return what a body says for people: an error's message, a page's title, or its beginning.
 
     >>> words_of(b"<html><title>502 Bad Gateway</title>")
     '502 Bad Gateway'
     """
-    facts = error_facts(content, secrets)
-    if facts.get("message"):
-        return facts["message"][:EXCERPT_CHARS]
-    if content.lstrip()[:1] in (b"{", b"["):
-        return ""
+    said = _with_hidden_words(error_facts(content, secrets), masked_json(content, secrets))
+    if said or content.lstrip()[:1] in (b"{", b"["):
+        return said[:EXCERPT_CHARS]
     text = excerpt(content[:_MAX_PAGE_BYTES], _MAX_PAGE_BYTES, secrets=secrets)
     if text.startswith("<"):
         text = _page_text(text)
     return " ".join(text.split())[:EXCERPT_CHARS]
+
+
+def _with_hidden_words(facts: Mapping[str, str], value: Any) -> str:
+    """Return an error's message, and where that says little what else there is in its body.
+
+    >>> value = {"error": {"message": "Provider error", "metadata": {"raw": "no memory"}}}
+    >>> _with_hidden_words({"message": "Provider error"}, value)
+    'Provider error; no memory'
+    """
+    said = facts.get("message", "")
+    if len(said) >= _SHORT:
+        return said
+    for words in islice(_telling(value), _MAX_PLACES):
+        inner = value_facts(words).get("message", "")
+        if inner not in said and len(said) < EXCERPT_CHARS:
+            said = f"{said}; {inner}" if said else inner
+    return said
+
+
+def _telling(value: Any) -> Iterator[str]:
+    """Yield the texts within an error that people read, the outer ones first."""
+    places, read = [value], 0
+    while places and read < _MAX_PLACES:
+        place, read = places.pop(0), read + 1
+        if isinstance(place, dict):
+            yield from (v for k, v in place.items() if k in _TELLING and isinstance(v, str))
+            places += [each for each in place.values() if isinstance(each, dict | list)]
+        elif isinstance(place, list):
+            places += [each for each in place[:_MAX_PLACES] if isinstance(each, dict | list)]
 
 
 def _page_text(page: str) -> str:

@@ -29,7 +29,7 @@ _UNSUPPORTED: Final = (
     "extra argument", "extra_input", "no such field", "no such param", "no support",
     "no endpoint", " no longer ", "only the default", "only default", "invalid param",
     "invalid arg", "invalid field", "invalid key", "invalid prop", "invalid option",
-    "invalid_param",
+    "invalid_param", " only is allowed ", " may only be set ",
 )  # fmt: skip
 """Words that refuse a field itself; those with a space at an end are whole words there."""
 _REFUSED: Final = (
@@ -57,7 +57,8 @@ _ROLES: Final = (
 )  # fmt: skip
 _OPENS: Final = (
     "alternat", " first ", " must start ", " must begin ", " start with ", " starts with ",
-    " at least one ", " no user",
+    " at least one ", " no user", "contents is not", "contents is required",
+    "contents are required",
 )  # fmt: skip
 _CLOSES: Final = (
     "alternat", " last ", " end with ", " ends with ", " at the end ", " prefill",
@@ -65,7 +66,7 @@ _CLOSES: Final = (
 _EMPTY: Final = (
     " null ", " nil ", " none ", "nonetype", " empty ", "blank", "missing", "required",
     " must be ", " should be ", "valid string", "expected", "content type", " at least ",
-    "length", "whitespace",
+    "length", "whitespace", " must have ", " must contain ",
 )  # fmt: skip
 _IDS: Final = (
     " must be ", "length", "invalid", " a z ", "match", "pattern", "too long", " at most ",
@@ -73,10 +74,19 @@ _IDS: Final = (
 )  # fmt: skip
 _ANYTHING: Final = ("",)
 """Whatever is said about a field that no caller gave a value."""
-_FOREIGN: Final = {"n't": " not", "n\u2019t": " not", "\u4e0d\u652f\u6301": " not supported "}
+_FOREIGN: Final = {
+    "n't": " not",
+    "n\u2019t": " not",
+    "\u4e0d\u652f\u6301": " not supported ",
+    "\u8d85\u957f": " too long ",
+    "\u8d85\u8fc7": " exceeds ",
+    "\u4e0a\u4e0b\u6587\u957f\u5ea6": " context length ",
+}
 """What stands for words of this table: short forms, and Chinese."""
 _TEMPLATE: Final = frozenset({"instructions", "opening", "closing", "content", "ids"})
 """What the chat template of a model refuses; some endpoints answer 500 then."""
+_PLAIN_REFUSAL: Final = " unsupported param"
+"""What tells a refusal of a field from a fault, where the status is 500."""
 _VAGUE: Final = ("stream", "ids", "content", "opening", "closing", "instructions")
 """Rows whose names also stand in complaints about others; they come last, in this order."""
 _ECHO: Final = "echo."
@@ -106,7 +116,8 @@ class _Row(NamedTuple):
 _SENT: Final = ("send", "omit")
 FORMS: Final[Mapping[str, _Row]] = {
     "stream_options": _Row(
-        _SENT, (" stream_options ", " stream options ", " include_usage "), _ANYTHING, ()
+        _SENT, (" stream_options ", " stream options ", " include_usage ",
+         " streamoptions "), _ANYTHING, ()
     ),
     "stream": _Row(_SENT, (" stream ", " streaming ", " streamed ")),
     "tool_choice": _Row(
@@ -124,7 +135,8 @@ FORMS: Final[Mapping[str, _Row]] = {
     ),
     "max_tokens": _Row(
         ("max_completion_tokens", "max_tokens", "omit"),
-        (" max_completion_tokens ", " max_tokens ", " max completion tokens ", " max tokens "),
+        (" max_completion_tokens ", " max_tokens ", " max completion tokens ", " max tokens ",
+         " maxcompletiontokens ", " maxtokens "),
     ),
     "response_format": _Row(
         ("send", "json_object", "omit"),
@@ -133,27 +145,28 @@ FORMS: Final[Mapping[str, _Row]] = {
         (" must be ", " should be ", "invalid"),
     ),
     "reasoning_effort": _Row(
-        _SENT, (" reasoning_effort ", " reasoning effort ", " reasoning.effort ")
+        _SENT, (" reasoning_effort ", " reasoning effort ", " reasoningeffort ")
     ),
     "temperature": _Row(_SENT, (" temperature ",)),
     "top_p": _Row(_SENT, (" top_p ", " topp ")),
     "strict": _Row(_SENT, (" strict ",)),
     "content": _Row(
         ("empty", "omit", "null"),
-        (" content ", " contents "),
+        (" content ", " contents ", " empty "),
         _EMPTY,
         (" policy ", " filter "),
         any_field=False,
     ),
     "ids": _Row(
         ("given", "made"),
-        (" tool_call_id", " tool call id", " tool_calls id ", " toolcallid", " tool_use id "),
+        (" tool_call_id", " tool call id", " tool_calls id ", " toolcallid", " tool_use id ",
+         " tooluseid "),
         _IDS,
         ("not found", " no tool", "missing", "follow"),
         any_field=False,
     ),
     "opening": _Row(
-        ("any", "user"), (" role", " user ", " message"), _OPENS, (), any_field=False
+        ("any", "user"), (" role", " user ", " message", " contents "), _OPENS, (), any_field=False
     ),
     "closing": _Row(
         ("any", "user"),
@@ -220,7 +233,7 @@ class Refusal:
     def __init__(self, status: int, content: bytes) -> None:
         """Read the body, which may be JSON of any shape, or a text."""
         self.status = status
-        self.is_read = status in {400, 404, 413, 422, 500, 501}
+        self.is_read = status in {400, 404, 405, 413, 422, 424, 500, 501}
         """Whether such a status may refuse a form."""
         try:
             self.body: Any = msgspec.json.decode(content)
@@ -309,7 +322,7 @@ def _changed(
     found: list[tuple[int, str]] = []
     words, path = plain(claim.text), plain(" ".join(claim.path))
     for name in _used(body):
-        if status < 500 or name in _TEMPLATE:
+        if status < 500 or status == 501 or _PLAIN_REFUSAL in words or name in _TEMPLATE:
             place = _place(_row(name), words, path)
             if place is not None:
                 found.append((place, name))

@@ -41,7 +41,9 @@ from openai_runs.server.backends.chat.failures import (
     EXCERPT_CHARS,
     AttemptFailed,
     error_inside,
+    error_of,
     words_of,
+    written,
 )
 from openai_runs.server.backends.chat.pieces import Halves, Thoughts
 from openai_runs.server.backends.chat.words import (
@@ -49,6 +51,7 @@ from openai_runs.server.backends.chat.words import (
     finish_word,
     is_loading,
     is_rate_limit,
+    is_unspecified,
     verdict,
 )
 from openai_runs.server.backends.chat.wrapping import DONE, Payload, Unreadable, Unwrapper
@@ -56,7 +59,7 @@ from openai_runs.types.runs import Usage
 
 __all__ = ["AnswerReader", "Ending"]
 
-_MAX_WORD: Final = 60
+_MAX_WORD: Final = 160
 """Characters of a finish reason that are shown."""
 _MAX_COUNT: Final = 2**53 - 1
 """Tokens; a count that is larger than JSON numbers are exact is none."""
@@ -65,15 +68,18 @@ _REASONS: Final = {
     Verdict.LENGTH: FinishReason.LENGTH,
     Verdict.FILTER: FinishReason.CONTENT_FILTER,
 }
+_CHUNK: Final = "chat.completion.chunk"
 _THOUGHTS: Final = ("thinking", "reasoning", "thought", "redacted_thinking")
 """Types of parts of a content that are no text."""
 _HARMLESS: Final = frozenset({"choices", "usage", "type", "event", "timings", "status"})
 """A JSON object with none of these is no chunk, unless it says nothing."""
 _METADATA: Final = frozenset({"id", "object", "created", "model", "provider", "system_fingerprint"})
-_CHUNK: Final = "chat.completion.chunk"
 _SAID: Final = frozenset({"delta", "message", "text", "error"})
 _BESIDE: Final = frozenset({"index", "finish_reason", "logprobs", "usage"})
 """What a choice may consist of that says nothing."""
+_REASON_NAMES: Final = ("finish_reason", "finishReason")
+_OTHER_REASONS: Final = frozenset({"finishReason", "stop_reason", "native_finish_reason"})
+_REASON_KEYS: Final = _OTHER_REASONS | {"finish_reason"}
 _COUNTS: Final = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 
@@ -253,18 +259,21 @@ class AnswerReader:
 
     def _read_value(self, event: str, value: Any) -> None:
         """Read a chunk, a whole answer, or an error in its place."""
-        if event == "error" or _is_error(value):
-            if isinstance(value, bytes):
-                value = words_of(value, self._secrets)
-            elif isinstance(value, dict):
-                value = _other_error(value) or value
-            raise error_inside(value, self._secrets, in_stream=self.has_begun)
+        if value is None or value == "":
+            return
+        error = value if event == "error" else error_of(value)
+        if error is not None:
+            if isinstance(error, bytes):
+                error = words_of(error, self._secrets)
+            raise error_inside(error, self._secrets, in_stream=self.has_begun)
         if not isinstance(value, dict) or not _is_chunk(value):
-            raise Unreadable(_written(value))
+            raise Unreadable(written(value))
         self._add_usage(value.get("usage"))
-        is_chunk = value.get("object") == _CHUNK
-        for choice in _choices(value):
-            self._read_choice(choice, is_chunk=is_chunk)
+        is_piece = value.get("object") == _CHUNK
+        for choice in _choices_of(value):
+            self._read_choice(choice, is_chunk=is_piece)
+        if not _REASON_KEYS.isdisjoint(value):
+            self._add_word(_reason_of(value))
 
     def _read_choice(self, choice: dict[str, Any], *, is_chunk: bool) -> None:
         if choice.get("error"):
@@ -279,7 +288,7 @@ class AnswerReader:
             self._say(message, whole=not is_chunk)
         elif isinstance(text, str):
             self._say({"content": text}, whole=False)
-        self._add_word(finish_word(choice.get("finish_reason")))
+        self._add_word(_reason_of(choice))
 
     def _say(self, delta: dict[str, Any], *, whole: bool) -> None:
         self._echo.add_message(delta)
@@ -289,11 +298,11 @@ class AnswerReader:
                 self.progress += 1
                 break
         content = delta.get("content")
-        text = f"{_text(content)}{_text(delta.get('refusal'))}"
+        text = f"{_text_of(content)}{_text_of(delta.get('refusal'))}"
         self._is_empty_text = self._is_empty_text or (content is not None and not text)
         if text:
             self._add_text(self._thoughts.add(self._halves.add(text)))
-        pieces = delta.get("tool_calls") or _legacy(delta.get("function_call"))
+        pieces = delta.get("tool_calls") or _legacy_call(delta.get("function_call"))
         if pieces:
             self._add_calls(pieces, whole=whole)
 
@@ -319,11 +328,15 @@ class AnswerReader:
         self._add_text(self._thoughts.finish())
 
     def _add_word(self, word: str) -> None:
-        if not word:
+        if not word or (self._word and is_unspecified(word)):
             return
         self.progress += self._verdict is None
         found = verdict(word)
-        if self._verdict is None or found.value >= self._verdict.value:
+        if (
+            self._verdict is None
+            or is_unspecified(self._word)
+            or found.value >= self._verdict.value
+        ):
             self._verdict = found
             is_known = found != Verdict.UNKNOWN
             self._word = (word if is_known else mask(word, self._secrets))[:_MAX_WORD]
@@ -341,6 +354,8 @@ class AnswerReader:
         if self._verdict == Verdict.UNKNOWN:
             said = f"The model stopped with {self._word!r}, which is no word for a whole answer."
             return AttemptFailed(ModelFailure(said))
+        if not self._calls.are_named and self._verdict in (None, Verdict.DONE):
+            return AttemptFailed(ModelFailure("The model called a tool without a name."))
         if self._verdict is None and ending == Ending.SILENT and not self.is_done:
             return AttemptFailed(ModelFailure(why), again=True)
         if not self._spoke and (
@@ -371,71 +386,84 @@ class AnswerReader:
         return AttemptFailed(ModelFailure(sentence, code=code), again=is_busy, is_busy=is_busy)
 
 
-def _is_error(value: Any) -> bool:
-    """Tell an error in the place of an answer or a chunk."""
-    if isinstance(value, str | bytes):
-        return True
-    if not isinstance(value, dict):
-        return False
-    error = value.get("error") or value.get("errors")
-    if isinstance(error, dict):  # some send one without words or a code where there is none
-        error = any(error.values())
-    if error or _other_error(value) is not None:
-        return True
-    if "error" in (value.get("object"), value.get("type")):
-        return True
-    return "choices" not in value and ("detail" in value or isinstance(value.get("message"), str))
-
-
-def _other_error(value: dict[str, Any]) -> dict[str, Any] | None:
-    """Return an error under the names of some endpoints as one under the usual names."""
-    base = value.get("base_resp")
-    fields = base if isinstance(base, dict) else value
-    for code, words in (("status_code", "status_msg"), ("error_code", "error_msg")):
-        if fields.get(code) not in (None, 0, "0", "") and isinstance(fields.get(words), str):
-            return {"error": {"code": fields[code], "message": fields[words]}}
-    return None
-
-
 def _is_chunk(value: dict[str, Any]) -> bool:
     """Tell a chunk or an answer from what is none; some chunks only keep a connection alive."""
     return value.keys() <= _METADATA or not _HARMLESS.isdisjoint(value)
 
 
-def _choices(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the choices that are pieces of the first one."""
+def _choices_of(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the choices that are pieces of the first one.
+
+    Raises:
+        Unreadable: One of them is none.
+    """
     choices = value.get("choices")
     items = [choices] if isinstance(choices, dict) else choices
     if items is not None and not isinstance(items, list):
-        raise Unreadable(_written(value))
+        raise Unreadable(written(value))
     found = [item for item in items or () if item is not None]
+    is_called = False
     for choice in found:
         if not isinstance(choice, dict):
-            raise Unreadable(_written(value))
-        if not choice.get("finish_reason") and _SAID.isdisjoint(choice):
+            raise Unreadable(written(value))
+        if _SAID.isdisjoint(choice) and not _reason_of(choice):
             if any(
                 name not in _BESIDE and not name.startswith("content_filter") for name in choice
             ):
-                raise Unreadable(_written(value))
+                raise Unreadable(written(value))
             continue
-        if choice.get("index") == found[0].get("index"):
+        is_first = choice is found[0] or choice.get("index") == found[0].get("index")
+        if is_first or (not is_called and _calls_alone(choice)):
+            is_called = is_called or (len(found) > 1 and bool(_said_in(choice).get("tool_calls")))
             yield choice
 
 
-def _text(content: Any) -> str:
+def _said_in(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return the message of a choice, or the piece of one."""
+    said = choice.get("delta") or choice.get("message")
+    return said if isinstance(said, dict) else {}
+
+
+def _calls_alone(choice: dict[str, Any]) -> bool:
+    """Tell a choice of calls and no text: some endpoints put the calls of an answer there."""
+    said = _said_in(choice)
+    return bool(said.get("tool_calls")) and not said.get("content")
+
+
+def _reason_of(said: dict[str, Any]) -> str:
+    """Return the finish reason of a choice, wherever it stands; of two, the worse one.
+
+    >>> _reason_of({"finish_reason": "stop", "native_finish_reason": "MAX_TOKENS"})
+    'MAX_TOKENS'
+    """
+    inner = said.get("delta") or said.get("message")
+    inner = inner if isinstance(inner, dict) else {}
+    if _OTHER_REASONS.isdisjoint(said) and _REASON_KEYS.isdisjoint(inner):  # as nearly always
+        return finish_word(said.get("finish_reason"))
+    found = [finish_word(place.get(name)) for place in (said, inner) for name in _REASON_NAMES]
+    if not any(name in said for name in _REASON_NAMES):
+        found.append(finish_word(said.get("stop_reason")))
+    native = finish_word(said.get("native_finish_reason"))
+    if verdict(native) in (Verdict.LENGTH, Verdict.FILTER):
+        found.append(native)
+    words = [word for word in found if word]
+    return max(words, key=lambda word: verdict(word).value, default="")
+
+
+def _text_of(content: Any) -> str:
     """Return the text of a content, which may come in parts."""
     if content is None or isinstance(content, bool):
         return ""
     if isinstance(content, list):
-        return "".join(map(_text, content))
+        return "".join(map(_text_of, content))
     if isinstance(content, dict):
         if content.get("type") in _THOUGHTS:
             return ""
-        return _text(content.get("text") or content.get("content") or content.get("refusal"))
+        return _text_of(content.get("text") or content.get("content") or content.get("refusal"))
     return str(content)
 
 
-def _legacy(call: Any) -> Any:
+def _legacy_call(call: Any) -> Any:
     """Return the form of before tool calls as a piece of one."""
     return {"index": 0, "function": call} if isinstance(call, dict) else None
 
@@ -463,8 +491,3 @@ def _count(sent: object) -> int | None:
     except (msgspec.ValidationError, ValueError, OverflowError):
         return None
     return count if count <= _MAX_COUNT else None
-
-
-def _written(value: Any) -> bytes:
-    """Return a JSON value as the endpoint may have written it, for an error."""
-    return str(value)[: EXCERPT_CHARS * 2].encode("utf-8", "replace")

@@ -141,6 +141,8 @@ def _messages(request: ModelRequest, forms: Mapping[str, str], instructions: str
     for turn in request.turns:
         messages += _turn(turn, forms, used)
     messages = _joined(messages)
+    if not messages and not instructions.strip():  # no endpoint takes an empty list
+        return [{"role": "user", "content": _OPENING}]
     if forms["opening"] == "user" and (not messages or messages[0]["role"] != "user"):
         messages.insert(0, {"role": "user", "content": _OPENING})
     if forms["closing"] == "user" and messages and messages[-1]["role"] == "assistant":

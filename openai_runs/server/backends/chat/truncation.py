@@ -31,9 +31,15 @@ _FULL: Final = (
     ("inputs tokens", "must be"), ("reduce the length",), ("reduce your prompt",),
     ("reduce your message",), ("string_above_max_length",), ("array_above_max_length",),
     ("prompt_too_long",), ("input_too_long",), ("longer than the maximum",),
+    ("maximum prompt length",), ("exceeded model token limit",), ("exceeds max length",),
+    ("range of input length",), ("larger than the context",), ("larger than", "length limit"),
+    ("prompt length", "greater than"), ("max_seq_len",), ("inputs must have less than",),
+    ("context shift is disabled",),
     ("maximum model length",), ("max_model_len",), (" length ", "exceeds", "maximum"),
 )  # fmt: skip
 """How endpoints say that the context is full: words that stand together in their error."""
+_TOO_LARGE: Final = ("request too large", "tokens must be reduced")
+"""How a rate limit says that one request is more than a whole minute allows."""
 _LIMITS: Final = ("context", "maximum", "limit", "n_ctx")
 """Words near the number of tokens that a model takes."""
 _REACH: Final = 4
@@ -49,6 +55,8 @@ _HALF: Final = 0.5
 def is_context_full(status: int, text: str) -> bool:
     """Tell whether an error says that the request does not fit into the model's context."""
     words = plain(text)
+    if status == 429 and any(each in words for each in _TOO_LARGE):
+        return True  # no waiting makes it fit
     return status == 413 or (
         status in {400, 422, 500}
         and any(all(each in words for each in phrases) for phrases in _FULL)

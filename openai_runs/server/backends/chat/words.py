@@ -6,7 +6,7 @@ import re
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["Verdict", "finish_word", "is_loading", "is_rate_limit", "verdict"]
+__all__ = ["Verdict", "finish_word", "is_loading", "is_rate_limit", "is_unspecified", "verdict"]
 
 
 class Verdict(Enum):
@@ -46,6 +46,10 @@ _DONE: Final = frozenset(
         "end",
         "normal",
         "success",
+        "endofsequence",
+        "eosid",
+        "stopstring",
+        "stopstr",
     }
 )
 _LENGTH: Final = frozenset(
@@ -68,6 +72,14 @@ _LENGTH: Final = frozenset(
         "contextwindowexceeded",
         "modelcontextwindowexceeded",  # Anthropic, Bedrock
         "truncated",
+        "maximumtokens",  # Aleph Alpha
+        "maxtokensexceeded",
+        "maxlengthreached",
+        "tokenlimitreached",
+        "outputlimit",
+        "outputtokenlimit",
+        "contextlimit",
+        "contextwindow",
     }
 )
 _FILTER: Final = frozenset(
@@ -87,9 +99,12 @@ _FILTER: Final = frozenset(
         "errortoxic",  # Cohere
         "moderation",
         "blocked",
+        "modelarmor",  # Gemini, and the next one
+        "imageprohibitedcontent",
+        "safetyfilter",
     }
 )
-_NONE: Final = frozenset({"null", "none", "notfinished"})
+_NONE: Final = frozenset({"null", "none", "nil", "undefined", "notfinished", "inprogress"})
 """What stands where a finish reason would, as long as there is none."""
 _VERDICTS: Final = {
     **dict.fromkeys(_DONE, Verdict.DONE),
@@ -97,14 +112,16 @@ _VERDICTS: Final = {
     **dict.fromkeys(_FILTER, Verdict.FILTER),
 }
 _RATE_LIMIT: Final = re.compile(
-    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|\b429\b", re.I
+    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|rate exceeded|\b429\b", re.I
 )
 _BUSY: Final = (
     "warming up", "warmup", "starting up", "startup", "is starting", "cold start", "coldstart",
     "overload", "try again later", "try again in", "at capacity",
+    "temporarily unavailable", "temporarily exceeded", "high demand", "too busy", "server busy",
+    "cold boot",
 )  # fmt: skip
 """What an endpoint says that will answer later."""
-_LOADING: Final = ("loading", "not ready", "starting", "downloading")
+_LOADING: Final = ("loading", "not ready", "downloading", "not yet loaded", "not loaded yet")
 """What it says of a model that will."""
 _BROKEN: Final = ("fail", "error", "unable", "cannot", "can't", "could not")
 """What an endpoint says whose model will never be loaded."""
@@ -122,11 +139,18 @@ def finish_word(sent: Any) -> str:
     ('stop', 'length', '')
     """
     if isinstance(sent, dict):
-        sent = sent.get("type") or sent.get("reason") or sent.get("name")
-    if sent is None or sent is False:
+        kind, words = sent.get("type") or sent.get("reason") or sent.get("name"), sent
+        sent = f"{kind}: {words['message']}" if kind and _says_why(kind, words) else kind
+    if sent is None or sent is False or sent in ([], {}):
         return ""
     word = (sent if isinstance(sent, str) else str(sent)).strip()
     return "" if word not in _VERDICTS and _normalised(word) in _NONE else word
+
+
+def _says_why(kind: Any, words: dict[str, Any]) -> bool:
+    """Tell whether a finish reason comes with a message, which counts where it is a failure."""
+    message = words.get("message")
+    return isinstance(message, str) and message != "" and verdict(str(kind)) == Verdict.UNKNOWN
 
 
 def verdict(word: str) -> Verdict:
@@ -136,6 +160,15 @@ def verdict(word: str) -> Verdict:
     (<Verdict.LENGTH: 2>, <Verdict.DONE: 1>, <Verdict.UNKNOWN: 4>)
     """
     return _VERDICTS.get(word) or _VERDICTS.get(_normalised(word), Verdict.UNKNOWN)
+
+
+def is_unspecified(word: str) -> bool:
+    """Return whether a word says that the reason is not known: any other one says more.
+
+    >>> is_unspecified("FINISH_REASON_UNSPECIFIED"), is_unspecified("OTHER")
+    (True, False)
+    """
+    return _normalised(word) == "unspecified"
 
 
 def is_rate_limit(text: str) -> bool:

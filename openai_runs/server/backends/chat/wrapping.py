@@ -20,7 +20,13 @@ DONE: Final = "[DONE]"
 _BOM: Final = b"\xef\xbb\xbf"
 _USUAL: Final = b"data: {"
 """How most lines begin."""
-_FIELD: Final = re.compile(rb"(data|event|id|retry)(?::[ ]?(.*))?\Z", re.DOTALL)
+_FIELD: Final = re.compile(rb"(data|event|id|retry)(?::[ ]?(.*))?\Z|(error):(.*)\Z", re.DOTALL)
+"""Of an event; some endpoints send an error as a field of that name."""
+_BETWEEN: Final = re.compile(r"(?:[ \t\r\n\x1e]|data:)*+")
+"""What stands between JSON values: some endpoints prefix a line twice, or end none."""
+_DONE_WORDS: Final = frozenset({b"DONE", b"END", b"EOS"})
+_SIGNS_OF_LIFE: Final = frozenset({"ping", "pong", "heartbeat", "keepalive"})
+"""Names of events, or all that one holds, that keep a connection alive."""
 _MAX_STRANGE: Final = 1000
 """Bytes of what is no answer that are kept for the error."""
 _MAX_VALUES: Final = 100_000
@@ -112,6 +118,8 @@ class Unwrapper:
         self._tried = len(line)
         field = _FIELD.match(line)
         content = bytes(line) if field is None else (field[2] or b"")
+        if self._is_sign_of_life(content):
+            return
         if (field is None or field[1] == b"data") and content.lstrip()[:1] == b"{":
             values = _values(content)
             if values is None or self._strange:
@@ -155,7 +163,7 @@ class Unwrapper:
         elif not line or line.isspace():
             return self._dispatch()
         elif (field := _FIELD.match(line)) is not None:
-            return self._field(field[1], field[2] or b"")
+            return self._field(field[1] or field[3], field[2] or field[4] or b"")
         elif line.lstrip()[:1] in (b"{", b"["):
             return self._json_line(line)
         elif not line.startswith(b":"):
@@ -187,7 +195,9 @@ class Unwrapper:
     def _field(self, name: bytes, value: bytes) -> Iterable[Payload]:
         if name == b"event":
             self._event = value.decode("utf-8", "replace").strip()
-        elif name == b"data":
+        elif name == b"error":
+            return [Payload("error", one) for one in _values(value) or [value]]
+        elif name == b"data" and not self._is_sign_of_life(value):
             # A whole object is passed on at once: some endpoints send no blank lines.
             values = _values(value) if not self._data and value.strip()[:1] == b"{" else None
             if values is None:
@@ -195,6 +205,10 @@ class Unwrapper:
                 return self._dispatch() if is_done(value) else ()
             return [Payload(self._event, one) for one in values]
         return ()
+
+    def _is_sign_of_life(self, value: bytes) -> bool:
+        """Tell data that only keeps the connection alive, by the name of its event."""
+        return bool(self._event) and _is_sign_of_life(self._event) and b"choices" not in value
 
     def _dispatch(self) -> Iterable[Payload]:
         """Return what an event says that is ended."""
@@ -217,6 +231,8 @@ class Unwrapper:
             return
         for line in content.split(b"\n"):  # several events without blank lines
             values = [DONE] if is_done(line) else _values(line)
+            if values is None and _is_sign_of_life(line.decode("utf-8", "replace")):
+                continue
             if values is None:
                 raise Unreadable(line[:_MAX_STRANGE])
             for value in values:
@@ -229,16 +245,22 @@ def is_done(data: bytes) -> bool:
     >>> is_done(b" [DONE]"), is_done(b'"[DONE]"'), is_done(b"{}")
     (True, True, False)
     """
-    return len(data) < 64 and data.strip().strip(b'"').upper() == b"[DONE]"
+    return len(data) < 64 and data.strip().strip(b'"<[]>').upper() in _DONE_WORDS
+
+
+def _is_sign_of_life(said: str) -> bool:
+    return said[:64].strip().lower().replace("-", "") in _SIGNS_OF_LIFE
 
 
 def _values(content: bytes) -> list[Any] | None:
     """Return the JSON values that stand in a text one behind the other; None: it is no JSON.
 
     Strictly first; then also with raw line feeds, halves of characters and numbers of any size.
+    A JSON text within a JSON text is read, too.
     """
     try:
-        return [msgspec.json.decode(content)]
+        value = msgspec.json.decode(content)
+        return [value] if not isinstance(value, str) else _inner_values(value)
     except RecursionError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -246,12 +268,28 @@ def _values(content: bytes) -> list[Any] | None:
     values: list[Any] = []
     text, at = content.decode("utf-8", "replace"), 0
     try:
-        while at < len(text) and len(values) < _MAX_VALUES:
-            if text[at] in " \t\r\n":
-                at += 1
-                continue
-            value, at = _DECODER.raw_decode(text, at)
+        while (at := _end_of(text, at)) < len(text) and len(values) < _MAX_VALUES:
+            if text.startswith(DONE, at):
+                value, at = DONE, at + len(DONE)
+            else:
+                value, at = _DECODER.raw_decode(text, at)
             values.append(value)
     except (ValueError, RecursionError, OverflowError):
         return None
     return values if len(values) < _MAX_VALUES else None
+
+
+def _end_of(text: str, at: int) -> int:
+    """Return where the next value begins, behind what stands between two of them."""
+    found = _BETWEEN.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _inner_values(text: str) -> list[Any]:
+    """Return the objects that a text holds as JSON, or the text."""
+    if "{" not in text:
+        return [text]
+    values = _values(text.encode("utf-8", "surrogatepass"))
+    is_answer = values and all(isinstance(one, dict) or one is DONE for one in values)
+    return values if values and is_answer else [text]

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy.dialects import sqlite
 
 from openai_runs.errors import ConfigError
+from openai_runs.server.log_filter import safe_words
+from openai_runs.server.store.damage import is_undecodable
 
 __all__ = [
     "DIALECT",
@@ -24,6 +26,7 @@ __all__ = [
     "savepoint",
     "transaction",
     "unusable",
+    "words_of",
 ]
 
 Connection: TypeAlias = sqlite3.Connection
@@ -35,6 +38,20 @@ _BUSY_TIMEOUT: Final = 5.0
 """Seconds SQLite waits for a lock that another process has, such as a backup."""
 _WAL_PAGES: Final = 1000
 """Pages of the log after which SQLite copies them into the file; its own default."""
+
+_RESTORE: Final = "use another path, or restore the file from a backup"
+_ADVICE: Final = {
+    "SQLITE_READONLY": "a server needs to write: make the file, those beside it and its folder "
+    "writable for this user, or serve a copy",
+    "SQLITE_CANTOPEN": "check that its folder is there and that this user can write to it, and "
+    "how many files the process may open",
+    "SQLITE_PERM": "make it readable and writable for this user",
+    "SQLITE_FULL": "free some space on its disk",
+    "SQLITE_IOERR": "check its disk, and the space on it",
+    "SQLITE_BUSY": "end the other program that uses it",
+    "SQLITE_LOCKED": "end the other program that uses it",
+}
+"""What to do, by the beginning of SQLite's name of the error."""
 
 
 def open_writer(path: Path) -> Connection:
@@ -66,7 +83,10 @@ def _open(path: Path, *pragmas: str) -> Connection:
         # isolation_level None: sqlite3 begins nothing by itself. A connection is handed to one
         # thread at a time, so sqlite3's own check of the thread would only be in the way.
         connection = sqlite3.connect(
-            os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=256
+            os.path.realpath(path),
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         always = (f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}", "foreign_keys = ON")
         for each in (*always, *pragmas):
@@ -80,7 +100,14 @@ def _open(path: Path, *pragmas: str) -> Connection:
 
 def unusable(path: Path, error: Exception) -> ConfigError:
     """Return the error of a file that cannot be used, in SQLite's own words."""
-    return ConfigError(f"cannot use database '{path}': {error}")
+    name = getattr(error, "sqlite_errorname", "")
+    advice = next((then for begin, then in _ADVICE.items() if name.startswith(begin)), _RESTORE)
+    return ConfigError(f"cannot use database '{path}': {words_of(error)}; {advice}")
+
+
+def words_of(error: Exception) -> str:
+    """Return SQLite's own words; those of Python's driver may quote what is in a column."""
+    return safe_words(error) if is_undecodable(error) else str(error)
 
 
 def pragma(connection: Connection, name: str) -> Any:

@@ -11,7 +11,9 @@ from typing import Final, TypeVar
 import anyio.to_thread
 
 from openai_runs.server.store.sqlite import connection as driver
+from openai_runs.server.store.sqlite.files import check_database, keep_private, make_private
 from openai_runs.server.store.sqlite.lock import FileLock
+from openai_runs.server.store.sqlite.mounts import warn_of_network
 from openai_runs.server.store.sqlite.opening import prepare
 from openai_runs.server.store.sqlite.writer import Readers, Writer
 from openai_runs.server.store.transaction import Change
@@ -31,19 +33,24 @@ class SqliteDatabase:
         """Open the file, made if it is not there; None: a temporary one. Blocks.
 
         Raises:
-            ConfigError: The file is damaged, locked by another server, or cannot be used.
+            ConfigError: The file is damaged, locked by another server, read-only, somebody else's,
+                or cannot be used.
         """
         self._temporary = Path(tempfile.mkdtemp(prefix="openai-runs-")) if db is None else None
         self.path = self._temporary / "runs.db" if self._temporary is not None else Path(db or "")
         self._connections: list[driver.Connection] = []
         try:
+            check_database(self.path)
             self._lock = FileLock(self.path)
         except BaseException:
             self._remove_temporary()
             raise
         try:
+            make_private(self.path)
+            warn_of_network(self.path)
             self._connections.append(driver.open_writer(self.path))
             prepare(self._connections[0], self.path)
+            keep_private(self.path)  # it is ours by now
             for _ in range(_READERS):  # one by one: where one fails, those before it are closed
                 self._connections.append(driver.open_reader(self.path))
         except BaseException:
@@ -58,6 +65,10 @@ class SqliteDatabase:
     def publish(self, url: str) -> None:
         """Write the server's address into the lock file."""
         self._lock.publish(url)
+
+    def prove(self, nonce: str) -> str:
+        """Return the proof that this is the server whose address is in the lock file."""
+        return self._lock.prove(nonce)
 
     async def aclose(self) -> None:
         """Finish what is queued, close the file and give up the lock."""

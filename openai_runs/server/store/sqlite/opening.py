@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +26,9 @@ from openai_runs.server.store.sqlite.connection import (
     pragma,
     transaction,
     unusable,
+    words_of,
 )
+from openai_runs.server.store.sqlite.files import set_private
 
 __all__ = ["copy_path", "prepare"]
 
@@ -46,7 +47,7 @@ def prepare(
 
     Raises:
         ConfigError: The file is damaged, no database, not ours, or of a newer version, or it
-            cannot be copied or upgraded.
+            cannot be copied, upgraded or written to.
     """
     try:
         _check_whole(connection, path)
@@ -55,6 +56,9 @@ def prepare(
             _create(connection, migrations[-1].version)
         elif found != migrations[-1].version:
             _upgrade(connection, path, found, migrations)
+        else:
+            with transaction(connection, writing=True):  # else each write would be a 503
+                _record(connection, found)
     except Error as error:
         raise unusable(path, error) from error
 
@@ -136,7 +140,8 @@ def _migrate(connection: Connection, path: Path, migration: Migration) -> None:
     except (Error, ConfigError) as error:
         message = (
             f"cannot upgrade database '{path}' from schema version {version - 1} to {version}, "
-            f"and it stays at {version - 1}: {error}"
+            f"and it stays at {version - 1}: "
+            f"{words_of(error) if isinstance(error, Error) else error}"
         )
         raise ConfigError(message) from error
 
@@ -157,13 +162,13 @@ def _copy(connection: Connection, path: Path, version: int) -> Path:
     partial = copy.with_name(f"{copy.name}.partial")
     try:
         try:
-            _write_copy(connection, partial, stat.S_IMODE(os.stat(path).st_mode))
+            _write_copy(connection, partial)
             os.replace(partial, copy)
             _sync(copy.parent)
         finally:
             partial.unlink(missing_ok=True)
     except (Error, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = error.strerror if isinstance(error, OSError) else words_of(error)
         message = (
             f"database '{path}' has schema version {version} and must be upgraded, but cannot be "
             f"copied to '{copy}' first: {reason}"
@@ -172,13 +177,16 @@ def _copy(connection: Connection, path: Path, version: int) -> Path:
     return copy
 
 
-def _write_copy(connection: Connection, target: Path, mode: int) -> None:
+def _write_copy(connection: Connection, target: Path) -> None:
     target.unlink(missing_ok=True)  # of an upgrade that was killed
     # Made here and not by SQLite: nobody may read the copy who may not read the file.
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    connection.execute("VACUUM INTO ?", (os.fspath(target),))
-    os.chmod(target, mode)
-    _sync(target)
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        set_private(fd)  # whatever the umask
+        connection.execute("VACUUM INTO ?", (os.fspath(target),))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync(path: Path) -> None:

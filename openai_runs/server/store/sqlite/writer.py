@@ -25,6 +25,7 @@ import msgspec
 from openai_runs.server.api_errors import Refusal, Replay, StoreUnavailable
 from openai_runs.server.log_filter import safe_words
 from openai_runs.server.store import idempotency
+from openai_runs.server.store.damage import DamagedRow
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.sqlite.connection import (
     Connection,
@@ -107,10 +108,16 @@ class Writer:
 
     def _serve(self) -> None:
         while (first := self._jobs.get()) is not None:
-            batch, last = self._gather(first)
-            self._deliver(batch, self._commit(batch))
+            last = self._carry_out_batch(first)
+            del first  # else it is kept, with its request, until the next one comes
             if last:
                 return
+
+    def _carry_out_batch(self, first: _Job) -> bool:
+        """Do this piece of work and those behind it; return whether they are the last ones."""
+        batch, last = self._gather(first)
+        self._deliver(batch, self._commit(batch))
+        return last
 
     def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
         batch = [first]
@@ -207,6 +214,9 @@ def _carry_out(connection: Connection, job: _Job) -> _Outcome:
         return _Outcome(error=error)
     except Error:
         raise
+    except DamagedRow as damaged:
+        _logger.error("the database is damaged: %s", str(damaged))
+        return _Outcome(error=damaged)
     except Exception as error:
         return _Outcome(error=error)
 
@@ -237,6 +247,7 @@ class Readers:
         Raises:
             Refusal: The read found nothing, or a wrong cursor.
             StoreUnavailable: SQLite could not read.
+            DamagedRow: A row is damaged.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -244,6 +255,9 @@ class Readers:
         except Error as error:
             _logger.warning("the database cannot be read: %s", error)
             raise StoreUnavailable(safe_words(error)) from error
+        except DamagedRow as damaged:
+            _logger.error("the database is damaged: %s", str(damaged))
+            raise
 
     def _read(self, read: Callable[[Connection], T]) -> T:
         connection = self._free.pop()  # there is one for each thread

@@ -81,6 +81,15 @@ def test_word_for_failure_or_unknown_fails(word: str, whole: bool) -> None:
     assert not read.failed.again if read.failed else False
 
 
+def test_unspecified_reason_counts_where_there_is_no_other() -> None:
+    """Some gateways write it into each chunk but the last; alone it is a word nobody knows."""
+    unknown = "FINISH_REASON_UNSPECIFIED"
+    pieces = [delta("Hello ", unknown), delta("back.", unknown)]
+
+    assert Read(body(*pieces, delta(finish="STOP"), delta(finish=unknown))).finish is not None
+    assert unknown in Read(body(*pieces, "[DONE]")).message
+
+
 ENDS: dict[str, tuple[list[Any], Ending, str, str]] = {
     "no word, [DONE]": ([delta("All"), "[DONE]"], Ending.CLEAN, "All", ""),
     "no word, a whole call": ([delta({"tool_calls": [WHOLE_CALL]})], Ending.CLEAN, "", ""),

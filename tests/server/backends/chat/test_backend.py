@@ -291,6 +291,13 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         1,
     ),
     "deep": (answer(b'{"choices": ' + b"[" * 9_000), "server_error", "no chat completion", 1),
+    "redirect-that-stays": (
+        answer(b"", 308, "location: https://models.example/v1"),
+        "server_error",
+        "HTTP 308: a redirect, which is never followed",
+        1,
+    ),
+    "no-http": (b"SSH-2.0-OpenSSH_9.0\r\n", "server_error", "It sent no proper HTTP: ", 3),
     "closed": (b"", "server_error", "connection to the model endpoint failed", 3),
     "filtered": (answer(completion("Half", "content_filter")), "invalid_prompt", "filter", 1),
     "large": (
@@ -375,6 +382,26 @@ def test_url_of_no_endpoint_is_refused(url: str) -> None:
     """Only HTTP, and only with a host."""
     with pytest.raises(ConfigError, match=r"http\(s\) URL"):
         ChatBackend(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://x/v1/chat/completions/", "must end before /chat/completions"),
+        ("http://x/v1?key=sk-hidden", "no query"),
+        ("http://me:sk-hidden@x/v1#part", "no fragment"),
+        ("http://x:99999/v1", "port"),
+        ("http://x:a/v1", "port"),
+        ("http://x\n/v1", "blanks"),
+    ],
+    ids=["whole", "query", "fragment", "port", "port-text", "line"],
+)
+def test_url_that_nothing_can_be_put_behind_is_refused(url: str, words: str) -> None:
+    """Before any run meets it, and without what may be a secret."""
+    with pytest.raises(ConfigError, match=words) as refused:
+        ChatBackend(url)
+
+    assert "sk-hidden" not in str(refused.value)
 
 
 def test_key_is_not_shown() -> None:

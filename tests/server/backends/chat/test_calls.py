@@ -273,6 +273,43 @@ def test_odd_pieces_are_one_call(how: str) -> None:
     assert read_calls(feed(ODD[how], [1 << 20])) == [("f", "{}")]
 
 
+def piece(name: str | None = None, arguments: Any = None, **more: Any) -> dict[str, Any]:
+    """Return a piece of the call `a`."""
+    function = {"name": name, "arguments": arguments, **more}
+    return {"tool_calls": [{"index": 0, "id": "a", "function": function}]}
+
+
+ALMOST: dict[str, list[Any]] = {
+    "the name after arguments": [piece(None, '{"a":'), piece("f", "1}")],
+    "the name after all arguments": [piece(None, '{"a":1}'), piece("f")],
+    "an empty text first": [piece("f", '""'), piece(None, '{"a":1}')],
+    "closed twice": [piece("f", '{"a":1}'), piece(None, "}")],
+    "closed twice in fragments": [piece("f", '{"a"'), piece(None, ":1}"), piece(None, "\n}]")],
+    "all of it once more": [piece("f", '{"a"'), piece(None, ":1}"), piece(None, '{"a":1}')],
+    "all of it once more, written anew": [
+        piece("f", '{"a"'),
+        piece(None, ":1}"),
+        {"tool_calls": [{"id": None, "index": 0, "function": {"arguments": '{ "a": 1 }'}}]},
+    ],
+    "parameters": [piece("f", parameters={"a": 1})],
+    "an input as text": [piece("f", input='{"a":1}')],
+}
+
+
+@pytest.mark.parametrize("cuts", [[1], [1 << 20]], ids=["byte by byte", "whole"])
+@pytest.mark.parametrize("how", ALMOST)
+def test_arguments_are_read_wherever_they_stand(how: str, cuts: list[int]) -> None:
+    """One call of `f` with `a`, which nothing repeats or breaks."""
+    assert read_calls(feed(ALMOST[how], cuts)) == [("f", '{"a":1}')]
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", None])
+def test_call_that_is_never_named_fails_the_model_call(finish: str | None) -> None:
+    """It is not left out in silence."""
+    with pytest.raises(AttemptFailed, match="without a name"):
+        feed([piece(None, '{"a":1}'), {"content": "Let me see."}], [99], finish=finish)
+
+
 def test_calls_of_a_whole_answer_are_told_apart() -> None:
     """Equal ones too, and those that share an id: each item of the list is a call."""
     item = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}

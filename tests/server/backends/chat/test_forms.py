@@ -342,6 +342,7 @@ LEFT_ALONE: dict[str, tuple[int, bytes]] = {
     "field-that-was-not-sent": (400, error("Unsupported parameter: 'logprobs'", param="logprobs")),
     "server-error": (500, error("temperature is not supported")),
     "html": (400, b"<html>Bad Request</html>"),
+    "method-of-a-405": (405, error("Method Not Allowed")),
     "nothing": (400, b""),
     "list": (400, b"[[], 7, null]"),
 }

@@ -62,7 +62,7 @@ THREADS: dict[str, tuple[list[Any], list[dict[str, Any]]]] = {
         [message("user", "a"), message("assistant", REFUSAL)],
         [user("a"), assistant("No.")],
     ),
-    "nothing": ([], []),
+    "nothing": ([], [user("(The assistant speaks first.)")]),
 }
 
 
@@ -336,3 +336,14 @@ def test_echoed_field_is_left_out_when_the_form_says_so() -> None:
         "type": "function",
         "function": {"name": "weather", "arguments": "{}"},
     }
+
+
+@pytest.mark.parametrize("messages", [[], [message("user", " ")]], ids=["none", "blank"])
+def test_thread_without_words_is_no_empty_list(messages: list[Any]) -> None:
+    """No endpoint takes one; instructions alone are sent as they are."""
+    nothing = built(asked(*messages))["messages"]
+    instructed = built(asked(*messages, instructions="Greet."))["messages"]
+
+    assert [each["role"] for each in nothing] == ["user"]
+    assert nothing[0]["content"]
+    assert instructed == [{"role": "system", "content": "Greet."}]

@@ -39,6 +39,20 @@ BUSY: dict[str, bytes] = {
     "a 429 in a stream": answer(b'data: {"error": {"code": "429"}}\n\n', 200, SSE),
     "a 429 in a 503": answer({"error": {"message": "Rate limit reached"}}, 503),
     "a 429 by its type": answer({"error": {"type": "rate_limit_exceeded", "message": "no"}}, 400),
+    "too many requests in a 400": answer(
+        {"__type": "ThrottlingException", "message": "Too many requests, please wait."}, 400
+    ),
+    "no capacity in a 400": answer(
+        {"errors": [{"message": "Capacity temporarily exceeded, try again."}]}, 400
+    ),
+    "a model that is not ready in a 400": answer({"message": "Model is not ready"}, 400),
+    "a model that is not loaded in a 404": answer(
+        {"detail": "The model is not yet loaded, retry later"}, 404
+    ),
+    "a cold boot in a 409": answer({"error": "cold boot"}, 409),
+    "a model that loads, as an error field": answer(
+        b'error: {"code": 503, "message": "Loading model"}\n\n', 200, SSE
+    ),
     "overloaded": answer({"type": "error", "error": {"type": "overloaded_error"}}),
 }
 

@@ -92,6 +92,46 @@ FULL: dict[str, tuple[int, bytes, float]] = {
         error("Trying to keep the first 9000 tokens when context the overflows"),
         0.5,
     ),
+    "xai": (
+        400,
+        error(
+            "This model's maximum prompt length is 131072 but the request contains 262144 tokens."
+        ),
+        0.45,
+    ),
+    "moonshot": (400, error("Your request exceeded model token limit: 8192"), 0.5),
+    "zhipu": (400, error("Prompt exceeds max length", code="1261"), 0.5),
+    "zhipu-in-chinese": (400, error("Prompt \u8d85\u957f", code="1261"), 0.5),
+    "in-chinese": (
+        400,
+        error("\u8f93\u5165\u8d85\u8fc7\u6a21\u578b\u4e0a\u4e0b\u6587\u957f\u5ea6"),
+        0.5,
+    ),
+    "dashscope": (400, error("Range of input length should be [1, 30720]"), 0.5),
+    "mlc": (
+        400,
+        error(
+            "Request prompt has 9000 tokens in total, larger than the model input length "
+            "limit 8192."
+        ),
+        0.82,
+    ),
+    "tabby": (422, b'{"detail": "Prompt length 9000 is greater than max_seq_len 4096"}', 0.5),
+    "koboldcpp": (400, b'{"detail": {"msg": "Your prompt is larger than the context"}}', 0.5),
+    "tgi-messages": (
+        422,
+        error("Input validation error: `inputs` must have less than 4095 tokens. Given: 5234"),
+        0.5,
+    ),
+    "llama-cpp-in-mid-answer": (500, error("context shift is disabled"), 0.5),
+    "openai-tokens-per-minute": (
+        429,
+        error(
+            "Request too large for m on tokens per min (TPM): Limit 30000, Requested 60000. The "
+            "input or output tokens must be reduced in order to run successfully."
+        ),
+        0.45,
+    ),
     "groq": (413, error("Request too large for model; please reduce your message size"), 0.5),
     "proxy": (413, b"<html>Request Entity Too Large</html>", 0.5),
     "plain-text": (400, b"context window exceeded", 0.5),

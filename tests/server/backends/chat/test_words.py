@@ -18,6 +18,8 @@ from openai_runs.server.backends.chat.words import finish_word, is_loading, is_r
         ("error loading model: no such file", False),
         ("failed to load model", False),
         ("the weather model", False),
+        ("Only models starting with 'azure/' are served", False),
+        ("No models loaded. Please load a model", False),
     ],
 )
 def test_loading_is_told_by_its_words(text: str, expected: bool) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from openai_runs.server.backends.base import FinishReason
+from openai_runs.server.backends.base import FinishReason, ToolCallDelta
 from tests.server.backends.chat.reading import ROLE, Read, body, delta, event
 
 STREAM = [delta(ROLE), delta("Hello "), delta("back."), delta(finish="stop")]
@@ -35,6 +35,16 @@ WRAPPED: dict[str, bytes] = {
         b"data: " + json.dumps(v, indent=1).replace("\n", "\ndata: ").encode() + b"\n\n"
         for v in STREAM
     ),
+    "each line prefixed twice": b"".join(
+        b"data: " + event(v).rstrip() + b"\ndata:\ndata:\n\n" for v in [*STREAM, "[DONE]"]
+    ),
+    "events behind each other": b"".join(event(v).rstrip() for v in [*STREAM, "[DONE]"]),
+    "encoded twice": body(*(json.dumps(json.dumps(v)) for v in STREAM), "[DONE]"),
+    "records": b"".join(b"data: \x1e" + json.dumps(v).encode() + b"\n\n" for v in STREAM),
+    "signs of life": body("ping", "null", '""', STREAM[0], "heartbeat", *STREAM[1:])
+    + b'event: ping\ndata: {"time": 1}\n\nevent: keep-alive\ndata: 2026-01-01\n\n',
+    "DONE without brackets": body(delta("Hello back."), "DONE"),
+    "another word for the end": body(delta("Hello back."), "[END]"),
     "[DONE] in quotes": body(delta("Hello back."), '"[DONE]"'),
     "an event that is a whole answer": event(
         {"choices": [{"message": {"content": "Hello back."}, "finish_reason": "stop"}]}
@@ -176,6 +186,67 @@ ERRORS: dict[str, tuple[bytes, str, str, bool]] = {
         "server_error",
         True,
     ),
+    "an error field": (
+        b'error: {"code": 503, "message": "Loading model", "type": "unavailable_error"}\n\n',
+        "Loading model",
+        "server_error",
+        True,
+    ),
+    "an error field in words": (b"error: it is full\n\n", "it is full", "server_error", False),
+    "no choices, but an error_message": (
+        b'{"id": "", "choices": null, "error_type": "BadRequest", "error_message": "too long"}',
+        "too long",
+        "server_error",
+        False,
+    ),
+    "no choices, but an errorMessage": (
+        b'data: {"choices": [], "errorMessage": "no worker", "errorCode": 500}\n\n',
+        "no worker",
+        "server_error",
+        True,
+    ),
+    "no choices, but a message and a code": (
+        b'data: {"choices": null, "message": "quota is used up", "code": 429}\n\n',
+        "quota is used up",
+        "rate_limit_exceeded",
+        True,
+    ),
+    "a status in digits": (
+        b'{"status": "439", "msg": "the token expired", "body": null}',
+        "the token expired",
+        "server_error",
+        False,
+    ),
+    "a status in words": (
+        b'data: {"status": "error", "reason": "the worker died"}\n\n',
+        "the worker died",
+        "server_error",
+        False,
+    ),
+    "no success": (
+        b'data: {"success": false, "choices": [], "msg": "no worker"}\n\n',
+        "no worker",
+        "server_error",
+        False,
+    ),
+    "a type in words": (
+        b'data: {"type": "overloaded_error", "message": {"text": "wait"}}\n\n',
+        "wait",
+        "server_error",
+        True,
+    ),
+    "a time-out without a code": (
+        b'data: {"error": {"message": "Upstream idle timeout exceeded"}, "choices": []}\n\n',
+        "Upstream idle timeout exceeded",
+        "server_error",
+        True,
+    ),
+    "a server error without a code": (
+        b'data: {"error": {"message": "we had an error", "type": "server_error"}}\n\n',
+        "we had an error",
+        "server_error",
+        True,
+    ),
     "a detail": (b'{"detail": "not found"}', "not found", "server_error", False),
     "errors": (
         b'{"errors": [{"message": "one"}, {"message": "two"}]}',
@@ -206,10 +277,88 @@ def test_error_within_a_200_is_told_in_its_words(how: str, size: int) -> None:
 @pytest.mark.parametrize("how", ERRORS)
 def test_error_within_an_answer_keeps_its_text(how: str) -> None:
     """What was said before is kept, and what was held back of it too."""
-    read = Read(body(delta("Half <thi")) + ERRORS[how][0], think="strip")
+    content = body(delta("Half <thi")) + ERRORS[how][0].rstrip() + b"\n\ndata: [DONE]\n\n"
+    read = Read(content, think="strip")
 
     assert read.text == "Half <thi"
     assert read.failed is not None
+
+
+FINE: dict[str, dict[str, object]] = {
+    "a code and a word of success": {"code": 0, "message": "Success", "sid": "x"},
+    "a status": {"status": "processing"},
+    "a status of success": {"status": 200, "success": True, "msg": "ok"},
+    "zeros for a code": {"code": "00000", "msg": "\u6210\u529f"},
+    "a code of success in words": {"code": "OK", "message": "request done"},
+    "a status of a 201": {"status_code": 201, "message": "created"},
+    "a code without words": {"code": 10000},
+    "a detail that is none": {"detail": None},
+    "an error_code of none": {"error_code": 0, "error_msg": "success"},
+}
+
+
+@pytest.mark.parametrize("how", FINE)
+def test_what_says_that_all_is_well_is_no_error(how: str) -> None:
+    """Beside a piece, and beside no choices."""
+    beside = [delta("Hello ") | FINE[how], {"choices": []} | FINE[how]]
+    read = Read(body(*beside, delta("back.", "stop"), "[DONE]"))
+
+    assert read.text == "Hello back."
+    assert read.finish is not None
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("part", ["message", "delta"])
+def test_calls_in_a_choice_of_their_own_belong_to_the_answer(part: str) -> None:
+    """Some gateways put the text into the first choice and the calls into the next."""
+    texts = {"role": "assistant", "content": "Let me see."}
+    calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    choices = [
+        {"index": index, part: said, "finish_reason": "tool_calls"}
+        for index, said in enumerate([texts, calls, calls])
+    ]
+    read = Read(json.dumps({"choices": choices}).encode())
+
+    assert read.text == "Let me see."
+    assert {one.index for one in read.events if isinstance(one, ToolCallDelta)} == {0}
+
+
+ELSEWHERE: dict[str, dict[str, object]] = {
+    "in camel case": {"choices": [{"delta": {"content": "Half"}, "finishReason": "length"}]},
+    "in the piece": {"choices": [{"delta": {"content": "Half", "finish_reason": "length"}}]},
+    "beside the choices": {
+        "choices": [{"delta": {"content": "Half"}, "finish_reason": None}],
+        "finish_reason": "length",
+    },
+    "as a stop reason": {"choices": [{"delta": {"content": "Half"}, "stop_reason": "max_tokens"}]},
+    "as the model's own": {
+        "choices": [
+            {
+                "delta": {"content": "Half"},
+                "finish_reason": "stop",
+                "native_finish_reason": "MAX_TOKENS",
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("how", ELSEWHERE)
+def test_finish_reason_counts_wherever_it_stands(how: str) -> None:
+    """An answer that is cut short is not taken for whole because of a name."""
+    read = Read(body(ELSEWHERE[how], "[DONE]"))
+
+    assert read.finish is not None
+    assert read.finish.reason == FinishReason.LENGTH
+
+
+def test_failure_that_comes_with_a_message_shows_it() -> None:
+    """The finish reason may be an object that says why."""
+    read = Read(body(delta("Half", {"type": "abort", "message": "the input is too long"})))
+
+    assert "abort: the input is too long" in read.message
 
 
 @pytest.mark.parametrize("secret", ["se/cret=of-mine"])
