@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ __all__ = [
     "encode_thread",
     "finish",
     "lines_of",
+    "make_folder",
     "mark_verified",
     "parse_object",
     "read_if_there",
@@ -58,6 +60,7 @@ LEFT_OUT: Final = "left-out.jsonl"
 THREADS: Final = "threads"
 
 _PART: Final = ".part"
+_PRIVATE: Final = stat.S_IRUSR | stat.S_IWUSR
 _BEGUN: Final = ".begun"
 """Is there while an export is under way; its time is when that began. What is of a later time was
 seen to be as the server has it."""
@@ -220,7 +223,8 @@ def begin(folder: Path) -> tuple[list[str], int]:
         ConfigError: Something else is there.
     """
     try:
-        (folder / THREADS).mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        make_folder(folder / THREADS)
     except (FileExistsError, NotADirectoryError) as error:
         message = f"{str(folder)!r} is no folder: name one, or one that is to be made"
         raise ConfigError(message) from error
@@ -228,7 +232,7 @@ def begin(folder: Path) -> tuple[list[str], int]:
         left.unlink()
     begun = folder / _BEGUN
     if not begun.exists():
-        begun.write_bytes(b"")
+        write_whole(begun, b"")
     there = sorted(f"{THREADS}/{path.name}" for path in (folder / THREADS).glob("*.jsonl"))
     return there, begun.stat().st_mtime_ns
 
@@ -260,9 +264,10 @@ def read_if_there(path: Path) -> bytes | None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write the file so that it is there whole or not at all, whatever happens."""
+    """Write the file so that it is there whole or not at all, and for its owner alone."""
     part = path.with_name(path.name + _PART)
-    with part.open("wb") as file:
+    part.unlink(missing_ok=True)
+    with open(part, "xb", opener=_open_private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -273,6 +278,16 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, _PRIVATE)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for its owner alone, if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=_PRIVATE | stat.S_IXUSR, exist_ok=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

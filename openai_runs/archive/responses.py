@@ -61,7 +61,7 @@ async def write_responses(folder: str | Path) -> ResponsesReport:
 def _write(folder: Path) -> ResponsesReport:
     manifest = folders.read_manifest(folder)
     target = folder / FOLDER
-    target.mkdir(exist_ok=True)
+    folders.make_folder(target)
     count, left = 0, []
     for entry in manifest.threads:
         data = folders.read_if_there(folder / entry.file)
