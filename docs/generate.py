@@ -241,6 +241,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs runs show": lambda: command_help("runs", "show"),
     "cli openai-runs runs wait": lambda: command_help("runs", "wait"),
     "cli openai-runs serve": lambda: command_help("serve"),
+    "cli openai-runs export": lambda: command_help("export"),
+    "cli openai-runs import": lambda: command_help("import"),
     "defaults": defaults,
     "endpoints": endpoints,
     "errors": error_tree,

@@ -14,6 +14,9 @@ import msgspec
 
 __all__ = [
     "ADOPT_DELAY",
+    "ARCHIVE_CONCURRENCY",
+    "ARCHIVE_FAILURES",
+    "ARCHIVE_PATIENCE",
     "ASSISTANTS_VERSION",
     "BODY_TIMEOUT",
     "CANCEL_GRACE",
@@ -32,6 +35,7 @@ __all__ = [
     "HOLD_MARGIN",
     "IDEMPOTENCY_TTL",
     "KEEPALIVE_TIMEOUT",
+    "KEY_PAUSE",
     "LOCK_PATIENCE",
     "MAX_ANSWER_BYTES",
     "MAX_ANSWER_PARTS",
@@ -43,6 +47,7 @@ __all__ = [
     "MAX_HELD",
     "MAX_HOLD",
     "MAX_ID_CHARS",
+    "MAX_IMPORT_BYTES",
     "MAX_INTEGER",
     "MAX_JSON_DEPTH",
     "MAX_KNOWN_MODELS",
@@ -170,6 +175,14 @@ CANCEL_GRACE: Final = 5.0
 """Seconds the shielded cancel of a server's run may take when the caller is cancelled."""
 ADOPT_DELAY: Final = 0.5
 """Seconds between the two polls of a thread for a run whose create was lost."""
+ARCHIVE_CONCURRENCY: Final = 8
+"""Threads that an export fetches at the same time; each takes one request at a time."""
+ARCHIVE_FAILURES: Final = 10
+"""Threads in a row that cannot be fetched, after which an export gives the server up."""
+ARCHIVE_PATIENCE: Final = 120.0
+"""Seconds for which an export or an import tries a request again; longer than a restart takes."""
+KEY_PAUSE: Final = 0.5
+"""Seconds before a request whose key was refused twice is sent once more; a token is renewed."""
 STREAM_IDLE: Final = 30.0
 """Seconds without an event before the run is polled; our server's heartbeat is 15 s."""
 STREAM_DRAIN: Final = 1.0
@@ -198,6 +211,8 @@ MAX_HELD: Final = 10_000
 """Requests our server holds at the same time for `Prefer: wait`; more are answered at once."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a request body the server reads."""
+MAX_IMPORT_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of one thread, with all that is on it, that our server reads to keep it as it was."""
 MAX_JSON_DEPTH: Final = 128
 """Objects and arrays inside of each other in a request body. Ours: far above any schema, and far
 below the 1000 frames of Python's recursion limit, which every decoder and encoder shares."""

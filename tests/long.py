@@ -38,6 +38,10 @@ def marked(expression: str, *options: str) -> list[str]:
 
 
 ALL = {
+    "archive": Long(
+        "200 threads exported through faults and kills, imported, and exported again.",
+        marked("archive", "--numprocesses=1"),
+    ),
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),

@@ -3,10 +3,12 @@
 import os
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import anyio.to_thread
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -24,9 +26,10 @@ from openai_runs import (
 from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
 from openai_runs._cli.environment import secret
 from openai_runs._cli.outputs import say
+from openai_runs._cli.tokens import TokenCommand
 from openai_runs._protocol.spec import check_id
 
-__all__ = ["Place", "check_ids", "connect", "explained"]
+__all__ = ["Place", "check_ids", "connect", "explained", "reached"]
 
 _BASE_URL: Final = "OPENAI_BASE_URL"
 _ECHO: Final = "echo"
@@ -42,6 +45,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     db: Path | None
     model_url: str | None = None
     model_key_env: str | None = None
+    api_version: str | None = None
+    """Of Azure AI Foundry; None: another server."""
+    token_command: str | None = None
 
     def url(self, environ: Mapping[str, str]) -> str | None:
         """Return the URL of a server that is there; None: the embedded one is meant."""
@@ -79,10 +85,49 @@ def connect(place: Place, *, poll: PollPolicy | None = None) -> AsyncClient:
     key = secret("--api-key-env", place.api_key_env, os.environ)
     try:
         if url is not None:
-            return _remote(url, UNSET if key is None else key, poll)
+            return _remote(url, UNSET if key is None else key, poll, place)
         return _embedded(place, key, poll)
     except ValueError as error:  # ConfigError is one
         raise Stop(str(error), USAGE) from error
+
+
+@asynccontextmanager
+async def reached(place: Place, *, at_work: bool, make: bool = False) -> AsyncIterator[AsyncClient]:
+    """Yield a client of the server that has the runs.
+
+    Args:
+        place: Which server.
+        at_work: Whether it must carry them out.
+        make: Whether a file that is not there is made.
+
+    Raises:
+        Stop: There is no such server, or no such file.
+    """
+    if place.db is None:
+        async with connect(place) as client:
+            yield client
+        return
+    from openai_runs.server import LocalServer, serving_url  # loads the database's room
+
+    if not make and not await anyio.to_thread.run_sync(place.db.is_file):
+        sentence = f"there is no database '{place.db}'"
+        raise Stop(sentence)
+    url = await anyio.to_thread.run_sync(serving_url, place.db)
+    if url is not None:
+        served = msgspec.structs.replace(place, base_url=url, db=None)
+        async with connect(served) as client:
+            yield client
+    elif at_work:
+        sentence = (
+            f"no server works on the runs of '{place.db}': start one with "
+            f"`openai-runs serve --db {place.db}`, or look with `openai-runs runs show`"
+        )
+        raise Stop(sentence)
+    else:
+        # Who only looks must not have runs carried out that wait for a server with a model.
+        idle = LocalServer(place.db, max_concurrent_runs=0)
+        async with idle as server, AsyncClient(server.url, api_key=None) as client:
+            yield client
 
 
 def check_ids(**ids: str | None) -> None:
@@ -135,10 +180,19 @@ def _check(place: Place, url: str | None) -> None:
         raise Stop(sentence, USAGE)
 
 
-def _remote(url: str, key: str | UnsetType, poll: PollPolicy | None) -> AsyncClient:
+def _remote(url: str, key: str | UnsetType, poll: PollPolicy | None, place: Place) -> AsyncClient:
+    credential: str | TokenCommand | UnsetType = key
+    if place.token_command is not None:
+        credential = TokenCommand(place.token_command)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        client = AsyncClient(url, key, poll=poll)
+        if place.api_version is not None:
+            if isinstance(credential, UnsetType):
+                sentence = "--api-version is for Azure: add --token-command or --api-key-env"
+                raise Stop(sentence, USAGE)
+            client = AsyncClient.azure(url, credential, place.api_version, poll=poll)
+        else:
+            client = AsyncClient(url, credential, poll=poll)
     for warning in caught:
         say(f"openai-runs: {warning.message}")
     return client

@@ -1,19 +1,18 @@
 """`openai-runs runs show` and `runs wait`: runs that are there, whoever started them."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-import anyio.to_thread
 import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from openai_runs import AsyncClient, OpenAIRunsError, Run, RunResult, RunWaitTimeout
-from openai_runs._cli.connecting import Place, check_ids, connect, explained
+from openai_runs import OpenAIRunsError, Run, RunResult, RunWaitTimeout
+from openai_runs._cli.connecting import Place, check_ids, explained, reached
 from openai_runs._cli.describing import describe, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
@@ -64,7 +63,7 @@ def wait(target: Target, *, timeout: float | None, as_json: bool) -> int:
 
 
 async def _show(target: Target, *, as_json: bool) -> int:
-    async with _reached(target.place, at_work=False) as client:
+    async with reached(target.place, at_work=False) as client:
         run = await client.runs.retrieve(target.run_id, thread_id=target.thread_id)
         result = await client.runs.result(run)
     if as_json:
@@ -75,7 +74,7 @@ async def _show(target: Target, *, as_json: bool) -> int:
 
 
 async def _wait(target: Target, timeout: float | None, *, as_json: bool) -> int:
-    async with _reached(target.place, at_work=True) as client:
+    async with reached(target.place, at_work=True) as client:
         with _progress(target.run_id) as note:
             try:
                 run = await client.runs.wait(
@@ -100,36 +99,6 @@ def _shown(result: RunResult) -> str:
             told = printable(words).replace("\n", f"\n{' ' * _COLUMN}")
             console.print(Text.assemble((f"{name:<{_COLUMN}}", "dim"), told), soft_wrap=True)
     return captured.get().removesuffix("\n")
-
-
-@asynccontextmanager
-async def _reached(place: Place, *, at_work: bool) -> AsyncIterator[AsyncClient]:
-    """Yield a client of the server that has the runs; `at_work` if it must carry them out."""
-    if place.db is None:
-        async with connect(place) as client:
-            yield client
-        return
-    from openai_runs.server import LocalServer, serving_url  # loads the database's room
-
-    if not place.db.is_file():
-        sentence = f"there is no database '{place.db}'"
-        raise Stop(sentence)
-    url = await anyio.to_thread.run_sync(serving_url, place.db)
-    if url is not None:
-        served = msgspec.structs.replace(place, base_url=url, db=None)
-        async with connect(served) as client:
-            yield client
-    elif at_work:
-        sentence = (
-            f"no server works on the runs of '{place.db}': start one with "
-            f"`openai-runs serve --db {place.db}`, or look with `openai-runs runs show`"
-        )
-        raise Stop(sentence)
-    else:
-        # Who only looks must not have runs carried out that wait for a server with a model.
-        idle = LocalServer(place.db, max_concurrent_runs=0)
-        async with idle as server, AsyncClient(server.url, api_key=None) as client:
-            yield client
 
 
 @contextmanager

@@ -46,15 +46,18 @@ __all__ = [
     "DELETE_MESSAGE",
     "DELETE_THREAD",
     "ENDPOINTS",
+    "EXTENSIONS",
     "GET_ASSISTANT",
     "GET_MESSAGE",
     "GET_RUN",
     "GET_RUN_STEP",
     "GET_THREAD",
+    "LIST_ALL_RUNS",
     "LIST_ASSISTANTS",
     "LIST_MESSAGES",
     "LIST_RUNS",
     "LIST_RUN_STEPS",
+    "LIST_THREADS",
     "STREAM_RUN",
     "SUBMIT_TOOL_OUTPUTS",
     "UPDATE_ASSISTANT",
@@ -228,3 +231,10 @@ ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = tuple(
 
 STREAM_RUN = _get("streamRun", f"{_RUN}/stream", Run)
 """Not OpenAI's: the events of a run, from after `Last-Event-ID` on, on servers that resume."""
+LIST_THREADS = _get("listThreads", "/threads", Page[Thread], _CURSOR)
+"""Not OpenAI's, but Azure AI Foundry's: all threads."""
+LIST_ALL_RUNS = _get("listAllRuns", "/runs", Page[Run], _CURSOR)
+"""Not OpenAI's: the runs of all threads."""
+
+EXTENSIONS: Final[tuple[Endpoint[Any], ...]] = (STREAM_RUN, LIST_THREADS, LIST_ALL_RUNS)
+"""What our server has besides; `POST /import` is no row, as its body is a stream of lines."""

@@ -72,6 +72,7 @@ from openai_runs.types.http import (
     HTTPInfo,
     RateLimit,
 )
+from openai_runs.types.imports import ImportOutcome
 from openai_runs.types.messages import (
     Annotation,
     Attachment,
@@ -264,6 +265,7 @@ __all__ = [
     "ImageURLContent",
     "ImageURLContentDelta",
     "ImageURLDelta",
+    "ImportOutcome",
     "IncompleteMessageDetails",
     "IncompleteRunDetails",
     "JsonSchema",

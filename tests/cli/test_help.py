@@ -53,7 +53,16 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     done = in_process("--help")
 
     shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("│")]
-    assert shown == ["ask", "demo", "runs", "serve", "--help", "--version"]
+    assert shown == [
+        "ask",
+        "demo",
+        "export",
+        "import",
+        "runs",
+        "serve",
+        "--help",
+        "--version",
+    ]
 
 
 @pytest.mark.parametrize(

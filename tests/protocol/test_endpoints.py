@@ -53,11 +53,12 @@ def test_row_agrees_with_the_description(endpoint: Endpoint[Any]) -> None:
 
 
 def test_constants_are_the_rows() -> None:
-    """Each row has one name in capitals; the one extension is not among OpenAI's."""
+    """Each row has one name in capitals; the extensions are not among OpenAI's."""
     named = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
-    named.remove(endpoints.STREAM_RUN)
+    theirs = [row for row in named if row not in endpoints.EXTENSIONS]
 
-    assert sorted(row.operation for row in named) == sorted(BY_NAME)
+    assert sorted(row.operation for row in theirs) == sorted(BY_NAME)
+    assert len(named) == len(theirs) + len(endpoints.EXTENSIONS)
 
 
 def test_a_fixed_path_stands_before_a_path_with_an_id() -> None:
@@ -304,7 +305,8 @@ def test_a_delete_knows_what_it_would_have_been_told(
 
 
 MARKED = {"metadata": {"a": "b", ADOPTION_KEY: "key"}}
-RUN_ROWS = [row for row in (*ENDPOINTS, endpoints.STREAM_RUN) if row.answer in (Run, Page[Run])]
+ROWS = (*ENDPOINTS, *endpoints.EXTENSIONS)
+RUN_ROWS = [row for row in ROWS if row.answer in (Run, Page[Run])]
 
 
 @pytest.mark.parametrize("row", RUN_ROWS, ids=lambda row: row.operation)
@@ -322,5 +324,5 @@ def test_decoded_run_carries_no_create_marker(row: Endpoint[Any]) -> None:
 
 
 def test_every_operation_that_answers_with_runs_is_among_these() -> None:
-    """Seven of the description's, and the stream of a run."""
-    assert len(RUN_ROWS) == 8
+    """Seven of the description's, the stream of a run, and the runs of all threads."""
+    assert len(RUN_ROWS) == 9

@@ -17,6 +17,7 @@ from openai_runs.config import (
     HEARTBEAT_INTERVAL,
     MAX_CONCURRENT_RUNS,
     MAX_HELD,
+    MAX_IMPORT_BYTES,
     MAX_REQUEST_BYTES,
     MAX_STREAMS,
     MAX_UNSENT_BYTES,
@@ -33,6 +34,7 @@ from openai_runs.server.http import handlers, request_parsing
 from openai_runs.server.http.access import Check, check_local, checking_key
 from openai_runs.server.http.handlers import Service
 from openai_runs.server.http.health import Health
+from openai_runs.server.http.imports import importing
 from openai_runs.server.http.middlewares import answering, beginning
 from openai_runs.server.http.models import checking_model, model_handlers
 from openai_runs.server.http.outgoing import Outgoing, Reply
@@ -80,6 +82,7 @@ class AppOptions(TypedDict, total=False):
     hosted_tools: HostedTools
     max_concurrent_runs: int
     max_request_bytes: int
+    max_import_bytes: int
     body_timeout: float
     drain_grace: float
     max_streams: int
@@ -101,6 +104,7 @@ def create_app(
     hosted_tools: HostedTools = "error",
     max_concurrent_runs: int = MAX_CONCURRENT_RUNS,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    max_import_bytes: int = MAX_IMPORT_BYTES,
     body_timeout: float = BODY_TIMEOUT,
     drain_grace: float = DRAIN_GRACE,
     max_streams: int = MAX_STREAMS,
@@ -128,6 +132,7 @@ def create_app(
             hold them either way.
         max_concurrent_runs: Runs executed at the same time; the others wait in the queue.
         max_request_bytes: Bytes of a request body that are read.
+        max_import_bytes: Bytes of one thread that `POST /import` reads.
         body_timeout: Seconds a client may take to send them.
         drain_grace: Seconds that runs under way are given when the application stops.
         max_streams: Streams that may be open at the same time; more are a 503.
@@ -148,6 +153,7 @@ def create_app(
         outer.append(_inflating(max_request_bytes, body_timeout))
     app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
     _add_routes(app, Limits(max_request_bytes, body_timeout), outgoing, backend)
+    app.router.add_route("POST", f"{PREFIX}/import", importing(max_import_bytes, body_timeout))
     app[SETTINGS] = _Settings(
         db=db,
         backend=backend,

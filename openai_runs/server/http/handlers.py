@@ -28,6 +28,7 @@ from openai_runs.server.store import (
     Position,
     RunState,
     Store,
+    StoredPage,
     StreamStart,
     Transaction,
     event_pages,
@@ -148,6 +149,11 @@ async def delete_assistant(call: Call) -> Deleted:
     return await call.store.write(operations.delete_assistant, call.ids["assistant_id"])
 
 
+async def list_threads(call: Call) -> Page[Thread]:
+    """Answer listThreads, which OpenAI did not have: all threads."""
+    return await call.store.read(rows.page, Thread, page_query(call.query))
+
+
 async def create_thread(call: Call) -> Thread:
     """Answer createThread."""
     thread, messages = _new_thread(call.body, call.now)
@@ -223,6 +229,17 @@ async def list_runs(call: Call) -> Page[msgspec.Raw]:
     """Answer listRuns."""
     query = page_query(call.query)
     page = await call.store.read(operations.list_runs, call.ids["thread_id"], query)
+    return await _whole_runs(call, page)
+
+
+async def list_all_runs(call: Call) -> Page[msgspec.Raw]:
+    """Answer listAllRuns, which is ours: the runs of all threads."""
+    page = await call.store.read(operations.list_all_runs, page_query(call.query))
+    return await _whole_runs(call, page)
+
+
+async def _whole_runs(call: Call, page: StoredPage) -> Page[msgspec.Raw]:
+    """Return the page with what its runs share in its place."""
     whole = await call.store.shared_json.join_all([body.encode() for body in page.bodies])
     return page.hold([msgspec.Raw(run) for run in whole])
 

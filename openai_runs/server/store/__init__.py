@@ -18,7 +18,7 @@ from openai_runs.server.store.claims import Claim
 from openai_runs.server.store.event_log import Chunk, Cut, Logged, Position
 from openai_runs.server.store.event_pages import EventLog, Piece, StreamStart
 from openai_runs.server.store.idempotency import Once
-from openai_runs.server.store.rows import PageQuery
+from openai_runs.server.store.rows import PageQuery, StoredPage
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.sqlite.database import SqliteDatabase
 from openai_runs.server.store.sqlite.lock import serving_url
@@ -53,6 +53,7 @@ __all__ = [
     "Removed",
     "RunState",
     "Store",
+    "StoredPage",
     "StreamStart",
     "Transaction",
     "Unfinished",

@@ -45,6 +45,7 @@ __all__ = [
     "delete_thread",
     "get_message",
     "get_step",
+    "list_all_runs",
     "list_messages",
     "list_runs",
     "list_steps",
@@ -143,6 +144,11 @@ def list_runs(connection: Connection, thread_id: str, query: PageQuery) -> Store
     see(connection, Thread, thread_id)
     measure = measuring(connection)
     return stored_page(connection, Run, query, measure=measure, thread_id=thread_id).check(Run)
+
+
+def list_all_runs(connection: Connection, query: PageQuery) -> StoredPage:
+    """Return a page of the runs of all threads."""
+    return stored_page(connection, Run, query, measure=measuring(connection)).check(Run)
 
 
 def get_step(connection: Connection, thread_id: str, run_id: str, step_id: str) -> RunStep:

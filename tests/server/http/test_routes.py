@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from openai_runs._protocol import endpoints
-from openai_runs._protocol.endpoints import ENDPOINTS, STREAM_RUN
+from openai_runs._protocol.endpoints import ENDPOINTS, EXTENSIONS
 from openai_runs.server import EchoBackend, create_app
 from openai_runs.server.http import handlers
 from openai_runs.server.http.routes import find_handlers
@@ -18,7 +18,7 @@ from tests.server.support import Caller
 
 
 def test_routes_are_the_endpoint_table() -> None:
-    """The application routes the table's methods and paths, the one that is ours, and models."""
+    """The application routes the table's methods and paths, and those that are ours."""
     app = create_app(None, backend=EchoBackend())
 
     routes = {
@@ -27,9 +27,9 @@ def test_routes_are_the_endpoint_table() -> None:
         if route.resource is not None and route.resource.canonical.startswith("/v1")
     }
 
-    served = {*ENDPOINTS, STREAM_RUN}
-    models = {("GET", "/models"), ("GET", "/models/{model}")}
-    assert routes == {(endpoint.method, endpoint.path) for endpoint in served} | models
+    served = {*ENDPOINTS, *EXTENSIONS}
+    others = {("GET", "/models"), ("GET", "/models/{model}"), ("POST", "/import")}
+    assert routes == {(endpoint.method, endpoint.path) for endpoint in served} | others
 
 
 def test_handlers_are_found_by_the_names_of_their_rows() -> None:
@@ -38,7 +38,7 @@ def test_handlers_are_found_by_the_names_of_their_rows() -> None:
 
     found = find_handlers(handlers)
 
-    assert set(found) == {*ENDPOINTS, STREAM_RUN}
+    assert set(found) == {*ENDPOINTS, *EXTENSIONS}
     assert all(
         handler is getattr(handlers, names[id(row)].lower()) for row, handler in found.items()
     )
