@@ -63,7 +63,7 @@ _IDS: Final = ("thread_id", "assistant_id")
 _LOG: Final = logging.getLogger("openai_runs.client")
 _END: Final = object()
 _CURRENT_BATCH: Final[ContextVar[object]] = ContextVar("openai_runs.batch", default=None)
-"""The mark of the batch whose task is running.
+"""The token of the batch whose task is running.
 
 Not the batch itself: a connection keeps the context that it was opened in while it is open.
 """
@@ -84,7 +84,7 @@ class Batch(Generic[K]):
     """
 
     def __init__(self, items: Items[K], carry_out: CarryOut[K], concurrency: int) -> None:
-        self.mark: Final = object()
+        self.token: Final = object()
         self._input = _Input(items)
         self._carry_out = carry_out
         self._concurrency = concurrency
@@ -107,7 +107,7 @@ class Batch(Generic[K]):
 
         Cancellation: cancels the items in progress, and closes the input.
         """
-        _CURRENT_BATCH.set(self.mark)
+        _CURRENT_BATCH.set(self.token)
         try:
             async with anyio.create_task_group() as self._jobs:
                 with anyio.CancelScope() as self._pulling:
@@ -280,7 +280,7 @@ class RunMap(Generic[K]):
         if self._work is not None:
             self._work.cancel()
             # A tool of this batch would wait for itself.
-            if _CURRENT_BATCH.get() is not self._batch.mark:
+            if _CURRENT_BATCH.get() is not self._batch.token:
                 with anyio.move_on_after(_CLOSING, shield=True):
                     await self._work.wait()
         failure, self._batch.failure = self._batch.failure, None
