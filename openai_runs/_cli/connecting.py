@@ -19,6 +19,7 @@ from openai_runs import (
     NotFoundError,
     OpenAIRunsError,
     PollPolicy,
+    RateLimits,
     StreamInterrupted,
 )
 from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
@@ -68,8 +69,12 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return "".join(f" {name} {shlex.quote(text)}" for name, text in given.items() if text)
 
 
-def connect(place: Place, *, poll: PollPolicy | None = None) -> AsyncClient:
+def connect(
+    place: Place, *, poll: PollPolicy | None = None, limits: RateLimits | None = None
+) -> AsyncClient:
     """Return a client of the server that `place` names, embedded or not.
+
+    `limits` are for one that is there.
 
     Raises:
         Stop: The options contradict each other, or cannot work.
@@ -79,7 +84,7 @@ def connect(place: Place, *, poll: PollPolicy | None = None) -> AsyncClient:
     key = secret("--api-key-env", place.api_key_env, os.environ)
     try:
         if url is not None:
-            return _remote(url, UNSET if key is None else key, poll)
+            return _remote(url, UNSET if key is None else key, poll, limits)
         return _embedded(place, key, poll)
     except ValueError as error:  # ConfigError is one
         raise Stop(str(error), USAGE) from error
@@ -135,10 +140,12 @@ def _check(place: Place, url: str | None) -> None:
         raise Stop(sentence, USAGE)
 
 
-def _remote(url: str, key: str | UnsetType, poll: PollPolicy | None) -> AsyncClient:
+def _remote(
+    url: str, key: str | UnsetType, poll: PollPolicy | None, limits: RateLimits | None
+) -> AsyncClient:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        client = AsyncClient(url, key, poll=poll)
+        client = AsyncClient(url, key, poll=poll, limits=limits)
     for warning in caught:
         say(f"openai-runs: {warning.message}")
     return client
