@@ -170,10 +170,16 @@ async def _shown(progress: Progress) -> AsyncIterator[None]:
         with Live(console=console, get_renderable=draw):
             yield
         return
+    failure = None
     async with anyio.create_task_group() as group:
         group.start_soon(_log, progress)
-        yield
+        try:
+            yield
+        except Exception as error:  # raised as it is, and not in a group
+            failure = error
         group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _log(progress: Progress) -> None:

@@ -118,6 +118,8 @@ class Work:
                             self._progress.earlier += 1
                             continue
                         await self._slots.acquire()
+                        if self._stopping.is_set():
+                            return
                         jobs.start_soon(self._one, line, row, jobs)
         except Exception as error:  # of the input: what is in progress is finished
             self._fail(error)
@@ -198,8 +200,7 @@ class Work:
         try:
             thread_id = row.thread_id or await self._create_thread(line, row, key)
             run_id = row.run_id or await self._create_run(line, row, key, thread_id)
-            tools = self._settings.tools
-            return await self._client.runs.resume(run_id, thread_id=thread_id, tools=tools)
+            return await self._result(run_id, thread_id)
         except BatchError:
             raise
         except OpenAIRunsError as error:
@@ -208,6 +209,12 @@ class Work:
             return error
         except (TypeError, ValueError, RecursionError) as error:
             return ConfigError(f"line {line.number} cannot be sent: {error}")
+
+    async def _result(self, run_id: str, thread_id: str) -> RunResult:
+        runs = self._client.runs
+        if self._settings.tools:
+            return await runs.resume(run_id, thread_id=thread_id, tools=self._settings.tools)
+        return await runs.result(await runs.wait(run_id, thread_id=thread_id))
 
     async def _create_thread(self, line: Line, row: Row, key: str) -> str:
         await self._checkpoint.move(line.custom_id, "thread")

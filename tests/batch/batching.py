@@ -1,27 +1,38 @@
-"""A server that counts, and the command `batch run` in front of it."""
+"""A server that kills its client, and the command `batch run` in front of it."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from aiohttp.web_runner import AppRunner, TCPSite
 
 from openai_runs import AsyncClient
-from openai_runs.server import EchoBackend, ModelEvent, ModelRequest, create_app
+from openai_runs.server import (
+    EchoBackend,
+    ModelEvent,
+    ModelFailure,
+    ModelRequest,
+    create_app,
+)
 from tests.cli.processes import start
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
 
 __all__ = [
     "TOOLS",
+    "Moody",
     "Site",
     "batch_line",
     "errors_of",
@@ -53,26 +64,56 @@ class SlowEcho(EchoBackend):
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Answer after a moment."""
-        await asyncio.sleep(self._chance.uniform(0, 0.03))
+        await asyncio.sleep(self._chance.uniform(0, 0.01))
+        async for event in super().respond(request):
+            yield event
+
+
+class Moody(EchoBackend):
+    """Fails where the question asks for it."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.open = anyio.Event()
+        """Until it is set, questions that begin with `wait` are not answered."""
+        self.waiting = anyio.Event()
+        """Set once one is not."""
+
+    async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Answer, or fail."""
+        question = request.question
+        self.asked[question] += 1
+        if question.startswith("wait"):
+            self.waiting.set()
+            await self.open.wait()
+        if question.startswith("flaky") and self.asked[question] == 1:
+            message = "Rate limit reached. Please try again in 10ms."
+            raise ModelFailure(message, code="rate_limit_exceeded")
+        if question.startswith("bad"):
+            message = "No such thing."
+            raise ModelFailure(message, code="invalid_prompt")
         async for event in super().respond(request):
             yield event
 
 
 class Site:
-    """A server in this process; it counts what it creates, and kills its client when told."""
+    """A server in this process, which kills its client when told."""
 
-    def __init__(self, *, remembers: bool) -> None:
+    def __init__(self, db: Path, *, remembers: bool) -> None:
         self._remembers = remembers
         self.url = ""
         self.assistant_id = ""
         self.requests = 0
-        self.threads: set[str] = set()
-        self.runs: Counter[str] = Counter()
-        """By id of the thread."""
-        self._seen: set[str] = set()
+        self._db = db
         self._kill_at = 0
         self._kill_after = False
         self._victim: asyncio.subprocess.Process | None = None
+
+    def count(self, table: str, of: str = "id") -> int:
+        """Return how many different values a column of a table of the server's file has."""
+        with closing(sqlite3.connect(self._db)) as file:
+            (number,) = file.execute(f"SELECT count(DISTINCT {of}) FROM {table}").fetchone()
+        return int(number)
 
     def kill_at(self, victim: asyncio.subprocess.Process, requests: int, *, after: bool) -> None:
         """Kill the process at its request of this number, before or after it is carried out."""
@@ -80,7 +121,7 @@ class Site:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Count, kill, and forget keys."""
+        """Kill, and forget keys."""
         self.requests += 1
         is_time = self._victim is not None and self.requests == self._kill_at
         if is_time and not self._kill_after:
@@ -90,7 +131,6 @@ class Site:
             headers.popall("idempotency-key", None)
             request = request.clone(headers=headers)
         response = await handler(request)
-        self._note(request, response)
         if is_time and self._kill_after:
             self._kill()
         return response
@@ -105,28 +145,14 @@ class Site:
         if self._victim.returncode is None:
             self._victim.send_signal(signal.SIGKILL)
 
-    def _note(self, request: web.Request, response: web.StreamResponse) -> None:
-        if request.method != "POST" or response.status != 200:
-            return
-        assert isinstance(response, web.Response)
-        assert isinstance(response.body, bytes)
-        made = msgspec.json.decode(response.body)
-        if made["id"] in self._seen:  # the same answer for the same key, or a run that goes on
-            return
-        self._seen.add(made["id"])
-        if made["object"] == "thread":
-            self.threads.add(made["id"])
-        elif made["object"] == "thread.run":
-            self.runs[made["thread_id"]] += 1
-
 
 @asynccontextmanager
 async def site(
-    *, remembers: bool = True, backend: Callable[[], Any] = SlowEcho
+    db: Path, *, remembers: bool = True, backend: Callable[[], Any] = SlowEcho
 ) -> AsyncIterator[Site]:
     """Serve on a free port; with `remembers=False` as a server without idempotency keys."""
-    made = Site(remembers=remembers)
-    app = create_app(backend=backend(), middlewares=[made.middleware])
+    made = Site(db, remembers=remembers)
+    app = create_app(db, backend=backend(), middlewares=[made.middleware])
     app.on_response_prepare.append(made.say_no_features)
     runner = AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()

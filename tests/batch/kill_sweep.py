@@ -66,7 +66,7 @@ async def sweep(folder: Path, *, lines: int, kills: int, remembers: bool, seed: 
     chance = random.Random(seed)
     (folder / "answering.py").write_text(TOOLS)
     more = ("--tools", "answering:look_up", "--concurrency", "8")
-    async with site(remembers=remembers) as server:
+    async with site(folder / "server.db", remembers=remembers) as server:
         texts = [f"line {n}" if n % 5 else f"Use the tool look_up for {n}." for n in range(lines)]
         write_lines(
             folder / "in.jsonl",
@@ -86,7 +86,8 @@ async def sweep(folder: Path, *, lines: int, kills: int, remembers: bool, seed: 
         _, said = await process.communicate()
         if process.returncode:
             raise RuntimeError(said.decode())
-        assert max(server.runs.values()) == 1
+        runs, busy = server.count("runs"), server.count("runs", "thread_id")
+        assert runs == busy  # one run on each thread
         ids = Counter(result["custom_id"] for result in results_of(folder / "out.jsonl"))
         assert max(ids.values()) == 1
         calls = Counter((folder / "calls").read_text().split())
@@ -94,8 +95,8 @@ async def sweep(folder: Path, *, lines: int, kills: int, remembers: bool, seed: 
             lines=lines,
             kills=killed,
             results=len(ids),
-            runs=server.runs.total(),
-            orphans=len(server.threads) - len(server.runs),
+            runs=runs,
+            orphans=server.count("threads") - busy,
             counted=(await anyio.to_thread.run_sync(status, folder / "batch.db")).orphans,
             calls=len(calls),
             repeated=max(calls.values()) - 1,
