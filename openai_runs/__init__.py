@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from openai_runs._client.await_run import await_run
     from openai_runs._client.client import AsyncClient
     from openai_runs._client.core.rate_limiter import LimitState
-    from openai_runs._client.flows.progress import Progress
     from openai_runs._client.flows.results import RunResult
     from openai_runs._client.flows.run_map import RunMap
+    from openai_runs._client.flows.run_progress import Progress
     from openai_runs._client.polling.as_completed import CompletedRuns
     from openai_runs._client.streams.run_stream import RunStream
     from openai_runs._client.tools.signature import ToolContext
@@ -66,7 +66,7 @@ _MODULES: Final = {
     "RunMap": "openai_runs._client.flows.run_map",
     "ToolContext": "openai_runs._client.tools.signature",
     "LimitState": "openai_runs._client.core.rate_limiter",
-    "Progress": "openai_runs._client.flows.progress",
+    "Progress": "openai_runs._client.flows.run_progress",
     "RunResult": "openai_runs._client.flows.results",
     "RunStream": "openai_runs._client.streams.run_stream",
     "PollPolicy": "openai_runs.config",

@@ -38,6 +38,10 @@ def marked(expression: str, *options: str) -> list[str]:
 
 
 ALL = {
+    "batch": Long(
+        "A batch of 2,000 lines killed 30 times, with idempotency keys at the server and without.",
+        ["-m", "tests.batch.kill_sweep"],
+    ),
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import msgspec
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from openai_runs import OpenAIRunsError, Progress, RateLimits
@@ -36,7 +37,7 @@ from openai_runs.config import BATCH_LOG_INTERVAL
 
 __all__ = ["Job", "carry_out_job", "show_status"]
 
-_BAR: int = 40
+_BAR: Final = 60
 """Characters of the bar."""
 
 
@@ -163,9 +164,11 @@ async def _shown(progress: Progress) -> AsyncIterator[None]:
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     if console.is_terminal:
 
-        def draw() -> Group:
-            bar = ProgressBar(total=progress.total, completed=progress.done, width=_BAR)
-            return Group(bar, Text(printable(str(progress))))
+        def draw() -> Table:
+            rows = Table.grid()
+            rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
+            rows.add_row(Text(printable(str(progress))))
+            return rows
 
         with Live(console=console, get_renderable=draw):
             yield
@@ -201,7 +204,8 @@ def _conclude(found: BatchStatus, job: Job) -> None:
         say(f"failed: {reasons}; --retry-failed retries what may pass", dim=False)
     if found.orphans:
         say(f"up to {found.orphans:,} threads without a run were left at the server", dim=False)
-    say(f"results in {job.out}", dim=False)
+    errors = f", errors in {job.errors or 'the file beside it'}" if found.failed else ""
+    say(f"results in {job.out}{errors}", dim=False)
 
 
 def _check(job: Job) -> None:

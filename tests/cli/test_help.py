@@ -53,7 +53,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     done = in_process("--help")
 
     shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("│")]
-    assert shown == ["ask", "demo", "runs", "serve", "--help", "--version"]
+    assert shown == ["ask", "batch", "demo", "runs", "serve", "--help", "--version"]
 
 
 @pytest.mark.parametrize(

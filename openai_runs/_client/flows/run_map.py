@@ -45,8 +45,8 @@ from openai_runs._client.core.background import BackgroundTask, BackgroundTasks
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.create_run import CreateRunFlow
-from openai_runs._client.flows.progress import Progress
 from openai_runs._client.flows.results import RunResult, run_to_result
+from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT

@@ -33,9 +33,9 @@ from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
-from openai_runs._client.flows.progress import Progress
 from openai_runs._client.flows.results import RunResult, gather, run_to_result
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
+from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all

@@ -96,7 +96,7 @@ class Progress:
             parts.append(f"{self.tokens:,} tokens")
         parts.append(f"{self.rate:.1f}/s")
         left = self.seconds_left
-        if left:
+        if left and self.running:
             parts.append(f"{_spoken(left)} left")
         return ", ".join(parts)
 
