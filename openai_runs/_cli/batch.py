@@ -39,6 +39,8 @@ __all__ = ["Job", "carry_out_job", "show_status"]
 
 _BAR: Final = 60
 """Characters of the bar."""
+_REFRESH: Final = 0.2
+"""Seconds between two drawings of it."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,17 +118,17 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
             max_failures=job.max_failures,
         )
         interrupts = _Interrupts(batch)
+        found = None
         try:
-            async with _shown(batch.progress):
-                found = await batch.run(lines, out=job.out, errors=job.errors)
-        except asyncio.CancelledError:
-            if interrupts.count > 1:
-                say("left as it is; the same command goes on", dim=False)
-                return INTERRUPTED
-            raise
+            with interrupts.scope:
+                async with _shown(batch.progress):
+                    found = await batch.run(lines, out=job.out, errors=job.errors)
         finally:
             interrupts.end()
             say(f"this start: {batch.progress}", dim=False)
+    if found is None:
+        say("left as it is; the same command goes on", dim=False)
+        return INTERRUPTED
     _conclude(found, job)
     if interrupts.count:
         return INTERRUPTED
@@ -137,10 +139,9 @@ class _Interrupts:
     """Ctrl-C: the first stops the batch, the second leaves it."""
 
     def __init__(self, batch: Batch) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
         self._batch = batch
+        self.scope = anyio.CancelScope()
+        """In which the batch runs."""
         self.count = 0
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
 
@@ -155,27 +156,41 @@ class _Interrupts:
             going = self._batch.progress.running
             say(f"finishing {going} lines in progress; Ctrl-C again leaves them", dim=False)
         else:
-            self._task.cancel()
+            self.scope.cancel()
 
 
 @asynccontextmanager
 async def _shown(progress: Progress) -> AsyncIterator[None]:
     """Show the progress: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    if console.is_terminal:
-
-        def draw() -> Table:
-            rows = Table.grid()
-            rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
-            rows.add_row(Text(printable(str(progress))))
-            return rows
-
-        with Live(console=console, get_renderable=draw):
+    if not console.is_terminal:
+        async with _repeated(BATCH_LOG_INTERVAL, lambda: say(str(progress))):
             yield
         return
+
+    def draw() -> Table:
+        rows = Table.grid()
+        rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
+        rows.add_row(Text(printable(str(progress))))
+        return rows
+
+    with Live(console=console, get_renderable=draw, auto_refresh=False) as live:
+        async with _repeated(_REFRESH, live.refresh):
+            yield
+
+
+@asynccontextmanager
+async def _repeated(seconds: float, act: Callable[[], None]) -> AsyncIterator[None]:
+    """Do it again and again, each time after so many seconds."""
+
+    async def repeat() -> None:
+        while True:
+            await anyio.sleep(seconds)
+            act()
+
     failure = None
     async with anyio.create_task_group() as group:
-        group.start_soon(_log, progress)
+        group.start_soon(repeat)
         try:
             yield
         except Exception as error:  # raised as it is, and not in a group
@@ -183,12 +198,6 @@ async def _shown(progress: Progress) -> AsyncIterator[None]:
         group.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def _log(progress: Progress) -> None:
-    while True:
-        await anyio.sleep(BATCH_LOG_INTERVAL)
-        say(str(progress))
 
 
 def _conclude(found: BatchStatus, job: Job) -> None:

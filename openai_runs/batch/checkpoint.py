@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -56,7 +57,7 @@ UPDATE items SET state = 'new', attempt = attempt + 1, thread_id = NULL, run_id 
 """
 _RESUME: Final = """
 UPDATE items SET state = CASE WHEN run_id IS NOT NULL THEN 'going'
-    WHEN thread_id IS NOT NULL THEN 'run' ELSE 'new' END,
+    WHEN thread_id IS NOT NULL THEN 'run' ELSE 'thread' END,
     reason = NULL, retry = NULL, place = NULL, result = NULL
 """
 
@@ -128,6 +129,8 @@ class Checkpoint:
             raise
         self._pending = _Pending()
         self._lock = anyio.Lock()
+        self._guard = threading.Lock()
+        """Held by the thread that writes, which a cancelled task may have left behind."""
         self._failure: BatchError | None = None
         self.job = self._meta("job")
         self._pass = int(self._meta("pass"))
@@ -149,9 +152,10 @@ class Checkpoint:
         self._database.execute("PRAGMA synchronous = FULL")
 
     def close(self) -> None:
-        """Close the file, and release its lock."""
-        self._database.close()
-        self._file_lock.release()
+        """Close the file, and release its lock, once no thread writes any more."""
+        with self._guard:
+            self._database.close()
+            self._file_lock.release()
 
     def status(self) -> BatchStatus:
         """Return how far the batch has come; blocks."""
@@ -176,7 +180,7 @@ class Checkpoint:
             return await anyio.to_thread.run_sync(self._enter_all, lines)
 
     def _enter_all(self, lines: Iterable[Line]) -> list[tuple[Line, Row]]:
-        with self._transaction() as database:
+        with self._guard, self._transaction() as database:
             return [(line, self._enter(database, line)) for line in lines]
 
     def _enter(self, database: sqlite3.Connection, line: Line) -> Row:
@@ -220,7 +224,7 @@ class Checkpoint:
         Raises:
             BatchError: It exists and is not of this checkpoint, or cannot be written.
         """
-        path = str(file.path.absolute())
+        path = os.path.relpath(file.path, self._path.parent)  # the folder may be moved
         if self._meta(f"file {name}") != path:
             if not file.is_free():
                 msg = (
@@ -301,6 +305,10 @@ class Checkpoint:
                 await anyio.to_thread.run_sync(self._commit, pending)
 
     def _commit(self, pending: _Pending) -> None:
+        with self._guard:
+            self._commit_guarded(pending)
+
+    def _commit_guarded(self, pending: _Pending) -> None:
         if self._failure is not None:  # what comes now must not get before what was not written
             raise self._failure
         try:

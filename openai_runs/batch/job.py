@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from openai_runs import AsyncClient, LocalTool, Progress, RetryPolicy, tool
 from openai_runs.batch.checkpoint import BatchStatus, Checkpoint
+from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Items, Lines
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.work import Settings, Work
@@ -21,7 +22,7 @@ __all__ = ["Batch"]
 
 
 class Batch:
-    """Many runs from lines, with a checkpoint.
+    """Many runs from lines, with a checkpoint; one object is one start.
 
     Args:
         client: What to send with; each request is retried for 60 s after its first failure.
@@ -98,13 +99,28 @@ class Batch:
         errors = Path(errors) if errors else out.with_name(f"{out.stem}.errors.jsonl")
         files = {"done": LineFile(out), "failed": LineFile(errors)}
         with ExitStack() as stack:
-            checkpoint = await anyio.to_thread.run_sync(Checkpoint, self._path)
-            stack.callback(checkpoint.close)
             for file in files.values():
                 stack.callback(file.close)
-            if self._settings.retries:
-                await anyio.to_thread.run_sync(checkpoint.retry_failed)
-            for name, file in files.items():
-                await anyio.to_thread.run_sync(checkpoint.adopt_file, name, file)
+            retry = bool(self._settings.retries)
+            checkpoint = await anyio.to_thread.run_sync(_opened, self._path, files, retry)
+            stack.callback(checkpoint.close)
             await Work(self._settings, checkpoint, files).run(items)
             return await anyio.to_thread.run_sync(checkpoint.status)
+
+
+def _opened(path: Path, files: Mapping[str, LineFile], retry: bool) -> Checkpoint:
+    """Return the checkpoint, its files as it has them."""
+    paths = [path, *(file.path for file in files.values())]
+    if len({one.resolve() for one in paths}) < len(paths):
+        msg = f"{', '.join(map(str, paths))}: checkpoint, results and errors need a file each"
+        raise BatchError(msg)
+    checkpoint = Checkpoint(path)
+    try:
+        if retry:
+            checkpoint.retry_failed()
+        for name, file in files.items():
+            checkpoint.adopt_file(name, file)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return checkpoint

@@ -396,3 +396,27 @@ async def test_input_longer_than_memory_is_read_as_a_stream(folder: Folder) -> N
     await batch.run(items(), out=folder.out)
 
     assert max(ahead) <= 4
+
+
+async def test_moved_folder_goes_on(folder: Folder, tmp_path: Path) -> None:
+    """The output is known by its place beside the checkpoint."""
+    folder.write(a="one")
+    await folder.run()
+    there = tmp_path / "there"
+    await anyio.Path(there).mkdir()
+    for name in ("in.jsonl", "out.jsonl", "batch.db"):
+        await anyio.Path(tmp_path / name).rename(there / name)
+
+    batch = Batch(folder.client, checkpoint=there / "batch.db")
+    status = await batch.run(read_jsonl(there / "in.jsonl"), out=there / "out.jsonl")
+
+    assert status.completed == 1
+    assert len(results_of(there / "out.jsonl")) == 1
+
+
+async def test_files_must_be_three(folder: Folder) -> None:
+    """Two of them in one would destroy each other."""
+    folder.write(a="one")
+
+    with pytest.raises(BatchError, match="need a file each"):
+        await folder.batch().run(read_jsonl(folder.source), out=folder.out, errors=folder.out)
