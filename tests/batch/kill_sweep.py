@@ -65,7 +65,7 @@ async def sweep(folder: Path, *, lines: int, kills: int, remembers: bool, seed: 
     """Kill a batch so often, then let it finish, and return what has come of it."""
     chance = random.Random(seed)
     (folder / "answering.py").write_text(TOOLS)
-    more = ("--tools", "answering:look_up", "--concurrency", "8")
+    more = ("--tools", "answering:look_up", "--concurrency", "20")
     async with site(folder / "server.db", remembers=remembers) as server:
         texts = [f"line {n}" if n % 5 else f"Use the tool look_up for {n}." for n in range(lines)]
         write_lines(

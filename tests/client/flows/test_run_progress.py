@@ -12,6 +12,7 @@ from openai_runs import (
     AsyncClient,
     BadRequestError,
     ConfigError,
+    OpenAIRunsError,
     Progress,
     Run,
     RunResult,
@@ -37,7 +38,7 @@ def progress(total: int | None, clock: SimulatedClock) -> Progress:
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200}
 LIMIT = {"code": "rate_limit_exceeded", "message": "slow down"}
-REASONS = {
+REASONS: dict[str, tuple[RunResult | OpenAIRunsError, str | None]] = {
     "completed": (result(), None),
     "failed": (result("failed", last_error=LIMIT), "rate_limit_exceeded"),
     "failed without a reason": (result("failed"), "failed"),
