@@ -23,11 +23,14 @@ class LineFile:
         self._fd = -1
 
     def is_free(self) -> bool:
-        """Return whether there is no such file, or an empty one."""
+        """Return whether there is no such file, or an empty one.
+
+        Raises:
+            BatchError: It cannot be made, since its folder is not there.
+        """
         try:
-            return self.path.stat().st_size == 0
-        except FileNotFoundError:
-            return True
+            self.path.parent.stat()
+            return not self.path.exists() or self.path.stat().st_size == 0
         except OSError as error:
             raise self._unusable(error) from error
 

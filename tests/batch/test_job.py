@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from openai_runs import AsyncClient, AuthenticationError
-from openai_runs.batch import Batch, BatchError, BatchStatus, read_jsonl
+from openai_runs.batch import Batch, BatchError, BatchStatus, read_jsonl, status
 from openai_runs.server import EchoBackend, LocalServer
 from tests.batch.batching import Moody, Site, batch_line, errors_of, results_of, site, write_lines
 
@@ -420,3 +420,64 @@ async def test_files_must_be_three(folder: Folder) -> None:
 
     with pytest.raises(BatchError, match="need a file each"):
         await folder.batch().run(read_jsonl(folder.source), out=folder.out, errors=folder.out)
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "words"),
+    [
+        (7, TypeError, "pairs of a custom id and a body"),
+        (("a", {"assistant_id": object()}), BatchError, "line 1 of the input"),
+        (("a", {"assistant_id": "asst_1", "model": "\ud800"}), BatchError, "cannot be sent"),
+        ((7, {"assistant_id": "asst_1"}), BatchError, "custom_id must be a text"),
+    ],
+    ids=["no-pair", "no-json", "no-text", "no-id"],
+)
+async def test_item_that_cannot_be_sent_is_an_error_of_the_input(
+    folder: Folder, item: Any, kind: type[Exception], words: str
+) -> None:
+    """As a wrong line of a file is."""
+    with pytest.raises(kind, match=words):
+        await folder.batch().run([item], out=folder.out)
+
+
+async def test_body_that_the_client_cannot_send_fails_alone(folder: Folder) -> None:
+    """Its line is an error, and the others have their results."""
+    line = batch_line("a", folder.server.assistant_id, "hello")
+    line["body"]["metadata"] = "no object"
+    write_lines(folder.source, [line, batch_line("b", folder.server.assistant_id, "you")])
+
+    status = await folder.run()
+
+    assert (status.completed, status.failed) == (1, 1)
+    assert folder.results() == {"b": "you"}
+
+
+def test_status_of_another_file_is_an_error(tmp_path: Path) -> None:
+    """A database of another program, or no database."""
+    other = tmp_path / "other.db"
+    database = sqlite3.connect(other)
+    database.execute("CREATE TABLE mine (a)")
+    database.close()
+    (tmp_path / "text").write_text("no database at all, but long enough to be looked at")
+
+    with pytest.raises(BatchError, match="no checkpoint"):
+        status(other)
+    with pytest.raises(BatchError, match="cannot be read"):
+        status(tmp_path / "text")
+
+
+@pytest.mark.parametrize("name", ["out", "errors"])
+async def test_output_that_cannot_be_made_is_an_error_before_anything_is_sent(
+    folder: Folder, name: str
+) -> None:
+    """As in a folder that is not there."""
+    folder.write(a="one")
+    requests = folder.server.requests
+    missing = {"out": folder.out, "errors": folder.path / "errors"} | {
+        name: folder.path / "no" / "f"
+    }
+
+    with pytest.raises(BatchError, match="No such file"):
+        await folder.batch().run(read_jsonl(folder.source), **missing)
+
+    assert folder.server.requests == requests

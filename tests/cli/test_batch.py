@@ -151,11 +151,13 @@ async def test_second_process_is_told_which_one_has_the_checkpoint(
 async def limited(folder: Path, url: str, size: int) -> asyncio.subprocess.Process:
     """Start the command where no file may become larger than this."""
     options = ["batch", "run", "in.jsonl", *FILES, "--base-url", url]
+    # Nor those of a measurement of coverage, which are no concern of the command.
+    env = {name: value for name, value in clean_env().items() if "COVERAGE" not in name}
     return await asyncio.create_subprocess_exec(
         *COMMAND,
         *options,
         cwd=folder,
-        env=clean_env(),
+        env=env,
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
