@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 import signal
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import anyio.to_thread
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from tests.batch.batching import (
     Moody,
@@ -243,3 +245,31 @@ def test_status_of_no_checkpoint_is_an_error(in_process: InProcess) -> None:
 
     assert (done.code, Path("batch.db").exists()) == (1, False)
     assert "there is no checkpoint batch.db" in done.err
+
+
+def test_log_has_a_line_now_and_then(
+    in_process: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where standard error is no terminal: what is done, at which rate, and what is left."""
+    monkeypatch.setattr("openai_runs._cli.batch.BATCH_LOG_INTERVAL", 0.005)
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(site(tmp_path / "server.db")) as server,
+    ):
+        write(tmp_path, server, *(f"{n}" for n in range(40)))
+        done = in_process("batch", "run", "in.jsonl", *FILES, "--base-url", server.url)
+
+    assert done.code == 0
+    assert re.search(r"^\d+ of 40 done, \d+ running, .*/s", done.err, re.MULTILINE)
+
+
+async def test_failures_up_to_the_limit_end_the_command(tmp_path: Path, server: Site) -> None:
+    """With exit code 1; what was not begun is left."""
+    write(tmp_path, server, *(f"bad {n}" for n in range(9)))
+
+    done = await finish(
+        await launch(tmp_path, server.url, "--max-failures", "2", "--concurrency", "1")
+    )
+
+    assert done.code == 1
+    assert "stopped after 2 failures, the last of them: invalid_prompt" in done.err
