@@ -329,14 +329,13 @@ def batch_run(
     After a crash or a kill the same command goes on: no run is created twice.
     Ctrl-C finishes the lines in progress; a second one leaves them to the next start.
 
-        openai-runs batch run in.jsonl --out out.jsonl --checkpoint batch.db
-        openai-runs batch run in.csv --template body.json --out out.jsonl --checkpoint batch.db
+        openai-runs batch run in.jsonl --out out.jsonl --checkpoint b.db
+        openai-runs batch run a.csv --template t.json --out o.jsonl --checkpoint b.db
 
     Exits with 0 if all lines completed, with 4 if some failed.
 
     Args:
-        source: JSON lines in the form of the vendor's Batch API, for POST /v1/threads/runs;
-            or CSV, with --template.
+        source: JSON lines in the form of the vendor's Batch API, or CSV with --template.
         out: File for the lines of completed runs.
         checkpoint: File that knows what was done; made if it is not there.
         errors: File for the lines of all others; else beside OUT, as NAME.errors.jsonl.
@@ -381,6 +380,8 @@ def batch_run(
 @_batch.command(name="status")
 def batch_status(checkpoint: Annotated[Path, Parameter(name="FILE")], /) -> int:
     """Show how far a batch has come, also while it is at work.
+
+    Reads the checkpoint alone: no server is asked.
 
         openai-runs batch status batch.db
 
