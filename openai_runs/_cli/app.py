@@ -330,7 +330,7 @@ def batch_run(
     Ctrl-C finishes the lines in progress; a second one leaves them to the next start.
 
         openai-runs batch run in.jsonl --out out.jsonl --checkpoint b.db
-        openai-runs batch run a.csv --template t.json --out o.jsonl --checkpoint b.db
+        openai-runs batch run a.csv --template t.json --out o --checkpoint b.db
 
     Exits with 0 if all lines completed, with 4 if some failed.
 
