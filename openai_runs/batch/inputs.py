@@ -29,6 +29,8 @@ _URL: Final = "/v1/threads/runs"
 _CHUNK: Final = 500
 """Lines of a file that are read and checked at once."""
 _ID_COLUMN: Final = "custom_id"
+_PLACE: Final = re.compile(r"\{([^{}]+)\}")
+"""Where a template has the value of a column."""
 
 
 class Line(NamedTuple):
@@ -159,13 +161,13 @@ def _csv(path: Path, template: dict[str, Any]) -> Iterator[Line]:
             columns = rows.fieldnames or []
             if len(set(columns)) < len(columns):
                 raise _refused(1, "two columns have the same name")
-            places = _places(columns, template)
+            _check_places(columns, template)
             for row in rows:
                 number = rows.line_num
                 if None in row or None in row.values():
                     raise _refused(number, f"has not {len(columns)} values, as line 1 has")
                 custom_id = row.get(_ID_COLUMN, f"row-{number}")
-                yield _checked(number, custom_id, _filled(template, places, row))
+                yield _checked(number, custom_id, _filled(template, row))
     except OSError as error:
         raise _unreadable(path, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -173,25 +175,23 @@ def _csv(path: Path, template: dict[str, Any]) -> Iterator[Line]:
         raise BatchError(msg) from error
 
 
-def _places(columns: Iterable[str], template: object) -> re.Pattern[str]:
-    """Return what matches a place of a column."""
+def _check_places(columns: Iterable[str], template: object) -> None:
+    """Refuse a template with a place of no column; other braces stand for themselves."""
     names = list(columns)
-    text = msgspec.json.encode(template).decode()
-    missing = [name for name in re.findall(r"\{(\w+)\}", text) if name not in names]
-    if missing:
-        msg = f"the template has {{{missing[0]}}}, and the columns are {', '.join(names)}"
-        raise BatchError(msg)
-    return re.compile("|".join(re.escape(f"{{{name}}}") for name in names) or "(?!)")
+    for name in _PLACE.findall(msgspec.json.encode(template).decode()):
+        if name not in names and name.isidentifier():
+            msg = f"the template has {{{name}}}, and the columns are {', '.join(names)}"
+            raise BatchError(msg)
 
 
-def _filled(value: Any, places: re.Pattern[str], row: Mapping[str, str]) -> Any:
+def _filled(value: Any, row: Mapping[str, str]) -> Any:
     """Return the template with the row's values; what a value holds is no place again."""
     if isinstance(value, str):
-        return places.sub(lambda found: row[found[0][1:-1]], value)
+        return _PLACE.sub(lambda found: row.get(found[1], found[0]), value)
     if isinstance(value, dict):
-        return {name: _filled(inner, places, row) for name, inner in value.items()}
+        return {name: _filled(inner, row) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, places, row) for inner in value]
+        return [_filled(inner, row) for inner in value]
     return value
 
 

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.web_runner import AppRunner, TCPSite
 
 from openai_runs import AsyncClient
+from openai_runs.batch import Batch, BatchStatus, read_jsonl
 from openai_runs.server import (
     EchoBackend,
     ModelEvent,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TOOLS",
+    "Folder",
     "Moody",
     "Site",
     "batch_line",
@@ -196,3 +198,32 @@ async def launch(folder: Path, url: str, *more: str) -> asyncio.subprocess.Proce
     """Start `batch run` on the files of the folder."""
     arguments = ["batch", "run", "in.jsonl", "--out", "out.jsonl", "--checkpoint", "batch.db"]
     return await start([*arguments, "--base-url", url, *more], folder, {})
+
+
+class Folder:
+    """The files of a batch."""
+
+    def __init__(self, path: Path, server: Site, client: AsyncClient) -> None:
+        self.path = path
+        self.server = server
+        self.client = client
+        self.source = path / "in.jsonl"
+        self.out = path / "out.jsonl"
+        self.checkpoint = path / "batch.db"
+
+    def write(self, **texts: str) -> None:
+        """Write the input: a line for each custom id."""
+        lines = [batch_line(name, self.server.assistant_id, text) for name, text in texts.items()]
+        write_lines(self.source, lines)
+
+    def batch(self, **options: Any) -> Batch:
+        """Return the batch."""
+        return Batch(self.client, checkpoint=self.checkpoint, **options)
+
+    async def run(self, **options: Any) -> BatchStatus:
+        """Run it on the input."""
+        return await self.batch(**options).run(read_jsonl(self.source), out=self.out)
+
+    def results(self) -> dict[str, str]:
+        """Return the text of each result."""
+        return {one["custom_id"]: one["response"]["body"]["text"] for one in results_of(self.out)}
