@@ -237,6 +237,8 @@ def lifecycle_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs": command_help,
     "cli openai-runs ask": lambda: command_help("ask"),
+    "cli openai-runs batch run": lambda: command_help("batch", "run"),
+    "cli openai-runs batch status": lambda: command_help("batch", "status"),
     "cli openai-runs demo": lambda: command_help("demo"),
     "cli openai-runs runs show": lambda: command_help("runs", "show"),
     "cli openai-runs runs wait": lambda: command_help("runs", "wait"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from openai_runs._client.core.rate_limiter import LimitState
     from openai_runs._client.flows.results import RunResult
     from openai_runs._client.flows.run_map import RunMap
+    from openai_runs._client.flows.run_progress import Progress
     from openai_runs._client.polling.as_completed import CompletedRuns
     from openai_runs._client.streams.run_stream import RunStream
     from openai_runs._client.tools.signature import ToolContext
@@ -65,6 +66,7 @@ _MODULES: Final = {
     "RunMap": "openai_runs._client.flows.run_map",
     "ToolContext": "openai_runs._client.tools.signature",
     "LimitState": "openai_runs._client.core.rate_limiter",
+    "Progress": "openai_runs._client.flows.run_progress",
     "RunResult": "openai_runs._client.flows.results",
     "RunStream": "openai_runs._client.streams.run_stream",
     "PollPolicy": "openai_runs.config",
@@ -110,6 +112,7 @@ __all__ = [
     "Page",
     "PermissionDeniedError",
     "PollPolicy",
+    "Progress",
     "RateLimitError",
     "RateLimits",
     "RequiredActionType",

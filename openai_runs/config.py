@@ -199,6 +199,17 @@ MAX_OUTPUT_BYTES: Final = 512_000
 OUTPUT_MARGIN: Final = 5.0
 """Seconds before a run's expiry by which outputs go out; a tenth of the rest if less, but 2."""
 
+BATCH_CONCURRENCY: Final = 20
+"""Lines of a batch in progress at most. Ours: a fifth of a client's connections."""
+BATCH_PATIENCE: Final = 60.0
+"""Seconds for which a batch retries a request; as long as a wait bears an outage."""
+BATCH_RETRIES: Final = 2
+"""Retries of a line that failed, in one start with `--retry-failed`; as of a request."""
+BATCH_RETRY_PAUSE: Final = 5.0
+"""Seconds before such a retry, where the failure names none. Ours."""
+BATCH_LOG_INTERVAL: Final = 30.0
+"""Seconds between two lines about a batch's progress, where there is no terminal."""
+
 RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""
 POLL_AFTER: Final = 0.25

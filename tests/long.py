@@ -42,6 +42,10 @@ ALL = {
         "200 threads exported through faults and kills, imported, and exported again.",
         marked("archive", "--numprocesses=1"),
     ),
+    "batch": Long(
+        "A batch of 2,000 lines killed 30 times, with idempotency keys at the server and without.",
+        ["-m", "tests.batch.kill_sweep"],
+    ),
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),

@@ -13,6 +13,7 @@ from openai_runs import errors
 MODULES = [
     "openai_runs",
     "openai_runs.archive",
+    "openai_runs.batch",
     "openai_runs.config",
     "openai_runs.errors",
     "openai_runs.relay",

@@ -21,6 +21,7 @@ from openai_runs import (
     NotFoundError,
     OpenAIRunsError,
     PollPolicy,
+    RateLimits,
     StreamInterrupted,
 )
 from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
@@ -74,8 +75,12 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return "".join(f" {name} {shlex.quote(text)}" for name, text in given.items() if text)
 
 
-def connect(place: Place, *, poll: PollPolicy | None = None) -> AsyncClient:
+def connect(
+    place: Place, *, poll: PollPolicy | None = None, limits: RateLimits | None = None
+) -> AsyncClient:
     """Return a client of the server that `place` names, embedded or not.
+
+    `limits` are for one that is there.
 
     Raises:
         Stop: The options contradict each other, or cannot work.
@@ -85,7 +90,7 @@ def connect(place: Place, *, poll: PollPolicy | None = None) -> AsyncClient:
     key = secret("--api-key-env", place.api_key_env, os.environ)
     try:
         if url is not None:
-            return _remote(url, UNSET if key is None else key, poll, place)
+            return _remote(url, UNSET if key is None else key, poll, limits, place)
         return _embedded(place, key, poll)
     except ValueError as error:  # ConfigError is one
         raise Stop(str(error), USAGE) from error
@@ -180,7 +185,13 @@ def _check(place: Place, url: str | None) -> None:
         raise Stop(sentence, USAGE)
 
 
-def _remote(url: str, key: str | UnsetType, poll: PollPolicy | None, place: Place) -> AsyncClient:
+def _remote(
+    url: str,
+    key: str | UnsetType,
+    poll: PollPolicy | None,
+    limits: RateLimits | None,
+    place: Place,
+) -> AsyncClient:
     credential: str | TokenCommand | UnsetType = key
     if place.token_command is not None:
         credential = TokenCommand(place.token_command)
@@ -190,9 +201,9 @@ def _remote(url: str, key: str | UnsetType, poll: PollPolicy | None, place: Plac
             if isinstance(credential, UnsetType):
                 sentence = "--api-version is for Azure: add --token-command or --api-key-env"
                 raise Stop(sentence, USAGE)
-            client = AsyncClient.azure(url, credential, place.api_version, poll=poll)
+            client = AsyncClient.azure(url, credential, place.api_version, poll=poll, limits=limits)
         else:
-            client = AsyncClient(url, credential, poll=poll)
+            client = AsyncClient(url, credential, poll=poll, limits=limits)
     for warning in caught:
         say(f"openai-runs: {warning.message}")
     return client

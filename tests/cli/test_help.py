@@ -55,6 +55,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("│")]
     assert shown == [
         "ask",
+        "batch",
         "demo",
         "export",
         "import",

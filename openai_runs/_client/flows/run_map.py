@@ -12,7 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sized,
+)
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
@@ -38,6 +46,7 @@ from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.create_run import CreateRunFlow
 from openai_runs._client.flows.results import RunResult, run_to_result
+from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
@@ -211,7 +220,15 @@ class RunMap(Generic[K]):
     plain `break`; with `async with`, or after `aclose()`, it has ended when the next line runs.
     """
 
-    def __init__(self, batch: Batch[K], background: BackgroundTasks) -> None:
+    def __init__(
+        self,
+        batch: Batch[K],
+        background: BackgroundTasks,
+        progress: Progress,
+        on_progress: Callable[[Progress], object] | None,
+    ) -> None:
+        self._progress = progress
+        self._on_progress = on_progress
         self._work: BackgroundTask | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = batch
@@ -263,7 +280,12 @@ class RunMap(Generic[K]):
         except anyio.get_cancelled_exc_class():
             await self.aclose()
             raise
-        return batch.read()
+        key, outcome = batch.read()
+        self._progress.running = batch.running
+        self._progress.add(outcome)
+        if self._on_progress is not None:
+            self._on_progress(self._progress)
+        return key, outcome
 
     async def aclose(self) -> None:
         """End the batch: nothing more is pulled, and items in progress are cancelled.
@@ -371,6 +393,7 @@ def map_runs(
     *,
     concurrency: int,
     tools: Tools | None,
+    progress: Callable[[Progress], object] | None,
     given: Mapping[str, Any],
 ) -> RunMap[K]:
     """Return the results of many runs; nothing is sent before the first is awaited.
@@ -380,8 +403,14 @@ def map_runs(
         ValueError: An argument is out of bounds.
     """
     limit = check_count("concurrency", concurrency)
+    if progress is not None and not callable(progress):
+        msg = f"progress must be callable, got {progress!r}"
+        raise TypeError(msg)
     job = MapJob(pipeline, waiter, tools, given)
-    return RunMap(Batch(items, job.carry_out, limit), pipeline.state.background)
+    total = len(items) if isinstance(items, Sized) else None
+    counted = Progress(total, pipeline.settings.runtime.monotonic)
+    batch = Batch(items, job.carry_out, limit)
+    return RunMap(batch, pipeline.state.background, counted, progress)
 
 
 class MapJob:

@@ -5,7 +5,7 @@ Calls of several requests are in `flows`, waits in `polling`, streams in `stream
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
@@ -35,6 +35,7 @@ from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
 from openai_runs._client.flows.results import RunResult, gather, run_to_result
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
+from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.submit_outputs import SubmitFlow
 from openai_runs._client.flows.tool_loop import ToolLoop
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
@@ -246,6 +247,7 @@ class Runs:
         *,
         concurrency: int,
         tools: Tools | None = None,
+        progress: Callable[[Progress], object] | None = None,
         **arguments: Unpack[MapCall],
     ) -> RunMap[K]:
         """Return the results of many runs, each with its item's key, as they end.
@@ -277,6 +279,9 @@ class Runs:
             concurrency: Items that are in progress, or done and not yet read; at least 1.
             tools: Functions that answer the tool calls of each run, and definitions of other
                 tools. Without any function a run that requires action is a result as it is.
+            progress: Called with a `Progress` before each outcome is returned: counts, tokens,
+                rate, failures by reason; `print` prints them as a line. The total is known where
+                `items` has a length.
             **arguments: Defaults for each item: `assistant_id`,
                 the settings of a run, `CallOptions` (`timeout` is for one item, all its
                 requests), `WaitArguments`, `ToolOptions`, `on_active_run` and `include`.
@@ -299,6 +304,7 @@ class Runs:
             items,
             concurrency=concurrency,
             tools=tools,
+            progress=progress,
             given=arguments,
         )
 

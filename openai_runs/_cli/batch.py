@@ -1,0 +1,264 @@
+"""`openai-runs batch run` and `batch status`: many runs from a file."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from openai_runs import OpenAIRunsError, Progress, RateLimits
+from openai_runs._cli.connecting import Place, connect, explained
+from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
+from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.outputs import print_text, printable, say
+from openai_runs.batch import (
+    Batch,
+    BatchError,
+    BatchStatus,
+    Lines,
+    read_csv,
+    read_jsonl,
+    status,
+)
+from openai_runs.config import BATCH_LOG_INTERVAL
+
+__all__ = ["Job", "carry_out_job", "show_status"]
+
+_BAR: Final = 60
+"""Characters of the bar."""
+_REFRESH: Final = 0.2
+"""Seconds between two drawings of it."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was told."""
+
+    source: Path
+    out: Path
+    checkpoint: Path
+    errors: Path | None
+    template: Path | None
+    tools: tuple[str, ...]
+    concurrency: int
+    rpm: int | None
+    retry_failed: bool
+    max_failures: int | None
+    place: Place
+
+
+def carry_out_job(job: Job) -> int:
+    """Carry the batch out; return the exit code.
+
+    Raises:
+        Stop: The arguments contradict each other, or the batch cannot go on.
+        Closed: Nobody reads standard error any more.
+    """
+    _check(job)
+    lines = _lines(job)
+    tools = [_function(name) for name in job.tools]
+    try:
+        return carry_out(partial(_run, job, lines, tools))
+    except BatchError as error:
+        raise Stop(printable(str(error))) from error
+    except OpenAIRunsError as error:
+        stop = explained(error, job.place)
+        sentence = f"{stop}; nothing is lost: the same command goes on"
+        raise Stop(sentence, stop.code) from error
+
+
+def show_status(checkpoint: Path) -> int:
+    """Print how far the batch of the checkpoint has come.
+
+    Raises:
+        Stop: It is no checkpoint, or cannot be read.
+        Closed: Nobody reads it.
+    """
+    try:
+        found = status(checkpoint)
+    except BatchError as error:
+        raise Stop(printable(str(error))) from error
+    rows: dict[str, object] = {
+        "lines": f"{found.total:,}",
+        "completed": f"{found.completed:,}",
+        "failed": f"{found.failed:,}",
+        "in progress": f"{found.going:,}",
+        "waiting": f"{found.waiting:,}",
+        "tokens": f"{found.tokens:,}",
+        "orphans": f"{found.orphans:,} threads without a run, at most",
+        "process": found.process or "none at work",
+    }
+    text = [f"{name:<13}{value}" for name, value in rows.items()]
+    text += [f"  {number:,} x {reason}" for reason, number in found.reasons.items()]
+    print_text(printable("\n".join(text)))
+    return 0
+
+
+async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
+    limits = None if job.rpm is None else RateLimits(requests_per_minute=job.rpm)
+    async with connect(job.place, limits=limits) as client:
+        batch = Batch(
+            client,
+            checkpoint=job.checkpoint,
+            tools=tools,
+            concurrency=job.concurrency,
+            retry_failed=job.retry_failed,
+            max_failures=job.max_failures,
+        )
+        interrupts = _Interrupts(batch)
+        found = None
+        try:
+            with interrupts.scope:
+                async with _shown(batch.progress):
+                    found = await batch.run(lines, out=job.out, errors=job.errors)
+        finally:
+            interrupts.end()
+            say(f"this start: {batch.progress}", dim=False)
+    if found is None:
+        say("left as it is; the same command goes on", dim=False)
+        return INTERRUPTED
+    _conclude(found, job)
+    if interrupts.count:
+        return INTERRUPTED
+    return code_of("failed" if found.failed else "completed")
+
+
+class _Interrupts:
+    """Ctrl-C: the first stops the batch, the second leaves it."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.scope = anyio.CancelScope()
+        """In which the batch runs."""
+        self.count = 0
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def end(self) -> None:
+        """Leave the signal to others again."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+
+    def _interrupt(self) -> None:
+        self.count += 1
+        if self.count == 1:
+            self._batch.stop()
+            going = self._batch.progress.running
+            say(f"finishing {going} lines in progress; Ctrl-C again leaves them", dim=False)
+        else:
+            self.scope.cancel()
+
+
+@asynccontextmanager
+async def _shown(progress: Progress) -> AsyncIterator[None]:
+    """Show the progress: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        async with _repeated(BATCH_LOG_INTERVAL, lambda: say(str(progress))):
+            yield
+        return
+
+    def draw() -> Table:
+        rows = Table.grid()
+        rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
+        rows.add_row(Text(printable(str(progress))))
+        return rows
+
+    with Live(console=console, get_renderable=draw, auto_refresh=False) as live:
+        async with _repeated(_REFRESH, live.refresh):
+            yield
+
+
+@asynccontextmanager
+async def _repeated(seconds: float, act: Callable[[], None]) -> AsyncIterator[None]:
+    """Do it again and again, each time after so many seconds."""
+
+    async def repeat() -> None:
+        while True:
+            await anyio.sleep(seconds)
+            act()
+
+    failure = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(repeat)
+        try:
+            yield
+        except Exception as error:  # raised as it is, and not in a group
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _conclude(found: BatchStatus, job: Job) -> None:
+    """Say what has come of it all."""
+    left = found.going + found.waiting
+    parts = [f"all starts: {found.completed:,} completed, {found.failed:,} failed"]
+    if left:
+        parts.append(f"{left:,} left: the same command goes on")
+    parts.append(f"{found.tokens:,} tokens")
+    say("; ".join(parts), dim=False)
+    if found.reasons:
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.reasons.items())
+        say(f"failed: {reasons}; --retry-failed retries what may pass", dim=False)
+    if found.orphans:
+        say(f"up to {found.orphans:,} threads without a run were left at the server", dim=False)
+    errors = f", errors in {job.errors or 'the file beside it'}" if found.failed else ""
+    say(f"results in {job.out}{errors}", dim=False)
+
+
+def _check(job: Job) -> None:
+    place = job.place
+    sentence = ""
+    if not place.is_lasting(os.environ):
+        sentence = (
+            "which server is to carry it out? Set OPENAI_BASE_URL or pass --base-url, or --db for "
+            "a file of a server of this package"
+        )
+    elif job.rpm is not None and place.url(os.environ) is None:
+        sentence = "--rpm is for a server that is there: use --base-url"
+    elif (job.template is None) == (job.source.suffix.lower() == ".csv"):
+        sentence = "a CSV file needs --template, and only that: the body of each row as JSON"
+    if sentence:
+        raise Stop(sentence, USAGE)
+
+
+def _lines(job: Job) -> Lines:
+    if job.template is None:
+        return read_jsonl(job.source)
+    try:
+        template = msgspec.json.decode(job.template.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        sentence = f"{job.template}: cannot be read: {error.strerror}"
+        raise Stop(sentence, USAGE) from error
+    except (ValueError, RecursionError) as error:
+        sentence = f"{job.template}: is no JSON object: {error}"
+        raise Stop(sentence, USAGE) from error
+    return read_csv(job.source, template)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Return the function that `MODULE:FUNCTION` names, of the folder we are in or installed."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        sentence = f"--tools {name}: {error}; it must be MODULE:FUNCTION"
+        raise Stop(sentence, USAGE) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not callable(found):
+        sentence = f"--tools {name}: is no function"
+        raise Stop(sentence, USAGE)
+    return found  # type: ignore[no-any-return]  # of a module we do not know

@@ -1,0 +1,17 @@
+"""Durable batches: many runs from lines, with a checkpoint from which a killed batch goes on.
+
+```python
+batch = Batch(client, checkpoint="batch.db")
+status = await batch.run(read_jsonl("in.jsonl"), out="out.jsonl")
+```
+
+Started again after a crash or a `kill -9`, the same lines go on where they were: no run is
+created twice. Needs POSIX (`flock`).
+"""
+
+from openai_runs.batch.checkpoint import BatchStatus, status
+from openai_runs.batch.errors import BatchError
+from openai_runs.batch.inputs import Lines, read_csv, read_jsonl
+from openai_runs.batch.job import Batch
+
+__all__ = ["Batch", "BatchError", "BatchStatus", "Lines", "read_csv", "read_jsonl", "status"]

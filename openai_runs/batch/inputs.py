@@ -1,0 +1,203 @@
+"""The input of a batch: JSON lines, CSV with a template, or pairs of any iterable.
+
+A file is read as a stream, and twice: all its lines are checked before anything is sent.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from openai_runs.batch.errors import BatchError
+
+__all__ = ["Items", "Line", "Lines", "chunks", "read_csv", "read_jsonl"]
+
+Items = Iterable[tuple[str, Mapping[str, Any]]] | AsyncIterable[tuple[str, Mapping[str, Any]]]
+"""Pairs of a custom id and the body of a `POST /threads/runs`."""
+
+_URL: Final = "/v1/threads/runs"
+_CHUNK: Final = 500
+"""Lines of a file that are read and checked at once."""
+_ID_COLUMN: Final = "custom_id"
+_PLACE: Final = re.compile(r"\{([^{}]+)\}")
+"""Where a template has the value of a column."""
+
+
+class Line(NamedTuple):
+    """One line of the input."""
+
+    number: int
+    custom_id: str
+    body: dict[str, Any]
+    digest: bytes
+    """Of the body, whatever its spaces and the order of its keys."""
+
+
+class Lines:
+    """The lines of a file; made by `read_jsonl` and `read_csv`."""
+
+    def __init__(self, read: Callable[[], Iterator[Line]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[Line]:
+        """Read the file from its start."""
+        return self._read()
+
+
+def read_jsonl(path: str | Path) -> Lines:
+    """Return the lines of a file in the form of the vendor's Batch API.
+
+    Each line has `custom_id`, `method` (`POST`), `url` (`/v1/threads/runs`) and `body`.
+
+    Args:
+        path: The file; it is read when the batch runs.
+
+    Raises:
+        BatchError: When it is read: a line is not of this form; the text names it.
+    """
+    return Lines(partial(_jsonl, Path(path)))
+
+
+def read_csv(path: str | Path, template: Mapping[str, Any]) -> Lines:
+    """Return a line for each row of a CSV file, whose first row has the names of the columns.
+
+    Args:
+        path: The file, in UTF-8; it is read when the batch runs. The column `custom_id` has
+            the custom ids; without it they are `row-2`, `row-3`, ... by the line of the file.
+        template: The body of each row. In all its texts `{column}` stands for a value.
+
+    Raises:
+        BatchError: When it is read: a row has no such column, too many values or too few.
+    """
+    return Lines(partial(_csv, Path(path), msgspec.to_builtins(template)))
+
+
+async def chunks(items: Lines | Items) -> AsyncGenerator[list[Line]]:
+    """Yield the lines as they come: those of a file by hundreds, others one by one."""
+    if isinstance(items, Lines):
+        lines = iter(items)
+        while chunk := await anyio.to_thread.run_sync(lambda: list(islice(lines, _CHUNK))):
+            yield chunk
+        return
+    numbers = count(1)
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield [_pair(next(numbers), item)]
+        return
+    for item in items:
+        await anyio.lowlevel.checkpoint()
+        yield [_pair(next(numbers), item)]
+
+
+def _pair(number: int, item: Any) -> Line:
+    try:
+        custom_id, body = item
+    except (TypeError, ValueError):
+        msg = f"items must be pairs of a custom id and a body, got {type(item).__name__}"
+        raise TypeError(msg) from None
+    try:
+        body = msgspec.to_builtins(body)
+    except (TypeError, ValueError) as error:
+        raise _refused(number, str(error)) from error
+    return _checked(number, custom_id, body)
+
+
+def _jsonl(path: Path) -> Iterator[Line]:
+    try:
+        with path.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    yield _parsed(number, text)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parsed(number: int, text: bytes) -> Line:
+    try:
+        line = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise _refused(number, f"is not JSON: {error}") from error
+    if not isinstance(line, dict):
+        raise _refused(number, "is no JSON object")
+    if line.get("method", "POST") != "POST" or line.get("url") != _URL:
+        asked = f"{line.get('method')} {line.get('url')}"
+        raise _refused(number, f"asks for {asked:.100}; only POST {_URL} is there")
+    return _checked(number, line.get("custom_id"), line.get("body"))
+
+
+def _checked(number: int, custom_id: object, body: object) -> Line:
+    if not isinstance(custom_id, str) or not custom_id:
+        raise _refused(number, f"custom_id must be a text, got {custom_id!r:.100}")
+    if not isinstance(body, dict):
+        raise _refused(number, f"body must be an object, got {type(body).__name__}")
+    if not isinstance(body.get("assistant_id"), str):
+        raise _refused(number, "body has no assistant_id")
+    if not isinstance(body.get("thread") or {}, dict):
+        raise _refused(number, "body.thread must be an object")
+    if body.get("stream"):
+        raise _refused(number, "body.stream: a batch cannot stream")
+    try:
+        digest = hashlib.sha256(msgspec.json.encode(body, order="sorted")).digest()
+        custom_id.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _refused(number, f"cannot be sent: {error}") from error
+    return Line(number, custom_id, body, digest)
+
+
+def _csv(path: Path, template: dict[str, Any]) -> Iterator[Line]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            columns = rows.fieldnames or []
+            if len(set(columns)) < len(columns):
+                raise _refused(1, "two columns have the same name")
+            _check_places(columns, template)
+            for row in rows:
+                number = rows.line_num
+                if None in row or None in row.values():
+                    raise _refused(number, f"has not {len(columns)} values, as line 1 has")
+                custom_id = row.get(_ID_COLUMN, f"row-{number}")
+                yield _checked(number, custom_id, _filled(template, row))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read as CSV in UTF-8: {error}"
+        raise BatchError(msg) from error
+
+
+def _check_places(columns: Iterable[str], template: object) -> None:
+    """Refuse a template with a place of no column; other braces stand for themselves."""
+    names = list(columns)
+    for name in _PLACE.findall(msgspec.json.encode(template).decode()):
+        if name not in names and name.isidentifier():
+            msg = f"the template has {{{name}}}, and the columns are {', '.join(names)}"
+            raise BatchError(msg)
+
+
+def _filled(value: Any, row: Mapping[str, str]) -> Any:
+    """Return the template with the row's values; what a value holds is no place again."""
+    if isinstance(value, str):
+        return _PLACE.sub(lambda found: row.get(found[1], found[0]), value)
+    if isinstance(value, dict):
+        return {name: _filled(inner, row) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, row) for inner in value]
+    return value
+
+
+def _refused(number: int, why: str) -> BatchError:
+    return BatchError(f"line {number} of the input: {why}")
+
+
+def _unreadable(path: Path, error: OSError) -> BatchError:
+    return BatchError(f"{path}: cannot be read: {error.strerror}")

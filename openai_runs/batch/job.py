@@ -1,0 +1,126 @@
+"""A durable batch: its settings, and its files from the lock to the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from openai_runs import AsyncClient, LocalTool, Progress, RetryPolicy, tool
+from openai_runs.batch.checkpoint import BatchStatus, Checkpoint
+from openai_runs.batch.errors import BatchError
+from openai_runs.batch.inputs import Items, Lines
+from openai_runs.batch.output import LineFile
+from openai_runs.batch.work import Settings, Work
+from openai_runs.config import BATCH_CONCURRENCY, BATCH_PATIENCE, BATCH_RETRIES, check_count
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Many runs from lines, with a checkpoint; one object is one start.
+
+    Args:
+        client: What to send with; each request is retried for 60 s after its first failure.
+        checkpoint: The file that knows what was done; made if it is not there. One process at a
+            time works on it.
+        tools: Functions that answer the tool calls of each run, sent with it unless its body has
+            `tools`. After a crash, calls that were under way are made again, once per crash.
+        concurrency: Lines in progress at most.
+        retry_failed: Whether to retry what failed for a reason that may pass (see
+            `RunFailed.retryable`): lines of earlier starts at once, others after
+            `RunFailed.retry_after`, twice at most.
+        max_failures: Failures in one start after which no further line is begun.
+
+    Raises:
+        ValueError: `concurrency` or `max_failures` is less than 1.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        checkpoint: str | Path,
+        tools: Iterable[Callable[..., Any]] = (),
+        concurrency: int = BATCH_CONCURRENCY,
+        retry_failed: bool = False,
+        max_failures: int | None = None,
+    ) -> None:
+        self._path = Path(checkpoint)
+        self.progress = Progress()
+        """How far this start has come."""
+        self._settings = Settings(
+            client=client.with_options(retry=RetryPolicy(patience=BATCH_PATIENCE)),
+            tools=[one if isinstance(one, LocalTool) else tool(one) for one in tools],
+            concurrency=check_count("concurrency", concurrency),
+            retries=BATCH_RETRIES if retry_failed else 0,
+            max_failures=max_failures and check_count("max_failures", max_failures),
+            stopping=anyio.Event(),
+            progress=self.progress,
+        )
+
+    def stop(self) -> None:
+        """Begin no further line; `run` returns once those in progress are done."""
+        self._settings.stopping.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Return whether no further line is begun."""
+        return self._settings.stopping.is_set()
+
+    async def run(
+        self,
+        items: Lines | Items,
+        *,
+        out: str | Path,
+        errors: str | Path | None = None,
+    ) -> BatchStatus:
+        """Carry out all lines that have no outcome yet, and return how far the batch has come.
+
+        Args:
+            items: The lines of a file, or pairs of a custom id and the body of a
+                `POST /threads/runs`, as an iterable or async iterable.
+            out: The file for the lines of completed runs, in the form of the vendor's Batch API.
+            errors: The file for those of all others; None: beside `out`, as `NAME.errors.jsonl`.
+
+        Raises:
+            BatchError: A line is wrong, changed or doubled; another process works on the
+                checkpoint; a file cannot be written; there were `max_failures`.
+            APIError: The server is unreachable, or rejects the key.
+            TypeError: An item is no pair.
+
+        Cancellation: leaves runs in progress to the server; the same call goes on with them.
+        """
+        out = Path(out)
+        errors = Path(errors) if errors else out.with_name(f"{out.stem}.errors.jsonl")
+        files = {"done": LineFile(out), "failed": LineFile(errors)}
+        with ExitStack() as stack:
+            for file in files.values():
+                stack.callback(file.close)
+            retry = bool(self._settings.retries)
+            checkpoint = await anyio.to_thread.run_sync(_opened, self._path, files, retry)
+            stack.callback(checkpoint.close)
+            await Work(self._settings, checkpoint, files).run(items)
+            return await anyio.to_thread.run_sync(checkpoint.status)
+
+
+def _opened(path: Path, files: Mapping[str, LineFile], retry: bool) -> Checkpoint:
+    """Return the checkpoint, its files as it has them."""
+    paths = [path, *(file.path for file in files.values())]
+    if len({one.resolve() for one in paths}) < len(paths):
+        msg = f"{', '.join(map(str, paths))}: checkpoint, results and errors need a file each"
+        raise BatchError(msg)
+    checkpoint = Checkpoint(path)
+    try:
+        if retry:
+            checkpoint.retry_failed()
+        for name, file in files.items():
+            checkpoint.adopt_file(name, file)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return checkpoint

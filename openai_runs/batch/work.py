@@ -1,0 +1,277 @@
+"""One start of a batch: lines are pulled, carried out side by side, and their outcomes written.
+
+Theory of operation. For each line a thread is created, which belongs to this line alone, and then
+one run on it, with keys made of job, custom id and attempt. What is about to be sent is in the
+checkpoint before. After a crash a line goes on from its state: the same key gives the same thread
+and run where the server remembers keys; on any other the run is looked for on the thread before
+another is created, and a second thread may be left over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import anyio
+import anyio.to_thread
+
+from openai_runs import (
+    ActiveRunError,
+    AsyncClient,
+    ConfigError,
+    LocalTool,
+    OpenAIRunsError,
+    Progress,
+    Run,
+    RunFailed,
+    RunResult,
+    Thread,
+)
+from openai_runs.batch.checkpoint import Checkpoint, Row
+from openai_runs.batch.errors import BatchError
+from openai_runs.batch.inputs import Items, Line, Lines, chunks
+from openai_runs.batch.output import LineFile
+from openai_runs.batch.results import ends_batch, error_line, error_of, how_to_retry, result_line
+from openai_runs.config import ADOPT_DELAY, BATCH_RETRY_PAUSE, MAX_RETRY_AFTER
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+__all__ = ["Settings", "Work"]
+
+_OF_THREAD: Final = ("thread", "tool_resources")
+"""Keys of a body that make the thread."""
+_FEATURES: Final = "openai-runs-features"
+
+
+class Settings(NamedTuple):
+    """How a batch is carried out."""
+
+    client: AsyncClient
+    tools: Sequence[LocalTool[Any, Any]]
+    concurrency: int
+    retries: int
+    max_failures: int | None
+    stopping: anyio.Event
+    """Set: no further line is begun."""
+    progress: Progress
+
+
+class Work:
+    """One start of a batch."""
+
+    def __init__(
+        self, settings: Settings, checkpoint: Checkpoint, files: Mapping[str, LineFile]
+    ) -> None:
+        self._settings = settings
+        self._client = settings.client
+        self._progress = settings.progress
+        self._stopping = settings.stopping
+        self._checkpoint = checkpoint
+        self._files = files
+        self._slots = anyio.Semaphore(settings.concurrency)
+        self._failure: Exception | None = None
+        """What ends the batch."""
+
+    async def run(self, items: Lines | Items) -> None:
+        """Carry out each line that has no outcome.
+
+        Raises:
+            Exception: What has ended the batch early; `BatchError` or `APIError` if it is ours.
+
+        Cancellation: leaves what is in progress to the next start.
+        """
+        if isinstance(items, Lines):
+            await self._check(items)
+        elif isinstance(items, Sized):
+            self._progress.total = len(items)
+        async with anyio.create_task_group() as jobs, anyio.create_task_group() as pulling:
+            pulling.start_soon(self._stop_pulling, pulling)
+            await self._pull(items, jobs)
+            pulling.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _check(self, lines: Lines) -> None:
+        """Read all lines of a file: what is wrong with one is found before anything is sent."""
+        await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
+        total = 0
+        async with aclosing(chunks(lines)) as found:
+            async for chunk in found:
+                await self._checkpoint.enter(chunk)
+                total += len(chunk)
+        self._progress.total = total
+
+    async def _stop_pulling(self, pulling: TaskGroup) -> None:
+        await self._stopping.wait()
+        pulling.cancel_scope.cancel()
+
+    async def _pull(self, items: Lines | Items, jobs: TaskGroup) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
+            async with aclosing(chunks(items)) as found:
+                async for chunk in found:
+                    for line, row in await self._checkpoint.enter(chunk):
+                        if row.is_over:
+                            self._progress.earlier += 1
+                            continue
+                        await self._slots.acquire()
+                        if self._stopping.is_set():
+                            return
+                        jobs.start_soon(self._one, line, row, jobs)
+        except Exception as error:  # of the input: what is in progress is finished
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    async def _one(self, line: Line, row: Row, jobs: TaskGroup) -> None:
+        self._progress.running += 1
+        try:
+            await self._carry_out(line, row)
+        except Exception as error:
+            self._fail(error)
+            jobs.cancel_scope.cancel()
+        finally:
+            self._progress.running -= 1
+            self._slots.release()
+
+    async def _carry_out(self, line: Line, row: Row) -> None:
+        retries = self._settings.retries
+        while True:
+            key = self._key(line, row)
+            outcome = await self._attempt(line, row, key)
+            result = outcome if isinstance(outcome, RunResult) else None
+            error = error_of(outcome) if isinstance(outcome, RunResult) else outcome
+            if error is None or not retries or how_to_retry(error) != "anew":
+                await self._finish(line, key, result, error)
+                return
+            retries -= 1
+            tokens = _tokens(result)
+            self._progress.tokens += tokens
+            await self._checkpoint.restart(line.custom_id, tokens)
+            row = Row("new", row.attempt + 1, None, None)
+            await self._pause(error)
+            if self._stopping.is_set():
+                return
+
+    async def _pause(self, error: OpenAIRunsError) -> None:
+        asked = error.retry_after if isinstance(error, RunFailed) else None
+        pause = BATCH_RETRY_PAUSE if asked is None else min(asked, MAX_RETRY_AFTER)
+        with anyio.move_on_after(pause):
+            await self._stopping.wait()
+
+    async def _finish(
+        self, line: Line, key: str, result: RunResult | None, error: OpenAIRunsError | None
+    ) -> None:
+        if result is not None and error is None:
+            text = result_line(key, line.custom_id, result)
+            file = self._files["done"]
+            tokens = _tokens(result)
+            await self._checkpoint.finish(
+                line.custom_id, "done", line=text, file=file, tokens=tokens
+            )
+            self._progress.add(result)
+            return
+        assert error is not None
+        reason = self._progress.add(result or error)
+        await self._checkpoint.finish(
+            line.custom_id,
+            "failed",
+            line=error_line(key, line.custom_id, error, "" if result is None else result.text),
+            file=self._files["failed"],
+            tokens=_tokens(result),
+            reason=reason,
+            retry=how_to_retry(error),
+        )
+        if self._progress.failed == self._settings.max_failures:
+            msg = f"stopped after {self._progress.failed} failures, the last of them: {reason}"
+            self._fail(BatchError(msg))
+
+    async def _attempt(self, line: Line, row: Row, key: str) -> RunResult | OpenAIRunsError:
+        """Return the result of the line's run, or why there is none.
+
+        Raises:
+            OpenAIRunsError: The batch must end.
+        """
+        try:
+            thread_id = row.thread_id or await self._create_thread(line, row, key)
+            run_id = row.run_id or await self._create_run(line, row, key, thread_id)
+            return await self._result(run_id, thread_id)
+        except BatchError:
+            raise
+        except OpenAIRunsError as error:
+            if ends_batch(error):
+                raise
+            return error
+        except (TypeError, ValueError, RecursionError) as error:
+            return ConfigError(f"line {line.number} cannot be sent: {error}")
+
+    async def _result(self, run_id: str, thread_id: str) -> RunResult:
+        runs = self._client.runs
+        if self._settings.tools:
+            return await runs.resume(run_id, thread_id=thread_id, tools=self._settings.tools)
+        return await runs.result(await runs.wait(run_id, thread_id=thread_id))
+
+    async def _create_thread(self, line: Line, row: Row, key: str) -> str:
+        await self._checkpoint.move(line.custom_id, "thread")
+        sent = {**(line.body.get("thread") or {})}
+        if line.body.get("tool_resources"):
+            sent.setdefault("tool_resources", line.body["tool_resources"])
+        thread = await self._client.threads.create(extra_body=sent, idempotency_key=f"{key}-thread")
+        await self._checkpoint.move(line.custom_id, "run", thread_id=thread.id)
+        if row.state == "thread" and not _remembers_keys(thread):
+            await self._checkpoint.count_orphan()
+        return thread.id
+
+    async def _create_run(self, line: Line, row: Row, key: str, thread_id: str) -> str:
+        run_id = await self._find_run(thread_id) if row.state == "run" else None
+        if run_id is None:
+            run_id = await self._start_run(line, key, thread_id)
+        await self._checkpoint.move(line.custom_id, "going", run_id=run_id)
+        return run_id
+
+    async def _find_run(self, thread_id: str) -> str | None:
+        """Return the run that an earlier process has created, if it is there within a moment."""
+        for poll in range(2):
+            if poll:
+                await anyio.sleep(ADOPT_DELAY)
+            page = await self._client.runs.list(thread_id, limit=1, order="asc")
+            if page.data:
+                return page.data[0].id
+        return None
+
+    async def _start_run(self, line: Line, key: str, thread_id: str) -> str:
+        settings = {name: value for name, value in line.body.items() if name not in _OF_THREAD}
+        own: dict[str, Any] = {} if not self._settings.tools else {"tools": self._settings.tools}
+        try:
+            run: Run = await self._client.runs.create(
+                thread_id,
+                assistant_id=line.body["assistant_id"],
+                extra_body=settings,
+                idempotency_key=key,
+                **own,
+            )
+        except ActiveRunError as error:  # a create of a killed process that arrived late
+            if error.blocking_run_id is None:
+                raise
+            return error.blocking_run_id
+        return run.id
+
+    def _key(self, line: Line, row: Row) -> str:
+        """Return what makes the creates of this attempt the same in every process."""
+        facts = f"{self._checkpoint.job}\n{row.attempt}\n{line.custom_id}"
+        return f"batch_req_{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
+
+
+def _tokens(result: RunResult | None) -> int:
+    usage = None if result is None else result.usage
+    return 0 if usage is None else usage.total_tokens
+
+
+def _remembers_keys(thread: Thread) -> bool:
+    features = "" if thread.http is None else thread.http.headers.get(_FEATURES, "")
+    return "idempotency" in features
