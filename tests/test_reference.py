@@ -16,6 +16,7 @@ MODULES = [
     "openai_runs.relay",
     "openai_runs.server",
     "openai_runs.testing",
+    "openai_runs.text",
     "openai_runs.types",
 ]
 RENDERED = {

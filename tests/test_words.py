@@ -15,6 +15,7 @@ PLACES = [
     "openai_runs/_protocol",
     "openai_runs/_transport.py",
     "openai_runs/relay.py",
+    "openai_runs/text.py",
     "openai_runs/server/api_errors.py",
     "openai_runs/server/clock.py",
     "openai_runs/server/events",
