@@ -68,8 +68,9 @@ def test_pieces_of_prose_join_to_the_text(text: str, limit: int, measure: Measur
     pieces = split_message(text, limit, measure=measure)
 
     assert inked("".join(pieces)) == inked(text)
-    longest = max((SIZES[measure](run) for run in regex.findall(r"\s+", text)), default=0)
-    if longest < limit // 2 and text == text.rstrip():
+    blank = max((SIZES[measure](run) for run in regex.findall(r"\s+", text)), default=0)
+    largest = max((SIZES[measure](one) for one in regex.findall(r"\X", text)), default=0)
+    if blank + largest <= limit and text == text.rstrip():
         assert "".join(pieces) == text
 
 

@@ -1,0 +1,431 @@
+"""Replies before the real server: order, stop, reset, tools, and what killed processes left."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from openai_runs import (
+    Assistant,
+    AsyncClient,
+    NotFoundError,
+    OpenAIRunsError,
+    RunCancelled,
+    RunFailed,
+    RunRequiresAction,
+)
+from openai_runs.conversations import Conversations, LeaseLostError, Reply, SQLiteStore
+from openai_runs.conversations.access import Access
+from openai_runs.conversations.record import Record
+from openai_runs.server import Call, CallTools, Fail, Hang, LocalServer, Say, ScriptedBackend
+
+KEY = ("ada", 7)
+
+
+class Bot:
+    """A server with a scripted model, a client, and conversations in a file."""
+
+    def __init__(self, model: ScriptedBackend, client: AsyncClient, folder: Path) -> None:
+        self.model = model
+        self.client = client
+        self.file = folder / "conversations.db"
+        self.assistant: Assistant
+
+    def conversations(self, **options: Any) -> Conversations:
+        """Return conversations in the file, as one process has them."""
+        options.setdefault("store", self.file)
+        return Conversations(
+            self.client, assistant_id=self.assistant.id, **{"every": 0.01, **options}
+        )
+
+    @asynccontextmanager
+    async def record(self) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+        """Yield what makes moves of the conversation."""
+        store = SQLiteStore(self.file)
+        yield partial(Access(self.client, store, 15).change, '["ada",7]')
+        await store.aclose()
+
+    async def texts(self) -> list[str]:
+        """Return the texts on the conversation's present thread."""
+        async with self.record() as change:
+            thread_id = await change(lambda record: record.thread_id)
+        return [one.text async for one in self.client.messages.list(thread_id, order="asc")]
+
+
+@pytest.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+    """Return a bot whose model has no lines yet."""
+    model = ScriptedBackend()
+    async with LocalServer(backend=model) as server, AsyncClient(server.url) as client:
+        made = Bot(model, client, tmp_path)
+        made.assistant = await client.assistants.create(model="scripted")
+        yield made
+
+
+async def shown(reply: Reply) -> list[str]:
+    """Return the snapshots of a reply."""
+    async with reply:
+        return [text async for text in reply]
+
+
+async def during(reply: Reply, act: Callable[[], Awaitable[object]]) -> None:
+    """Enter a reply, and act at each of its snapshots."""
+    async with reply:
+        async for _ in reply:
+            await act()
+
+
+async def fail() -> None:
+    """Fail as a caller may."""
+    raise LookupError
+
+
+async def test_snapshots_grow_to_the_answer(bot: Bot) -> None:
+    """And the result is that of the run, inside the block and after it."""
+    bot.model.add(Say("one two three", chunk=4, pause=0.03))
+
+    async with bot.conversations() as conversations, conversations.reply(KEY, "Hello") as reply:
+        texts = [text async for text in reply]
+        inside = await reply.result()
+
+    assert texts[-1] == inside.text == (await reply.result()).text == "one two three"
+    assert len(texts) > 1
+    assert all(later.startswith(text) for text, later in zip(texts, texts[1:], strict=False))
+    assert reply.run is not None
+    assert not reply.is_merged
+
+
+async def test_messages_of_a_conversation_share_a_thread(bot: Bot) -> None:
+    """Also after a restart of the bot; another key has another thread."""
+    bot.model.add("a", "b", "c")
+
+    async with bot.conversations() as conversations:
+        await shown(conversations.reply(KEY, "1"))
+        await shown(conversations.reply("another", "2"))
+    async with bot.conversations() as conversations:
+        await shown(conversations.reply(KEY, "3"))
+
+    assert await bot.texts() == ["1", "a", "3", "c"]
+
+
+async def test_second_message_waits_for_the_first(bot: Bot) -> None:
+    """Before two objects on one file, as two processes have them, too."""
+    bot.model.add(Say("first", chunk=1, pause=0.03), "second")
+    seen: list[str] = []
+
+    async def ask(conversations: Conversations, text: str) -> None:
+        async with conversations.reply(KEY, text) as reply:
+            seen.append(f"{text} begins")
+            seen.append((await reply.result()).text)
+
+    async with (
+        bot.conversations() as one,
+        bot.conversations() as other,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(ask, one, "1")
+        while not seen:  # noqa: ASYNC110 - another task's doing
+            await anyio.sleep(0.01)
+        tasks.start_soon(ask, other, "2")
+        while len(seen) < 4:  # noqa: ASYNC110 - the same
+            await anyio.sleep(0.01)
+
+    assert seen == ["1 begins", "first", "2 begins", "second"]
+
+
+async def test_tools_are_answered(bot: Bot) -> None:
+    """As in `runs.stream`; arguments of a run are given to the class or to the reply."""
+    bot.model.add(CallTools([Call("weather", {"city": "Oslo"})]), "done")
+
+    def weather(city: str) -> str:
+        """Return the weather of a city."""
+        return f"sunny in {city}"
+
+    async with bot.conversations(tools=[weather], instructions="A") as conversations:
+        assert await shown(conversations.reply(KEY, "?", instructions="Be brief.")) == ["done"]
+
+    assert bot.model.requests[0].run.instructions == "Be brief."
+
+
+async def test_run_that_waits_for_tools_nobody_has_is_cancelled(bot: Bot) -> None:
+    """It says so, and blocks nobody."""
+    bot.model.add(CallTools([Call("weather", {"city": "Oslo"})]), "next")
+    function = {"name": "weather", "parameters": {"type": "object"}}
+
+    async with bot.conversations() as conversations:
+        asked = conversations.reply(KEY, "?", tools=[{"type": "function", "function": function}])
+        with pytest.raises(RunRequiresAction):
+            await shown(asked)
+        assert await shown(conversations.reply(KEY, "!")) == ["next"]
+
+
+async def test_failed_run_is_raised_and_the_next_message_answered(bot: Bot) -> None:
+    """As `text_snapshots` raises it: half an answer is not taken for a whole one."""
+    bot.model.add(Fail(text="half"), "whole")
+
+    async with bot.conversations() as conversations:
+        with pytest.raises(RunFailed):
+            await shown(conversations.reply(KEY, "1"))
+        assert await shown(conversations.reply(KEY, "2")) == ["whole"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process"])
+async def test_stop_ends_the_answer_at_work(bot: Bot, elsewhere: bool) -> None:
+    """With `RunCancelled`; the next message is answered, and a stop of nothing does nothing."""
+    bot.model.add(Hang("For ever"), "next")
+
+    async with bot.conversations() as conversations, bot.conversations() as others:
+        stopping = others if elsewhere else conversations
+        assert not await stopping.stop(KEY)
+        with pytest.raises(RunCancelled):
+            await during(conversations.reply(KEY, "1"), partial(stopping.stop, KEY))
+        assert await shown(conversations.reply(KEY, "2")) == ["next"]
+
+
+async def test_stop_before_the_run_is_known_cancels_it_then(bot: Bot) -> None:
+    """Nothing is lost between the create and the first event."""
+    bot.model.add(Hang())
+
+    async with bot.conversations() as conversations, conversations.reply(KEY, "1") as reply:
+        assert reply.run is None
+        assert await conversations.stop(KEY)
+        assert (await reply.result()).run.status == "cancelled"
+
+
+async def test_reset_begins_a_new_thread(bot: Bot) -> None:
+    """And stops what is at work in the old one."""
+    bot.model.add(Hang("For ever"), "fresh")
+
+    async with bot.conversations() as conversations:
+        with pytest.raises(RunCancelled):
+            await during(conversations.reply(KEY, "1"), partial(conversations.reset, KEY))
+        assert await shown(conversations.reply(KEY, "2")) == ["fresh"]
+
+    assert await bot.texts() == ["2", "fresh"]
+
+
+async def test_deleted_thread_is_an_error_until_a_reset(bot: Bot) -> None:
+    """A conversation that somebody deleted is not begun anew unasked."""
+    bot.model.add("a", "b")
+
+    async with bot.conversations() as conversations:
+        await shown(conversations.reply(KEY, "1"))
+        async with bot.record() as change:
+            await bot.client.threads.delete(await change(lambda record: record.thread_id))
+        with pytest.raises(NotFoundError):
+            await shown(conversations.reply(KEY, "2"))
+        await conversations.reset(KEY)
+        assert await shown(conversations.reply(KEY, "3")) == ["b"]
+
+
+async def test_leaving_early_cancels_the_run(bot: Bot) -> None:
+    """By an error of the caller's as well, which comes out as it is."""
+    bot.model.add(Hang("For ever"), Hang("For ever"), "next")
+
+    async with bot.conversations() as conversations:
+        async with conversations.reply(KEY, "1") as reply:
+            async for _ in reply:
+                break
+        assert (await reply.result()).run.status == "cancelled"
+        with pytest.raises(LookupError):
+            await during(conversations.reply(KEY, "2"), fail)
+        assert await shown(conversations.reply(KEY, "3")) == ["next"]
+
+
+async def test_caller_that_gives_up_waiting_leaves_the_line(bot: Bot) -> None:
+    """Its message is not answered."""
+    bot.model.add("a", "b")
+
+    async with bot.conversations() as conversations:
+        async with conversations.reply(KEY, "1") as first:
+            with anyio.move_on_after(0.1) as scope:
+                await shown(conversations.reply(KEY, "2"))
+            assert scope.cancelled_caught
+            await first.result()
+        await shown(conversations.reply(KEY, "3"))
+
+    assert await bot.texts() == ["1", "a", "3", "b"]
+
+
+async def test_lease_that_was_lost_ends_the_block(bot: Bot) -> None:
+    """A process that slept for too long stops to answer what another one answers."""
+    bot.model.add(Hang("For ever"))
+
+    async with bot.conversations(lease=0.2) as conversations, bot.record() as change:
+
+        def replace(record: Record) -> None:
+            assert record.turn is not None
+            record.turn.owner = "another"
+
+        with pytest.raises(LeaseLostError):
+            await during(conversations.reply(KEY, "1"), partial(change, replace))
+
+
+# --- what a process that was killed has left
+
+
+async def left(bot: Bot, *texts: str, run: str = "", waiting: str = "") -> None:
+    """Leave a turn whose lease has expired, as a kill does; `run` says how far its run came."""
+    thread = await bot.client.threads.create()
+
+    def begin(record: Record) -> None:
+        record.thread_id = thread.id
+        for text in texts:
+            record.add(text, "dead", 2.0)
+        last = record.last_id
+        record.begin(last, "dead", now=1.0, until=2.0, key="key-of-the-turn", together=True)
+        if waiting:
+            record.add(waiting, "dead too", 2.0)
+
+    async with bot.record() as change:
+        await change(begin)
+        if run:
+            stream = bot.client.runs.stream(
+                thread.id,
+                assistant_id=bot.assistant.id,
+                additional_messages=[{"role": "user", "content": text} for text in texts],
+                idempotency_key="key-of-the-turn",
+                on_active_run="wait",
+            )
+            async with stream:
+                async for _ in stream:
+                    if run == "unknown":
+                        break
+            if run == "known":
+                assert stream.run is not None
+                start = partial(
+                    Record.start, owner="dead", thread_id=thread.id, run_id=stream.run.id
+                )
+                await change(start)
+
+
+STATES = ["", "unknown", "known"]
+
+
+@pytest.mark.parametrize("run", STATES, ids=["not created", "id not noted", "id noted"])
+async def test_turn_of_a_killed_process_is_finished_by_the_next_reply(bot: Bot, run: str) -> None:
+    """Its run is made, or found and waited for, but never made twice."""
+    bot.model.add(Say("to the dead", chunk=2, pause=0.01), "to the living")
+    await left(bot, "1", "2", run=run)
+
+    async with bot.conversations() as conversations, conversations.reply(KEY, "3") as reply:
+        assert (await reply.result()).text == "to the living"
+
+    assert [result.text for result in reply.earlier] == ["to the dead"]
+    assert await bot.texts() == ["1", "2", "to the dead", "3", "to the living"]
+
+
+@pytest.mark.parametrize("run", STATES, ids=["not created", "id not noted", "id noted"])
+async def test_turn_of_a_killed_process_is_shown_where_nobody_writes(bot: Bot, run: str) -> None:
+    """`abandoned` yields its conversation, and the answer; then what waited behind it."""
+    bot.model.add("to the dead", "to those behind")
+    await left(bot, "1", run=run, waiting="2")
+    answers: list[str] = []
+
+    async with bot.conversations(lease=0.5) as conversations:
+        async for reply in conversations.abandoned():
+            assert reply.key == KEY
+            answers += (await shown(reply))[-1:]
+            if len(answers) == 2:
+                break
+
+    assert answers == ["to the dead", "to those behind"]
+    assert await bot.texts() == ["1", "to the dead", "2", "to those behind"]
+
+
+async def test_messages_that_waited_are_answered_with_the_next(bot: Bot) -> None:
+    """In the order in which they arrived."""
+    bot.model.add("to the dead", "to all others")
+    await left(bot, "1", waiting="2")
+
+    async with bot.conversations() as conversations:
+        assert await shown(conversations.reply(KEY, "3")) == ["to all others"]
+
+    assert await bot.texts() == ["1", "to the dead", "2", "3", "to all others"]
+
+
+async def test_tools_of_a_killed_process_are_called_again(bot: Bot) -> None:
+    """A run that waits for outputs is resumed with the tools that are here."""
+    bot.model.add(CallTools([Call("weather", {"city": "Oslo"})]), "to the dead", "to the living")
+    await left(bot, "1", run="known")
+
+    def weather(city: str) -> str:
+        """Return the weather of a city."""
+        return f"sunny in {city}"
+
+    async with (
+        bot.conversations(tools=[weather]) as conversations,
+        conversations.reply(KEY, "2") as reply,
+    ):
+        await reply.result()
+
+    assert [result.text for result in reply.earlier] == ["to the dead"]
+
+
+async def test_left_run_is_cancelled_where_messages_interrupt(bot: Bot) -> None:
+    """Nobody waits for an answer that nobody wants."""
+    bot.model.add(Hang("For ever"), "to the living")
+    await left(bot, "1", run="unknown")
+
+    async with (
+        bot.conversations(when_busy="interrupt") as conversations,
+        conversations.reply(KEY, "2") as reply,
+    ):
+        assert (await reply.result()).text == "to the living"
+
+    assert [result.run.status for result in reply.earlier] == ["cancelled"]
+
+
+async def test_left_turn_whose_thread_is_gone_blocks_nobody(bot: Bot) -> None:
+    """It ends, and after a reset the conversation goes on."""
+    bot.model.add("fresh")
+    await left(bot, "1")
+    async with bot.record() as change:
+        await bot.client.threads.delete(await change(lambda record: record.thread_id))
+
+    async with bot.conversations() as conversations:
+        await conversations.reset(KEY)
+        assert await shown(conversations.reply(KEY, "2")) == ["fresh"]
+
+
+# --- arguments
+
+
+async def test_answer_to_a_message_that_could_not_be_sent_is_an_error(bot: Bot) -> None:
+    """`result` of a reply that was never entered, too."""
+    async with bot.conversations() as conversations:
+        with pytest.raises(OpenAIRunsError, match="no run answered"):
+            await conversations.reply(KEY, "1").result()
+
+
+async def test_bad_arguments_are_errors_before_anything_is_stored(bot: Bot) -> None:
+    """They name what is wrong."""
+    with pytest.raises(ValueError, match="when_busy"):
+        bot.conversations(when_busy="wait")
+    with pytest.raises(ValueError, match="lease"):
+        bot.conversations(lease=0)
+    with pytest.raises(TypeError, match="'on_cancel'"):
+        bot.conversations(on_cancel="leave")
+    async with bot.conversations() as conversations:
+        with pytest.raises(TypeError, match="additional_messages"):
+            conversations.reply(KEY, "1", additional_messages=[])
+        with pytest.raises(TypeError, match="key must be"):
+            conversations.reply((1.5,), "1")  # type: ignore[arg-type]  # that is the point
+
+    assert not bot.file.exists()
+
+
+async def test_store_of_the_callers_own_is_used_and_not_closed(bot: Bot) -> None:
+    """Any object with the three methods."""
+    bot.model.add("a")
+    store = SQLiteStore(bot.file)
+
+    async with bot.conversations(store=store) as conversations:
+        await shown(conversations.reply(KEY, "1"))
+
+    assert await store.open_keys() == []
+    await store.aclose()
