@@ -38,6 +38,10 @@ def marked(expression: str, *options: str) -> list[str]:
 
 
 ALL = {
+    "bots": Long(
+        "100 users write 5 messages each within a second to two bots, one of which is killed.",
+        ["-m", "tests.conversations.crowd"],
+    ),
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),

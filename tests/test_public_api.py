@@ -13,6 +13,7 @@ from openai_runs import errors
 MODULES = [
     "openai_runs",
     "openai_runs.config",
+    "openai_runs.conversations",
     "openai_runs.errors",
     "openai_runs.relay",
     "openai_runs.server",

@@ -12,6 +12,7 @@ from openai_runs import AsyncClient
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "pages" / "reference"
 MODULES = [
     "openai_runs",
+    "openai_runs.conversations",
     "openai_runs.errors",
     "openai_runs.relay",
     "openai_runs.server",

@@ -14,6 +14,7 @@ PLACES = [
     "openai_runs/_client",
     "openai_runs/_protocol",
     "openai_runs/_transport.py",
+    "openai_runs/conversations",
     "openai_runs/relay.py",
     "openai_runs/text.py",
     "openai_runs/server/api_errors.py",

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from openai_runs import AsyncClient, BadRequestError, NotFoundError
-from openai_runs.conversations.record import Record, Turn
+from openai_runs.conversations.record import Claim, Record
 from openai_runs.conversations.store import Entry, Store
 
 __all__ = ["Access", "Key", "read_key", "write_key"]
@@ -75,23 +75,23 @@ class Access:
         return await self.store.change(key, on_data)
 
     def next_change(self, key: str) -> anyio.Event:
-        """Return an event that is set when a turn of this process ends."""
+        """Return an event that is set when an answer of this process ends."""
         return self._changes.setdefault(key, anyio.Event())
 
     def notify(self, key: str) -> None:
-        """Wake all that wait for a turn in this process."""
+        """Wake all that wait for an answer's end in this process."""
         if (event := self._changes.pop(key, None)) is not None:
             event.set()
 
-    async def stop(self, key: str, move: Callable[[Record], Turn | None]) -> bool:
-        """Stop the turn at work, of whichever process; return whether there is one.
+    async def stop(self, key: str, move: Callable[[Record], Claim | None]) -> bool:
+        """Stop the answer at work, of whichever process; return whether there is one.
 
         Where its run is not known yet, its holder cancels it as soon as it is.
         """
-        turn = await self.change(key, move)
-        if turn is not None and turn.run_id is not None and turn.thread_id is not None:
-            await self.cancel(turn.run_id, turn.thread_id)
-        return turn is not None
+        claim = await self.change(key, move)
+        if claim is not None and claim.run_id is not None and claim.thread_id is not None:
+            await self.cancel(claim.run_id, claim.thread_id)
+        return claim is not None
 
     async def cancel(self, run_id: str, thread_id: str) -> None:
         """Cancel a run, unless it is over."""

@@ -119,7 +119,7 @@ class Conversations:
         """Return the reply to a message, to be entered and iterated.
 
         Nothing is stored or sent before the block is entered. There the message gets its place
-        in the conversation, and waits for its turn.
+        in the conversation, and waits for its claim.
 
         Args:
             key: Names the conversation: a str, an int, or a tuple such as `(user, channel)`.

@@ -1,24 +1,25 @@
 """What is stored of one conversation, and each move of it, as pure functions.
 
-Theory of operation. A conversation has a thread, messages that wait, and at most one turn: the
+Theory of operation. A conversation has a thread, messages that wait, and at most one claim: the
 messages that one run answers. Who waits or answers has a lease, which it renews; one whose lease
 has expired was killed. `begin` is asked by whoever waits, again and again, and says what to do:
 
-    turn       its lease   who asks                          what `begin` does
+    claim      its lease   who asks                          what `begin` does
     ---------  ----------  --------------------------------  ----------------------------------
-    none       -           is next in line                   makes the turn: ANSWER
+    none       -           is next in line                   makes the claim: ANSWER
     none       -           has others before it              WAIT
-    none       -           was answered in another's turn    ANSWERED
+    none       -           is not in line any more           LOST
+    any        -           was answered with another         ANSWERED
     of others  holds       anybody                           WAIT
-    of others  expired     anybody                           takes the turn over: RECOVER
-    its own    -           adopted it, or one of its         takes the turn over: RESUME
-               expired     messages
+    of others  expired     one of its messages               takes the claim over: RESUME
+    of others  expired     anybody else                      takes the claim over: RECOVER
+    its own    -           adopted it                        RESUME
 
 Next in line is, where each message has a run of its own (`queue`), the first message whose lease
 holds: those before it are of processes that were killed, and its run answers them, too. Where
 messages are answered together, it is the last one whose lease holds, and its run answers all.
 
-A turn has a key before its run is created, and the run's id as soon as it is known: so the next
+A claim has a key before its run is created, and the run's id as soon as it is known: so the next
 holder finds the run of a process that was killed, or sends the same create under the same key.
 What may not live here: clock, chance and storage. Times are Unix seconds, given by the caller.
 """
@@ -30,10 +31,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["Answered", "Message", "Next", "Position", "Record", "Turn"]
+__all__ = ["Answered", "Claim", "Message", "Next", "Position", "Record"]
 
 _KEPT: Final = 20
-"""Answered turns that are remembered, for messages that were answered in another's turn."""
+"""Answered claims that are remembered, for messages that were answered in another's claim."""
 
 
 class Message(msgspec.Struct):
@@ -48,7 +49,7 @@ class Message(msgspec.Struct):
     """When the lease of who waits expires."""
 
 
-class Turn(msgspec.Struct):
+class Claim(msgspec.Struct):
     """What is answered by one run."""
 
     lead: int
@@ -72,7 +73,7 @@ class Turn(msgspec.Struct):
 
 
 class Answered(msgspec.Struct):
-    """A turn that is over."""
+    """A claim that is over."""
 
     ids: list[int]
     thread_id: str | None
@@ -85,9 +86,9 @@ class Next(Enum):
     WAIT = auto()
     """Ask again."""
     ANSWER = auto()
-    """Create the run of the turn."""
+    """Create the run of the claim."""
     RESUME = auto()
-    """Find the run of the turn, which a killed process has begun, and show its answer."""
+    """Find the run of the claim, which a killed process has begun, and show its answer."""
     RECOVER = auto()
     """Find that run and wait for its end, then ask again."""
     ANSWERED = auto()
@@ -100,8 +101,8 @@ class Position(NamedTuple):
     """The answer of `begin`."""
 
     next: Next
-    turn: Turn | Answered | None = None
-    """The turn at work, however has it; where the message was answered, that turn."""
+    claim: Claim | Answered | None = None
+    """The claim at work, however has it; where the message was answered, that claim."""
 
 
 class Record(msgspec.Struct):
@@ -110,13 +111,13 @@ class Record(msgspec.Struct):
     thread_id: str | None = None
     last_id: int = 0
     waiting: list[Message] = []
-    turn: Turn | None = None
+    claim: Claim | None = None
     answered: list[Answered] = []
 
     @property
     def is_open(self) -> bool:
         """Return whether there is a message without an answer."""
-        return bool(self.waiting) or self.turn is not None
+        return bool(self.waiting) or self.claim is not None
 
     def add(self, text: str, owner: str, until: float) -> int:
         """Append a message and return its id."""
@@ -133,34 +134,34 @@ class Record(msgspec.Struct):
             message_id: The message.
             owner: Who asks.
             now: The time.
-            until: When the lease of a turn that begins now expires.
-            key: Idempotency key of a turn that begins now.
+            until: When the lease of a claim that begins now expires.
+            key: Idempotency key of a claim that begins now.
             together: Whether one run answers all messages that wait.
         """
         for over in self.answered:
             if message_id in over.ids:
                 return Position(Next.ANSWERED, over)
-        if self.turn is not None:
-            return self._position_at(self.turn, message_id, owner, now, until)
-        taken = self._line_up(message_id, now, together=together)
-        if taken is None:
+        if self.claim is not None:
+            return self._position_at(self.claim, message_id, owner, now, until)
+        selected = self._line_up(message_id, now, together=together)
+        if selected is None:
             is_mine = any(one.id == message_id and one.owner == owner for one in self.waiting)
             return Position(Next.WAIT if is_mine else Next.LOST)
-        self.waiting = [message for message in self.waiting if message not in taken]
-        self.turn = Turn(message_id, taken, owner, until, key, self.thread_id)
-        return Position(Next.ANSWER, self.turn)
+        self.waiting = [message for message in self.waiting if message not in selected]
+        self.claim = Claim(message_id, selected, owner, until, key, self.thread_id)
+        return Position(Next.ANSWER, self.claim)
 
     def _position_at(
-        self, turn: Turn, message_id: int, owner: str, now: float, until: float
+        self, claim: Claim, message_id: int, owner: str, now: float, until: float
     ) -> Position:
-        is_mine = message_id in turn.ids
-        if turn.owner != owner:
-            if turn.until > now:
-                return Position(Next.WAIT, turn)
-            turn.owner, turn.until = owner, until
+        is_mine = message_id in claim.ids
+        if claim.owner != owner:
+            if claim.until > now:
+                return Position(Next.WAIT, claim)
+            claim.owner, claim.until = owner, until
             if is_mine:
-                turn.lead = message_id
-        return Position(Next.RESUME if is_mine else Next.RECOVER, turn)
+                claim.lead = message_id
+        return Position(Next.RESUME if is_mine else Next.RECOVER, claim)
 
     def _line_up(self, message_id: int, now: float, *, together: bool) -> list[Message] | None:
         """Return what a message's run answers; None while it is not next in line."""
@@ -174,50 +175,50 @@ class Record(msgspec.Struct):
         mine = [one for one in self.waiting if one.owner == owner]
         for message in mine:
             message.until = until
-        turn = self.turn
-        if turn is not None and turn.owner == owner:
-            turn.until = until
+        claim = self.claim
+        if claim is not None and claim.owner == owner:
+            claim.until = until
             return True
-        in_turn = turn is not None and message_id in turn.ids and turn.lead != message_id
-        return bool(mine) or in_turn or any(message_id in over.ids for over in self.answered)
+        is_claimed = claim is not None and message_id in claim.ids and claim.lead != message_id
+        return bool(mine) or is_claimed or any(message_id in over.ids for over in self.answered)
 
     def start(self, owner: str, *, thread_id: str | None, run_id: str | None) -> bool:
-        """Note thread and run of the owner's turn; return whether it was stopped meanwhile."""
-        turn = self.turn
-        if turn is None or turn.owner != owner:
+        """Note thread and run of the owner's claim; return whether it was stopped meanwhile."""
+        claim = self.claim
+        if claim is None or claim.owner != owner:
             return True
-        if turn.thread_id is None:
-            turn.thread_id = thread_id
-            self.thread_id = self.thread_id if turn.is_reset else thread_id
-        turn.run_id = run_id
-        return turn.is_stopped
+        if claim.thread_id is None:
+            claim.thread_id = thread_id
+            self.thread_id = self.thread_id if claim.is_reset else thread_id
+        claim.run_id = run_id
+        return claim.is_stopped
 
     def end(self, owner: str) -> None:
-        """End the owner's turn, and forget its message if it still waits."""
+        """End the owner's claim, and forget its message if it still waits."""
         self.waiting = [message for message in self.waiting if message.owner != owner]
-        turn = self.turn
-        if turn is not None and turn.owner == owner:
-            self.turn = None
-            over = Answered(turn.ids, turn.thread_id, turn.run_id)
+        claim = self.claim
+        if claim is not None and claim.owner == owner:
+            self.claim = None
+            over = Answered(claim.ids, claim.thread_id, claim.run_id)
             self.answered = [*self.answered, over][-_KEPT:]
 
-    def end_turn(self, owner: str) -> None:
-        """End a turn that the owner has recovered; its own message goes on waiting."""
+    def end_claim(self, owner: str) -> None:
+        """End a claim that the owner has recovered; its own message goes on waiting."""
         waiting = self.waiting
         self.end(owner)
         self.waiting = waiting
 
-    def stop(self) -> Turn | None:
-        """Mark the turn as stopped and return it."""
-        if self.turn is not None:
-            self.turn.is_stopped = True
-        return self.turn
+    def stop(self) -> Claim | None:
+        """Mark the claim as stopped and return it."""
+        if self.claim is not None:
+            self.claim.is_stopped = True
+        return self.claim
 
-    def reset(self) -> Turn | None:
-        """Forget the thread; mark the turn as stopped and return it."""
+    def reset(self) -> Claim | None:
+        """Forget the thread; mark the claim as stopped and return it."""
         self.thread_id = None
-        if self.turn is not None:
-            self.turn.is_reset = True
+        if self.claim is not None:
+            self.claim.is_reset = True
         return self.stop()
 
     def adopt(self, owner: str, *, now: float, until: float) -> int | None:
@@ -226,14 +227,14 @@ class Record(msgspec.Struct):
         Returns:
             Its id; None where there is none, or somebody who is alive waits.
         """
-        turn = self.turn
+        claim = self.claim
         if any(message.until > now for message in self.waiting):
             return None
-        if turn is not None:
-            if turn.until > now:
+        if claim is not None:
+            if claim.until > now:
                 return None
-            turn.owner, turn.until = owner, until
-            return turn.lead
+            claim.owner, claim.until = owner, until
+            return claim.lead
         if not self.waiting:
             return None
         last = self.waiting[-1]

@@ -1,6 +1,6 @@
-"""One reply: a message waits for its turn, and its answer is streamed.
+"""One reply: a message waits in line, and its answer is streamed.
 
-`record` says when it is whose turn; here is what is done then. A task renews the lease as long as
+`record` says who is next; here is what is done then. A task renews the lease as long as
 the block is open, and ends with it.
 """
 
@@ -27,7 +27,7 @@ from openai_runs import (
 )
 from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import Access, Key, write_key
-from openai_runs.conversations.record import Answered, Next, Position, Record, Turn
+from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
 
 __all__ = ["LeaseLostError", "Options", "Reply", "WhenBusy"]
 
@@ -74,9 +74,9 @@ class Options(NamedTuple):
 class Reply:
     """The reply to one message, as an async context manager. Made by `Conversations.reply`.
 
-    Entering waits for the message's turn. Iterating yields all of the answer so far, again and
+    Entering waits for the message's claim. Iterating yields all of the answer so far, again and
     again, for a message that is edited in place. Leaving the block before the answer's end, or
-    being cancelled in it, cancels the run; leaving it lets the next message have its turn.
+    being cancelled in it, cancels the run; leaving it lets the next message have its claim.
 
     Iterating and `result` raise what `RunStream.text_snapshots` and `RunStream.result` raise:
     `RunCancelled` where the reply was stopped or interrupted.
@@ -119,7 +119,7 @@ class Reply:
         return self._answered is not None
 
     async def __aenter__(self) -> Reply:
-        """Add the message to its conversation, and wait for its turn."""
+        """Add the message to its conversation, and wait for its claim."""
         self._block = self._held()
         await self._block.__aenter__()
         return self
@@ -130,7 +130,7 @@ class Reply:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """End the turn; a run that is left before its end is cancelled."""
+        """Let the next message have its answer; a run that is left before its end is cancelled."""
         assert self._block is not None
         return await self._block.__aexit__(kind, error, trace)
 
@@ -179,7 +179,7 @@ class Reply:
                 try:
                     await self._add()
                     tasks.start_soon(self._renew)
-                    async with self._turn():
+                    async with self._claimed():
                         yield
                 except Exception as error:  # raised below: a task group would wrap it
                     failure = error
@@ -218,25 +218,25 @@ class Reply:
             await self._access.change(self._key, partial(Record.end, owner=self._owner))
         self._access.notify(self._key)
 
-    # --- the turn
+    # --- the claim
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait for the turn, and stream its answer as long as the block is open."""
+    async def _claimed(self) -> AsyncIterator[None]:
+        """Wait in line, and stream its answer as long as the block is open."""
         position = await self._next()
         if position.next is Next.LOST:
             raise self._lost()
-        if isinstance(position.turn, Answered):
-            self._answered = position.turn
+        if isinstance(position.claim, Answered):
+            self._answered = position.claim
             yield
             return
-        assert position.turn is not None
+        assert position.claim is not None
         if position.next is Next.RESUME:
-            self._result = await self._resume(position.turn)
+            self._result = await self._resume(position.claim)
         if self._result is not None:
             yield
             return
-        async with await self._open(position.turn) as self._stream:
+        async with await self._open(position.claim) as self._stream:
             yield
         if (run := self._stream.run) is not None and run.is_active:
             await self._access.cancel(run.id, run.thread_id)  # it waits for tools nobody has
@@ -247,15 +247,15 @@ class Reply:
         while True:
             changed = self._access.next_change(self._key)
             position = await self._access.change(self._key, self._begin)
-            turn = position.turn
-            if position.next is Next.RECOVER and isinstance(turn, Turn):
-                await self._recover(turn)
+            claim = position.claim
+            if position.next is Next.RECOVER and isinstance(claim, Claim):
+                await self._recover(claim)
                 pause = _FIRST_PAUSE
                 continue
             if position.next is not Next.WAIT:
                 return position
-            if isinstance(turn, Turn) and turn.key != interrupted and self._interrupts(turn):
-                interrupted = turn.key
+            if isinstance(claim, Claim) and claim.key != interrupted and self._interrupts(claim):
+                interrupted = claim.key
                 await self._access.stop(self._key, Record.stop)
             with anyio.move_on_after(pause):
                 await changed.wait()
@@ -272,12 +272,12 @@ class Reply:
             together=self._options.when_busy != "queue",
         )
 
-    def _interrupts(self, turn: Turn) -> bool:
-        return self._options.when_busy == "interrupt" and self._id not in turn.ids
+    def _interrupts(self, claim: Claim) -> bool:
+        return self._options.when_busy == "interrupt" and self._id not in claim.ids
 
-    async def _open(self, turn: Turn) -> RunStream:
-        """Return the stream of the turn's run, which is created under the turn's key."""
-        client, thread_id = self._access.client, turn.thread_id
+    async def _open(self, claim: Claim) -> RunStream:
+        """Return the stream of the claim's run, which is created under the claim's key."""
+        client, thread_id = self._access.client, claim.thread_id
         if thread_id is None:
             thread_id = (await client.threads.create()).id
             await self._start(thread_id, None)
@@ -288,9 +288,9 @@ class Reply:
             thread_id,
             assistant_id=self._options.assistant_id,
             additional_messages=[
-                {"role": "user", "content": message.text} for message in turn.messages
+                {"role": "user", "content": message.text} for message in claim.messages
             ],
-            idempotency_key=turn.key,
+            idempotency_key=claim.key,
             on_active_run="wait",
             on_status=self._on_status,
             on_timeout="cancel",
@@ -311,35 +311,35 @@ class Reply:
 
     # --- what a process that was killed has left
 
-    async def _recover(self, turn: Turn) -> None:
-        """Bring the turn of a killed process to its end; its answer is in `earlier`.
+    async def _recover(self, claim: Claim) -> None:
+        """Bring the claim of a killed process to its end; its answer is in `earlier`.
 
-        Where that fails for good the turn ends all the same: the next run answers its messages,
+        Where that fails for good the claim ends all the same: the next run answers its messages,
         as far as they are on the thread.
         """
         if self._options.when_busy == "interrupt":
             stopped = await self._access.change(self._key, Record.stop)
-            turn = stopped or turn
+            claim = stopped or claim
         try:
-            result = await self._resume(turn)
+            result = await self._resume(claim)
             if result is None:
-                async with await self._open(turn) as stream:
+                async with await self._open(claim) as stream:
                     result = await stream.result()
             self.earlier.append(result)
         except (APIStatusError, RunError, ToolError):
-            run_id, thread_id = self._run_id or turn.run_id, turn.thread_id
+            run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
-        await self._access.change(self._key, partial(Record.end_turn, owner=self._owner))
+        await self._access.change(self._key, partial(Record.end_claim, owner=self._owner))
 
-    async def _resume(self, turn: Turn) -> RunResult | None:
-        """Return the result of the turn's run; None if it cannot be found."""
-        if turn.thread_id is None:
+    async def _resume(self, claim: Claim) -> RunResult | None:
+        """Return the result of the claim's run; None if it cannot be found."""
+        if claim.thread_id is None:
             return None
-        run = await self._find(turn, turn.thread_id)
+        run = await self._find(claim, claim.thread_id)
         if run is None:
             return None
-        if turn.is_stopped:
+        if claim.is_stopped:
             await self._access.cancel(run.id, run.thread_id)
         arguments = {k: v for k, v in self._options.arguments.items() if k in _RESUMING}
         result = await self._access.client.runs.resume(
@@ -353,11 +353,11 @@ class Reply:
         await self._start(run.thread_id, run.id)
         return result
 
-    async def _find(self, turn: Turn, thread_id: str) -> Run | None:
+    async def _find(self, claim: Claim, thread_id: str) -> Run | None:
         runs = self._access.client.runs
         try:
-            if turn.run_id is not None:
-                return await runs.retrieve(turn.run_id, thread_id=thread_id)
-            return await runs.recover(thread_id, idempotency_key=turn.key)
+            if claim.run_id is not None:
+                return await runs.retrieve(claim.run_id, thread_id=thread_id)
+            return await runs.recover(thread_id, idempotency_key=claim.key)
         except NotFoundError:
             return None

@@ -258,8 +258,8 @@ async def test_lease_that_was_lost_ends_the_block(bot: Bot) -> None:
     async with bot.conversations(lease=0.2) as conversations, bot.record() as change:
 
         def replace(record: Record) -> None:
-            assert record.turn is not None
-            record.turn.owner = "another"
+            assert record.claim is not None
+            record.claim.owner = "another"
 
         with pytest.raises(LeaseLostError):
             await during(conversations.reply(KEY, "1"), partial(change, replace))

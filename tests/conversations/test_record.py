@@ -48,11 +48,11 @@ def test_turn_goes_to_who_is_next(
     found = begin(made, asks, waiting[asks - 1][0], together=together)
 
     if taken is None:
-        assert (found, made.turn) == (Next.WAIT, None)
+        assert (found, made.claim) == (Next.WAIT, None)
     else:
-        assert made.turn is not None
-        assert (found, made.turn.ids, made.turn.lead) == (Next.ANSWER, taken, asks)
-        assert made.turn.thread_id == "thread_1"
+        assert made.claim is not None
+        assert (found, made.claim.ids, made.claim.lead) == (Next.ANSWER, taken, asks)
+        assert made.claim.thread_id == "thread_1"
         assert [one.id for one in made.waiting] == [
             number for number in range(1, len(waiting) + 1) if number not in taken
         ]
@@ -68,7 +68,7 @@ def test_turn_is_held_until_its_lease_expires() -> None:
     assert begin(made, 2, "b", NOW + 19, together=False) is Next.WAIT
     assert begin(made, 3, "c", NOW + 21, together=False) is Next.RECOVER
     assert begin(made, 2, "b", NOW + 21, together=False) is Next.WAIT
-    made.end_turn("c")
+    made.end_claim("c")
     assert begin(made, 2, "b", NOW + 21, together=False) is Next.ANSWER
 
 
@@ -81,8 +81,8 @@ def test_message_answered_in_another_turn_learns_so() -> None:
 
     again = msgspec.convert(msgspec.to_builtins(made), Record)
     assert begin(again, 1, "a", NOW + LEASE, together=True) is Next.RESUME
-    assert again.turn is not None
-    assert again.turn.lead == 1
+    assert again.claim is not None
+    assert again.claim.lead == 1
 
     assert made.start("b", thread_id="thread_1", run_id="run_1") is False
     made.end("b")
@@ -99,9 +99,9 @@ def test_owner_that_was_replaced_has_lost_its_lease() -> None:
     assert not made.renew(1, "a", NOW + 1000)
     assert made.start("a", thread_id="thread_1", run_id="run_1")
     made.end("a")
-    assert made.turn is not None
-    assert made.turn.run_id is None
-    made.end_turn("b")
+    assert made.claim is not None
+    assert made.claim.run_id is None
+    made.end_claim("b")
     assert begin(made, 1, "a", together=False) is Next.ANSWERED
 
 
@@ -122,7 +122,7 @@ def test_stopped_turn_learns_so_when_its_run_is_known(is_reset: bool) -> None:
     assert made.stop() is None
     assert begin(made, 1, "a", together=False) is Next.ANSWER
 
-    assert (made.reset() if is_reset else made.stop()) is made.turn
+    assert (made.reset() if is_reset else made.stop()) is made.claim
     assert made.start("a", thread_id="thread_2", run_id="run_1")
     assert made.thread_id == (None if is_reset else "thread_2")
 
