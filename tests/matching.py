@@ -212,7 +212,8 @@ def worst_text(pattern: str | bytes, flags: int, how: str) -> tuple[float, tuple
     samples = dict.fromkeys(text for text in _samples(machine, list(machine.tree)) if text)
     cores = dict.fromkeys([*letters, *samples, *_pairs(letters)])
     befores = dict.fromkeys(["", *samples])
-    ends = dict.fromkeys(["", _NOBODY, "\0", *letters[:3]])
+    nobody = [] if machine.is_bytes else [_NOBODY]  # which is no byte
+    ends = dict.fromkeys(["", *nobody, "\0", *letters[:3]])
     texts = ((before, core, end) for core in cores for before in befores for end in ends)
     worst = (0.0, ("", "", ""))
     for text in texts:

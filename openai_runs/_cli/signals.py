@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNALS", "Ended", "Signals"]
 
-_NUMBERS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HANGUP: Final = getattr(signal, "SIGHUP", None)
+"""Not there on Windows, where the commands that need no server run all the same."""
+_NUMBERS: Final = tuple(
+    number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number is not None
+)
 
 
 class Ended(BaseException):
@@ -40,7 +44,7 @@ class Signals:
         """
         for number in _NUMBERS:
             handler = signal.getsignal(number)
-            ignored = number == signal.SIGHUP and handler is signal.SIG_IGN
+            ignored = number == _HANGUP and handler is signal.SIG_IGN
             if number not in self._before and not ignored:
                 self._before[number] = handler
                 signal.signal(number, self._receive)

@@ -10,14 +10,13 @@ error names its path.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import NODEFAULT, ValidationError, inspect
 
-from openai_runs.types.base import Answer, Page, Unknown, UnknownItem
+from openai_runs.types.base import Answer, Page, PathID, Unknown, UnknownItem
 from openai_runs.types.deltas import (
     CodeInterpreterLogsDelta,
     FileCitationDelta,
@@ -146,13 +145,18 @@ def _build(wire: Any, shape: inspect.Type, path: str) -> Any:
             return _BOOLS[wire]
         case inspect.IntType() if isinstance(wire, float) and wire == wire and abs(wire) < 1e18:
             return int(wire)
-        case inspect.StrType(pattern=str() as form) if isinstance(wire, str):
-            if not re.search(form, wire):
-                message = f"Expected an id, got a text that no URL can hold - at `{path}`"
-                raise ValidationError(message)
-            return wire
+        case inspect.StrType(pattern=str()) if isinstance(wire, str):
+            return _path_id(wire, path)
         case _:
             return _convert(wire, shape, path)
+
+
+def _path_id(wire: str, path: str) -> str:
+    try:
+        return msgspec.convert(wire, PathID)
+    except ValidationError:
+        message = f"Expected an id, got a text that no URL can hold - at `{path}`"
+        raise ValidationError(message) from None
 
 
 _PLAIN: Final[dict[type[inspect.Type], Any]] = {

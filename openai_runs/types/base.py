@@ -49,7 +49,8 @@ ADOPTION_KEY: Final = "openai_runs_key"
 
 BAD_ID_CHARACTERS: Final = r"\x00-\x20\x7f-\x9f/\\?#%\ud800-\udfff"
 """As a part of a regular expression: what would change the URL that an id stands in."""
-PathID = Annotated[str, Meta(pattern=rf"\A(?!\.\.?\Z)[^{BAD_ID_CHARACTERS}]{{1,{MAX_ID_CHARS}}}\Z")]
+_PATH_ID: Final = rf"\A(?!\.\.?\Z)[^{BAD_ID_CHARACTERS}]{{1,{MAX_ID_CHARS}}}\Z"
+PathID = Annotated[str, Meta(pattern=_PATH_ID)]
 """The id of an answer that further requests are made with: one that no path can hold is refused."""
 Metadata = dict[str, str]
 """Metadata as answered: the API allows 16 pairs, keys of 64 and values of 512 characters."""

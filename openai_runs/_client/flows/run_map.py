@@ -63,7 +63,10 @@ _IDS: Final = ("thread_id", "assistant_id")
 _LOG: Final = logging.getLogger("openai_runs.client")
 _END: Final = object()
 _CURRENT_BATCH: Final[ContextVar[object]] = ContextVar("openai_runs.batch", default=None)
-"""The batch whose task is running."""
+"""The mark of the batch whose task is running.
+
+Not the batch itself: a connection keeps the context that it was opened in while it is open.
+"""
 _CLOSING: Final = 2 * CANCEL_GRACE
 """Seconds for cancelling what runs, which cancels at the server, and for closing the input."""
 
@@ -81,6 +84,7 @@ class Batch(Generic[K]):
     """
 
     def __init__(self, items: Items[K], carry_out: CarryOut[K], concurrency: int) -> None:
+        self.mark: Final = object()
         self._input = _Input(items)
         self._carry_out = carry_out
         self._concurrency = concurrency
@@ -103,7 +107,7 @@ class Batch(Generic[K]):
 
         Cancellation: cancels the items in progress, and closes the input.
         """
-        _CURRENT_BATCH.set(self)
+        _CURRENT_BATCH.set(self.mark)
         try:
             async with anyio.create_task_group() as self._jobs:
                 with anyio.CancelScope() as self._pulling:
@@ -275,9 +279,8 @@ class RunMap(Generic[K]):
         self._batch.unread.clear()
         if self._work is not None:
             self._work.cancel()
-            if (
-                _CURRENT_BATCH.get() is not self._batch
-            ):  # a tool of this batch would wait for itself
+            # A tool of this batch would wait for itself.
+            if _CURRENT_BATCH.get() is not self._batch.mark:
                 with anyio.move_on_after(_CLOSING, shield=True):
                     await self._work.wait()
         failure, self._batch.failure = self._batch.failure, None

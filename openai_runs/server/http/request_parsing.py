@@ -52,7 +52,8 @@ _TEXT: Final = web.RequestKey("text", bytes)
 _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`\Z")
 _FIELD: Final = re.compile(r"\AObject (missing required|contains unknown) field `([^`]*)`")
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
+"""A string, or the rest of the text where none ends: so each byte is read once."""
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """One level down, and one up, as signed bytes."""
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -165,7 +166,7 @@ def _check_depth(text: bytes) -> None:
     if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
         return
     steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)).cast("b")
-    if any(depth > MAX_JSON_DEPTH for depth in accumulate(steps)):
+    if max(accumulate(steps), default=0) > MAX_JSON_DEPTH:
         raise _no_json(RecursionError())
 
 

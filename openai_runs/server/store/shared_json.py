@@ -384,5 +384,5 @@ def _decode_field(field: str, text: bytes) -> Any:
     """Return the value of a field of runs; `text` of instructions is without its quotes."""
     if field == "instructions":
         return msgspec.json.decode(b'"' + text + b'"')
-    run = b'{"id":"","thread_id":"","status":"","%s":%s}' % (field.encode(), text)
+    run = b'{"id":"run","thread_id":"thread","status":"","%s":%s}' % (field.encode(), text)
     return getattr(decoder_for(Run).decode(run), field)

@@ -28,6 +28,7 @@ _PAUSE: Final = 0.02
 """Seconds between two tries."""
 _PROOF_PAUSE: Final = 0.2
 """Seconds between two tries where a server was asked for its proof."""
+_CREDENTIALS: Final = re.compile("//(?:[^/@]*+@)++")
 _BEGIN: Final = b'{"pid":'
 """How the content of every lock file begins; an empty one, or one of zeros, is of a crash."""
 
@@ -170,7 +171,7 @@ def _refuse_foreign(db: Path, content: bytes) -> None:
 
 def _refuse_address(db: Path, url: str) -> None:
     if parse_address(url) is None:
-        shown = ascii(re.sub(r"//[^/]*@", "//***@", url)[:100])
+        shown = ascii(_CREDENTIALS.sub("//***@", url)[:100])
         message = (
             f"the lock file '{lock_path(db)}' names a server at {shown}, which is not a loopback "
             "address such as http://127.0.0.1:8080/v1, so it is not used; if it is your server, "
