@@ -193,20 +193,29 @@ class Record(msgspec.Struct):
         claim.run_id = run_id
         return claim.is_stopped
 
-    def end(self, owner: str) -> None:
-        """End the owner's claim, and forget its message if it still waits."""
+    def end(self, message_id: int, owner: str) -> None:
+        """End the claim of a message's owner, or forget the message if it still waits.
+
+        A claim that its owner was only recovering is left to the next one that asks.
+        """
         self.waiting = [message for message in self.waiting if message.owner != owner]
         claim = self.claim
-        if claim is not None and claim.owner == owner:
-            self.claim = None
-            over = Answered(claim.ids, claim.thread_id, claim.run_id)
-            self.answered = [*self.answered, over][-_KEPT:]
+        if claim is None or claim.owner != owner:
+            return
+        if message_id in claim.ids:
+            self._close(claim)
+        else:
+            claim.until = 0.0
 
-    def end_claim(self, owner: str) -> None:
+    def end_recovered(self, owner: str) -> None:
         """End a claim that the owner has recovered; its own message goes on waiting."""
-        waiting = self.waiting
-        self.end(owner)
-        self.waiting = waiting
+        if self.claim is not None and self.claim.owner == owner:
+            self._close(self.claim)
+
+    def _close(self, claim: Claim) -> None:
+        self.claim = None
+        over = Answered(claim.ids, claim.thread_id, claim.run_id)
+        self.answered = [*self.answered, over][-_KEPT:]
 
     def stop(self) -> Claim | None:
         """Mark the claim as stopped and return it."""

@@ -215,7 +215,8 @@ class Reply:
 
     async def _end(self) -> None:
         with anyio.CancelScope(shield=True):
-            await self._access.change(self._key, partial(Record.end, owner=self._owner))
+            end = partial(Record.end, message_id=self._id, owner=self._owner)
+            await self._access.change(self._key, end)
         self._access.notify(self._key)
 
     # --- the claim
@@ -243,7 +244,7 @@ class Reply:
 
     async def _next(self) -> Position:
         """Return once there is something to do for this message."""
-        pause, interrupted = _FIRST_PAUSE, ""
+        pause = _FIRST_PAUSE
         while True:
             changed = self._access.next_change(self._key)
             position = await self._access.change(self._key, self._begin)
@@ -254,8 +255,7 @@ class Reply:
                 continue
             if position.next is not Next.WAIT:
                 return position
-            if isinstance(claim, Claim) and claim.key != interrupted and self._interrupts(claim):
-                interrupted = claim.key
+            if isinstance(claim, Claim) and self._interrupts(claim):
                 await self._access.stop(self._key, Record.stop)
             with anyio.move_on_after(pause):
                 await changed.wait()
@@ -273,7 +273,8 @@ class Reply:
         )
 
     def _interrupts(self, claim: Claim) -> bool:
-        return self._options.when_busy == "interrupt" and self._id not in claim.ids
+        is_older = self._id not in claim.ids and not claim.is_stopped
+        return self._options.when_busy == "interrupt" and is_older
 
     async def _open(self, claim: Claim) -> RunStream:
         """Return the stream of the claim's run, which is created under the claim's key."""
@@ -330,7 +331,7 @@ class Reply:
             run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
-        await self._access.change(self._key, partial(Record.end_claim, owner=self._owner))
+        await self._access.change(self._key, partial(Record.end_recovered, owner=self._owner))
 
     async def _resume(self, claim: Claim) -> RunResult | None:
         """Return the result of the claim's run; None if it cannot be found."""

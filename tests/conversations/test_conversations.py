@@ -22,6 +22,7 @@ from openai_runs.conversations import Conversations, LeaseLostError, Reply, SQLi
 from openai_runs.conversations.access import Access
 from openai_runs.conversations.record import Record
 from openai_runs.server import Call, CallTools, Fail, Hang, LocalServer, Say, ScriptedBackend
+from tests.conversations.crowd import until
 
 KEY = ("ada", 7)
 
@@ -171,6 +172,55 @@ async def test_failed_run_is_raised_and_the_next_message_answered(bot: Bot) -> N
         with pytest.raises(RunFailed):
             await shown(conversations.reply(KEY, "1"))
         assert await shown(conversations.reply(KEY, "2")) == ["whole"]
+
+
+async def ask_three(bot: Bot, when_busy: str) -> list[list[str] | str]:
+    """Have a message answered, two come meanwhile, and return what became of each."""
+    found: dict[str, list[str] | str] = {}
+
+    async def ask(text: str) -> None:
+        try:
+            async with conversations.reply(KEY, text) as reply:
+                found[text] = [one async for one in reply][-1:]
+                if reply.is_merged:
+                    found[text] = f"answered by {(await reply.result()).text}"
+        except RunCancelled:
+            found[text] = "cancelled"
+
+    async with (
+        bot.conversations(when_busy=when_busy) as conversations,
+        bot.record() as change,
+        anyio.create_task_group() as tasks,
+    ):
+        for number in (1, 2, 3):
+            tasks.start_soon(ask, str(number))
+
+            async def has_come(number: int = number) -> bool:
+                last_id, claim = await change(lambda record: (record.last_id, record.claim))
+                is_begun = claim is not None and claim.run_id is not None
+                return last_id == number and (is_begun or number > 1)
+
+            await until(has_come, 20)
+    return [found[text] for text in "123"]
+
+
+async def test_messages_that_join_are_answered_in_the_reply_to_the_last(bot: Bot) -> None:
+    """The replies to the others yield nothing, and have its result."""
+    bot.model.add(Say("alone", chunk=1, pause=0.1), "together")
+
+    assert await ask_three(bot, "join") == [["alone"], "answered by together", ["together"]]
+    assert await bot.texts() == ["1", "alone", "2", "3", "together"]
+
+
+async def test_message_that_interrupts_is_answered(bot: Bot) -> None:
+    """The run at work is cancelled; its message, and those between, are on the thread."""
+    bot.model.add(Hang("For ever"), Say("at last", delay=0.2), "at last")
+
+    first, _, last = await ask_three(bot, "interrupt")
+
+    assert (first, last) == ("cancelled", ["at last"])
+    said = [text for text in await bot.texts() if text in {"1", "2", "3"}]
+    assert said == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process"])
@@ -390,6 +440,36 @@ async def test_left_turn_whose_thread_is_gone_blocks_nobody(bot: Bot) -> None:
     async with bot.conversations() as conversations:
         await conversations.reset(KEY)
         assert await shown(conversations.reply(KEY, "2")) == ["fresh"]
+
+
+async def test_left_turn_that_cannot_be_sent_blocks_nobody(bot: Bot) -> None:
+    """The error is that of the next message's own run."""
+    await left(bot, "1")
+    async with bot.record() as change:
+        await bot.client.threads.delete(await change(lambda record: record.thread_id))
+
+    async with bot.conversations() as conversations:
+        with pytest.raises(NotFoundError):
+            await shown(conversations.reply(KEY, "2"))
+    async with bot.record() as change:
+        assert not await change(lambda record: record.is_open)
+
+
+async def test_left_turn_without_a_thread_is_answered_on_a_new_one(bot: Bot) -> None:
+    """Killed before anything was sent."""
+    bot.model.add("to the dead", "to the living")
+    await left(bot, "1")
+
+    def forget(record: Record) -> None:
+        assert record.claim is not None
+        record.thread_id = record.claim.thread_id = None
+
+    async with bot.record() as change:
+        await change(forget)
+    async with bot.conversations() as conversations:
+        assert await shown(conversations.reply(KEY, "2")) == ["to the living"]
+
+    assert await bot.texts() == ["1", "to the dead", "2", "to the living"]
 
 
 # --- arguments

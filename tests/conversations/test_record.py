@@ -68,8 +68,21 @@ def test_turn_is_held_until_its_lease_expires() -> None:
     assert begin(made, 2, "b", NOW + 19, together=False) is Next.WAIT
     assert begin(made, 3, "c", NOW + 21, together=False) is Next.RECOVER
     assert begin(made, 2, "b", NOW + 21, together=False) is Next.WAIT
-    made.end_claim("c")
+    made.end_recovered("c")
     assert begin(made, 2, "b", NOW + 21, together=False) is Next.ANSWER
+
+
+def test_recovery_that_fails_is_left_to_the_next() -> None:
+    """Who gives up recovering ends its own message, and not what it recovers."""
+    made = record(("a", ALIVE), ("b", NOW + 1000), ("c", NOW + 1000))
+    assert begin(made, 1, "a", together=False) is Next.ANSWER
+    assert begin(made, 2, "b", NOW + LEASE, together=False) is Next.RECOVER
+
+    made.end(2, "b")
+
+    assert begin(made, 3, "c", NOW + LEASE, together=False) is Next.RECOVER
+    assert made.claim is not None
+    assert made.claim.ids == [1]
 
 
 def test_message_answered_in_another_turn_learns_so() -> None:
@@ -85,7 +98,7 @@ def test_message_answered_in_another_turn_learns_so() -> None:
     assert again.claim.lead == 1
 
     assert made.start("b", thread_id="thread_1", run_id="run_1") is False
-    made.end("b")
+    made.end(2, "b")
     assert begin(made, 1, "a", together=True) is Next.ANSWERED
     assert made.answered == [Answered([1, 2], "thread_1", "run_1")]
 
@@ -98,17 +111,17 @@ def test_owner_that_was_replaced_has_lost_its_lease() -> None:
 
     assert not made.renew(1, "a", NOW + 1000)
     assert made.start("a", thread_id="thread_1", run_id="run_1")
-    made.end("a")
+    made.end(1, "a")
     assert made.claim is not None
     assert made.claim.run_id is None
-    made.end_claim("b")
+    made.end_recovered("b")
     assert begin(made, 1, "a", together=False) is Next.ANSWERED
 
 
 def test_message_that_was_withdrawn_is_lost() -> None:
     """Its owner gave up waiting."""
     made = record(("a", ALIVE), ("b", ALIVE))
-    made.end("a")
+    made.end(1, "a")
 
     assert begin(made, 1, "a", together=False) is Next.LOST
     assert begin(made, 2, "b", together=False) is Next.ANSWER
@@ -155,5 +168,5 @@ def test_turn_of_a_killed_process_is_adopted() -> None:
     assert made.adopt("x", now=NOW, until=ALIVE) is None
     assert made.adopt("x", now=NOW + LEASE, until=NOW + 2 * LEASE) == 1
     assert begin(made, 1, "x", NOW + LEASE, together=False) is Next.RESUME
-    made.end("x")
+    made.end(1, "x")
     assert not made.is_open
