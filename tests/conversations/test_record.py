@@ -39,7 +39,7 @@ LINES = {
 
 
 @pytest.mark.parametrize(("waiting", "asks", "together", "taken"), LINES.values(), ids=LINES)
-def test_turn_goes_to_who_is_next(
+def test_claim_goes_to_who_is_next(
     waiting: list[tuple[str, float]], asks: int, together: bool, taken: list[int] | None
 ) -> None:
     """In a queue to the first that is alive, together to the last; with those it answers."""
@@ -58,7 +58,7 @@ def test_turn_goes_to_who_is_next(
         ]
 
 
-def test_turn_is_held_until_its_lease_expires() -> None:
+def test_claim_is_held_until_its_lease_expires() -> None:
     """Renewed, it goes on; expired, whoever asks first recovers it, and then only that one."""
     made = record(("a", ALIVE), ("b", NOW + 1000), ("c", NOW + 1000))
     assert begin(made, 1, "a", together=False) is Next.ANSWER
@@ -85,8 +85,8 @@ def test_recovery_that_fails_is_left_to_the_next() -> None:
     assert made.claim.ids == [1]
 
 
-def test_message_answered_in_another_turn_learns_so() -> None:
-    """It waits until that turn is over; where its holder is killed, it goes on in its place."""
+def test_message_answered_in_another_claim_learns_so() -> None:
+    """It waits until that claim is over; where its holder is killed, it goes on in its place."""
     made = record(("a", ALIVE), ("b", ALIVE))
     assert begin(made, 2, "b", together=True) is Next.ANSWER
     assert begin(made, 1, "a", together=True) is Next.WAIT
@@ -128,7 +128,7 @@ def test_message_that_was_withdrawn_is_lost() -> None:
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["stop", "reset"])
-def test_stopped_turn_learns_so_when_its_run_is_known(is_reset: bool) -> None:
+def test_stopped_claim_learns_so_when_its_run_is_known(is_reset: bool) -> None:
     """A reset also begins a new thread, and a thread made meanwhile does not come back."""
     made = record(("a", ALIVE))
     made.thread_id = None
@@ -151,7 +151,7 @@ ADOPTIONS = {
 def test_what_nobody_waits_for_is_adopted(
     waiting: list[tuple[str, float]], adopted: int | None
 ) -> None:
-    """The last message, whose turn answers all; not where somebody who is alive will."""
+    """The last message, whose claim answers all; not where somebody who is alive will."""
     made = record(*waiting)
 
     assert made.adopt("x", now=NOW, until=ALIVE) == adopted
@@ -160,7 +160,7 @@ def test_what_nobody_waits_for_is_adopted(
         assert begin(made, adopted, "x", together=False) is Next.ANSWER
 
 
-def test_turn_of_a_killed_process_is_adopted() -> None:
+def test_claim_of_a_killed_process_is_adopted() -> None:
     """With the message whose reply showed the answer; before that it is held."""
     made = record(("a", ALIVE))
     assert begin(made, 1, "a", together=False) is Next.ANSWER
