@@ -16,7 +16,8 @@ from uuid import uuid4
 import anyio
 
 from openai_runs import (
-    APIStatusError,
+    BadRequestError,
+    ConflictError,
     NotFoundError,
     OpenAIRunsError,
     Run,
@@ -24,6 +25,7 @@ from openai_runs import (
     RunResult,
     RunStream,
     ToolError,
+    UnprocessableEntityError,
 )
 from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import Access, Key, write_key
@@ -55,6 +57,17 @@ _RESUMING: Final = frozenset(
     }
 )
 """Arguments of a run that also apply where it is resumed."""
+
+
+_FINAL: Final = (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    RunError,
+    ToolError,
+    UnprocessableEntityError,
+)
+"""Errors of a recovery that would come again."""
 
 
 class LeaseLostError(OpenAIRunsError):
@@ -206,6 +219,8 @@ class Reply:
                 until=self._access.until,
             )
             if not await self._access.change(self._key, renew):
+                if self._stream is not None:
+                    self._stream.set_on_cancel("leave")  # another process waits for the run
                 raise self._lost()
 
     def _lost(self) -> LeaseLostError:
@@ -237,7 +252,8 @@ class Reply:
         if self._result is not None:
             yield
             return
-        async with await self._open(position.claim) as self._stream:
+        self._stream = await self._open(position.claim)
+        async with self._stream:
             yield
         if (run := self._stream.run) is not None and run.is_active:
             await self._access.cancel(run.id, run.thread_id)  # it waits for tools nobody has
@@ -315,7 +331,7 @@ class Reply:
     async def _recover(self, claim: Claim) -> None:
         """Bring the claim of a killed process to its end; its answer is in `earlier`.
 
-        Where that fails for good the claim ends all the same: the next run answers its messages,
+        Where that cannot succeed the claim ends all the same: the next run answers its messages,
         as far as they are on the thread.
         """
         if self._options.when_busy == "interrupt":
@@ -324,10 +340,12 @@ class Reply:
         try:
             result = await self._resume(claim)
             if result is None:
-                async with await self._open(claim) as stream:
+                stream = await self._open(claim)
+                stream.set_on_cancel("leave")
+                async with stream:
                     result = await stream.result()
             self.earlier.append(result)
-        except (APIStatusError, RunError, ToolError):
+        except _FINAL:
             run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
@@ -348,7 +366,6 @@ class Reply:
             thread_id=run.thread_id,
             tools=self._options.tools or [],
             on_timeout="cancel",
-            on_cancel="cancel",
             **arguments,
         )
         await self._start(run.thread_id, run.id)

@@ -248,8 +248,8 @@ async def test_caller_that_gives_up_waiting_leaves_the_line(bot: Bot) -> None:
     assert await bot.texts() == ["1", "a", "3", "b"]
 
 
-async def test_lease_that_was_lost_ends_the_block(bot: Bot) -> None:
-    """A process that slept for too long stops to answer what another one answers."""
+async def test_lease_that_was_lost_ends_the_block_and_leaves_the_run(bot: Bot) -> None:
+    """A process that slept for too long does not cancel what another one waits for."""
     bot.model.add(Hang("For ever"))
 
     async with bot.conversations(lease=0.2) as conversations, bot.record() as change:
@@ -260,6 +260,11 @@ async def test_lease_that_was_lost_ends_the_block(bot: Bot) -> None:
 
         with pytest.raises(LeaseLostError):
             await during(conversations.reply(KEY, "1"), partial(change, replace))
+        claim = await change(lambda record: record.claim)
+
+    run = await bot.client.runs.retrieve(claim.run_id, thread_id=claim.thread_id)
+    assert run.status == "in_progress"
+    await bot.client.runs.cancel(run.id, thread_id=run.thread_id)
 
 
 # --- arguments

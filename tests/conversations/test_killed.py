@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import anyio
 import pytest
 
 from openai_runs import (
@@ -164,3 +165,21 @@ async def test_left_claim_without_a_thread_is_answered_on_a_new_one(bot: Bot) ->
         assert await shown(conversations.reply(KEY, "2")) == ["to the living"]
 
     assert await bot.texts() == ["1", "to the dead", "2", "to the living"]
+
+
+async def test_reply_that_is_given_up_leaves_what_it_recovers(bot: Bot) -> None:
+    """The next one finds it as it was: the run goes on, and its message is in line."""
+    bot.model.add(Hang("For ever"), "to the living")
+    await left(bot, "1", run="unknown")
+
+    async with bot.conversations() as conversations, bot.record() as change:
+        with anyio.move_on_after(0.5):
+            await shown(conversations.reply(KEY, "2"))
+        claim = await change(lambda record: record.claim)
+        (run,) = [one async for one in bot.client.runs.list(claim.thread_id)]
+        assert (claim.ids, claim.until, run.status) == ([1], 0.0, "in_progress")
+
+        await conversations.stop(KEY)
+        await bot.client.runs.cancel_and_wait(run.id, thread_id=run.thread_id)
+        assert await shown(conversations.reply(KEY, "3")) == ["to the living"]
+    assert await bot.texts() == ["1", "For ever", "3", "to the living"]
