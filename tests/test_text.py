@@ -86,6 +86,16 @@ def test_no_character_is_cut_that_fits(text: str, limit: int, measure: Measure) 
     assert missing == []
 
 
+@given(st.lists(st.sampled_from(["word ", "A sentence. ", "\n", "\n\n", "é😀"])).map("".join))
+def test_pieces_of_a_text_that_grows_stay_as_they_are(text: str) -> None:
+    """But for the last one: a bot edits one message, and sends the next."""
+    pieces = split_message(text, 20)
+
+    for length in range(len(text)):
+        earlier = split_message(text[:length], 20)[:-1]
+        assert earlier == pieces[: len(earlier)]
+
+
 def blocks(text: str) -> list[tuple[str, str]]:
     """Return language and code of the fenced blocks, neighbours of one language joined."""
     found: list[tuple[str, str]] = []
