@@ -255,7 +255,7 @@ class Reply:
         self._stream = await self._open(position.claim)
         async with self._stream:
             yield
-        if (run := self._stream.run) is not None and run.is_active:
+        if (run := self._stream.run) is not None and run.needs_action:
             await self._access.cancel(run.id, run.thread_id)  # it waits for tools nobody has
 
     async def _next(self) -> Position:
@@ -334,6 +334,7 @@ class Reply:
         Where that cannot succeed the claim ends all the same: the next run answers its messages,
         as far as they are on the thread.
         """
+        self._run_id = None
         if self._options.when_busy == "interrupt":
             stopped = await self._access.change(self._key, Record.stop)
             claim = stopped or claim
