@@ -22,6 +22,8 @@ __all__ = [
     "CANCEL_GRACE",
     "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
+    "CONVERSATION_LEASE",
+    "CONVERSATION_POLL",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
     "ELEMENT_COST",
@@ -185,6 +187,10 @@ KEY_PAUSE: Final = 0.5
 """Seconds before a request whose key was refused twice is sent once more; a token is renewed."""
 STREAM_IDLE: Final = 30.0
 """Seconds without an event before the run is polled; our server's heartbeat is 15 s."""
+CONVERSATION_LEASE: Final = 15.0
+"""Seconds after which a conversation is free whose process was killed; renewed every quarter."""
+CONVERSATION_POLL: Final = 1.0
+"""Seconds between two polls of a store, at most, for a turn that another process has. Ours."""
 STREAM_DRAIN: Final = 1.0
 """Seconds in which a stream may say that it is done, after the last event of its run."""
 

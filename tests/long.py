@@ -46,6 +46,10 @@ ALL = {
         "A batch of 2,000 lines killed 30 times, with idempotency keys at the server and without.",
         ["-m", "tests.batch.kill_sweep"],
     ),
+    "bots": Long(
+        "100 users write 5 messages each within a second to two bots, one of which is killed.",
+        ["-m", "tests.conversations.crowd"],
+    ),
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),

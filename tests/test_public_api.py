@@ -15,10 +15,12 @@ MODULES = [
     "openai_runs.archive",
     "openai_runs.batch",
     "openai_runs.config",
+    "openai_runs.conversations",
     "openai_runs.errors",
     "openai_runs.relay",
     "openai_runs.server",
     "openai_runs.testing",
+    "openai_runs.text",
     "openai_runs.types",
 ]
 

@@ -13,10 +13,12 @@ PAGES = Path(__file__).resolve().parents[1] / "docs" / "pages" / "reference"
 MODULES = [
     "openai_runs",
     "openai_runs.archive",
+    "openai_runs.conversations",
     "openai_runs.errors",
     "openai_runs.relay",
     "openai_runs.server",
     "openai_runs.testing",
+    "openai_runs.text",
     "openai_runs.types",
 ]
 RENDERED = {

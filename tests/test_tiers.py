@@ -45,7 +45,7 @@ def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A typo runs nothing, and is told what there is."""
     assert long.main(["kill"]) == 2
 
-    assert "no such name: kill; there are archive, batch, browser" in capsys.readouterr().err
+    assert "no such name: kill; there are archive, batch, bots" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("code", "verdict"), [(0, "passed"), (1, "failed, exit code 1")])

@@ -26,6 +26,8 @@ from openai_runs import (
     await_run,
     tool,
 )
+from openai_runs.conversations import Conversations, SQLiteStore, Store
+from openai_runs.text import split_message
 from openai_runs.types import (
     Assistant,
     Deleted,
@@ -214,6 +216,19 @@ def unknown_kinds(assistant: Assistant) -> None:
         if isinstance(one, UnknownTool):
             assert_type(one.raw, dict[str, Any])
         assert_type(one.type, str)
+
+
+async def chats(client: AsyncClient, store: Store) -> None:
+    """A reply yields texts, and ends in a result; a store is any object with its methods."""
+    async with Conversations(client, assistant_id="asst_1", store=store) as conversations:
+        async with conversations.reply(("ada", 7), "Hello", when_busy="join") as reply:
+            async for text in reply:
+                assert_type(text, str)
+        assert_type(await reply.result(), RunResult)
+        await chats(client, SQLiteStore("bot.db"))
+        conversations.reply(7, "Hello", when_busy="wait")  # type: ignore[arg-type]
+        conversations.reply(7.5, "Hello")  # type: ignore[arg-type]
+    assert_type(split_message("text", 4096), list[str])
 
 
 async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:

@@ -1,0 +1,11 @@
+"""Conversations of a bot: a thread for each key, one answer at a time, in order.
+
+Written on public names only. `record` holds the rules, with the table of moves, `store` what is
+kept where, `reply` what is done in a claim.
+"""
+
+from openai_runs.conversations.conversations import Conversations
+from openai_runs.conversations.reply import LeaseLostError, Reply
+from openai_runs.conversations.store import Change, Entry, SQLiteStore, Store
+
+__all__ = ["Change", "Conversations", "Entry", "LeaseLostError", "Reply", "SQLiteStore", "Store"]

@@ -1,0 +1,101 @@
+"""The records of all conversations: read and changed through the store, and waited for.
+
+What may not live here: requests about runs, but for the cancel of one that is stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import anyio
+import msgspec
+
+from openai_runs import AsyncClient, BadRequestError, NotFoundError
+from openai_runs.conversations.record import Claim, Record
+from openai_runs.conversations.store import Entry, Store
+
+__all__ = ["Access", "Key", "read_key", "write_key"]
+
+T = TypeVar("T")
+Key = str | int | tuple[str | int, ...]
+"""Names a conversation, such as a user and a channel."""
+
+_KEYS: Final[msgspec.json.Decoder[Key]] = msgspec.json.Decoder(Key)
+_RECORDS: Final = msgspec.json.Decoder(Record)
+
+
+def write_key(key: Key) -> str:
+    """Return a key as the store has it.
+
+    Raises:
+        TypeError: It is no key.
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    if not parts or not all(isinstance(part, str | int) for part in parts):
+        msg = f"key must be a str, an int or a tuple of them, got {key!r}"
+        raise TypeError(msg)
+    return msgspec.json.encode(key).decode()
+
+
+def read_key(text: str) -> Key:
+    """Return the key that the store has as this text."""
+    return _KEYS.decode(text)
+
+
+class Access:
+    """What the replies of one `Conversations` share."""
+
+    def __init__(self, client: AsyncClient, store: Store, lease: float) -> None:
+        self.client = client
+        self.store = store
+        self.lease = lease
+        self._changes: dict[str, anyio.Event] = {}
+
+    @property
+    def now(self) -> float:
+        """Return the time, which all processes that share the store know alike."""
+        return time.time()
+
+    @property
+    def until(self) -> float:
+        """Return when a lease that begins now expires."""
+        return self.now + self.lease
+
+    async def change(self, key: str, move: Callable[[Record], T]) -> T:
+        """Make a move of a conversation, and return what it returns."""
+
+        def on_data(data: bytes | None) -> tuple[Entry | None, T]:
+            record = Record() if data is None else _RECORDS.decode(data)
+            answer = move(record)
+            written = msgspec.json.encode(record)
+            return (None if written == data else Entry(written, record.is_open)), answer
+
+        return await self.store.change(key, on_data)
+
+    def next_change(self, key: str) -> anyio.Event:
+        """Return an event that is set when an answer of this process ends."""
+        return self._changes.setdefault(key, anyio.Event())
+
+    def notify(self, key: str) -> None:
+        """Wake all that wait for an answer's end in this process."""
+        if (event := self._changes.pop(key, None)) is not None:
+            event.set()
+
+    async def stop(self, key: str, move: Callable[[Record], Claim | None]) -> bool:
+        """Stop the answer at work, of whichever process; return whether there is one.
+
+        Where its run is not known yet, its holder cancels it as soon as it is.
+        """
+        claim = await self.change(key, move)
+        if claim is not None and claim.run_id is not None and claim.thread_id is not None:
+            await self.cancel(claim.run_id, claim.thread_id)
+        return claim is not None
+
+    async def cancel(self, run_id: str, thread_id: str) -> None:
+        """Cancel a run, unless it is over."""
+        try:
+            await self.client.runs.cancel(run_id, thread_id=thread_id)
+        except (BadRequestError, NotFoundError):
+            return  # it has ended, or its thread is deleted

@@ -1,0 +1,205 @@
+"""The public face: conversations by key, one answer at a time in each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, get_args
+from uuid import uuid4
+
+import anyio
+
+from openai_runs import AsyncClient
+from openai_runs.config import CONVERSATION_LEASE, check_timeout
+from openai_runs.conversations.access import Access, Key, read_key, write_key
+from openai_runs.conversations.record import Record
+from openai_runs.conversations.reply import Options, Reply, WhenBusy
+from openai_runs.conversations.store import SQLiteStore, Store
+
+__all__ = ["Conversations"]
+
+_RESERVED: Final = frozenset(
+    {
+        "additional_messages",
+        "assistant_id",
+        "idempotency_key",
+        "on_active_run",
+        "on_cancel",
+        "on_status",
+        "on_timeout",
+    }
+)
+"""Arguments of a run that are set here."""
+
+
+class Conversations:
+    """Keeps a thread for each conversation, and answers its messages one after the other.
+
+    For bots: many users write at the same time, several messages in a row, to one process or to
+    several that share a store. Messages of a conversation are answered in the order in which
+    they arrived at the store, each by a completed run unless that fails, is stopped or is
+    interrupted. A process that is killed blocks a conversation for `lease` seconds at most; the
+    answer that it had begun is found again and waited for, and the messages that waited in it
+    are answered by the next reply, or by `abandoned`.
+
+    Example:
+        ```python
+        async with Conversations(client, assistant_id=assistant.id) as conversations:
+            async with conversations.reply(("ada", "general"), "Hello!") as reply:
+                async for text in reply:
+                    print(text)
+        ```
+
+    Args:
+        client: What requests are made with. It is not closed.
+        assistant_id: Who answers.
+        store: A path, for an SQLite file that only its owner can read, or an object with the
+            methods of `Store`, which is not closed.
+        when_busy: What becomes of messages that come while another one is answered. `queue`:
+            each has a run of its own. `join`: all that wait are answered together by the next
+            run. `interrupt`: the run at work is cancelled, and then as `join`.
+        every: Seconds between two snapshots of an answer, at least.
+        lease: Seconds after which a process that does not renew its lease counts as killed. The
+            clocks of all that share a store have to agree much better.
+        tools: Functions that answer the run's tool calls, and definitions of other tools. None:
+            the assistant's tools, which nobody answers.
+        **arguments: What else `client.runs.stream` takes, for each run: `timeout`, for example.
+
+    Raises:
+        TypeError: An argument is of the wrong kind, or is set by this class.
+        ValueError: An argument is out of bounds.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        assistant_id: str,
+        store: str | os.PathLike[str] | Store = "conversations.db",
+        when_busy: WhenBusy = "queue",
+        every: float = 1.0,
+        lease: float = CONVERSATION_LEASE,
+        tools: Iterable[Any] | None = None,
+        **arguments: Any,
+    ) -> None:
+        check_timeout("every", every)
+        check_timeout("lease", lease)
+        self._is_own_store = isinstance(store, str | os.PathLike)
+        opened = SQLiteStore(store) if isinstance(store, str | os.PathLike) else store
+        self._access = Access(client, opened, lease)
+        listed = None if tools is None else list(tools)
+        self._options = Options(assistant_id, _mode(when_busy), every, listed, _checked(arguments))
+
+    async def __aenter__(self) -> Conversations:
+        """Return itself; the store is opened by the first reply."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the store that was opened here."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the store that was opened here.
+
+        Cancellation: leaves it open.
+        """
+        if self._is_own_store:
+            await self._access.store.aclose()
+
+    def reply(
+        self, key: Key, text: str, *, when_busy: WhenBusy | None = None, **arguments: Any
+    ) -> Reply:
+        """Return the reply to a message, to be entered and iterated.
+
+        Nothing is stored or sent before the block is entered. There the message gets its place
+        in the conversation, and waits for its claim.
+
+        Args:
+            key: Names the conversation: a str, an int, or a tuple such as `(user, channel)`.
+            text: The message.
+            when_busy: In place of that of the class.
+            **arguments: What `client.runs.stream` takes, for this run; also those of the class.
+
+        Raises:
+            TypeError: An argument is of the wrong kind, or is set by this class.
+            ValueError: `when_busy` is none of the three.
+        """
+        mode = self._options.when_busy if when_busy is None else _mode(when_busy)
+        merged = {**self._options.arguments, **_checked(arguments)}
+        options = self._options._replace(
+            when_busy=mode, arguments=merged, tools=merged.pop("tools", self._options.tools)
+        )
+        return Reply(self._access, options, key, text)
+
+    async def stop(self, key: Key) -> bool:
+        """Cancel the answer at work, of whichever process; return whether there is one.
+
+        Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
+
+        Its reply ends with `RunCancelled`. Messages that wait are answered next.
+
+        Args:
+            key: Names the conversation.
+
+        Raises:
+            APIError: The cancel failed.
+
+        Cancellation: the answer may be cancelled all the same.
+        """
+        return await self._access.stop(write_key(key), Record.stop)
+
+    async def reset(self, key: Key) -> None:
+        """Begin a new thread with the next message, and stop the answer at work.
+
+        Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel, where there is one
+
+        The old thread is left on the server.
+
+        Args:
+            key: Names the conversation.
+
+        Raises:
+            APIError: The cancel failed; the next message begins a new thread all the same.
+
+        Cancellation: the next message may begin a new thread all the same.
+        """
+        await self._access.stop(write_key(key), Record.reset)
+
+    async def abandoned(self) -> AsyncIterator[Reply]:
+        """Yield a reply for each conversation whose messages a killed process has left, for ever.
+
+        To be entered as those of `reply`, soon: `.key` says where the answer belongs. It answers
+        all that was left in the conversation. Where somebody who is alive waits in the same
+        conversation, those messages are answered there.
+
+        Cancellation: ends the search.
+        """
+        while True:
+            for key in await self._access.store.open_keys():
+                owner, access = uuid4().hex, self._access
+                adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
+                message_id = await access.change(key, adopt)
+                if message_id is not None:
+                    yield Reply(access, self._options, read_key(key), "", (owner, message_id))
+            await anyio.sleep(self._access.lease / 2)
+
+
+def _mode(when_busy: WhenBusy) -> WhenBusy:
+    if when_busy not in get_args(WhenBusy):
+        msg = f"when_busy must be 'queue', 'join' or 'interrupt', got {when_busy!r}"
+        raise ValueError(msg)
+    return when_busy
+
+
+def _checked(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    if reserved := sorted(_RESERVED & arguments.keys()):
+        msg = f"Conversations sets {', '.join(map(repr, reserved))} itself"
+        raise TypeError(msg)
+    return arguments

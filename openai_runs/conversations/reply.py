@@ -1,0 +1,382 @@
+"""One reply: a message waits in line, and its answer is streamed.
+
+`record` says who is next; here is what is done then. A task renews the lease as long as
+the block is open, and ends with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple
+from uuid import uuid4
+
+import anyio
+
+from openai_runs import (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    OpenAIRunsError,
+    Run,
+    RunError,
+    RunResult,
+    RunStream,
+    ToolError,
+    UnprocessableEntityError,
+)
+from openai_runs.config import CONVERSATION_POLL
+from openai_runs.conversations.access import Access, Key, write_key
+from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
+
+__all__ = ["LeaseLostError", "Options", "Reply", "WhenBusy"]
+
+WhenBusy = Literal["queue", "join", "interrupt"]
+
+_RENEWALS: Final = 4
+"""Times a lease is renewed before it would expire."""
+_FIRST_PAUSE: Final = 0.05
+_PAUSE_FACTOR: Final = 1.5
+_RESUMING: Final = frozenset(
+    {
+        "approve",
+        "extra_headers",
+        "extra_query",
+        "interval",
+        "max_output_bytes",
+        "max_parallel",
+        "max_rounds",
+        "on_tool_call",
+        "poll",
+        "request_timeout",
+        "response_format",
+        "timeout",
+        "tool_timeout",
+    }
+)
+"""Arguments of a run that also apply where it is resumed."""
+
+
+_FINAL: Final = (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    RunError,
+    ToolError,
+    UnprocessableEntityError,
+)
+"""Errors of a recovery that would come again."""
+
+
+class LeaseLostError(OpenAIRunsError):
+    """This process was suspended for so long that another one answers the message."""
+
+
+class Options(NamedTuple):
+    """How messages are answered."""
+
+    assistant_id: str
+    when_busy: WhenBusy
+    every: float
+    tools: list[Any] | None
+    arguments: Mapping[str, Any]
+
+
+class Reply:
+    """The reply to one message, as an async context manager. Made by `Conversations.reply`.
+
+    Entering waits for the message's claim. Iterating yields all of the answer so far, again and
+    again, for a message that is edited in place. Leaving the block before the answer's end, or
+    being cancelled in it, cancels the run; leaving it lets the next message have its claim.
+
+    Iterating and `result` raise what `RunStream.text_snapshots` and `RunStream.result` raise:
+    `RunCancelled` where the reply was stopped or interrupted.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        options: Options,
+        key: Key,
+        text: str,
+        adopted: tuple[str, int] | None = None,
+    ) -> None:
+        self.key = key
+        """The conversation."""
+        self.text = text
+        """The message; empty where a process that was killed had received it."""
+        self.earlier: list[RunResult] = []
+        """Answers that a process which was killed had begun, and that were waited for."""
+        self._access = access
+        self._options = options
+        self._key = write_key(key)
+        self._owner, self._id = adopted or (uuid4().hex, 0)
+        self._block: AbstractAsyncContextManager[None] | None = None
+        self._stream: RunStream | None = None
+        self._result: RunResult | None = None
+        self._answered: Answered | None = None
+        self._run_id: str | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """Return the run as the last event left it; None before its first event."""
+        if self._stream is not None:
+            return self._stream.run
+        return None if self._result is None else self._result.run
+
+    @property
+    def is_merged(self) -> bool:
+        """Return whether the reply to a later message answers this one; it yields nothing here."""
+        return self._answered is not None
+
+    async def __aenter__(self) -> Reply:
+        """Add the message to its conversation, and wait for its claim."""
+        self._block = self._held()
+        await self._block.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Let the next message have its answer; a run that is left before its end is cancelled."""
+        assert self._block is not None
+        return await self._block.__aexit__(kind, error, trace)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Yield all of the answer's text so far, at most every `every` seconds."""
+        return self._snapshots()
+
+    async def result(self) -> RunResult:
+        """Return the run that answered the message, with what it wrote.
+
+        Endpoint: none where the answer was streamed to its end, else as `runs.result`
+
+        Raises:
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            OpenAIRunsError: See `RunStream.result`; also where no run could be created.
+        """
+        if self._stream is not None:
+            return await self._stream.result()
+        if self._result is None:
+            answered = self._answered
+            if answered is None or answered.run_id is None or answered.thread_id is None:
+                msg = f"no run answered the message of conversation {self._key}"
+                raise OpenAIRunsError(msg)
+            runs = self._access.client.runs
+            run = await runs.retrieve(answered.run_id, thread_id=answered.thread_id)
+            self._result = await runs.result(run)
+        return self._result
+
+    async def _snapshots(self) -> AsyncIterator[str]:
+        if self._stream is not None:
+            async for text in self._stream.text_snapshots(every=self._options.every):
+                yield text
+        elif self._result is not None and self._result.text:
+            yield self._result.text
+        if self.run is not None:
+            self.run.raise_for_status()
+
+    # --- the lease
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        """Hold a place in the conversation, and its lease, as long as the block is open."""
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    await self._add()
+                    tasks.start_soon(self._renew)
+                    async with self._claimed():
+                        yield
+                except Exception as error:  # raised below: a task group would wrap it
+                    failure = error
+                finally:
+                    await self._end()
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        if failure is not None:
+            raise failure
+
+    async def _add(self) -> None:
+        if not self._id:
+            add = partial(Record.add, text=self.text, owner=self._owner, until=self._access.until)
+            self._id = await self._access.change(self._key, add)
+
+    async def _renew(self) -> None:
+        while True:
+            await anyio.sleep(self._access.lease / _RENEWALS)
+            renew = partial(
+                Record.renew,
+                message_id=self._id,
+                owner=self._owner,
+                until=self._access.until,
+            )
+            if not await self._access.change(self._key, renew):
+                if self._stream is not None:
+                    self._stream.set_on_cancel("leave")  # another process waits for the run
+                raise self._lost()
+
+    def _lost(self) -> LeaseLostError:
+        return LeaseLostError(
+            f"the lease of message {self._id} of conversation {self._key} expired"
+        )
+
+    async def _end(self) -> None:
+        with anyio.CancelScope(shield=True):
+            end = partial(Record.end, message_id=self._id, owner=self._owner)
+            await self._access.change(self._key, end)
+        self._access.notify(self._key)
+
+    # --- the claim
+
+    @asynccontextmanager
+    async def _claimed(self) -> AsyncIterator[None]:
+        """Wait in line, and stream its answer as long as the block is open."""
+        position = await self._next()
+        if position.next is Next.LOST:
+            raise self._lost()
+        if isinstance(position.claim, Answered):
+            self._answered = position.claim
+            yield
+            return
+        assert position.claim is not None
+        if position.next is Next.RESUME:
+            self._result = await self._resume(position.claim)
+        if self._result is not None:
+            yield
+            return
+        self._stream = await self._open(position.claim)
+        async with self._stream:
+            yield
+        if (run := self._stream.run) is not None and run.needs_action:
+            await self._access.cancel(run.id, run.thread_id)  # it waits for tools nobody has
+
+    async def _next(self) -> Position:
+        """Return once there is something to do for this message."""
+        pause = _FIRST_PAUSE
+        while True:
+            changed = self._access.next_change(self._key)
+            position = await self._access.change(self._key, self._begin)
+            claim = position.claim
+            if position.next is Next.RECOVER and isinstance(claim, Claim):
+                await self._recover(claim)
+                pause = _FIRST_PAUSE
+                continue
+            if position.next is not Next.WAIT:
+                return position
+            if isinstance(claim, Claim) and self._interrupts(claim):
+                await self._access.stop(self._key, Record.stop)
+            with anyio.move_on_after(pause):
+                await changed.wait()
+            pause = min(pause * _PAUSE_FACTOR, CONVERSATION_POLL)
+
+    def _begin(self, record: Record) -> Position:
+        access = self._access
+        return record.begin(
+            self._id,
+            self._owner,
+            now=access.now,
+            until=access.until,
+            key=uuid4().hex,
+            together=self._options.when_busy != "queue",
+        )
+
+    def _interrupts(self, claim: Claim) -> bool:
+        is_older = self._id not in claim.ids and not claim.is_stopped
+        return self._options.when_busy == "interrupt" and is_older
+
+    async def _open(self, claim: Claim) -> RunStream:
+        """Return the stream of the claim's run, which is created under the claim's key."""
+        client, thread_id = self._access.client, claim.thread_id
+        if thread_id is None:
+            thread_id = (await client.threads.create()).id
+            await self._start(thread_id, None)
+        arguments = dict(self._options.arguments)
+        if self._options.tools is not None:
+            arguments["tools"] = self._options.tools
+        return client.runs.stream(
+            thread_id,
+            assistant_id=self._options.assistant_id,
+            additional_messages=[
+                {"role": "user", "content": message.text} for message in claim.messages
+            ],
+            idempotency_key=claim.key,
+            on_active_run="wait",
+            on_status=self._on_status,
+            on_timeout="cancel",
+            on_cancel="cancel",
+            **arguments,
+        )
+
+    async def _on_status(self, run: Run) -> None:
+        """Note the run when it is first seen, and cancel it if it was stopped before."""
+        if run.id != self._run_id:
+            self._run_id = run.id
+            if await self._start(run.thread_id, run.id):
+                await self._access.cancel(run.id, run.thread_id)
+
+    async def _start(self, thread_id: str, run_id: str | None) -> bool:
+        start = partial(Record.start, owner=self._owner, thread_id=thread_id, run_id=run_id)
+        return await self._access.change(self._key, start)
+
+    # --- what a process that was killed has left
+
+    async def _recover(self, claim: Claim) -> None:
+        """Bring the claim of a killed process to its end; its answer is in `earlier`.
+
+        Where that cannot succeed the claim ends all the same: the next run answers its messages,
+        as far as they are on the thread.
+        """
+        self._run_id = None
+        if self._options.when_busy == "interrupt":
+            stopped = await self._access.change(self._key, Record.stop)
+            claim = stopped or claim
+        try:
+            result = await self._resume(claim)
+            if result is None:
+                stream = await self._open(claim)
+                stream.set_on_cancel("leave")
+                async with stream:
+                    result = await stream.result()
+            self.earlier.append(result)
+        except _FINAL:
+            run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
+            if run_id is not None and thread_id is not None:
+                await self._access.cancel(run_id, thread_id)
+        await self._access.change(self._key, partial(Record.end_recovered, owner=self._owner))
+
+    async def _resume(self, claim: Claim) -> RunResult | None:
+        """Return the result of the claim's run; None if it cannot be found."""
+        if claim.thread_id is None:
+            return None
+        run = await self._find(claim, claim.thread_id)
+        if run is None:
+            return None
+        if claim.is_stopped:
+            await self._access.cancel(run.id, run.thread_id)
+        arguments = {k: v for k, v in self._options.arguments.items() if k in _RESUMING}
+        result = await self._access.client.runs.resume(
+            run.id,
+            thread_id=run.thread_id,
+            tools=self._options.tools or [],
+            on_timeout="cancel",
+            **arguments,
+        )
+        await self._start(run.thread_id, run.id)
+        return result
+
+    async def _find(self, claim: Claim, thread_id: str) -> Run | None:
+        runs = self._access.client.runs
+        try:
+            if claim.run_id is not None:
+                return await runs.retrieve(claim.run_id, thread_id=thread_id)
+            return await runs.recover(thread_id, idempotency_key=claim.key)
+        except NotFoundError:
+            return None
