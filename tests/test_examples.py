@@ -36,8 +36,11 @@ EXAMPLES = dict(examples())
 
 
 @pytest.mark.parametrize("place", EXAMPLES)
-async def test_example_of_a_docstring_runs(place: str) -> None:
+async def test_example_of_a_docstring_runs(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It can be pasted where there is a client; one that is a test passes."""
+    monkeypatch.chdir(tmp_path)  # where its files go
     source = compile(EXAMPLES[place], place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     async with RunsServer() as server, AsyncClient(server.url) as client:
         names: dict[str, object] = {

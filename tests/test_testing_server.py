@@ -1,6 +1,8 @@
 """`RunsServer` opens and closes in every way a test may want, in mid-test as well."""
 
 import asyncio
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -84,15 +86,24 @@ async def test_open_server_is_not_opened_twice() -> None:
 
 async def test_file_and_port_can_be_chosen(tmp_path: Path) -> None:
     """What is in the file outlives the server."""
-    path = tmp_path / "runs.db"
-    async with RunsServer(path) as server, AsyncClient(server.url) as client:
+    path, port = tmp_path / "runs.db", unused_port()
+    async with RunsServer(path, port=port) as server, AsyncClient(server.url) as client:
         thread = await client.threads.create()
         url = server.url
 
-    async with RunsServer(path, port=int(url.split(":")[2][:-3])) as server:
+    async with RunsServer(path, port=port) as server:
         assert server.url == url
         async with AsyncClient(url) as client:
             assert await client.threads.retrieve(thread.id) == thread
+
+
+def unused_port() -> int:
+    """Return a port that nobody listens on, and that the system gives to nobody by itself."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 async def test_fault_after_a_stream_leaves_what_was_sent(runs_server: RunsServer) -> None:

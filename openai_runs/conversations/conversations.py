@@ -46,6 +46,8 @@ class Conversations:
 
     Example:
         ```python
+        from openai_runs.conversations import Conversations
+
         async with Conversations(client, assistant_id=assistant.id) as conversations:
             async with conversations.reply(("ada", "general"), "Hello!") as reply:
                 async for text in reply:

@@ -45,13 +45,21 @@ TABLES: Final = (
 )  # fmt: skip
 OF_THREADS: Final = TABLES[:6]
 """Tables whose rows go with their thread."""
+_SPREAD: Final = 8 * MB
+"""What the memory of a process may grow by in the first hour while what is in use does not.
+
+Malloc keeps what was freed between other parts, more and more slowly: over 19,500 runs on threads
+that come and go, 16.6 MB stayed in use, and 2.0 MB of free space became 3.8 after 9,000 of them
+and 4.5 at the end. So the heap in use is judged more strictly.
+"""
 LIMITS: Final = [
     *(
         limit
         for side in ("server", "client")
         for limit in (
-            Limit(f"{side} rss", 4 * MB, 2 * MB, MB, "MB"),
-            Limit(f"{side} uss", 4 * MB, 2 * MB, MB, "MB"),
+            Limit(f"{side} rss", _SPREAD, 2 * MB, MB, "MB"),
+            Limit(f"{side} uss", _SPREAD, 2 * MB, MB, "MB"),
+            Limit(f"{side} heap", 2 * MB, 1 * MB, MB, "MB"),
             Limit(f"{side} blocks", 20_000, 10_000, 1000, "thousand"),
             Limit(f"{side} objects", 20_000, 8_000, 1000, "thousand"),
             Limit(f"{side} descriptors", 5, 12),

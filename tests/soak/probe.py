@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import sys
@@ -10,11 +11,36 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 __all__ = ["figures_of", "probed"]
+
+
+class _MallInfo(ctypes.Structure):
+    """What glibc's `mallinfo2` returns, of all arenas together."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+_LIBC: Final = ctypes.CDLL(None)
+_LIBC.mallinfo2.restype = _MallInfo
+
+
+def _heap() -> tuple[int, int]:
+    """Return the bytes that malloc has given out, and those it keeps to give out again.
+
+    SQLite's are among them; Python's own small objects are not, but in `blocks`.
+    """
+    info = _LIBC.mallinfo2()
+    return info.uordblks + info.hblkhd, info.fordblks
 
 
 def _pages(status: str, name: str) -> int:
@@ -38,8 +64,11 @@ def figures_of(pid: int | str = "self") -> dict[str, float]:
 
 def _own_figures() -> dict[str, float]:
     """Return the same of this process, and what only Python knows of it."""
+    heap, free = _heap()
     return {
         **figures_of(),
+        "heap": heap,
+        "heap free": free,
         "objects": len(gc.get_objects()),
         "blocks": sys.getallocatedblocks(),
         "python_threads": threading.active_count(),
