@@ -125,17 +125,18 @@ class Site:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Kill, and forget keys."""
         self.requests += 1
-        is_time = self._victim is not None and self.requests == self._kill_at
+        is_time = self._victim is not None and self.requests >= self._kill_at
         if is_time and not self._kill_after:
             self._kill()
         if not self._remembers:
             headers = request.headers.copy()
             headers.popall("idempotency-key", None)
             request = request.clone(headers=headers)
-        response = await handler(request)
-        if is_time and self._kill_after:
-            self._kill()
-        return response
+        try:
+            return await handler(request)
+        finally:  # also where it is cancelled, as the one before was killed while it asked
+            if is_time and self._kill_after:
+                self._kill()
 
     async def say_no_features(self, request: web.Request, response: web.StreamResponse) -> None:
         """Be one of the servers that name none."""
@@ -143,9 +144,9 @@ class Site:
             response.headers.pop("openai-runs-features", None)
 
     def _kill(self) -> None:
-        assert self._victim is not None
-        if self._victim.returncode is None:
-            self._victim.send_signal(signal.SIGKILL)
+        victim, self._victim = self._victim, None
+        if victim is not None and victim.returncode is None:
+            victim.send_signal(signal.SIGKILL)
 
 
 @asynccontextmanager
