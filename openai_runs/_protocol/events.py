@@ -244,8 +244,10 @@ class _Reader:
     def __init__(self, row: EventType) -> None:
         """Build the decoders of the object in its data."""
         self.event = row.event
-        self.strict = msgspec.json.Decoder(row.data).decode  # called at once: a stream has many
         self.lenient = decoder_for(row.data).decode
+        # Called at once: a stream has many. Runs are few, and their ids are checked.
+        strict = msgspec.json.Decoder(row.data).decode
+        self.strict = self.lenient if row.data is Run else strict
 
     def read(self, frame: Frame) -> Event:
         """Return the event, decoded leniently.

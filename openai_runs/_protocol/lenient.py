@@ -16,7 +16,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import NODEFAULT, ValidationError, inspect
 
-from openai_runs.types.base import Answer, Page, PathID, Unknown, UnknownItem
+from openai_runs._protocol.spec import check_id
+from openai_runs.config import MAX_ID_CHARS
+from openai_runs.types.base import Answer, Page, Unknown, UnknownItem
 from openai_runs.types.deltas import (
     CodeInterpreterLogsDelta,
     FileCitationDelta,
@@ -35,7 +37,7 @@ from openai_runs.types.messages import (
     UnknownAnnotation,
     UnknownContent,
 )
-from openai_runs.types.runs import RequiredApproval, RequiredToolCall, UnknownToolCall
+from openai_runs.types.runs import RequiredApproval, RequiredToolCall, Run, UnknownToolCall
 from openai_runs.types.steps import (
     CodeInterpreterLogs,
     FunctionToolCall,
@@ -90,14 +92,18 @@ class AnswerDecoder(Generic[T]):
         """Return the object in `text`.
 
         Raises:
-            msgspec.DecodeError: `text` is no JSON, or a known field cannot be converted.
+            msgspec.DecodeError: `text` is no JSON, a known field cannot be converted, or a run has
+                an id that no URL can hold.
         """
         try:
-            return self._strict(text)
+            answer = self._strict(text)
         except ValidationError:
-            return self._decode_leniently(text)
+            answer = self._decode_leniently(text)
         except (RecursionError, UnicodeDecodeError) as error:
             raise _unreadable(error) from None
+        if self._kind is Run:
+            _check_ids(answer)  # type: ignore[arg-type]
+        return answer
 
     def _decode_leniently(self, text: bytes) -> T:
         try:
@@ -105,6 +111,19 @@ class AnswerDecoder(Generic[T]):
             return cast("T", _build(wire, _describe(self._kind), "$"))
         except (RecursionError, UnicodeDecodeError) as error:
             raise _unreadable(error) from None
+
+
+def _check_ids(run: Run) -> None:
+    """Check the ids that further requests are made with: they come from no caller."""
+    both = run.id and run.thread_id and run.id + run.thread_id
+    if both.isidentifier() and len(both) <= MAX_ID_CHARS:
+        return  # nearly all are: letters, digits and underscores
+    for name, value in (("id", run.id), ("thread_id", run.thread_id)):
+        try:
+            check_id(name, value)
+        except ValueError:
+            message = f"Expected an id, got a text that no URL can hold - at `$.{name}`"
+            raise ValidationError(message) from None
 
 
 def _unreadable(error: RecursionError | UnicodeDecodeError) -> msgspec.DecodeError:
@@ -145,18 +164,8 @@ def _build(wire: Any, shape: inspect.Type, path: str) -> Any:
             return _BOOLS[wire]
         case inspect.IntType() if isinstance(wire, float) and wire == wire and abs(wire) < 1e18:
             return int(wire)
-        case inspect.StrType(pattern=str()) if isinstance(wire, str):
-            return _path_id(wire, path)
         case _:
             return _convert(wire, shape, path)
-
-
-def _path_id(wire: str, path: str) -> str:
-    try:
-        return msgspec.convert(wire, PathID)
-    except ValidationError:
-        message = f"Expected an id, got a text that no URL can hold - at `{path}`"
-        raise ValidationError(message) from None
 
 
 _PLAIN: Final[dict[type[inspect.Type], Any]] = {

@@ -16,7 +16,6 @@ import msgspec
 
 from openai_runs.config import MAX_ID_CHARS
 from openai_runs.errors import ConfigError
-from openai_runs.types.base import BAD_ID_CHARACTERS
 
 __all__ = [
     "QueryValue",
@@ -36,7 +35,7 @@ QueryValue = str | int | float | bool | Sequence[str] | None
 """A query value; a sequence is sent as `name[]=a&name[]=b`, None is left out."""
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
-_BAD_ID: Final = f"[{BAD_ID_CHARACTERS}]"
+_BAD_ID: Final = r"[\x00-\x20\x7f-\x9f/\\?#%\ud800-\udfff]"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 """A token, as RFC 9110 section 5.1 asks."""
 _HALF: Final = re.compile(r"[\ud800-\udfff]")

@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from openai_runs.config import MAX_ID_CHARS
-
 if TYPE_CHECKING:
     from openai_runs.types.http import HTTPInfo
 
 __all__ = [
     "ACTIVE_STATUSES",
     "ADOPTION_KEY",
-    "BAD_ID_CHARACTERS",
     "TERMINAL_STATUSES",
     "Answer",
     "Deleted",
     "Metadata",
     "Page",
     "Part",
-    "PathID",
     "Request",
     "RequestMetadata",
     "SortOrder",
@@ -47,11 +43,6 @@ TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled", "incom
 ADOPTION_KEY: Final = "openai_runs_key"
 """The metadata pair that marks a create of ours; never shown to the caller."""
 
-BAD_ID_CHARACTERS: Final = r"\x00-\x20\x7f-\x9f/\\?#%\ud800-\udfff"
-"""As a part of a regular expression: what would change the URL that an id stands in."""
-_PATH_ID: Final = rf"\A(?!\.\.?\Z)[^{BAD_ID_CHARACTERS}]{{1,{MAX_ID_CHARS}}}\Z"
-PathID = Annotated[str, Meta(pattern=_PATH_ID)]
-"""The id of an answer that further requests are made with: one that no path can hold is refused."""
 Metadata = dict[str, str]
 """Metadata as answered: the API allows 16 pairs, keys of 64 and values of 512 characters."""
 RequestMetadata = Annotated[

@@ -19,7 +19,6 @@ from openai_runs.types.base import (
     Answer,
     Metadata,
     Part,
-    PathID,
     Request,
     RequestMetadata,
     Unknown,
@@ -211,11 +210,11 @@ class Run(Answer, frozen=True, kw_only=True):
     that only some servers send defaults to None, and is not written where it is None.
     """
 
-    id: PathID
+    id: str
     object: str = field(default_factory=lambda: "thread.run")
     created_at: int = field(default_factory=int)
     """Unix seconds."""
-    thread_id: PathID
+    thread_id: str
     assistant_id: str = field(default_factory=str)
     status: (
         Literal[
