@@ -207,8 +207,9 @@ class Transport:
                 to, data = URL(url, encoded=True), None if body is None else _payload(body)
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
-                is_stream = response.status < 300 and _is_stream(response.content_type)
-                if stream == "any" or (stream and is_stream):
+                if stream == "any" or (
+                    stream and response.status < 300 and _is_stream(response.content_type)
+                ):
                     return StreamReply(response, method, _shown(url), secrets_of(headers, url))
                 # Read by hand: aiohttp releases the connection once the answer is read.
                 try:

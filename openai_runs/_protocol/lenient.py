@@ -102,7 +102,10 @@ class AnswerDecoder(Generic[T]):
         except (RecursionError, UnicodeDecodeError) as error:
             raise _unreadable(error) from None
         if self._kind is Run:
-            _check_ids(answer)  # type: ignore[arg-type]
+            run: Any = answer
+            both = run.id and run.thread_id and run.id + run.thread_id
+            if len(both) > MAX_ID_CHARS or not both.isidentifier():  # nearly all are
+                _check_ids(run)
         return answer
 
     def _decode_leniently(self, text: bytes) -> T:
@@ -115,9 +118,6 @@ class AnswerDecoder(Generic[T]):
 
 def _check_ids(run: Run) -> None:
     """Check the ids that further requests are made with: they come from no caller."""
-    both = run.id and run.thread_id and run.id + run.thread_id
-    if both.isidentifier() and len(both) <= MAX_ID_CHARS:
-        return  # nearly all are: letters, digits and underscores
     for name, value in (("id", run.id), ("thread_id", run.thread_id)):
         try:
             check_id(name, value)
