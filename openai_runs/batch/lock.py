@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,11 @@ class Lock:
         except OSError as error:  # a link, too, which somebody else may have made
             msg = f"{path}: cannot be used as a lock file: {error.strerror}"
             raise BatchError(msg) from error
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:  # it is truncated below
+            os.close(self._fd)
+            msg = f"{path}: cannot be used as a lock file: not a regular file of one name"
+            raise BatchError(msg)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

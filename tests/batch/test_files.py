@@ -94,6 +94,28 @@ async def test_links_are_not_followed(folder: Folder, name: str) -> None:
     assert target.read_text() == "mine"
 
 
+async def test_lock_that_is_another_file_too_is_left_alone(folder: Folder) -> None:
+    """A hard link: the id of the process would stand in that file."""
+    folder.write(a="one")
+    target = folder.path / "target"
+    target.write_text("mine")
+    (folder.path / "batch.db.lock").hardlink_to(target)
+
+    with pytest.raises(BatchError, match=r"batch\.db\.lock: .* not a regular file of one name"):
+        await folder.run()
+
+    assert target.read_text() == "mine"
+
+
+async def test_lock_that_is_a_fifo_is_an_error(folder: Folder) -> None:
+    """Not a hang, and no error of the system's own."""
+    folder.write(a="one")
+    os.mkfifo(folder.path / "batch.db.lock")
+
+    with pytest.raises(BatchError, match=r"batch\.db\.lock: .* not a regular file of one name"):
+        await folder.run()
+
+
 async def test_second_batch_on_a_checkpoint_is_told_who_has_it(
     folder: Folder, backend: Moody
 ) -> None:
