@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -29,7 +30,9 @@ __all__ = [
     "Raw",
     "Received",
     "Reset",
+    "SocketServer",
     "Stall",
+    "receive",
     "run_json",
 ]
 
@@ -87,13 +90,11 @@ Action = Answer | Raw | Drop | Reset | Hang | Stall
 Handler = Callable[[Received], Action | Awaitable[Action]]
 
 
-class HostileServer:
-    """Does to each request what `handler` says, and remembers every request."""
+class SocketServer(ABC):
+    """Listens on the loopback, and has `converse` called for each connection."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self) -> None:
         """Listen once entered."""
-        self._handler = handler
-        self.requests: list[Received] = []
         self.accepted = 0
         """Connections so far."""
         self._connections: set[asyncio.Task[None]] = set()
@@ -106,14 +107,6 @@ class HostileServer:
         port = self._server.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}/v1"
 
-    def answer_with(self, handler: Handler) -> None:
-        """Do from now on what this handler says."""
-        self._handler = handler
-
-    def seen(self, method: str, ending: str = "") -> list[Received]:
-        """Return the requests of that method whose path ends so."""
-        return [one for one in self.requests if one.method == method and one.path.endswith(ending)]
-
     async def __aenter__(self) -> Self:
         """Listen on a free port of the loopback."""
         await self.start(0)
@@ -121,7 +114,7 @@ class HostileServer:
 
     async def start(self, port: int) -> None:
         """Listen on this port; 0: any free one."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, backlog=1000)
 
     async def __aexit__(
         self,
@@ -146,16 +139,42 @@ class HostileServer:
         self._connections.add(task)
         self.accepted += 1
         try:
-            while await self._one(reader, writer):
-                pass
+            await self.converse(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # the client went away, or the test is over
         finally:
             self._connections.discard(task)
             writer.close()
 
+    @abstractmethod
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read and write until the connection is to be closed."""
+
+
+class HostileServer(SocketServer):
+    """Does to each request what `handler` says, and remembers every request."""
+
+    def __init__(self, handler: Handler) -> None:
+        """Listen once entered."""
+        super().__init__()
+        self._handler = handler
+        self.requests: list[Received] = []
+
+    def answer_with(self, handler: Handler) -> None:
+        """Do from now on what this handler says."""
+        self._handler = handler
+
+    def seen(self, method: str, ending: str = "") -> list[Received]:
+        """Return the requests of that method whose path ends so."""
+        return [one for one in self.requests if one.method == method and one.path.endswith(ending)]
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Do what the handler says until it ends the connection."""
+        while await self._one(reader, writer):
+            pass
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        request = await _receive(reader)
+        request = await receive(reader)
         self.requests.append(request)
         outcome = self._handler(request)
         action = await outcome if inspect.isawaitable(outcome) else outcome
@@ -241,7 +260,8 @@ def run_json(status: str = "queued", **changes: Any) -> dict[str, Any]:
     }
 
 
-async def _receive(reader: asyncio.StreamReader) -> Received:
+async def receive(reader: asyncio.StreamReader) -> Received:
+    """Return the next request."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, target, _ = first.split(" ")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import msgspec
 
 from tests.client.broadcaster import HEAD, frame
-from tests.support import run_json
+from tests.support import SocketServer, receive, run_json
 
 __all__ = ["BEGIN", "CHUNKED", "STREAM_HEAD", "EndlessServer"]
 
@@ -23,65 +22,29 @@ BEGIN = frame("thread.run.created", run_json("in_progress"), "1-1")
 Pieces = Callable[[], Iterator[bytes]]
 
 
-class EndlessServer:
+class EndlessServer(SocketServer):
     """Answers streams with pieces without end, and everything else about the run in JSON."""
 
     def __init__(self, pieces: Pieces, *, always: bool = False) -> None:
         """Send `pieces()` to each request for a stream; `always`: to every request."""
+        super().__init__()
         self._pieces = pieces
         self._always = always
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.asked: list[str] = []
         """Method and last part of the path of each request."""
         self.closed = anyio.Event()
         """Set once the client has closed the connection of an endless answer."""
 
-    @property
-    def url(self) -> str:
-        """Return the base URL."""
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-
-    async def __aenter__(self) -> Self:
-        """Listen on a free port of the loopback."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close everything."""
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            method, target, _ = head.split("\r\n")[0].split(" ")
-            lengths = [line for line in head.lower().split("\r\n") if "content-length" in line]
-            body = await reader.readexactly(int(lengths[0].split(":")[1]) if lengths else 0)
-            path = target.partition("?")[0]
-            self.asked.append(f"{method} {path.rpartition('/')[2]}")
-            if self._always or b'"stream":true' in body or path.endswith("/stream"):
-                await self._send_pieces(writer)
-            else:
-                writer.write(_json(self._answer(method, path)))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client went away, or the test is over
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        request = await receive(reader)
+        self.asked.append(f"{request.method} {request.path.rpartition('/')[2]}")
+        is_stream = b'"stream":true' in request.body or request.path.endswith("/stream")
+        if self._always or is_stream:
+            await self._send_pieces(writer)
+        else:
+            writer.write(_json(self._answer(request.path)))
+            await writer.drain()
 
     async def _send_pieces(self, writer: asyncio.StreamWriter) -> None:
         try:
@@ -93,7 +56,7 @@ class EndlessServer:
             self.closed.set()
             raise
 
-    def _answer(self, method: str, path: str) -> Any:
+    def _answer(self, path: str) -> Any:
         if path.endswith("/cancel"):
             return run_json("cancelling")
         return run_json("in_progress")

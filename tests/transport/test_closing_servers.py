@@ -9,19 +9,18 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import pytest
 
 from openai_runs import AsyncClient
-from tests.support import run_json
+from tests.support import SocketServer, receive, run_json
 
 CREATES = 400
 
 
-class ClosingServer:
+class ClosingServer(SocketServer):
     """Creates runs, and closes connections in its own way."""
 
     def __init__(
@@ -32,68 +31,30 @@ class ClosingServer:
         header: str = "",
     ) -> None:
         """`close` gets the writer and how many answers it has sent; True: it goes on."""
+        super().__init__()
         self._close = close
         self._head = f"{version} 200 OK\r\nContent-Type: application/json\r\n{header}"
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.runs: dict[str, list[Any]] = {}
-        self.connections = 0
         self.created = Counter[str]()
         """Runs by thread."""
 
-    @property
-    def url(self) -> str:
-        """Return the base URL."""
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-
-    async def __aenter__(self) -> Self:
-        """Listen on a free port of the loopback."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close everything."""
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            for number in itertools.count(1):
-                await self._answer(reader, writer)
-                if not await self._close(writer, number):
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client went away, or the test is over
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer requests until this server's way to close says so."""
+        for number in itertools.count(1):
+            await self._answer(reader, writer)
+            if not await self._close(writer, number):
+                return
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        method, target, _ = head.split("\r\n")[0].split(" ")
-        lengths = [line for line in head.lower().split("\r\n") if "content-length" in line]
-        body = await reader.readexactly(int(lengths[0].split(":")[1]) if lengths else 0)
-        thread_id = target.split("/")[3].partition("?")[0]
+        request = await receive(reader)
+        thread_id = request.path.split("/")[3]
         runs = self.runs.setdefault(thread_id, [])
-        if method == "POST":
+        if request.method == "POST":
             self.created[thread_id] += 1
-            metadata = json.loads(body).get("metadata") or {}
+            metadata = request.json.get("metadata") or {}
             run = run_json(id=f"run_{thread_id}", thread_id=thread_id, metadata=metadata)
             runs.append(run)
-        is_list = method == "GET" and target.partition("?")[0].endswith("/runs")
+        is_list = request.method == "GET" and request.path.endswith("/runs")
         page = {"object": "list", "data": runs, "has_more": False}
         text = json.dumps(page if is_list else runs[0]).encode()
         writer.write(f"{self._head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
@@ -179,4 +140,4 @@ async def test_connections_are_used_again_where_the_server_keeps_them() -> None:
     async with ClosingServer(keep) as server:
         await create_all(server, 20)
 
-    assert server.connections <= 60
+    assert server.accepted <= 60
