@@ -105,6 +105,7 @@ class Negotiation:
         self._last: tuple[str, dict[str, str]] = ("", {})
         """The last refusal, and the changes before it."""
         self._is_full = False
+        self._sent_forms = self._forms
 
     @property
     def _forms(self) -> dict[str, str]:
@@ -116,7 +117,11 @@ class Negotiation:
         Raises:
             ModelFailure: A message holds what this wire cannot carry.
         """
-        return build_request(self._request, self._model, self._forms)
+        self._sent_forms = self._forms
+        return self._build(self._sent_forms)
+
+    def _build(self, forms: Forms) -> dict[str, Any]:
+        return build_request(self._request, self._model, forms)
 
     def encode(self) -> bytes:
         """Return the same as the bytes to post."""
@@ -135,14 +140,16 @@ class Negotiation:
             return self._shorten(refusal.text)
         if not refusal.is_read or self._form_changes >= MAX_FORM_CHANGES:
             return False
+        self._form_changes += 1
+        if self._build(self._forms) != self._build(self._sent_forms):
+            return True  # another call learnt meanwhile what this request was sent without
         last, before = self._last
         if last == refusal.text:  # the last change was none that the endpoint asked for
             kept = {name: form for name, form in self._changes.items() if name in _ADDING}
             self._changes = {**before, **kept}
-        self._form_changes += 1
         self._last = (refusal.text, self._changes)
-        sent = self.build()
-        while self.build() == sent:  # a form may change nothing of this request
+        sent = self._build(self._forms)
+        while self._build(self._forms) == sent:  # a form may change nothing of this request
             forms = self._forms
             changes = other_forms(refusal, sent, forms, self._tried)
             if not changes:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def refuse(call: Negotiation, content: bytes) -> bool:
-    """Return whether a call goes on after a 400."""
+    """Send a request and answer 400; return whether the call goes on."""
+    call.encode()
     return call.refused(400, content)
 
 
@@ -42,6 +43,46 @@ def test_what_was_learnt_is_known_to_the_next_call_of_that_model(
     assert len(caplog.messages) == 1
     assert "models.example" in caplog.text
     assert "forms = {'top_p': 'omit'}" in caplog.text
+
+
+def test_call_goes_on_when_another_learnt_meanwhile_what_it_was_refused_for() -> None:
+    """Sent before, refused after: it is asked again with what is known now."""
+    known = KnownForms("https://models.example/v1")
+    first, second = (Negotiation(full(), "m", known) for _ in range(2))
+    words = error("top_p is not supported")
+    second.encode()
+    assert refuse(first, words)
+    first.encode()
+    first.accepted()
+
+    assert second.refused(400, words)
+    assert "top_p" not in second.build()
+    assert not refuse(second, words)
+
+
+def test_call_learns_on_when_what_another_learnt_meanwhile_was_not_enough() -> None:
+    """Each of the two learns one field, and both end with both."""
+    known = KnownForms("https://models.example/v1")
+    first, second = (Negotiation(full(), "m", known) for _ in range(2))
+    second.encode()
+    assert refuse(first, error("top_p is not supported"))
+    first.encode()
+    first.accepted()
+
+    assert second.refused(400, error("temperature is not supported"))
+    assert refuse(second, error("temperature is not supported"))
+    assert {"top_p", "temperature"}.isdisjoint(second.build())
+
+
+def test_refusal_stands_when_what_another_learnt_changes_nothing_of_the_request() -> None:
+    """A form of a field that this one does not send, or of another model."""
+    known = KnownForms("https://models.example/v1")
+    call = Negotiation(asked(message("user", "Hi")), "m", known)
+    call.encode()
+    known.learn("m", {"top_p": "omit"})
+    known.learn("other", {"stream_options": "omit"})
+
+    assert not call.refused(400, error("top_p is not supported"))
 
 
 def test_form_that_did_not_help_is_taken_back() -> None:
