@@ -158,6 +158,11 @@ from openai_runs.types.threads import (
     Thread,
     UpdateThread,
 )
+from openai_runs.types.timeline import (
+    Timeline,
+    TimelineEntry,
+    TimelineTotals,
+)
 from openai_runs.types.tools import (
     AutoChunking,
     CodeInterpreterResources,
@@ -355,6 +360,9 @@ __all__ = [
     "TextDelta",
     "Thread",
     "ThreadEvent",
+    "Timeline",
+    "TimelineEntry",
+    "TimelineTotals",
     "Tool",
     "ToolCallDelta",
     "ToolCallsDelta",

@@ -1,5 +1,6 @@
 """Runs: the object with its life's facts, and the bodies that make and change one."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
@@ -38,6 +39,10 @@ from openai_runs.types.tools import (
     ToolResources,
     TruncationStrategy,
 )
+
+if TYPE_CHECKING:
+    from openai_runs.types.steps import RunStep
+    from openai_runs.types.timeline import Timeline
 
 __all__ = [
     "CreateRun",
@@ -291,6 +296,23 @@ class Run(Answer, frozen=True, kw_only=True):
             return []
         calls = action.submit_tool_outputs.tool_calls
         return [call for call in calls if isinstance(call, RequiredToolCall)]
+
+    def timeline(self, steps: "Iterable[RunStep]" = (), *, now: float | None = None) -> "Timeline":
+        """Return where the run's time went: in the queue, in each step, and between them.
+
+        `client.runs.timeline(run)` fetches the steps; `RunResult.timeline()` has them.
+
+        Args:
+            steps: All steps of the run, in any order; without them there is only the queue and
+                the time after it.
+            now: Unix seconds; what is not over lasts until then. Without it, it has no duration.
+
+        Raises:
+            ValueError: A step is of another run.
+        """
+        from openai_runs.types.timeline import build_timeline  # which reads runs and steps
+
+        return build_timeline(self, steps, now)
 
     def raise_for_status(self) -> "Run":
         """Return this run if it completed or is still at work.

@@ -22,8 +22,9 @@ from openai_runs.errors import APIResponseValidationError, NotFoundError
 from openai_runs.types.messages import Message, RefusalContent
 from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import RunStep
+from openai_runs.types.timeline import Timeline
 
-__all__ = ["RunResult", "gather", "run_to_result"]
+__all__ = ["RunResult", "gather", "gather_steps", "run_to_result"]
 
 T = TypeVar("T")
 
@@ -82,6 +83,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             error.locate(thread_id=self.run.thread_id, run_id=self.run.id)
             raise error from problem
 
+    def timeline(self, *, now: float | None = None) -> Timeline:
+        """Return where the run's time went: `run.timeline(steps)`.
+
+        Args:
+            now: Unix seconds; what is not over lasts until then.
+        """
+        return self.run.timeline(self.steps, now=now)
+
     def _readable(self) -> list[Message]:
         return [message for message in self.messages if isinstance(message, Message)]
 
@@ -136,15 +145,43 @@ async def _gather(
     # Filtered here as well: not every server knows the run_id filter.
     size = SizeLimit(max_bytes or pipeline.settings.max_stream_bytes)
     messages = [one async for one in _items(listed, size, run) if _is_written_by(run, one)]
-    steps: list[RunStep]
-    try:
-        ids = {**thread, "run_id": run.id}
-        listed_steps = paginate(pipeline, LIST_RUN_STEPS, ids, "runs.result", in_order)
-        steps = [step async for step in _items(listed_steps, size, run)]
-    except NotFoundError:
-        # The thread exists, as its messages do: a server without steps (astra).
-        steps = []
+    steps = await _list_steps(pipeline, run, in_order, "runs.result", size)
     return RunResult(run=run, messages=messages, steps=steps, response_format=response_format)
+
+
+async def gather_steps(pipeline: Pipeline, run: Run, options: CallOptions) -> list[RunStep]:
+    """Return all steps of the run, oldest first; none where the server has no steps endpoint.
+
+    Endpoint: GET /threads/{thread_id}/runs/{run_id}/steps
+
+    Raises:
+        APIError: The list could not be fetched.
+        APIResponseValidationError: The list is larger than the client's `max_stream_bytes`.
+        APITimeoutError: The time was up.
+    """
+    in_order: ListCall = {"order": "asc", "limit": 100}
+    in_order.update({**options, "timeout": None})  # type: ignore[typeddict-item]  # as above
+    size = SizeLimit(pipeline.settings.max_stream_bytes)
+    return await within(
+        options.get("timeout"),
+        "gathering the steps",
+        partial(_list_steps, pipeline, run, in_order, "runs.timeline", size),
+        thread_id=run.thread_id,
+        run_id=run.id,
+    )
+
+
+async def _list_steps(
+    pipeline: Pipeline, run: Run, in_order: ListCall, operation: str, size: SizeLimit
+) -> list[RunStep]:
+    ids = {"thread_id": run.thread_id, "run_id": run.id}
+    try:
+        listed: AsyncPaginator[RunStep] = paginate(
+            pipeline, LIST_RUN_STEPS, ids, operation, in_order
+        )
+        return [step async for step in _items(listed, size, run)]
+    except NotFoundError:
+        return []  # the run exists, so it is a server without steps (astra)
 
 
 async def _items(listed: AsyncPaginator[T], size: SizeLimit, run: Run) -> AsyncGenerator[T]:

@@ -33,7 +33,7 @@ from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
-from openai_runs._client.flows.results import RunResult, gather, run_to_result
+from openai_runs._client.flows.results import RunResult, gather, gather_steps, run_to_result
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.submit_outputs import SubmitFlow
@@ -50,6 +50,7 @@ from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
 from openai_runs.errors import BadRequestError, OpenAIRunsError
 from openai_runs.types.runs import Run, RunStatus
+from openai_runs.types.timeline import Timeline
 
 __all__ = ["Runs"]
 
@@ -751,6 +752,21 @@ class Runs:
             APITimeoutError: The time was up.
         """
         return await gather(self._pipeline, run, options, response_format=response_format)
+
+    async def timeline(self, run: Run, **options: Unpack[CallOptions]) -> Timeline:
+        """Return where the run's time went: its steps are fetched for `run.timeline(steps)`.
+
+        Endpoint: GET /threads/{thread_id}/runs/{run_id}/steps
+
+        Args:
+            run: A run, as `retrieve` or `wait` returned it.
+            **options: See `CallOptions`; `timeout` covers all pages.
+
+        Raises:
+            APIError: The steps could not be fetched.
+            APITimeoutError: The time was up.
+        """
+        return run.timeline(await gather_steps(self._pipeline, run, options))
 
     def list(self, thread_id: str, **arguments: Unpack[ListCall]) -> AsyncPaginator[Run]:
         """Return the thread's runs: `await` for a page, `async for` for all.

@@ -203,3 +203,33 @@ async def test_lists_of_a_run_that_never_end_are_an_error(endless: str, empty: b
 
     assert error.value.run_id == "run_1"
     assert len(server.requests) < 20
+
+
+async def test_timeline_fetches_all_steps() -> None:
+    """250 steps are three pages; no message is fetched for them."""
+    handler = lists([], [step(n) for n in range(250)])
+
+    async with HostileServer(handler) as server, client_of(server) as client:
+        timeline = await client.runs.timeline(RUN)
+
+    assert len([entry for entry in timeline.entries if entry.step_id]) == 250
+    assert len(server.requests) == 3
+    assert {"messages" in request.path for request in server.requests} == {False}
+
+
+async def test_timeline_has_no_steps_where_the_server_has_none() -> None:
+    """A server without the steps endpoint answers 404: the run's own times are there."""
+    async with HostileServer(lists([], None)) as server, client_of(server) as client:
+        timeline = await client.runs.timeline(RUN)
+
+    assert [entry for entry in timeline.entries if entry.step_id] == []
+
+
+async def test_timeline_of_a_result_is_that_of_its_steps() -> None:
+    """A result has the steps already, so nothing is fetched."""
+    handler = lists([message(1, "Hello")], [step(1), step(2)])
+
+    async with HostileServer(handler) as server, client_of(server) as client:
+        result = await client.runs.result(RUN)
+        assert result.timeline() == await client.runs.timeline(RUN)
+        assert len(server.requests) == 3
