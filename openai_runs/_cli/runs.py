@@ -1,6 +1,7 @@
 """`openai-runs runs show` and `runs wait`: runs that are there, whoever started them."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from openai_runs._cli.describing import describe, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_json, print_text, printable
+from openai_runs._cli.timeline import draw
 
 __all__ = ["Target", "show", "wait"]
 
@@ -98,6 +100,8 @@ def _shown(result: RunResult) -> str:
         for name, words in describe(result):
             told = printable(words).replace("\n", f"\n{' ' * _COLUMN}")
             console.print(Text.assemble((f"{name:<{_COLUMN}}", "dim"), told), soft_wrap=True)
+        console.print()
+        draw(result.timeline(now=time.time()), console)
     return captured.get().removesuffix("\n")
 
 

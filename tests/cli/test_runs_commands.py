@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -69,6 +70,26 @@ async def test_show_tells_status_steps_and_messages(
     places = [done.out.index(some) for some in words]
     assert places == sorted(places)
     assert "\x1b" not in done.out
+    timeline = (await runs_client.runs.result(run)).timeline()
+    assert done.out.endswith(f"\n\n{timeline}\n")
+
+
+async def test_show_on_a_terminal_draws_the_timeline(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """A person sees bars; the messages stand above them as ever."""
+    runs_server.reply("Hi.")
+    run = await runs_client.runs.wait(await start_run(runs_client))
+    command = ["runs", "show", *ids_of(run), "--base-url", runs_server.url]
+
+    shown, code = await anyio.to_thread.run_sync(
+        partial(run_on_terminal, *command, folder=tmp_path, COLUMNS="80", PYTHONUTF8="1")
+    )
+
+    assert code == 0
+    line = [line for line in shown.splitlines() if line.strip()][-1]
+    assert "━" in shown or "╵" in shown
+    assert "message" in line or "gap" in line
 
 
 async def test_show_as_json_has_the_wire_objects(
@@ -222,7 +243,8 @@ async def test_file_is_looked_into_without_touching_its_runs(tmp_path: Path) -> 
     again = await execute("runs", "show", *command, folder=tmp_path)
     waited = await execute("runs", "wait", *command, folder=tmp_path)
 
-    assert (shown.code, shown.out) == (0, again.out)
+    parts = [text.partition("\n\n") for text in (shown.out, again.out)]  # its time goes on
+    assert (shown.code, parts[0][0]) == (0, parts[1][0])
     assert "status      queued\n" in again.out
     assert (waited.code, waited.out) == (1, "")
     assert "openai-runs serve --db kept.db" in waited.err
