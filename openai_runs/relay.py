@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from openai_runs._protocol.events import ALL_FIELDS, shown_fields
+from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.sse import COMMENT, encode
 from openai_runs.config import HEARTBEAT_INTERVAL, check_timeout
 from openai_runs.errors import (
@@ -181,7 +182,7 @@ async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGener
             try:
                 events = await stream.next_events(within=max(0.0, due - anyio.current_time()))
             except OpenAIRunsError as error:
-                _logger.warning("a relayed stream failed: %s", error)
+                _logger.warning("a relayed stream failed: %s", error, extra=ids_of(error))
                 last = _failure(error)
                 break
             if events is None:

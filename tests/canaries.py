@@ -60,12 +60,17 @@ class Watch(logging.Handler):
         return leaks
 
 
+STANDARD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
+"""Attributes of every record; others, such as ids, are searched."""
 WATCH = Watch()
 """Of the whole suite."""
 
 
 def _rendered(record: logging.LogRecord) -> str:
     parts = [record.getMessage(), repr(record.args), record.exc_text or "", record.stack_info or ""]
+    parts.append(
+        repr({name: value for name, value in vars(record).items() if name not in STANDARD})
+    )
     if record.exc_info and record.exc_info[1] is not None:
         parts += traceback.format_exception(record.exc_info[1])
     return "\n".join(parts)

@@ -15,6 +15,7 @@ LEAKS = {
     "error-body": "refused(body=CANARY_KEY)",
     "message": "logging.getLogger('any').debug(f'sent {CANARY_KEY}')",
     "arguments": "logging.getLogger('openai_runs.client').info('sent %.3s', CANARY_PROMPT)",
+    "attribute": "logging.getLogger('any').error('failed', extra={'run_id': CANARY_KEY})",
     "traceback": "logging.getLogger('any').error('failed', exc_info=ValueError(CANARY_KEY))",
     "cause": "logging.getLogger('any').error('failed', exc_info=chained(CANARY_PROMPT))",
     "error": "errors.ConfigError(f'the key {CANARY_KEY} is wrong')",

@@ -18,6 +18,10 @@ __all__ = ["ContentFilter", "describe", "filtered_logger", "safe_words"]
 
 _OURS: Final = "openai_runs"
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
+_STANDARD: Final = frozenset(
+    {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
+)
+"""Attributes that every record has, or is given by a formatter; all others are the writer's."""
 _CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
@@ -25,7 +29,8 @@ class ContentFilter(logging.Filter):
     """Rewrites each record so that it can quote nothing; lets all of them pass.
 
     A record of our own loggers keeps its words, but an exception among its arguments is
-    named by its class. Of any other logger's record only the place it comes from is kept.
+    named by its class, as is one among its attributes. Of any other logger's record only the place
+    it comes from is kept, and no attribute that its writer gave it.
     Either keeps its traceback, without the messages of the exceptions.
     """
 
@@ -36,11 +41,13 @@ class ContentFilter(logging.Filter):
             record.msg = "%s: its words are left out (%s.%s, line %s)"
             record.args = (record.name, record.module, record.funcName, record.lineno)
             record.exc_text = None
-        elif isinstance(record.args, tuple):
-            record.args = tuple(
-                describe(value) if isinstance(value, BaseException) else value
-                for value in record.args
-            )
+            for name in record.__dict__.keys() - _STANDARD:
+                delattr(record, name)
+        else:
+            if isinstance(record.args, tuple):
+                record.args = tuple(map(_safe, record.args))
+            for name in record.__dict__.keys() - _STANDARD:
+                setattr(record, name, _safe(getattr(record, name)))
         if record.exc_info:
             error = record.exc_info[1]
             record.exc_text = None if error is None else "".join(_lines(error, set())).rstrip("\n")
@@ -80,6 +87,10 @@ def safe_words(error: BaseException) -> str:
     'ValueError'
     """
     return _safe_message(error) or _name(error)
+
+
+def _safe(value: object) -> object:
+    return describe(value) if isinstance(value, BaseException) else value
 
 
 def _safe_message(error: BaseException) -> str:

@@ -92,7 +92,7 @@ def takes_headers(method: str) -> bool:
     return any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
 
-_OF_RUNS = {"runs.result", "runs.wait_all", "runs.as_completed", "runs.map"}
+_OF_RUNS = {"runs.result", "runs.timeline", "runs.wait_all", "runs.as_completed", "runs.map"}
 METHODS = [name for name in methods() if name not in _OF_RUNS]
 """All but those that take runs or items in place of ids."""
 IDS = [

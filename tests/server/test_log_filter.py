@@ -179,3 +179,32 @@ def test_second_pass_changes_nothing() -> None:
             filtered_logger(logger.name).exception("run_1 failed: %s", error)
 
     assert written(f"{OURS}.twice", log) == written(f"{OURS}.once", log)
+
+
+def record_of(name: str, extra: dict[str, object]) -> logging.LogRecord:
+    """Return a record with these attributes, once it was filtered."""
+    record = logging.getLogger(name).makeRecord(
+        name, logging.WARNING, "file.py", 1, "words", (), None, extra=extra
+    )
+    assert ContentFilter().filter(record)
+    return record
+
+
+def test_attributes_of_ours_are_kept_and_exceptions_named_by_their_class() -> None:
+    """Ids are what a JSON formatter is for; an exception may quote anything."""
+    extra = {"run_id": "run_1", "cause": ValueError(CANARY_KEY)}
+
+    record = record_of(OURS, extra)
+
+    assert (vars(record)["run_id"], vars(record)["cause"]) == ("run_1", "ValueError")
+
+
+@pytest.mark.parametrize(
+    "value", [CANARY_KEY, {"Authorization": CANARY_KEY}, ValueError(CANARY_KEY)]
+)
+def test_attributes_of_a_library_are_left_out(value: object) -> None:
+    """As its words are: aiohttp's access log has headers as attributes."""
+    record = record_of(FOREIGN, {"request_header": value})
+
+    assert CANARY_KEY not in repr(vars(record))
+    assert not hasattr(record, "request_header")

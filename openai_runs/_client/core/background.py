@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from openai_runs._aio import is_cancelled
+from openai_runs._protocol.log_ids import ids_of
 from openai_runs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class BackgroundTask:
             _LOG.exception("%s failed", self.name)
         except Exception as error:
             self.failure = error
-            _LOG.exception("%s failed", self.name)
+            _LOG.exception("%s failed", self.name, extra=ids_of(error))
         finally:
             self._ended.set()
 

@@ -6,6 +6,7 @@ What to do at the end of a stream, or when it breaks, is in `streams.session`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 import anyio
@@ -19,6 +20,7 @@ from openai_runs._transport import StreamReply
 from openai_runs.errors import APIConnectionError, StreamError, StreamTooLarge
 from openai_runs.types.base import ADOPTION_KEY
 from openai_runs.types.events import Event, EventName, RunEvent
+from openai_runs.types.http import request_id_of
 
 __all__ = ["EventReader", "Gaps"]
 
@@ -58,11 +60,14 @@ class EventReader:
         after: str = "",
         gaps: Gaps | None = None,
         size: SizeLimit | None = None,
+        ids: Mapping[str, str] | None = None,
     ) -> None:
         """Read an open stream; events up to the one with the id `after` are left out.
 
         Events that cannot be read are passed over, and noted in `gaps`; `size` counts the bytes.
+        `ids` are those of the run, for the log, as far as they are known.
         """
+        self._ids = ids or {}
         self._reply = reply
         self._after = _number(after)
         self._gaps = gaps or Gaps()
@@ -145,6 +150,7 @@ class EventReader:
         """Return an event about the run without the create marker."""
         assert isinstance(event, RunEvent)
         self._run_has_ended = event.data.is_terminal or event.data.needs_action
+        self._ids = {"thread_id": event.data.thread_id, "run_id": event.data.id}
         return strip_marker_from_event(event) if _MARKER in event.raw else event
 
     def _pass_over(self, error: UnreadableEvent) -> None:
@@ -152,15 +158,23 @@ class EventReader:
         self._gaps.unreadable += 1
         if self._gaps.unreadable <= _LOGGED:
             _LOG.warning(
-                "an event of the stream cannot be read: %s: %s", problem.event, problem.problem
+                "an event of the stream cannot be read: %s: %s",
+                problem.event,
+                problem.problem,
+                extra=self._log_ids(),
             )
         elif self._gaps.unreadable == _LOGGED + 1:
-            _LOG.warning("more events of the stream cannot be read; they are not logged")
+            words = "more events of the stream cannot be read; they are not logged"
+            _LOG.warning(words, extra=self._log_ids())
         self._has_events = True
         if error.frame.event.endswith(_DELTA):
             self._gaps.in_deltas = True
         elif not self._run_has_ended:
             self._gaps.in_objects = True
+
+    def _log_ids(self) -> dict[str, str]:
+        request_id = request_id_of(self._reply.headers)
+        return {**self._ids, **({"request_id": request_id} if request_id else {})}
 
     def _is_repeated(self, frame: Frame, after: int) -> bool:
         """Return whether a resumed stream repeats an event that was received before."""

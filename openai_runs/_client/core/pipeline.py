@@ -40,6 +40,7 @@ from openai_runs._client.settings import Settings
 from openai_runs._protocol import error_mapping, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
+from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply
@@ -330,7 +331,10 @@ class Pipeline:
         if not paced and not self.state.budget.acquire(kind, now):
             failure.explain_spent_budget(self.state.budget.why_spent(now))
             raise failure
-        _LOG.debug("%s attempt %d failed (%s); again in %.3f s", name, call.attempts, kind, pause)
+        if _LOG.isEnabledFor(logging.DEBUG):
+            failure.locate(thread_id=call.spec.thread_id, run_id=call.spec.run_id)
+            words = "%s attempt %d failed (%s); again in %.3f s"
+            _LOG.debug(words, name, call.attempts, kind, pause, extra=ids_of(failure))
         return pause
 
     async def _acquire_permit(self, call: Call) -> None:

@@ -134,7 +134,8 @@ class CreateRunFlow:
         """
         if self._ambiguity.maybe_sent:
             what = f"undoing a create on thread {self.thread_id or '(new)'}"
-            await self._waiter.quietly(what, self._find_and_cancel)
+            ids = {} if self.thread_id is None else {"thread_id": self.thread_id}
+            await self._waiter.quietly(what, self._find_and_cancel, ids)
 
     async def _find_and_cancel(self) -> None:
         options = follow_up_options(self._options)

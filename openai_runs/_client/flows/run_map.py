@@ -50,6 +50,7 @@ from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
+from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.spec import check_header, check_id, encode_body
 from openai_runs.config import CANCEL_GRACE, check_count
 from openai_runs.errors import APIError, ConfigError, OpenAIRunsError
@@ -307,7 +308,8 @@ class RunMap(Generic[K]):
                     await self._work.wait()
         failure, self._batch.failure = self._batch.failure, None
         if failure is not None:
-            _LOG.warning("runs.map was left before it could raise this", exc_info=failure)
+            words = "runs.map was left before it could raise this"
+            _LOG.warning(words, exc_info=failure, extra=ids_of(failure))
 
     async def __aenter__(self) -> Self:
         """Begin the batch."""
@@ -506,7 +508,8 @@ class MapJob:
                 spec = self._pipeline.build_request(GET_ASSISTANT, ids, options)
                 await self._pipeline.send(spec, options)
             except APIError as error:  # the create fails too, and raises it
-                _LOG.debug("the features of the server are unknown: %s", error)
+                words = "the features of the server are unknown: %s"
+                _LOG.debug(words, error, extra={**ids_of(error), **ids})
             self._has_asked = True
 
 

@@ -24,6 +24,7 @@ from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
 from openai_runs._protocol.error_mapping import ended_status
 from openai_runs._protocol.lifecycle import is_settled, needs_no_cancel
+from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.spec import check_id
 from openai_runs.errors import (
     APIError,
@@ -158,7 +159,7 @@ class Waiter:
             status = ended_status(rejection) or await self._ended_status(ids, options)
             if status is None:
                 raise
-            _LOG.debug("run %s needed no cancel: it is %s", run_id, status)
+            _LOG.debug("run %s needed no cancel: it is %s", run_id, status, extra=ids)
 
     async def _ended_status(self, ids: Mapping[str, str], options: CallOptions) -> str | None:
         """Return the status of a run that is over or being cancelled; None where it may go on."""
@@ -204,10 +205,13 @@ class Waiter:
         Cancellation: is delayed for those 5 s.
         """
         cancel = partial(self.cancel_if_active, run_id, thread_id, follow_up_options(options))
-        await self.quietly(f"cancelling run {run_id}", cancel)
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        await self.quietly(f"cancelling run {run_id}", cancel, ids)
 
-    async def quietly(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
-        """Await `act` for at most 5 s, shielded from cancellation, and log its failure.
+    async def quietly(
+        self, what: str, act: Callable[[], Awaitable[object]], ids: Mapping[str, str]
+    ) -> None:
+        """Await `act` for at most 5 s, shielded from cancellation, and log its failure with `ids`.
 
         Cancellation: is delayed for those 5 s.
         """
@@ -216,9 +220,9 @@ class Waiter:
             try:
                 await act()
             except Exception as error:  # would replace the original error
-                _LOG.warning("%s failed: %s", what, error)
+                _LOG.warning("%s failed: %s", what, error, extra={**ids_of(error), **ids})
         if scope.cancelled_caught:
-            _LOG.warning("%s took longer than %s s and was given up", what, grace)
+            _LOG.warning("%s took longer than %s s and was given up", what, grace, extra=ids)
 
 
 def _ids_of(run: Run | str, thread_id: str | None) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.polling.waiter import Waiter, retrieve_run
 from openai_runs._client.streams.requests import StreamRequest, follow
+from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.retry import backoff, poll_pause
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs._transport import StreamReply
@@ -201,7 +202,9 @@ class Reconnector:
                 return await follow(self._pipeline, ids, last_id, options)
             return await request.find(options)
         except APIError as error:
-            _LOG.debug("reconnecting to run %s failed: %s", ids["run_id"], type(error).__name__)
+            words = "reconnecting to run %s failed: %s"
+            extra = {**ids_of(error), **ids}
+            _LOG.debug(words, ids["run_id"], type(error).__name__, extra=extra)
             return None  # such as 409: the server no longer has that event; the run is polled
 
     async def _pause(self) -> None:

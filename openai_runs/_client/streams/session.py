@@ -529,7 +529,9 @@ class StreamSession:
                 opened.close()
         elif isinstance(opened, StreamReply):
             after = self.last_id if self._pipeline.resumes() else ""
-            self._reader = EventReader(opened, after=after, gaps=self._gaps, size=self._size)
+            self._reader = EventReader(
+                opened, after=after, gaps=self._gaps, size=self._size, ids=self._ids
+            )
             self._headers, self._headers_at = opened.headers, self.now()
             self._timer.restart()
             self._is_polled = self._has_moved = False
@@ -540,7 +542,8 @@ class StreamSession:
 
     def _begin_recovery(self, reason: str) -> None:
         """Enter RECOVERING: reconnect or poll, as `Reconnector.reconnect` decides."""
-        _LOG.debug("the stream of run %s is recovered: %s", self._ids.get("run_id"), reason)
+        words = "the stream of run %s is recovered: %s"
+        _LOG.debug(words, self._ids.get("run_id"), reason, extra=self._ids)
         self.recovered = True
         self._move(State.RECOVERING)
 

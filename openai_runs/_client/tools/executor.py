@@ -25,6 +25,7 @@ from openai_runs._client.encoding import as_text
 from openai_runs._client.tools.signature import ToolContext
 from openai_runs._client.tools.tool import LocalTool, LocalToolCall
 from openai_runs._protocol.json_repair import read_json
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs.config import (
     MAX_OUTPUT_BYTES,
     MAX_PARALLEL_TOOLS,
@@ -169,7 +170,8 @@ class ToolCalls:
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as problem:
             return await self._notified(shown, _error(f"the arguments do not fit: {problem}"))
         except Exception:
-            _LOG.warning("reading the arguments of %s failed", _named(shown), exc_info=True)
+            words = "reading the arguments of %s failed"
+            _LOG.warning(words, _named(shown), exc_info=True, extra=_log_ids(shown))
             return await self._notified(shown, _error("the arguments do not fit"))
         shown = msgspec.structs.replace(shown, arguments=arguments)
         refusal = await self._refusal(shown)
@@ -206,10 +208,11 @@ class ToolCalls:
         timeout = math.inf if limit is None else limit
         context = ToolContext(run=call.run, call_id=call.id)
         act = partial(tool.function, **tool.completed(call.arguments, context))
-        _LOG.debug("calling %s with %s", _named(call), call.raw)
+        if _LOG.isEnabledFor(logging.DEBUG):
+            _LOG.debug("calling %s with %s", _named(call), call.raw, extra=_log_ids(call))
         try:
             with anyio.move_on_after(timeout):
-                return await _result(tool, act)
+                return await _result(tool, act, call)
         except ToolError as refusal:
             return _error(refusal.message)
         except _PASSING:
@@ -217,12 +220,13 @@ class ToolCalls:
         except anyio.get_cancelled_exc_class():
             await anyio.lowlevel.checkpoint_if_cancelled()
             # This task was not cancelled: the tool cancelled itself.
-            _LOG.warning("%s was cancelled from within", _named(call))
+            _LOG.warning("%s was cancelled from within", _named(call), extra=_log_ids(call))
             return _error("the tool was cancelled")
         except BaseException:
-            _LOG.warning("%s failed", _named(call), exc_info=True)
+            _LOG.warning("%s failed", _named(call), exc_info=True, extra=_log_ids(call))
             return _error("the tool failed")
-        _LOG.warning("%s did not finish within %.3g s", _named(call), timeout)
+        words = "%s did not finish within %.3g s"
+        _LOG.warning(words, _named(call), timeout, extra=_log_ids(call))
         return _error(f"the tool did not finish within {timeout:.3g} s")
 
 
@@ -245,31 +249,32 @@ def _fitting(outputs: Mapping[str, str], max_bytes: int) -> dict[str, str]:
     return result
 
 
-async def _result(tool: LocalTool[..., Any], act: Callable[[], Any]) -> str:
+async def _result(tool: LocalTool[..., Any], act: Callable[[], Any], call: LocalToolCall) -> str:
     """Return what the function returns as text; a sync one runs, and is read, in a thread."""
-    outcome = await (act() if tool.is_async else _in_thread(partial(_finished, act), tool.name))
+    outcome = await (act() if tool.is_async else _in_thread(partial(_finished, act, call), call))
     if inspect.isawaitable(outcome):  # a sync function that hands out a coroutine
         outcome = await outcome
-    return _sendable(outcome)
+    return _sendable(outcome, call)
 
 
-def _finished(act: Callable[[], Any]) -> Any:
+def _finished(act: Callable[[], Any], call: LocalToolCall) -> Any:
     outcome = act()
-    return outcome if inspect.isawaitable(outcome) else _sendable(outcome)
+    return outcome if inspect.isawaitable(outcome) else _sendable(outcome, call)
 
 
-def _sendable(value: object) -> str:
+def _sendable(value: object, call: LocalToolCall) -> str:
     try:
         text = as_text(value)
         text.encode()  # half of a surrogate pair cannot be encoded
     except Exception as problem:
-        _LOG.warning("the result of a tool cannot be written as JSON", exc_info=True)
+        words = "the result of a tool cannot be written as JSON"
+        _LOG.warning(words, exc_info=True, extra=_log_ids(call))
         msg = "the result cannot be written as JSON"
         raise ToolError(msg) from problem
     return text
 
 
-async def _in_thread(work: Callable[[], object], name: str) -> object:
+async def _in_thread(work: Callable[[], object], call: LocalToolCall) -> object:
     """Return what `work` returns in a worker thread of its own.
 
     Not of a pool: a tool that hangs would occupy a worker of it, and hold up the exit of the
@@ -295,9 +300,9 @@ async def _in_thread(work: Callable[[], object], name: str) -> object:
         try:
             loop.call_soon_threadsafe(set_result)
         except RuntimeError:
-            _LOG.debug("tool %s ended after its event loop", name)
+            _LOG.debug("tool %s ended after its event loop", call.name, extra=_log_ids(call))
 
-    threading.Thread(target=body, name=f"tool {name}", daemon=True).start()
+    threading.Thread(target=body, name=f"tool {call.name}", daemon=True).start()
     value, error = await done
     if error is not None:
         raise error
@@ -323,6 +328,10 @@ def _hosted(call: RequiredApproval, run: Run) -> LocalToolCall:
         type=call.type,
         server_label=call.server_label,
     )
+
+
+def _log_ids(call: LocalToolCall) -> LogIds:
+    return {"run_id": call.run.id, "thread_id": call.run.thread_id, "call_id": call.id}
 
 
 def _named(call: LocalToolCall) -> str:

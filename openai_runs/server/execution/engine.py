@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock
@@ -138,13 +139,13 @@ class Engine:
             execution.abandoned = True
             if execution.draft is not None:
                 execution.draft.discard()
-            _logger.error(
-                "run %s is given up: its backend does not let itself be cancelled", run_id
-            )
+            words = "run %s is given up: its backend does not let itself be cancelled"
+            _logger.error(words, run_id, extra=_log_ids(run_id, execution))
             try:
                 await self._put_back(run_id, execution)
             except StoreUnavailable:
-                _logger.exception("run %s cannot be put back", run_id)
+                words = "run %s cannot be put back"
+                _logger.exception(words, run_id, extra=_log_ids(run_id, execution))
 
     def _now(self) -> int:
         return int(self._clock.now())
@@ -194,6 +195,7 @@ class Engine:
             run.status,
             max(0, self._now() - run.created_at),
             run.total_tokens,
+            extra={"run_id": run.id, "thread_id": run.thread_id},
         )
 
     async def _execute_run(self, run_id: str, execution: Execution) -> None:
@@ -205,13 +207,14 @@ class Engine:
                 await self._put_back(run_id, execution)
         except Exception:
             # One run that cannot be written as it is must not stop all others, nor hang.
-            _logger.exception("run %s cannot be executed", run_id)
-            await self._fail(run_id)
+            ids = _log_ids(run_id, execution)
+            _logger.exception("run %s cannot be executed", run_id, extra=ids)
+            await self._fail(run_id, ids)
         finally:
             if execution.draft is not None:  # cancelled tasks leave cycles, which hold it for long
                 execution.draft.release()
 
-    async def _fail(self, run_id: str) -> None:
+    async def _fail(self, run_id: str, ids: LogIds) -> None:
         """End a run with nothing but the fact that it failed."""
         error = RunLastError(code="server_error", message="The server had an error.")
         ending = Ending(status=RunStatus.FAILED, error=error)
@@ -220,7 +223,7 @@ class Engine:
                 lambda: self._store.write(claims.end, run_id, ending, self._now(), writings=[])
             )
         except Exception:
-            _logger.exception("run %s cannot be ended: it expires", run_id)
+            _logger.exception("run %s cannot be ended: it expires", run_id, extra=ids)
 
     async def _put_back(self, run_id: str, execution: Execution) -> None:
         claim = execution.claim
@@ -230,7 +233,8 @@ class Engine:
             await self._store.write(claims.put_back, run_id, claim.epoch, self._now())
         except LostRace:  # it ended, or is being cancelled
             return
-        _logger.info("run %s goes back to the queue: the server stops", run_id)
+        words = "run %s goes back to the queue: the server stops"
+        _logger.info(words, run_id, extra=_log_ids(run_id, execution))
 
     async def _end(self, run_id: str, status: str) -> None:
         """End a run from outside, with as much as was written of its message."""
@@ -252,7 +256,8 @@ class Engine:
         try:
             await retry_unavailable(write)
         except Exception:
-            _logger.exception("run %s cannot be ended as %s", run_id, status)
+            words = "run %s cannot be ended as %s"
+            _logger.exception(words, run_id, status, extra=_log_ids(run_id, execution))
 
     async def _expire(self, group: TaskGroup) -> None:
         while True:
@@ -265,6 +270,12 @@ class Engine:
         while True:
             await retry_unavailable(lambda: self._store.prune(self._now()))
             await anyio.sleep(_PRUNE_INTERVAL)
+
+
+def _log_ids(run_id: str, execution: Execution | None) -> LogIds:
+    """Return the ids that are known: the thread's once the run was claimed."""
+    claim = execution.claim if execution is not None else None
+    return {"run_id": run_id, **({"thread_id": claim.run.thread_id} if claim is not None else {})}
 
 
 def _report(root: asyncio.Task[None]) -> None:

@@ -18,6 +18,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import (
     Backend,
@@ -111,7 +112,7 @@ class Executor:
         try:
             await self._make_turn(whole, execution)
         except LostRace as lost:
-            _logger.debug("an execution came too late: %s", lost)
+            _logger.debug("an execution came too late: %s", lost, extra=_log_ids(claim.run))
 
     async def _claim(self, run_id: str, execution: Execution) -> Claim | None:
         # Shielded for the moment of one commit: whoever cancels must know what was claimed.
@@ -149,7 +150,8 @@ class Executor:
         except ModelFailure as failure:
             ending = _failed(failure.code, failure.message, draft)
         except Exception:
-            _logger.exception("run %s failed in the server", claim.run.id)
+            words = "run %s failed in the server"
+            _logger.exception(words, claim.run.id, extra=_log_ids(claim.run))
             ending = _failed("server_error", "The server had an error.", draft)
         await self._end(claim, draft, ending)
 
@@ -258,10 +260,15 @@ async def _closing(events: AsyncIterator[ModelEvent]) -> AsyncIterator[AsyncIter
             await events.aclose()
 
 
+def _log_ids(run: Run) -> LogIds:
+    return {"run_id": run.id, "thread_id": run.thread_id, "assistant_id": run.assistant_id}
+
+
 def _run_for_model(run: Run, *, first: bool) -> Run:
     left_out = hosted_tools(run)
     if left_out and first:
-        _logger.info("run %s: the model is not told of %s", run.id, ", ".join(left_out))
+        words = "run %s: the model is not told of %s"
+        _logger.info(words, run.id, ", ".join(left_out), extra=_log_ids(run))
     return without_hosted(run)
 
 

@@ -104,6 +104,7 @@ class Trials:
                     "the server crashed %d times in a row in trials of run %s",
                     trial.attempts,
                     run_id,
+                    extra={"run_id": run_id},
                 )
             self._begin(run_id)
             await trial.begun.wait()
@@ -145,4 +146,5 @@ class Trials:
             try:
                 await self._store.write(claims.set_attempts, [run_id], trial.attempts)
             except StoreUnavailable:
-                _logger.exception("the trials of run %s cannot be written back", run_id)
+                words = "the trials of run %s cannot be written back"
+                _logger.exception(words, run_id, extra={"run_id": run_id})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.http.access import Check
 from openai_runs.server.http.foreign_requests import unknown_path
@@ -68,7 +69,8 @@ def beginning(
 
     async def begin(request: web.Request, response: web.StreamResponse) -> None:
         request_id = request.get(_ID)
-        outgoing.begin(request.transport, request_id or request.path)
+        ids: LogIds = {} if request_id is None else {"request_id": request_id}
+        outgoing.begin(request.transport, request_id or request.path, ids)
         if request_id is None:  # an application around ours answers by itself
             return
         response.headers["x-request-id"] = request_id
@@ -90,9 +92,11 @@ def _answer_for(
     if isinstance(error, web.HTTPException):
         return _answer_for(_translated(error, request), request, request_id)
     if isinstance(error, ConnectionError):  # the client has disconnected; nobody reads the answer
-        _logger.info("%s: the client went away", request_id)
+        ids: LogIds = {"request_id": request_id}
+        _logger.info("%s: the client went away", request_id, extra=ids)
     else:
-        _logger.error("%s failed", request_id, exc_info=error)
+        ids = {"request_id": request_id}
+        _logger.error("%s failed", request_id, exc_info=error, extra=ids)
     message = f"The server had an error while processing your request. Its id is {request_id}."
     refusal = Refusal(message, status_code=500, kind="server_error")
     return refusal.status_code, refusal.encode(), refusal.headers

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs.config import MAX_UNSENT_BYTES, STOP_WRITE_TIMEOUT, WRITE_TIMEOUT
 from openai_runs.server.api_errors import too_many_unsent
 
@@ -39,12 +40,13 @@ _logger = logging.getLogger("openai_runs.server")
 class _Connection:
     """One connection: how much of an answer its client has not received, and for how long."""
 
-    __slots__ = ("checks", "has_unread_body", "name", "unsent")
+    __slots__ = ("checks", "has_unread_body", "ids", "name", "unsent")
 
     def __init__(self) -> None:
         """Start with nothing written."""
         self.name = ""
         """What is written, for the log."""
+        self.ids: LogIds = {}
         self.has_unread_body = False
         """Whether its client may still send a body that nobody reads."""
         self.unsent: float = math.inf
@@ -81,7 +83,7 @@ class Outgoing:
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
-    def begin(self, transport: asyncio.Transport | None, name: str) -> None:
+    def begin(self, transport: asyncio.Transport | None, name: str, ids: LogIds) -> None:
         """Note that an answer begins, so that all before it was received."""
         if transport is None:  # the client has disconnected; writing raises
             return
@@ -93,7 +95,7 @@ class Outgoing:
             connection = self._connections[transport] = _Connection()
             if self._timer is None:
                 self._schedule()
-        connection.name = name
+        connection.name, connection.ids = name, ids
         connection.progress()
 
     def ensure_capacity(self, size: int, *, done: bool = False) -> None:
@@ -139,7 +141,7 @@ class Outgoing:
     def mark_unread(self, transport: asyncio.Transport | None) -> None:
         """Note that the rest of a request is not read: stopping does not wait for it."""
         if transport is not None:
-            self.begin(transport, "")
+            self.begin(transport, "", {})
             self._connections[transport].has_unread_body = True
 
     def stop(self) -> None:
@@ -188,7 +190,7 @@ class Outgoing:
     def _drop(self, transport: asyncio.Transport, connection: _Connection) -> None:
         level = logging.DEBUG if self._stopping else logging.WARNING
         words = "%s: a reader is dropped, it took no data for %g s"
-        _logger.log(level, words, connection.name, self._timeout)
+        _logger.log(level, words, connection.name, self._timeout, extra=connection.ids)
         transport.abort()
         del self._connections[transport]
 

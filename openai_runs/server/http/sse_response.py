@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from openai_runs._protocol import sse
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs.config import HEARTBEAT_INTERVAL
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.events.subscribers import Reader, Subscribers
@@ -137,26 +138,27 @@ class Streamer:
     ) -> web.StreamResponse:
         """Return the stream that begins there, once it was sent."""
         response = web.StreamResponse(headers={**_HEADERS, **headers})
+        ids: LogIds = {"run_id": start.run_id, "thread_id": start.thread_id}
         try:
             with self._subscribers.join(start.run_id) as reader:
                 writer = await response.prepare(request)
                 assert writer is not None
-                self._outgoing.begin(request.transport, f"run {start.run_id}")
+                self._outgoing.begin(request.transport, f"run {start.run_id}", ids)
                 follower = _Follower(self._store, reader, start, self._heartbeat)
-                while (body := await self._next(follower)) is not None:
+                while (body := await self._next(follower, ids)) is not None:
                     await self._outgoing.write(writer, request.transport, body)
                 await response.write_eof(_DONE if follower.done else b"")
         except ConnectionError:
-            _logger.debug("run %s: a reader has disconnected", start.run_id)
+            _logger.debug("run %s: a reader has disconnected", start.run_id, extra=ids)
         except Exception:  # the answer has begun, so its status is sent already
-            _logger.exception("run %s: a stream failed", start.run_id)
+            _logger.exception("run %s: a stream failed", start.run_id, extra=ids)
             if request.transport is not None:
                 request.transport.abort()
         return response
 
-    async def _next(self, follower: _Follower) -> bytes | None:
+    async def _next(self, follower: _Follower, ids: LogIds) -> bytes | None:
         try:
             return await follower.next()
         except Refusal as refusal:  # the database cannot be read: the reader may reconnect
-            _logger.warning("a stream ends early: %s", refusal.message)
+            _logger.warning("a stream ends early: %s", refusal.message, extra=ids)
             return None

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 
+from openai_runs._protocol.log_ids import LogIds
 from openai_runs._protocol.masking import secrets_of
 from openai_runs._protocol.retry import backoff, is_too_long
 from openai_runs._protocol.spec import check_header
@@ -165,7 +166,9 @@ class ChatBackend:
                 if spoken or not self._may_retry(failed, attempt, pause, lasted, request):
                     raise failed.failure from failed.__cause__
                 if failed.is_busy and attempt == 1:
-                    _logger.info("run %s waits for its model: %s", request.run.id, failed)
+                    run = request.run
+                    ids: LogIds = {"run_id": run.id, "thread_id": run.thread_id}
+                    _logger.info("run %s waits for its model: %s", run.id, failed, extra=ids)
             await anyio.sleep(pause)
             attempt += 1
 

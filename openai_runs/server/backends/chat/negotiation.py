@@ -181,6 +181,7 @@ class Negotiation:
             len(before.messages),
             len(before.turns) - len(kept.turns),
             len(before.turns),
+            extra={"run_id": before.run.id, "thread_id": before.run.thread_id},
         )
         self._request = kept
         return True
