@@ -53,6 +53,10 @@ ALL = {
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),
+    "deploy": Long(
+        "The guide's unit read by systemd, and a client that goes through the guide's nginx.",
+        marked("deploy", "--numprocesses=0"),
+    ),
     "fuzz": Long(
         "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",
         ["-m", "tests.fuzz"],
