@@ -18,6 +18,7 @@ from typing import Any
 
 import openai_runs.config
 import openai_runs.errors
+from docs import diagrams
 from openai_runs import AsyncClient
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.lifecycle import TRANSITIONS
@@ -194,6 +195,7 @@ def lifecycle_drawing() -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img"',
         '  aria-label="Statuses of a run and the moves between them"',
         '  font-family="monospace" font-size="15" text-anchor="middle">',
+        f'<rect width="760" height="{height}" rx="8" fill="#f5f7f8"/>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7"',
         '  markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#78909c"/></marker></defs>',
         '<g fill="none" stroke="#78909c" stroke-width="1.5" marker-end="url(#tip)">',
@@ -262,6 +264,10 @@ PARTS: dict[str, Callable[[], str]] = {
 FILES: dict[str, Callable[[], str]] = {
     "explain/layers.svg": layers_drawing,
     "explain/lifecycle.svg": lifecycle_drawing,
+    "guides/pauses.svg": diagrams.pauses_drawing,
+    "guides/reconnect.svg": diagrams.reconnect_drawing,
+    "guides/relay.svg": diagrams.relay_drawing,
+    "guides/wait.svg": diagrams.wait_drawing,
 }
 """Name of a file that is made as a whole -> what makes it."""
 
