@@ -141,9 +141,9 @@ def is_same(one: str, other: str) -> bool:
     return _masked(one) == _masked(other)
 
 
-def _masked(drawing: str) -> list[str]:
+def _masked(drawing: str) -> str:
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
-    return [re.sub(r"\d+", "0", unescape(text)) for text in texts]
+    return re.sub(r"\d+", "0", unescape("".join(texts)))
 
 
 def _questions(folder: Path) -> None:
