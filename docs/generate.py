@@ -2,7 +2,7 @@
 
 A page marks such a part with `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of
 `PARTS`. `FILES` are made as a whole. `poe generate` writes all of it anew; `tests/test_docs.py`
-calls `outdated`.
+calls `outdated(wanted())`.
 """
 
 import ast
@@ -18,6 +18,7 @@ from typing import Any
 
 import openai_runs.config
 import openai_runs.errors
+from docs import diagrams, recordings
 from openai_runs import AsyncClient
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.lifecycle import TRANSITIONS
@@ -194,6 +195,7 @@ def lifecycle_drawing() -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img"',
         '  aria-label="Statuses of a run and the moves between them"',
         '  font-family="monospace" font-size="15" text-anchor="middle">',
+        f'<rect width="760" height="{height}" rx="8" fill="#f5f7f8"/>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7"',
         '  markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#78909c"/></marker></defs>',
         '<g fill="none" stroke="#78909c" stroke-width="1.5" marker-end="url(#tip)">',
@@ -262,6 +264,10 @@ PARTS: dict[str, Callable[[], str]] = {
 FILES: dict[str, Callable[[], str]] = {
     "explain/layers.svg": layers_drawing,
     "explain/lifecycle.svg": lifecycle_drawing,
+    "guides/pauses.svg": diagrams.pauses_drawing,
+    "guides/reconnect.svg": diagrams.reconnect_drawing,
+    "guides/relay.svg": diagrams.relay_drawing,
+    "guides/wait.svg": diagrams.wait_drawing,
 }
 """Name of a file that is made as a whole -> what makes it."""
 
@@ -278,16 +284,24 @@ def renewed(page: str) -> str:
 def wanted() -> dict[Path, str]:
     """Return what each page, and each generated file, should hold."""
     pages = {page: renewed(page.read_text()) for page in sorted(PAGES.rglob("*.md"))}
-    return pages | {PAGES / name: make() for name, make in FILES.items()}
+    shown = {PAGES / name: each.draw() for name, each in recordings.RECORDINGS.items()}
+    return pages | {PAGES / name: make() for name, make in FILES.items()} | shown
 
 
-def outdated() -> list[str]:
+def outdated(texts: dict[Path, str]) -> list[str]:
     """Return the names of the pages and files that differ from what the code says."""
     return [
         str(path.relative_to(PAGES))
-        for path, text in wanted().items()
-        if not path.exists() or path.read_text() != text
+        for path, text in texts.items()
+        if not path.exists() or not _is_current(path, text)
     ]
+
+
+def _is_current(path: Path, text: str) -> bool:
+    """Tell whether a file holds a text; a recording shows other times in each run."""
+    held = path.read_text()
+    is_recording = str(path.relative_to(PAGES)) in recordings.RECORDINGS
+    return recordings.is_same(held, text) if is_recording else held == text
 
 
 def _settings(statements: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str, str]]:
@@ -332,6 +346,6 @@ def _methods() -> dict[str, list[str]]:
 
 if __name__ == "__main__":
     texts = wanted()
-    for name in outdated():
+    for name in outdated(texts):
         (PAGES / name).write_text(texts[PAGES / name])
         print(f"renewed {name}")

@@ -51,7 +51,12 @@ ALL = {
         ["-m", "tests.conversations.crowd"],
     ),
     "browser": Long(
-        "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
+        "In headless Chromium: the relay guide with its connection cut, and all pages of the docs.",
+        marked("browser", "--numprocesses=1"),
+    ),
+    "deploy": Long(
+        "The guide's unit read by systemd, and a client that goes through the guide's nginx.",
+        marked("deploy", "--numprocesses=0"),
     ),
     "fuzz": Long(
         "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",

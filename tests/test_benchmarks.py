@@ -41,13 +41,13 @@ def test_cheap_row_gives_a_table_and_its_figures(tmp_path: Path) -> None:
 
     done = bench(
         *("--only", "decode", "--quick", "--rounds", "2"),
-        *("--against", "floor", "ours", "--json", str(kept)),
+        *("--against", "baseline", "ours", "--json", str(kept)),
     )
 
     assert done.returncode == 0, done.stderr
     assert "| decode 1 run | CPU |" in done.stdout
     figures = json.loads(kept.read_text())["decode"]["figures"]
-    assert {name: len(told["cpu"]) for name, told in figures.items()} == {"floor": 2, "ours": 2}
+    assert {name: len(told["cpu"]) for name, told in figures.items()} == {"baseline": 2, "ours": 2}
 
 
 def test_file_system_is_named_where_it_is_known() -> None:

@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 # Not left to `AsyncClient.local()`: its first import reads files, which is not for the event loop.
 import openai_runs.server  # noqa: F401
-from docs import generate
+from docs import generate, recordings
 from openai_runs import AsyncClient, Run, errors
 from openai_runs._protocol.endpoints import ENDPOINTS
 from tests.test_seed_table import find
@@ -175,13 +175,15 @@ def run_script(launcher: list[str], block: Block, folder: Path) -> str:
 
 def test_generated_parts_are_current() -> None:
     """CLI help, error tree, defaults, endpoints and life cycle are what the code says now."""
-    assert generate.outdated() == [], "run `poe generate`"
+    assert generate.outdated(generate.wanted()) == [], "run `poe generate`"
 
 
 def test_every_generated_part_is_shown() -> None:
-    """No part is made for no page."""
+    """No part and no picture is made for no page."""
     text = "".join(page.read_text() for page in PAGES)
+    pictures = [*generate.FILES, *recordings.RECORDINGS]
 
+    assert [name for name in pictures if not re.search(rf"[(/]{Path(name).name}\)", text)] == []
     assert [name for name in generate.PARTS if f"<!-- generated: {name} -->" not in text] == []
 
 

@@ -4,6 +4,7 @@ The list is that of the style guide: private words, and what stands for them.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,28 @@ STEMS = {
 }
 """File stem -> the module that took its place."""
 
+PROSE = {
+    r"wire": "API",
+    r"bears?|bearing|outlasts?|outlive[sd]?": "tolerate, retry",
+    r"told|tells?|heard|hears?|news": "say, send, notify, report",
+    r"look again": "poll, check, retry",
+    r"(?:take[sn]?|took|taking) (?:it |them |streams? |an? \w+ )?up": "reconnect, resume",
+    r"taken? apart": "parse",
+    r"doubt\w*|unsure": "may have been sent",
+    r"guarded|harmless": "not idempotent, was not sent",
+    r"settle[sd]?|settling": "verify, end",
+    r"house|room|floor|door": "package, module, layer, entry point",
+    r"anew": "again",
+}
+"""Word in the docs -> what to write."""
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+
+QUOTED: dict[tuple[str, str], str] = {
+    ("docs/pages/guides/many-runs.md", "take up"): "held requests take up half of the connections",
+}
+"""(page, words) -> why they may stand there."""
+
 ALLOWED: dict[tuple[str, str], str] = {
     ("openai_runs/server/execution/executor.py", "Turn"): "a public name: a model call",
 }
@@ -199,6 +222,34 @@ def test_names_are_the_fields_words(path: Path) -> None:
     assert found == []
 
 
+def prose(page: Path) -> Iterator[tuple[str, int]]:
+    """Yield each line of a page without its code, with its number."""
+    fenced = False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if line.startswith("```"):
+            # What is printed is prose too, in a block of text as in the help of a command.
+            fenced = not fenced and line.strip() != "```text"
+        elif not fenced:
+            yield re.sub(r"`[^`]*`|\]\([^)]*\)", "", line), number
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES]
+)
+def test_docs_are_written_in_the_fields_words(page: Path) -> None:
+    """No private metaphor in README and docs: a reader finds a thing under its usual word."""
+    place = str(page.relative_to(ROOT))
+    found = [
+        f"{place}:{number}: {word[0]}: write {instead}"
+        for line, number in prose(page)
+        for private, instead in PROSE.items()
+        for word in re.finditer(rf"\b(?:{private})\b", line, re.IGNORECASE)
+        if (place, word[0]) not in QUOTED
+    ]
+
+    assert found == []
+
+
 def test_modules_have_the_fields_names() -> None:
     """No module of the client or the protocol has a name that was given up."""
     stems = {path.stem for path in sources() if path.is_relative_to(ROOT / "openai_runs")}
@@ -213,3 +264,4 @@ def test_exceptions_are_still_needed() -> None:
     }
 
     assert {use for use in ALLOWED if use not in used} == set()
+    assert {use for use in QUOTED if use[1] not in (ROOT / use[0]).read_text()} == set()

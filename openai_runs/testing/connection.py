@@ -16,9 +16,9 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from openai_runs.testing.faults import Cut, Delay, End, Fault, Refuse, Reset, Stall, Trickle
+from openai_runs.testing.http_messages import Body, Piece, read_head
 from openai_runs.testing.planning import Schedule
 from openai_runs.testing.received import ReceivedRequest, decoded, without_credentials
-from openai_runs.testing.wire import Body, Piece, read_head
 
 __all__ = ["Connection", "PassedAnswer", "reset"]
 

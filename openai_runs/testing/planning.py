@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from openai_runs.testing.faults import Fault, Refuse
-from openai_runs.testing.wire import Head
+from openai_runs.testing.http_messages import Head
 
 __all__ = ["Schedule"]
 

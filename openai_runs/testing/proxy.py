@@ -1,4 +1,4 @@
-"""A TCP proxy that does to answers what a test plans: the wire's faults, at exact bytes."""
+"""A TCP proxy that does to answers what a test plans: faults of the network, at exact bytes."""
 
 from __future__ import annotations
 

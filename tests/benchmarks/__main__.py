@@ -4,13 +4,13 @@ Each row is one piece of work. A server has one core in a process of its own; ea
 does the work in a fresh process on the other core, in turns with the rest, and their answers
 are compared, so that nobody wins by skipping work. A cell of the tables is "**ratio** ·
 median (min to max)". Compare figures of one run only: the ratio is the median, over the
-rounds, of a client's figure by the floor's in the same round. The floor is tuned bare aiohttp
+rounds, of a client's figure by the baseline's in the same round. The baseline is tuned bare aiohttp
 and msgspec. On a busy machine differences under about 1.3 need many rounds.
 
     poe bench                                all rows, as the page of the docs shows them
     poe bench --quick                        all rows, shorter, three rounds
     poe bench --only cpu waits-1000          a group of rows, and one row
-    poe bench --only retrieve --against floor ours --rounds 15
+    poe bench --only retrieve --against baseline ours --rounds 15
     poe bench --json FILE                    keep the figures of every round
     poe bench --only cpu --page              write them into the docs
 
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="rows, by group:" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    kinds = ["floor", "ours", "official"]
+    kinds = ["baseline", "ours", "official"]
     taken.add_argument("--only", nargs="+", metavar="ROW", help="these rows or groups of them")
     taken.add_argument(
         "--against", nargs="+", choices=kinds, default=kinds, help="which clients (default: all)"

@@ -1,4 +1,4 @@
-"""Who is measured: ours, the floor, and the official client over each of its transports."""
+"""Who is measured: ours, the baseline, and the official client over each of its transports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tests.e2e.referee import environments
 
-__all__ = ["AIOHTTP", "ALL", "FLOOR", "OURS", "Contestant", "prepare", "starting"]
+__all__ = ["AIOHTTP", "ALL", "BASELINE", "OURS", "Contestant", "prepare", "starting"]
 
 
 class Contestant(NamedTuple):
@@ -17,7 +17,7 @@ class Contestant(NamedTuple):
 
     name: str
     kind: str
-    """`floor`, `ours` or `official`."""
+    """`baseline`, `ours` or `official`."""
     module: str
     environment: str | None = None
     """The official client's environment; None: this interpreter."""
@@ -39,12 +39,12 @@ def _official(name: str, environment: str, transport: str) -> Contestant:
     return Contestant(name, "official", module, environment, {"transport": transport}, 0.1)
 
 
-FLOOR = Contestant("floor", "floor", "tests.benchmarks.clients.floor")
+BASELINE = Contestant("baseline", "baseline", "tests.benchmarks.clients.baseline")
 OURS = Contestant("ours", "ours", "tests.benchmarks.clients.ours")
 _HTTPX = _official("official 2.54, httpx", "2.54.0", "httpx")
 AIOHTTP = _official("official 2.54, aiohttp", "2.54.0-aiohttp", "aiohttp")
 
-ALL = (FLOOR, OURS, _HTTPX, AIOHTTP)
+ALL = (BASELINE, OURS, _HTTPX, AIOHTTP)
 """In the order of the tables."""
 
 

@@ -1,11 +1,11 @@
-"""Figures as tables: min, median, max, and how many times the floor."""
+"""Figures as tables: min, median, max, and how many times the baseline."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
 
-from tests.benchmarks.contestants import FLOOR
+from tests.benchmarks.contestants import BASELINE
 from tests.benchmarks.measuring import Figures
 
 __all__ = ["METRICS", "ratio", "table"]
@@ -50,13 +50,13 @@ _SECONDS = (
     "took",
 )
 _COUNTS = ("seen", "raised")
-"""What is not compared with the floor's."""
+"""What is not compared with the baseline's."""
 
 
 def table(results: Mapping[str, Figures]) -> str:
     """Return a Markdown table of some rows' figures, one column for each client.
 
-    A cell tells how many times the floor's figure it is, the median, and the range.
+    A cell tells how many times the baseline's figure it is, the median, and the range.
 
     Args:
         results: Row's title -> its figures.
@@ -80,16 +80,16 @@ def _cell(figures: Figures, contestant: str, metric: str) -> str:
     shown = _shown(metric, statistics.median(told))
     if min(told) != max(told):
         shown += f" ({_shown(metric, min(told))} to {_shown(metric, max(told))})"
-    is_compared = contestant != FLOOR.name and metric not in _COUNTS
+    is_compared = contestant != BASELINE.name and metric not in _COUNTS
     times = ratio(figures, contestant, metric) if is_compared else None
     return shown if times is None else f"**{times:.2f}** · {shown}"
 
 
 def ratio(figures: Figures, contestant: str, metric: str) -> float | None:
-    """Return how many times the floor's figure this is: the median over the rounds."""
-    floor = figures.get(FLOOR.name, {}).get(metric, [])
+    """Return how many times the baseline's figure this is: the median over the rounds."""
+    baseline = figures.get(BASELINE.name, {}).get(metric, [])
     own = figures[contestant][metric]
-    pairs = [(a, b) for a, b in zip(own, floor, strict=False) if a is not None and b]
+    pairs = [(a, b) for a, b in zip(own, baseline, strict=False) if a is not None and b]
     return statistics.median(a / b for a, b in pairs) if pairs else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tests.benchmarks import samples, scripts
-from tests.benchmarks.contestants import AIOHTTP, ALL, FLOOR, OURS, Contestant, starting
+from tests.benchmarks.contestants import AIOHTTP, ALL, BASELINE, OURS, Contestant, starting
 
 __all__ = ["GROUPS", "ROWS", "Row"]
 
@@ -117,7 +117,7 @@ def _serve(at_once: int, runs: int) -> Row:
 
 def _limited() -> Row:
     """Return the row of 500 waits under a budget of 1,000 requests a minute."""
-    told = OURS._replace(name="ours, limits told by the server")
+    told = OURS._replace(name="ours, limits sent by the server")
     fixed = OURS._replace(name="ours, limits fixed", params={"per_minute": 1000})
     return Row(
         "limit",
@@ -126,7 +126,7 @@ def _limited() -> Row:
         "wait",
         {"runs": 500, "start": 1.0, "interval": 1.0, "limit": 180},
         ("tests.benchmarks.servers.limited", "1000", "2", "60"),
-        contestants=(FLOOR, told, fixed, AIOHTTP),
+        contestants=(BASELINE, told, fixed, AIOHTTP),
         rounds=1,
     )
 
@@ -201,11 +201,11 @@ ROWS = (
     _start("import", "import", scripts.IMPORT),
     _start("construct", "import and construct", scripts.CONSTRUCT),
     _start("first-run", "import, construct, retrieve a run", scripts.FIRST_RUN),
-    _start("help", "openai-runs --help; floor: import cyclopts", scripts.HELP),
+    _start("help", "openai-runs --help; baseline: import cyclopts", scripts.HELP),
     _waits("1000", 1000, 8, 3),
-    _waits("1000-long", 1000, 60, 1, (FLOOR, OURS)),
+    _waits("1000-long", 1000, 60, 1, (BASELINE, OURS)),
     _waits("10000", 10_000, 12, 1),
-    _waits("10000-long", 10_000, 60, 1, (FLOOR, OURS, AIOHTTP)),
+    _waits("10000-long", 10_000, 60, 1, (BASELINE, OURS, AIOHTTP)),
     Row(
         "waits-bare",
         "what the caller of 10,000 waits holds himself",
@@ -231,7 +231,7 @@ ROWS = (
         },
         ("tests.benchmarks.servers.ours", "timed", "60"),
         quick_server=("tests.benchmarks.servers.ours", "timed", "8"),
-        contestants=(FLOOR, OURS, AIOHTTP),
+        contestants=(BASELINE, OURS, AIOHTTP),
         rounds=1,
     ),
     _limited(),

@@ -28,7 +28,7 @@ _OFFICIAL: Final = (
     "await client.close()",
 )
 _PROGRAMS: Final = {
-    "floor": _Program(
+    "baseline": _Program(
         "import aiohttp, anyio, msgspec",
         "client = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())",
         "async with client.get('BASE_URL/threads/thread_1/runs/run_1') as answer:"
@@ -57,7 +57,7 @@ FIRST_RUN: Final = {name: one.written(calls=True) for name, one in _PROGRAMS.ite
 """Import, make a client, retrieve a run."""
 IMPORT: Final = {name: one.imports for name, one in _PROGRAMS.items()}
 HELP: Final = {
-    "floor": "import cyclopts",
+    "baseline": "import cyclopts",
     "ours": "import sys\nsys.argv = ['openai-runs', '--help']\n"
     "from openai_runs._cli import main\nmain()",
 }

@@ -1,6 +1,6 @@
 """Load for a server: threads with a question, run to their end, so many at once.
 
-The client is the floor's, so that what is measured is the server. Each run is one POST to
+The client is the baseline's, so that what is measured is the server. Each run is one POST to
 /threads/runs and then looks at it: held back by the server, or one after the other.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from yarl import URL
 
-from tests.benchmarks.clients.floor import Floor
+from tests.benchmarks.clients.baseline import Baseline
 from tests.benchmarks.clients.stopwatch import Outcome, enter
 from tests.benchmarks.clients.waits import ACTIVE, percentile
 
@@ -29,8 +29,8 @@ class _Ids(msgspec.Struct):
 
 
 class _Load:
-    def __init__(self, floor: Floor, assistant_id: str, *, held: bool) -> None:
-        self._floor = floor
+    def __init__(self, baseline: Baseline, assistant_id: str, *, held: bool) -> None:
+        self._baseline = baseline
         self._headers = {"Prefer": "wait=30"} if held else {}
         self._pause = 0 if held else _PAUSE
         asked = {"role": "user", "content": "Where is my order?"}
@@ -55,8 +55,8 @@ class _Load:
 
     async def _sent(self, method: str, path: str, body: bytes | None) -> _Ids:
         headers = self._headers if body is None else {"Content-Type": "application/json"}
-        async with self._floor.session.request(
-            method, URL(self._floor.url + path, encoded=True), data=body, headers=headers
+        async with self._baseline.session.request(
+            method, URL(self._baseline.url + path, encoded=True), data=body, headers=headers
         ) as response:
             return msgspec.json.decode(await response.read(), type=_Ids)
 
@@ -64,12 +64,14 @@ class _Load:
 async def load(given: Mapping[str, Any]) -> Outcome:
     """Run so many at once, after a tenth of them to warm up; tell runs per second and times."""
     count, at_once = given["runs"], given["at_once"]
-    async with Floor(given["url"], 200) as floor:
+    async with Baseline(given["url"], 200) as baseline:
         headers = {"Content-Type": "application/json"}
         path = URL(f"{given['url']}/assistants", encoded=True)
-        async with floor.session.post(path, data=b'{"model":"instant"}', headers=headers) as made:
+        async with baseline.session.post(
+            path, data=b'{"model":"instant"}', headers=headers
+        ) as made:
             assistant = msgspec.json.decode(await made.read(), type=_Ids)
-        users = _Load(floor, assistant.id, held=given["held"])
+        users = _Load(baseline, assistant.id, held=given["held"])
 
         async def user(times: int) -> None:
             for _ in range(times):
@@ -80,7 +82,7 @@ async def load(given: Mapping[str, Any]) -> Outcome:
         began = time.monotonic()
         await asyncio.gather(*(user(count // at_once) for _ in range(at_once)))
         took = time.monotonic() - began
-        answer = await floor.get(f"/threads/{users.last.thread_id}/messages?limit=1")
+        answer = await baseline.get(f"/threads/{users.last.thread_id}/messages?limit=1")
     text = msgspec.json.decode(answer)["data"][0]["content"][0]["text"]["value"]
     metrics = {
         "rate": len(users.seconds) / took,

@@ -1,4 +1,4 @@
-"""The floor: tuned bare aiohttp and msgspec, as somebody writes it who wants just this.
+"""The baseline: tuned bare aiohttp and msgspec, as somebody writes it who wants just this.
 
 One session, no cookies, no automatic headers, URLs already encoded, no total time-out, the
 body read whole and decoded by a decoder made beforehand. It retries nothing, refuses
@@ -18,7 +18,7 @@ import msgspec
 from yarl import URL
 
 from tests.benchmarks import samples
-from tests.benchmarks.clients import floor_types as types
+from tests.benchmarks.clients import baseline_types as types
 from tests.benchmarks.clients.stopwatch import (
     Outcome,
     enter,
@@ -45,7 +45,7 @@ class RefusedError(RuntimeError):
         self.after = float(response.headers.get("Retry-After", "nan"))
 
 
-class Floor:
+class Baseline:
     """The client."""
 
     def __init__(self, url: str, connections: int = 100) -> None:
@@ -59,7 +59,7 @@ class Floor:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         )
 
-    async def __aenter__(self) -> Floor:
+    async def __aenter__(self) -> Baseline:
         """Return itself."""
         return self
 
@@ -116,9 +116,9 @@ class Floor:
 
 async def retrieve(given: Mapping[str, Any]) -> Outcome:
     """Retrieve a run again and again."""
-    async with Floor(given["url"]) as floor:
+    async with Baseline(given["url"]) as baseline:
         cpu, run = await spent(
-            lambda: floor.retrieve("run_1"), count=given["count"], at_once=given["at_once"]
+            lambda: baseline.retrieve("run_1"), count=given["count"], at_once=given["at_once"]
         )
     return {"metrics": {"cpu": cpu}, "facts": {"run": of_run(run)}}
 
@@ -126,17 +126,17 @@ async def retrieve(given: Mapping[str, Any]) -> Outcome:
 async def create(given: Mapping[str, Any]) -> Outcome:
     """Create a run again and again."""
     body = given["body"]
-    async with Floor(given["url"]) as floor:
-        cpu, run = await spent(lambda: floor.create(body), count=given["count"])
+    async with Baseline(given["url"]) as baseline:
+        cpu, run = await spent(lambda: baseline.create(body), count=given["count"])
     return {"metrics": {"cpu": cpu}, "facts": {"run": of_run(run)}}
 
 
 async def list_runs(given: Mapping[str, Any]) -> Outcome:
     """List a hundred runs again and again."""
-    async with Floor(given["url"]) as floor:
+    async with Baseline(given["url"]) as baseline:
 
         async def listed() -> Any:
-            return types.RUNS.decode(await floor.get("/threads/thread_1/runs?limit=100"))
+            return types.RUNS.decode(await baseline.get("/threads/thread_1/runs?limit=100"))
 
         cpu, page = await spent(listed, count=given["count"])
     return {"metrics": {"cpu": cpu}, "facts": {"runs": of_page(page, of_run)}}
@@ -144,11 +144,11 @@ async def list_runs(given: Mapping[str, Any]) -> Outcome:
 
 async def list_steps(given: Mapping[str, Any]) -> Outcome:
     """List a hundred steps again and again."""
-    async with Floor(given["url"]) as floor:
+    async with Baseline(given["url"]) as baseline:
 
         async def listed() -> Any:
             path = "/threads/thread_1/runs/run_1/steps?limit=100"
-            return types.STEPS.decode(await floor.get(path))
+            return types.STEPS.decode(await baseline.get(path))
 
         cpu, page = await spent(listed, count=given["count"])
     return {"metrics": {"cpu": cpu}, "facts": {"steps": of_page(page, of_step)}}
@@ -157,12 +157,12 @@ async def list_steps(given: Mapping[str, Any]) -> Outcome:
 async def stream(given: Mapping[str, Any]) -> Outcome:
     """Read a stream again and again; only where snapshots are asked for, join its text."""
     keeps = given.get("snapshots", False)
-    async with Floor(given["url"]) as floor:
+    async with Baseline(given["url"]) as baseline:
 
         async def read() -> tuple[int, int, str]:
             count, last = 0, None
             pieces: list[str] = []
-            async for _, told in floor.events(given["thread"]):
+            async for _, told in baseline.events(given["thread"]):
                 count += 1
                 if isinstance(told, types.Delta):
                     pieces += [
@@ -205,20 +205,20 @@ async def wait(given: Mapping[str, Any]) -> Outcome:
     hold = given.get("long_poll", 0)
     interval = 0 if hold else given["interval"]
     headers = {"Prefer": f"wait={hold}"} if hold else None
-    async with Floor(given["url"], given.get("connections", 100)) as floor:
+    async with Baseline(given["url"], given.get("connections", 100)) as baseline:
 
         async def until_settled(run_id: str, thread_id: str) -> types.Run:
             while True:
                 pause = interval
                 try:
-                    run = await floor.retrieve(run_id, thread_id, headers)
+                    run = await baseline.retrieve(run_id, thread_id, headers)
                     if run.status not in ACTIVE:
                         return run
                 except RefusedError as error:
                     pause = error.after  # not a number: sleep() refuses it
                 await asyncio.sleep(pause)
 
-        create = partial(floor.create, path="/threads/runs")
+        create = partial(baseline.create, path="/threads/runs")
         return await wait_for_all(Waiting(until_settled, create), given)
 
 

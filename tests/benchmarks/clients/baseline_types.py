@@ -1,6 +1,6 @@
 """The wire's objects as somebody writes them by hand for msgspec: every field, nothing more.
 
-They know no unknown tools, mend nothing, and carry no headers; the floor decodes to them.
+They know no unknown tools, mend nothing, and carry no headers; the baseline decodes to them.
 """
 
 from __future__ import annotations
