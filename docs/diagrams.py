@@ -81,31 +81,32 @@ class Recorder:
         cut = [cut_after] if cut_after else []
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            headers = [f"{name}: {request.headers[name]}"
-                       for name in _SHOWN_HEADERS if name in request.headers]  # fmt: skip
+            headers = [
+                f"{name}: {request.headers[name]}"
+                for name in _SHOWN_HEADERS
+                if name in request.headers
+            ]
             path = request.rel_url.raw_path.removeprefix("/v1")
             self.add(source, target, "\n".join([f"{request.method} {path}", *headers]))
             async with session.request(
-                request.method, url + request.rel_url.raw_path_qs,
-                data=await request.read(), headers=_passed(request.headers),
-            ) as answer:  # fmt: skip
+                request.method,
+                url + request.rel_url.raw_path_qs,
+                data=await request.read(),
+                headers=_passed(request.headers),
+            ) as answer:
                 response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
                 await response.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    for block in _blocks(chunk, answer.content_type):
-                        if request.transport is None or request.transport.is_closing():
-                            return response
-                        text = _shown(block)
-                        if answer.content_type == "application/json" or text.startswith(
-                            tuple(events)
-                        ):
-                            self.add(target, source, text, answers=True)
-                        await response.write(block)
-                        if cut and cut[0].encode() in block:
-                            cut.clear()
-                            self.note(source, "the connection is cut")
-                            request.transport.abort()
-                            return response
+                async for text, block in _blocks_of(answer):
+                    if request.transport is None or request.transport.is_closing():
+                        break
+                    if answer.content_type != "text/event-stream" or text.startswith(tuple(events)):
+                        self.add(target, source, text, answers=True)
+                    await response.write(block)
+                    if cut and cut[0].encode() in block:
+                        cut.clear()
+                        self.note(source, "the connection is cut")
+                        request.transport.abort()
+                        break
             return response
 
         app = web.Application()
@@ -133,11 +134,12 @@ def _passed(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in own}
 
 
-def _blocks(chunk: bytes, content_type: str) -> list[bytes]:
-    """Return the events of a stream's chunk, or an answer as it is."""
-    if content_type != "text/event-stream":
-        return [chunk]
-    return re.findall(rb"(?s).*?\n\n", chunk)
+async def _blocks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield an answer, or each event of a stream: what is shown of it, and its bytes."""
+    async for chunk in answer.content.iter_any():
+        is_stream = answer.content_type == "text/event-stream"
+        for block in re.findall(rb"(?s).*?\n\n", chunk) if is_stream else [chunk]:
+            yield _shown(block), block
 
 
 def _shown(block: bytes) -> str:
@@ -273,6 +275,32 @@ async def _reconnect(recorder: Recorder) -> None:
         recorder.add(1, 0, f"stream.run.status: {stream.run.status}", answers=True)
 
 
+def _application(client: AsyncClient, assistant_id: str, has_left: anyio.Event) -> web.Application:
+    """Return the back end of a page that follows runs; `has_left` is set when a reader left."""
+
+    async def start(_: web.Request) -> web.Response:
+        run = await client.threads.create_and_run(assistant_id=assistant_id)
+        ids = {"thread_id": run.thread_id, "run_id": run.id}
+        return web.json_response({"object": "the ids of the run", **ids})
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        after = request.headers.get("Last-Event-ID")
+        stream = client.runs.follow(**request.match_info, last_event_id=after)
+        response = web.StreamResponse(headers=relay.HEADERS)
+        async with relay.sse(stream, heartbeat=0.05) as frames:
+            await response.prepare(request)
+            with suppress(ConnectionError):  # the browser has left
+                async for frame in frames:
+                    await response.write(frame)
+        has_left.set()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/chat", start)
+    app.router.add_get("/events/{thread_id}/{run_id}", events)
+    return app
+
+
 async def _relay(recorder: Recorder) -> None:
     model, has_left = _Model("Sun", "ny."), anyio.Event()
     async with (
@@ -282,29 +310,8 @@ async def _relay(recorder: Recorder) -> None:
         AsyncClient(f"{url}/v1") as client,
     ):
         assistant = await client.assistants.create(model="any")
-
-        async def start(_: web.Request) -> web.Response:
-            run = await client.threads.create_and_run(assistant_id=assistant.id)
-            ids = {"thread_id": run.thread_id, "run_id": run.id}
-            return web.json_response({"object": "the ids of the run", **ids})
-
-        async def events(request: web.Request) -> web.StreamResponse:
-            after = request.headers.get("Last-Event-ID")
-            stream = client.runs.follow(**request.match_info, last_event_id=after)
-            response = web.StreamResponse(headers=relay.HEADERS)
-            async with relay.sse(stream, heartbeat=0.05) as frames:
-                await response.prepare(request)
-                with suppress(ConnectionError):  # the browser has left
-                    async for frame in frames:
-                        await response.write(frame)
-            has_left.set()
-            return response
-
-        app = web.Application()
-        app.router.add_post("/chat", start)
-        app.router.add_get("/events/{thread_id}/{run_id}", events)
         async with (
-            _served(app) as own,
+            _served(_application(client, assistant.id, has_left)) as own,
             recorder.between(0, 1, own, cut_after="thread.message.delta") as front,
             aiohttp.ClientSession(front) as browser,
         ):
