@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ __all__ = ["pauses_drawing", "reconnect_drawing", "relay_drawing", "sequence", "
 _STEP, _TOP, _GAP = 44, 64, 260
 """Between two messages, above the first, and between two actors."""
 _INK, _PAPER, _LINE = "#263238", "#f5f7f8", "#00838f"
-_SHOWN_HEADERS = ("Prefer", "Last-Event-ID")
+_HEADERS = ("Prefer", "Last-Event-ID")
 _NAMES = re.compile(r"(thread|run)_\w{20,}")
 
 
@@ -37,6 +38,17 @@ class Message(NamedTuple):
     """Of the actors; the same as the source for a note."""
     text: str
     answers: bool = False
+
+
+class Hop(NamedTuple):
+    """A way of messages: whose requests they are, and whose server it is."""
+
+    source: int
+    target: int
+    events: tuple[str, ...] = ("message.delta",)
+    """Of its streams, which are recorded."""
+    cut: list[bool] = []
+    """Not empty: the next stream is cut behind its first word."""
 
 
 class Recorder:
@@ -60,59 +72,40 @@ class Recorder:
         self.messages.append(Message(actor, actor, text))
 
     @asynccontextmanager
-    async def between(
-        self,
-        source: int,
-        target: int,
-        url: str,
-        *,
-        events: Sequence[str] = ("message.delta", "done"),
-        cut_after: str | None = None,
-    ) -> AsyncIterator[str]:
-        """Stand in front of a server, and record what passes.
-
-        Args:
-            source: Whose requests they are.
-            target: Whose server it is.
-            url: Where that is, up to its path.
-            events: Which events of a stream are recorded.
-            cut_after: An event behind which the first stream is cut.
-        """
-        cut = [cut_after] if cut_after else []
-
-        async def handle(request: web.Request) -> web.StreamResponse:
-            headers = [
-                f"{name}: {request.headers[name]}"
-                for name in _SHOWN_HEADERS
-                if name in request.headers
-            ]
-            path = request.rel_url.raw_path.removeprefix("/v1")
-            self.add(source, target, "\n".join([f"{request.method} {path}", *headers]))
-            async with session.request(
-                request.method,
-                url + request.rel_url.raw_path_qs,
-                data=await request.read(),
-                headers=_passed(request.headers),
-            ) as answer:
-                response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
-                await response.prepare(request)
-                async for text, block in _blocks_of(answer):
-                    if request.transport is None or request.transport.is_closing():
-                        break
-                    if answer.content_type != "text/event-stream" or text.startswith(tuple(events)):
-                        self.add(target, source, text, answers=True)
-                    await response.write(block)
-                    if cut and cut[0].encode() in block:
-                        cut.clear()
-                        self.note(source, "the connection is cut")
-                        request.transport.abort()
-                        break
-            return response
-
+    async def between(self, hop: Hop, url: str) -> AsyncIterator[str]:
+        """Stand in front of the server at `url`, record what passes, and yield the address."""
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", handle)
-        async with aiohttp.ClientSession(auto_decompress=False) as session, _served(app) as own:
-            yield own
+        async with aiohttp.ClientSession(url, auto_decompress=False) as session:
+            app.router.add_route("*", "/{path:.*}", partial(self._pass, hop, session))
+            async with _served(app) as own:
+                yield own
+
+    async def _pass(
+        self, hop: Hop, session: aiohttp.ClientSession, request: web.Request
+    ) -> web.StreamResponse:
+        shown = [f"{name}: {request.headers[name]}" for name in _HEADERS if name in request.headers]
+        path = request.rel_url.raw_path.removeprefix("/v1")
+        self.add(hop.source, hop.target, "\n".join([f"{request.method} {path}", *shown]))
+        async with session.request(
+            request.method,
+            request.rel_url.raw_path_qs,
+            data=await request.read(),
+            headers=_passed(request.headers),
+        ) as answer:
+            response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
+            await response.prepare(request)
+            async for text, block in _blocks_of(answer):
+                if request.transport is None or request.transport.is_closing():
+                    break
+                if answer.content_type != "text/event-stream" or text.startswith(hop.events):
+                    self.add(hop.target, hop.source, text, answers=True)
+                await response.write(block)
+                if hop.cut and b"thread.message.delta" in block:
+                    hop.cut.clear()
+                    self.note(hop.source, "the connection is cut")
+                    request.transport.abort()
+                    break
+        return response
 
 
 @asynccontextmanager
@@ -182,12 +175,12 @@ def sequence(title: str, actors: Sequence[str], messages: Sequence[Message]) -> 
         text = escape(message.text)
         if x == to_x:
             size = 16 + 7 * len(message.text)
-            x = min(x, width - 6 - size / 2)
+            middle = min(x, width - 6 - size / 2)
             lines.append(
-                f'<rect x="{x - size / 2}" y="{y - 18}" width="{size}" height="24" rx="4"'
+                f'<rect x="{middle - size / 2}" y="{y - 18}" width="{size}" height="24" rx="4"'
                 f' fill="#fff3e0" stroke="#ef6c00"/>'
             )
-            lines.append(f'<text x="{x}" y="{y - 1}" fill="{_INK}">{text}</text>')
+            lines.append(f'<text x="{middle}" y="{y - 1}" fill="{_INK}">{text}</text>')
             continue
         dashes = ' stroke-dasharray="6 4"' if message.answers else ""
         lines.append(
@@ -220,7 +213,7 @@ async def _wait(recorder: Recorder) -> None:
     model = _Model("Rain.")
     async with (
         LocalServer(backend=model) as server,
-        recorder.between(1, 2, server.url.removesuffix("/v1")) as url,
+        recorder.between(Hop(1, 2), server.url.removesuffix("/v1")) as url,
         AsyncClient(f"{url}/v1") as client,
     ):
         assistant = await client.assistants.create(model="any")
@@ -252,13 +245,7 @@ async def _reconnect(recorder: Recorder) -> None:
     model = _Model("Sun", "ny.")
     async with (
         LocalServer(backend=model) as server,
-        recorder.between(
-            1,
-            2,
-            server.url.removesuffix("/v1"),
-            events=["message.delta"],
-            cut_after="thread.message.delta",
-        ) as url,
+        recorder.between(Hop(1, 2, cut=[True]), server.url.removesuffix("/v1")) as url,
         AsyncClient(f"{url}/v1") as client,
     ):
         assistant = await client.assistants.create(model="any")
@@ -285,7 +272,11 @@ def _application(client: AsyncClient, assistant_id: str, has_left: anyio.Event) 
 
     async def events(request: web.Request) -> web.StreamResponse:
         after = request.headers.get("Last-Event-ID")
-        stream = client.runs.follow(**request.match_info, last_event_id=after)
+        stream = client.runs.follow(
+            request.match_info["run_id"],
+            thread_id=request.match_info["thread_id"],
+            last_event_id=after,
+        )
         response = web.StreamResponse(headers=relay.HEADERS)
         async with relay.sse(stream, heartbeat=0.05) as frames:
             await response.prepare(request)
@@ -306,13 +297,13 @@ async def _relay(recorder: Recorder) -> None:
     async with (
         LocalServer(backend=model) as server,
         # Of its other events it is not certain when they pass, beside those of the application.
-        recorder.between(1, 2, server.url.removesuffix("/v1"), events=["message.delta"]) as url,
+        recorder.between(Hop(1, 2), server.url.removesuffix("/v1")) as url,
         AsyncClient(f"{url}/v1") as client,
     ):
         assistant = await client.assistants.create(model="any")
         async with (
             _served(_application(client, assistant.id, has_left)) as own,
-            recorder.between(0, 1, own, cut_after="thread.message.delta") as front,
+            recorder.between(Hop(0, 1, ("message.delta", "done"), [True]), own) as front,
             aiohttp.ClientSession(front) as browser,
         ):
             recorder.messages.clear()
@@ -335,7 +326,8 @@ async def _until_cut(browser: aiohttp.ClientSession, path: str) -> str:
         async with browser.get(path) as response:
             async for chunk in response.content.iter_any():
                 text += chunk
-    return re.findall(rb"^id: (.+)$", text, re.MULTILINE)[-1].decode()
+    last: bytes = re.findall(rb"^id: (.+)$", text, re.MULTILINE)[-1]
+    return last.decode()
 
 
 def _drawn(
@@ -382,9 +374,9 @@ def pauses_drawing() -> str:
     now, count = 0.0, 1
     while now < until:
         longest, shortest = poll_pause(policy, count, 0.0), poll_pause(policy, count, 1.0)
-        x, top, bottom = 60 + 10 * now, 180 - 30 * longest, 180 - 30 * shortest
+        at, top, bottom = 60 + 10 * now, 180 - 30 * longest, 180 - 30 * shortest
         lines.append(
-            f'<path d="M{x:.1f} {bottom:.1f}V{top:.1f}" stroke="{_LINE}" stroke-width="5"'
+            f'<path d="M{at:.1f} {bottom:.1f}V{top:.1f}" stroke="{_LINE}" stroke-width="5"'
             ' stroke-linecap="round"/>'
         )
         now, count = now + (longest + shortest) / 2, count + 1
