@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 import msgspec
 
+from openai_runs._log_ids import ids_of
 from openai_runs._protocol.events import ALL_FIELDS, shown_fields
-from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.sse import COMMENT, encode
 from openai_runs.config import HEARTBEAT_INTERVAL, check_timeout
 from openai_runs.errors import (

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from openai_runs import AsyncClient
-from openai_runs._protocol.log_ids import LogIds, ids_of
+from openai_runs._log_ids import LogIds, ids_of
 from openai_runs.errors import NotFoundError
 from openai_runs.testing import RunsServer
 from tests.client.acting import client_of

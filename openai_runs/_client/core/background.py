@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from openai_runs._aio import is_cancelled
-from openai_runs._protocol.log_ids import ids_of
+from openai_runs._log_ids import ids_of
 from openai_runs.errors import ConfigError
 
 if TYPE_CHECKING:

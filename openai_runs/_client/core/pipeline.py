@@ -37,10 +37,10 @@ from openai_runs._client.core.rate_limiter import REMAINING_REQUESTS
 from openai_runs._client.core.state import ClientState
 from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
+from openai_runs._log_ids import ids_of
 from openai_runs._protocol import error_mapping, retry
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
-from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
 from openai_runs._transport import Reply, StreamReply

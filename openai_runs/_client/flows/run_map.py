@@ -49,8 +49,8 @@ from openai_runs._client.flows.results import RunResult, run_to_result
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
+from openai_runs._log_ids import ids_of
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
-from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.spec import check_header, check_id, encode_body
 from openai_runs.config import CANCEL_GRACE, check_count
 from openai_runs.errors import APIError, ConfigError, OpenAIRunsError

@@ -21,10 +21,10 @@ from openai_runs._client.core.pipeline import Pipeline, Verify
 from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
 from openai_runs._client.polling.poller import RunPoller
 from openai_runs._client.polling.scheduler import Scheduler
+from openai_runs._log_ids import ids_of
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
 from openai_runs._protocol.error_mapping import ended_status
 from openai_runs._protocol.lifecycle import is_settled, needs_no_cancel
-from openai_runs._protocol.log_ids import ids_of
 from openai_runs._protocol.spec import check_id
 from openai_runs.errors import (
     APIError,

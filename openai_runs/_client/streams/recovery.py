@@ -22,7 +22,7 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.results import RunResult
 from openai_runs._client.polling.waiter import Waiter, retrieve_run
 from openai_runs._client.streams.requests import StreamRequest, follow
-from openai_runs._protocol.log_ids import ids_of
+from openai_runs._log_ids import ids_of
 from openai_runs._protocol.retry import backoff, poll_pause
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs._transport import StreamReply

@@ -24,8 +24,8 @@ from msgspec import UNSET
 from openai_runs._client.encoding import as_text
 from openai_runs._client.tools.signature import ToolContext
 from openai_runs._client.tools.tool import LocalTool, LocalToolCall
+from openai_runs._log_ids import LogIds
 from openai_runs._protocol.json_repair import read_json
-from openai_runs._protocol.log_ids import LogIds
 from openai_runs.config import (
     MAX_OUTPUT_BYTES,
     MAX_PARALLEL_TOOLS,

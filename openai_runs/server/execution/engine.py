@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from openai_runs._protocol.log_ids import LogIds
+from openai_runs._log_ids import LogIds
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from openai_runs._protocol.log_ids import LogIds
+from openai_runs._log_ids import LogIds
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import (
     Backend,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from openai_runs._protocol.log_ids import LogIds
+from openai_runs._log_ids import LogIds
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.http.access import Check
 from openai_runs.server.http.foreign_requests import unknown_path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from openai_runs._protocol.log_ids import LogIds
+from openai_runs._log_ids import LogIds
 from openai_runs.config import MAX_UNSENT_BYTES, STOP_WRITE_TIMEOUT, WRITE_TIMEOUT
 from openai_runs.server.api_errors import too_many_unsent
 

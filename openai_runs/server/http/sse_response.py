@@ -14,8 +14,8 @@ import anyio
 import msgspec
 from aiohttp import web
 
+from openai_runs._log_ids import LogIds
 from openai_runs._protocol import sse
-from openai_runs._protocol.log_ids import LogIds
 from openai_runs.config import HEARTBEAT_INTERVAL
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.events.subscribers import Reader, Subscribers

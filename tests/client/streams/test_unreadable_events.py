@@ -228,9 +228,12 @@ async def test_events_passed_over_are_logged_without_their_data(
     station.frames[FIRST_DELTA] = b'event: thread.message.delta\ndata: {"id": "s3cret"}\n\n'
 
     with caplog.at_level(logging.WARNING, "openai_runs"):
-        await played(client)
+        _, _, result = await played(client)
 
-    (line,) = [record.getMessage() for record in caplog.records]
+    (record,) = caplog.records
+    ids = {"run_id": result.run.id, "thread_id": result.run.thread_id}
+    assert ids.items() <= vars(record).items()
+    line = record.getMessage()
     assert "thread.message.delta" in line
     assert "missing required field" in line
     assert "s3cret" not in line

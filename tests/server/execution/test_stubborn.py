@@ -72,7 +72,11 @@ async def test_server_closes_without_a_backend_that_holds_on(
                 await asyncio.wait([root])
             messages = await caller.messages(run)
 
-    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert errors == [f"run {run['id']} is given up: its backend does not let itself be cancelled"]
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    ids = {"run_id": run["id"], "thread_id": run["thread_id"]}
+    assert [ids.items() <= vars(record).items() for record in errors] == [True]
+    assert [record.getMessage() for record in errors] == [
+        f"run {run['id']} is given up: its backend does not let itself be cancelled"
+    ]
     assert ended["status"] == "completed"
     assert [m["content"][0]["text"]["value"] for m in messages] == ["Hello", "Hello"]

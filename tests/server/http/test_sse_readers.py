@@ -84,7 +84,8 @@ async def deaf_connection(caller: Caller, sent: bytes) -> socket.socket:
 
 def dropped(caplog: pytest.LogCaptureFixture, run: Any) -> int:
     """Return how many readers of the run were dropped so far."""
-    lines = [record.getMessage() for record in caplog.records]
+    of_run = [one for one in caplog.records if getattr(one, "run_id", None) == run["id"]]
+    lines = [one.getMessage() for one in of_run]
     return sum(run["id"] in line and "a reader is dropped" in line for line in lines)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 
-from openai_runs._protocol.log_ids import LogIds
+from openai_runs._log_ids import LogIds
 from openai_runs._protocol.masking import secrets_of
 from openai_runs._protocol.retry import backoff, is_too_long
 from openai_runs._protocol.spec import check_header
