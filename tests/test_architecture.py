@@ -23,7 +23,6 @@ LONG_FILES: dict[str, str] = {
 """Path -> why it may be longer."""
 LARGE_FOLDERS: dict[str, str] = {
     "openai_runs/_cli": "one for each command, and signals, which are loaded before them",
-    "openai_runs/_protocol": "one for each part of the protocol; none knows of another's work",
     "openai_runs/server/http": "one for each part of a request's way in and out, and its pages",
     "openai_runs/server/store": "one for each part of what is stored, and the seam",
 }
