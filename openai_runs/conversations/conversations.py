@@ -14,7 +14,7 @@ import anyio
 from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, read_key, write_key
-from openai_runs.conversations.record import Record
+from openai_runs.conversations.record import Record, Status
 from openai_runs.conversations.reply import Options, Reply, WhenBusy
 from openai_runs.conversations.store import SQLiteStore, Store
 
@@ -114,6 +114,23 @@ class Conversations:
         """
         if self._is_own_store:
             await self._access.store.aclose()
+
+    @property
+    def client(self) -> AsyncClient:
+        """Return the client that requests are made with."""
+        return self._access.client
+
+    async def status(self, key: Key) -> Status:
+        """Return where a conversation is: its thread, the run at work, and what waits.
+
+        Nothing is requested from the server of the API.
+
+        Args:
+            key: Names the conversation.
+
+        Cancellation: changes nothing.
+        """
+        return await self._access.change(write_key(key), Record.status)
 
     def reply(
         self, key: Key, text: str, *, when_busy: WhenBusy | None = None, **arguments: Any

@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["Answered", "Claim", "Message", "Next", "Position", "Record"]
+__all__ = ["Answered", "Claim", "Message", "Next", "Position", "Record", "Status"]
 
 _KEPT: Final = 20
 """Answered claims that are remembered, for messages that were answered in another's claim."""
@@ -105,6 +105,19 @@ class Position(NamedTuple):
     """The claim at work, however has it; where the message was answered, that claim."""
 
 
+class Status(NamedTuple):
+    """Where a conversation is, in whichever process."""
+
+    thread_id: str | None
+    """None before the first answer is begun, and after a reset."""
+    run_id: str | None
+    """The run at work; None where there is none, or it is not known yet."""
+    is_busy: bool
+    """Whether a message waits, or is answered."""
+    waiting: list[str]
+    """Texts of the messages that no run has yet, in order."""
+
+
 class Record(msgspec.Struct):
     """One conversation."""
 
@@ -118,6 +131,14 @@ class Record(msgspec.Struct):
     def is_open(self) -> bool:
         """Return whether there is a message without an answer."""
         return bool(self.waiting) or self.claim is not None
+
+    def status(self) -> Status:
+        """Return where the conversation is."""
+        claim = self.claim
+        run_id = None if claim is None or claim.is_reset else claim.run_id
+        begun = [] if claim is None or claim.run_id is not None else claim.messages
+        texts = [message.text for message in (*begun, *self.waiting)]
+        return Status(self.thread_id, run_id, self.is_open, texts)
 
     def add(self, text: str, owner: str, until: float) -> int:
         """Append a message and return its id."""

@@ -127,6 +127,14 @@ class Reply:
         return None if self._result is None else self._result.run
 
     @property
+    def stream(self) -> RunStream | None:
+        """Return the answer's stream, for its events; None where it is not streamed here.
+
+        It is closed with the block.
+        """
+        return self._stream
+
+    @property
     def is_merged(self) -> bool:
         """Return whether the reply to a later message answers this one; it yields nothing here."""
         return self._answered is not None
