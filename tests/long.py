@@ -51,7 +51,8 @@ ALL = {
         ["-m", "tests.conversations.crowd"],
     ),
     "browser": Long(
-        "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
+        "The pages of the relay and web guides in headless Chromium, connections cut.",
+        marked("browser"),
     ),
     "fuzz": Long(
         "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",

@@ -28,7 +28,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     return Response(body, status_code=status, headers=dict(headers))
 
 
-EXCEPTION_HANDLERS: Final[Mapping[Any, Any]] = {OpenAIRunsError: _answer}
+EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {OpenAIRunsError: _answer}
 """For `FastAPI(exception_handlers=EXCEPTION_HANDLERS)`, or Starlette's: each error of this
 package is answered as `error_response` says."""
 

@@ -117,7 +117,7 @@ async def serve_site(
 def _fastapi(make_client: Any, make_chat: Any) -> AbstractAsyncContextManager[str]:
     app = FastAPI(
         lifespan=on_starlette.lifespan(make_client, chat=make_chat),
-        exception_handlers=dict(on_starlette.EXCEPTION_HANDLERS),
+        exception_handlers=on_starlette.EXCEPTION_HANDLERS,
     )
 
     @app.post("/chat")

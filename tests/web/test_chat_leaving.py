@@ -17,7 +17,15 @@ from openai_runs.conversations.record import Record
 from openai_runs.server import Call, CallTools, Fail, Hang, Say, ScriptedBackend
 from openai_runs.web import Chat
 from tests.relaying import Paced, frames_of, text_of, until_text
-from tests.web.serving import FRAMEWORKS, ids_of, is_idle, serve_chat, serve_site, until_busy
+from tests.web.serving import (
+    FRAMEWORKS,
+    ids_of,
+    is_idle,
+    serve_chat,
+    serve_site,
+    statuses_of,
+    until_busy,
+)
 
 SECRET = "disk full at /secret/path"
 
@@ -102,6 +110,35 @@ async def test_tools_are_answered_although_the_browser_has_left(serve: Any) -> N
         history = await browser.history()
 
     assert [one["text"] for one in history["messages"]] == ["?", "It is sunny."]
+
+
+async def test_browser_that_comes_back_while_tools_run_has_the_rest_after_them(serve: Any) -> None:
+    """Its frames end at `requires_action`; it asks again, and misses nothing."""
+    is_asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def weather(city: str) -> str:
+        """Return the weather of a city."""
+        is_asked.set()
+        await go_on.wait()
+        return f"sunny in {city}"
+
+    turns: list[Any] = [CallTools([Call("weather", {"city": "Oslo"})]), "It is sunny."]
+    async with serve(ScriptedBackend(turns), tools=[weather], heartbeat=0.05) as site:
+        browser = site.browser()
+        async with browser.send("?") as response:
+            await is_asked.wait()
+            response.close()
+        async with browser.follow() as response:
+            seen = frames_of(await response.read())
+        waiting = (statuses_of(seen)[-1], seen[-1].event)
+        go_on.set()
+        await is_idle(site)
+        async with browser.follow(*ids_of(seen)) as response:
+            rest = frames_of(await response.read())
+
+    assert waiting == ("requires_action", "done")
+    assert text_of(rest) == "It is sunny."
+    assert statuses_of(rest)[-1] == "completed"
 
 
 async def test_application_that_ends_leaves_no_answer_behind(tmp_path: Path) -> None:
