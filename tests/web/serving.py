@@ -70,7 +70,7 @@ class Site:
     """A back end of one framework, and what is behind it."""
 
     def __init__(self, session: aiohttp.ClientSession, client: AsyncClient, assistant: str) -> None:
-        self._session = session
+        self.session = session
         self.client = client
         """A client of the test's own."""
         self.assistant_id = assistant
@@ -79,7 +79,7 @@ class Site:
 
     def browser(self, user: str = "ada") -> Browser:
         """Return the browser of a user."""
-        return Browser(self._session, self.url, user)
+        return Browser(self.session, self.url, user)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from openai_runs.web import Chat
 from tests.relaying import Paced, frames_of, text_of, until_text
 from tests.web.serving import (
     FRAMEWORKS,
+    Site,
     ids_of,
     is_idle,
     serve_chat,
@@ -326,3 +327,27 @@ async def test_nothing_is_left_behind(serve: Any) -> None:
     left = asyncio.all_tasks() - before
 
     assert [task.get_name() for task in left if "openai_runs" in task.get_name()] == []
+
+
+async def test_browser_may_come_back_to_another_process(serve: Any, tmp_path: Path) -> None:
+    """Two on one store: the other one has the rest of the answer, the history, and the stop."""
+    model = ScriptedBackend([Hang("Well, ")])
+    async with serve(model) as one:
+        other = Site(one.session, one.client, one.assistant_id)
+        again = partial(AsyncClient, str(one.client.base_url))
+        async with (
+            serve_site("aiohttp", other, again, tmp_path),
+            one.browser().send("1") as response,
+        ):
+            begin = frames_of(await until_text(response.content.iter_any(), "Well, "))
+            async with other.browser().follow() as followed:
+                seen = await until_text(followed.content.iter_any(), "Well, ")
+                stopped = await other.browser().stop()
+                seen += await followed.read()
+            history = await other.browser().history()
+            rest = frames_of(await response.read())
+
+    assert stopped is True
+    assert ids_of(begin)[0] == ids_of(frames_of(seen))[0]
+    assert statuses_of(frames_of(seen))[-1] == statuses_of(rest)[-1] == "cancelled"
+    assert [one["text"] for one in history["messages"]] == ["1", "Well, "]
