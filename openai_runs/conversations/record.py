@@ -35,6 +35,8 @@ __all__ = ["Answered", "Claim", "Message", "Next", "Position", "Record", "Status
 
 _KEPT: Final = 20
 """Answered claims that are remembered, for messages that were answered in another's claim."""
+_KEPT_KEYS: Final = 100
+"""Keys of messages that are remembered: a message is delivered again soon, or not at all."""
 
 
 class Message(msgspec.Struct):
@@ -126,6 +128,8 @@ class Record(msgspec.Struct):
     waiting: list[Message] = []
     claim: Claim | None = None
     answered: list[Answered] = []
+    keys: list[str] = []
+    """Of the last messages that came with a key."""
 
     @property
     def is_open(self) -> bool:
@@ -140,8 +144,12 @@ class Record(msgspec.Struct):
         texts = [message.text for message in (*begun, *self.waiting)]
         return Status(self.thread_id, run_id, self.is_open, texts)
 
-    def add(self, text: str, owner: str, until: float) -> int:
-        """Append a message and return its id."""
+    def add(self, text: str, owner: str, until: float, key: str | None = None) -> int:
+        """Append a message and return its id; 0 where one with this key has come before."""
+        if key is not None:
+            if key in self.keys:
+                return 0
+            self.keys = [*self.keys, key][-_KEPT_KEYS:]
         self.last_id += 1
         self.waiting.append(Message(self.last_id, text, owner, until))
         return self.last_id

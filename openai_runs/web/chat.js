@@ -31,6 +31,7 @@ export async function* readEvents(response) {
 }
 
 const FIRST_PAUSE = 1000, LONGEST_PAUSE = 15000; // milliseconds between two reconnects
+const MOST_SENDS = 4; // of a message whose request breaks before its answer begins
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 
 /**
@@ -53,7 +54,9 @@ export class Chat {
   /** Send a message, and return once its answer has ended; true where it was accepted. */
   async send(text) {
     const body = JSON.stringify({ text });
-    const headers = { "Content-Type": "application/json" };
+    // Browsers, too, may send a POST again whose answer was lost: the key has it answered once.
+    const key = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
     return this.#read((signal) => this.#fetch("", { method: "POST", headers, body, signal }));
   }
 
@@ -111,37 +114,48 @@ export class Chat {
     const controller = new AbortController(), signal = controller.signal;
     const reader = { controller, untilIdle, runId: "", lastId: "", status: "", isDone: false };
     this.#readers.add(reader);
-    let pause = FIRST_PAUSE, isAccepted = untilIdle;
+    let pause = FIRST_PAUSE, isAccepted = untilIdle, hasBegun = false, failures = 0;
     try {
       for (;;) {
         try {
           const response = await request(signal, reader);
-          if (response.status === 204) return true; // nothing is being answered any more
+          if (response.status === 204) { // nothing is being answered any more
+            if (!untilIdle && !hasBegun) await this.#showAnswered();
+            return true;
+          }
           const isPassing = response.status >= 500 || response.status === 429;
           if (!response.ok && !(isAccepted && isPassing)) return await this.#refused(response);
           isAccepted = true;
           for await (const event of response.ok ? readEvents(response) : []) {
-            pause = FIRST_PAUSE;
+            pause = FIRST_PAUSE, hasBegun = true;
             if (!this.#show(event, reader)) return true;
           }
         } catch (error) {
           if (signal.aborted) return true;
           if (!(error instanceof TypeError)) throw error; // not of the connection
-          if (!isAccepted) {
+          if (!isAccepted && ++failures === MOST_SENDS) {
             this.#on.error({ code: "not_sent", message: "The message could not be sent." });
             return false;
           }
         }
         if (reader.isDone && !reader.untilIdle) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
-        else if (!reader.runId) reader.untilIdle = true; // which answer it is, nobody knows
+        else if (isAccepted && !reader.runId) reader.untilIdle = true; // which answer it is, nobody knows
         await new Promise((resume) => setTimeout(resume, pause));
         pause = Math.min(pause * 2, LONGEST_PAUSE);
         if (signal.aborted) return true;
-        request = (signal, reader) => this.#ask(signal, reader);
+        if (isAccepted) request = (signal, reader) => this.#ask(signal, reader);
       }
     } finally {
       this.#readers.delete(reader);
+    }
+  }
+
+  /** Show what was answered while nothing of it could be read. */
+  async #showAnswered() {
+    const { messages } = await this.history();
+    for (const message of messages) {
+      if (message.role === "assistant") this.#write(message.id, message.text, true);
     }
   }
 

@@ -27,7 +27,7 @@ from openai_runs.config import (
     check_count,
     check_timeout,
 )
-from openai_runs.conversations import Conversations, Reply
+from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
 from openai_runs.web.errors import TooManyMessagesError
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
@@ -37,6 +37,8 @@ __all__ = ["Chat", "History", "ShownMessage"]
 Key = str | int | tuple[str | int, ...]
 OnDisconnect = Literal["continue", "cancel"]
 
+_WAIT: Final = b": wait\n\n"
+"""A comment."""
 _DONE: Final = b"event: done\ndata: [DONE]\n\n"
 _ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 _POLL: Final = 0.1
@@ -150,6 +152,7 @@ class Chat(Conversations):
         text: str,
         *,
         on_disconnect: OnDisconnect | None = None,
+        idempotency_key: str | None = None,
         **arguments: Any,
     ) -> AsyncGenerator[bytes]:
         """Have a message answered, and return the frames of its answer.
@@ -164,6 +167,8 @@ class Chat(Conversations):
             key: Names the conversation: the user, as your application knows them.
             text: The message.
             on_disconnect: In place of that of the class.
+            idempotency_key: Names the message: browsers and proxies may send a POST again whose
+                answer was lost. The frames of the second one end at once, without `done`.
             **arguments: What else `Conversations.reply` takes.
 
         Raises:
@@ -177,7 +182,7 @@ class Chat(Conversations):
             message = "the chat is not open; use it in its `async with` block"
             raise RuntimeError(message)
         cancels = self._cancels if on_disconnect is None else _checked(on_disconnect) == "cancel"
-        reply = self.reply(key, text, **arguments)
+        reply = self.reply(key, text, idempotency_key=idempotency_key, **arguments)
         if self._waiting[key] >= self._max_waiting:
             message = f"{self._waiting[key]} messages of one conversation are waiting"
             raise TooManyMessagesError(message)
@@ -275,6 +280,8 @@ class Chat(Conversations):
         try:
             with buffer.scope:
                 await self._relay(reply, buffer)
+        except DuplicateMessageError:
+            buffer.put(_WAIT)
         except Exception as error:
             _logger.warning("an answer failed: %s", error, exc_info=buffer.is_open.is_set())
             buffer.fail(error, relay.error_frame(error))
@@ -319,7 +326,7 @@ class Chat(Conversations):
 
 async def _nothing() -> AsyncGenerator[bytes]:
     """Yield nothing but a comment: a browser asks again where it has seen no `done`."""
-    yield b": wait\n\n"
+    yield _WAIT
 
 
 def _checked(on_disconnect: OnDisconnect) -> OnDisconnect:

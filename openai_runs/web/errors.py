@@ -36,7 +36,7 @@ from openai_runs import (
     ToolError,
     UnprocessableEntityError,
 )
-from openai_runs.conversations import LeaseLostError
+from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 
 __all__ = ["ErrorResponse", "TooManyMessagesError", "error_response"]
 
@@ -75,6 +75,7 @@ _SERVER: Final = "server_error"
 _UPSTREAM: Final = "The assistant cannot be used at present."
 _ROWS: Final = (
     _Row(TooManyMessagesError, 429, "rate_limit_error", "too_many_messages", "Wait for answers."),
+    _Row(DuplicateMessageError, 409, _CALLER, "conflict", "The message was sent before."),
     _Row(ActiveRunError, 409, _CALLER, "active_run", "An answer is being written."),
     _Row(NotFoundError, 404, _CALLER, "not_found", "There is no such object."),
     _Row(ConflictError, 409, _CALLER, "conflict", "The request contradicts an earlier one."),

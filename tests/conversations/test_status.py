@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from openai_runs.conversations import Status
+from openai_runs.conversations import DuplicateMessageError, Status
 from openai_runs.conversations.record import Claim, Message, Record
 from openai_runs.server import Hang
-from tests.conversations.talking import KEY, Bot
+from tests.conversations.talking import KEY, Bot, shown
 
 WAITS = Message(id=2, text="two", owner="b", until=9.0)
 CLAIMED = Message(id=1, text="one", owner="a", until=9.0)
@@ -69,3 +69,27 @@ async def test_status_is_that_of_all_processes(bot: Bot) -> None:
             assert (status.run_id, status.thread_id) == (reply.run.id, reply.run.thread_id)
             assert status.is_busy
         assert await other.status(KEY) == Status(status.thread_id, None, False, [])
+
+
+async def test_message_that_is_delivered_twice_has_one_reply(bot: Bot) -> None:
+    """The second one raises at once, in another process as well, and blocks nobody."""
+    bot.model.add("answer", "next")
+
+    async with bot.conversations() as one, bot.conversations() as other:
+        assert await shown(one.reply(KEY, "1", idempotency_key="m1")) == ["answer"]
+        with pytest.raises(DuplicateMessageError):
+            await shown(other.reply(KEY, "1", idempotency_key="m1"))
+        assert await shown(other.reply(KEY, "1", idempotency_key="m2")) == ["next"]
+
+    assert await bot.texts() == ["1", "answer", "1", "next"]
+
+
+def test_keys_of_the_last_100_messages_are_remembered() -> None:
+    """A record does not grow for ever."""
+    record = Record()
+    for number in range(150):
+        assert record.add("text", "a", 9.0, str(number))
+
+    assert record.add("text", "a", 9.0, "50") == 0
+    assert record.add("text", "a", 9.0, "49") == 151
+    assert len(record.keys) == 100

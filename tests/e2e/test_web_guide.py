@@ -6,6 +6,7 @@ The page is shown by a real browser, in `poe long browser`.
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import re
 import subprocess
@@ -14,8 +15,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import anyio
 import pytest
 
 from openai_runs import AsyncClient
@@ -152,6 +155,49 @@ async def test_chat_answers_nobody_whom_it_does_not_know(
                 assert answer.status in {403, 422}
 
 
+class Losing:
+    """A way to a back end on which the answers to the first POSTs are lost whole."""
+
+    def __init__(self, url: str, left: int) -> None:
+        self.url = ""
+        self.left = left
+        self._port = urlsplit(url).port
+
+    async def serve(self, browser: asyncio.StreamReader, to_browser: asyncio.StreamWriter) -> None:
+        """Pass one connection on, request by request."""
+        back_end, to_back_end = await asyncio.open_connection("127.0.0.1", self._port)
+        async with anyio.create_task_group() as tasks:
+            lost = anyio.Event()
+            tasks.start_soon(self._answers, back_end, to_browser, lost)
+            while request := await browser.read(65_536):
+                if request.startswith(b"POST /chat ") and self.left:
+                    self.left -= 1
+                    lost.set()
+                to_back_end.write(request)
+            tasks.cancel_scope.cancel()
+        to_back_end.close()
+        to_browser.close()
+
+    async def _answers(
+        self, back_end: asyncio.StreamReader, to_browser: asyncio.StreamWriter, lost: anyio.Event
+    ) -> None:
+        while answer := await back_end.read(65_536):
+            if lost.is_set():
+                to_browser.transport.abort()
+                return
+            to_browser.write(answer)
+
+
+@asynccontextmanager
+async def losing_answers(url: str, count: int) -> AsyncIterator[Losing]:
+    """Open such a way."""
+    losing = Losing(url, count)
+    server = await asyncio.start_server(losing.serve, "127.0.0.1", 0)
+    losing.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        yield losing
+
+
 async def open_page(tab: Tab, url: str) -> None:
     """Open the page, and return when its script is at work."""
     await tab.open(f"{url}/")
@@ -209,6 +255,24 @@ async def test_page_shows_the_answer_once_although_its_body_breaks(
     assert len(asked) == 1
     assert len(model.requests) == 1
     assert all("last-event-id" in one.headers for one in back)
+
+
+@pytest.mark.browser
+async def test_page_has_a_message_answered_once_although_its_request_breaks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Before the answer begins: it is sent again, by the page or the browser, with the same key."""
+    model = ScriptedBackend([Say(WORDS), "next"])
+    async with serve("chat.py", model, monkeypatch) as url, losing_answers(url, 2) as losing:
+        await open_page(tab, losing.url)
+        await tab.until(STATUS, "")
+        await ask(tab, QUESTION)
+        await tab.until(SHOWN, f"{QUESTION}|{''.join(WORDS)}")
+        await ask(tab, "2")
+        await tab.until(SHOWN, f"{QUESTION}|{''.join(WORDS)}|2|next")
+
+    assert losing.left == 0
+    assert len(model.requests) == 2
 
 
 @pytest.mark.browser

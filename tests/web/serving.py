@@ -34,9 +34,12 @@ class Browser:
         self._url = url
         self._headers = {"X-User": user}
 
-    def send(self, text: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def send(
+        self, text: str, key: str | None = None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """POST a message."""
-        return self._session.post(f"{self._url}/chat", json=text, headers=self._headers)
+        headers = {**self._headers, **({} if key is None else {"Idempotency-Key": key})}
+        return self._session.post(f"{self._url}/chat", json=text, headers=headers)
 
     def follow(
         self, run_id: str | None = None, last: str = ""
@@ -123,7 +126,8 @@ def _fastapi(make_client: Any, make_chat: Any) -> AbstractAsyncContextManager[st
     @app.post("/chat")
     async def send(request: Request) -> Response:
         text, user = await request.json(), request.headers["x-user"]
-        return on_starlette.respond(await request.state.chat.send(user, text))
+        key = request.headers.get("idempotency-key")
+        return on_starlette.respond(await request.state.chat.send(user, text, idempotency_key=key))
 
     @app.get("/chat/events")
     async def events(request: Request, run_id: str | None = None) -> Response:
@@ -149,9 +153,9 @@ def _fastapi(make_client: Any, make_chat: Any) -> AbstractAsyncContextManager[st
 def _aiohttp(make_client: Any, make_chat: Any) -> AbstractAsyncContextManager[str]:
     async def send(request: web.Request) -> web.StreamResponse:
         text, user = await request.json(), request.headers["X-User"]
-        return await on_aiohttp.respond(
-            request, await request.app[on_aiohttp.CHAT].send(user, text)
-        )
+        key = request.headers.get("Idempotency-Key")
+        frames = await request.app[on_aiohttp.CHAT].send(user, text, idempotency_key=key)
+        return await on_aiohttp.respond(request, frames)
 
     async def events(request: web.Request) -> web.StreamResponse:
         frames = await request.app[on_aiohttp.CHAT].follow(

@@ -351,3 +351,27 @@ async def test_browser_may_come_back_to_another_process(serve: Any, tmp_path: Pa
     assert ids_of(begin)[0] == ids_of(frames_of(seen))[0]
     assert statuses_of(frames_of(seen))[-1] == statuses_of(rest)[-1] == "cancelled"
     assert [one["text"] for one in history["messages"]] == ["1", "Well, "]
+
+
+@pytest.mark.parametrize("key", ["a", "é" * 3000], ids=["short", "long"])
+async def test_message_that_is_sent_twice_is_answered_once(serve: Any, key: str) -> None:
+    """The second response ends at once, without `done`; another key is another message."""
+    model = Paced()
+    async with serve(model) as site:
+        browser = site.browser()
+        async with browser.send("1", key) as response:
+            begin = await until_text(response.content.iter_any(), "Hello ")
+            async with browser.send("1", key) as again:
+                second = frames_of(await again.read())
+            model.go_on.set()
+            first = frames_of(begin + await response.read())
+        async with browser.send("1", key) as late:
+            third = frames_of(await late.read())
+        async with browser.send("2", f"{key}b") as response:
+            other = frames_of(await response.read())
+        history = await browser.history()
+
+    assert (second, third) == ([], [])
+    assert text_of(first) == text_of(other) == model.text
+    assert history["before"] is not None
+    assert [one["text"] for one in history["messages"]] == [model.text, "2", model.text]

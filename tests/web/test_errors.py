@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from openai_runs import Run, errors
-from openai_runs.conversations import LeaseLostError
+from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 from openai_runs.types.runs import RunLastError
 from openai_runs.web import TooManyMessagesError, error_response
 from tests.support import run_json
@@ -61,6 +61,7 @@ TABLE: dict[str, tuple[errors.OpenAIRunsError, int, str]] = {
     "config": (errors.ConfigError(SECRET), 500, "server_error"),
     "lease": (LeaseLostError(SECRET), 503, "lease_lost"),
     "many": (TooManyMessagesError(SECRET), 429, "too_many_messages"),
+    "duplicate": (DuplicateMessageError(SECRET), 409, "conflict"),
     "any": (errors.OpenAIRunsError(SECRET), 502, "server_error"),
 }
 
