@@ -36,6 +36,8 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     Args:
         request: The browser's.
         handler: What answers it.
+
+    Cancellation: cancels the handler.
     """
     try:
         return await handler(request)

@@ -51,7 +51,7 @@ _logger = logging.getLogger("openai_runs.web")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownMessage:
-    """A message as a page shows it."""
+    """A message as a page shows it. Made by `Chat.history`."""
 
     id: str
     role: str
@@ -61,7 +61,7 @@ class ShownMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A page of a chat's messages, and what waits for an answer."""
+    """A page of a chat's messages, and what waits for an answer. Made by `Chat.history`."""
 
     messages: list[ShownMessage]
     """The oldest first."""
