@@ -20,6 +20,9 @@ __all__ = [
     "ASSISTANTS_VERSION",
     "BODY_TIMEOUT",
     "CANCEL_GRACE",
+    "CHAT_BUFFER_BYTES",
+    "CHAT_DRAIN",
+    "CHAT_MAX_WAITING",
     "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
     "CONVERSATION_LEASE",
@@ -191,6 +194,12 @@ CONVERSATION_LEASE: Final = 15.0
 """Seconds after which a conversation is free whose process was killed; renewed every quarter."""
 CONVERSATION_POLL: Final = 1.0
 """Seconds between two polls of a store, at most, for a turn that another process has. Ours."""
+CHAT_BUFFER_BYTES: Final = 1_048_576
+"""Bytes that wait for a browser which reads slowly, before it has to come back. Ours."""
+CHAT_MAX_WAITING: Final = 20
+"""Messages of one user that wait or are answered at a time, in one process of a chat. Ours."""
+CHAT_DRAIN: Final = 5.0
+"""Seconds that answers at work have when a chat is closed; as `SERVER_PATIENCE`."""
 STREAM_DRAIN: Final = 1.0
 """Seconds in which a stream may say that it is done, after the last event of its run."""
 

@@ -31,7 +31,7 @@ from openai_runs.types.events import Event, EventName
 if TYPE_CHECKING:
     from openai_runs._client.streams.run_stream import RunStream
 
-__all__ = ["HEADERS", "Frames", "sse"]
+__all__ = ["HEADERS", "Frames", "error_frame", "sse"]
 
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -55,6 +55,7 @@ _FAILURES: Final[tuple[tuple[type[OpenAIRunsError], str, str], ...]] = (
 )
 """Error -> the code and message a browser is sent; the first class that fits. The error's own
 text may name hosts, ids of requests, or a tool's output: it is logged."""
+_UNKNOWN_FAILURE: Final = ["server_error", "The answer could not be made."]
 
 _logger = logging.getLogger("openai_runs.relay")
 
@@ -183,7 +184,7 @@ async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGener
                 events = await stream.next_events(within=max(0.0, due - anyio.current_time()))
             except OpenAIRunsError as error:
                 _logger.warning("a relayed stream failed: %s", error, extra=ids_of(error))
-                last = _failure(error)
+                last = error_frame(error)
                 break
             if events is None:
                 break
@@ -215,7 +216,13 @@ def _reduced(event: Event, names: tuple[str, ...]) -> bytes:
     return msgspec.json.encode(shown)
 
 
-def _failure(error: OpenAIRunsError) -> bytes:
-    code, message = next(texts for kind, *texts in _FAILURES if isinstance(error, kind))
-    body = {"code": code, "message": message, "run_id": error.run_id}
+def error_frame(error: Exception) -> bytes:
+    """Return the frame that says to a browser what went wrong, in words that it may be shown.
+
+    Args:
+        error: What was raised; its own text is not sent.
+    """
+    found = (texts for kind, *texts in _FAILURES if isinstance(error, kind))
+    code, message = next(found, _UNKNOWN_FAILURE)
+    body = {"code": code, "message": message, "run_id": getattr(error, "run_id", None)}
     return encode(EventName.ERROR, msgspec.json.encode(body))

@@ -51,7 +51,7 @@ ALL = {
         ["-m", "tests.conversations.crowd"],
     ),
     "browser": Long(
-        "In headless Chromium: the relay guide with its connection cut, and all pages of the docs.",
+        "In headless Chromium: chats of the guides, connections cut, and all pages of the docs.",
         marked("browser", "--numprocesses=1"),
     ),
     "deploy": Long(

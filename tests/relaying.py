@@ -98,17 +98,19 @@ async def paced(model: Paced) -> AsyncIterator[AsyncClient]:
 
 
 @asynccontextmanager
-async def serve_asgi(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application as its users do, and yield its URL."""
+async def serve_asgi(app: Any, *, force: bool = True) -> AsyncIterator[str]:
+    """Serve an ASGI application as its users do, and yield its URL; `force` ends it at once."""
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with _running(server, listener):
+        async with _running(server, listener, force):
             yield url
 
 
 @asynccontextmanager
-async def _running(server: uvicorn.Server, listener: socket.socket) -> AsyncIterator[None]:
+async def _running(
+    server: uvicorn.Server, listener: socket.socket, force: bool
+) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         while not server.started:
@@ -116,7 +118,7 @@ async def _running(server: uvicorn.Server, listener: socket.socket) -> AsyncIter
         try:
             yield
         finally:
-            server.should_exit = server.force_exit = True
+            server.should_exit, server.force_exit = True, force
 
 
 @asynccontextmanager

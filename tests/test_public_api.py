@@ -22,6 +22,9 @@ MODULES = [
     "openai_runs.testing",
     "openai_runs.text",
     "openai_runs.types",
+    "openai_runs.web",
+    "openai_runs.web.aiohttp",
+    "openai_runs.web.starlette",
 ]
 
 FIXED = [

@@ -11,7 +11,12 @@ import msgspec
 import pytest
 
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy, relay
-from openai_runs.errors import ActiveRunError, NotFoundError
+from openai_runs.errors import (
+    ActiveRunError,
+    NotFoundError,
+    OpenAIRunsError,
+    StreamInterrupted,
+)
 from openai_runs.testing import RunsServer
 from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import HEAD, Broadcaster, frame, step_json
@@ -331,3 +336,21 @@ async def test_stream_is_left_in_no_third_way(told: Told) -> None:
 
     with pytest.raises(ValueError, match="on_cancel"):
         stream.set_on_cancel("stop")  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        pytest.param(OSError("disk full at /secret"), "server_error", id="of-another-package"),
+        pytest.param(ConnectionError("secret"), "server_error", id="of-python"),
+        pytest.param(StreamInterrupted("cut at /secret"), "stream_interrupted", id="of-a-stream"),
+        pytest.param(OpenAIRunsError("secret", run_id="run_1"), "upstream_error", id="of-a-run"),
+    ],
+)
+def test_frame_of_an_error_says_nothing_of_its_text(error: Exception, code: str) -> None:
+    """Whatever was raised, a browser is sent a code and a fixed sentence."""
+    (frame,) = frames_of(relay.error_frame(error))
+
+    assert frame.event == "error"
+    assert b"secret" not in frame.data
+    assert msgspec.json.decode(frame.data)["code"] == code

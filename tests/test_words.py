@@ -28,6 +28,7 @@ PLACES = [
     "openai_runs/server/store/event_pages.py",
     "openai_runs/server/store/operations.py",
     "openai_runs/server/store/store.py",
+    "openai_runs/web",
     "tests/client",
     "tests/protocol",
 ]

@@ -5,7 +5,18 @@ kept where, `reply` what is done in a claim.
 """
 
 from openai_runs.conversations.conversations import Conversations
-from openai_runs.conversations.reply import LeaseLostError, Reply
+from openai_runs.conversations.record import Status
+from openai_runs.conversations.reply import DuplicateMessageError, LeaseLostError, Reply
 from openai_runs.conversations.store import Change, Entry, SQLiteStore, Store
 
-__all__ = ["Change", "Conversations", "Entry", "LeaseLostError", "Reply", "SQLiteStore", "Store"]
+__all__ = [
+    "Change",
+    "Conversations",
+    "DuplicateMessageError",
+    "Entry",
+    "LeaseLostError",
+    "Reply",
+    "SQLiteStore",
+    "Status",
+    "Store",
+]

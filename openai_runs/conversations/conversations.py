@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
+from hashlib import sha256
 from types import TracebackType
 from typing import Any, Final, get_args
 from uuid import uuid4
@@ -14,7 +15,7 @@ import anyio
 from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, read_key, write_key
-from openai_runs.conversations.record import Record
+from openai_runs.conversations.record import Record, Status
 from openai_runs.conversations.reply import Options, Reply, WhenBusy
 from openai_runs.conversations.store import SQLiteStore, Store
 
@@ -115,8 +116,31 @@ class Conversations:
         if self._is_own_store:
             await self._access.store.aclose()
 
+    @property
+    def client(self) -> AsyncClient:
+        """Return the client that requests are made with."""
+        return self._access.client
+
+    async def status(self, key: Key) -> Status:
+        """Return where a conversation is: its thread, the run at work, and what waits.
+
+        Nothing is requested from the server of the API.
+
+        Args:
+            key: Names the conversation.
+
+        Cancellation: changes nothing.
+        """
+        return await self._access.change(write_key(key), Record.status)
+
     def reply(
-        self, key: Key, text: str, *, when_busy: WhenBusy | None = None, **arguments: Any
+        self,
+        key: Key,
+        text: str,
+        *,
+        when_busy: WhenBusy | None = None,
+        idempotency_key: str | None = None,
+        **arguments: Any,
     ) -> Reply:
         """Return the reply to a message, to be entered and iterated.
 
@@ -127,6 +151,9 @@ class Conversations:
             key: Names the conversation: a str, an int, or a tuple such as `(user, channel)`.
             text: The message.
             when_busy: In place of that of the class.
+            idempotency_key: Names the message in its conversation, where it may be delivered more
+                than once. Entering the reply to a second one raises `DuplicateMessageError`; the
+                last 100 keys are remembered.
             **arguments: What `client.runs.stream` takes, for this run; also those of the class.
 
         Raises:
@@ -138,7 +165,10 @@ class Conversations:
         options = self._options._replace(
             when_busy=mode, arguments=merged, tools=merged.pop("tools", self._options.tools)
         )
-        return Reply(self._access, options, key, text)
+        hashed = None
+        if idempotency_key is not None:
+            hashed = sha256(idempotency_key.encode()).hexdigest()[:32]  # of any length
+        return Reply(self._access, options, key, text, message_key=hashed)
 
     async def stop(self, key: Key) -> bool:
         """Cancel the answer at work, of whichever process; return whether there is one.

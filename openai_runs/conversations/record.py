@@ -31,10 +31,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["Answered", "Claim", "Message", "Next", "Position", "Record"]
+__all__ = ["Answered", "Claim", "Message", "Next", "Position", "Record", "Status"]
 
 _KEPT: Final = 20
 """Answered claims that are remembered, for messages that were answered in another's claim."""
+_KEPT_KEYS: Final = 100
+"""Keys of messages that are remembered: a message is delivered again soon, or not at all."""
 
 
 class Message(msgspec.Struct):
@@ -105,6 +107,19 @@ class Position(NamedTuple):
     """The claim at work, however has it; where the message was answered, that claim."""
 
 
+class Status(NamedTuple):
+    """Where a conversation is, in whichever process."""
+
+    thread_id: str | None
+    """None before the first answer is begun, and after a reset."""
+    run_id: str | None
+    """The run at work; None where there is none, or it is not known yet."""
+    is_busy: bool
+    """Whether a message waits, or is answered."""
+    waiting: list[str]
+    """Texts of the messages that no run has yet, in order."""
+
+
 class Record(msgspec.Struct):
     """One conversation."""
 
@@ -113,14 +128,28 @@ class Record(msgspec.Struct):
     waiting: list[Message] = []
     claim: Claim | None = None
     answered: list[Answered] = []
+    keys: list[str] = []
+    """Of the last messages that came with a key."""
 
     @property
     def is_open(self) -> bool:
         """Return whether there is a message without an answer."""
         return bool(self.waiting) or self.claim is not None
 
-    def add(self, text: str, owner: str, until: float) -> int:
-        """Append a message and return its id."""
+    def status(self) -> Status:
+        """Return where the conversation is."""
+        claim = self.claim
+        run_id = None if claim is None or claim.is_reset else claim.run_id
+        begun = [] if claim is None or claim.run_id is not None else claim.messages
+        texts = [message.text for message in (*begun, *self.waiting)]
+        return Status(self.thread_id, run_id, self.is_open, texts)
+
+    def add(self, text: str, owner: str, until: float, key: str | None = None) -> int:
+        """Append a message and return its id; 0 where one with this key has come before."""
+        if key is not None:
+            if key in self.keys:
+                return 0
+            self.keys = [*self.keys, key][-_KEPT_KEYS:]
         self.last_id += 1
         self.waiting.append(Message(self.last_id, text, owner, until))
         return self.last_id

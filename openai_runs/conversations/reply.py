@@ -31,7 +31,7 @@ from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import Access, Key, write_key
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
 
-__all__ = ["LeaseLostError", "Options", "Reply", "WhenBusy"]
+__all__ = ["DuplicateMessageError", "LeaseLostError", "Options", "Reply", "WhenBusy"]
 
 WhenBusy = Literal["queue", "join", "interrupt"]
 
@@ -74,6 +74,10 @@ class LeaseLostError(OpenAIRunsError):
     """This process was suspended for so long that another one answers the message."""
 
 
+class DuplicateMessageError(OpenAIRunsError):
+    """The message had been received before, and has its answer elsewhere."""
+
+
 class Options(NamedTuple):
     """How messages are answered."""
 
@@ -102,6 +106,8 @@ class Reply:
         key: Key,
         text: str,
         adopted: tuple[str, int] | None = None,
+        *,
+        message_key: str | None = None,
     ) -> None:
         self.key = key
         """The conversation."""
@@ -112,6 +118,7 @@ class Reply:
         self._access = access
         self._options = options
         self._key = write_key(key)
+        self._message_key = message_key
         self._owner, self._id = adopted or (uuid4().hex, 0)
         self._block: AbstractAsyncContextManager[None] | None = None
         self._stream: RunStream | None = None
@@ -125,6 +132,14 @@ class Reply:
         if self._stream is not None:
             return self._stream.run
         return None if self._result is None else self._result.run
+
+    @property
+    def stream(self) -> RunStream | None:
+        """Return the answer's stream, for its events; None where it is not streamed here.
+
+        It is closed with the block.
+        """
+        return self._stream
 
     @property
     def is_merged(self) -> bool:
@@ -206,8 +221,17 @@ class Reply:
 
     async def _add(self) -> None:
         if not self._id:
-            add = partial(Record.add, text=self.text, owner=self._owner, until=self._access.until)
+            add = partial(
+                Record.add,
+                text=self.text,
+                owner=self._owner,
+                until=self._access.until,
+                key=self._message_key,
+            )
             self._id = await self._access.change(self._key, add)
+            if not self._id:
+                msg = f"conversation {self._key} has received this message before"
+                raise DuplicateMessageError(msg)
 
     async def _renew(self) -> None:
         while True:

@@ -1,0 +1,341 @@
+"""Chats of a web back end: a conversation for each user, its answers as server-sent events.
+
+Theory of operation. An answer is made in a task of the chat's own, which holds the user's place
+in the conversation, and not in the task of a request: a browser that leaves, reloads or reads
+slowly does not hold up the answer, nor the next one. The browser is sent what its `FrameBuffer`
+holds; one that comes back follows the run itself, by the same events, in whichever process.
+
+What may not live here: anything of a web framework.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import anyio
+
+from openai_runs import AsyncClient, NotFoundError, RunStream, relay
+from openai_runs.config import (
+    CHAT_DRAIN,
+    CHAT_MAX_WAITING,
+    HEARTBEAT_INTERVAL,
+    check_count,
+    check_timeout,
+)
+from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
+from openai_runs.web.errors import TooManyMessagesError
+from openai_runs.web.frame_buffer import FrameBuffer, frames_of
+from openai_runs.web.tasks import Tasks
+
+__all__ = ["Chat", "History", "ShownMessage"]
+
+Key = str | int | tuple[str | int, ...]
+OnDisconnect = Literal["continue", "cancel"]
+
+_WAIT: Final = b": wait\n\n"
+"""A comment."""
+_DONE: Final = b"event: done\ndata: [DONE]\n\n"
+_ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
+_POLL: Final = 0.1
+"""Seconds between two polls of the store for a run that is being created."""
+_PAUSE: Final = 10.0
+"""Seconds after which a search that failed is begun again."""
+
+_logger = logging.getLogger("openai_runs.web")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMessage:
+    """A message as a page shows it. Made by `Chat.history`."""
+
+    id: str
+    role: str
+    """`user` or `assistant`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A page of a chat's messages, and what waits for an answer. Made by `Chat.history`."""
+
+    messages: list[ShownMessage]
+    """The oldest first."""
+    before: str | None
+    """Where the page before this one ends; None: there is none."""
+    waiting: list[str]
+    """Texts that no run has yet: the user has sent them, and `messages` does not list them."""
+
+
+class Chat(Conversations):
+    """Conversations whose answers are sent to browsers; to be entered before it is used.
+
+    A browser sends a message by POST, and reads the answer from the response's body: the frames
+    of `send`. When it comes back, after a reload or a lost connection, it follows the answer
+    at work by GET: the frames of `follow`. The page code for both is `SCRIPT`.
+
+    Leaving the block ends the answers at work: they have `drain` seconds, then their runs are
+    cancelled. As long as it is open, messages that a killed process has left are answered, too.
+
+    Example:
+        ```python
+        from openai_runs.web import Chat
+
+        async with Chat(client, assistant_id=assistant.id) as chat:
+            async for frame in await chat.send("ada", "Hello!"):
+                print(frame)
+        ```
+
+    Args:
+        client: What requests are made with. It is not closed.
+        assistant_id: Who answers.
+        on_disconnect: What becomes of an answer whose browser leaves: `continue` has it written
+            to its end, for the browser that comes back; `cancel` cancels its run.
+        heartbeat: Seconds without a frame after which a comment is sent, so that proxies keep
+            the connection.
+        max_waiting: Messages of one user that may wait or be answered at a time in this process.
+        drain: Seconds that answers at work have when the block is left.
+        **options: What else `Conversations` takes: `store`, `when_busy`, `tools`, `timeout`.
+
+    Raises:
+        TypeError: An argument is of the wrong kind, or is set by this class.
+        ValueError: An argument is out of bounds.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        assistant_id: str,
+        on_disconnect: OnDisconnect = "continue",
+        heartbeat: float = HEARTBEAT_INTERVAL,
+        max_waiting: int = CHAT_MAX_WAITING,
+        drain: float = CHAT_DRAIN,
+        **options: Any,
+    ) -> None:
+        super().__init__(client, assistant_id=assistant_id, **options)
+        check_count("max_waiting", max_waiting)
+        self._cancels = _checked(on_disconnect) == "cancel"
+        self._heartbeat = check_timeout("heartbeat", heartbeat) or HEARTBEAT_INTERVAL
+        self._max_waiting = max_waiting
+        self._drain = check_timeout("drain", drain) or 0.0
+        self._waiting: Counter[Key] = Counter()
+        self._search = anyio.CancelScope()
+        self._tasks = Tasks()
+
+    async def __aenter__(self) -> Chat:
+        """Begin to answer."""
+        await self._tasks.open()
+        self._search = anyio.CancelScope()
+        self._tasks.start(self._answer_abandoned)
+        return self
+
+    async def aclose(self) -> None:
+        """End the answers at work, and close the store that was opened here.
+
+        Cancellation: ends them at once, and closes the store.
+        """
+        self._search.cancel()
+        try:
+            await self._tasks.aclose(self._drain)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await super().aclose()
+
+    async def send(
+        self,
+        key: Key,
+        text: str,
+        *,
+        on_disconnect: OnDisconnect | None = None,
+        idempotency_key: str | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[bytes]:
+        """Have a message answered, and return the frames of its answer.
+
+        What goes wrong before the first frame is raised, so that the browser can be answered
+        with an error status; later it is the frame `error`, as of `relay.sse`. A message that
+        still waits in line after `heartbeat` seconds has its response begun. Frames that are
+        not taken never hold up the answer: where `CHAT_BUFFER_BYTES` wait, they end early,
+        without `done`, and the browser comes back with `follow`.
+
+        Args:
+            key: Names the conversation: the user, as your application knows them.
+            text: The message.
+            on_disconnect: In place of that of the class.
+            idempotency_key: Names the message: browsers and proxies may send a POST again whose
+                answer was lost. The frames of the second one end at once, without `done`.
+            **arguments: What else `Conversations.reply` takes.
+
+        Raises:
+            TooManyMessagesError: So many messages of this user wait already.
+            OpenAIRunsError: The answer could not be begun.
+            RuntimeError: The chat is not open.
+
+        Cancellation: as of a browser that leaves.
+        """
+        if not self._tasks.is_open:
+            message = "the chat is not open; use it in its `async with` block"
+            raise RuntimeError(message)
+        cancels = self._cancels if on_disconnect is None else _checked(on_disconnect) == "cancel"
+        reply = self.reply(key, text, idempotency_key=idempotency_key, **arguments)
+        if self._waiting[key] >= self._max_waiting:
+            message = f"{self._waiting[key]} messages of one conversation are waiting"
+            raise TooManyMessagesError(message)
+        self._waiting[key] += 1
+        buffer = FrameBuffer(cancels=cancels)
+        self._tasks.start(self._answer, reply, buffer)
+        try:
+            with anyio.move_on_after(self._heartbeat):
+                await buffer.is_open.wait()
+        except BaseException:
+            buffer.leave()
+            raise
+        if buffer.error is not None:
+            raise buffer.error
+        frames = frames_of(buffer, self._heartbeat)
+        await anext(frames)
+        return frames
+
+    async def follow(
+        self, key: Key, run_id: str | None = None, *, last_event_id: str | None = None
+    ) -> AsyncGenerator[bytes] | relay.Frames | None:
+        """Return the frames of the answer at work, or of a run that the browser names.
+
+        Endpoint: as `runs.follow`
+
+        Args:
+            key: Names the conversation. Only runs of its thread can be followed.
+            run_id: The run whose events were lost on the way; None: the one at work.
+            last_event_id: The last event of that run that the browser has seen.
+
+        Returns:
+            The frames; None where nothing is being answered.
+
+        Raises:
+            NotFoundError: The conversation has no such run.
+            APIError: The run cannot be followed.
+
+        Cancellation: changes nothing.
+        """
+        status = await self.status(key)
+        if run_id is None:
+            last_event_id = None
+            with anyio.move_on_after(self._heartbeat):
+                while status.is_busy and status.run_id is None:
+                    await anyio.sleep(_POLL)
+                    status = await self.status(key)
+            if not status.is_busy:
+                return None
+            run_id = status.run_id
+            if run_id is None:
+                return _nothing()
+        if status.thread_id is None or not _ID.fullmatch(run_id):
+            raise _not_found(run_id=run_id)
+        stream = self.client.runs.follow(
+            run_id, thread_id=status.thread_id, last_event_id=last_event_id
+        )
+        return await relay.sse(stream, on_disconnect="continue", heartbeat=self._heartbeat)
+
+    async def history(self, key: Key, *, before: str | None = None, limit: int = 20) -> History:
+        """Return the newest messages of a conversation, or those before a message.
+
+        Endpoint: GET /threads/{thread_id}/messages
+
+        Args:
+            key: Names the conversation.
+            before: The `before` of the page that follows this one.
+            limit: Messages, at most 100.
+
+        Raises:
+            NotFoundError: `before` can be no message.
+            APIError: The messages cannot be listed.
+            ValueError: `limit` is out of bounds.
+        """
+        if before is not None and not _ID.fullmatch(before):
+            raise _not_found(message_id=before)
+        status = await self.status(key)
+        waiting = status.waiting if before is None else []
+        if status.thread_id is None:
+            return History(messages=[], before=None, waiting=waiting)
+        page = await self.client.messages.list(
+            status.thread_id, order="desc", limit=limit, after=before
+        )
+        shown = [
+            ShownMessage(id=message.id, role=str(message.role), text=message.text)
+            for message in reversed(page.data)
+        ]
+        return History(
+            messages=shown, before=shown[0].id if shown and page.has_more else None, waiting=waiting
+        )
+
+    # --- the tasks
+
+    async def _answer(self, reply: Reply, buffer: FrameBuffer) -> None:
+        """Make an answer, and have it sent as far as there is a browser."""
+        try:
+            with buffer.scope:
+                await self._relay(reply, buffer)
+        except DuplicateMessageError:
+            buffer.put(_WAIT)
+        except Exception as error:
+            _logger.warning("an answer failed: %s", error, exc_info=buffer.is_open.is_set())
+            buffer.fail(error, relay.error_frame(error))
+        finally:
+            buffer.end()
+            self._waiting[reply.key] -= 1
+            if not self._waiting[reply.key]:
+                del self._waiting[reply.key]
+
+    async def _relay(self, reply: Reply, buffer: FrameBuffer) -> None:
+        async with reply:
+            stream = self._stream_of(reply)
+            if stream is None:  # answered together with a later message
+                buffer.put(_DONE)
+                return
+            async with relay.sse(stream, heartbeat=self._heartbeat) as frames:
+                async for frame in frames:
+                    buffer.put(frame)
+
+    def _stream_of(self, reply: Reply) -> RunStream | None:
+        if reply.stream is None and reply.run is not None:  # begun by a killed process
+            return self.client.runs.follow(reply.run.id, thread_id=reply.run.thread_id)
+        return reply.stream
+
+    async def _answer_abandoned(self) -> None:
+        """Answer what killed processes have left; browsers that come back follow it."""
+        with self._search:
+            while True:
+                try:
+                    async for reply in self.abandoned():
+                        self._start_unseen(reply)
+                except Exception:
+                    _logger.exception("the search for abandoned messages goes on in %g s", _PAUSE)
+                await anyio.sleep(_PAUSE)
+
+    def _start_unseen(self, reply: Reply) -> None:
+        buffer = FrameBuffer(cancels=False)
+        buffer.leave()
+        self._waiting[reply.key] += 1
+        self._tasks.start(self._answer, reply, buffer)
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    """Yield nothing but a comment: a browser asks again where it has seen no `done`."""
+    yield _WAIT
+
+
+def _checked(on_disconnect: OnDisconnect) -> OnDisconnect:
+    if on_disconnect not in ("continue", "cancel"):
+        message = f"on_disconnect must be 'continue' or 'cancel', got {on_disconnect!r}"
+        raise ValueError(message)
+    return on_disconnect
+
+
+def _not_found(**ids: str) -> NotFoundError:
+    shown = ", ".join(f"{name} {value[:64]!r}" for name, value in ids.items())
+    return NotFoundError(f"the conversation has no {shown}", status_code=404)

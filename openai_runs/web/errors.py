@@ -1,0 +1,142 @@
+"""Errors of this package as answers to a browser: the status, headers and body.
+
+Framework-free; `starlette` and `aiohttp` send what `error_response` returns. The text of an error
+may name hosts, objects of the operator's, or what a server said: it is logged, and the browser
+is sent a fixed sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from openai_runs import (
+    ActiveRunError,
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    OpenAIRunsError,
+    RateLimitError,
+    RunCancelled,
+    RunError,
+    RunExpired,
+    RunFailed,
+    RunIncomplete,
+    RunWaitTimeout,
+    StreamError,
+    StreamInterrupted,
+    ToolError,
+    UnprocessableEntityError,
+)
+from openai_runs.conversations import DuplicateMessageError, LeaseLostError
+
+__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response"]
+
+_logger = logging.getLogger("openai_runs.web")
+
+_MAX_RETRY_AFTER: Final = 86_400
+"""Seconds a browser is asked to wait at most: a day."""
+
+
+class TooManyMessagesError(OpenAIRunsError):
+    """A user has so many messages waiting that no more are accepted."""
+
+    retry_after: float = 5.0
+    """Seconds after which one of them may have been answered."""
+
+
+class ErrorResponse(NamedTuple):
+    """What a browser is answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    """JSON, of the shape that errors of the API have."""
+
+
+class _Row(NamedTuple):
+    kind: type[OpenAIRunsError]
+    status: int
+    type: str
+    code: str
+    message: str
+
+
+_CALLER: Final = "invalid_request_error"
+_SERVER: Final = "server_error"
+_UPSTREAM: Final = "The assistant cannot be used at present."
+_ROWS: Final = (
+    _Row(TooManyMessagesError, 429, "rate_limit_error", "too_many_messages", "Wait for answers."),
+    _Row(DuplicateMessageError, 409, _CALLER, "conflict", "The message was sent before."),
+    _Row(ActiveRunError, 409, _CALLER, "active_run", "An answer is being written."),
+    _Row(NotFoundError, 404, _CALLER, "not_found", "There is no such object."),
+    _Row(ConflictError, 409, _CALLER, "conflict", "The request contradicts an earlier one."),
+    _Row(BadRequestError, 400, _CALLER, "bad_request", "The request was rejected."),
+    _Row(UnprocessableEntityError, 400, _CALLER, "bad_request", "The request was rejected."),
+    _Row(RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "Too many requests."),
+    _Row(
+        APITimeoutError, 504, _SERVER, "upstream_timeout", "The assistant did not answer in time."
+    ),
+    _Row(APIConnectionError, 503, _SERVER, "upstream_unreachable", _UPSTREAM),
+    _Row(APIError, 502, _SERVER, "upstream_error", _UPSTREAM),
+    _Row(RunWaitTimeout, 504, _SERVER, "run_wait_timeout", "The answer takes longer; it goes on."),
+    _Row(RunExpired, 504, _SERVER, "run_expired", "The answer was not finished in time."),
+    _Row(RunCancelled, 409, _CALLER, "run_cancelled", "The answer was stopped."),
+    _Row(RunIncomplete, 502, _SERVER, "run_incomplete", "The answer was cut short."),
+    _Row(RunFailed, 502, _SERVER, "run_failed", "The answer failed."),
+    _Row(RunError, 502, _SERVER, "run_error", "The answer could not be finished."),
+    _Row(
+        StreamInterrupted, 502, _SERVER, "stream_interrupted", "The answer's connection was lost."
+    ),
+    _Row(StreamError, 502, _SERVER, "stream_error", "The answer ended with an error."),
+    _Row(LeaseLostError, 503, _SERVER, "lease_lost", _UPSTREAM),
+    _Row(ToolError, 500, _SERVER, "tool_error", "The answer asks for tools it cannot be given."),
+    _Row(ConfigError, 500, _SERVER, "server_error", "The server cannot answer this."),
+    _Row(OpenAIRunsError, 502, _SERVER, "server_error", _UPSTREAM),
+)
+"""Error -> what a browser is answered; the first class that fits."""
+
+
+def error_response(error: OpenAIRunsError) -> ErrorResponse:
+    """Return what a browser is answered where this error ends its request, and log the error.
+
+    Errors that another request can avoid keep their status: 400, 404, 409 and 429, with
+    `Retry-After` where the error says when. A key that is refused, and what goes wrong at the
+    server of the API, are 502; no connection to it is 503, and no answer in time 504. The log
+    record is under `openai_runs.web`: a warning, or from 500 on an error with its traceback.
+
+    Args:
+        error: What was raised.
+    """
+    kind = APITimeoutError if getattr(error, "status_code", None) == 408 else type(error)
+    row = next(row for row in _ROWS if issubclass(kind, row.kind))
+    _log(error, row.status)
+    facts = {"message": row.message, "type": row.type, "param": None, "code": row.code}
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    seconds = getattr(error, "retry_after", None)
+    if seconds is not None and 0 <= seconds <= _MAX_RETRY_AFTER:
+        headers["Retry-After"] = str(math.ceil(seconds))
+    return ErrorResponse(row.status, headers, msgspec.json.encode({"error": facts}))
+
+
+def _log(error: OpenAIRunsError, status: int) -> None:
+    names = ("thread_id", "run_id", "request_id")
+    ids = {name: getattr(error, name, None) for name in names}
+    is_ours = status >= 500
+    _logger.log(
+        logging.ERROR if is_ours else logging.WARNING,
+        "answered with %d: %s: %s",
+        status,
+        type(error).__name__,
+        error,
+        exc_info=error if is_ours else None,
+        extra=ids,
+    )

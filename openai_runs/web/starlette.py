@@ -1,0 +1,80 @@
+"""For FastAPI and Starlette: errors as answers, a client for each application, event streams.
+
+Importing this needs Starlette, which is no dependency of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import Response, StreamingResponse
+
+from openai_runs import OpenAIRunsError, relay
+from openai_runs.web.errors import error_response
+from openai_runs.web.opening import MakeClient, MakeOther, opened
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["EXCEPTION_HANDLERS", "lifespan", "respond"]
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OpenAIRunsError)
+    status, headers, body = error_response(error)
+    return Response(body, status_code=status, headers=dict(headers))
+
+
+EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {OpenAIRunsError: _answer}
+"""For `FastAPI(exception_handlers=EXCEPTION_HANDLERS)`, or Starlette's: each error of this
+package is answered as `error_response` says."""
+
+
+def lifespan(
+    client: MakeClient, **others: MakeOther
+) -> Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]:
+    """Return the `lifespan=` of an application that has a client as long as it is served.
+
+    A handler finds the client as `request.state.client`, and the others by their names. Each
+    start of the application opens new ones, in the event loop that serves it.
+
+    Args:
+        client: Called at the start, without arguments: `AsyncClient`, `AsyncClient.local`, or a
+            `partial` of either.
+        **others: Called with the open client, for what is made of it: a `Chat`, for example.
+    """
+
+    @asynccontextmanager
+    async def span(app: Any) -> AsyncIterator[Mapping[str, Any]]:
+        async with opened(client, others) as objects:
+            yield objects
+
+    return span
+
+
+def respond(frames: AsyncGenerator[bytes] | relay.Frames | None) -> Response:
+    """Return the frames as a response, or 204 where there are none.
+
+    Args:
+        frames: What `Chat.send`, `Chat.follow` or `await relay.sse(...)` has returned; closed
+            when the browser has left.
+    """
+    return Response(status_code=204) if frames is None else _EventResponse(frames)
+
+
+class _EventResponse(StreamingResponse):
+    """Frames that are closed however the response ends."""
+
+    def __init__(self, frames: AsyncGenerator[bytes] | relay.Frames) -> None:
+        super().__init__(frames, headers=dict(relay.HEADERS))
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the frames as they come."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._frames.aclose()
