@@ -139,11 +139,11 @@ RETRY_BUDGET: Final = 100.0
 RETRY_COST: Final = 5.0
 """Tokens a retry takes; a success gives one back. 20 retries, then fail fast."""
 RATE_WINDOW: Final = 60.0
-"""Seconds over which a rate limit counts; servers tell theirs per minute."""
+"""Seconds over which a rate limit counts; servers state theirs per minute."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a decompressed answer that are read before the call is refused."""
 MAX_ANSWER_PARTS: Final = 2_000_000
-"""Objects and arrays of an answer, which take up to 170 bytes each once it is parsed, measured."""
+"""Objects and arrays of an answer, of up to 170 bytes each once it is parsed, measured."""
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 """Bytes of one event of a stream."""
 MAX_STREAM_BYTES: Final = 128 * 1024 * 1024
@@ -217,7 +217,7 @@ OUTPUT_MARGIN: Final = 5.0
 BATCH_CONCURRENCY: Final = 20
 """Lines of a batch in progress at most. Ours: a fifth of a client's connections."""
 BATCH_PATIENCE: Final = 60.0
-"""Seconds for which a batch retries a request; as long as a wait bears an outage."""
+"""Seconds for which a batch retries a request; as long as a wait tolerates an outage."""
 BATCH_RETRIES: Final = 2
 """Retries of a line that failed, in one start with `--retry-failed`; as of a request."""
 BATCH_RETRY_PAUSE: Final = 5.0
@@ -334,7 +334,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Retries after the first attempt; 0 turns retrying off."""
     patience: float | None = None
     """Seconds after its first failure for which a call is tried again, however often, in place
-    of `max_retries` and outside of the client's budget; a 429 starts them anew, for 600 s in
+    of `max_retries` and outside of the client's budget; a 429 starts them again, for 600 s in
     all. None: `max_retries` counts."""
     initial: float = 0.5
     """Seconds before the first retry, doubled for each further one; official SDK: 0.5."""

@@ -1,4 +1,4 @@
-"""The server: the same wire, in one process, on one SQLite file.
+"""The server: the same API, in one process, on one SQLite file.
 
 `LocalServer` is a server on a port, `create_app` the same as an aiohttp application. A
 `Backend` says where answers come from.

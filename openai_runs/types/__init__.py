@@ -1,4 +1,4 @@
-"""Everything on the wire: the objects a server answers with and the bodies it takes."""
+"""Everything that is sent: the objects a server answers with and the bodies it takes."""
 
 from openai_runs.types.assistants import (
     Assistant,
