@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypedDict, cast, get_origin
 
 import msgspec
 
-from openai_runs._client.encoding import plain
+from openai_runs._client.encoding import Model, plain
 from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._client.tools.json_schema import response_format
 from openai_runs._client.tools.tool import as_sent, to_local_tools
@@ -38,6 +38,7 @@ __all__ = [
     "CreateRunArguments",
     "CreateThreadAndRunArguments",
     "CreateThreadArguments",
+    "Metadata",
     "OnActiveRun",
     "Reaction",
     "StartOptions",
@@ -53,8 +54,9 @@ __all__ = [
     "wait_options_of",
 ]
 
-JSONObject = Mapping[str, Any]
-"""A nested argument given as a plain mapping; sent as it is, unknown kinds too."""
+JSONObject = Mapping[str, Any] | Model
+"""A nested argument given as a mapping or pydantic model; sent as it is, unknown kinds too."""
+Metadata = Mapping[str, str] | Model
 OnActiveRun = Literal["raise", "wait", "cancel"]
 Reaction = Literal["leave", "cancel"]
 StatusCallback = Callable[[Run], Awaitable[object] | object]
@@ -97,7 +99,7 @@ class RunSettings(TypedDict, total=False):
     model: str | None
     instructions: str | None
     """In place of the assistant's; at most 256,000 characters."""
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
     """At most 16 pairs, keys of 64 and values of 512 characters."""
     temperature: float | None
     """From 0 to 2."""
@@ -147,21 +149,21 @@ class CreateThreadArguments(TypedDict, total=False):
 
     messages: Iterable[CreateMessage | JSONObject]
     tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
 
 
 class UpdateThreadArguments(TypedDict, total=False):
     """What `threads.update` sends."""
 
     tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
 
 
 class CreateMessageArguments(TypedDict, total=False):
     """What `messages.create` sends besides role and content."""
 
     attachments: Iterable[RequestAttachment | JSONObject] | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
 
 
 class CreateAssistantArguments(TypedDict, total=False):
@@ -177,7 +179,7 @@ class CreateAssistantArguments(TypedDict, total=False):
     tools: Tools
     """At most 128."""
     tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
     temperature: float | None
     top_p: float | None
     response_format: RequestResponseFormat | JSONObject | type | None

@@ -16,6 +16,7 @@ from openai_runs._client.arguments import (
     CreateRunCall,
     ListCall,
     MapCall,
+    Metadata,
     Reaction,
     ResumeCall,
     RunToolsCall,
@@ -326,7 +327,7 @@ class Runs:
         run_id: str,
         *,
         thread_id: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         **options: Unpack[CallOptions],
     ) -> Run:
         """Replace the run's metadata and return the run.
