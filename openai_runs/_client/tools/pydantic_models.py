@@ -90,7 +90,8 @@ def readable(hint: Any) -> Any:
 
 
 def _is_type(argument: object) -> bool:
-    return isinstance(argument, type) or typing.get_origin(argument) is not None
+    is_alias = hasattr(argument, "__value__")  # of a `type` statement
+    return is_alias or isinstance(argument, type) or typing.get_origin(argument) is not None
 
 
 def _is_union(hint: object) -> bool:
