@@ -129,6 +129,7 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
         code = compile(block.source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if block.reason:
             continue
+        (folder / block.file).write_text(block.source)
         if "def test_" in block.source:
             run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block, folder)
         elif block.typed:
@@ -159,7 +160,6 @@ async def test_python_blocks_run_against_the_local_server(
 def run_script(launcher: list[str], block: Block, folder: Path) -> str:
     """Run a block as a program, or a test file, of its own; return what it prints."""
     script = folder / block.file
-    script.write_text(block.source)
     done = subprocess.run(
         [sys.executable, *launcher, str(script)],
         cwd=folder,
