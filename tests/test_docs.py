@@ -275,6 +275,16 @@ def test_only_papers_that_a_clone_holds_are_cited() -> None:
     ] == []
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", PAGES_FOLDER / "index.md"], ids=["README", "index"]
+)
+def test_first_program_has_eight_lines_at_most(page: Path) -> None:
+    """What a newcomer reads first is read in a glance."""
+    first = next(blocks_of(page))
+
+    assert len([line for line in first.source.splitlines() if line.strip()]) <= 8
+
+
 def test_links_of_the_readme_lead_somewhere() -> None:
     """Each relative link of the README is a file of the repository."""
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())

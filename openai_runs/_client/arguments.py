@@ -32,6 +32,7 @@ from openai_runs.types.tools import (
 
 __all__ = [
     "Arguments",
+    "AskCall",
     "CallOptions",
     "CreateAssistantArguments",
     "CreateMessageArguments",
@@ -289,6 +290,10 @@ class RunToolsCall(
     RunSettings, TurnArguments, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False
 ):
     """Everything `runs.run_tools` takes by keyword, besides assistant and tools."""
+
+
+class AskCall(RunSettings, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+    """Everything `runs.ask` takes by keyword, besides text, ids and tools."""
 
 
 class ResumeCall(WaitCall, ToolOptions, total=False):

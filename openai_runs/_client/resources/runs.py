@@ -9,13 +9,17 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
+from msgspec import UNSET
+
 from openai_runs._client.arguments import (
     Arguments,
+    AskCall,
     CallOptions,
     CreateRunAndPollCall,
     CreateRunCall,
     ListCall,
     MapCall,
+    MessageContent,
     Metadata,
     Reaction,
     ResumeCall,
@@ -38,14 +42,20 @@ from openai_runs._client.flows.results import RunResult, gather, run_to_result
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.submit_outputs import SubmitFlow
-from openai_runs._client.flows.tool_loop import ToolLoop
+from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.steps import Steps
 from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
 from openai_runs._client.streams.run_stream import RunStream, stream_of
 from openai_runs._client.tools.tool import to_local_tools
-from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, UPDATE_RUN
+from openai_runs._protocol.endpoints import (
+    CREATE_RUN,
+    CREATE_THREAD_AND_RUN,
+    GET_RUN,
+    LIST_RUNS,
+    UPDATE_RUN,
+)
 from openai_runs._protocol.lifecycle import is_inactive
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
@@ -187,6 +197,62 @@ class Runs:
         flow = self._create(given, thread_id, stream=True)
         return stream_of(self._pipeline, self._waiter, flow, given)
 
+    async def ask(
+        self,
+        content: MessageContent,
+        *,
+        assistant_id: str,
+        thread_id: str | None = None,
+        tools: Tools | None = None,
+        **arguments: Unpack[AskCall],
+    ) -> RunResult:
+        """Send a message to the assistant, and return what came of the run.
+
+        Endpoint: POST /threads/runs or POST /threads/{thread_id}/runs, then as `run_tools`
+
+        ```python
+        result = await client.runs.ask("Hello!", assistant_id=assistant.id)
+        print(result.text)
+        ```
+
+        Args:
+            content: The user's text, or a list of parts.
+            thread_id: The thread to go on with; None: a new one, created with the run. Its id is
+                in `result.run.thread_id`.
+            tools: Functions that answer the run's tool calls, and definitions of other tools.
+                Without any function a run that requires action is returned as it is.
+            **arguments: The settings of a run, `CallOptions` (`timeout` covers all of it),
+                `WaitArguments` and `ToolOptions`; `on_active_run` and `include` for a thread that
+                exists. With a type as `response_format`, `.parsed` is an instance of it.
+
+        Returns:
+            The result, also of a run that failed, expired or was cancelled: see
+            `.run.raise_for_status()`.
+
+        Raises:
+            ActiveRunError: A run of the thread is active.
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            ToolError: As in `run_tools`.
+            APIError: A request was rejected, or the server is unreachable; `.maybe_created` says
+                whether the run may exist.
+
+        Cancellation: as in `run_tools`.
+        """
+        message = {"role": "user", "content": content}
+        own: dict[str, Any] = {"assistant_id": assistant_id}
+        if tools is not None:
+            own["tools"] = tools
+        if thread_id is None:
+            own["thread"] = {"messages": [message]}
+            arguments = {**arguments, "on_active_run": UNSET, "include": UNSET}  # type: ignore[typeddict-item]  # left out
+        else:
+            own["additional_messages"] = [message]
+        given = parse("runs.ask", AskCall, arguments, self._poll_policy, **own)
+        loop = local_tools(given)
+        endpoint = CREATE_RUN if thread_id is not None else CREATE_THREAD_AND_RUN
+        flow = CreateRunFlow(self._pipeline, self._waiter, endpoint, given, thread_id=thread_id)
+        return await self._finished(flow, given, loop)
+
     async def run_tools(
         self, thread_id: str, *, assistant_id: str, tools: Tools, **arguments: Unpack[RunToolsCall]
     ) -> RunResult:
@@ -229,7 +295,10 @@ class Runs:
             tools=local,
         )
         loop = ToolLoop(local, given.tool)
-        flow = self._create(given, thread_id)
+        return await self._finished(self._create(given, thread_id), given, loop)
+
+    async def _finished(self, flow: CreateRunFlow, given: Arguments, loop: ToolLoop) -> RunResult:
+        """Return the result of the run that `flow` creates."""
         deadline = self._deadline(given)
         run = await flow.make_within(deadline)
         return await run_to_result(
