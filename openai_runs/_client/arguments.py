@@ -58,6 +58,7 @@ __all__ = [
 JSONObject = Mapping[str, Any] | Model
 """A nested argument given as a mapping or pydantic model; sent as it is, unknown kinds too."""
 Metadata = Mapping[str, str] | Model
+"""At most 16 pairs, keys of 64 and values of 512 characters, in a mapping or pydantic model."""
 OnActiveRun = Literal["raise", "wait", "cancel"]
 Reaction = Literal["leave", "cancel"]
 StatusCallback = Callable[[Run], Awaitable[object] | object]
@@ -113,8 +114,13 @@ class RunSettings(TypedDict, total=False):
     truncation_strategy: RequestTruncationStrategy | JSONObject | None
     tool_choice: RequestToolChoice | JSONObject | None
     parallel_tool_calls: bool
+
+
+class FormatArgument(TypedDict, total=False):
+    """What every call that starts a run, or makes an assistant, may send."""
+
     response_format: RequestResponseFormat | JSONObject | type | None
-    """A Struct, dataclass or TypedDict is sent as its strict JSON schema."""
+    """A pydantic model, Struct, dataclass or TypedDict is sent as its strict JSON schema."""
 
 
 class RunArguments(RunSettings, total=False):
@@ -134,15 +140,19 @@ class TurnArguments(TypedDict, total=False):
     """Put on the thread before the run starts."""
 
 
-class CreateRunArguments(RunArguments, TurnArguments, total=False):
+class CreateRunArguments(RunArguments, FormatArgument, TurnArguments, total=False):
     """What `runs.create` sends besides the assistant's id."""
 
 
-class CreateThreadAndRunArguments(RunArguments, total=False):
-    """What `threads.create_and_run` sends besides the assistant's id."""
+class ThreadArguments(TypedDict, total=False):
+    """Body fields only `threads.create_and_run` has."""
 
     thread: CreateThread | JSONObject
     tool_resources: RequestToolResources | JSONObject | None
+
+
+class CreateThreadAndRunArguments(RunArguments, FormatArgument, ThreadArguments, total=False):
+    """What `threads.create_and_run` sends besides the assistant's id."""
 
 
 class CreateThreadArguments(TypedDict, total=False):
@@ -167,7 +177,7 @@ class CreateMessageArguments(TypedDict, total=False):
     metadata: Metadata | None
 
 
-class CreateAssistantArguments(TypedDict, total=False):
+class CreateAssistantArguments(FormatArgument, total=False):
     """What `assistants.create` sends besides the model."""
 
     reasoning_effort: ReasoningEffort | None
@@ -183,7 +193,6 @@ class CreateAssistantArguments(TypedDict, total=False):
     metadata: Metadata | None
     temperature: float | None
     top_p: float | None
-    response_format: RequestResponseFormat | JSONObject | type | None
 
 
 class UpdateAssistantArguments(CreateAssistantArguments, total=False):
@@ -272,7 +281,15 @@ class ListCall(PageOptions, CallOptions, total=False):
     """What every list takes by keyword."""
 
 
-class StreamCall(CreateRunAndPollCall, StreamOptions, ToolOptions, total=False):
+class _RunOptions(StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+    """What a call takes that starts a run and sees it to its end."""
+
+
+class StreamTypedCall(RunArguments, TurnArguments, _RunOptions, StreamOptions, total=False):
+    """What `runs.stream` takes beside a type as `response_format`."""
+
+
+class StreamCall(StreamTypedCall, FormatArgument, total=False):
     """Everything `runs.stream` takes by keyword."""
 
 
@@ -280,19 +297,35 @@ class StreamWaitCall(WaitCall, StreamOptions, total=False):
     """Everything a stream of an existing run takes by keyword."""
 
 
-class CreateThreadAndRunStreamCall(
-    CreateThreadAndRunAndPollCall, StreamOptions, ToolOptions, total=False
+class CreateThreadAndRunStreamTypedCall(
+    RunArguments,
+    ThreadArguments,
+    CallOptions,
+    WaitArguments,
+    StreamOptions,
+    ToolOptions,
+    total=False,
 ):
+    """What `threads.create_and_run_stream` takes beside a type as `response_format`."""
+
+
+class CreateThreadAndRunStreamCall(CreateThreadAndRunStreamTypedCall, FormatArgument, total=False):
     """Everything `threads.create_and_run_stream` takes by keyword."""
 
 
-class RunToolsCall(
-    RunSettings, TurnArguments, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False
-):
+class RunToolsTypedCall(RunSettings, TurnArguments, _RunOptions, total=False):
+    """What `runs.run_tools` takes beside a type as `response_format`."""
+
+
+class RunToolsCall(RunToolsTypedCall, FormatArgument, total=False):
     """Everything `runs.run_tools` takes by keyword, besides assistant and tools."""
 
 
-class AskCall(RunSettings, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+class AskTypedCall(RunSettings, _RunOptions, total=False):
+    """What `runs.ask` takes beside a type as `response_format`."""
+
+
+class AskCall(AskTypedCall, FormatArgument, total=False):
     """Everything `runs.ask` takes by keyword, besides text, ids and tools."""
 
 
@@ -300,7 +333,7 @@ class ResumeCall(WaitCall, ToolOptions, total=False):
     """Everything `runs.resume` takes by keyword, besides ids, tools and format."""
 
 
-class MapCall(RunSettings, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+class MapCall(RunSettings, FormatArgument, _RunOptions, total=False):
     """Everything `runs.map` takes by keyword, besides items, concurrency and tools."""
 
     assistant_id: str

@@ -115,8 +115,8 @@ def _given(model: Any) -> Any:
     Defaults are sent, such as the `type` of a part; so is a None that was set, as null.
     """
     return _merged(
-        model.model_dump(mode="json", exclude_none=True),
-        model.model_dump(mode="json", exclude_unset=True),
+        model.model_dump(mode="json", by_alias=True, exclude_none=True),
+        model.model_dump(mode="json", by_alias=True, exclude_unset=True),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from openai_runs import AsyncClient
 from tests.client.test_arguments import NAMES, SENDS, Sends, full, sent
@@ -37,9 +37,9 @@ async def test_body_given_as_pydantic_models_is_sent_as_objects(sends: Sends) ->
 
 
 class Part(BaseModel):
-    """A part of a message, as one would write it."""
+    """A part of a message, as one would write it; the official SDK has aliases too."""
 
-    type: Literal["text"] = "text"
+    type_: Literal["text"] = Field(default="text", alias="type")
     text: str
 
 
@@ -53,7 +53,7 @@ class Post(BaseModel):
 
 
 async def test_model_is_sent_with_its_defaults_and_without_what_was_not_given() -> None:
-    """A None that was set is null, one that only stands for nothing is left out."""
+    """A None that was set is null, one that only stands for nothing is left out; aliases count."""
     parts = [Part(text="Hello")]
     posts = [Post(content=parts), Post(content=parts, attachments=None)]
 

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from openai_runs._client.arguments import (
     Arguments,
     AskCall,
+    AskTypedCall,
     CallOptions,
     CreateRunAndPollCall,
     CreateRunCall,
@@ -24,8 +25,10 @@ from openai_runs._client.arguments import (
     Reaction,
     ResumeCall,
     RunToolsCall,
+    RunToolsTypedCall,
     StatusCallback,
     StreamCall,
+    StreamTypedCall,
     StreamWaitCall,
     ToolOutputs,
     Tools,
@@ -65,6 +68,7 @@ from openai_runs.types.runs import Run, RunStatus
 __all__ = ["Runs"]
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Runs:
@@ -157,9 +161,22 @@ class Runs:
         run = await flow.make_within(deadline)
         return await self._waiter.wait_within(deadline, run, run.thread_id)
 
+    @overload
+    def stream(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        response_format: type[T],
+        **arguments: Unpack[StreamTypedCall],
+    ) -> RunStream[T]: ...
+    @overload
     def stream(
         self, thread_id: str, *, assistant_id: str, **arguments: Unpack[StreamCall]
-    ) -> RunStream:
+    ) -> RunStream: ...
+    def stream(
+        self, thread_id: str, *, assistant_id: str, **arguments: Unpack[StreamCall]
+    ) -> RunStream[Any]:
         """Return the events of a new run, from its first to its last, tool calls answered.
 
         Endpoint: POST /threads/{thread_id}/runs with `stream`
@@ -197,6 +214,18 @@ class Runs:
         flow = self._create(given, thread_id, stream=True)
         return stream_of(self._pipeline, self._waiter, flow, given)
 
+    @overload
+    async def ask(
+        self,
+        content: MessageContent,
+        *,
+        assistant_id: str,
+        thread_id: str | None = None,
+        tools: Tools | None = None,
+        response_format: type[T],
+        **arguments: Unpack[AskTypedCall],
+    ) -> RunResult[T]: ...
+    @overload
     async def ask(
         self,
         content: MessageContent,
@@ -205,7 +234,16 @@ class Runs:
         thread_id: str | None = None,
         tools: Tools | None = None,
         **arguments: Unpack[AskCall],
-    ) -> RunResult:
+    ) -> RunResult: ...
+    async def ask(
+        self,
+        content: MessageContent,
+        *,
+        assistant_id: str,
+        thread_id: str | None = None,
+        tools: Tools | None = None,
+        **arguments: Unpack[AskCall],
+    ) -> RunResult[Any]:
         """Send a message to the assistant, and return what came of the run.
 
         Endpoint: POST /threads/runs or POST /threads/{thread_id}/runs, then as `run_tools`
@@ -253,9 +291,23 @@ class Runs:
         flow = CreateRunFlow(self._pipeline, self._waiter, endpoint, given, thread_id=thread_id)
         return await self._finished(flow, given, loop)
 
+    @overload
+    async def run_tools(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        tools: Tools,
+        response_format: type[T],
+        **arguments: Unpack[RunToolsTypedCall],
+    ) -> RunResult[T]: ...
+    @overload
     async def run_tools(
         self, thread_id: str, *, assistant_id: str, tools: Tools, **arguments: Unpack[RunToolsCall]
-    ) -> RunResult:
+    ) -> RunResult: ...
+    async def run_tools(
+        self, thread_id: str, *, assistant_id: str, tools: Tools, **arguments: Unpack[RunToolsCall]
+    ) -> RunResult[Any]:
         """Start a run, answer its tool calls with functions, and return what came of it.
 
         Endpoint: POST /threads/{thread_id}/runs, GET .../runs/{run_id} (repeated), POST
@@ -751,6 +803,17 @@ class Runs:
         given = parse("runs.as_completed", WaitCall, arguments, self._poll_policy)
         return CompletedRuns(self._waiter, runs, given.wait)
 
+    @overload
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tools: Tools,
+        response_format: type[T],
+        **arguments: Unpack[ResumeCall],
+    ) -> RunResult[T]: ...
+    @overload
     async def resume(
         self,
         run_id: str,
@@ -759,7 +822,16 @@ class Runs:
         tools: Tools,
         response_format: type | None = None,
         **arguments: Unpack[ResumeCall],
-    ) -> RunResult:
+    ) -> RunResult: ...
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tools: Tools,
+        response_format: type | None = None,
+        **arguments: Unpack[ResumeCall],
+    ) -> RunResult[Any]:
         """Resume a run where it is, answer its tool calls, and return what came of it.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id} (repeated), POST
@@ -800,13 +872,17 @@ class Runs:
             response_format=response_format,
         )
 
+    @overload
     async def result(
-        self,
-        run: Run,
-        *,
-        response_format: type | None = None,
-        **options: Unpack[CallOptions],
-    ) -> RunResult:
+        self, run: Run, *, response_format: type[T], **options: Unpack[CallOptions]
+    ) -> RunResult[T]: ...
+    @overload
+    async def result(
+        self, run: Run, *, response_format: type | None = None, **options: Unpack[CallOptions]
+    ) -> RunResult: ...
+    async def result(
+        self, run: Run, *, response_format: type | None = None, **options: Unpack[CallOptions]
+    ) -> RunResult[Any]:
         """Return the run with the messages it wrote and the steps it took.
 
         Endpoint: GET /threads/{thread_id}/messages and GET .../runs/{run_id}/steps

@@ -375,7 +375,7 @@ class Word:
     @classmethod
     def model_validate_json(cls, text):
         return cls(json.loads(text)["word"])
-    def model_dump(self, mode="python", exclude_none=False, exclude_unset=False):
+    def model_dump(self, **options):
         return {"word": self.word}
     def model_dump_json(self):
         return json.dumps(self.model_dump())
