@@ -129,6 +129,7 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
         code = compile(block.source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if block.reason:
             continue
+        (folder / block.file).write_text(block.source)
         if "def test_" in block.source:
             run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block, folder)
         elif block.typed:
@@ -159,7 +160,6 @@ async def test_python_blocks_run_against_the_local_server(
 def run_script(launcher: list[str], block: Block, folder: Path) -> str:
     """Run a block as a program, or a test file, of its own; return what it prints."""
     script = folder / block.file
-    script.write_text(block.source)
     done = subprocess.run(
         [sys.executable, *launcher, str(script)],
         cwd=folder,
@@ -275,6 +275,16 @@ def test_only_papers_that_a_clone_holds_are_cited() -> None:
         for line in file.read_text(errors="replace").splitlines()
         if papers.search(line)
     ] == []
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", PAGES_FOLDER / "index.md"], ids=["README", "index"]
+)
+def test_first_program_has_eight_lines_at_most(page: Path) -> None:
+    """What a newcomer reads first is read in a glance."""
+    first = next(blocks_of(page))
+
+    assert len([line for line in first.source.splitlines() if line.strip()]) <= 8
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypedDict, cast, get_origin
 
 import msgspec
 
-from openai_runs._client.encoding import plain
+from openai_runs._client.encoding import Model, plain
 from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._client.tools.json_schema import response_format
 from openai_runs._client.tools.tool import as_sent, to_local_tools
@@ -32,12 +32,14 @@ from openai_runs.types.tools import (
 
 __all__ = [
     "Arguments",
+    "AskCall",
     "CallOptions",
     "CreateAssistantArguments",
     "CreateMessageArguments",
     "CreateRunArguments",
     "CreateThreadAndRunArguments",
     "CreateThreadArguments",
+    "Metadata",
     "OnActiveRun",
     "Reaction",
     "StartOptions",
@@ -53,8 +55,10 @@ __all__ = [
     "wait_options_of",
 ]
 
-JSONObject = Mapping[str, Any]
-"""A nested argument given as a plain mapping; sent as it is, unknown kinds too."""
+JSONObject = Mapping[str, Any] | Model
+"""A nested argument given as a mapping or pydantic model; sent as it is, unknown kinds too."""
+Metadata = Mapping[str, str] | Model
+"""At most 16 pairs, keys of 64 and values of 512 characters, in a mapping or pydantic model."""
 OnActiveRun = Literal["raise", "wait", "cancel"]
 Reaction = Literal["leave", "cancel"]
 StatusCallback = Callable[[Run], Awaitable[object] | object]
@@ -97,7 +101,7 @@ class RunSettings(TypedDict, total=False):
     model: str | None
     instructions: str | None
     """In place of the assistant's; at most 256,000 characters."""
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
     """At most 16 pairs, keys of 64 and values of 512 characters."""
     temperature: float | None
     """From 0 to 2."""
@@ -110,8 +114,13 @@ class RunSettings(TypedDict, total=False):
     truncation_strategy: RequestTruncationStrategy | JSONObject | None
     tool_choice: RequestToolChoice | JSONObject | None
     parallel_tool_calls: bool
+
+
+class FormatArgument(TypedDict, total=False):
+    """What every call that starts a run, or makes an assistant, may send."""
+
     response_format: RequestResponseFormat | JSONObject | type | None
-    """A Struct, dataclass or TypedDict is sent as its strict JSON schema."""
+    """A pydantic model, Struct, dataclass or TypedDict is sent as its strict JSON schema."""
 
 
 class RunArguments(RunSettings, total=False):
@@ -131,15 +140,19 @@ class TurnArguments(TypedDict, total=False):
     """Put on the thread before the run starts."""
 
 
-class CreateRunArguments(RunArguments, TurnArguments, total=False):
+class CreateRunArguments(RunArguments, FormatArgument, TurnArguments, total=False):
     """What `runs.create` sends besides the assistant's id."""
 
 
-class CreateThreadAndRunArguments(RunArguments, total=False):
-    """What `threads.create_and_run` sends besides the assistant's id."""
+class ThreadArguments(TypedDict, total=False):
+    """Body fields only `threads.create_and_run` has."""
 
     thread: CreateThread | JSONObject
     tool_resources: RequestToolResources | JSONObject | None
+
+
+class CreateThreadAndRunArguments(RunArguments, FormatArgument, ThreadArguments, total=False):
+    """What `threads.create_and_run` sends besides the assistant's id."""
 
 
 class CreateThreadArguments(TypedDict, total=False):
@@ -147,24 +160,24 @@ class CreateThreadArguments(TypedDict, total=False):
 
     messages: Iterable[CreateMessage | JSONObject]
     tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
 
 
 class UpdateThreadArguments(TypedDict, total=False):
     """What `threads.update` sends."""
 
     tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
 
 
 class CreateMessageArguments(TypedDict, total=False):
     """What `messages.create` sends besides role and content."""
 
     attachments: Iterable[RequestAttachment | JSONObject] | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
 
 
-class CreateAssistantArguments(TypedDict, total=False):
+class CreateAssistantArguments(FormatArgument, total=False):
     """What `assistants.create` sends besides the model."""
 
     reasoning_effort: ReasoningEffort | None
@@ -177,10 +190,9 @@ class CreateAssistantArguments(TypedDict, total=False):
     tools: Tools
     """At most 128."""
     tool_resources: RequestToolResources | JSONObject | None
-    metadata: Mapping[str, str] | None
+    metadata: Metadata | None
     temperature: float | None
     top_p: float | None
-    response_format: RequestResponseFormat | JSONObject | type | None
 
 
 class UpdateAssistantArguments(CreateAssistantArguments, total=False):
@@ -269,7 +281,15 @@ class ListCall(PageOptions, CallOptions, total=False):
     """What every list takes by keyword."""
 
 
-class StreamCall(CreateRunAndPollCall, StreamOptions, ToolOptions, total=False):
+class _RunOptions(StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+    """What a call takes that starts a run and sees it to its end."""
+
+
+class StreamTypedCall(RunArguments, TurnArguments, _RunOptions, StreamOptions, total=False):
+    """What `runs.stream` takes beside a type as `response_format`."""
+
+
+class StreamCall(StreamTypedCall, FormatArgument, total=False):
     """Everything `runs.stream` takes by keyword."""
 
 
@@ -277,23 +297,43 @@ class StreamWaitCall(WaitCall, StreamOptions, total=False):
     """Everything a stream of an existing run takes by keyword."""
 
 
-class CreateThreadAndRunStreamCall(
-    CreateThreadAndRunAndPollCall, StreamOptions, ToolOptions, total=False
+class CreateThreadAndRunStreamTypedCall(
+    RunArguments,
+    ThreadArguments,
+    CallOptions,
+    WaitArguments,
+    StreamOptions,
+    ToolOptions,
+    total=False,
 ):
+    """What `threads.create_and_run_stream` takes beside a type as `response_format`."""
+
+
+class CreateThreadAndRunStreamCall(CreateThreadAndRunStreamTypedCall, FormatArgument, total=False):
     """Everything `threads.create_and_run_stream` takes by keyword."""
 
 
-class RunToolsCall(
-    RunSettings, TurnArguments, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False
-):
+class RunToolsTypedCall(RunSettings, TurnArguments, _RunOptions, total=False):
+    """What `runs.run_tools` takes beside a type as `response_format`."""
+
+
+class RunToolsCall(RunToolsTypedCall, FormatArgument, total=False):
     """Everything `runs.run_tools` takes by keyword, besides assistant and tools."""
+
+
+class AskTypedCall(RunSettings, _RunOptions, total=False):
+    """What `runs.ask` takes beside a type as `response_format`."""
+
+
+class AskCall(AskTypedCall, FormatArgument, total=False):
+    """Everything `runs.ask` takes by keyword, besides text, ids and tools."""
 
 
 class ResumeCall(WaitCall, ToolOptions, total=False):
     """Everything `runs.resume` takes by keyword, besides ids, tools and format."""
 
 
-class MapCall(RunSettings, StartOptions, CallOptions, WaitArguments, ToolOptions, total=False):
+class MapCall(RunSettings, FormatArgument, _RunOptions, total=False):
     """Everything `runs.map` takes by keyword, besides items, concurrency and tools."""
 
     assistant_id: str

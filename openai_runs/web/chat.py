@@ -28,7 +28,7 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
-from openai_runs.web.errors import TooManyMessagesError
+from openai_runs.web.errors import TooManyMessagesError, ids_of
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
 
@@ -283,7 +283,9 @@ class Chat(Conversations):
         except DuplicateMessageError:
             buffer.put(_WAIT)
         except Exception as error:
-            _logger.warning("an answer failed: %s", error, exc_info=buffer.is_open.is_set())
+            words = "an answer failed: %s"
+            has_begun = buffer.is_open.is_set()
+            _logger.warning(words, error, exc_info=has_begun, extra=ids_of(error))
             buffer.fail(error, relay.error_frame(error))
         finally:
             buffer.end()

@@ -38,7 +38,7 @@ from openai_runs import (
 )
 from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 
-__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response"]
+__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response", "ids_of"]
 
 _logger = logging.getLogger("openai_runs.web")
 
@@ -127,9 +127,12 @@ def error_response(error: OpenAIRunsError) -> ErrorResponse:
     return ErrorResponse(row.status, headers, msgspec.json.encode({"error": facts}))
 
 
+def ids_of(error: Exception) -> dict[str, str | None]:
+    """Return the ids that an error names, as attributes of a log record."""
+    return {name: getattr(error, name, None) for name in ("thread_id", "run_id", "request_id")}
+
+
 def _log(error: OpenAIRunsError, status: int) -> None:
-    names = ("thread_id", "run_id", "request_id")
-    ids = {name: getattr(error, name, None) for name in names}
     is_ours = status >= 500
     _logger.log(
         logging.ERROR if is_ours else logging.WARNING,
@@ -138,5 +141,5 @@ def _log(error: OpenAIRunsError, status: int) -> None:
         type(error).__name__,
         error,
         exc_info=error if is_ours else None,
-        extra=ids,
+        extra=ids_of(error),
     )

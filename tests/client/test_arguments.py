@@ -313,6 +313,23 @@ class Model(pydantic.BaseModel):
     x: int
 
 
+class Square(pydantic.BaseModel):
+    """A model with a computed field."""
+
+    side: int
+    name: str | None = None
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]  # as pydantic says it is written
+    @property
+    def area(self) -> int:
+        """Return the area."""
+        return self.side**2
+
+
+class Numbers(pydantic.RootModel[list[int]]):
+    """A model that is no object."""
+
+
 class Text(str):
     """A text of a class of its own."""
 
@@ -336,6 +353,9 @@ OUTPUTS: list[tuple[Any, str]] = [
     (Point(1), '{"x":1}'),
     (Model(x=1), '{"x":1}'),
     ([Model(x=1)], '[{"x":1}]'),
+    ({"a": Square(side=2)}, '{"a":{"side":2,"name":null,"area":4}}'),
+    (Square(side=2, name="s"), '{"side":2,"name":"s","area":4}'),
+    (Numbers([1, 2]), "[1,2]"),
     (CodeInterpreterTool(), '{"type":"code_interpreter"}'),
     (Colour.RED, "red"),
     (Text("words"), "words"),

@@ -75,6 +75,11 @@ CALLS: dict[str, tuple[Callable[[AsyncClient], Awaitable[Any]], str]] = {
         lambda c: c.runs.run_tools("thread_1", **RUN, tools=[], additional_messages=[MESSAGE]),
         "additional_messages[0].content",
     ),
+    "question": (lambda c: c.runs.ask(HALF, **RUN), "thread.messages[0].content"),
+    "question on a thread": (
+        lambda c: c.runs.ask(HALF, thread_id="thread_1", **RUN),
+        "additional_messages[0].content",
+    ),
     "stream": (lambda c: streamed(c, additional_instructions=HALF), "additional_instructions"),
     "thread and run": (
         lambda c: c.threads.create_and_run(**RUN, thread={"messages": [MESSAGE]}),

@@ -117,6 +117,7 @@ CALLS: dict[str, Callable[[AsyncClient], Awaitable[Any]]] = {
     "poll": polled,
     "submit": submitted,
     "run_tools": lambda client: client.runs.run_tools(**RUN, **LIMITS, tools=[weather]),
+    "ask": lambda client: client.runs.ask("Hello", **RUN, **LIMITS, tools=[weather]),
     "resume": lambda client: client.runs.resume("run_1", **ONE, **LIMITS, tools=[weather]),
     "wait_all": lambda client: client.runs.wait_all([("run_1", "thread_1")], **LIMITS),
     "cancel_and_wait": lambda client: client.runs.cancel_and_wait("run_1", **ONE, **LIMITS),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, assert_type
 
 import msgspec
+import pydantic
 
 from openai_runs import (
     AsyncClient,
@@ -163,12 +164,40 @@ async def tools(client: AsyncClient) -> None:
         response_format=Mine,
         timeout=60,
     )
-    assert_type(result, RunResult)
+    assert_type(result, RunResult[Mine])
     mine: Mine = result.parsed
     assert_type(mine, Mine)
+    assert_type(result.parsed, Mine)
     resumed = await client.runs.resume("run_1", thread_id="thread_1", tools=[bare])
     assert_type(resumed, RunResult)
-    assert_type(await client.runs.result(resumed.run, response_format=Mine), RunResult)
+    assert_type(await client.runs.result(resumed.run, response_format=Mine), RunResult[Mine])
+    assert_type(await client.runs.result(resumed.run), RunResult)
+
+
+class Place(pydantic.BaseModel):
+    """A caller's own model."""
+
+    city: str
+
+
+async def models(client: AsyncClient) -> None:
+    """What is parsed has the type that was asked for, in each call that takes one."""
+    result = await client.runs.ask("Where?", assistant_id="a", response_format=Place, timeout=9)
+    assert_type(result.parsed, Place)
+    again = await client.runs.ask("Where?", assistant_id="a", thread_id=result.run.thread_id)
+    assert_type(again, RunResult)
+    assert_type(again.parsed, Any)
+    text = await client.runs.ask("?", assistant_id="a", response_format={"type": "text"})
+    assert_type(text.parsed, Any)
+    resumed = await client.runs.resume("r", thread_id="t", tools=[], response_format=Place)
+    assert_type(resumed.parsed, Place)
+    async with client.runs.stream("t", assistant_id="a", response_format=Place) as stream:
+        assert_type(stream, RunStream[Place])
+        assert_type((await stream.result()).parsed, Place)
+    created = client.threads.create_and_run_stream(assistant_id="a", response_format=Place)
+    assert_type((await created.result()).parsed, Place)
+    await client.threads.create(messages=[Place(city="Oslo")], metadata=Place(city="Oslo"))
+    await client.assistants.create(model="m", response_format=Place)
 
 
 async def batches(client: AsyncClient) -> None:
@@ -241,9 +270,9 @@ async def mistakes(client: AsyncClient, run: Run, step: RunStep) -> None:
     await client.runs.retrieve("run_1", "thread_1")  # type: ignore[call-arg]
     await client.runs.create("t", assistant_id="a", on_active_run="q")  # type: ignore[call-overload]
     bare(3)  # type: ignore[call-arg, arg-type]
-    await client.runs.run_tools("thread_1", assistant_id="asst_1")  # type: ignore[call-arg]
-    await client.runs.run_tools("t", assistant_id="a", tools=bare)  # type: ignore[arg-type]
-    await client.runs.resume("r", thread_id="t", tools=[], max_round=3)  # type: ignore[call-arg]
+    await client.runs.run_tools("thread_1", assistant_id="asst_1")  # type: ignore[call-overload]
+    await client.runs.run_tools("t", assistant_id="a", tools=bare)  # type: ignore[call-overload]
+    await client.runs.resume("r", thread_id="t", tools=[], max_round=3)  # type: ignore[call-overload]
     client.runs.map([], assistant_id="asst_1")  # type: ignore[call-arg]
     client.runs.map([], concurrency=3, modle="m")  # type: ignore[call-arg]
     client.runs.map([{"thread_id": "t"}], concurrency=3)  # type: ignore[arg-type]

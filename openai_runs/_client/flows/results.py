@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from functools import cached_property, partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
 
@@ -15,7 +15,7 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.core.size_limit import SizeLimit
 from openai_runs._client.flows.tool_loop import ToolLoop, run_to_end
 from openai_runs._client.polling.waiter import Waiter
-from openai_runs._client.tools.json_schema import schema_of
+from openai_runs._client.tools.json_schema import ObjectSchema, schema_of
 from openai_runs._protocol.endpoints import LIST_MESSAGES, LIST_RUN_STEPS
 from openai_runs._protocol.json_repair import around_fence
 from openai_runs.errors import APIResponseValidationError, NotFoundError
@@ -24,16 +24,25 @@ from openai_runs.types.runs import Run, RunStatus, Usage
 from openai_runs.types.steps import RunStep
 from openai_runs.types.timeline import Timeline
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:  # typing has defaults since Python 3.13
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 __all__ = ["RunResult", "gather", "gather_steps", "run_to_result"]
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
 _AROUND_CHARS: Final = 100
 """Characters that an error shows of what a model wrote around its JSON."""
 
 
-class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A run with what it wrote and did."""
+class RunResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, dict=True):
+    """A run with what it wrote and did; `T` is the type of `parsed`."""
 
     run: Run
     messages: list[Message]
@@ -42,7 +51,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The steps, oldest first; empty where the server has no steps endpoint."""
     recovered: bool = False
     """Whether its stream reconnected, or was completed by polling the run."""
-    response_format: type | None = None
+    response_format: type[T] | None = None
     """The type that `parsed` is an instance of."""
 
     @property
@@ -56,10 +65,11 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.run.usage
 
     @cached_property
-    def parsed(self) -> Any:
+    def parsed(self) -> T:
         """The last text as an instance of `response_format`, read when first asked for.
 
-        None if no type was given, the run is not completed, or the model refused.
+        None if no type was given, the run is not completed, or the model refused; type checkers
+        are told of the type alone, for whom `run.raise_for_status()` comes first.
 
         Raises:
             APIResponseValidationError: The text does not fit the type; it is still in `text`.
@@ -67,10 +77,11 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         readable = self._readable()
         refused = any(isinstance(part, RefusalContent) for one in readable for part in one.content)
         if self.response_format is None or refused or self.run.status != RunStatus.COMPLETED:
-            return None
+            return None  # type: ignore[return-value]  # see above
         text = next((one.text for one in reversed(readable) if one.text), "")
+        schema: ObjectSchema[T] = schema_of(self.response_format)  # type: ignore[arg-type]  # hashable
         try:
-            return schema_of(self.response_format).decode(text)
+            return schema.decode(text)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as problem:
             around = around_fence(text)[:_AROUND_CHARS]
             where = f"; around a code fence there is {around!r}" if around else ""
@@ -100,9 +111,9 @@ async def gather(
     run: Run,
     options: CallOptions,
     *,
-    response_format: type | None = None,
+    response_format: type[T] | None = None,
     max_bytes: int | None = None,
-) -> RunResult:
+) -> RunResult[T]:
     """Return the run with the messages it wrote and the steps it took.
 
     Endpoint: GET /threads/{thread_id}/messages and GET .../runs/{run_id}/steps
@@ -133,9 +144,9 @@ async def _gather(
     pipeline: Pipeline,
     run: Run,
     options: CallOptions,
-    response_format: type | None,
+    response_format: type[T] | None,
     max_bytes: int | None,
-) -> RunResult:
+) -> RunResult[T]:
     in_order: ListCall = {"order": "asc", "limit": 100}
     in_order.update(options)  # type: ignore[typeddict-item]  # ListCall has these keys
     thread = {"thread_id": run.thread_id}
@@ -184,7 +195,7 @@ async def _list_steps(
         return []  # the run exists, so it is a server without steps (astra)
 
 
-async def _items(listed: AsyncPaginator[T], size: SizeLimit, run: Run) -> AsyncGenerator[T]:
+async def _items(listed: AsyncPaginator[Item], size: SizeLimit, run: Run) -> AsyncGenerator[Item]:
     """Yield every item of a list of the run's; a list that never ends is an error."""
     async for page in listed.pages():
         size.add(b"" if page.http is None else page.http.content, len(page.data))
@@ -214,8 +225,8 @@ async def run_to_result(
     thread_id: str,
     *,
     tools: ToolLoop,
-    response_format: type | None,
-) -> RunResult:
+    response_format: type[T] | None,
+) -> RunResult[T]:
     """Wait for the run, answer its tool calls round after round, and gather its result.
 
     Raises:

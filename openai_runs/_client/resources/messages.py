@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, Unpack
 
 from openai_runs._client.arguments import (
@@ -10,6 +9,7 @@ from openai_runs._client.arguments import (
     CreateMessageCall,
     ListCall,
     MessageContent,
+    Metadata,
     parse,
 )
 from openai_runs._client.core.paging import AsyncPaginator, paginate
@@ -99,7 +99,7 @@ class Messages:
         message_id: str,
         *,
         thread_id: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         **options: Unpack[CallOptions],
     ) -> Message:
         """Replace the message's metadata and return the message.

@@ -9,18 +9,26 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
+from msgspec import UNSET
+
 from openai_runs._client.arguments import (
     Arguments,
+    AskCall,
+    AskTypedCall,
     CallOptions,
     CreateRunAndPollCall,
     CreateRunCall,
     ListCall,
     MapCall,
+    MessageContent,
+    Metadata,
     Reaction,
     ResumeCall,
     RunToolsCall,
+    RunToolsTypedCall,
     StatusCallback,
     StreamCall,
+    StreamTypedCall,
     StreamWaitCall,
     ToolOutputs,
     Tools,
@@ -37,14 +45,20 @@ from openai_runs._client.flows.results import RunResult, gather, gather_steps, r
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.submit_outputs import SubmitFlow
-from openai_runs._client.flows.tool_loop import ToolLoop
+from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.as_completed import Awaited, CompletedRuns, wait_for_all
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.steps import Steps
 from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
 from openai_runs._client.streams.run_stream import RunStream, stream_of
 from openai_runs._client.tools.tool import to_local_tools
-from openai_runs._protocol.endpoints import CREATE_RUN, GET_RUN, LIST_RUNS, UPDATE_RUN
+from openai_runs._protocol.endpoints import (
+    CREATE_RUN,
+    CREATE_THREAD_AND_RUN,
+    GET_RUN,
+    LIST_RUNS,
+    UPDATE_RUN,
+)
 from openai_runs._protocol.lifecycle import is_inactive
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy
@@ -55,6 +69,7 @@ from openai_runs.types.timeline import Timeline
 __all__ = ["Runs"]
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Runs:
@@ -147,9 +162,22 @@ class Runs:
         run = await flow.make_within(deadline)
         return await self._waiter.wait_within(deadline, run, run.thread_id)
 
+    @overload
+    def stream(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        response_format: type[T],
+        **arguments: Unpack[StreamTypedCall],
+    ) -> RunStream[T]: ...
+    @overload
     def stream(
         self, thread_id: str, *, assistant_id: str, **arguments: Unpack[StreamCall]
-    ) -> RunStream:
+    ) -> RunStream: ...
+    def stream(
+        self, thread_id: str, *, assistant_id: str, **arguments: Unpack[StreamCall]
+    ) -> RunStream[Any]:
         """Return the events of a new run, from its first to its last, tool calls answered.
 
         Endpoint: POST /threads/{thread_id}/runs with `stream`
@@ -187,9 +215,100 @@ class Runs:
         flow = self._create(given, thread_id, stream=True)
         return stream_of(self._pipeline, self._waiter, flow, given)
 
+    @overload
+    async def ask(
+        self,
+        content: MessageContent,
+        *,
+        assistant_id: str,
+        thread_id: str | None = None,
+        tools: Tools | None = None,
+        response_format: type[T],
+        **arguments: Unpack[AskTypedCall],
+    ) -> RunResult[T]: ...
+    @overload
+    async def ask(
+        self,
+        content: MessageContent,
+        *,
+        assistant_id: str,
+        thread_id: str | None = None,
+        tools: Tools | None = None,
+        **arguments: Unpack[AskCall],
+    ) -> RunResult: ...
+    async def ask(
+        self,
+        content: MessageContent,
+        *,
+        assistant_id: str,
+        thread_id: str | None = None,
+        tools: Tools | None = None,
+        **arguments: Unpack[AskCall],
+    ) -> RunResult[Any]:
+        """Send a message to the assistant, and return what came of the run.
+
+        Endpoint: POST /threads/runs or POST /threads/{thread_id}/runs, then as `run_tools`
+
+        ```python
+        result = await client.runs.ask("Hello!", assistant_id=assistant.id)
+        print(result.text)
+        ```
+
+        Args:
+            content: The user's text, or a list of parts.
+            thread_id: The thread to go on with; None: a new one, created with the run. Its id is
+                in `result.run.thread_id`.
+            tools: Functions that answer the run's tool calls, and definitions of other tools.
+                Without any function a run that requires action is returned as it is.
+            **arguments: The settings of a run, `CallOptions` (`timeout` covers all of it),
+                `WaitArguments` and `ToolOptions`; `on_active_run` and `include` for a thread that
+                exists. With a type as `response_format`, `.parsed` is an instance of it.
+
+        Returns:
+            The result, also of a run that failed, expired or was cancelled: see
+            `.run.raise_for_status()`.
+
+        Raises:
+            ActiveRunError: A run of the thread is active.
+            RunWaitTimeout: The time was up; `.run` is the last state seen.
+            ToolError: As in `run_tools`.
+            APIError: A request was rejected, or the server is unreachable; `.maybe_created` says
+                whether the run may exist.
+
+        Cancellation: as in `run_tools`.
+        """
+        message = {"role": "user", "content": content}
+        own: dict[str, Any] = {"assistant_id": assistant_id}
+        if tools is not None:
+            own["tools"] = tools
+        if thread_id is None:
+            own["thread"] = {"messages": [message]}
+            arguments = {**arguments, "on_active_run": UNSET, "include": UNSET}  # type: ignore[typeddict-item]  # left out
+        else:
+            own["additional_messages"] = [message]
+        given = parse("runs.ask", AskCall, arguments, self._poll_policy, **own)
+        loop = local_tools(given)
+        endpoint = CREATE_RUN if thread_id is not None else CREATE_THREAD_AND_RUN
+        flow = CreateRunFlow(self._pipeline, self._waiter, endpoint, given, thread_id=thread_id)
+        return await self._finished(flow, given, loop)
+
+    @overload
+    async def run_tools(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        tools: Tools,
+        response_format: type[T],
+        **arguments: Unpack[RunToolsTypedCall],
+    ) -> RunResult[T]: ...
+    @overload
     async def run_tools(
         self, thread_id: str, *, assistant_id: str, tools: Tools, **arguments: Unpack[RunToolsCall]
-    ) -> RunResult:
+    ) -> RunResult: ...
+    async def run_tools(
+        self, thread_id: str, *, assistant_id: str, tools: Tools, **arguments: Unpack[RunToolsCall]
+    ) -> RunResult[Any]:
         """Start a run, answer its tool calls with functions, and return what came of it.
 
         Endpoint: POST /threads/{thread_id}/runs, GET .../runs/{run_id} (repeated), POST
@@ -229,7 +348,10 @@ class Runs:
             tools=local,
         )
         loop = ToolLoop(local, given.tool)
-        flow = self._create(given, thread_id)
+        return await self._finished(self._create(given, thread_id), given, loop)
+
+    async def _finished(self, flow: CreateRunFlow, given: Arguments, loop: ToolLoop) -> RunResult:
+        """Return the result of the run that `flow` creates."""
         deadline = self._deadline(given)
         run = await flow.make_within(deadline)
         return await run_to_result(
@@ -327,7 +449,7 @@ class Runs:
         run_id: str,
         *,
         thread_id: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         **options: Unpack[CallOptions],
     ) -> Run:
         """Replace the run's metadata and return the run.
@@ -682,6 +804,17 @@ class Runs:
         given = parse("runs.as_completed", WaitCall, arguments, self._poll_policy)
         return CompletedRuns(self._waiter, runs, given.wait)
 
+    @overload
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tools: Tools,
+        response_format: type[T],
+        **arguments: Unpack[ResumeCall],
+    ) -> RunResult[T]: ...
+    @overload
     async def resume(
         self,
         run_id: str,
@@ -690,7 +823,16 @@ class Runs:
         tools: Tools,
         response_format: type | None = None,
         **arguments: Unpack[ResumeCall],
-    ) -> RunResult:
+    ) -> RunResult: ...
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tools: Tools,
+        response_format: type | None = None,
+        **arguments: Unpack[ResumeCall],
+    ) -> RunResult[Any]:
         """Resume a run where it is, answer its tool calls, and return what came of it.
 
         Endpoint: GET /threads/{thread_id}/runs/{run_id} (repeated), POST
@@ -731,13 +873,17 @@ class Runs:
             response_format=response_format,
         )
 
+    @overload
     async def result(
-        self,
-        run: Run,
-        *,
-        response_format: type | None = None,
-        **options: Unpack[CallOptions],
-    ) -> RunResult:
+        self, run: Run, *, response_format: type[T], **options: Unpack[CallOptions]
+    ) -> RunResult[T]: ...
+    @overload
+    async def result(
+        self, run: Run, *, response_format: type | None = None, **options: Unpack[CallOptions]
+    ) -> RunResult: ...
+    async def result(
+        self, run: Run, *, response_format: type | None = None, **options: Unpack[CallOptions]
+    ) -> RunResult[Any]:
         """Return the run with the messages it wrote and the steps it took.
 
         Endpoint: GET /threads/{thread_id}/messages and GET .../runs/{run_id}/steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from openai_runs._client.arguments import (
     Arguments,
@@ -10,6 +10,7 @@ from openai_runs._client.arguments import (
     CreateThreadAndRunAndPollCall,
     CreateThreadAndRunCall,
     CreateThreadAndRunStreamCall,
+    CreateThreadAndRunStreamTypedCall,
     CreateThreadCall,
     UpdateThreadCall,
     parse,
@@ -33,6 +34,8 @@ from openai_runs.types.runs import Run
 from openai_runs.types.threads import Thread
 
 __all__ = ["Threads"]
+
+T = TypeVar("T")
 
 
 class Threads:
@@ -165,9 +168,21 @@ class Threads:
         run = await flow.make_within(deadline)
         return await self._waiter.wait_within(deadline, run, run.thread_id)
 
+    @overload
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        response_format: type[T],
+        **arguments: Unpack[CreateThreadAndRunStreamTypedCall],
+    ) -> RunStream[T]: ...
+    @overload
     def create_and_run_stream(
         self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunStreamCall]
-    ) -> RunStream:
+    ) -> RunStream: ...
+    def create_and_run_stream(
+        self, *, assistant_id: str, **arguments: Unpack[CreateThreadAndRunStreamCall]
+    ) -> RunStream[Any]:
         """Make a thread, start a run on it and return the events of both.
 
         Endpoint: POST /threads/runs with `stream`

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
 import msgspec
 from anyio.lowlevel import checkpoint
@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from openai_runs._client.arguments import Arguments
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
-from openai_runs._client.flows.results import RunResult, gather
+from openai_runs._client.flows.results import RunResult, T, gather
 from openai_runs._client.flows.tool_loop import local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.requests import StreamRequest
@@ -36,7 +36,7 @@ _BURST: Final = 256
 """Events that are returned before other tasks run, some 5 ms of work."""
 
 
-class RunStream:
+class RunStream(Generic[T]):
     """The events of a run, as an async context manager and iterator.
 
     One iteration spans the whole run. Where the connection is lost, the stream reconnects, or
@@ -64,7 +64,7 @@ class RunStream:
         self._session = session
         self._is_closed = self._is_read = False
         self._burst = 0
-        self._result: RunResult | None = None
+        self._result: RunResult[T] | None = None
 
     @property
     def run(self) -> Run | None:
@@ -86,7 +86,7 @@ class RunStream:
         """Return the id of the last event in the run's stream; empty without one."""
         return self._session.last_id
 
-    async def __aenter__(self) -> RunStream:
+    async def __aenter__(self) -> RunStream[T]:
         """Send the request, and return once the server has accepted it."""
         if self._session.state is State.NEW:
             self._is_read = True
@@ -281,7 +281,7 @@ class RunStream:
         async for _ in self:
             pass
 
-    async def result(self) -> RunResult:
+    async def result(self) -> RunResult[T]:
         """Return the result of the run, reading the stream to its end first.
 
         After the block as well: where it was left early, the run is waited for.
@@ -337,7 +337,7 @@ class RunStream:
 
 def stream_of(
     pipeline: Pipeline, waiter: Waiter, request: StreamRequest, given: Arguments
-) -> RunStream:
+) -> RunStream[Any]:
     """Return the stream that begins with `request`; its result is gathered as by `runs.result`.
 
     Raises:

@@ -1,7 +1,7 @@
 """JSON schemas of Python types, and the decoding of JSON text into them.
 
-Schema and decoder are both made by msgspec, so the schema that a model is sent and what is decoded
-cannot differ.
+Schema and decoder are both made by msgspec, or by a pydantic model itself, so the schema that a
+model is sent and what is decoded cannot differ.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar, get_origin
 
 import msgspec
 
+from openai_runs._client.tools.pydantic_models import Definitions, located, read, readable
 from openai_runs._protocol.json_repair import object_in
 
 __all__ = ["ObjectSchema", "as_strict", "response_format", "schema_of", "summary"]
@@ -37,6 +38,8 @@ _DROPPED: Final = frozenset({*_MOVED_TO_DESCRIPTION, "discriminator"})
 _STRICT_FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 )
+_LOOKAROUND: Final = r"\(\?<?[=!]"
+"""What no pattern may have in strict mode; pydantic writes one for a `Decimal`."""
 _NULL: Final = {"type": "null"}
 _TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -51,8 +54,9 @@ class ObjectSchema(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         """Build decoder and schema."""
         try:
+            kind = readable(kind)
             with _BUILDING:
-                self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
+                self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind, dec_hook=read)
                 self.json_schema: JSONSchema = _flat_schema(kind)
                 """With everything it refers to under `$defs`."""
         except (TypeError, NameError) as error:
@@ -83,12 +87,15 @@ class ObjectSchema(Generic[T]):
     def _decode(self, text: str | bytes) -> T:
         try:
             return self._decoder.decode(text)
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
             given = msgspec.json.decode(text)
             without_nulls = _without_nulls(given, self.json_schema, self.json_schema)
             if without_nulls == given:
-                raise
-        return self._decoder.decode(msgspec.json.encode(without_nulls))
+                raise located(error) from error.__cause__
+        try:
+            return self._decoder.decode(msgspec.json.encode(without_nulls))
+        except msgspec.ValidationError as error:
+            raise located(error) from error.__cause__
 
 
 @lru_cache(maxsize=256)
@@ -145,19 +152,36 @@ def as_strict(schema: JSONSchema, what: str) -> JSONSchema:
 
 def _flat_schema(kind: Any) -> JSONSchema:
     """Return the schema with its own object on top, and not as a reference."""
-    try:
-        (top,), parts = msgspec.json.schema_components((kind,), ref_template=_REF + "{name}")
-    except KeyError as error:  # msgspec finds no second name for it
-        msg = f"two types have the name {error.args[0].__name__!r}; rename one"
-        raise TypeError(msg) from error
+    top, parts = _components(kind)
     name = top.get("$ref", "").removeprefix(_REF)
     schema = parts.get(name, top)
     if "properties" not in schema:
-        msg = "it is no object with named fields; use a Struct, dataclass or TypedDict"
+        msg = "it is no object with named fields; use a Struct, dataclass, TypedDict or model"
         raise TypeError(msg)
     if f'"{_REF}{name}"'.encode() not in msgspec.json.encode(parts):
         parts.pop(name)
     return {**schema, "$defs": parts} if parts else dict(schema)
+
+
+def _components(kind: Any) -> tuple[JSONSchema, dict[str, JSONSchema]]:
+    """Return the schema, and those it refers to by name."""
+    models = Definitions()
+    try:
+        top, parts = _generated(kind, models)
+        if not models.parts.keys().isdisjoint(parts):
+            models = Definitions(parts)
+            top, parts = _generated(kind, models)
+    except KeyError as error:  # msgspec finds no second name for it
+        msg = f"two types have the name {error.args[0].__name__!r}; rename one"
+        raise TypeError(msg) from error
+    return top, parts | models.parts
+
+
+def _generated(kind: Any, models: Definitions) -> tuple[JSONSchema, dict[str, JSONSchema]]:
+    (top,), parts = msgspec.json.schema_components(
+        (kind,), schema_hook=models.add, ref_template=_REF + "{name}"
+    )
+    return top, parts
 
 
 def _resolved(schema: Any, root: JSONSchema) -> JSONSchema:
@@ -172,9 +196,10 @@ def _resolved(schema: Any, root: JSONSchema) -> JSONSchema:
 
 def _variants(schema: Any, root: JSONSchema) -> list[JSONSchema]:
     found = _resolved(schema, root)
-    if "anyOf" not in found:
+    parts = found.get("anyOf", found.get("oneOf"))
+    if parts is None:
         return [found]
-    return [variant for part in found["anyOf"] for variant in _variants(part, root)]
+    return [variant for part in parts for variant in _variants(part, root)]
 
 
 def _takes_null(schema: Any, root: JSONSchema) -> bool:
@@ -209,7 +234,8 @@ def _object_variant(value: Mapping[str, Any], schema: Any, root: JSONSchema) -> 
     if chosen is not None:
         tag = str(value.get(chosen["propertyName"]))
         return _resolved({"$ref": chosen["mapping"].get(tag, "")}, root)
-    return objects[0] if objects else {}
+    fitting = (one for one in objects if value.keys() <= one.get("properties", {}).keys())
+    return next(fitting, objects[0] if objects else {})
 
 
 def _strict(schema: Any, path: str) -> JSONSchema:
@@ -222,8 +248,14 @@ def _strict(schema: Any, path: str) -> JSONSchema:
     result = {name: value for name, value in schema.items() if name not in _DROPPED}
     if result.get("format", "date") not in _STRICT_FORMATS:
         moved.append(f"format: {result.pop('format')}")
+    if re.search(_LOOKAROUND, result.get("pattern", "")):
+        moved.append(f"pattern: {result.pop('pattern')}")
     if moved:
         result["description"] = f"{result.get('description', '')} ({', '.join(moved)})".strip()
+    if "oneOf" in result:
+        result["anyOf"] = result.pop("oneOf")
+    if "const" in result:
+        result["enum"] = [result.pop("const")]
     if "$ref" in result and len(result) > 1:  # strict mode allows no keyword beside a reference
         result["anyOf"] = [{"$ref": result.pop("$ref")}]
     if "enum" in result:
@@ -269,7 +301,8 @@ def _strict_object(schema: JSONSchema, path: str) -> JSONSchema:
 
 def _or_null(schema: JSONSchema) -> JSONSchema:
     variants = schema.get("anyOf", [])
-    if _NULL in variants or schema == _NULL:
+    is_tag = len(schema.get("enum", ())) == 1  # the one value may as well be written
+    if is_tag or _NULL in variants or schema == _NULL:
         return schema
     outside = {"description": schema["description"]} if "description" in schema else {}
     inside = {name: value for name, value in schema.items() if name != "description"}

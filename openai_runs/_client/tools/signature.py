@@ -18,7 +18,9 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from openai_runs._client.encoding import plain
 from openai_runs._client.tools.json_schema import ObjectSchema
+from openai_runs._client.tools.pydantic_models import is_field, readable
 from openai_runs.types.runs import Run
 
 if sys.version_info >= (3, 14):
@@ -168,6 +170,9 @@ def _hint_of(function: Any, one: inspect.Parameter, what: str) -> Any:
     if one.annotation is one.empty:
         msg = f"{what}: parameter {one.name!r} has no annotation"
         raise TypeError(msg)
+    if is_field(one.default):
+        msg = f"{what}: parameter {one.name!r} has Field() as its default; write Annotated[...]"
+        raise TypeError(msg)
     innermost = _innermost(function)
     home = innermost if inspect.isroutine(innermost) else innermost.__call__
     holder = SimpleNamespace(
@@ -203,7 +208,7 @@ def _arguments_type(hints: _Hints) -> type:
     # UNSET where the model leaves a parameter out: the function's own default is used.
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
         (one.name, hint) if one.default is one.empty else (one.name, _or_unset(hint), UNSET)
-        for one, hint in hints
+        for one, hint in ((one, readable(hint)) for one, hint in hints)
     ]
     return msgspec.defstruct(
         "_Arguments", fields, module=__name__, kw_only=True, forbid_unknown_fields=True
@@ -235,7 +240,7 @@ def _described(
             properties[one.name].setdefault("description", texts[one.name])
         if one.default is not one.empty and one.default is not None:
             try:
-                properties[one.name]["default"] = msgspec.to_builtins(one.default)
+                properties[one.name]["default"] = plain(one.default)
             except (TypeError, ValueError):
                 continue  # no JSON: left out of the schema
     rest = {name: value for name, value in schema.items() if name != "title"}

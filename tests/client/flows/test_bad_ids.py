@@ -31,6 +31,8 @@ RUN: dict[str, Any] = {"assistant_id": "asst_1", "timeout": 20}
 CALLS: dict[str, Callable[[AsyncClient], Awaitable[object]]] = {
     "create_and_poll": lambda client: client.runs.create_and_poll("thread_1", **RUN),
     "run_tools": lambda client: client.runs.run_tools("thread_1", tools=[], **RUN),
+    "ask": lambda client: client.runs.ask("Hello", thread_id="thread_1", **RUN),
+    "ask-on-a-new-thread": lambda client: client.runs.ask("Hello", **RUN),
     "create_and_run_poll": lambda client: client.threads.create_and_run_poll(**RUN),
     "wait": lambda client: client.runs.wait("run_1", thread_id="thread_1", timeout=20),
 }
