@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -42,6 +42,7 @@ from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
+from openai_runs._tracing import NO_SPAN, ClientTracing, NoSpan, Span
 from openai_runs._transport import Reply, StreamReply
 from openai_runs.config import MAX_ANSWER_BYTES, MAX_ANSWER_PARTS, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
@@ -377,6 +378,8 @@ class Pipeline:
         """Return the next attempt, to be awaited; no coroutine itself, to save a frame."""
         call.attempts += 1
         call.is_pending, call.sent = True, headers
+        if self.settings.tracing is not None:
+            return self._traced_exchange(self.settings.tracing, call, headers)
         return self.state.transport.exchange(
             call.spec.method,
             call.url,
@@ -385,6 +388,55 @@ class Pipeline:
             timeout=call.timeout,
             stream=call.spec.stream,
         )
+
+    async def _traced_exchange(
+        self, tracing: ClientTracing, call: Call, headers: dict[str, str]
+    ) -> Reply | StreamReply:
+        """Return the next attempt within a span, whose trace goes out with it."""
+        spec = call.spec
+        span = tracing.start_request(
+            spec.operation,
+            spec.method,
+            call.shown_url,
+            spec.thread_id,
+            spec.run_id,
+            call.attempts,
+        )
+        # A header of the caller's own wins.
+        sent = span.headers()
+        merge_headers(sent, headers)
+        reply: Reply | StreamReply | None = None
+        try:
+            reply = await self.state.transport.exchange(
+                spec.method,
+                call.url,
+                headers=sent,
+                body=spec.body,
+                timeout=call.timeout,
+                stream=spec.stream,
+            )
+            span.set_http_status(reply.status)
+        except BaseException as error:
+            span.fail(error)
+            raise
+        finally:
+            if isinstance(reply, StreamReply) and reply.status < 300:
+                reply.span = span  # which ends with the stream
+            else:
+                span.end()
+        return reply
+
+    def invocation(
+        self,
+        body: Mapping[str, Any] | None = None,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+    ) -> AbstractContextManager[Span | NoSpan]:
+        """Return the block of a run's span: from its create to its end, or around its wait."""
+        tracing = self.settings.tracing
+        if tracing is None:
+            return NO_SPAN
+        return tracing.invocation(body or {}, thread_id, run_id)
 
     def _learn_features(self, reply: Reply | StreamReply) -> None:
         named = reply.headers.get(_FEATURES)
