@@ -1,38 +1,20 @@
-"""`openai_runs.otel`: spans of a run are one trace, hold no content unless asked, and never a key."""
+"""`openai_runs.otel`: the spans of a run are one trace, and hold no content unless asked."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-
 import anyio
 import pytest
-from aiohttp import web
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 from openai_runs import AsyncClient, RunWaitTimeout, await_run
-from openai_runs.otel import Tracing
+from openai_runs.server import Call as ToolCall
 from openai_runs.server import (
     CallTools,
-    ChatBackend,
     Fail,
     Hang,
-    LocalServer,
     Say,
-    ScriptedBackend,
-    ScriptedTurn,
 )
-from openai_runs.server import Call as ToolCall
-
-KEY = "sk-not-to-be-seen-0123456789"
-QUESTION = "How warm is Paris?"
-ANSWER = "It is mild, and it rains."
-TEXTS = (QUESTION, ANSWER, "Be brief.", "18 degrees", "wet as ever", '"city"')
+from tests.tracing import ANSWER, KEY, QUESTION, TEXTS, Recorder, both, tree
 
 
 def weather(city: str) -> str:
@@ -51,69 +33,6 @@ def broken(city: str) -> str:
 
 
 CALLS = CallTools([ToolCall("weather", {"city": "Paris"}), ToolCall("rain", {"city": "Paris"})])
-
-
-class Recorder:
-    """The spans of a test."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-
-    def tracing(self, *, capture_content: bool = False) -> Tracing:
-        return Tracing(capture_content=capture_content, tracer_provider=self.provider)
-
-    @property
-    def spans(self) -> Sequence[ReadableSpan]:
-        return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
-
-    def named(self, start: str) -> list[ReadableSpan]:
-        return [span for span in self.spans if span.name.startswith(start)]
-
-    def text(self) -> str:
-        return "".join(span.to_json() for span in self.spans)
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    found = Recorder()
-    yield found
-    found.provider.shutdown()
-
-
-@asynccontextmanager
-async def both(
-    recorder: Recorder, *script: ScriptedTurn, capture_content: bool = False
-) -> AsyncIterator[tuple[AsyncClient, str, str]]:
-    """Yield a traced client of a traced server that plays `script`, an assistant and a thread."""
-    tracing = recorder.tracing(capture_content=capture_content)
-    server = LocalServer(backend=ScriptedBackend([*script]), api_key=KEY, tracing=tracing)
-    async with server, AsyncClient(server.url, KEY, tracing=tracing) as client:
-        assistant = await client.assistants.create(model="m-1", instructions="Be brief.")
-        thread = await client.threads.create(messages=[{"role": "user", "content": QUESTION}])
-        recorder.exporter.clear()
-        yield client, assistant.id, thread.id
-
-
-def tree(spans: Sequence[ReadableSpan], ids: dict[str, str]) -> list[str]:
-    """Return the spans as indented lines: kind and name, ids by what they are."""
-    children: dict[int | None, list[ReadableSpan]] = {}
-    known = {span.context.span_id for span in spans if span.context}
-    for span in spans:
-        parent = span.parent.span_id if span.parent else None
-        children.setdefault(parent if parent in known else None, []).append(span)
-
-    def lines(parent: int | None, depth: int) -> Iterator[str]:
-        for span in children.get(parent, []):
-            name = span.name
-            for there, word in ids.items():
-                name = name.replace(there, word)
-            yield "  " * depth + f"{span.kind.name} {name}"
-            assert span.context is not None
-            yield from lines(span.context.span_id, depth + 1)
-
-    return [*lines(None, 0)]
 
 
 STREAMED = """
@@ -145,6 +64,18 @@ async def test_streamed_run_with_two_tools_is_one_trace(recorder: Recorder) -> N
     assert tree(spans, {assistant: "ASSISTANT"}) == STREAMED.strip().splitlines()
     assert len({span.context.trace_id for span in spans if span.context}) == 1
     assert all(span.status.status_code is StatusCode.UNSET for span in spans)
+
+
+async def test_spans_of_a_stream_have_the_names_of_the_conventions(
+    recorder: Recorder,
+) -> None:
+    """Ids, model, tokens and status stand under the names of the GenAI conventions."""
+    async with both(recorder, CALLS, Say(ANSWER)) as (client, assistant, thread):
+        stream = client.runs.stream(
+            thread, assistant_id=assistant, model="m-1", tools=[weather, rain]
+        )
+        result = await stream.result()
+
     run = result.run
     of_run = dict(recorder.named("invoke_agent")[0].attributes or {})
     assert of_run == {
@@ -266,12 +197,15 @@ async def test_timeout_of_a_wait_is_an_error_of_its_span(
 ) -> None:
     """`error.type` is the class of the error, and the span has the run as it was seen last."""
     async with both(recorder, Hang()) as (client, assistant, thread):
+        stream = client.runs.stream(thread, assistant_id=assistant, timeout=0.5)
+        poll = client.runs.create_and_poll
         with pytest.raises(RunWaitTimeout):
-            if streamed:
-                async with client.runs.stream(thread, assistant_id=assistant, timeout=0.5) as it:
-                    await it.until_done()
-            else:
-                await client.runs.create_and_poll(thread, assistant_id=assistant, timeout=0.5)
+            await (
+                stream.until_done()
+                if streamed
+                else poll(thread, assistant_id=assistant, timeout=0.5)
+            )
+        await stream.aclose()
 
     root = recorder.named("invoke_agent")[0]
     assert (root.attributes or {})["error.type"] == "openai_runs.errors.RunWaitTimeout"
@@ -372,128 +306,3 @@ async def converse(recorder: Recorder, *, streamed: bool, capture_content: bool)
                 await stream.result()
         else:
             await work(c, t, a)
-
-
-async def listening(seen: list[dict[str, str]]) -> tuple[web.AppRunner, str]:
-    """Return a server that keeps the headers of its requests, and answers as a model does."""
-
-    async def answer(request: web.Request) -> web.Response:
-        seen.append({name.lower(): value for name, value in request.headers.items()})
-        message = {"role": "assistant", "content": ANSWER}
-        return web.json_response({"choices": [{"message": message, "finish_reason": "stop"}]})
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
-
-
-async def test_trace_goes_on_to_the_model_endpoint(recorder: Recorder) -> None:
-    """The endpoint gets the `traceparent` of the `chat` span, in the trace of the create."""
-    seen: list[dict[str, str]] = []
-    runner, url = await listening(seen)
-    tracing = recorder.tracing()
-    async with (
-        LocalServer(backend=ChatBackend(url), tracing=tracing) as server,
-        AsyncClient(server.url, None, tracing=tracing) as client,
-    ):
-        assistant = await client.assistants.create(model="m-1")
-        await client.threads.create_and_run_poll(assistant_id=assistant.id)
-    await runner.cleanup()
-
-    (chat,) = recorder.named("chat")
-    (root,) = [s for s in recorder.named("invoke_agent") if s.kind.name == "CLIENT"]
-    assert chat.context is not None
-    assert root.context is not None
-    _, trace_id, span_id, _ = seen[-1]["traceparent"].split("-")
-    assert int(trace_id, 16) == chat.context.trace_id == root.context.trace_id
-    assert int(span_id, 16) == chat.context.span_id
-
-
-async def test_redirect_to_another_origin_gets_no_trace(recorder: Recorder) -> None:
-    """Only the server of the base URL is sent a `traceparent`: no redirect is followed."""
-    seen: list[dict[str, str]] = []
-    elsewhere, url = await listening(seen)
-
-    async def redirect(request: web.Request) -> web.Response:
-        raise web.HTTPTemporaryRedirect(f"{url}/v1/threads/t")
-
-    app = web.Application()
-    app.router.add_get("/v1/threads/{id}", redirect)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    base = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    async with AsyncClient(base, KEY, tracing=recorder.tracing(), max_retries=0) as client:
-        with pytest.raises(Exception, match="307|redirect"):
-            await client.threads.retrieve("t")
-    await runner.cleanup()
-    await elsewhere.cleanup()
-
-    assert seen == []
-
-
-async def test_header_of_the_caller_wins(recorder: Recorder) -> None:
-    """A `traceparent` given in `extra_headers` is sent as it is."""
-    seen: list[dict[str, str]] = []
-    runner, url = await listening(seen)
-    given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    async with AsyncClient(f"{url}/v1", None, tracing=recorder.tracing()) as client:
-        await client.request("GET", "/anything", extra_headers={"Traceparent": given})
-    await runner.cleanup()
-
-    assert seen[0]["traceparent"] == given
-
-
-async def test_run_works_where_no_sdk_is_set_up() -> None:
-    """With OpenTelemetry's API alone a traced run is a run, and no header goes out."""
-    seen: list[dict[str, str]] = []
-    runner, url = await listening(seen)
-    async with (
-        LocalServer(backend=ChatBackend(url), tracing=Tracing()) as server,
-        AsyncClient(server.url, None, tracing=Tracing()) as client,
-    ):
-        assistant = await client.assistants.create(model="m-1")
-        run = await client.threads.create_and_run_poll(assistant_id=assistant.id)
-    await runner.cleanup()
-
-    assert run.status == "completed"
-    assert "traceparent" not in seen[-1]
-
-
-@pytest.mark.parametrize("bad", [True, "otel", object()], ids=["bool", "text", "object"])
-def test_tracing_of_another_kind_is_refused(bad: object) -> None:
-    """The message names what is meant, before anything is sent or served."""
-    with pytest.raises(TypeError, match="openai_runs.otel.Tracing"):
-        AsyncClient("http://127.0.0.1:1/v1", None, tracing=bad)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="openai_runs.otel.Tracing"):
-        LocalServer(tracing=bad)  # type: ignore[arg-type]
-
-
-def python(script: str) -> str:
-    """Return what a Python of its own prints."""
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
-    return done.stdout
-
-
-def test_import_loads_no_opentelemetry() -> None:
-    """Client and server are imported without it; only `openai_runs.otel` loads it."""
-    script = "import sys, openai_runs.server; openai_runs.AsyncClient; print(*sys.modules)"
-
-    assert not [name for name in python(script).split() if name.startswith("opentelemetry")]
-
-
-def test_missing_extra_names_the_command_that_helps() -> None:
-    """Without OpenTelemetry the import is a `ConfigError` with the pip command."""
-    script = (
-        "import sys; sys.modules['opentelemetry'] = None\n"
-        "from openai_runs import ConfigError\n"
-        "try: import openai_runs.otel\n"
-        "except ConfigError as error: print(error)"
-    )
-
-    assert "pip install 'openai-runs[otel]'" in python(script)

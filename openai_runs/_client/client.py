@@ -256,15 +256,9 @@ class AsyncClient:
             ConfigError: `openai_runs[server]` is not installed (at the first request).
         """
         client = cls.__new__(cls)
+        make = partial(make_server, path, model_url=model_url, model_key=model_key)
         embedded = Embedded(
-            partial(
-                make_server,
-                path,
-                model_url=model_url,
-                model_key=model_key,
-                backend=backend,
-                tracing=tracing,
-            ),
+            partial(make, backend=backend, tracing=tracing),
             partial(find_server, path),
         )
         settings = Settings(

@@ -35,6 +35,7 @@ from openai_runs._client.core.call import (
 )
 from openai_runs._client.core.rate_limiter import REMAINING_REQUESTS
 from openai_runs._client.core.state import ClientState
+from openai_runs._client.core.traced import traced_exchange
 from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
 from openai_runs._protocol import error_mapping, retry
@@ -42,7 +43,7 @@ from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
-from openai_runs._tracing import NO_SPAN, ClientTracing, NoSpan, Span
+from openai_runs._tracing import NO_SPAN, NoSpan, Span
 from openai_runs._transport import Reply, StreamReply
 from openai_runs.config import MAX_ANSWER_BYTES, MAX_ANSWER_PARTS, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
@@ -379,7 +380,8 @@ class Pipeline:
         call.attempts += 1
         call.is_pending, call.sent = True, headers
         if self.settings.tracing is not None:
-            return self._traced_exchange(self.settings.tracing, call, headers)
+            transport, tracing = self.state.transport, self.settings.tracing
+            return traced_exchange(transport, tracing, call, headers)
         return self.state.transport.exchange(
             call.spec.method,
             call.url,
@@ -388,43 +390,6 @@ class Pipeline:
             timeout=call.timeout,
             stream=call.spec.stream,
         )
-
-    async def _traced_exchange(
-        self, tracing: ClientTracing, call: Call, headers: dict[str, str]
-    ) -> Reply | StreamReply:
-        """Return the next attempt within a span, whose trace goes out with it."""
-        spec = call.spec
-        span = tracing.start_request(
-            spec.operation,
-            spec.method,
-            call.shown_url,
-            spec.thread_id,
-            spec.run_id,
-            call.attempts,
-        )
-        # A header of the caller's own wins.
-        sent = span.headers()
-        merge_headers(sent, headers)
-        reply: Reply | StreamReply | None = None
-        try:
-            reply = await self.state.transport.exchange(
-                spec.method,
-                call.url,
-                headers=sent,
-                body=spec.body,
-                timeout=call.timeout,
-                stream=spec.stream,
-            )
-            span.set_http_status(reply.status)
-        except BaseException as error:
-            span.fail(error)
-            raise
-        finally:
-            if isinstance(reply, StreamReply) and reply.status < 300:
-                reply.span = span  # which ends with the stream
-            else:
-                span.end()
-        return reply
 
     def invocation(
         self,

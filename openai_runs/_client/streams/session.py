@@ -134,6 +134,8 @@ FINAL: Final = frozenset({State.COMPLETE, State.CLOSED})
 class StreamSession:
     """One stream, from its first request to its last event."""
 
+    span: Span | None = None
+    """The span of the run, once the stream is begun and if it is traced."""
     _has_just_read = False
     """Whether the last read returned events: the time the caller takes for them is no silence."""
     _has_moved = False
@@ -193,8 +195,6 @@ class StreamSession:
         self.last_id = ""
         self.recovered = False
         """Whether the stream reconnected, or was completed by polling the run."""
-        self.span: Span | None = None
-        """The span of the run, once the stream is begun and if it is traced."""
         self.is_whole = False
         """Whether the snapshot holds all of the run, and not only this request's part of it."""
 
