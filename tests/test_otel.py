@@ -35,6 +35,12 @@ def broken(city: str) -> str:
 CALLS = CallTools([ToolCall("weather", {"city": "Paris"}), ToolCall("rain", {"city": "Paris"})])
 
 
+@pytest.fixture
+def recorder() -> Recorder:
+    """Return an empty recorder."""
+    return Recorder()
+
+
 STREAMED = """
 CLIENT invoke_agent ASSISTANT
   CLIENT POST createRun

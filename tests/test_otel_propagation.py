@@ -17,6 +17,12 @@ from openai_runs.server import (
 from tests.tracing import ANSWER, KEY, Recorder
 
 
+@pytest.fixture
+def recorder() -> Recorder:
+    """Return an empty recorder."""
+    return Recorder()
+
+
 async def listening(seen: list[dict[str, str]]) -> tuple[web.AppRunner, str]:
     """Return a server that keeps the headers of its requests, and answers as a model does."""
 

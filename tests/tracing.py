@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -49,14 +48,6 @@ class Recorder:
     def text(self) -> str:
         """Return all that would be exported."""
         return "".join(span.to_json() for span in self.spans)
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    """Return an empty recorder."""
-    found = Recorder()
-    yield found
-    found.provider.shutdown()
 
 
 @asynccontextmanager

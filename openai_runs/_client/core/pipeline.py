@@ -380,8 +380,7 @@ class Pipeline:
         call.attempts += 1
         call.is_pending, call.sent = True, headers
         if self.settings.tracing is not None:
-            transport, tracing = self.state.transport, self.settings.tracing
-            return traced_exchange(transport, tracing, call, headers)
+            return traced_exchange(self.state.transport, self.settings.tracing, call, headers)
         return self.state.transport.exchange(
             call.spec.method,
             call.url,
