@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -146,3 +147,39 @@ def test_missing_extra_names_the_command_that_helps() -> None:
     )
 
     assert "pip install 'openai-runs[otel]'" in python(script)
+
+
+def test_serve_without_the_extra_names_the_command_that_helps() -> None:
+    """`openai-runs serve --otel` is a usage error then, with the pip command, and serves nothing."""
+    script = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "sys.argv = ['openai-runs', 'serve', '--otel', '--port', '0', '--db', '/dev/null/no.db']\n"
+        "from openai_runs._cli import main\n"
+        "sys.stderr = sys.stdout\n"
+        "try: main()\n"
+        "except SystemExit as end: print('exit', end.code)"
+    )
+    shown = " ".join(python(script).split())
+
+    assert "pip install 'openai-runs[otel]'" in shown
+    assert "exit 2" in shown
+
+
+async def test_run_after_a_restart_begins_a_trace_of_its_own(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    """The trace of a create is kept in memory: the next server's execution has no parent."""
+    path, tracing = tmp_path / "runs.db", recorder.tracing()
+    async with (
+        LocalServer(path, ScriptedBackend([Hang()]), tracing=tracing) as server,
+        AsyncClient(server.url, None) as client,
+    ):
+        assistant = await client.assistants.create(model="m-1")
+        run = await client.threads.create_and_run(assistant_id=assistant.id)
+    async with (
+        LocalServer(path, ScriptedBackend([Say(ANSWER)]), tracing=recorder.tracing()) as server,
+        AsyncClient(server.url, None) as client,
+    ):
+        assert (await client.runs.wait(run)).status == "completed"
+
+    assert recorder.named("invoke_agent")[-1].parent is None
