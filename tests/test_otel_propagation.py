@@ -11,7 +11,7 @@ from aiohttp import web
 
 from openai_runs import AsyncClient
 from openai_runs.otel import Tracing
-from openai_runs.server import (
+from openai_runs.server import ChatBackend, Hang, LocalServer, Say, ScriptedBackend
     ChatBackend,
     LocalServer,
 )
@@ -150,7 +150,7 @@ def test_missing_extra_names_the_command_that_helps() -> None:
 
 
 def test_serve_without_the_extra_names_the_command_that_helps() -> None:
-    """`openai-runs serve --otel` is a usage error then, with the pip command, and serves nothing."""
+    """`openai-runs serve --otel` is a usage error then that names the pip command."""
     script = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "sys.argv = ['openai-runs', 'serve', '--otel', '--port', '0', '--db', '/dev/null/no.db']\n"
