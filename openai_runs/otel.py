@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracing"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _OPERATION: Final = "gen_ai.operation.name"
 _PROVIDER: Final = "gen_ai.provider.name"
@@ -101,7 +101,13 @@ class Tracing:
     def start_invocation(
         self, body: Mapping[str, object], thread_id: str | None, run_id: str | None
     ) -> _Span:
-        """Return the span of a run, begun; called by the client."""
+        """Return the span of a run, begun; called by the client.
+
+        Args:
+            body: What the create of the run sends, or nothing.
+            thread_id: The thread.
+            run_id: The run.
+        """
         agent = body.get("assistant_id")
         attributes = {
             _OPERATION: "invoke_agent",
@@ -119,7 +125,13 @@ class Tracing:
     def invocation(
         self, body: Mapping[str, object], thread_id: str | None, run_id: str | None
     ) -> Iterator[_Span]:
-        """Return the block of a run's span; called by the client."""
+        """Return the block of a run's span; called by the client.
+
+        Args:
+            body: What the create of the run sends, or nothing.
+            thread_id: The thread.
+            run_id: The run.
+        """
         with _block(self.start_invocation(body, thread_id, run_id)) as span:
             yield span
 
@@ -132,7 +144,16 @@ class Tracing:
         run_id: str | None,
         attempt: int,
     ) -> _Span:
-        """Return the span of one attempt of a request, begun; called by the client."""
+        """Return the span of one attempt of a request, begun; called by the client.
+
+        Args:
+            operation: What is asked for.
+            method: Of HTTP.
+            url: Without its query.
+            thread_id: The thread.
+            run_id: The run.
+            attempt: Which attempt it is, from 1.
+        """
         parts = urlsplit(url)
         attributes = {
             _METHOD: method,
@@ -148,7 +169,13 @@ class Tracing:
 
     @contextmanager
     def tool(self, name: str, call_id: str, arguments: str) -> Iterator[_Span]:
-        """Return the block of one tool call; called by the client."""
+        """Return the block of one tool call; called by the client.
+
+        Args:
+            name: Of the function.
+            call_id: Of the call.
+            arguments: Its JSON text.
+        """
         attributes = {
             _OPERATION: "execute_tool",
             _TOOL_NAME: name,
@@ -164,17 +191,28 @@ class Tracing:
 
     @contextmanager
     def served(self, method: str, route: str, headers: Mapping[str, str]) -> Iterator[_Span]:
-        """Return the block of a request; called by the server."""
+        """Return the block of a request; called by the server.
+
+        Args:
+            method: Of HTTP.
+            route: The path, with names in place of ids.
+            headers: Of the request.
+        """
         attributes = {_METHOD: method, _ROUTE: route}
         parent = propagate.extract({name.lower(): value for name, value in headers.items()})
         with _block(self._start(f"{method} {route}", SpanKind.SERVER, attributes, at=parent)) as it:
             yield it
 
-    def keeping(self, build: Callable[P, T], run_id: Callable[[T], str]) -> Callable[P, T]:
-        """Return `build`, which keeps the present context for the run; called by the server."""
+    def keeping(self, build: Callable[_P, _T], run_id: Callable[[_T], str]) -> Callable[_P, _T]:
+        """Return `build`, which keeps the present context for the run; called by the server.
+
+        Args:
+            build: What makes the run.
+            run_id: Returns the id of what `build` makes.
+        """
         here = contexts.get_current()
 
-        def keep(*args: P.args, **kwargs: P.kwargs) -> T:
+        def keep(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             made = build(*args, **kwargs)
             with self._lock:
                 while len(self._kept) >= MAX_KEPT_TRACES:
@@ -191,7 +229,11 @@ class Tracing:
 
     @contextmanager
     def execution(self, run: Run) -> Iterator[_Span]:
-        """Return the block of one execution of a run; called by the server."""
+        """Return the block of one execution of a run; called by the server.
+
+        Args:
+            run: The run.
+        """
         attributes = {
             _OPERATION: "invoke_agent",
             _PROVIDER: _OPENAI,
@@ -211,7 +253,11 @@ class Tracing:
 
     @contextmanager
     def chat(self, model: str) -> Iterator[_Span]:
-        """Return the block of one model call; called by the server."""
+        """Return the block of one model call; called by the server.
+
+        Args:
+            model: The model that is asked.
+        """
         attributes = {_OPERATION: "chat", _PROVIDER: _OPENAI, _REQUEST_MODEL: model}
         with _block(self._start(f"chat {model}", SpanKind.CLIENT, attributes)) as span:
             yield span

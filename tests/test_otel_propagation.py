@@ -12,9 +12,6 @@ from aiohttp import web
 from openai_runs import AsyncClient
 from openai_runs.otel import Tracing
 from openai_runs.server import ChatBackend, Hang, LocalServer, Say, ScriptedBackend
-    ChatBackend,
-    LocalServer,
-)
 from tests.tracing import ANSWER, KEY, Recorder
 
 
