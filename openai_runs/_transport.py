@@ -29,6 +29,7 @@ from yarl import URL
 from openai_runs._aio import is_cancelled
 from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import mask, quotes, secrets_of
+from openai_runs._tracing import Span
 from openai_runs.config import (
     CLOSING_MEMORY,
     CONNECT_TIMEOUT,
@@ -79,6 +80,8 @@ class StreamReply:
         self._response = response
         self._method = method
         self._shown = shown
+        self.span: Span | None = None
+        """Ends when the answer is closed, if there is one."""
 
     async def read(self) -> bytes:
         """Return the bytes that have come, at least one; none at the end of the answer.
@@ -96,11 +99,16 @@ class StreamReply:
             reason, cause = "the client was closed", None
         except (aiohttp.ClientError, OSError) as error:
             reason, cause = _reason(error, self.secrets), _cause(error, self.secrets)
-        raise APIConnectionError(reason, method=self._method, url=self._shown) from cause
+        failure = APIConnectionError(reason, method=self._method, url=self._shown)
+        if self.span is not None:
+            self.span.fail(failure)
+        raise failure from cause
 
     def close(self) -> None:
         """Release the connection: to the pool if all was read, else it is closed."""
         self._response.close()
+        if self.span is not None:
+            self.span.end()
 
 
 class Transport:

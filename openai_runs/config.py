@@ -55,6 +55,7 @@ __all__ = [
     "MAX_IMPORT_BYTES",
     "MAX_INTEGER",
     "MAX_JSON_DEPTH",
+    "MAX_KEPT_TRACES",
     "MAX_KNOWN_MODELS",
     "MAX_LOCK_BYTES",
     "MAX_MODEL_LIST_BYTES",
@@ -296,6 +297,8 @@ MAX_MODEL_LIST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of such a list; OpenRouter's, the longest known, has about 0.6 MB."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
+MAX_KEPT_TRACES: Final = 10_000
+"""Traces of active runs that a traced server remembers, some 500 bytes each; ours."""
 MAX_STREAMS: Final = 1000
 """Streams our server has open at the same time; as many as the official SDK's connections."""
 HEARTBEAT_INTERVAL: Final = 15.0

@@ -17,6 +17,7 @@ MODULES = [
     "openai_runs.config",
     "openai_runs.conversations",
     "openai_runs.errors",
+    "openai_runs.otel",
     "openai_runs.relay",
     "openai_runs.server",
     "openai_runs.testing",

@@ -15,6 +15,7 @@ MODULES = [
     "openai_runs.archive",
     "openai_runs.conversations",
     "openai_runs.errors",
+    "openai_runs.otel",
     "openai_runs.relay",
     "openai_runs.server",
     "openai_runs.testing",

@@ -104,6 +104,7 @@ def serve(
     backend: Literal["echo", "chat"] | None = None,
     hosted_tools: Literal["error", "ignore"] = "error",
     run_lifetime: int = RUN_LIFETIME,
+    otel: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Serve the protocol under /v1.
 
@@ -148,6 +149,7 @@ def serve(
         hosted_tools: What becomes of a run with code_interpreter or file_search, which this
             server does not have: it is refused, or they are left out of what the model is told.
         run_lifetime: Seconds from a run's creation until it expires, whatever its model is doing.
+        otel: Make spans of OpenTelemetry, through the SDK that opentelemetry-instrument sets up.
     """
     from openai_runs._cli.models import Models
     from openai_runs._cli.serve import Settings, perform
@@ -169,6 +171,7 @@ def serve(
             api_key_env=api_key_env,
             hosted_tools=hosted_tools,
             run_lifetime=run_lifetime,
+            otel=otel,
         )
     )
 

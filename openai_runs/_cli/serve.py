@@ -21,6 +21,7 @@ from openai_runs._cli.environment import secret
 from openai_runs._cli.models import Models, choose_backend
 from openai_runs._cli.signals import SIGNALS
 from openai_runs._protocol.hosts import is_loopback
+from openai_runs._tracing import ServerTracing
 from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer
 from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_env: str | None
     hosted_tools: Literal["error", "ignore"]
     run_lifetime: int
+    otel: bool = False
 
 
 def perform(settings: Settings) -> int:
@@ -83,6 +85,7 @@ def perform(settings: Settings) -> int:
         hosted_tools=settings.hosted_tools,
         run_lifetime=settings.run_lifetime,
         max_concurrent_runs=max_model_connections(),
+        tracing=_tracing() if settings.otel else None,
     )
     SIGNALS.install()
     SIGNALS.keep()
@@ -90,6 +93,16 @@ def perform(settings: Settings) -> int:
         return asyncio.run(_serve(server, settings))
     finally:
         SIGNALS.ignore()
+
+
+def _tracing() -> ServerTracing:
+    """Return what makes spans, through the SDK that `opentelemetry-instrument` has set up."""
+    try:
+        from openai_runs.otel import Tracing
+    except ConfigError as error:
+        sentence = f"--otel: {error}"
+        raise Stop(sentence, USAGE) from error
+    return Tracing()
 
 
 async def _serve(server: LocalServer, settings: Settings) -> int:

@@ -37,6 +37,7 @@ from openai_runs._client.settings import (
 )
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
+from openai_runs._tracing import ClientTracing
 from openai_runs._transport import Transport
 from openai_runs.config import (
     ASSISTANTS_VERSION,
@@ -98,6 +99,7 @@ class AsyncClient:
         ssl: ssl_module.SSLContext | bool = True,
         trust_env: bool = False,
         assistants_version: Literal["v1", "v2"] | str = ASSISTANTS_VERSION,
+        tracing: ClientTracing | None = None,
         seams: Runtime | None = None,
     ) -> None:
         """Check the settings; no connection is made before the first request.
@@ -124,6 +126,7 @@ class AsyncClient:
             ssl: A context, True for the system's trust, False for no verification.
             trust_env: Take proxies and credentials from the environment and `.netrc`.
             assistants_version: `v2`, or `v1` for the protocol's first version.
+            tracing: An `openai_runs.otel.Tracing`, for spans of OpenTelemetry; None: no spans.
             seams: Sleep, clocks and random numbers, for tests.
 
         Raises:
@@ -148,6 +151,7 @@ class AsyncClient:
             default_query=dict(default_query or {}),
             assistants_version=assistants_version,
             runtime=seams or Runtime(),
+            tracing=tracing,
         )
         transport = Transport(
             session=session,
@@ -225,6 +229,7 @@ class AsyncClient:
         max_stream_bytes: int = MAX_STREAM_BYTES,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
+        tracing: ClientTracing | None = None,
         seams: Runtime | None = None,
     ) -> AsyncClient:
         """Return a client of the embedded server, which the first request starts.
@@ -243,14 +248,17 @@ class AsyncClient:
             max_stream_bytes: Bytes read of one whole stream, decompressed.
             retry: How retries are paced.
             poll: How waits are paced.
+            tracing: An `openai_runs.otel.Tracing`, for spans of the client and of the embedded
+                server; None: no spans.
             seams: Sleep, clocks and random numbers, for tests.
 
         Raises:
             ConfigError: `openai_runs[server]` is not installed (at the first request).
         """
         client = cls.__new__(cls)
+        make = partial(make_server, path, model_url=model_url, model_key=model_key)
         embedded = Embedded(
-            partial(make_server, path, model_url=model_url, model_key=model_key, backend=backend),
+            partial(make, backend=backend, tracing=tracing),
             partial(find_server, path),
         )
         settings = Settings(
@@ -261,6 +269,7 @@ class AsyncClient:
             retry=retry or RetryPolicy(),
             poll=poll or PollPolicy(),
             runtime=seams or Runtime(),
+            tracing=tracing,
         )
         limiter = RateLimiter(None, settings.runtime)
         state = ClientState(Transport(), embedded.start, limiter=limiter)

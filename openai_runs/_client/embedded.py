@@ -93,7 +93,12 @@ class Embedded:
 
 
 def make_server(
-    path: str | Path | None, *, model_url: str | None, model_key: str | None, backend: Any
+    path: str | Path | None,
+    *,
+    model_url: str | None,
+    model_key: str | None,
+    backend: Any,
+    tracing: Any = None,
 ) -> Server:
     """Return a server that has not been started; blocks for as long as its import takes.
 
@@ -106,7 +111,7 @@ def make_server(
         raise _no_server(error) from error
     if backend is None and model_url is not None:
         backend = ChatBackend(model_url, api_key=model_key)
-    return LocalServer(path, backend=backend)
+    return LocalServer(path, backend=backend, tracing=tracing)
 
 
 def find_server(path: str | Path | None) -> str | None:

@@ -20,6 +20,7 @@ import msgspec
 from openai_runs._aio import is_cancelled
 from openai_runs._protocol.hosts import is_loopback, is_vendor_host
 from openai_runs._protocol.spec import check_header, merge_headers
+from openai_runs._tracing import ClientTracing
 from openai_runs.config import (
     ASSISTANTS_VERSION,
     CANCEL_GRACE,
@@ -112,6 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_query: Mapping[str, Any] = {}
     assistants_version: str = ASSISTANTS_VERSION
     runtime: Runtime = Runtime()
+    tracing: ClientTracing | None = None
+    """What makes spans; None: nothing does."""
 
     def __post_init__(self) -> None:
         """Reject what cannot be sent."""
@@ -122,6 +125,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if not isinstance(policy, kind):
                 msg = f"expected a {kind.__name__}, got {policy!r}"
                 raise TypeError(msg)
+        if self.tracing is not None and not isinstance(self.tracing, ClientTracing):
+            msg = f"tracing must be an openai_runs.otel.Tracing, got {self.tracing!r}"
+            raise TypeError(msg)
         for name, text in (
             ("OpenAI-Organization", self.organization),
             ("OpenAI-Project", self.project),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -35,6 +35,7 @@ from openai_runs._client.core.call import (
 )
 from openai_runs._client.core.rate_limiter import REMAINING_REQUESTS
 from openai_runs._client.core.state import ClientState
+from openai_runs._client.core.traced import traced_exchange
 from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
 from openai_runs._log_ids import ids_of
@@ -43,6 +44,7 @@ from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, check_header, merge_headers
+from openai_runs._tracing import NO_SPAN, NoSpan, Span
 from openai_runs._transport import Reply, StreamReply
 from openai_runs.config import MAX_ANSWER_BYTES, MAX_ANSWER_PARTS, MIN_POLL_DELAY, check_timeout
 from openai_runs.errors import (
@@ -381,6 +383,8 @@ class Pipeline:
         """Return the next attempt, to be awaited; no coroutine itself, to save a frame."""
         call.attempts += 1
         call.is_pending, call.sent = True, headers
+        if self.settings.tracing is not None:
+            return traced_exchange(self.state.transport, self.settings.tracing, call, headers)
         return self.state.transport.exchange(
             call.spec.method,
             call.url,
@@ -389,6 +393,18 @@ class Pipeline:
             timeout=call.timeout,
             stream=call.spec.stream,
         )
+
+    def invocation(
+        self,
+        body: Mapping[str, Any] | None = None,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+    ) -> AbstractContextManager[Span | NoSpan]:
+        """Return the block of a run's span: from its create to its end, or around its wait."""
+        tracing = self.settings.tracing
+        if tracing is None:
+            return NO_SPAN
+        return tracing.invocation(body or {}, thread_id, run_id)
 
     def _learn_features(self, reply: Reply | StreamReply) -> None:
         named = reply.headers.get(_FEATURES)

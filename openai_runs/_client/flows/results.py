@@ -18,6 +18,7 @@ from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.json_schema import ObjectSchema, schema_of
 from openai_runs._protocol.endpoints import LIST_MESSAGES, LIST_RUN_STEPS
 from openai_runs._protocol.json_repair import around_fence
+from openai_runs._tracing import NoSpan, Span
 from openai_runs.errors import APIResponseValidationError, NotFoundError
 from openai_runs.types.messages import Message, RefusalContent
 from openai_runs.types.runs import Run, RunStatus, Usage
@@ -33,7 +34,7 @@ else:  # typing has defaults since Python 3.13
 
     T = TypeVar("T")
 
-__all__ = ["RunResult", "gather", "gather_steps", "run_to_result"]
+__all__ = ["RunResult", "gather", "gather_steps", "note_result", "run_to_result"]
 
 Item = TypeVar("Item")
 
@@ -238,3 +239,9 @@ async def run_to_result(
     """
     run = await run_to_end(pipeline, waiter, tools, deadline, run, thread_id)
     return await gather(pipeline, run, deadline.left(), response_format=response_format)
+
+
+def note_result(span: Span | NoSpan, result: RunResult) -> None:
+    """Note in the span of a run what came of it."""
+    span.set_run(result.run)
+    span.set_output(lambda: result.text)

@@ -21,6 +21,7 @@ from collections.abc import (
     Mapping,
     Sized,
 )
+from contextlib import ExitStack
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
@@ -45,7 +46,7 @@ from openai_runs._client.core.background import BackgroundTask, BackgroundTasks
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.create_run import CreateRunFlow
-from openai_runs._client.flows.results import RunResult, run_to_result
+from openai_runs._client.flows.results import RunResult, note_result, run_to_result
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
@@ -450,6 +451,10 @@ class MapJob:
 
         Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
         """
+        with ExitStack() as spans:
+            return await self._carry_out(key, item, spans)
+
+    async def _carry_out(self, key: object, item: Mapping[str, Any], spans: ExitStack) -> RunResult:
         try:
             thread_id, given = self._parsed(item)
             tools = local_tools(given)
@@ -460,13 +465,15 @@ class MapJob:
                 encode_body(given.body)  # what cannot be sent is an error before anything is
                 with anyio.move_on_after(deadline.seconds_left()):
                     await self._learn_features(given)
+            span = spans.enter_context(self._pipeline.invocation(given.body, thread_id))
             run = await flow.make_within(deadline)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, OpenAIRunsError):
                 raise
             msg = f"the item {key!r:.200} cannot be sent: {error}"
             raise ConfigError(msg) from error
-        return await run_to_result(
+        span.set_run(run)
+        result = await run_to_result(
             self._pipeline,
             self._waiter,
             deadline,
@@ -475,6 +482,8 @@ class MapJob:
             tools=tools,
             response_format=given.response_format,
         )
+        note_result(span, result)
+        return result
 
     def _parsed(self, item: object) -> tuple[str | None, Arguments]:
         """Return the item's thread, None for one of its own, and the arguments of its create."""

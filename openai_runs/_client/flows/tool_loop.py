@@ -29,6 +29,7 @@ from openai_runs._client.tools.executor import ToolCalls, ToolOptions
 from openai_runs._client.tools.tool import LocalTool, to_local_tools
 from openai_runs._protocol import retry
 from openai_runs._protocol.lifecycle import seconds_to_expiry
+from openai_runs._tracing import ClientTracing
 from openai_runs.config import (
     EXPIRY_MARGIN,
     MAX_ID_CHARS,
@@ -177,6 +178,7 @@ class ToolLoop:
         *,
         headers: Mapping[str, str] | None = None,
         age: float = 0.0,
+        tracing: ClientTracing | None = None,
     ) -> T | None:
         """Answer all calls the run waits for, and return what `send` returns.
 
@@ -189,6 +191,7 @@ class ToolLoop:
             send: Submits the outputs.
             headers: Of the answer the run came in, for the server's clock; None: the run's own.
             age: Seconds since those headers came.
+            tracing: What makes a span of each call.
 
         Raises:
             ToolError: The run has asked more often than `max_rounds`; it is left waiting.
@@ -198,7 +201,7 @@ class ToolLoop:
         Cancellation: cancels async tools; sync tools finish in their threads, and their outputs
         are discarded. The outputs may have arrived.
         """
-        outputs = await self._answer(run, headers, age)
+        outputs = await self._answer(run, headers, age, tracing)
         try:
             reply = await send(outputs)
         except APIError as failure:
@@ -209,7 +212,13 @@ class ToolLoop:
         self._is_accepted, self._failure = True, None
         return reply
 
-    async def _answer(self, run: Run, headers: Mapping[str, str] | None, age: float) -> Outputs:
+    async def _answer(
+        self,
+        run: Run,
+        headers: Mapping[str, str] | None,
+        age: float,
+        tracing: ClientTracing | None,
+    ) -> Outputs:
         """Return the outputs, each id once; calls that were answered before are not repeated.
 
         What is not finished a little before the run expires gets an output that says so.
@@ -225,7 +234,7 @@ class ToolLoop:
             if approvals:
                 answers.update(await self._calls.approvals(run, approvals, seconds))
             if others:
-                answers.update(await self._calls.outputs(run, others, seconds))
+                answers.update(await self._calls.outputs(run, others, seconds, tracing))
             self._outputs.update((_key(call), answers[call.id]) for call in new)
         return [_sent(call, self._outputs[_key(call)]) for call in calls]
 
@@ -353,7 +362,7 @@ class _PolledRounds:
             ids = {"thread_id": run.thread_id, "run_id": run.id}
             return await SubmitFlow(self._pipeline, ids, outputs, self._deadline.left()).make()
 
-        return await loop.round(run, send) or run
+        return await loop.round(run, send, tracing=self._pipeline.settings.tracing) or run
 
     async def _react(self, run: Run, reaction: str) -> None:
         if reaction == "cancel":

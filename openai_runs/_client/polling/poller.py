@@ -123,7 +123,8 @@ class RunPoller:
     ) -> None:
         """Poll with `spec` and `options`, except their timeout, which each handle has."""
         self.key = key
-        self.context = copy_context() if pipeline.depends_on_context else None
+        is_traced = pipeline.settings.tracing is not None
+        self.context = copy_context() if is_traced or pipeline.depends_on_context else None
         """The context to poll in; None: any."""
         self.due: float | None = None
         """When the scheduler is to call `on_due`."""

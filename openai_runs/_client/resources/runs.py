@@ -33,6 +33,7 @@ from openai_runs._client.arguments import (
     ToolOutputs,
     Tools,
     WaitCall,
+    WaitOptions,
     parse,
     wait_options_of,
 )
@@ -41,7 +42,13 @@ from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain, tool_outputs_of
 from openai_runs._client.flows.create_run import CreateRunFlow, recovered_run
-from openai_runs._client.flows.results import RunResult, gather, gather_steps, run_to_result
+from openai_runs._client.flows.results import (
+    RunResult,
+    gather,
+    gather_steps,
+    note_result,
+    run_to_result,
+)
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.submit_outputs import SubmitFlow
@@ -159,8 +166,12 @@ class Runs:
         )
         flow = self._create(given, thread_id)
         deadline = self._deadline(given)
-        run = await flow.make_within(deadline)
-        return await self._waiter.wait_within(deadline, run, run.thread_id)
+        with self._pipeline.invocation(given.body, thread_id) as span:
+            run = await flow.make_within(deadline)
+            span.set_run(run)
+            run = await self._waiter.wait_within(deadline, run, run.thread_id)
+            span.set_run(run)
+        return run
 
     @overload
     def stream(
@@ -353,16 +364,20 @@ class Runs:
     async def _finished(self, flow: CreateRunFlow, given: Arguments, loop: ToolLoop) -> RunResult:
         """Return the result of the run that `flow` creates."""
         deadline = self._deadline(given)
-        run = await flow.make_within(deadline)
-        return await run_to_result(
-            self._pipeline,
-            self._waiter,
-            deadline,
-            run,
-            run.thread_id,
-            tools=loop,
-            response_format=given.response_format,
-        )
+        with self._pipeline.invocation(given.body, flow.thread_id) as span:
+            run = await flow.make_within(deadline)
+            span.set_run(run)
+            result = await run_to_result(
+                self._pipeline,
+                self._waiter,
+                deadline,
+                run,
+                run.thread_id,
+                tools=loop,
+                response_format=given.response_format,
+            )
+            note_result(span, result)
+        return result
 
     def map(
         self,
@@ -598,8 +613,11 @@ class Runs:
         ids = {"thread_id": thread_id, "run_id": run_id}
         flow = SubmitFlow(self._pipeline, ids, tool_outputs_of(tool_outputs), given.call)
         undo = partial(self._waiter.cancel_quietly, run_id, thread_id, given.call)
-        run = await deadline.start(flow.make(), undo)
-        return await self._waiter.wait_within(deadline, run, thread_id)
+        with self._pipeline.invocation(None, thread_id, run_id) as span:
+            run = await deadline.start(flow.make(), undo)
+            run = await self._waiter.wait_within(deadline, run, thread_id)
+            span.set_run(run)
+        return run
 
     def submit_tool_outputs_stream(
         self,
@@ -734,7 +752,23 @@ class Runs:
             {"timeout": timeout, "request_timeout": request_timeout},
         )
         # No coroutine itself: 10,000 waits would hold another 10,000 coroutines.
+        if self._pipeline.settings.tracing is not None:
+            return self._traced_wait(run, thread_id, options)
         return self._waiter.wait(run, thread_id=thread_id, options=options)
+
+    async def _traced_wait(
+        self, run: Run | str, thread_id: str | None, options: WaitOptions
+    ) -> Run:
+        known = run if isinstance(run, Run) else None
+        if known is not None and known.is_terminal:
+            return known
+        run_id = run if known is None else known.id
+        with self._pipeline.invocation(None, thread_id, str(run_id)) as span:
+            if known is not None:
+                span.set_run(known)
+            ended = await self._waiter.wait(run, thread_id=thread_id, options=options)
+            span.set_run(ended)
+        return ended
 
     async def poll(self, run_id: str, thread_id: str, **arguments: Unpack[WaitCall]) -> Run:
         """Return the run as `wait` does, under the official SDK's name.
@@ -752,7 +786,10 @@ class Runs:
         """
         check_id("run_id", run_id)
         given = parse("runs.poll", WaitCall, arguments, self._poll_policy)
-        return await self._waiter.wait_within(self._deadline(given), run_id, thread_id)
+        with self._pipeline.invocation(None, thread_id, run_id) as span:
+            run = await self._waiter.wait_within(self._deadline(given), run_id, thread_id)
+            span.set_run(run)
+        return run
 
     async def wait_all(
         self, runs: Iterable[Awaited], **arguments: Unpack[WaitCall]
@@ -863,15 +900,19 @@ class Runs:
         """
         check_id("run_id", run_id)
         given = parse("runs.resume", ResumeCall, arguments, self._poll_policy)
-        return await run_to_result(
-            self._pipeline,
-            self._waiter,
-            self._deadline(given),
-            run_id,
-            thread_id,
-            tools=ToolLoop(tools, given.tool),
-            response_format=response_format,
-        )
+        loop = ToolLoop(tools, given.tool)
+        with self._pipeline.invocation(None, thread_id, run_id) as span:
+            result = await run_to_result(
+                self._pipeline,
+                self._waiter,
+                self._deadline(given),
+                run_id,
+                thread_id,
+                tools=loop,
+                response_format=response_format,
+            )
+            note_result(span, result)
+        return result
 
     @overload
     async def result(

@@ -165,8 +165,12 @@ class Threads:
         )
         flow = self._create_and_run(given)
         deadline = Deadline(self._pipeline.settings.runtime, given.call, given.wait)
-        run = await flow.make_within(deadline)
-        return await self._waiter.wait_within(deadline, run, run.thread_id)
+        with self._pipeline.invocation(given.body) as span:
+            run = await flow.make_within(deadline)
+            span.set_run(run)
+            run = await self._waiter.wait_within(deadline, run, run.thread_id)
+            span.set_run(run)
+        return run
 
     @overload
     def create_and_run_stream(

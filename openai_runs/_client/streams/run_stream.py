@@ -5,8 +5,9 @@ Reading, tools and reconnecting are in `session`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
 import msgspec
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunStream", "stream_of"]
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _BURST: Final = 256
 """Events that are returned before other tasks run, some 5 ms of work."""
 
@@ -59,9 +61,17 @@ class RunStream(Generic[T]):
     `on_cancel="cancel"`.
     """
 
-    def __init__(self, session: StreamSession) -> None:
+    def __init__(
+        self,
+        session: StreamSession,
+        body: Mapping[str, Any] = _NOTHING,
+        *,
+        is_traced: bool = False,
+    ) -> None:
         """Iterate the events of `session`; nothing is sent before the block is entered."""
         self._session = session
+        self._body = body
+        self._is_traced = is_traced
         self._is_closed = self._is_read = False
         self._burst = 0
         self._result: RunResult[T] | None = None
@@ -91,7 +101,9 @@ class RunStream(Generic[T]):
         if self._session.state is State.NEW:
             self._is_read = True
             try:
-                await self._session.open()
+                await (
+                    self._traced(self._session.open()) if self._is_traced else self._session.open()
+                )
             finally:
                 self._is_read = False
         return self
@@ -123,7 +135,19 @@ class RunStream(Generic[T]):
         self._is_closed = True
         self._session.close()
         if early and self._session.deadline.wait_options.on_cancel == "cancel":
+            await self._undo()
+        self._session.end_span()
+
+    async def _undo(self) -> None:
+        span = self._session.span
+        if span is None:
             await self._session.undo()
+            return
+        try:
+            with span.active():
+                await self._session.undo()
+        finally:
+            self._session.end_span()
 
     def __aiter__(self) -> RunStream:
         """Return itself; a new iteration continues after the last event."""
@@ -193,9 +217,28 @@ class RunStream(Generic[T]):
             raise RuntimeError(message)
         self._is_read = True
         try:
-            await self._session.advance(until)
+            if self._is_traced:
+                await self._traced(self._session.advance(until))
+            else:
+                await self._session.advance(until)
         finally:
             self._is_read = False
+
+    async def _traced(self, work: Awaitable[None]) -> None:
+        """Await a step of the session within the span of the run, which ends with the last."""
+        session = self._session
+        if session.span is None:
+            session.start_span(self._body)
+        assert session.span is not None
+        try:
+            with session.span.active():
+                await work
+        except BaseException as error:
+            session.span.fail(error)
+            raise
+        finally:
+            if session.is_exhausted:
+                session.end_span()
 
     async def text_deltas(self) -> AsyncIterator[str]:
         """Yield the text as it comes; all pieces together are the result's `.text`.
@@ -360,4 +403,5 @@ def stream_of(
         response_format=given.response_format,
         max_bytes=max_bytes,
     )
-    return RunStream(session)
+    is_traced = pipeline.settings.tracing is not None
+    return RunStream(session, given.body, is_traced=is_traced)

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final, TypeVar
 
@@ -56,6 +57,7 @@ from openai_runs._protocol.events import ends_in_name, named_by_its_data
 from openai_runs._protocol.lifecycle import is_settled, seconds_to_expiry
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs._protocol.sse import EventTooLarge
+from openai_runs._tracing import Span
 from openai_runs._transport import StreamReply
 from openai_runs.config import MAX_ID_CHARS
 from openai_runs.errors import (
@@ -132,6 +134,8 @@ FINAL: Final = frozenset({State.COMPLETE, State.CLOSED})
 class StreamSession:
     """One stream, from its first request to its last event."""
 
+    span: Span | None = None
+    """The span of the run, once the stream is begun and if it is traced."""
     _has_just_read = False
     """Whether the last read returned events: the time the caller takes for them is no silence."""
     _has_moved = False
@@ -193,6 +197,21 @@ class StreamSession:
         """Whether the stream reconnected, or was completed by polling the run."""
         self.is_whole = False
         """Whether the snapshot holds all of the run, and not only this request's part of it."""
+
+    def start_span(self, body: Mapping[str, Any]) -> None:
+        """Begin the span of the run, if runs are traced; `body` is that of its create."""
+        tracing = self._pipeline.settings.tracing
+        if tracing is not None:
+            thread_id = self._ids.get("thread_id", self._request.thread_id)
+            self.span = tracing.start_invocation(body, thread_id, self._ids.get("run_id"))
+
+    def end_span(self) -> None:
+        """End the span of the run, with what is known of it."""
+        if self.span is not None:
+            if self.snapshot.run is not None:
+                self.span.set_run(self.snapshot.run)
+            self.span.set_output(lambda: self.snapshot.text)
+            self.span.end()
 
     def _move(self, state: State) -> None:
         assert state in MOVES[self.state], f"{self.state.name} -> {state.name}"
@@ -428,7 +447,13 @@ class StreamSession:
         age = self.now() - self._headers_at
         try:
             with anyio.move_on_after(self._timer.seconds_left()) as scope:
-                opened = await self._tools.round(run, self._submit, headers=headers, age=age)
+                opened = await self._tools.round(
+                    run,
+                    self._submit,
+                    headers=headers,
+                    age=age,
+                    tracing=self._pipeline.settings.tracing,
+                )
             if scope.cancelled_caught:
                 raise await self._late()
         except BaseException as error:
@@ -575,6 +600,8 @@ class StreamSession:
 
     async def _fail(self, error: BaseException) -> None:
         """Close, and cancel the run if `on_cancel` or `on_timeout` asks for it."""
+        if self.span is not None:
+            self.span.fail(error)
         self.close()
         options = self.deadline.wait_options
         if isinstance(error, anyio.get_cancelled_exc_class()):
@@ -623,4 +650,6 @@ class StreamSession:
             error.text_so_far = self.snapshot.text
         if isinstance(error, StreamInterrupted):
             error.idempotency_key = None if self._ids else self._request.key
+        if self.span is not None:
+            self.span.fail(error)
         return error

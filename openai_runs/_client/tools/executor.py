@@ -26,6 +26,7 @@ from openai_runs._client.tools.signature import ToolContext
 from openai_runs._client.tools.tool import LocalTool, LocalToolCall
 from openai_runs._log_ids import LogIds
 from openai_runs._protocol.json_repair import read_json
+from openai_runs._tracing import ClientTracing, Span
 from openai_runs.config import (
     MAX_OUTPUT_BYTES,
     MAX_PARALLEL_TOOLS,
@@ -93,7 +94,11 @@ class ToolCalls:
                 raise TypeError(msg)
 
     async def outputs(
-        self, run: Run, calls: Sequence[RequiredCall], seconds: float
+        self,
+        run: Run,
+        calls: Sequence[RequiredCall],
+        seconds: float,
+        tracing: ClientTracing | None = None,
     ) -> dict[str, str]:
         """Return the output of each call, by its id.
 
@@ -102,6 +107,7 @@ class ToolCalls:
             calls: Its calls, each id once.
             seconds: What is left for all of them; calls that are not finished by then get an
                 output that says so.
+            tracing: What makes a span of each call.
 
         Raises:
             BaseException: What `approve` or `on_tool_call` raised; the other calls are cancelled.
@@ -115,7 +121,7 @@ class ToolCalls:
 
         async def one(call: RequiredCall) -> None:
             try:
-                found[call.id] = await self._output(run, call, limiter)
+                found[call.id] = await self._output(run, call, limiter, tracing)
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:  # raised below, alone and not in a group
@@ -155,7 +161,13 @@ class ToolCalls:
                 decided[call.id] = await self._refusal(_hosted(call, run)) is None
         return decided
 
-    async def _output(self, run: Run, call: RequiredCall, limiter: anyio.CapacityLimiter) -> str:
+    async def _output(
+        self,
+        run: Run,
+        call: RequiredCall,
+        limiter: anyio.CapacityLimiter,
+        tracing: ClientTracing | None,
+    ) -> str:
         if not isinstance(call, RequiredToolCall):
             return _error(f"tool calls of type {call.type!r} cannot be answered here")
         name, raw = call.function.name, call.function.arguments
@@ -179,7 +191,7 @@ class ToolCalls:
             return await self._notified(shown, _error(refusal))
         async with limiter:
             await self._notify(shown, None)
-            return await self._notified(shown, await self._called(tool, shown))
+            return await self._notified(shown, await self._called(tool, shown, tracing))
 
     async def _refusal(self, call: LocalToolCall) -> str | None:
         """Return why the call must not be made, or None."""
@@ -202,8 +214,20 @@ class ToolCalls:
             if inspect.isawaitable(outcome):
                 await outcome
 
-    async def _called(self, tool: LocalTool[..., Any], call: LocalToolCall) -> str:
+    async def _called(
+        self, tool: LocalTool[..., Any], call: LocalToolCall, tracing: ClientTracing | None
+    ) -> str:
         """Return the tool's output, or an error as the output."""
+        if tracing is None:
+            return await self._attempted(tool, call, None)
+        with tracing.tool(call.name, call.id, call.raw) as span:
+            output = await self._attempted(tool, call, span)
+            span.set_output(lambda: output)
+            return output
+
+    async def _attempted(
+        self, tool: LocalTool[..., Any], call: LocalToolCall, span: Span | None
+    ) -> str:
         limit = self._timeout if tool.timeout is UNSET else tool.timeout
         timeout = math.inf if limit is None else limit
         context = ToolContext(run=call.run, call_id=call.id)
@@ -214,6 +238,7 @@ class ToolCalls:
             with anyio.move_on_after(timeout):
                 return await _result(tool, act, call)
         except ToolError as refusal:
+            _note(span, refusal)
             return _error(refusal.message)
         except _PASSING:
             raise
@@ -221,13 +246,21 @@ class ToolCalls:
             await anyio.lowlevel.checkpoint_if_cancelled()
             # This task was not cancelled: the tool cancelled itself.
             _LOG.warning("%s was cancelled from within", _named(call), extra=_log_ids(call))
+            _note(span, "cancelled")
             return _error("the tool was cancelled")
-        except BaseException:
+        except BaseException as error:
+            _note(span, error)
             _LOG.warning("%s failed", _named(call), exc_info=True, extra=_log_ids(call))
             return _error("the tool failed")
+        _note(span, "timeout")
         words = "%s did not finish within %.3g s"
         _LOG.warning(words, _named(call), timeout, extra=_log_ids(call))
         return _error(f"the tool did not finish within {timeout:.3g} s")
+
+
+def _note(span: Span | None, error: BaseException | str) -> None:
+    if span is not None:
+        span.fail(error)
 
 
 def _fitting(outputs: Mapping[str, str], max_bytes: int) -> dict[str, str]:

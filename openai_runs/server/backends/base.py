@@ -6,7 +6,7 @@ ours. Events come as they arise, so that they can be passed on while the call go
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -78,6 +78,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     spent: Usage
     """Tokens of those calls."""
     reasoning_effort: str | None = None
+    headers: Mapping[str, str] = {}
+    """Headers that make a request to the endpoint part of the run's trace; empty without."""
 
     @property
     def functions(self) -> list[FunctionTool]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from openai_runs._log_ids import LogIds
+from openai_runs._tracing import ServerTracing
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock
@@ -58,12 +59,14 @@ class Engine:
         subscribers: Subscribers,
         *,
         max_concurrent_runs: int,
+        tracing: ServerTracing | None = None,
     ) -> None:
         """Prepare; `start` begins the work."""
         self._store = store
         self._clock = clock
-        self._executor = Executor(store, backend, clock, subscribers)
+        self._executor = Executor(store, backend, clock, subscribers, tracing)
         self._dispatcher = Dispatcher(self._execute_run, max_concurrent_runs)
+        self._tracing = tracing
         self._trials = Trials(store, self._dispatcher.put_first)
         self._timer = _Timer()
         self._draining = False
@@ -184,6 +187,8 @@ class Engine:
         """Stop whatever still works on a run that is over."""
         self._timer.discard(run_id)
         self._dispatcher.cancel(run_id)
+        if self._tracing is not None:
+            self._tracing.forget(run_id)
 
     def _log(self, run: Moved) -> None:
         if run.status == RunStatus.FAILED:

@@ -10,15 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+)
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 import msgspec
 
 from openai_runs._log_ids import LogIds
+from openai_runs._tracing import ServerTracing, Span
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.backends.base import (
     Backend,
@@ -78,6 +86,7 @@ class Execution:
         """In a trial of the run: the trials before it in which the server crashed."""
         self.abandoned = False
         """Whether it was cancelled and goes on all the same; its run was put back."""
+        self.span: Span | None = None
 
 
 class _CancelledInside(Exception):  # noqa: N818 - what it stands for is no error either
@@ -88,9 +97,15 @@ class Executor:
     """Executes runs, with a backend, on a store, for its subscribers."""
 
     def __init__(
-        self, store: Store, backend: Backend, clock: Clock, subscribers: Subscribers
+        self,
+        store: Store,
+        backend: Backend,
+        clock: Clock,
+        subscribers: Subscribers,
+        tracing: ServerTracing | None = None,
     ) -> None:
-        """Keep the four."""
+        """Keep the five."""
+        self._tracing = tracing
         self._store = store
         self._backend = backend
         self._clock = clock
@@ -110,7 +125,11 @@ class Executor:
         execution.claim = claim
         whole = await retry_unavailable(lambda: self._complete(claim))
         try:
-            await self._make_turn(whole, execution)
+            if self._tracing is None:
+                await self._make_turn(whole, execution)
+                return
+            with self._tracing.execution(whole.run) as execution.span:
+                await self._make_turn(whole, execution)
         except LostRace as lost:
             _logger.debug("an execution came too late: %s", lost, extra=_log_ids(claim.run))
 
@@ -141,6 +160,8 @@ class Executor:
             draft.check()
             if draft.calls and finish.reason == FinishReason.STOP:
                 await self._require_action(claim, draft, finish)
+                if execution.span is not None:
+                    execution.span.set_outcome("requires_action", finish.usage)
                 return
             ending = _ending(finish, draft)
             if ending.status == "completed":
@@ -153,6 +174,9 @@ class Executor:
             words = "run %s failed in the server"
             _logger.exception(words, claim.run.id, extra=_log_ids(claim.run))
             ending = _failed("server_error", "The server had an error.", draft)
+        if execution.span is not None:
+            code = None if ending.error is None else ending.error.code
+            execution.span.set_outcome(ending.status, ending.usage, error_type=code)
         await self._end(claim, draft, ending)
 
     async def _end(self, claim: Claim, draft: Draft, ending: Ending) -> None:
@@ -176,7 +200,7 @@ class Executor:
         async with anyio.create_task_group() as group:
             with flusher.flushing(group):
                 try:
-                    finish = await self._call_model(draft, request, flusher)
+                    finish = await self._model_call(draft, request, flusher)
                 except asyncio.CancelledError as error:
                     if _is_cancelled(execution):
                         raise
@@ -194,6 +218,30 @@ class Executor:
             message = "The model's answer was cut short."
             raise ModelFailure(message)
         return finish
+
+    def _model_call(
+        self, draft: Draft, request: ModelRequest, flusher: Flusher
+    ) -> Coroutine[Any, Any, Finish | None]:
+        if self._tracing is None:
+            return self._call_model(draft, request, flusher)
+        return self._traced_call(self._tracing, draft, request, flusher)
+
+    async def _traced_call(
+        self, tracing: ServerTracing, draft: Draft, request: ModelRequest, flusher: Flusher
+    ) -> Finish | None:
+        """Make the model call within a span, whose trace goes out with it."""
+        with tracing.chat(request.run.model) as span:
+            span.set_input(lambda: msgspec.json.encode(_asked(request)).decode())
+            request = msgspec.structs.replace(request, headers=span.headers())
+            try:
+                finish = await self._call_model(draft, request, flusher)
+            except ModelFailure as failure:
+                span.fail(failure.code)
+                raise
+            if finish is not None:
+                span.set_outcome(finish.reason, finish.usage)
+            span.set_output(lambda: msgspec.json.encode([_said(draft)]).decode())
+            return finish
 
     async def _call_model(
         self, draft: Draft, request: ModelRequest, flusher: Flusher
@@ -243,6 +291,43 @@ class Executor:
                 claims.require_action, run_id, epoch, writings, turn=turn, now=self._now()
             )
         )
+
+
+def _asked(request: ModelRequest) -> list[dict[str, Any]]:
+    """Return what the model is asked, as a span shows it."""
+    messages = [
+        {"role": one.role, "parts": [{"type": "text", "content": one.text}]}
+        for one in request.messages
+    ]
+    if request.run.instructions:
+        parts = [{"type": "text", "content": request.run.instructions}]
+        messages.insert(0, {"role": "system", "parts": parts})
+    for turn in request.turns:
+        messages.append({"role": "assistant", "parts": _parts(turn.text, turn.tool_calls)})
+        outputs = [
+            {"type": "tool_call_response", "id": call.id, "response": call.function.output}
+            for call in turn.tool_calls
+        ]
+        messages.append({"role": "tool", "parts": outputs})
+    return messages
+
+
+def _said(draft: Draft) -> dict[str, Any]:
+    """Return what the model has said, as a span shows it."""
+    return {"role": "assistant", "parts": _parts(draft.text, draft.calls)}
+
+
+def _parts(text: str, calls: Iterable[FunctionToolCall]) -> list[dict[str, Any]]:
+    said: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
+    return said + [
+        {
+            "type": "tool_call",
+            "id": call.id,
+            "name": call.function.name,
+            "arguments": call.function.arguments,
+        }
+        for call in calls
+    ]
 
 
 def _is_cancelled(execution: Execution) -> bool:

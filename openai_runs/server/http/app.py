@@ -11,6 +11,7 @@ import anyio
 import msgspec
 from aiohttp import web, web_app
 
+from openai_runs._tracing import ServerTracing
 from openai_runs.config import (
     BODY_TIMEOUT,
     DRAIN_GRACE,
@@ -35,7 +36,7 @@ from openai_runs.server.http.access import Check, check_local, checking_key
 from openai_runs.server.http.handlers import Service
 from openai_runs.server.http.health import Health
 from openai_runs.server.http.imports import importing
-from openai_runs.server.http.middlewares import answering, beginning
+from openai_runs.server.http.middlewares import answering, beginning, tracing_requests
 from openai_runs.server.http.models import checking_model, model_handlers
 from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
@@ -67,6 +68,7 @@ class _Settings:
     max_held: int
     heartbeat_interval: float
     outgoing: Outgoing
+    tracing: ServerTracing | None
 
 
 SETTINGS: Final = web.AppKey("settings", _Settings)
@@ -90,6 +92,7 @@ class AppOptions(TypedDict, total=False):
     heartbeat_interval: float
     write_timeout: float
     max_unsent_bytes: int
+    tracing: ServerTracing | None
     clock: Clock | None
 
 
@@ -112,6 +115,7 @@ def create_app(
     heartbeat_interval: float = HEARTBEAT_INTERVAL,
     write_timeout: float = WRITE_TIMEOUT,
     max_unsent_bytes: int = MAX_UNSENT_BYTES,
+    tracing: ServerTracing | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an aiohttp application that serves the API under `/v1`.
@@ -142,13 +146,18 @@ def create_app(
         write_timeout: Seconds a reader of any answer may receive no data before it is dropped.
         max_unsent_bytes: Bytes that answers of more than 64 KiB hold together until they are
             read; more are a 503, but for the only one.
+        tracing: An `openai_runs.otel.Tracing`, for spans of requests, runs and model calls; None:
+            no spans.
         clock: Another clock, for tests.
 
     Raises:
+        TypeError: `tracing` is something else.
         ValueError: `hosted_tools` is another text.
     """
     outgoing = Outgoing(max_unsent_bytes, write_timeout)
     outer = [answering(outgoing, _checks(api_key, loopback_only=loopback_only))]
+    if tracing is not None:
+        outer.insert(0, tracing_requests(tracing, PREFIX))
     if inner := list(middlewares):
         outer.append(_inflating(max_request_bytes, body_timeout))
     app = web.Application(middlewares=[*outer, *inner], client_max_size=max_request_bytes)
@@ -166,6 +175,7 @@ def create_app(
         max_held=max_held,
         heartbeat_interval=heartbeat_interval,
         outgoing=outgoing,
+        tracing=tracing,
     )
     return app
 
@@ -238,6 +248,7 @@ async def _open(app: web.Application) -> None:
         settings.run_lifetime,
         settings.hosted_tools,
         checking_model(settings.backend),
+        settings.tracing,
     )
     app[STREAMER] = Streamer(store, subscribers, settings.outgoing, settings.heartbeat_interval)
     app[ENGINE] = engine = Engine(
@@ -246,6 +257,7 @@ async def _open(app: web.Application) -> None:
         settings.clock,
         subscribers,
         max_concurrent_runs=settings.max_concurrent_runs,
+        tracing=settings.tracing,
     )
     app[HEALTH] = Health(engine, store, settings.clock)
     change_bus.subscribe(subscribers.on_change)

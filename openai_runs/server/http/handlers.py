@@ -15,6 +15,7 @@ import anyio
 import msgspec
 
 from openai_runs._protocol.lifecycle import is_settled
+from openai_runs._tracing import ServerTracing
 from openai_runs.config import POLL_AFTER
 from openai_runs.server.clock import Clock
 from openai_runs.server.events.change_bus import ChangeBus
@@ -64,6 +65,14 @@ class Service:
     hosted_tools: HostedTools
     check_model: Callable[[str], None]
     """Refuses a run of a model that nothing here can ask."""
+    tracing: ServerTracing | None = None
+
+    @property
+    def builds_run(self) -> Callable[..., NewRun]:
+        """Return `new_run`; where runs are traced, it keeps the trace of this request."""
+        if self.tracing is None:
+            return self.new_run
+        return self.tracing.keeping(self.new_run, lambda new: new.run.id)
 
     def new_run(
         self, assistant: Assistant, thread_id: str, body: CreateRun | CreateThreadAndRun, now: int
@@ -164,7 +173,7 @@ async def create_thread_and_run(call: Call) -> RunState | StreamStart:
     """Answer createThreadAndRun."""
     body: CreateThreadAndRun = call.body
     thread, messages = _new_thread(given(body.thread) or CreateThread(), call.now)
-    now, new_run = call.now, call.service.new_run
+    now, new_run = call.now, call.service.builds_run
     return await call.store.write_once(
         call.once,
         _started(call, runs.create_with_thread),
@@ -247,7 +256,7 @@ async def _whole_runs(call: Call, page: StoredPage) -> Page[msgspec.Raw]:
 async def create_run(call: Call) -> RunState | StreamStart:
     """Answer createRun."""
     thread_id, body = call.ids["thread_id"], call.body
-    now, new_run = call.now, call.service.new_run
+    now, new_run = call.now, call.service.builds_run
     return await call.store.write_once(
         call.once,
         _started(call, runs.create),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from openai_runs._log_ids import LogIds
+from openai_runs._tracing import ServerTracing
 from openai_runs.server.api_errors import Refusal, Replay
 from openai_runs.server.http.access import Check
 from openai_runs.server.http.foreign_requests import unknown_path
@@ -20,7 +21,13 @@ from openai_runs.server.http.request_parsing import is_left_unread
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["STANDING_HEADERS", "answering", "beginning", "new_request_id"]
+__all__ = [
+    "STANDING_HEADERS",
+    "answering",
+    "beginning",
+    "new_request_id",
+    "tracing_requests",
+]
 
 FEATURES: Final = "idempotency, prefer-wait, resume"
 """Which extensions this server has (docs/pages/explain/protocol.md)."""
@@ -60,6 +67,30 @@ def answering(outgoing: Outgoing, checks: Sequence[Check] = ()) -> Middleware:
         return response
 
     return answer
+
+
+def tracing_requests(tracing: ServerTracing, prefix: str) -> Middleware:
+    """Return the middleware outside of all others: each request of the API gets a span.
+
+    Raises:
+        TypeError: `tracing` is no tracing.
+    """
+    if not isinstance(tracing, ServerTracing):
+        message = f"tracing must be an openai_runs.otel.Tracing, got {tracing!r}"
+        raise TypeError(message)
+
+    @web.middleware
+    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = "" if resource is None else resource.canonical
+        if not route.startswith(prefix):
+            return await handler(request)
+        with tracing.served(request.method, route, request.headers) as span:
+            response = await handler(request)
+            span.set_http_status(response.status)
+        return response
+
+    return trace
 
 
 def beginning(

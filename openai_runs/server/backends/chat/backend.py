@@ -149,7 +149,7 @@ class ChatBackend:
         while True:
             spoken = False
             try:
-                async with aclosing(self._attempt(negotiation.encode())) as events:
+                async with aclosing(self._attempt(negotiation.encode(), request.headers)) as events:
                     async for event in events:
                         if not spoken:
                             negotiation.accepted()
@@ -212,14 +212,14 @@ class ChatBackend:
         """
         await self._transport.aclose()
 
-    async def _attempt(self, body: bytes) -> AsyncGenerator[ModelEvent]:
+    async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[ModelEvent]:
         """Ask once, and yield what is answered."""
         deadline = anyio.current_time() + self._first_token_timeout
         try:
             reply = await self._transport.exchange(
                 "POST",
                 self._url,
-                headers=self._headers,
+                headers={**self._headers, **headers} if headers else self._headers,
                 body=body,
                 timeout=self._first_token_timeout,
                 stream="any",
