@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from openai_runs._cli.ending import SIGNALLED
+from openai_runs._cli.outputs import say
 
 __all__ = ["carry_out"]
 
@@ -20,8 +21,18 @@ def carry_out(work: Callable[[], Awaitable[int]]) -> int:
     Raises:
         KeyboardInterrupt: Ctrl-C, once `work` has cleaned up.
     """
-    logging.basicConfig(level=logging.WARNING, format="openai-runs: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="openai-runs: %(message)s", handlers=[_Said()]
+    )
     return asyncio.run(_until_signalled(work))
+
+
+class _Said(logging.Handler):
+    """Says what is logged, above what is drawn on a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        say(self.format(record), dim=False)
 
 
 async def _until_signalled(work: Callable[[], Awaitable[int]]) -> int:

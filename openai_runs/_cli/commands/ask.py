@@ -6,6 +6,7 @@ started, too.
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,15 +22,16 @@ from openai_runs import (
     OpenAIRunsError,
     PollPolicy,
     Run,
-    RunError,
     RunStatus,
     RunWaitTimeout,
 )
-from openai_runs._cli.connecting import Place, check_ids, connect, explained
+from openai_runs._cli.answering import activity_of, pass_on, show_rest
+from openai_runs._cli.connecting import ECHO, Place, check_ids, connect, echoes, explained
 from openai_runs._cli.describing import tokens, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
-from openai_runs._cli.outputs import Answer, print_json, say
+from openai_runs._cli.outputs import print_json, say
+from openai_runs._cli.terminal.answer import AnswerDisplay
 from openai_runs._client.arguments import CreateRunArguments
 from openai_runs._client.streams.run_stream import RunStream
 
@@ -117,7 +119,10 @@ class Asking:
         self._is_lasting = question.place.is_lasting(os.environ)
         self._model = question.model or question.place.default_model(os.environ)
         self._deadline = None if question.timeout is None else time.monotonic() + question.timeout
-        self._answer = Answer()
+        self._stream: RunStream | None = None
+        self._display = AnswerDisplay(
+            lambda: activity_of(self._stream), shows_text=not question.json
+        )
         self._run: Run | None = None
 
     async def run(self) -> int:
@@ -125,20 +130,24 @@ class Asking:
 
         Cancellation: cancels the run and removes what was made for it.
         """
-        async with (
-            connect(self._question.place, poll=_POLL) as client,
-            self._assistant(client) as assistant_id,
-            self._thread(client) as thread_id,
-        ):
-            try:
-                return await self._ask(client, thread_id, assistant_id)
-            except anyio.get_cancelled_exc_class():
-                if self._run is not None and self._run.is_active:
-                    say(f"the server was asked to cancel run {self._run.id}")
-                raise
+        async with connect(self._question.place, poll=_POLL) as client:
+            await self._warn_of_echo(client)
+            with self._display:
+                async with (
+                    self._assistant(client) as assistant_id,
+                    self._thread(client) as thread_id,
+                ):
+                    try:
+                        return await self._ask(client, thread_id, assistant_id)
+                    except BaseException as error:
+                        self._break_line()
+                        is_cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+                        if is_cancelled and self._run is not None and self._run.is_active:
+                            say(f"the server was asked to cancel run {self._run.id}")
+                        raise
 
     async def _ask(self, client: AsyncClient, thread_id: str, assistant_id: str) -> int:
-        stream = client.runs.stream(
+        stream = self._stream = client.runs.stream(
             thread_id,
             assistant_id=assistant_id,
             timeout=self._seconds_left(),
@@ -149,18 +158,16 @@ class Asking:
         )
         async with stream:
             try:
-                await self._pass_on(stream)
-                result = await stream.result()
-            except BaseException as error:
+                result = await pass_on(stream, self._display)
+            except RunWaitTimeout as error:
                 self._break_line()
-                if isinstance(error, RunWaitTimeout):
-                    return self._give_up(stream, error)
-                raise
+                return self._give_up(stream, error)
+        if not self._question.json:
+            await show_rest(result, self._display)
+        self._display.stop()
         run = result.run
         if self._question.json:
             print_json(_document(run, result.text, recovered=result.recovered))
-        else:
-            await self._complete(result.text)
         self._conclude(run, recovered=result.recovered)
         return code_of(run.status)
 
@@ -174,26 +181,6 @@ class Asking:
         if question.assistant is not None and question.instructions is not None:
             sent["instructions"] = question.instructions
         return sent
-
-    async def _pass_on(self, stream: RunStream) -> None:
-        try:
-            async for piece in stream.text_deltas():
-                if not self._question.json:
-                    await self._answer.write(piece)
-        except RunWaitTimeout:
-            raise
-        except RunError:
-            return  # a run that did not complete: its status is told when all is written
-
-    async def _complete(self, text: str) -> None:
-        """Write what the stream did not bring: nothing, unless the server crashed meanwhile."""
-        written = self._answer.text
-        if written.split() != text.split():
-            if written:
-                self._break_line()
-                say("the server began the answer anew; this is all of it:")
-            await self._answer.write(text)
-        await self._answer.end_line()
 
     def _give_up(self, stream: RunStream, error: RunWaitTimeout) -> int:
         assert stream.run is not None  # the error is made of it
@@ -212,8 +199,6 @@ class Asking:
         ending = [verdict(run)]
         if used := tokens(run.usage):
             ending.append(f"tokens {used}")
-        if self._is_lasting and run.is_terminal:
-            ending.append(f"go on with --thread {run.thread_id}")
         say("; ".join(ending))
         if run.needs_action:
             ids = f'"{run.id}", thread_id="{run.thread_id}"'
@@ -221,6 +206,29 @@ class Asking:
         is_default = self._question.model is None and self._question.assistant is None
         if run.status == RunStatus.FAILED and is_default:
             say(f"it was asked of the model {self._model}; name another with --model")
+        if run.is_terminal:
+            say(self._next_step(run))
+
+    def _next_step(self, run: Run) -> str:
+        """Return how to continue, as it can be typed."""
+        question = self._question
+        if not self._is_lasting:
+            return "this thread is gone now; with --db FILE it is kept, and can be continued"
+        options = {"--assistant": question.assistant, "--model": question.model}
+        given = "".join(f" {name} {shlex.quote(text)}" for name, text in options.items() if text)
+        place = question.place.options(models=True)
+        return f"continue: openai-runs ask TEXT --thread {run.thread_id}{given}{place}"
+
+    async def _warn_of_echo(self, client: AsyncClient) -> None:
+        model = self._question.model
+        if model in {None, ECHO} or self._question.place.model_url is not None:
+            return
+        if await echoes(client):
+            say(
+                f"echo: no model. The server repeats the text and does not ask {model}; one that "
+                "asks a model is started with `openai-runs serve --model-url URL`",
+                dim=False,
+            )
 
     def _note(self, run: Run) -> None:
         if self._run is None:
@@ -229,7 +237,8 @@ class Asking:
 
     def _break_line(self) -> None:
         """Let what is said next begin a line, where both outputs are one terminal."""
-        if self._answer.is_amid_line and sys.stdout.isatty():
+        self._display.stop()
+        if self._display.is_amid_line and sys.stdout.isatty():
             say("")
 
     def _seconds_left(self) -> float | None:
