@@ -4,9 +4,10 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
-from openai_runs._cli.ending import SIGNALLED
+from openai_runs._cli.ending import SIGNALLED, Closed
 from openai_runs._cli.outputs import say
 
 __all__ = ["carry_out"]
@@ -32,7 +33,8 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say it."""
-        say(self.format(record), dim=False)
+        with suppress(Closed):  # which the next word that the command says finds out, too
+            say(self.format(record), dim=False)
 
 
 async def _until_signalled(work: Callable[[], Awaitable[int]]) -> int:
