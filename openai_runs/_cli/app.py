@@ -16,8 +16,9 @@ from openai_runs._cli.parsing.archive import export, import_archive
 from openai_runs._cli.parsing.ask import ask
 from openai_runs._cli.parsing.batch import batch_run, batch_status
 from openai_runs._cli.parsing.demo import demo
-from openai_runs._cli.parsing.runs import show, wait
+from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
+from openai_runs._cli.parsing.threads import list_threads, show_thread
 
 __all__ = ["run"]
 
@@ -65,15 +66,21 @@ _app: Final = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-_runs: Final = App(name="runs", help="Look at a run, or wait for it, from its two ids.")
+_runs: Final = App(name="runs", help="List runs; show one, wait for it or cancel it.")
+_threads: Final = App(name="threads", help="List threads, and show what was said.")
 _batch: Final = App(name="batch", help="Carry out many runs from a file, and go on after a crash.")
 
 _app.command(demo)
 _app.command(serve)
 _app.command(ask, usage="Usage: openai-runs ask [OPTIONS] TEXT")
 _app.command(_runs)
+_runs.command(cancel)
+_runs.command(list_runs, name="list")
 _runs.command(show)
 _runs.command(wait)
+_app.command(_threads)
+_threads.command(list_threads, name="list")
+_threads.command(show_thread, name="show")
 _app.command(export)
 _app.command(import_archive, name="import")
 _app.command(_batch)

@@ -30,7 +30,16 @@ from openai_runs._cli.outputs import say
 from openai_runs._cli.tokens import TokenCommand
 from openai_runs._protocol.spec import check_id
 
-__all__ = ["ECHO", "Place", "check_ids", "connect", "echoes", "explained", "reached"]
+__all__ = [
+    "ECHO",
+    "Place",
+    "check_ids",
+    "check_server",
+    "connect",
+    "echoes",
+    "explained",
+    "reached",
+]
 
 _BASE_URL: Final = "OPENAI_BASE_URL"
 ECHO: Final = "echo"
@@ -167,6 +176,21 @@ def check_ids(**ids: str | None) -> None:
                 check_id(name, value)
             except ValueError as error:
                 raise Stop(str(error), USAGE) from error
+
+
+def check_server(place: Place) -> None:
+    """Refuse a command about what is there without a place where it could be.
+
+    Raises:
+        Stop: No server is named, and no file.
+    """
+    if place.db is None and place.url(os.environ) is None:
+        sentence = (
+            "which server is meant? Set OPENAI_BASE_URL or pass --base-url, or --db for the "
+            "file of a server of this package. OpenAI switched its own Assistants endpoints off "
+            "on 2026-08-26, so there is no default"
+        )
+        raise Stop(sentence, USAGE)
 
 
 def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> Stop:

@@ -61,6 +61,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
         "import",
         "runs",
         "serve",
+        "threads",
         "--help",
         "--version",
     ]

@@ -1,6 +1,5 @@
 """`openai-runs runs show` and `runs wait`: runs that are there, whoever started them."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,9 +11,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from openai_runs import OpenAIRunsError, Run, RunResult, RunWaitTimeout
-from openai_runs._cli.connecting import Place, check_ids, explained, reached
+from openai_runs._cli.connecting import Place, check_ids, check_server, explained, reached
 from openai_runs._cli.describing import describe, verdict
-from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
+from openai_runs._cli.ending import TIMED_OUT, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_json, print_text, printable
 
@@ -120,10 +119,4 @@ def _progress(run_id: str) -> Iterator[Callable[[Run], None] | None]:
 
 def _check(target: Target) -> None:
     check_ids(run_id=target.run_id, thread_id=target.thread_id)
-    if target.place.db is None and target.place.url(os.environ) is None:
-        sentence = (
-            "which server has the run? Set OPENAI_BASE_URL or pass --base-url, or --db for the "
-            "file of a server of this package. OpenAI switched its own Assistants endpoints off "
-            "on 2026-08-26, so there is no default"
-        )
-        raise Stop(sentence, USAGE)
+    check_server(target.place)
