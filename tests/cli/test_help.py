@@ -57,6 +57,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
         "ask",
         "batch",
         "demo",
+        "doctor",
         "export",
         "import",
         "runs",

@@ -86,11 +86,13 @@ def list_runs(
 ) -> int:
     """List runs, the newest first.
 
+    Of one thread, or of all where the server lists them, as ours does.
+
         openai-runs runs list --db runs.db
         openai-runs runs list --thread thread_... --json | jq -r '.data[].status'
 
     Args:
-        thread: List the runs of this thread; without it those of all, which our server has.
+        thread: List the runs of this thread only.
         limit: Runs to list, 100 at most.
         after: Go on after this run, the last one of the list before.
         base_url: Server that has them, up to /v1; else OPENAI_BASE_URL.

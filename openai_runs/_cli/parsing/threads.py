@@ -49,7 +49,9 @@ def show_thread(
     db: Path | None = None,
     json: Switch = False,
 ) -> int:
-    """Show a thread with its last messages, the oldest of them first.
+    """Show a thread with its last messages.
+
+    The oldest of them comes first, as they are read, each with the run that wrote it.
 
         openai-runs threads show thread_... --db runs.db
 

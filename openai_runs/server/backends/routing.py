@@ -146,6 +146,19 @@ class RoutingBackend:
         return list(found.values())
 
     @property
+    def endpoints(self) -> dict[str, Backend]:
+        """Return the endpoints by their names."""
+        return dict(self._endpoints)
+
+    def some_models(self) -> dict[str, str | None]:
+        """Return for each endpoint a model that is asked there; None where no row names one."""
+        found: dict[str, str | None] = dict.fromkeys(self._endpoints)
+        for name, route in self._routes.items():
+            model = route.model or (None if _is_pattern(name) else name)
+            found[route.endpoint] = found[route.endpoint] or model
+        return found
+
+    @property
     def endpoint_urls(self) -> list[str]:
         """Return those of the endpoints that have one."""
         known = (one for one in self._endpoints.values() if isinstance(one, ProbesEndpoints))

@@ -214,8 +214,6 @@ class ChatBackend:
 
         Args:
             timeout: Seconds.
-
-        Cancellation: closes the request.
         """
         found = await probe_endpoint(
             self._transport,
