@@ -214,6 +214,8 @@ class ChatBackend:
 
         Args:
             timeout: Seconds.
+
+        Cancellation: closes the request, and nothing is found.
         """
         found = await probe_endpoint(
             self._transport,
