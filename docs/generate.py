@@ -239,6 +239,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs ask": lambda: command_help("ask"),
     "cli openai-runs batch run": lambda: command_help("batch", "run"),
     "cli openai-runs batch status": lambda: command_help("batch", "status"),
+    "cli openai-runs chat": lambda: command_help("chat"),
     "cli openai-runs demo": lambda: command_help("demo"),
     "cli openai-runs doctor": lambda: command_help("doctor"),
     "cli openai-runs runs cancel": lambda: command_help("runs", "cancel"),

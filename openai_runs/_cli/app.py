@@ -15,6 +15,7 @@ from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, S
 from openai_runs._cli.parsing.archive import export, import_archive
 from openai_runs._cli.parsing.ask import ask
 from openai_runs._cli.parsing.batch import batch_run, batch_status
+from openai_runs._cli.parsing.chat import chat
 from openai_runs._cli.parsing.demo import demo
 from openai_runs._cli.parsing.doctor import doctor
 from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
@@ -74,6 +75,7 @@ _batch: Final = App(name="batch", help="Carry out many runs from a file, and go 
 _app.command(demo)
 _app.command(serve)
 _app.command(ask, usage="Usage: openai-runs ask [OPTIONS] TEXT")
+_app.command(chat)
 _app.command(doctor)
 _app.command(_runs)
 _runs.command(cancel)

@@ -23,7 +23,7 @@ CTRL_C = "\x03"
 CTRL_D = "\x04"
 _ROWS, _COLUMNS = 24, 80
 _ASKS_FOR_CURSOR = b"\x1b[6n"
-_CURSOR = b"\x1b[1;1R"
+_CURSOR = b"\x1b[24;1R"
 
 
 class Terminal:
@@ -56,7 +56,7 @@ class Terminal:
 
     async def _more(self) -> bool:
         try:
-            piece = await anyio.to_thread.run_sync(os.read, self._fd, 65536)
+            piece = await anyio.to_thread.run_sync(os.read, self._fd, 65536, abandon_on_cancel=True)
         except OSError:
             return False  # Linux's way to say that the other end is closed
         if _ASKS_FOR_CURSOR in piece:  # as prompt-toolkit does, which waits for the answer

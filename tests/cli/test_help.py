@@ -56,6 +56,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     assert shown == [
         "ask",
         "batch",
+        "chat",
         "demo",
         "doctor",
         "export",

@@ -6,10 +6,9 @@ started, too.
 
 import logging
 import os
-import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,15 +17,23 @@ import msgspec
 
 from openai_runs import (
     AsyncClient,
-    BadRequestError,
     OpenAIRunsError,
-    PollPolicy,
     Run,
     RunStatus,
     RunWaitTimeout,
 )
-from openai_runs._cli.answering import activity_of, pass_on, show_rest
-from openai_runs._cli.connecting import ECHO, Place, check_ids, connect, echoes, explained
+from openai_runs._cli.answering import (
+    POLL,
+    activity_of,
+    is_news,
+    next_step,
+    pass_on,
+    remove,
+    show_rest,
+    temporary_assistant,
+    warn_of_echo,
+)
+from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.describing import tokens, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
@@ -37,10 +44,6 @@ from openai_runs._client.streams.run_stream import RunStream
 
 __all__ = ["Question", "perform"]
 
-_POLL: Final = PollPolicy(max_outage=10.0)
-"""Somebody looks at a prompt and waits: ten seconds without a server are enough."""
-_GRACE: Final = 5.0
-"""Seconds for removing what was made for the one question."""
 _MOMENT: Final = 0.001
 """Seconds: what is left when nothing is, as a time-out must not be zero."""
 _NAME: Final = "openai-runs ask"
@@ -77,7 +80,7 @@ def perform(question: Question) -> int:
             "or --db"
         )
         raise Stop(sentence, USAGE)
-    logging.getLogger("openai_runs.client").addFilter(_is_news)
+    logging.getLogger("openai_runs.client").addFilter(is_news)
     try:
         return carry_out(Asking(question, text).run)
     except OpenAIRunsError as error:
@@ -130,8 +133,8 @@ class Asking:
 
         Cancellation: cancels the run and removes what was made for it.
         """
-        async with connect(self._question.place, poll=_POLL) as client:
-            await self._warn_of_echo(client)
+        async with connect(self._question.place, poll=POLL) as client:
+            await warn_of_echo(client, self._question.model, self._question.place)
             with self._display:
                 async with (
                     self._assistant(client) as assistant_id,
@@ -207,28 +210,9 @@ class Asking:
         if run.status == RunStatus.FAILED and is_default:
             say(f"it was asked of the model {self._model}; name another with --model")
         if run.is_terminal:
-            say(self._next_step(run))
-
-    def _next_step(self, run: Run) -> str:
-        """Return how to continue, as it can be typed."""
-        question = self._question
-        if not self._is_lasting:
-            return "this thread is gone now; with --db FILE it is kept, and can be continued"
-        options = {"--assistant": question.assistant, "--model": question.model}
-        given = "".join(f" {name} {shlex.quote(text)}" for name, text in options.items() if text)
-        place = question.place.options(models=True)
-        return f"continue: openai-runs ask TEXT --thread {run.thread_id}{given}{place}"
-
-    async def _warn_of_echo(self, client: AsyncClient) -> None:
-        model = self._question.model
-        if model in {None, ECHO} or self._question.place.model_url is not None:
-            return
-        if await echoes(client):
-            say(
-                f"echo: no model. The server repeats the text and does not ask {model}; one that "
-                "asks a model is started with `openai-runs serve --model-url URL`",
-                dim=False,
-            )
+            question = self._question
+            models = {"--assistant": question.assistant, "--model": question.model}
+            say(next_step("ask TEXT", run.thread_id, question.place, models))
 
     def _note(self, run: Run) -> None:
         if self._run is None:
@@ -252,16 +236,16 @@ class Asking:
         if self._question.assistant is not None:
             yield self._question.assistant
             return
-        assistant = await client.assistants.create(
+        made = temporary_assistant(
+            client,
             model=self._model,
             name=_NAME,
             instructions=self._question.instructions,
             timeout=self._seconds_left(),
+            is_removed=self._is_lasting,
         )
-        try:
-            yield assistant.id
-        finally:
-            await self._remove("assistant", assistant.id, client.assistants.delete)
+        async with made as assistant_id:
+            yield assistant_id
 
     @asynccontextmanager
     async def _thread(self, client: AsyncClient) -> AsyncIterator[str]:
@@ -273,26 +257,8 @@ class Asking:
         try:
             yield thread.id
         finally:
-            if self._run is None:
-                await self._remove("thread", thread.id, client.threads.delete)
-
-    async def _remove(
-        self, kind: str, object_id: str, delete: Callable[[str], Awaitable[object]]
-    ) -> None:
-        if not self._is_lasting:
-            return
-        with anyio.move_on_after(_GRACE, shield=True) as scope:
-            try:
-                await delete(object_id)
-            except OpenAIRunsError as error:  # raised from here it would hide why we are here
-                say(f"{kind} {object_id} could not be removed: {error}")
-        if scope.cancelled_caught:
-            say(f"{kind} {object_id} could not be removed within {_GRACE:g} s")
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Return False of a run that could not be cancelled because it was over already."""
-    return not any(isinstance(one, BadRequestError) for one in record.args or ())
+            if self._run is None and self._is_lasting:
+                await remove("thread", thread.id, client.threads.delete)
 
 
 def _document(run: Run, text: str, *, recovered: bool) -> dict[str, Any]:
