@@ -240,6 +240,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs batch run": lambda: command_help("batch", "run"),
     "cli openai-runs batch status": lambda: command_help("batch", "status"),
     "cli openai-runs chat": lambda: command_help("chat"),
+    "cli openai-runs completion": lambda: command_help("completion"),
     "cli openai-runs demo": lambda: command_help("demo"),
     "cli openai-runs doctor": lambda: command_help("doctor"),
     "cli openai-runs runs cancel": lambda: command_help("runs", "cancel"),

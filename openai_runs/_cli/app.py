@@ -6,7 +6,7 @@ quick.
 
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from cyclopts import App, CycloptsError
 
@@ -18,12 +18,16 @@ from openai_runs._cli.parsing.batch import batch_run, batch_status
 from openai_runs._cli.parsing.chat import chat
 from openai_runs._cli.parsing.demo import demo
 from openai_runs._cli.parsing.doctor import doctor
+from openai_runs._cli.parsing.exit_codes import EXIT_CODES, exit_codes
 from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
 from openai_runs._cli.parsing.threads import list_threads, show_thread
 
 __all__ = ["run"]
 
+_NAME: Final = "openai-runs"
+_ZSH_FUNCTION: Final = "_cyclopts_openai-runs"
+"""What cyclopts calls the function of its script."""
 _HELP: Final = """\
 Runs of the OpenAI Assistants wire: start, wait, answer tools, read steps.
 
@@ -49,47 +53,88 @@ Leave another server with all threads, and keep their ids:
     openai-runs import archive --db runs.db
 """
 
-_EPILOGUE: Final = """\
-Exit codes:
-    0  completed                     5  the run was cancelled
-    1  error                         6  the wait timed out
-    2  wrong usage                 130  Ctrl-C
-    3  the run requires action     141  nobody reads the output any more
-    4  the run failed, is          143  SIGTERM, before the work was done
-       incomplete or expired
-"""
-
 _app: Final = App(
-    name="openai-runs",
+    name=_NAME,
     help=_HELP,
-    help_epilogue=_EPILOGUE,
+    help_epilogue=exit_codes(*EXIT_CODES),
     help_format="plaintext",
     version=__version__,
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-_runs: Final = App(name="runs", help="List runs; show one, wait for it or cancel it.")
-_threads: Final = App(name="threads", help="List threads, and show what was said.")
-_batch: Final = App(name="batch", help="Carry out many runs from a file, and go on after a crash.")
+_runs: Final = App(
+    name="runs", help="List runs; show one, wait for it or cancel it.", help_epilogue=""
+)
+_threads: Final = App(
+    name="threads", help="List threads, and show what was said.", help_epilogue=""
+)
+_batch: Final = App(
+    name="batch", help="Carry out many runs from a file, and go on after a crash.", help_epilogue=""
+)
+_DONE: Final = exit_codes(0, 1, 2, 130, 141, done="done")
+_SHOWN: Final = exit_codes(0, 1, 2, 130, 141, done="shown")
 
-_app.command(demo)
-_app.command(serve)
-_app.command(ask, usage="Usage: openai-runs ask [OPTIONS] TEXT")
-_app.command(chat)
-_app.command(doctor)
+
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print what completes this command in a shell.
+
+    Put the line of your shell into its start file:
+
+        eval "$(openai-runs completion bash)"
+        eval "$(openai-runs completion zsh)"
+        openai-runs completion fish | source
+
+    Args:
+        shell: Which shell.
+    """
+    from openai_runs._cli.outputs import print_text
+
+    script = _app.generate_completion(shell=shell)
+    if shell == "zsh":  # where it is evaluated, and not a file that zsh finds by its name
+        script += f"\ncompdef {_ZSH_FUNCTION} {_NAME}\n"
+    print_text(script)
+    return 0
+
+
+_app.command(demo, help_epilogue=exit_codes(0, 1, 130))
+_app.command(
+    serve,
+    help_epilogue=exit_codes(0, 1, 2, 130, 143, done="stopped by SIGTERM or SIGHUP"),
+)
+_app.command(
+    ask,
+    usage="Usage: openai-runs ask [OPTIONS] TEXT",
+    help_epilogue=exit_codes(*EXIT_CODES),
+)
+_app.command(chat, help_epilogue=exit_codes(0, 1, 2, 3, 4, 5, 130, 141, 143, done="ended"))
+_app.command(
+    doctor, help_epilogue=exit_codes(0, 1, 2, 130, done="nothing fails", error="something fails")
+)
+_app.command(completion, help_epilogue=exit_codes(0, 2, done="printed"))
 _app.command(_runs)
-_runs.command(cancel)
-_runs.command(list_runs, name="list")
-_runs.command(show)
-_runs.command(wait)
+_runs.command(
+    cancel,
+    help_epilogue=exit_codes(
+        0, 1, 2, 6, 130, done="cancelled", error="error, or the run had ended otherwise"
+    ),
+)
+_runs.command(list_runs, name="list", help_epilogue=_SHOWN)
+_runs.command(show, help_epilogue=_SHOWN)
+_runs.command(wait, help_epilogue=exit_codes(*EXIT_CODES))
 _app.command(_threads)
-_threads.command(list_threads, name="list")
-_threads.command(show_thread, name="show")
-_app.command(export)
-_app.command(import_archive, name="import")
+_threads.command(list_threads, name="list", help_epilogue=_SHOWN)
+_threads.command(show_thread, name="show", help_epilogue=_SHOWN)
+_app.command(export, help_epilogue=_DONE)
+_app.command(import_archive, name="import", help_epilogue=_DONE)
 _app.command(_batch)
-_batch.command(batch_run, name="run")
-_batch.command(batch_status, name="status")
+_batch.command(
+    batch_run,
+    name="run",
+    help_epilogue=exit_codes(0, 1, 2, 4, 130, done="all completed").replace(
+        EXIT_CODES[4], "some failed"
+    ),
+)
+_batch.command(batch_status, name="status", help_epilogue=_SHOWN)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -105,22 +150,24 @@ def run(arguments: Sequence[str]) -> int:
 
 def _obey(arguments: Sequence[str]) -> int:
     if sys.stdout is None:
-        return _complain("standard output is closed: there is nowhere to print to", ERROR)
+        sentence = "standard output is closed: there is nowhere to print to"
+        return _complain(sentence, ERROR, arguments)
     try:
         code = _app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _complain(" ".join(str(error).split()), USAGE)
+        return _complain(" ".join(str(error).split()), USAGE, arguments)
     except Stop as stop:
-        return _complain(str(stop), stop.code)
+        return _complain(str(stop), stop.code, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
-def _complain(sentence: str, code: int) -> int:
+def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:
     from openai_runs._cli.outputs import say  # not before, as it loads what `--help` needs not
 
     say(f"openai-runs: {sentence}", dim=False)
     if code == USAGE:
-        say("Try: openai-runs --help", dim=False)
+        chain, _, _ = _app.parse_commands(arguments)
+        say(f"Try: {' '.join([_NAME, *chain, '--help'])}", dim=False)
     return code

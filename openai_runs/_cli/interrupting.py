@@ -10,7 +10,7 @@ from typing import Final
 from openai_runs._cli.ending import SIGNALLED, Closed
 from openai_runs._cli.outputs import say
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "show_outages"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 """Besides SIGINT, which `asyncio.run` sees to."""
@@ -26,6 +26,17 @@ def carry_out(work: Callable[[], Awaitable[int]]) -> int:
         level=logging.WARNING, format="openai-runs: %(message)s", handlers=[_Said()]
     )
     return asyncio.run(_until_signalled(work))
+
+
+def show_outages() -> None:
+    """Say at once where a server does not answer and is polled again, and for how long."""
+    logger = logging.getLogger("openai_runs.client")
+    logger.setLevel(logging.INFO)
+    logger.addFilter(_is_warning_or_outage)
+
+
+def _is_warning_or_outage(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or hasattr(record, "is_outage")
 
 
 class _Said(logging.Handler):

@@ -14,7 +14,7 @@ from openai_runs import OpenAIRunsError, Run, RunResult, RunWaitTimeout
 from openai_runs._cli.connecting import Place, check_ids, check_server, explained, reached
 from openai_runs._cli.describing import describe, verdict
 from openai_runs._cli.ending import TIMED_OUT, Stop, code_of
-from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import print_json, print_text, printable
 
 __all__ = ["Target", "show", "wait"]
@@ -53,6 +53,7 @@ def wait(target: Target, *, timeout: float | None, as_json: bool) -> int:
         Closed: Nobody reads it.
     """
     _check(target)
+    show_outages()
     try:
         return carry_out(partial(_wait, target, timeout, as_json=as_json))
     except RunWaitTimeout as error:
