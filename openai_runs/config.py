@@ -83,6 +83,7 @@ __all__ = [
     "MODEL_LIST_TIMEOUT",
     "MODEL_LIST_TTL",
     "MODEL_PATIENCE",
+    "MODEL_PROBE_TIMEOUT",
     "OBJECT_COST",
     "OUTPUT_MARGIN",
     "POLL_AFTER",
@@ -293,6 +294,8 @@ MODEL_LIST_TIMEOUT: Final = 5.0
 """Seconds a model endpoint may take to list its models, for `GET /v1/models`."""
 MODEL_LIST_TTL: Final = 30.0
 """Seconds such a list, or its failure, is kept; whoever looks for a new model waits no longer."""
+MODEL_PROBE_TIMEOUT: Final = 3.0
+"""Seconds within which an endpoint must answer that is tried when a server starts. Ours."""
 MAX_MODEL_LIST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of such a list; OpenRouter's, the longest known, has about 0.6 MB."""
 DRAIN_GRACE: Final = 10.0

@@ -34,6 +34,7 @@ __all__ = [
     "Stall",
     "receive",
     "run_json",
+    "without_list",
 ]
 
 
@@ -88,6 +89,15 @@ class Stall(NamedTuple):
 
 Action = Answer | Raw | Drop | Reset | Hang | Stall
 Handler = Callable[[Received], Action | Awaitable[Action]]
+
+
+def without_list(handler: Handler) -> Handler:
+    """Return what does the same, as a model endpoint that does not list its models."""
+
+    def handle(request: Received) -> Action | Awaitable[Action]:
+        return Answer(404) if request.method == "GET" else handler(request)
+
+    return handle
 
 
 class SocketServer(ABC):

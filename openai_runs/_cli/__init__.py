@@ -7,7 +7,13 @@ from openai_runs._cli.signals import SIGNALS, Ended
 
 __all__ = ["main"]
 
-_EXTRAS = {"cyclopts": "cli", "rich": "cli", "sqlalchemy": "server"}
+_EXTRAS = {
+    "cyclopts": "cli",
+    "markdown_it": "cli",
+    "prompt_toolkit": "cli",
+    "rich": "cli",
+    "sqlalchemy": "server",
+}
 
 
 def main() -> None:

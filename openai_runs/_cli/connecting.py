@@ -30,12 +30,24 @@ from openai_runs._cli.outputs import say
 from openai_runs._cli.tokens import TokenCommand
 from openai_runs._protocol.spec import check_id
 
-__all__ = ["Place", "check_ids", "connect", "explained", "reached"]
+__all__ = [
+    "ECHO",
+    "Place",
+    "check_ids",
+    "check_server",
+    "connect",
+    "echoes",
+    "explained",
+    "reached",
+]
 
 _BASE_URL: Final = "OPENAI_BASE_URL"
-_ECHO: Final = "echo"
+ECHO: Final = "echo"
+"""The one model that an echo server lists."""
 _DEFAULT_MODEL: Final = "gpt-4o-mini"
 """Somebody's model has to be named; servers without a choice take any name."""
+_LIST_TIMEOUT: Final = 2.0
+"""Seconds for a list of models that only a warning needs."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,15 +75,20 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     def default_model(self, environ: Mapping[str, str]) -> str:
         """Return the model to ask for where none is named."""
         echoes = self.url(environ) is None and self.model_url is None
-        return _ECHO if echoes else _DEFAULT_MODEL
+        return ECHO if echoes else _DEFAULT_MODEL
 
-    def options(self) -> str:
-        """Return the options that lead there again, each with a space before it."""
+    def options(self, *, models: bool = False) -> str:
+        """Return the options that lead there again, each with a space before it.
+
+        `models`: those of the model endpoint, too.
+        """
         given = {
             "--base-url": self.base_url,
             "--api-key-env": self.api_key_env,
             "--db": None if self.db is None else str(self.db),
         }
+        if models:
+            given |= {"--model-url": self.model_url, "--model-key-env": self.model_key_env}
         return "".join(f" {name} {shlex.quote(text)}" for name, text in given.items() if text)
 
 
@@ -135,6 +152,18 @@ async def reached(place: Place, *, at_work: bool, make: bool = False) -> AsyncIt
             yield client
 
 
+async def echoes(client: AsyncClient) -> bool:
+    """Return whether the server repeats texts and has no model; False where it does not say."""
+    once = client.with_options(max_retries=0)
+    try:
+        listed = await once.request("GET", "/models", timeout=_LIST_TIMEOUT)
+    except OpenAIRunsError:
+        return False  # the next request says what is wrong
+    models = listed.get("data")
+    names = [one.get("id") for one in models] if isinstance(models, list) else []
+    return names == [ECHO]
+
+
 def check_ids(**ids: str | None) -> None:
     """Refuse what can be no id, before anything is sent.
 
@@ -147,6 +176,21 @@ def check_ids(**ids: str | None) -> None:
                 check_id(name, value)
             except ValueError as error:
                 raise Stop(str(error), USAGE) from error
+
+
+def check_server(place: Place) -> None:
+    """Refuse a command about what is there without a place where it could be.
+
+    Raises:
+        Stop: No server is named, and no file.
+    """
+    if place.db is None and place.url(os.environ) is None:
+        sentence = (
+            "which server is meant? Set OPENAI_BASE_URL or pass --base-url, or --db for the "
+            "file of a server of this package. OpenAI switched its own Assistants endpoints off "
+            "on 2026-08-26, so there is no default"
+        )
+        raise Stop(sentence, USAGE)
 
 
 def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> Stop:

@@ -5,11 +5,18 @@ What may not live here: where the words go, and what they look like there.
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from openai_runs import Message, Run, RunResult, RunStep
-from openai_runs.types import CodeInterpreterToolCall, FunctionToolCall, Usage
+from openai_runs.types import CodeInterpreterToolCall, FunctionToolCall, Thread, Usage
 
-__all__ = ["describe", "tokens", "verdict"]
+if TYPE_CHECKING:
+    from openai_runs.server.backends.probe import EndpointState
+
+__all__ = ["describe", "moment", "run_row", "state_of", "thread_row", "tokens", "verdict"]
+
+_SHOWN_MODELS: Final = 5
+"""Names of models that are listed."""
 
 
 def verdict(run: Run) -> str:
@@ -34,6 +41,34 @@ def tokens(usage: Usage | None) -> str:
     if usage is None or not usage.total_tokens:
         return ""
     return f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
+
+
+def state_of(state: "EndpointState") -> str:
+    """Return whether a model endpoint can be reached, and what it has."""
+    if not state.is_reachable:
+        return f"{state.url}: not reachable: {state.problem}; is it running?"
+    if state.problem:
+        return f"{state.url}: reachable, but {state.problem}"
+    if not state.models:
+        return f"{state.url}: reachable"
+    names = ", ".join(state.models[:_SHOWN_MODELS])
+    more = ", ..." if len(state.models) > _SHOWN_MODELS else ""
+    return f"{state.url}: reachable, {len(state.models)} models: {names}{more}"
+
+
+def run_row(run: Run) -> tuple[str, str, str, str]:
+    """Return what a list shows of a run."""
+    if not isinstance(run, Run):  # an item that could not be read, which has few names
+        return str(getattr(run, "id", "?")), str(getattr(run, "status", "?")), "", ""
+    return run.id, run.status, moment(run.created_at), run.model
+
+
+def thread_row(thread: Thread) -> tuple[str, str, str]:
+    """Return what a list shows of a thread."""
+    if not isinstance(thread, Thread):
+        return str(getattr(thread, "id", "?")), "", ""
+    metadata = ", ".join(f"{key}={value}" for key, value in (thread.metadata or {}).items())
+    return thread.id, moment(thread.created_at), metadata
 
 
 def describe(result: RunResult) -> Iterator[tuple[str, str]]:
@@ -83,15 +118,15 @@ def _calls(step: RunStep) -> Iterator[str]:
 
 
 def _times(run: Run) -> str:
-    created = f"created {_moment(run.created_at)}"
+    created = f"created {moment(run.created_at)}"
     for ended in (run.completed_at, run.failed_at, run.cancelled_at):
         if ended is not None:
             return f"{created}, over after {ended - run.created_at} s"
     if run.expires_at is not None:
-        return f"{created}, expires {_moment(run.expires_at)}"
+        return f"{created}, expires {moment(run.expires_at)}"
     return created
 
 
-def _moment(seconds: int) -> str:
+def moment(seconds: int) -> str:
     """Return a time of the wire as the clock on the wall shows it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

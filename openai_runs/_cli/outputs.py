@@ -10,12 +10,19 @@ import sys
 from collections.abc import Iterator
 from typing import Final, TextIO
 
-import anyio.to_thread
 import msgspec
 
 from openai_runs._cli.ending import Closed, Stop
 
-__all__ = ["Answer", "print_json", "print_text", "printable", "say", "silence"]
+__all__ = [
+    "print_json",
+    "print_piece",
+    "print_text",
+    "printable",
+    "say",
+    "silence",
+    "writing",
+]
 
 _CONTROLS: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)
@@ -59,6 +66,16 @@ def print_text(text: str) -> None:
     _write(f"{text}\n")
 
 
+def print_piece(text: str) -> None:
+    """Print a piece of a result as it is; on a terminal, as what cannot steer it.
+
+    Raises:
+        Closed: Nobody reads standard output any more.
+        Stop: It cannot be written, as to a full disk.
+    """
+    _write(printable(text) if sys.stdout.isatty() else text)
+
+
 def print_json(value: object) -> None:
     """Print a whole result for programs: one line of JSON, in UTF-8 wherever we are.
 
@@ -66,41 +83,9 @@ def print_json(value: object) -> None:
         Closed: Nobody reads standard output any more.
         Stop: It cannot be written, as to a full disk.
     """
-    with _written():
+    with writing():
         sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
         sys.stdout.flush()
-
-
-class Answer:
-    """Standard output while an answer grows on it."""
-
-    def __init__(self) -> None:
-        """Begin with nothing written."""
-        self.text = ""
-        """What was written so far."""
-
-    @property
-    def is_amid_line(self) -> bool:
-        """Return whether the last line is not ended."""
-        return bool(self.text) and not self.text.endswith("\n")
-
-    async def write(self, piece: str) -> None:
-        """Add a piece, and let it be seen.
-
-        Raises:
-            Closed: Nobody reads standard output any more.
-            Stop: It cannot be written, as to a full disk.
-
-        Cancellation: gives up a piece that its reader does not take.
-        """
-        self.text += piece
-        # A reader that is slow, such as a pager, must not hold up the connection.
-        await anyio.to_thread.run_sync(_write_words, piece, abandon_on_cancel=True)
-
-    async def end_line(self) -> None:
-        """End the last line, if it is not ended."""
-        if self.is_amid_line:
-            await self.write("\n")
 
 
 def silence(*streams: TextIO | None) -> None:
@@ -111,20 +96,22 @@ def silence(*streams: TextIO | None) -> None:
             os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]  # None has none, see above
 
 
-def _write_words(text: str) -> None:
-    _write(printable(text) if sys.stdout.isatty() else text)
-
-
 def _write(text: str) -> None:
     encoding = sys.stdout.encoding
-    with _written():
+    with writing():
         # What the encoding lacks is written as an escape, and does not end the answer.
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
-def _written() -> Iterator[None]:
+def writing() -> Iterator[None]:
+    """Translate what goes wrong with standard output inside.
+
+    Raises:
+        Closed: Nobody reads it any more.
+        Stop: It cannot be written, as to a full disk.
+    """
     try:
         yield
     except BrokenPipeError as error:

@@ -59,11 +59,12 @@ class Serving:
         assert found is not None, line
         self.url = found.group(1)
 
-    async def says(self, words: str) -> None:
-        """Return once a line of standard error holds `words`."""
+    async def says(self, words: str) -> str:
+        """Return the next line of standard error that holds `words`."""
         assert self.process.stderr is not None
         while words not in (line := (await self.process.stderr.readline()).decode()):
             assert line, f"ended without saying {words!r}"
+        return line
 
     async def signal(self, number: int) -> None:
         """Send a signal."""

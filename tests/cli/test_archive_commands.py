@@ -100,7 +100,7 @@ def test_line_is_said_from_time_to_time_in_a_log(
     in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody watches a terminal, but a log is read; here the time between two lines is none."""
-    monkeypatch.setattr("openai_runs._cli.archive._INTERVAL", 0.0)
+    monkeypatch.setattr("openai_runs._cli.commands.archive._INTERVAL", 0.0)
 
     done = in_process("import", SINGLE, "--db", "new.db")
 

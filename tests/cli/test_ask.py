@@ -22,7 +22,9 @@ async def test_answer_alone_is_on_standard_output(tmp_path: Path) -> None:
 
     assert (done.code, done.out) == (0, "Grüße, 世界 🌍\n")
     assert IDS.match(done.err)
-    assert done.err.endswith("\ncompleted; tokens 3 in, 3 out\n")
+    *_, ending, next_step = done.err.splitlines()
+    assert ending == "completed; tokens 3 in, 3 out"
+    assert "--db FILE" in next_step
     assert files_in(tmp_path) == []
 
 
@@ -74,7 +76,7 @@ async def test_file_keeps_the_thread(tmp_path: Path) -> None:
 
     second = await execute("ask", "Two", "--db", "chat.db", *go_on.split(), folder=tmp_path)
 
-    assert f"go on with {go_on}\n" in first.err
+    assert first.err.endswith(f"continue: openai-runs ask TEXT {go_on} --db chat.db\n")
     assert second.out == "Two\n"
     async with LocalServer(tmp_path / "chat.db") as server, AsyncClient(server.url) as client:
         messages = [one.text async for one in client.messages.list(found[2], order="asc")]

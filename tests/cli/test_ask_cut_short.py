@@ -146,7 +146,7 @@ async def test_run_that_somebody_cancels_exits_5(
     left = await finish(process)
 
     assert (left.code, left.out) == (5, "\n")
-    assert "\ncancelled; " in left.err
+    assert "\ncancelled\n" in left.err
 
 
 @pytest.mark.parametrize("after", [0, 700, 3000])

@@ -251,7 +251,7 @@ def test_log_has_a_line_now_and_then(
     in_process: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where standard error is no terminal: what is done, at which rate, and what is left."""
-    monkeypatch.setattr("openai_runs._cli.batch.BATCH_LOG_INTERVAL", 0.005)
+    monkeypatch.setattr("openai_runs._cli.commands.batch.BATCH_LOG_INTERVAL", 0.005)
     with (
         start_blocking_portal("asyncio") as portal,
         portal.wrap_async_context_manager(site(tmp_path / "server.db")) as server,

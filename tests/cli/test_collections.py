@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from openai_runs._cli.serve import spare_collections
+from openai_runs._cli.commands.serve import spare_collections
 
 
 def test_old_garbage_waits_for_no_more_than_fifty_collections_of_the_youngest() -> None:

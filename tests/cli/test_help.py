@@ -56,11 +56,15 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     assert shown == [
         "ask",
         "batch",
+        "chat",
+        "completion",
         "demo",
+        "doctor",
         "export",
         "import",
         "runs",
         "serve",
+        "threads",
         "--help",
         "--version",
     ]
@@ -132,6 +136,55 @@ def test_wrong_usage_exits_2_and_names_the_mistake(
 
     check_wrong_usage(done, words)
     assert files_in(tmp_path) == []
+
+
+HINTS = {
+    "frobnicate": "openai-runs --help",
+    "ask x --timeout 0": "openai-runs ask --help",
+    "runs frobnicate": "openai-runs runs --help",
+    "runs wait run_1": "openai-runs runs wait --help",
+    "threads list --limit 0": "openai-runs threads list --help",
+    "doctor --model phi4": "openai-runs doctor --help",
+}
+
+
+@pytest.mark.parametrize(("command", "hint"), HINTS.items(), ids=HINTS)
+def test_hint_names_the_help_of_the_command(command: str, hint: str, in_process: InProcess) -> None:
+    """Whoever made a mistake with one command need not read about the others."""
+    done = in_process(*command.split())
+
+    assert done.code == 2
+    assert done.err.endswith(f"\nTry: {hint}\n")
+
+
+CODES = {
+    "": "0 1 2 3 4 5 6 130 141 143",
+    "ask": "0 1 2 3 4 5 6 130 141 143",
+    "chat": "0 1 2 3 4 5 130 141 143",
+    "serve": "0 1 2 130 143",
+    "demo": "0 1 130",
+    "doctor": "0 1 2 130",
+    "completion": "0 2",
+    "runs": "",
+    "runs cancel": "0 1 2 6 130",
+    "runs list": "0 1 2 130 141",
+    "runs wait": "0 1 2 3 4 5 6 130 141 143",
+    "threads show": "0 1 2 130 141",
+    "batch": "",
+    "batch run": "0 1 2 4 130",
+    "export": "0 1 2 130 141",
+}
+
+
+@pytest.mark.parametrize(("command", "codes"), CODES.items(), ids=CODES)
+def test_help_lists_the_exit_codes_that_apply(
+    command: str, codes: str, in_process: InProcess
+) -> None:
+    """A command that waits for no run does not say what a waiting run means."""
+    done = in_process(*command.split(), "--help")
+
+    _, _, listed = done.out.partition("Exit codes:\n")
+    assert [line.split()[0] for line in listed.splitlines()] == codes.split()
 
 
 async def test_wrong_usage_exits_2_in_a_process_of_its_own(tmp_path: Path) -> None:

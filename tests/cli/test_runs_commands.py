@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import anyio.to_thread
 import pytest
 
 from openai_runs import AsyncClient, Run
@@ -18,10 +17,11 @@ from tests.cli.processes import (
     files_in,
     finish,
     launch,
+    read_until,
     received,
-    run_on_terminal,
     serving,
 )
+from tests.cli.terminals import at_terminal
 
 LOOK_UP = {"type": "function", "function": {"name": "look_up"}}
 
@@ -188,20 +188,21 @@ async def test_interrupted_wait_leaves_the_run(
     assert (await runs_client.runs.retrieve(run.id, thread_id=run.thread_id)).is_active
 
 
-async def test_wait_on_a_terminal_shows_what_for(tmp_path: Path) -> None:
+async def test_wait_on_a_terminal_shows_what_for(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
     """A person sees the status while it lasts, and the line that stays."""
-    async with RunsServer() as server, AsyncClient(server.url) as client:
-        server.reply("Hi.", delay=1.5)
-        run = await start_run(client)
+    runs_server.hang()
+    run = await start_run(runs_client)
+    command = ["runs", "wait", *ids_of(run), "--base-url", runs_server.url]
 
-        command = ["runs", "wait", *ids_of(run), "--base-url", server.url]
-        shown, code = await anyio.to_thread.run_sync(
-            lambda: run_on_terminal(*command, folder=tmp_path)
-        )
+    async with at_terminal(*command, folder=tmp_path) as terminal:
+        await terminal.until(f"waiting for {run.id}: in_progress")
+        await runs_client.runs.cancel(run.id, thread_id=run.thread_id)
+        code = await terminal.end()
 
-    assert code == 0
-    assert f"waiting for {run.id}: in_progress" in shown
-    assert shown.endswith(f"{run.id} completed\r\n")
+    assert code == 5
+    assert terminal.shown.endswith(f"{run.id} cancelled\r\n")
 
 
 @pytest.mark.parametrize("command", ["show", "wait"])
@@ -260,3 +261,23 @@ async def test_missing_file_is_not_made(command: str, tmp_path: Path) -> None:
     assert (done.code, done.out) == (1, "")
     assert "'none.db'" in done.err
     assert files_in(tmp_path) == []
+
+
+async def test_wait_says_at_once_that_it_reconnects(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """Why, and for how long; once the server is back the wait goes on, and says no more."""
+    runs_server.hang()
+    run = await start_run(runs_client)
+    await runs_server.stop()
+    command = ["runs", "wait", *ids_of(run), "--base-url", runs_server.url]
+    process = await launch(*command, folder=tmp_path)
+
+    said = await read_until("\n", process.stderr)
+    runs_server.reply("Back again.")
+    await runs_server.restart()
+    left = await finish(process)
+
+    assert f"run {run.id}: no connection" in said
+    assert "reconnecting for up to 60 s" in said
+    assert (left.code, left.out, left.err) == (0, f"{run.id} completed\n", "")

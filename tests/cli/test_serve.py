@@ -14,7 +14,7 @@ from openai_runs.config import DRAIN_GRACE
 from tests.canaries import CANARY_KEY, CANARY_PROMPT
 from tests.cli.processes import execute, serving
 from tests.server.hostile_requests import REFUSED, UNUSUAL, ask
-from tests.support import Action, Answer, Hang, HostileServer, Received
+from tests.support import Action, Answer, Hang, HostileServer, Received, without_list
 
 
 async def start_run(client: AsyncClient, text: str = "Hello!", **arguments: Any) -> Run:
@@ -88,7 +88,7 @@ async def test_serve_lets_running_work_finish(
         await free.wait()
         return completion("Just in time.")
 
-    async with HostileServer(answer) as model:
+    async with HostileServer(without_list(answer)) as model:
         model_url = ["--model-url", model.url]
         async with serving(*model_url, folder=tmp_path) as server:
             async with AsyncClient(server.url) as client:
@@ -121,7 +121,7 @@ async def test_second_signal_stops_at_once(
         asked.set()
         return Hang()
 
-    async with HostileServer(hang_then_answer) as model:
+    async with HostileServer(without_list(hang_then_answer)) as model:
         model_url = ["--model-url", model.url]
         async with serving(*model_url, folder=tmp_path) as server:
             async with AsyncClient(server.url) as client:
@@ -218,7 +218,7 @@ async def test_model_key_reaches_the_model(tmp_path: Path) -> None:
             left = await server.end(signal.SIGTERM)
 
     assert run.status == "completed"
-    assert [one.headers["authorization"] for one in model.requests] == ["Bearer sk-model"]
+    assert [one.headers["authorization"] for one in model.seen("POST")] == ["Bearer sk-model"]
     assert "sk-model" not in left.err
 
 

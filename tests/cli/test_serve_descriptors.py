@@ -17,7 +17,7 @@ from openai_runs import AsyncClient
 from openai_runs.config import MAX_CONCURRENT_RUNS, MAX_SERVER_CONNECTIONS
 from openai_runs.server.listening import max_connections, raise_descriptor_limit
 from tests.cli.processes import COMMAND, Serving, clean_env, finish
-from tests.support import Action, Answer, Hang, HostileServer, Received
+from tests.support import Action, Answer, Hang, HostileServer, Received, without_list
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits of processes")
 
@@ -141,7 +141,7 @@ async def test_request_that_is_being_answered_outlasts_a_crowd(tmp_path: Path) -
         async with session.get(url, headers=headers) as response:
             bodies[url] = await response.text()
 
-    async with HostileServer(answer) as model:
+    async with HostileServer(without_list(answer)) as model:
         options = ["--model-url", model.url]
         async with serving_with(FEW, FEW, tmp_path, *options) as server:
             async with AsyncClient(server.url) as client, aiohttp.ClientSession() as session:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from openai_runs import AsyncClient, PollPolicy, Run, RunStatus, await_run
-from tests.support import Action, Answer, HostileServer, Received
+from tests.support import Action, Answer, HostileServer, Received, without_list
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 PATIENT = PollPolicy(maximum=0.2, max_outage=40)
@@ -62,7 +62,7 @@ async def start(client: AsyncClient, assistant_id: str, text: str) -> Run:
 async def test_waits_end_when_the_server_is_killed_and_started_again(tmp_path: Path) -> None:
     """A run at work is done anew, a waiting one waits on, a finished one is as it was."""
     model, database = Model(), tmp_path / "runs.db"
-    async with HostileServer(model.answer) as models:
+    async with HostileServer(without_list(model.answer)) as models:
         process, url = await serve(database, models.url)
         async with AsyncClient(url, poll=PATIENT) as client:
             assistant = await client.assistants.create(model="m", tools=[TOOL])

@@ -12,7 +12,7 @@ import logging
 import sys
 from typing import Final
 
-from openai_runs._cli.serve import spare_collections
+from openai_runs._cli.commands.serve import spare_collections
 from openai_runs.server import ChatBackend, LocalServer
 from openai_runs.server.execution import engine
 from openai_runs.server.log_filter import ContentFilter

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import math
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import copy_context
@@ -65,6 +66,8 @@ class PollerState(StrEnum):
     POLLING = "polling"
     CLOSED = "closed"
 
+
+_LOG: Final = logging.getLogger("openai_runs.client")
 
 _MOVES: Final = {
     PollerState.WAITING: frozenset({PollerState.QUEUED, PollerState.CLOSED}),
@@ -385,7 +388,18 @@ class RunPoller:
             self._outage_since = None  # a server that answers 429 is up
         elif self._outage_since is None:
             self._outage_since = since
+            self._log_outage(error)
         return self._tolerate(error, now)
+
+    def _log_outage(self, error: APIError) -> None:
+        """Write once for each outage that it is tolerated, and for how long."""
+        _LOG.info(
+            "run %s: %s; reconnecting for up to %g s",
+            error.run_id,
+            error.message[:200],
+            self._policy.max_outage,
+            extra={"run_id": error.run_id, "thread_id": error.thread_id, "is_outage": True},
+        )
 
     def _is_transient(self, error: APIError) -> bool:
         if isinstance(error, APIResponseValidationError):

@@ -92,6 +92,11 @@ class RunStream(Generic[T]):
         return self._session.recovered
 
     @property
+    def is_reconnecting(self) -> bool:
+        """Return whether the connection was lost, and the run is not at its end."""
+        return self._session.state is State.RECOVERING
+
+    @property
     def last_event_id(self) -> str:
         """Return the id of the last event in the run's stream; empty without one."""
         return self._session.last_id

@@ -18,7 +18,7 @@ from openai_runs.config import MAX_MODEL_LIST_BYTES, MODEL_LIST_TIMEOUT, MODEL_L
 from openai_runs.errors import APIError
 from openai_runs.server.backends.base import ModelFailure
 
-__all__ = ["EndpointModels", "ListsModels", "ModelInfo", "ServesModels"]
+__all__ = ["EndpointModels", "ListsModels", "ModelInfo", "ServesModels", "read_models"]
 
 _NOT_THERE: Final = frozenset({404, 405, 501})
 """Statuses of an endpoint that has no list of its models."""
@@ -113,7 +113,7 @@ class EndpointModels:
             return []
         if reply.status != 200:
             return self._refused(reply)
-        found = _read_list(reply.content)
+        found = read_models(reply.content)
         if found is None:
             return ModelFailure("The model endpoint sent no list of models.")
         return found
@@ -126,10 +126,10 @@ class EndpointModels:
         )
 
 
-def _read_list(content: bytes) -> list[ModelInfo] | None:
+def read_models(content: bytes) -> list[ModelInfo] | None:
     """Return the models of a list; what has no id is passed over.
 
-    >>> _read_list(b'{"data": [{"id": "a", "created": null}, {"id": 3}]}')
+    >>> read_models(b'{"data": [{"id": "a", "created": null}, {"id": 3}]}')
     [ModelInfo(id='a', object='model', created=0, owned_by='openai-runs')]
     """
     try:

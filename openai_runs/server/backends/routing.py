@@ -17,6 +17,7 @@ import msgspec
 from openai_runs.errors import ConfigError
 from openai_runs.server.backends.base import Backend, ModelEvent, ModelFailure, ModelRequest
 from openai_runs.server.backends.models import ListsModels, ModelInfo
+from openai_runs.server.backends.probe import EndpointState, ProbesEndpoints, probe_endpoints
 
 __all__ = ["Route", "RoutingBackend"]
 
@@ -143,6 +144,43 @@ class RoutingBackend:
         if failures and not found:
             raise failures[0]
         return list(found.values())
+
+    @property
+    def endpoints(self) -> dict[str, Backend]:
+        """Return the endpoints by their names."""
+        return dict(self._endpoints)
+
+    def some_models(self) -> dict[str, str | None]:
+        """Return for each endpoint a model that is asked there; None where no row names one."""
+        found: dict[str, str | None] = dict.fromkeys(self._endpoints)
+        for name, route in self._routes.items():
+            model = route.model or (None if _is_pattern(name) else name)
+            found[route.endpoint] = found[route.endpoint] or model
+        return found
+
+    @property
+    def endpoint_urls(self) -> list[str]:
+        """Return those of the endpoints that have one."""
+        known = (one for one in self._endpoints.values() if isinstance(one, ProbesEndpoints))
+        return [url for one in known for url in one.endpoint_urls]
+
+    async def probe(self, timeout: float) -> list[EndpointState]:
+        """Return whether the endpoints can be reached, in their order.
+
+        Args:
+            timeout: Seconds for each, at the same time.
+
+        Cancellation: closes the requests.
+        """
+        found: dict[str, list[EndpointState]] = {name: [] for name in self._endpoints}
+
+        async def ask(name: str, backend: Backend) -> None:
+            found[name] = await probe_endpoints(backend, timeout)
+
+        async with anyio.create_task_group() as group:
+            for name, backend in self._endpoints.items():
+                group.start_soon(ask, name, backend)
+        return [state for states in found.values() for state in states]
 
     async def aclose(self) -> None:
         """Close the endpoints, each also where another fails to.

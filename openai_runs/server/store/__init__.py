@@ -21,6 +21,7 @@ from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.rows import PageQuery, StoredPage
 from openai_runs.server.store.runs import Counts, History, Unfinished
 from openai_runs.server.store.sqlite.database import SqliteDatabase
+from openai_runs.server.store.sqlite.inspection import FileReport, inspect_file
 from openai_runs.server.store.sqlite.lock import serving_url
 from openai_runs.server.store.sqlite.proof import PROOF_PATH, is_nonce
 from openai_runs.server.store.store import Store
@@ -43,6 +44,7 @@ __all__ = [
     "Cut",
     "Edited",
     "EventLog",
+    "FileReport",
     "History",
     "Logged",
     "Moved",
@@ -57,6 +59,7 @@ __all__ = [
     "StreamStart",
     "Transaction",
     "Unfinished",
+    "inspect_file",
     "is_nonce",
     "open_store",
     "serving_url",

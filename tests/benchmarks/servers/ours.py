@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import anyio
 from aiohttp import web
 
-from openai_runs._cli.serve import spare_collections
+from openai_runs._cli.commands.serve import spare_collections
 from openai_runs.server import (
     Backend,
     ChatBackend,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from openai_runs._log_ids import LogIds
 from openai_runs._protocol.masking import secrets_of
@@ -39,6 +40,7 @@ from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from openai_runs.server.backends.chat.pieces import check_think
 from openai_runs.server.backends.chat.reader import AnswerReader, Ending
 from openai_runs.server.backends.models import EndpointModels, ModelInfo
+from openai_runs.server.backends.probe import EndpointState, probe_endpoint
 
 __all__ = ["ChatBackend", "problem_of_url"]
 
@@ -204,6 +206,28 @@ class ChatBackend:
         Cancellation: closes the request; another caller sends it again.
         """
         return await self._models.get() if self._model is None else [ModelInfo(id=self._model)]
+
+    @property
+    def endpoint_urls(self) -> list[str]:
+        """Return what stands before `/chat/completions`, without a user."""
+        return [_shown(self._url.removesuffix("/chat/completions"))]
+
+    async def probe(self, timeout: float) -> list[EndpointState]:
+        """Return whether the endpoint can be reached, and its models.
+
+        Args:
+            timeout: Seconds.
+
+        Cancellation: closes the request, and nothing is found.
+        """
+        found = await probe_endpoint(
+            self._transport,
+            self._url.removesuffix("/chat/completions"),
+            headers=self._headers,
+            secrets=self._secrets,
+            timeout=timeout,
+        )
+        return [msgspec.structs.replace(found, url=self.endpoint_urls[0])]
 
     async def aclose(self) -> None:
         """Close the connections.

@@ -1,6 +1,5 @@
 """`openai-runs runs show` and `runs wait`: runs that are there, whoever started them."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from openai_runs import OpenAIRunsError, Run, RunResult, RunWaitTimeout
-from openai_runs._cli.connecting import Place, check_ids, explained, reached
+from openai_runs._cli.connecting import Place, check_ids, check_server, explained, reached
 from openai_runs._cli.describing import describe, verdict
-from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
-from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.ending import TIMED_OUT, Stop, code_of
+from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import print_json, print_text, printable
-from openai_runs._cli.timeline import draw
+from openai_runs._cli.terminal.timeline import draw
 
 __all__ = ["Target", "show", "wait"]
 
@@ -56,6 +55,7 @@ def wait(target: Target, *, timeout: float | None, as_json: bool) -> int:
         Closed: Nobody reads it.
     """
     _check(target)
+    show_outages()
     try:
         return carry_out(partial(_wait, target, timeout, as_json=as_json))
     except RunWaitTimeout as error:
@@ -124,10 +124,4 @@ def _progress(run_id: str) -> Iterator[Callable[[Run], None] | None]:
 
 def _check(target: Target) -> None:
     check_ids(run_id=target.run_id, thread_id=target.thread_id)
-    if target.place.db is None and target.place.url(os.environ) is None:
-        sentence = (
-            "which server has the run? Set OPENAI_BASE_URL or pass --base-url, or --db for the "
-            "file of a server of this package. OpenAI switched its own Assistants endpoints off "
-            "on 2026-08-26, so there is no default"
-        )
-        raise Stop(sentence, USAGE)
+    check_server(target.place)

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -17,28 +17,33 @@ import msgspec
 
 from openai_runs import (
     AsyncClient,
-    BadRequestError,
     OpenAIRunsError,
-    PollPolicy,
     Run,
-    RunError,
     RunStatus,
     RunWaitTimeout,
+)
+from openai_runs._cli.answering import (
+    POLL,
+    activity_of,
+    is_news,
+    next_step,
+    pass_on,
+    remove,
+    show_rest,
+    temporary_assistant,
+    warn_of_echo,
 )
 from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.describing import tokens, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.interrupting import carry_out
-from openai_runs._cli.outputs import Answer, print_json, say
+from openai_runs._cli.outputs import print_json, say
+from openai_runs._cli.terminal.answer import AnswerDisplay
 from openai_runs._client.arguments import CreateRunArguments
 from openai_runs._client.streams.run_stream import RunStream
 
 __all__ = ["Question", "perform"]
 
-_POLL: Final = PollPolicy(max_outage=10.0)
-"""Somebody looks at a prompt and waits: ten seconds without a server are enough."""
-_GRACE: Final = 5.0
-"""Seconds for removing what was made for the one question."""
 _MOMENT: Final = 0.001
 """Seconds: what is left when nothing is, as a time-out must not be zero."""
 _NAME: Final = "openai-runs ask"
@@ -75,7 +80,7 @@ def perform(question: Question) -> int:
             "or --db"
         )
         raise Stop(sentence, USAGE)
-    logging.getLogger("openai_runs.client").addFilter(_is_news)
+    logging.getLogger("openai_runs.client").addFilter(is_news)
     try:
         return carry_out(Asking(question, text).run)
     except OpenAIRunsError as error:
@@ -117,7 +122,10 @@ class Asking:
         self._is_lasting = question.place.is_lasting(os.environ)
         self._model = question.model or question.place.default_model(os.environ)
         self._deadline = None if question.timeout is None else time.monotonic() + question.timeout
-        self._answer = Answer()
+        self._stream: RunStream | None = None
+        self._display = AnswerDisplay(
+            lambda: activity_of(self._stream), shows_text=not question.json
+        )
         self._run: Run | None = None
 
     async def run(self) -> int:
@@ -125,20 +133,24 @@ class Asking:
 
         Cancellation: cancels the run and removes what was made for it.
         """
-        async with (
-            connect(self._question.place, poll=_POLL) as client,
-            self._assistant(client) as assistant_id,
-            self._thread(client) as thread_id,
-        ):
-            try:
-                return await self._ask(client, thread_id, assistant_id)
-            except anyio.get_cancelled_exc_class():
-                if self._run is not None and self._run.is_active:
-                    say(f"the server was asked to cancel run {self._run.id}")
-                raise
+        async with connect(self._question.place, poll=POLL) as client:
+            await warn_of_echo(client, self._question.model, self._question.place)
+            with self._display:
+                async with (
+                    self._assistant(client) as assistant_id,
+                    self._thread(client) as thread_id,
+                ):
+                    try:
+                        return await self._ask(client, thread_id, assistant_id)
+                    except BaseException as error:
+                        self._break_line()
+                        is_cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+                        if is_cancelled and self._run is not None and self._run.is_active:
+                            say(f"the server was asked to cancel run {self._run.id}")
+                        raise
 
     async def _ask(self, client: AsyncClient, thread_id: str, assistant_id: str) -> int:
-        stream = client.runs.stream(
+        stream = self._stream = client.runs.stream(
             thread_id,
             assistant_id=assistant_id,
             timeout=self._seconds_left(),
@@ -149,18 +161,16 @@ class Asking:
         )
         async with stream:
             try:
-                await self._pass_on(stream)
-                result = await stream.result()
-            except BaseException as error:
+                result = await pass_on(stream, self._display)
+            except RunWaitTimeout as error:
                 self._break_line()
-                if isinstance(error, RunWaitTimeout):
-                    return self._give_up(stream, error)
-                raise
+                return self._give_up(stream, error)
+        if not self._question.json:
+            await show_rest(result, self._display)
+        self._display.stop()
         run = result.run
         if self._question.json:
             print_json(_document(run, result.text, recovered=result.recovered))
-        else:
-            await self._complete(result.text)
         self._conclude(run, recovered=result.recovered)
         return code_of(run.status)
 
@@ -174,26 +184,6 @@ class Asking:
         if question.assistant is not None and question.instructions is not None:
             sent["instructions"] = question.instructions
         return sent
-
-    async def _pass_on(self, stream: RunStream) -> None:
-        try:
-            async for piece in stream.text_deltas():
-                if not self._question.json:
-                    await self._answer.write(piece)
-        except RunWaitTimeout:
-            raise
-        except RunError:
-            return  # a run that did not complete: its status is told when all is written
-
-    async def _complete(self, text: str) -> None:
-        """Write what the stream did not bring: nothing, unless the server crashed meanwhile."""
-        written = self._answer.text
-        if written.split() != text.split():
-            if written:
-                self._break_line()
-                say("the server began the answer anew; this is all of it:")
-            await self._answer.write(text)
-        await self._answer.end_line()
 
     def _give_up(self, stream: RunStream, error: RunWaitTimeout) -> int:
         assert stream.run is not None  # the error is made of it
@@ -212,8 +202,6 @@ class Asking:
         ending = [verdict(run)]
         if used := tokens(run.usage):
             ending.append(f"tokens {used}")
-        if self._is_lasting and run.is_terminal:
-            ending.append(f"go on with --thread {run.thread_id}")
         say("; ".join(ending))
         if run.needs_action:
             ids = f'"{run.id}", thread_id="{run.thread_id}"'
@@ -221,6 +209,10 @@ class Asking:
         is_default = self._question.model is None and self._question.assistant is None
         if run.status == RunStatus.FAILED and is_default:
             say(f"it was asked of the model {self._model}; name another with --model")
+        if run.is_terminal:
+            question = self._question
+            models = {"--assistant": question.assistant, "--model": question.model}
+            say(next_step("ask TEXT", run.thread_id, question.place, models))
 
     def _note(self, run: Run) -> None:
         if self._run is None:
@@ -229,7 +221,8 @@ class Asking:
 
     def _break_line(self) -> None:
         """Let what is said next begin a line, where both outputs are one terminal."""
-        if self._answer.is_amid_line and sys.stdout.isatty():
+        self._display.stop()
+        if self._display.is_amid_line and sys.stdout.isatty():
             say("")
 
     def _seconds_left(self) -> float | None:
@@ -243,16 +236,16 @@ class Asking:
         if self._question.assistant is not None:
             yield self._question.assistant
             return
-        assistant = await client.assistants.create(
+        made = temporary_assistant(
+            client,
             model=self._model,
             name=_NAME,
             instructions=self._question.instructions,
             timeout=self._seconds_left(),
+            is_removed=self._is_lasting,
         )
-        try:
-            yield assistant.id
-        finally:
-            await self._remove("assistant", assistant.id, client.assistants.delete)
+        async with made as assistant_id:
+            yield assistant_id
 
     @asynccontextmanager
     async def _thread(self, client: AsyncClient) -> AsyncIterator[str]:
@@ -264,26 +257,8 @@ class Asking:
         try:
             yield thread.id
         finally:
-            if self._run is None:
-                await self._remove("thread", thread.id, client.threads.delete)
-
-    async def _remove(
-        self, kind: str, object_id: str, delete: Callable[[str], Awaitable[object]]
-    ) -> None:
-        if not self._is_lasting:
-            return
-        with anyio.move_on_after(_GRACE, shield=True) as scope:
-            try:
-                await delete(object_id)
-            except OpenAIRunsError as error:  # raised from here it would hide why we are here
-                say(f"{kind} {object_id} could not be removed: {error}")
-        if scope.cancelled_caught:
-            say(f"{kind} {object_id} could not be removed within {_GRACE:g} s")
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Return False of a run that could not be cancelled because it was over already."""
-    return not any(isinstance(one, BadRequestError) for one in record.args or ())
+            if self._run is None and self._is_lasting:
+                await remove("thread", thread.id, client.threads.delete)
 
 
 def _document(run: Run, text: str, *, recovered: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from openai_runs import RunStep
-from openai_runs._cli.timeline import draw
+from openai_runs._cli.terminal.timeline import draw
 from openai_runs.types import Timeline
 from tests.types.test_timeline import ODD, STEPS, WHOLE, run_of, step_of
 

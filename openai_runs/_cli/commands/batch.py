@@ -3,11 +3,9 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from rich.text import Text
 from openai_runs import OpenAIRunsError, Progress, RateLimits
 from openai_runs._cli.connecting import Place, connect, explained
 from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
+from openai_runs._cli.functions import load_function
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_text, printable, say
 from openai_runs.batch import (
@@ -68,7 +67,7 @@ def carry_out_job(job: Job) -> int:
     """
     _check(job)
     lines = _lines(job)
-    tools = [_function(name) for name in job.tools]
+    tools = [load_function(name) for name in job.tools]
     try:
         return carry_out(partial(_run, job, lines, tools))
     except BatchError as error:
@@ -245,20 +244,3 @@ def _lines(job: Job) -> Lines:
         sentence = f"{job.template}: is no JSON object: {error}"
         raise Stop(sentence, USAGE) from error
     return read_csv(job.source, template)
-
-
-def _function(name: str) -> Callable[..., Any]:
-    """Return the function that `MODULE:FUNCTION` names, of the folder we are in or installed."""
-    module, _, attribute = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        sentence = f"--tools {name}: {error}; it must be MODULE:FUNCTION"
-        raise Stop(sentence, USAGE) from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not callable(found):
-        sentence = f"--tools {name}: is no function"
-        raise Stop(sentence, USAGE)
-    return found  # type: ignore[no-any-return]  # of a module we do not know

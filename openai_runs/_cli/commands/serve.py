@@ -16,20 +16,26 @@ from typing import Final, Literal
 import anyio
 import msgspec
 
-from openai_runs._cli.ending import USAGE, Stop, stopped
+from openai_runs._cli.describing import state_of
+from openai_runs._cli.ending import USAGE, Closed, Stop, stopped
 from openai_runs._cli.environment import secret
 from openai_runs._cli.models import Models, choose_backend
+from openai_runs._cli.outputs import say
 from openai_runs._cli.signals import SIGNALS
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs._tracing import ServerTracing
+from openai_runs.config import MODEL_PROBE_TIMEOUT, VERSION
 from openai_runs.errors import ConfigError
-from openai_runs.server import LocalServer
+from openai_runs.server import EchoBackend, LocalServer
+from openai_runs.server.backends.probe import probe_endpoints
 from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
 from openai_runs.server.log_filter import ContentFilter
 
-__all__ = ["Settings", "perform", "spare_collections"]
+__all__ = ["Settings", "banner", "perform", "spare_collections"]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+_COLUMN: Final = 10
+"""Characters before the facts of the banner."""
 _GC_THRESHOLDS: Final = (5_000, 10, 5)
 """Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10.
 
@@ -115,9 +121,13 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
         return stopped(SIGNALS.received)
     try:
         spare_collections()
+        _say(banner(server, settings))
         print(f"listening on {server.url}", flush=True)
-        with SIGNALS.cancelling():
-            await anyio.sleep_forever()
+        async with anyio.create_task_group() as background:
+            background.start_soon(_say_reachable, server)
+            with SIGNALS.cancelling():
+                await anyio.sleep_forever()
+            background.cancel_scope.cancel()
         with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
             print("stopping once running work is done; again: at once", file=sys.stderr)
         with SIGNALS.cancelling(2) as draining:
@@ -125,6 +135,33 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
     finally:
         await server.aclose()
     return stopped(SIGNALS.received, finished=not draining.cancelled_caught)
+
+
+def banner(server: LocalServer, settings: Settings) -> list[str]:
+    """Return what somebody who has just started a server wants to know, line by line."""
+    urls = getattr(server.backend, "endpoint_urls", [])
+    if isinstance(server.backend, EchoBackend):
+        backend = "echo: no model. Texts are repeated; --model-url URL asks a model"
+    else:
+        backend = f"chat: {', '.join(urls)}"
+    if settings.api_key_env is not None:
+        key = f"yes, clients must send that of {settings.api_key_env}"
+    else:
+        key = "no, and only requests to an address of this machine are answered"
+    facts = {"address": server.url, "backend": backend, "database": settings.db, "key": key}
+    return [f"openai-runs {VERSION}", *(f"{name:<{_COLUMN}}{fact}" for name, fact in facts.items())]
+
+
+async def _say_reachable(server: LocalServer) -> None:
+    """Say once of each model endpoint whether it can be reached, or why not."""
+    states = await probe_endpoints(server.backend, MODEL_PROBE_TIMEOUT)
+    _say([f"{'model':<{_COLUMN}}{state_of(state)}" for state in states])
+
+
+def _say(lines: list[str]) -> None:
+    with suppress(Closed):  # a server goes on where nobody reads what it says
+        for line in lines:
+            say(line, dim=False)
 
 
 def spare_collections() -> None:

@@ -1,0 +1,42 @@
+"""`openai-runs runs cancel`: end a run, whoever started it."""
+
+from functools import partial
+
+from openai_runs import OpenAIRunsError, RunStatus, RunWaitTimeout
+from openai_runs._cli.commands.runs import Target
+from openai_runs._cli.connecting import check_ids, check_server, explained, reached
+from openai_runs._cli.describing import verdict
+from openai_runs._cli.ending import ERROR, TIMED_OUT, Stop
+from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.outputs import print_json, print_text, printable
+
+__all__ = ["cancel"]
+
+
+def cancel(target: Target, *, timeout: float | None, as_json: bool) -> int:
+    """Cancel the run, and print what it became; return 0 if that is `cancelled`.
+
+    Raises:
+        Stop: It cannot be cancelled, or the time was up.
+        Closed: Nobody reads it.
+    """
+    check_ids(run_id=target.run_id, thread_id=target.thread_id)
+    check_server(target.place)
+    try:
+        return carry_out(partial(_cancel, target, timeout, as_json=as_json))
+    except RunWaitTimeout as error:
+        raise Stop(str(error), TIMED_OUT) from error
+    except OpenAIRunsError as error:
+        raise explained(error, target.place, timed=timeout is not None) from error
+
+
+async def _cancel(target: Target, timeout: float | None, *, as_json: bool) -> int:
+    async with reached(target.place, at_work=True) as client:
+        run = await client.runs.cancel_and_wait(
+            target.run_id, thread_id=target.thread_id, timeout=timeout
+        )
+    if as_json:
+        print_json(run.to_dict())
+    else:
+        print_text(printable(f"{run.id} {verdict(run)}"))
+    return 0 if run.status == RunStatus.CANCELLED else ERROR

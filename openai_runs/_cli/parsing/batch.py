@@ -1,0 +1,98 @@
+"""Arguments and help of `openai-runs batch`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openai_runs._cli.parsing.kinds import Count, Limit, Switch
+from openai_runs.config import BATCH_CONCURRENCY
+
+__all__ = ["batch_run", "batch_status"]
+
+
+def batch_run(
+    source: Annotated[Path, Parameter(name="IN")],
+    /,
+    *,
+    out: Path,
+    checkpoint: Path,
+    errors: Path | None = None,
+    template: Path | None = None,
+    tools: Annotated[list[str] | None, Parameter(negative="")] = None,
+    concurrency: Count = BATCH_CONCURRENCY,
+    rpm: Limit = None,
+    retry_failed: Switch = False,
+    max_failures: Limit = None,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    model_url: str | None = None,
+    model_key_env: str | None = None,
+    db: Path | None = None,
+) -> int:
+    """Start a run for each line of a file, and write what comes of it.
+
+    After a crash or a kill the same command goes on: no run is created twice.
+    Ctrl-C finishes the lines in progress; a second one leaves them to the next start.
+
+        openai-runs batch run in.jsonl --out out.jsonl --checkpoint b.db
+        openai-runs batch run a.csv --template t.json --out o --checkpoint b.db
+
+    Exits with 0 if all lines completed, with 4 if some failed.
+
+    Args:
+        source: JSON lines in the form of the vendor's Batch API, or CSV with --template.
+        out: File for the lines of completed runs.
+        checkpoint: File that knows what was done; made if it is not there.
+        errors: File for the lines of all others; else beside OUT, as NAME.errors.jsonl.
+        template: JSON file with the body of each row of a CSV, with {column} for a value.
+        tools: MODULE:FUNCTION that answers the tool calls of the runs; repeatable.
+        concurrency: Lines in progress at most.
+        rpm: Requests per minute at most, polls included.
+        retry_failed: Retry what failed for a reason that may pass, also in earlier starts.
+        max_failures: Failures after which no further line is begun.
+        base_url: Server to send to, up to /v1; else OPENAI_BASE_URL.
+        api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
+        model_url: Chat-completions endpoint that answers, with --db.
+        model_key_env: Environment variable that holds the key of that endpoint.
+        db: SQLite file of a server inside of this command.
+    """
+    from openai_runs._cli.commands.batch import Job, carry_out_job
+    from openai_runs._cli.connecting import Place
+
+    return carry_out_job(
+        Job(
+            source=source,
+            out=out,
+            checkpoint=checkpoint,
+            errors=errors,
+            template=template,
+            tools=tuple(tools or ()),
+            concurrency=concurrency,
+            rpm=rpm,
+            retry_failed=retry_failed,
+            max_failures=max_failures,
+            place=Place(
+                base_url=base_url,
+                api_key_env=api_key_env,
+                db=db,
+                model_url=model_url,
+                model_key_env=model_key_env,
+            ),
+        )
+    )
+
+
+def batch_status(checkpoint: Annotated[Path, Parameter(name="FILE")], /) -> int:
+    """Show how far a batch has come, also while it is at work.
+
+    Reads the checkpoint alone: no server is asked.
+
+        openai-runs batch status batch.db
+
+    Args:
+        checkpoint: The checkpoint file.
+    """
+    from openai_runs._cli.commands.batch import show_status
+
+    return show_status(checkpoint)

@@ -1,0 +1,170 @@
+"""An answer that grows: Markdown on a terminal, else the text as it comes.
+
+Until the first word, and where the work takes longer, a line says what is done and since when. It
+is drawn by a thread of rich's, and leaves nothing behind.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import anyio.to_thread
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.spinner import Spinner
+from rich.text import Text
+
+from openai_runs._cli.outputs import print_piece, printable, writing
+from openai_runs._cli.terminal.markdown import THEME, AnswerMarkdown, split_blocks
+
+__all__ = ["AnswerDisplay"]
+
+_REFRESH: Final = 8
+"""Drawings a second."""
+_SPLIT_PAUSE: Final = 0.1
+"""Seconds between two searches for what is finished."""
+_PAUSE: Final = 2.0
+"""Seconds without a word after which the line is shown again."""
+_MOST_PARSED: Final = 20_000
+"""Characters of an unfinished block; more of them are drawn as they are."""
+_BELOW: Final = 2
+"""Lines that are left below the text: of the spinner and the cursor."""
+
+
+class AnswerDisplay:
+    """Where one answer is shown while it grows, as a context manager.
+
+    Args:
+        activity: Returns what is done now, in a word or two.
+        shows_text: Whether the text itself is shown; else only the line.
+    """
+
+    def __init__(self, activity: Callable[[], str], *, shows_text: bool = True) -> None:
+        """Begin with nothing written."""
+        self.text = ""
+        """What was written so far."""
+        self._activity = activity
+        self._shows_text = shows_text
+        self._pending = ""
+        self._has_printed = False
+        self._began = self._last = time.monotonic()
+        self._split_at = 0.0
+        self._spinner = Spinner("dots", style="dim")
+        out, err = _console(stderr=False), _console(stderr=True)
+        self._is_drawn = shows_text and _can_draw(out)
+        self._console = out if self._is_drawn else err
+        self._live: Live | None = None
+        if self._is_drawn or _can_draw(err):
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._draw,
+                refresh_per_second=_REFRESH,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=err.is_terminal,  # what is said meanwhile is printed above
+                vertical_overflow="crop",
+            )
+
+    @property
+    def is_amid_line(self) -> bool:
+        """Return whether the last line on standard output is not ended."""
+        return not self._is_drawn and bool(self.text) and not self.text.endswith("\n")
+
+    def __enter__(self) -> "AnswerDisplay":
+        """Show what is done."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave what was written, and nothing else."""
+        self.stop()
+
+    async def write(self, piece: str) -> None:
+        """Add a piece, and let it be seen.
+
+        Raises:
+            Closed: Nobody reads standard output any more.
+            Stop: It cannot be written, as to a full disk.
+
+        Cancellation: gives up a piece that its reader does not take.
+        """
+        self.text += piece
+        self._last = time.monotonic()
+        if self._is_drawn:
+            self._pending += printable(piece)
+            if "\n" in piece and self._last >= self._split_at:
+                self._split_at = self._last + _SPLIT_PAUSE
+                done, self._pending = split_blocks(self._pending)
+                await anyio.to_thread.run_sync(self._print, done)
+        elif self._shows_text:
+            self._stop_live()  # the words may come on the same terminal
+            # A reader that is slow, such as a pager, must not hold up the connection.
+            await anyio.to_thread.run_sync(print_piece, piece, abandon_on_cancel=True)
+
+    async def end_line(self) -> None:
+        """End the last line, if it is not ended."""
+        if self.is_amid_line:
+            await self.write("\n")
+
+    def stop(self) -> None:
+        """Show all that was written, and no longer what is done."""
+        self._stop_live()
+        pending, self._pending = self._pending, ""
+        self._print(pending)
+
+    def _stop_live(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _print(self, text: str) -> None:
+        """Print blocks for good, above what is drawn."""
+        if not text.strip():
+            return
+        with writing():
+            if self._has_printed:
+                self._console.print()
+            self._console.print(AnswerMarkdown(text.strip("\n")), end="")
+        self._has_printed = True
+
+    def _draw(self) -> RenderableType:
+        """Return what is seen for now; called in a thread."""
+        pending, now = self._pending, time.monotonic()
+        parts: list[RenderableType] = []
+        if pending.strip():
+            body = AnswerMarkdown(pending) if len(pending) <= _MOST_PARSED else Text(pending)
+            parts += [Text(), _Tail(body)] if self._has_printed else [_Tail(body)]
+        activity = printable(self._activity())
+        if activity and (not self.text or now - self._last > _PAUSE):
+            words = f"{activity} {now - self._began:.0f} s"
+            self._spinner.update(text=Text(words, style="dim", overflow="ellipsis", no_wrap=True))
+            parts.append(self._spinner)
+        return Group(*parts)
+
+
+class _Tail:
+    """As many of the last lines as fit on the screen."""
+
+    def __init__(self, body: RenderableType) -> None:
+        self._body = body
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield them."""
+        room = max(console.height - _BELOW, 1)
+        for line in console.render_lines(self._body, options.update(height=None), pad=False)[
+            -room:
+        ]:
+            yield from line
+            yield Segment.line()
+
+
+def _console(*, stderr: bool) -> Console:
+    return Console(stderr=stderr, theme=THEME, markup=False, emoji=False, highlight=False)
+
+
+def _can_draw(console: Console) -> bool:
+    stream = sys.stderr if console.stderr else sys.stdout
+    return stream is not None and console.is_terminal and not console.is_dumb_terminal

@@ -1,0 +1,140 @@
+"""What a base URL implements is found by GETs alone, whatever the server is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from openai_runs import AsyncClient, ConfigError
+from openai_runs._diagnosis.api import check_api
+from openai_runs.server import EchoBackend, LocalServer
+from openai_runs.testing import RunsServer
+from tests.support import Action, Answer, Drop, HostileServer, Received
+
+KEY = "sk-doctor-secret"
+
+
+async def states(url: str, key: str | None = None) -> dict[str, str]:
+    """Return topic -> state."""
+    return {one.topic: one.state for one in await check_api(url, key)}
+
+
+async def test_server_of_this_package_has_everything() -> None:
+    """With runs in it and without; nothing was changed, as only GETs were sent."""
+    async with LocalServer(backend=EchoBackend()) as server, AsyncClient(server.url) as client:
+        empty = await states(server.url)
+        assistant = await client.assistants.create(model="echo")
+        await client.threads.create_and_run_poll(assistant_id=assistant.id)
+        filled = await states(server.url)
+
+    assert empty == filled
+    assert set(filled.values()) == {"ok"}
+    assert {"server", "api", "besides", "streams", "idempotency", "prefer-wait", "resume"} == set(
+        filled
+    )
+
+
+async def test_only_gets_are_sent(runs_server: RunsServer) -> None:
+    """Whoever examines a server leaves nothing there."""
+    await check_api(runs_server.url, None)
+
+    assert {request.method for request in runs_server.requests} == {"GET"}
+
+
+async def test_forgotten_v1_is_found(runs_server: RunsServer) -> None:
+    """The commonest mistake in a base URL is named."""
+    found = await check_api(runs_server.url.removesuffix("/v1"), None)
+
+    (api,) = [one for one in found if one.topic == "api"]
+    assert api.state == "fail"
+    assert "/v1" in api.advice
+
+
+def fast_api(request: Received) -> Action:
+    """Answer as a framework does that knows chat completions alone."""
+    if request.path == "/v1/models":
+        return Answer(json={"object": "list", "data": []})
+    return Answer(404, json={"detail": "Not Found"})
+
+
+def plain_assistants(request: Received) -> Action:
+    """Answer as a server of the API does that has no extensions, and no steps."""
+    if request.path.endswith("/steps"):
+        return Answer(405)
+    if request.path == "/v1/assistants":
+        return Answer(json={"object": "list", "data": [], "has_more": False})
+    if request.path.startswith("/v1/threads/"):
+        message = "No thread found with id 'doctor_has_no_such_id'."
+        return Answer(404, json={"error": {"message": message, "type": "invalid_request_error"}})
+    message = f"Invalid URL (GET {request.path})"
+    return Answer(404, json={"error": {"message": message, "type": "invalid_request_error"}})
+
+
+def catches_all(request: Received) -> Action:
+    """Answer every path with a page, as single-page applications do."""
+    return Answer(200, body=b"<html>Welcome</html>")
+
+
+def breaks_down(request: Received) -> Action:
+    """Fail where the database is asked."""
+    return Answer(404) if "no_such_path" in request.path else Answer(500)
+
+
+SERVERS: dict[str, tuple[Callable[[Received], Action], str]] = {
+    "chat completions alone": (fast_api, "has nothing of this API"),
+    "no steps": (plain_assistants, "has assistants, threads, messages, runs; lacks steps"),
+    "a web page": (catches_all, "has nothing of this API"),
+    "broken": (breaks_down, "fails for assistants (HTTP 500), "),
+}
+
+
+@pytest.mark.parametrize(("answer", "text"), SERVERS.values(), ids=SERVERS)
+async def test_other_servers_are_told_by_what_they_lack(
+    answer: Callable[[Received], Action], text: str
+) -> None:
+    """An id that is not there is another 404 than a path that is not there."""
+    async with HostileServer(answer) as server:
+        found = await check_api(server.url, None)
+
+    (api,) = [one for one in found if one.topic == "api"]
+    assert api.state == "fail"
+    assert text in api.text
+    assert {one.topic for one in found if one.state == "warn"} == {
+        "idempotency",
+        "prefer-wait",
+        "resume",
+    }
+
+
+async def test_wrong_key_is_named_and_not_shown() -> None:
+    """The next step is the option for the key."""
+
+    def refuse(request: Received) -> Action:
+        return Answer(401, json={"error": {"message": f"Incorrect API key provided: {KEY}"}})
+
+    async with HostileServer(refuse) as server:
+        (found,) = await check_api(server.url, KEY)
+
+    assert (found.topic, found.state) == ("key", "fail")
+    assert "--api-key-env" in found.advice
+    assert KEY not in found.text
+
+
+@pytest.mark.parametrize("away", ["nothing listens", "hangs up"])
+async def test_server_that_does_not_answer_is_one_finding(away: str) -> None:
+    """The system's reason, and what to look at."""
+    if away == "nothing listens":
+        (found,) = await check_api("http://127.0.0.1:1/v1", None)
+    else:
+        async with HostileServer(lambda request: Drop()) as server:
+            (found,) = await check_api(server.url, None)
+
+    assert (found.topic, found.state) == ("server", "fail")
+    assert "is a server running there?" in found.advice
+
+
+async def test_base_url_with_a_secret_is_refused() -> None:
+    """Nothing is sent to it."""
+    with pytest.raises(ConfigError):
+        await check_api("http://me:word@127.0.0.1:1/v1", None)
