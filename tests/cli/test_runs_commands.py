@@ -82,13 +82,12 @@ async def test_show_on_a_terminal_draws_the_timeline(
     run = await runs_client.runs.wait(await start_run(runs_client))
     command = ["runs", "show", *ids_of(run), "--base-url", runs_server.url]
 
-    shown, code = await anyio.to_thread.run_sync(
-        partial(run_on_terminal, *command, folder=tmp_path, COLUMNS="80", PYTHONUTF8="1")
-    )
+    async with at_terminal(*command, folder=tmp_path, PYTHONUTF8="1") as terminal:
+        code = await terminal.end()
 
     assert code == 0
-    line = [line for line in shown.splitlines() if line.strip()][-1]
-    assert "━" in shown or "╵" in shown
+    line = [line for line in terminal.shown.splitlines() if line.strip()][-1]
+    assert "━" in terminal.shown or "╵" in terminal.shown
     assert "message" in line or "gap" in line
 
 
