@@ -31,8 +31,21 @@ def pytest_xdist_auto_num_workers() -> int:
     return (cores or 1) + ((cores or 1) + 1) // 2
 
 
+def pytest_collection() -> None:
+    """Look for no garbage among what is only made: each look goes through all of it."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the tests themselves: many of them have it look for leaks."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def young_heap() -> None:
+    """Spare it what earlier modules left as well, which would make each look far slower."""
     gc.collect()
     gc.freeze()
 
