@@ -61,6 +61,16 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY_KEY)
 
 
+@pytest.fixture(autouse=True)
+def unmeasured_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure coverage in processes that run the command line only.
+
+    It makes them a third slower; the others are killed, or run what tests run in this process too.
+    """
+    if "cli" not in request.path.parts:
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def blockbuster() -> Iterator[BlockBuster]:
     """A blocking call of ours on a running event loop is an error; nothing of ours is exempt.
