@@ -12,7 +12,7 @@ from hypothesis import settings
 pytest_plugins = ["openai_runs.testing", "tests.canaries"]
 
 # No deadline for an example, since no test asserts timing.
-settings.register_profile("short", deadline=None, max_examples=50)
+settings.register_profile("short", deadline=None, max_examples=30)
 settings.register_profile("long", deadline=None, max_examples=5000)
 
 
