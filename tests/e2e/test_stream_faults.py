@@ -72,7 +72,7 @@ async def test_run_is_told_in_this_shape_when_nothing_happens(server: Served) ->
 async def test_stream_is_whole_when_broken_between_events(
     server: Served, boundary: str, how: str
 ) -> None:
-    """At each kind of event: by silence and a clean end, which are like no break within an event."""
+    """At each kind of event: by silence and by a clean end, which no break within one is like."""
     await broken(server, places(server.legs)[boundary], how)
 
 
