@@ -170,7 +170,7 @@ async def test_interrupted_wait_leaves_the_run(
 async def test_wait_on_a_terminal_shows_what_for(tmp_path: Path) -> None:
     """A person sees the status while it lasts, and the line that stays."""
     async with RunsServer() as server, AsyncClient(server.url) as client:
-        server.reply("Hi.", delay=1.5)
+        server.reply("Hi.", delay=4)  # long enough for a process to start and to show it
         run = await start_run(client)
 
         command = ["runs", "wait", *ids_of(run), "--base-url", server.url]
