@@ -12,7 +12,7 @@ from hypothesis import settings
 pytest_plugins = ["openai_runs.testing", "tests.canaries"]
 
 # No deadline for an example, since no test asserts timing.
-settings.register_profile("short", deadline=None, max_examples=50)
+settings.register_profile("short", deadline=None, max_examples=30)
 settings.register_profile("long", deadline=None, max_examples=5000)
 
 
@@ -31,8 +31,21 @@ def pytest_xdist_auto_num_workers() -> int:
     return (cores or 1) + ((cores or 1) + 1) // 2
 
 
+def pytest_collection() -> None:
+    """Look for no garbage among what is only made: each look goes through all of it."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the tests themselves: many of them have it look for leaks."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def young_heap() -> None:
+    """Spare it what earlier modules left as well, which would make each look far slower."""
     gc.collect()
     gc.freeze()
 
@@ -46,6 +59,16 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("OPENAI_", "AZURE_OPENAI_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("OPENAI_API_KEY", CANARY_KEY)
+
+
+@pytest.fixture(autouse=True)
+def unmeasured_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure coverage in processes that run the command line only.
+
+    It makes them a third slower; the others are killed, or run what tests run in this process too.
+    """
+    if "cli" not in request.path.parts:
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,6 +12,7 @@ import re._compiler as sre_compiler  # type: ignore[import-not-found]
 import re._constants as op  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -49,12 +50,12 @@ class Machine:
     def __init__(self, pattern: str | bytes, flags: int = 0) -> None:
         """Parse the pattern; one over bytes is run over the text that latin-1 makes of them."""
         self.is_bytes = isinstance(pattern, bytes)
-        self.tree = sre_parser.parse(pattern, flags)
-        self.state = self.tree.state
+        tree = sre_parser.parse(pattern, flags)
+        self.state = tree.state
         self.flags = self.state.flags
+        self.tree = _plain(tree)
         self.steps = 0
         self._classes: dict[int, Callable[[str], bool]] = {}
-        self._kept: list[Any] = []
 
     def run(self, how: str, text: str) -> int:
         """Return the steps of `match`, `fullmatch`, `search` or `findall` on the text."""
@@ -62,7 +63,7 @@ class Machine:
         at, anchored = 0, how in {"match", "fullmatch"}
         try:
             while at <= len(text):
-                ends = self._match(list(self.tree), at, text)
+                ends = self._match(self.tree, at, text)
                 whole = (end for end in ends if how != "fullmatch" or end == len(text))
                 end = next(whole, None)
                 if anchored or (end is not None and how == "search"):
@@ -76,11 +77,10 @@ class Machine:
         """Return whether a character fits a node that takes one; `re` itself says so."""
         known = self._classes.get(id(node))
         if known is None:
-            self._kept.append(node)  # or its id might be another's
             part = sre_parser.SubPattern(self.state, [node])
             compiled = re.compile(b"") if self.is_bytes else re.compile("")
             compiled = sre_compiler.compile(part, self.flags)
-            known = self._classes[id(node)] = lambda one: self._fits(compiled, one)
+            known = self._classes[id(node)] = cache(partial(self._fits, compiled))
         return known
 
     def _fits(self, compiled: re.Pattern[Any], one: str) -> bool:
@@ -88,29 +88,34 @@ class Machine:
             return compiled.fullmatch(one) is not None
         return ord(one) < 256 and compiled.fullmatch(one.encode("latin-1")) is not None
 
-    def _match(self, nodes: list[Any], at: int, text: str) -> Iterator[int]:
-        """Yield where a match of these nodes may end, in the order in which `re` finds out."""
+    def _match(self, nodes: list[Any], at: int, text: str, first: int = 0) -> Iterator[int]:
+        """Yield where a match of the nodes from `first` on may end, in the order of `re`."""
+        for index in range(first, len(nodes)):
+            self._step()
+            node, last = nodes[index], index + 1 == len(nodes)
+            if node[0] not in _CLASSES:
+                for end in self._one(node, at, text):
+                    yield from (end,) if last else self._match(nodes, end, text, index + 1)
+                return
+            if at == len(text) or not self.one_of(node)(text[at]):
+                return
+            at += 1
+        yield at
+
+    def _step(self) -> None:
         self.steps += 1
         if self.steps > LIMIT:
             raise _Spent
-        if not nodes:
-            yield at
-            return
-        for end in self._one(nodes[0], at, text):
-            yield from self._match(nodes[1:], end, text) if len(nodes) > 1 else (end,)
 
     def _one(self, node: Any, at: int, text: str) -> Iterator[int]:
         kind, value = node
-        if kind in _CLASSES:
-            if at < len(text) and self.one_of(node)(text[at]):
-                yield at + 1
-        elif kind in _REPEATS:
+        if kind in _REPEATS:
             yield from self._repeat(kind, value, at, text)
         elif kind in {op.SUBPATTERN, op.BRANCH}:
             for part in _children(node):
                 yield from self._match(part, at, text)
         elif kind == op.ATOMIC_GROUP:
-            yield from islice(self._match(list(value), at, text), 1)
+            yield from islice(self._match(value, at, text), 1)
         elif kind in {op.ASSERT, op.ASSERT_NOT}:
             yield from self._look(kind, value, at, text)
         elif kind == op.AT:
@@ -121,11 +126,9 @@ class Machine:
             raise NotImplementedError(message)
 
     def _look(self, kind: Any, value: Any, at: int, text: str) -> Iterator[int]:
-        direction, body = value
-        begin = at
-        if direction < 0:  # `re` takes only what has one width there
-            begin -= body.getwidth()[0]
-        found = next(self._match(list(body), begin, text), None) if begin >= 0 else None
+        behind, body = value
+        begin = at - behind
+        found = next(self._match(body, begin, text), None) if begin >= 0 else None
         if (found is not None) == (kind == op.ASSERT):
             yield at
 
@@ -142,7 +145,7 @@ class Machine:
         raise NotImplementedError(message)
 
     def _repeat(self, kind: Any, value: Any, at: int, text: str) -> Iterator[int]:
-        body = list(value[2])
+        body = value[2]
         if len(body) == 1 and body[0][0] in _CLASSES:
             ends = self._repeat_one(kind, value, at, text)
         else:
@@ -172,11 +175,27 @@ class Machine:
             yield at
         if most:
             rest = (least - 1, most if most == op.MAXREPEAT else most - 1, body)
-            for end in self._match(list(body), at, text):
+            for end in self._match(body, at, text):
                 if end > at or least > 0:
                     yield from self._repeat_any(kind, rest, end, text)
         if kind != op.MIN_REPEAT and least <= 0:
             yield at
+
+
+def _plain(part: Any) -> Any:
+    """Return what `re` parsed, in lists, which are faster to read than its own.
+
+    An assertion says how far behind it begins in place of its direction.
+    """
+    if isinstance(part, sre_parser.SubPattern | list):
+        return [_plain(each) for each in part]
+    if not isinstance(part, tuple):
+        return part
+    if part[0] is op.ASSERT or part[0] is op.ASSERT_NOT:  # a group may have the same number
+        kind, (direction, body) = part
+        behind = body.getwidth()[0] if direction < 0 else 0  # `re` takes only one width there
+        return kind, (behind, _plain(body))
+    return tuple(map(_plain, part))
 
 
 def _is_word(text: str, at: int) -> bool:
@@ -209,7 +228,7 @@ def worst_text(pattern: str | bytes, flags: int, how: str) -> tuple[float, tuple
     """
     machine = Machine(pattern, flags)
     letters = _letters(machine)
-    samples = dict.fromkeys(text for text in _samples(machine, list(machine.tree)) if text)
+    samples = dict.fromkeys(text for text in _samples(machine, machine.tree) if text)
     cores = dict.fromkeys([*letters, *samples, *_pairs(letters)])
     befores = dict.fromkeys(["", *samples])
     nobody = [] if machine.is_bytes else [_NOBODY]  # which is no byte
@@ -232,7 +251,7 @@ def _pairs(letters: list[str]) -> list[str]:
 
 def _letters(machine: Machine) -> list[str]:
     """Return one character for each way of fitting the parts of the pattern."""
-    nodes = list(_classes(list(machine.tree)))
+    nodes = list(_classes(machine.tree))
     found: dict[tuple[bool, ...], str] = {}
     probes = [one for one in PROBES if not machine.is_bytes or ord(one) < 256]
     for one in sorted(probes, key=lambda one: not one.isprintable() or not one.isascii()):
@@ -243,15 +262,15 @@ def _letters(machine: Machine) -> list[str]:
 def _children(node: Any) -> list[list[Any]]:
     kind, value = node
     if kind in _REPEATS:
-        return [list(value[2])]
+        return [value[2]]
     if kind == op.SUBPATTERN:
-        return [list(value[3])]
+        return [value[3]]
     if kind == op.BRANCH:
-        return [list(branch) for branch in value[1]]
+        return value[1]  # type: ignore[no-any-return]
     if kind == op.ATOMIC_GROUP:
-        return [list(value)]
+        return [value]
     if kind in {op.ASSERT, op.ASSERT_NOT}:
-        return [list(value[1])]
+        return [value[1]]
     return []
 
 

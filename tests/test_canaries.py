@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites import PLUGINS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 LEAKS = {
@@ -64,7 +66,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> str:
         f"def test_{n.replace('-', '_')}():\n    {do}\n" for n, do in (LEAKS | HARMLESS).items()
     ]
     (folder / "test_leaky.py").write_text("\n".join([SUITE, *tests]))
-    options = ["-p", "tests.canaries", "-p", "no:cacheprovider", "-v", "--tb=no", "--rootdir=."]
+    options = [*PLUGINS, "-p", "tests.canaries", "-v", "--tb=no", "--rootdir=."]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "test_leaky.py"],
         cwd=folder,

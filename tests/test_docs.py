@@ -22,6 +22,7 @@ import openai_runs.server  # noqa: F401
 from docs import generate, recordings
 from openai_runs import AsyncClient, Run, errors
 from openai_runs._protocol.endpoints import ENDPOINTS
+from tests.suites import PLUGINS
 from tests.test_seed_table import find
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,7 +132,7 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
             continue
         (folder / block.file).write_text(block.source)
         if "def test_" in block.source:
-            run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block, folder)
+            run_script(["-m", "pytest", "-q", *PLUGINS], block, folder)
         elif block.typed:
             compare_dialogue(block, run_script([], block, folder))
         elif "asyncio.run(" in block.source:

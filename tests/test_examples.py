@@ -26,7 +26,8 @@ _SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def examples() -> Iterator[tuple[str, str]]:
     """Yield the fenced examples of all docstrings, each with its place."""
     for path in sorted((ROOT / "openai_runs").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text if "```python" in text else "")):
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 for _, source in _EXAMPLE.findall(ast.get_docstring(node) or ""):
                     yield f"{path.relative_to(ROOT)}::{node.name}", textwrap.dedent(source)

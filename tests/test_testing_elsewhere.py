@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites import PLUGINS
+
 
 def run_suite(folder: Path, test: str, conftest: str = "") -> subprocess.CompletedProcess[str]:
     """Run a test file of a user's, with warnings as errors, in a process of its own."""
@@ -19,7 +21,7 @@ def run_suite(folder: Path, test: str, conftest: str = "") -> subprocess.Complet
     )
     root = str(Path(__file__).resolve().parents[1])
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", "-q", *PLUGINS, str(folder)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": root, "OPENAI_API_KEY": "sk-of-the-developer"},
         capture_output=True,

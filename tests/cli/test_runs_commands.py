@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest

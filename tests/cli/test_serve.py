@@ -11,6 +11,7 @@ import pytest
 
 from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Run
 from openai_runs.config import DRAIN_GRACE
+from openai_runs.server import LocalServer
 from tests.canaries import CANARY_KEY, CANARY_PROMPT
 from tests.cli.processes import execute, serving
 from tests.server.hostile_requests import REFUSED, UNUSUAL, ask
@@ -98,7 +99,7 @@ async def test_serve_lets_running_work_finish(
             await server.says("stopping")
             free.set()
             await server.process.wait()
-        async with serving(folder=tmp_path) as second, AsyncClient(second.url) as client:
+        async with LocalServer(tmp_path / "runs.db") as second, AsyncClient(second.url) as client:
             run = await client.runs.retrieve(run.id, thread_id=run.thread_id)
             result = await client.runs.result(run)
 
@@ -115,13 +116,11 @@ async def test_second_signal_stops_at_once(
     """Who cannot wait need not; the run goes on with the next server."""
     asked = anyio.Event()
 
-    def hang_then_answer(request: Received) -> Action:
-        if asked.is_set():
-            return completion("Second try.")
+    def hang(request: Received) -> Action:
         asked.set()
         return Hang()
 
-    async with HostileServer(without_list(hang_then_answer)) as model:
+    async with HostileServer(without_list(hang)) as model:
         model_url = ["--model-url", model.url]
         async with serving(*model_url, folder=tmp_path) as server:
             async with AsyncClient(server.url) as client:
@@ -131,10 +130,7 @@ async def test_second_signal_stops_at_once(
             await server.says("stopping")
             with anyio.fail_after(DRAIN_GRACE - 1):  # it does not wait for the hanging model
                 left = await server.end(number)
-        async with (
-            serving(*model_url, folder=tmp_path) as second,
-            AsyncClient(second.url) as client,
-        ):
+        async with LocalServer(tmp_path / "runs.db") as second, AsyncClient(second.url) as client:
             run = await client.runs.wait(run.id, thread_id=run.thread_id)
 
     assert left.code == code

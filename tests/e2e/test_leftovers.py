@@ -27,11 +27,13 @@ def ours() -> Counter[str]:
     Schemas apart: 256 are remembered.
     """
     gc.collect()
-    kinds = (type(one) for one in gc.get_objects())
+    kinds = Counter(map(type, gc.get_objects()))
     return Counter(
-        f"{kind.__module__}.{kind.__qualname__}"
-        for kind in kinds
-        if str(kind.__module__).startswith(PACKAGE) and kind is not ObjectSchema
+        {
+            f"{kind.__module__}.{kind.__qualname__}": count
+            for kind, count in kinds.items()
+            if str(kind.__module__).startswith(PACKAGE) and kind is not ObjectSchema
+        }
     )
 
 

@@ -72,7 +72,7 @@ async def test_nothing_is_left_when_streams_are_cancelled(server: LocalServer) -
         async with AsyncClient(server.url) as observer:
             for seed in range(SEEDS):
                 for run in await cancelled(client, observer, seed, "cancel"):
-                    ended = await observer.runs.wait(run, timeout=5)
+                    ended = await observer.runs.wait(run, timeout=30)
                     assert ended.is_terminal
         assert session.connector is not None
         assert not session.connector._acquired  # what aiohttp itself looks at on closing

@@ -139,7 +139,7 @@ async def test_reading_ends_when_another_task_closes_the_stream(
         await begun.wait()
 
         await stream.aclose()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await reading
 
     result = await stream.result()
@@ -159,7 +159,7 @@ async def test_run_is_cancelled_when_another_task_closes_the_stream_under_its_to
 
         await stream.aclose()
         tool.released.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await reading
 
     assert (await stream.result()).run.status == "cancelled"

@@ -6,13 +6,12 @@ With links from each create to what takes its id, so that requests follow each o
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
-
-import schemathesis
 
 from tests.openapi import OPERATIONS, SCHEMAS, Operation
 
-__all__ = ["SCHEMA"]
+__all__ = ["described"]
 
 _QUERY: dict[str, Any] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100},
@@ -100,5 +99,10 @@ _DESCRIPTION: dict[str, Any] = {
 }
 """An OpenAPI 3.1 document."""
 
-SCHEMA = schemathesis.openapi.from_dict(_DESCRIPTION)
-"""The same, as what makes requests."""
+
+@cache
+def described() -> Any:
+    """Return the same, as what makes requests."""
+    import schemathesis  # takes longer to load than the tests of most files to run
+
+    return schemathesis.openapi.from_dict(_DESCRIPTION)

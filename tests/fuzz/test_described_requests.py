@@ -6,25 +6,24 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
-from schemathesis import Case, GenerationMode, Response
-from schemathesis.core.result import Ok
 
 from openai_runs.testing import RunsServer
 from tests.canaries import CANARY_KEY, WATCH
-from tests.fuzz.description import SCHEMA
+from tests.fuzz.description import described
 from tests.fuzz.hammering import FIRST, SECONDS, is_long, keep_figures
 from tests.openapi import OPERATIONS, problems
 
-pytestmark = pytest.mark.timeout(120 + 2 * SECONDS)
+if TYPE_CHECKING:
+    from schemathesis import Case, Response
 
-MODES = {"valid": GenerationMode.POSITIVE, "invalid": GenerationMode.NEGATIVE}
+pytestmark = pytest.mark.timeout(120 + 2 * SECONDS)
 
 
 class Judge:
@@ -121,10 +120,15 @@ def hammer(
         keep_figures(part, sum(judge.ends.values()), failures)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["valid", "invalid"])
 def test_described_requests_get_described_answers(judge: Judge, mode: str) -> None:
     """No 5xx; each answer has the shape that the description gives it, each refusal its id."""
-    operations = [found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)]
+    from schemathesis import GenerationMode
+    from schemathesis.core.result import Ok
+
+    found = described().get_all_operations()
+    operations = [operation.ok() for operation in found if isinstance(operation, Ok)]
+    kind = GenerationMode.POSITIVE if mode == "valid" else GenerationMode.NEGATIVE
 
     def attempt(number: int, tried: settings) -> None:
         ids = real_ids(judge)  # new ones for each seed: some are deleted
@@ -132,7 +136,7 @@ def test_described_requests_get_described_answers(judge: Judge, mode: str) -> No
         @seed(number)
         @tried
         @given(
-            case=st.one_of([one.as_strategy(MODES[mode]) for one in operations]),
+            case=st.one_of([one.as_strategy(kind) for one in operations]),
             is_real=st.sampled_from([True, True, True, False]),
         )
         def one(case: Case[Any], is_real: bool) -> None:
@@ -150,7 +154,7 @@ def test_described_requests_get_described_answers(judge: Judge, mode: str) -> No
 def test_described_requests_in_sequence_get_described_answers(judge: Judge) -> None:
     """What was made is read, changed, listed and deleted, in any order."""
 
-    class Sequence(SCHEMA.as_state_machine()):  # type: ignore[misc]  # made as the test runs
+    class Sequence(described().as_state_machine()):  # type: ignore[misc]  # made as the test runs
         def call(self, case: Case[Any], **kw: Any) -> Response:
             """Send it, and judge the answer."""
             return judge.send(case)

@@ -12,7 +12,7 @@ import pytest
 from openai_runs import Message, Run, RunResult
 from tests.client.broadcaster import message_json
 from tests.fuzz.__main__ import summed
-from tests.fuzz.description import SCHEMA
+from tests.fuzz.description import described
 from tests.fuzz.exchanging import Answered, answers_in, judge
 from tests.fuzz.hammering import FIRST, hammer
 from tests.fuzz.honest_server import HonestServer, Truth
@@ -103,7 +103,7 @@ def read(value: dict[str, Any], kind: type[Any]) -> Any:
 
 def test_description_has_every_operation() -> None:
     """Schemathesis reads what was written for it as one operation each."""
-    assert len(list(SCHEMA.get_all_operations())) == len(OPERATIONS)
+    assert len(list(described().get_all_operations())) == len(OPERATIONS)
 
 
 def test_figures_of_all_parts_are_one_line() -> None:

@@ -153,7 +153,8 @@ def replacements(value: Any) -> Iterator[tuple[str, Any]]:
         case float():
             yield from ((f"= {number}", number) for number in FLOATS)
         case str():
-            yield from ((f"= {word!r}", word) for word in WORDS)
+            if value in WORDS:  # elsewhere each is like any other text
+                yield from ((f"= {word!r}", word) for word in WORDS)
             yield from ((f"{length} characters", "x" * length) for length in LENGTHS)
         case list():
             yield from ((f"{size} items", [value[0]] * size) for size in SIZES)

@@ -6,9 +6,10 @@ write.
 
 What the model does is said by the question: "hang" writes half a sentence and never ends,
 "tool" calls a tool, "call" takes ten seconds for that, "slow" takes its time, "long" says a
-long text in many pieces, "pause" answers after half a second, "seconds" says its text for three,
-anything else is answered. "die", "exit" and "fault" end the process as soon as the model is asked,
-"die late" after the first words.
+long text in many pieces, "pause" answers after half a second, "held" once there is no file of the
+database's name with `.held` behind it, "seconds" says its text for three, anything else is
+answered. "die", "exit" and "fault" end the process as soon as the model is asked, "die late" after
+the first words.
 """
 
 from __future__ import annotations
@@ -65,12 +66,18 @@ def script(request: ModelRequest) -> ScriptedTurn:
 class FatalBackend(ScriptedBackend):
     """Follows the script, or kills the process after the first words."""
 
+    def __init__(self, db: str) -> None:
+        super().__init__(script)
+        self._held = anyio.Path(f"{db}.held")
+
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Answer one model call, or do not return."""
         if request.question == "die late":
             yield TextDelta("Half a")
             await anyio.sleep(0.3)  # so that it is stored
             signal.raise_signal(signal.SIGKILL)
+        while request.question == "held" and await self._held.exists():  # noqa: ASYNC110 - nobody announces that
+            await anyio.sleep(0.02)
         async for event in super().respond(request):
             yield event
 
@@ -93,7 +100,7 @@ async def main(arguments: list[str], ready: Callable[[str], object]) -> None:
     """Serve until killed, or until SIGTERM: then drain and end. `ready` is called with the URL."""
     server = LocalServer(
         arguments[0],
-        FatalBackend(script),
+        FatalBackend(arguments[0]),
         max_concurrent_runs=int(arguments[1]),
         clock=FatalClock(int(arguments[2])),
         port=int(arguments[3]) if len(arguments) > 3 else 0,

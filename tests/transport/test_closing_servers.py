@@ -17,8 +17,6 @@ import pytest
 from openai_runs import AsyncClient
 from tests.support import SocketServer, receive, run_json
 
-CREATES = 400
-
 
 class ClosingServer(SocketServer):
     """Creates runs, and closes connections in its own way."""
@@ -93,9 +91,9 @@ async def keep(writer: asyncio.StreamWriter, answers: int) -> bool:
     return True
 
 
-async def create_all(server: ClosingServer, workers: int) -> float:
-    """Create one run on each of 400 threads; return what is left of the retry budget."""
-    numbers = iter(range(CREATES))
+async def create_all(server: ClosingServer, workers: int, creates: int) -> float:
+    """Create one run on each of so many threads; return what is left of the retry budget."""
+    numbers = iter(range(creates))
     async with AsyncClient(server.url, "k") as client:
 
         async def work() -> None:
@@ -121,23 +119,23 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 20, 100])
+@pytest.mark.parametrize(("workers", "creates"), [(1, 100), (20, 100), (100, 400)])
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_create_fails_before_a_server_that_closes_after_every_answer(
-    way: str, workers: int
+    way: str, workers: int, creates: int
 ) -> None:
     """One of them may be lost, by which the client learns it; that one is verified."""
     async with ClosingServer(**WAYS[way]) as server:
-        left = await create_all(server, workers)
+        left = await create_all(server, workers, creates)
 
     assert left >= 90  # two retries at most
-    assert len(server.created) == CREATES
+    assert len(server.created) == creates
     assert set(server.created.values()) == {1}
 
 
 async def test_connections_are_used_again_where_the_server_keeps_them() -> None:
     """What is learnt of closing servers costs the others a few connections at the beginning."""
     async with ClosingServer(keep) as server:
-        await create_all(server, 20)
+        await create_all(server, 20, 400)
 
     assert server.accepted <= 60

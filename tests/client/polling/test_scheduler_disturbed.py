@@ -249,7 +249,7 @@ async def test_cancelled_poll_slots_come_back_while_a_key_hangs() -> None:
             wait.cancel()
         await asyncio.wait(waits)
         hangs = False
-        assert (await await_run(client, **IDS, timeout=5)).status == "completed"
+        assert (await await_run(client, **IDS, timeout=30)).status == "completed"
 
 
 async def test_callback_that_awaits_what_was_cancelled_ends_its_batch_aloud() -> None:

@@ -176,7 +176,7 @@ async def test_stream_ends_when_its_connection_does_not(odd: Odd, client: AsyncC
     """After the run's last event neither EOF nor `done` is waited for much longer."""
     odd.on_create = lambda: odd.send(*odd.frames(), after=Stall)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await check_whole(client)
 
 

@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import aiohttp
@@ -97,10 +98,10 @@ def inflaters(monkeypatch: pytest.MonkeyPatch) -> Inflaters:
     return count
 
 
-@pytest.fixture(scope="module")
-def zeros() -> bytes:
-    """64 MiB of text."""
-    return bytes(BOMB_BYTES)
+@cache
+def bomb(compress: Callable[[bytes], bytes]) -> bytes:
+    """Return 64 MiB of text, compressed."""
+    return compress(bytes(BOMB_BYTES))
 
 
 async def chunked(body: bytes) -> AsyncIterator[bytes]:
@@ -133,11 +134,11 @@ UNREAD: dict[str, tuple[int, str, str, dict[str, str], Callable[[bytes], bytes],
 @pytest.mark.parametrize("case", UNREAD)
 @pytest.mark.parametrize("server", SERVERS)
 async def test_body_is_not_inflated_when_it_is_not_read(
-    inflaters: Inflaters, zeros: bytes, server: str, case: str
+    inflaters: Inflaters, server: str, case: str
 ) -> None:
     """Nothing at all by our own server; by a runner that inflates, what came with the headers."""
     status, path, encoding, headers, compress, in_chunks = UNREAD[case]
-    body = compress(zeros)
+    body = bomb(compress)
     async with SERVERS[server](api_key=KEY) as caller:
         data = chunked(body) if in_chunks else body
         reply = await send(caller, path, data, encoding, **headers)
@@ -148,14 +149,12 @@ async def test_body_is_not_inflated_when_it_is_not_read(
     assert inflaters.bytes <= (0 if server == "local" else 1024 * 1024)
 
 
-async def test_body_is_not_inflated_when_it_comes_from_a_foreign_page(
-    inflaters: Inflaters, zeros: bytes
-) -> None:
+async def test_body_is_not_inflated_when_it_comes_from_a_foreign_page(inflaters: Inflaters) -> None:
     """A server without a key looks at the host first."""
     async with local() as caller:
-        host = await send(caller, "/v1/threads", gzip.compress(zeros), "gzip", Host="evil.example")
+        host = await send(caller, "/v1/threads", bomb(gzip.compress), "gzip", Host="evil.example")
         page = await send(
-            caller, "/v1/threads", deflate(zeros), "deflate", Origin="http://evil.example"
+            caller, "/v1/threads", bomb(deflate), "deflate", Origin="http://evil.example"
         )
 
     assert (host.status, page.status) == (403, 403)
@@ -224,10 +223,10 @@ async def test_compressed_body_is_read(
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "x-gzip"])
 @pytest.mark.parametrize("server", SERVERS)
 async def test_bomb_is_a_413_and_inflated_no_further_than_may_be_read(
-    inflaters: Inflaters, zeros: bytes, server: str, encoding: str, in_chunks: bool
+    inflaters: Inflaters, server: str, encoding: str, in_chunks: bool
 ) -> None:
     """What it would have become is never there."""
-    body = (deflate if encoding == "deflate" else gzip.compress)(zeros)
+    body = bomb(deflate if encoding == "deflate" else gzip.compress)
     async with SERVERS[server](api_key=KEY, max_request_bytes=MAX_BYTES) as caller:
         data = chunked(body) if in_chunks else body
         reply = await send(caller, "/v1/threads", data, encoding, **HELD)
@@ -279,10 +278,10 @@ async def test_unknown_content_encoding_is_a_415_that_names_it(
 
 
 async def test_compressed_body_is_not_inflated_when_its_length_is_a_lie(
-    inflaters: Inflaters, zeros: bytes
+    inflaters: Inflaters,
 ) -> None:
     """What never comes is a 408, and what came is not looked at."""
-    body = gzip.compress(zeros)
+    body = bomb(gzip.compress)
     head = (
         "POST /v1/threads HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\n"
         f"Content-Length: {len(body) + 9}\r\n\r\n"
