@@ -53,6 +53,10 @@ ALL = {
     "browser": Long(
         "The page of the relay guide in headless Chromium, its connection cut.", marked("browser")
     ),
+    "cli": Long(
+        "chat, ask, serve and doctor on a screen of 80 by 24 in tmux, with keys pressed.",
+        marked("tmux", "--numprocesses=1", "tests/cli/tmux"),
+    ),
     "fuzz": Long(
         "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",
         ["-m", "tests.fuzz"],
