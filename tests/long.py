@@ -58,6 +58,10 @@ ALL = {
         "The guide's unit read by systemd, and a client that goes through the guide's nginx.",
         marked("deploy", "--numprocesses=0"),
     ),
+    "cli": Long(
+        "chat, ask, serve and doctor on a screen of 80 by 24 in tmux, with keys pressed.",
+        marked("tmux", "--numprocesses=1", "tests/cli/tmux"),
+    ),
     "fuzz": Long(
         "Requests, HTTP and answers drawn from seeds, valid and broken, minutes for each kind.",
         ["-m", "tests.fuzz"],

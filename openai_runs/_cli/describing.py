@@ -5,18 +5,11 @@ What may not live here: where the words go, and what they look like there.
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
 
 from openai_runs import Message, Run, RunResult, RunStep
 from openai_runs.types import CodeInterpreterToolCall, FunctionToolCall, Thread, Usage
 
-if TYPE_CHECKING:
-    from openai_runs.server.backends.probe import EndpointState
-
-__all__ = ["describe", "moment", "run_row", "state_of", "thread_row", "tokens", "verdict"]
-
-_SHOWN_MODELS: Final = 5
-"""Names of models that are listed."""
+__all__ = ["describe", "moment", "run_row", "thread_row", "tokens", "verdict"]
 
 
 def verdict(run: Run) -> str:
@@ -41,19 +34,6 @@ def tokens(usage: Usage | None) -> str:
     if usage is None or not usage.total_tokens:
         return ""
     return f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
-
-
-def state_of(state: "EndpointState") -> str:
-    """Return whether a model endpoint can be reached, and what it has."""
-    if not state.is_reachable:
-        return f"{state.url}: not reachable: {state.problem}; is it running?"
-    if state.problem:
-        return f"{state.url}: reachable, but {state.problem}"
-    if not state.models:
-        return f"{state.url}: reachable"
-    names = ", ".join(state.models[:_SHOWN_MODELS])
-    more = ", ..." if len(state.models) > _SHOWN_MODELS else ""
-    return f"{state.url}: reachable, {len(state.models)} models: {names}{more}"
 
 
 def run_row(run: Run) -> tuple[str, str, str, str]:

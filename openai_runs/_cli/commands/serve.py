@@ -16,7 +16,6 @@ from typing import Final, Literal
 import anyio
 import msgspec
 
-from openai_runs._cli.describing import state_of
 from openai_runs._cli.ending import USAGE, Closed, Stop, stopped
 from openai_runs._cli.environment import secret
 from openai_runs._cli.models import Models, choose_backend
@@ -27,7 +26,7 @@ from openai_runs._tracing import ServerTracing
 from openai_runs.config import MODEL_PROBE_TIMEOUT, VERSION
 from openai_runs.errors import ConfigError
 from openai_runs.server import EchoBackend, LocalServer
-from openai_runs.server.backends.probe import probe_endpoints
+from openai_runs.server.backends.probe import EndpointState, probe_endpoints
 from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
 from openai_runs.server.log_filter import ContentFilter
 
@@ -36,6 +35,8 @@ __all__ = ["Settings", "banner", "perform", "spare_collections"]
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 _COLUMN: Final = 10
 """Characters before the facts of the banner."""
+_SHOWN_MODELS: Final = 5
+"""Names of models that are listed."""
 _GC_THRESHOLDS: Final = (5_000, 10, 5)
 """Objects, and collections of younger ones, between two collections; Python's: 700, 10, 10.
 
@@ -155,7 +156,20 @@ def banner(server: LocalServer, settings: Settings) -> list[str]:
 async def _say_reachable(server: LocalServer) -> None:
     """Say once of each model endpoint whether it can be reached, or why not."""
     states = await probe_endpoints(server.backend, MODEL_PROBE_TIMEOUT)
-    _say([f"{'model':<{_COLUMN}}{state_of(state)}" for state in states])
+    _say([f"{'model':<{_COLUMN}}{_state_of(state)}" for state in states])
+
+
+def _state_of(state: EndpointState) -> str:
+    """Return whether a model endpoint can be reached, and what it has."""
+    if not state.is_reachable:
+        return f"{state.url}: not reachable: {state.problem}; is it running?"
+    if state.problem:
+        return f"{state.url}: reachable, but {state.problem}"
+    if not state.models:
+        return f"{state.url}: reachable"
+    names = ", ".join(state.models[:_SHOWN_MODELS])
+    more = ", ..." if len(state.models) > _SHOWN_MODELS else ""
+    return f"{state.url}: reachable, {len(state.models)} models: {names}{more}"
 
 
 def _say(lines: list[str]) -> None:

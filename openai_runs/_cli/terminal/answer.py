@@ -17,7 +17,6 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from openai_runs._cli.outputs import print_piece, printable, writing
-from openai_runs._cli.terminal.markdown import THEME, AnswerMarkdown, split_blocks
 
 __all__ = ["AnswerDisplay"]
 
@@ -96,6 +95,8 @@ class AnswerDisplay:
         if self._is_drawn:
             self._pending += printable(piece)
             if "\n" in piece and self._last >= self._split_at:
+                from openai_runs._cli.terminal.markdown import split_blocks  # on a terminal alone
+
                 self._split_at = self._last + _SPLIT_PAUSE
                 done, self._pending = split_blocks(self._pending)
                 await anyio.to_thread.run_sync(self._print, done)
@@ -124,6 +125,8 @@ class AnswerDisplay:
         """Print blocks for good, above what is drawn."""
         if not text.strip():
             return
+        from openai_runs._cli.terminal.markdown import AnswerMarkdown
+
         with writing():
             if self._has_printed:
                 self._console.print()
@@ -132,6 +135,8 @@ class AnswerDisplay:
 
     def _draw(self) -> RenderableType:
         """Return what is seen for now; called in a thread."""
+        from openai_runs._cli.terminal.markdown import AnswerMarkdown
+
         pending, now = self._pending, time.monotonic()
         parts: list[RenderableType] = []
         if pending.strip():
@@ -162,7 +167,12 @@ class _Tail:
 
 
 def _console(*, stderr: bool) -> Console:
-    return Console(stderr=stderr, theme=THEME, markup=False, emoji=False, highlight=False)
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if console.is_terminal:
+        from openai_runs._cli.terminal.markdown import THEME
+
+        console.push_theme(THEME)
+    return console
 
 
 def _can_draw(console: Console) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import Any
 
@@ -164,6 +165,27 @@ async def test_outage_counts_from_the_first_failure() -> None:
         run = await await_run(client, **IDS)
 
     assert run.status == "completed"
+
+
+async def test_outage_is_logged_once_with_how_long_it_is_tolerated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A record for each outage, however many polls fail, with the ids as attributes."""
+    caplog.set_level(logging.INFO, "openai_runs.client")
+    clock = ManualClock()
+    fault, up = refusal(503), of_run("queued")
+
+    async with (
+        HostileServer(script(fault, fault, fault, up, fault, fault, DONE)) as server,
+        client_of(server, clock, poll=UNHELD) as client,
+    ):
+        await await_run(client, **IDS)
+
+    found: list[Any] = [record for record in caplog.records if hasattr(record, "is_outage")]
+    assert len(found) == 2
+    for record in found:
+        assert (record.levelname, record.run_id, record.thread_id) == ("INFO", "run_1", "thread_1")
+        assert record.getMessage().endswith("reconnecting for up to 60 s")
 
 
 async def test_outage_counts_from_the_end_of_a_hold() -> None:
