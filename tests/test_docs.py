@@ -130,7 +130,8 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
         if block.reason:
             continue
         if "def test_" in block.source:
-            run_script(["-m", "pytest", "-q", "-p", "no:cacheprovider"], block, folder)
+            options = ["-p", "no:cacheprovider", "-p", "openai_runs.testing"]  # as if installed
+            run_script(["-m", "pytest", "-q", *options], block, folder)
         elif block.typed:
             compare_dialogue(block, run_script([], block, folder))
         elif "asyncio.run(" in block.source:
