@@ -8,6 +8,7 @@ from openai_runs._extras import is_of_an_extra, needs
 
 __all__ = ["main"]
 
+
 def main() -> None:
     """Run the command of this process's arguments, and exit with its code."""
     if sys.argv[1:2] == ["serve"]:  # before anything is loaded that takes long

@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 
 from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
-from openai_runs.config import BATCH_CONCURRENCY, RUN_LIFETIME
+from openai_runs.config import BATCH_CONCURRENCY, RUN_LIFETIME, SERVE_PORT
 
 if TYPE_CHECKING:
     from openai_runs._cli.runs import Target
@@ -92,7 +92,7 @@ def demo() -> int:
 def serve(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8080,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = SERVE_PORT,
     db: Path = Path("runs.db"),
     model_url: str | None = None,
     model_key_env: str | None = None,

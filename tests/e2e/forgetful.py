@@ -42,7 +42,7 @@ async def fork_first() -> None:
     if pid == 0:
         atexit._run_exitfuncs()  # all that runs when an interpreter ends, and no event loop
         os._exit(0)
-    os.waitpid(pid, 0)
+    os.waitpid(pid, 0)  # noqa: ASYNC222 - a program of its own
     await use(client)
 
 

@@ -38,6 +38,8 @@ from openai_runs._client.core.state import ClientState
 from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
 from openai_runs._protocol import error_mapping, retry
+from openai_runs._protocol.advice.answers import page_advice
+from openai_runs._protocol.advice.pages import is_page
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
@@ -395,7 +397,13 @@ class Pipeline:
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
         error = error_mapping.status_error(
-            reply.status, reply.headers, reply.content, host=host, secrets=call.secrets
+            reply.status,
+            reply.headers,
+            reply.content,
+            host=host,
+            base_url=self.settings.base_url or "",
+            path=call.spec.path,
+            secrets=call.secrets,
         )
         error.retry_after = retry.retry_after(reply.headers, self.settings.runtime.wall())
         limiter = self.state.limiter
@@ -439,6 +447,8 @@ class Pipeline:
             excerpt=error_mapping.excerpt(reply.content, secrets=secrets),
             request_id=mask(request_id_of(reply.headers) or "", secrets) or None,
         )
+        if is_page(reply.content):
+            failure.advice = page_advice(self.settings.base_url or "")
         call.maybe_sent = True
         return self._explain(failure, call)
 

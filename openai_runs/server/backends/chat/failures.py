@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
+from openai_runs._protocol.advice.pages import page_text
 from openai_runs._protocol.error_mapping import (
     error_facts,
     excerpt,
@@ -32,8 +33,6 @@ __all__ = [
 EXCERPT_CHARS: Final = 200
 """Characters of an endpoint's words that are shown."""
 _MAX_PAGE_BYTES: Final = 4096
-_NO_TEXT: Final = frozenset({"script", "style"})
-"""Elements of a page that hold nothing for people."""
 _FINAL: Final = frozenset({401, 402, 413, 422})
 """What no endpoint answers that will answer later, whatever it says."""
 _QUOTED: Final = re.compile(r"'[^']*+'|\"[^\"]*+\"")
@@ -255,7 +254,7 @@ def words_of(content: bytes, secrets: Collection[str] = ()) -> str:
         return said[:EXCERPT_CHARS]
     text = excerpt(content[:_MAX_PAGE_BYTES], _MAX_PAGE_BYTES, secrets=secrets)
     if text.startswith("<"):
-        text = _page_text(text)
+        text = page_text(text)
     return " ".join(text.split())[:EXCERPT_CHARS]
 
 
@@ -286,28 +285,6 @@ def _telling(value: Any) -> Iterator[str]:
             places += [each for each in place.values() if isinstance(each, dict | list)]
         elif isinstance(place, list):
             places += [each for each in place[:_MAX_PLACES] if isinstance(each, dict | list)]
-
-
-def _page_text(page: str) -> str:
-    """Return the title of a page, or all of its text where it has none.
-
-    >>> _page_text("<style>p {}</style><p class='a'>Bad <b>gateway</b>"
-    'Bad  gateway '
-    """
-    texts = []
-    within = ""
-    for piece in page.split("<"):
-        tag, closed, text = piece.partition(">")
-        name = tag.partition(" ")[0].lower()
-        if name == "title" and text.strip():
-            return text
-        if name in _NO_TEXT:
-            within = name
-        elif name == f"/{within}":
-            within = ""
-        if closed and not within:
-            texts.append(text)
-    return " ".join(texts)
 
 
 def _is_limit(facts: Mapping[str, str], said: str) -> bool:
