@@ -505,8 +505,16 @@ def _reason(error: Exception, secrets: tuple[str, ...] = ()) -> tuple[str, Cause
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer", Cause.OTHER
     # aiohttp quotes what it could not parse, in many lines
-    said = excerpt(str(error).encode(), secrets=secrets)
-    return f"the connection was lost: {type(error).__name__}: {said}", Cause.OTHER
+    inner = getattr(error.__cause__, "message", "") if _is_cut(error) else str(error)
+    said = excerpt(str(inner).rstrip(".").encode(), secrets=secrets)
+    kind = "" if _is_cut(error) else f"{type(error).__name__}: "
+    return f"the connection was lost: {kind}{said}", Cause.OTHER
+
+
+def _is_cut(error: Exception) -> bool:
+    """Return whether an answer ended before its end, and aiohttp says where."""
+    is_said = bool(getattr(error.__cause__, "message", ""))
+    return isinstance(error, aiohttp.ClientPayloadError) and is_said
 
 
 def _no_answer(error: aiohttp.ClientResponseError, said: str) -> tuple[str, Cause]:

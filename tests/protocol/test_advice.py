@@ -135,6 +135,7 @@ def test_answer_that_wants_tls(message: str) -> None:
 
 LOOPBACK = "http://127.0.0.1:8123/v1/threads"
 REMOTE = "https://runs.example/v1/threads"
+CONTEXT = "ssl=ssl.create_default_context(cafile=...)"
 PROXY = "Behind a proxy, pass proxy= or trust_env=True"
 
 
@@ -148,7 +149,7 @@ PROXY = "Behind a proxy, pass proxy= or trust_env=True"
         (
             Cause.UNTRUSTED,
             REMOTE,
-            "trust its authority: set SSL_CERT_FILE, or pass ssl=ssl.create_default_context(cafile=...)",
+            f"trust its authority: set SSL_CERT_FILE, or pass {CONTEXT}",
         ),
         (Cause.OTHER, REMOTE, ""),
     ],

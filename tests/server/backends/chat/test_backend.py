@@ -61,6 +61,8 @@ class Endpoint:
     def __init__(self, answers: list[bytes | None]) -> None:
         self.answers = answers
         self.requests: list[tuple[str, Any]] = []
+        self.models: list[str] | None = None
+        """What its list of models has; None: there is no list."""
         self.url = ""
         self.asked = anyio.Event()
 
@@ -72,6 +74,9 @@ class Endpoint:
         """Read one request, send the next answer; None: hang until the client gives up."""
         async with stream:
             head, _, body = (await stream.receive()).partition(b"\r\n\r\n")
+            if head.startswith(b"GET"):
+                await stream.send(self._list())
+                return
             lines = head.decode().lower().split("\r\n")
             length = next(int(x.split(":")[1]) for x in lines if x.startswith("content-length"))
             while len(body) < length:
@@ -86,6 +91,10 @@ class Endpoint:
                 await anyio.sleep(0.05)
             if reply is None or isinstance(reply, Stalled):
                 await stream.receive()  # until the other side hangs up
+
+    def _list(self) -> bytes:
+        listed = [{"id": name} for name in self.models or ()]
+        return answer({"data": listed}, 404 if self.models is None else 200)
 
 
 @asynccontextmanager
@@ -297,8 +306,8 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         "HTTP 308: a redirect, which is never followed",
         1,
     ),
-    "no-http": (b"SSH-2.0-OpenSSH_9.0\r\n", "server_error", "It sent no proper HTTP: ", 3),
-    "closed": (b"", "server_error", "connection to the model endpoint failed", 3),
+    "no-http": (b"SSH-2.0-OpenSSH_9.0\r\n", "server_error", "failed: no proper HTTP: ", 3),
+    "closed": (b"", "server_error", "closed the connection without an answer; did it stop", 3),
     "filtered": (answer(completion("Half", "content_filter")), "invalid_prompt", "filter", 1),
     "large": (
         answer(completion("x" * 20_000)),
@@ -360,8 +369,81 @@ async def test_endpoint_that_is_not_there_fails_the_run(ask: Ask) -> None:
 
     assert run["last_error"] == {
         "code": "server_error",
-        "message": "The connection to the model endpoint failed.",
+        "message": (
+            "The model endpoint http://127.0.0.1:9 failed: no connection to 127.0.0.1:9: "
+            "Connection refused; is it running?"
+        ),
     }
+
+
+async def test_failure_names_the_endpoint_without_its_secrets(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the run and in the log: the URL without credentials, and what the endpoint said in one."""
+    caplog.set_level("WARNING")
+    async with endpoint(answer({"error": {"message": "said of a prompt"}}, 500)) as used:
+        shown = used.url
+        used.url = used.url.replace("//", "//me:pass-word@")
+        _, run = await ask(used, api_key=None)
+
+    message = (
+        f"The model endpoint {shown.replace('//', '//***@')} answered HTTP 500: said of a prompt"
+    )
+    assert run["last_error"]["message"] == message
+    assert (
+        f"run {run['id']}: the model endpoint {shown.replace('//', '//***@')} failed: HTTP 500"
+        in (caplog.text)
+    )
+    assert "prompt" not in caplog.text
+    assert "pass-word" not in caplog.text + json.dumps(run)
+
+
+@pytest.mark.parametrize(
+    ("listed", "known"),
+    [
+        (["phi4", "qwen3"], " It lists phi4, qwen3."),
+        (
+            [f"phi{number}" for number in range(9)],
+            " It lists phi8, phi7, phi6, phi5, phi4 and 4 more.",
+        ),
+        ([], ""),
+        (None, ""),
+    ],
+    ids=["few", "many", "none", "no list"],
+)
+async def test_unknown_model_names_those_that_are_there(
+    ask: Ask, listed: list[str] | None, known: str
+) -> None:
+    """What the endpoint lists is said where it does not have the model that a run names."""
+    async with endpoint(answer({"error": {"message": "model 'phi9' not found"}}, 404)) as used:
+        used.models = listed
+        _, run = await ask(used, model="phi9")
+
+    message = f"The model endpoint {used.url} answered HTTP 404: model 'phi9' not found"
+    assert run["last_error"]["message"] == (f"{message}.{known}" if known else message)
+
+
+async def test_url_without_a_path_may_lack_v1(ask: Ask) -> None:
+    """An endpoint that does not know the path is asked for with one that has /v1."""
+    async with endpoint(answer(b"404 page not found", 404)) as used:
+        used.url = used.url.removesuffix("/v1")
+        _, run = await ask(used)
+
+    assert run["last_error"]["message"] == (
+        f"The model endpoint {used.url} answered HTTP 404: 404 page not found. "
+        f"Is the path /v1 missing, as in {used.url}/v1?"
+    )
+
+
+async def test_missing_key_is_asked_for(ask: Ask) -> None:
+    """A 401 says that the server has no key, and where to name one."""
+    async with endpoint(answer({"error": {"message": "no key"}}, 401)) as used:
+        _, run = await ask(used, api_key=None)
+
+    assert run["last_error"]["message"] == (
+        f"The model endpoint {used.url} wants a key, and the server has none (HTTP 401): "
+        "name one with --model-key-env, or ChatBackend(api_key=)."
+    )
 
 
 async def test_cancelled_run_lets_go_of_the_endpoint(serve: Serve) -> None:
