@@ -22,7 +22,7 @@ from io import BytesIO
 from time import monotonic
 from typing import Any, Final, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
-from urllib.request import proxy_bypass_environment
+from urllib.request import proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -562,7 +562,7 @@ def _words_of(error: OSError) -> str:
 def _unused_proxy(url: str) -> str:
     """Return the environment variable that names a proxy for this URL; empty: there is none."""
     parts = urlsplit(url)
-    if proxy_bypass_environment(parts.hostname or ""):
+    if proxy_bypass(parts.hostname or ""):
         return ""
     names = (f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper())
     return next((name for name in names if os.environ.get(name)), "")

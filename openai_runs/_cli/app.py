@@ -497,13 +497,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _obey(arguments: Sequence[str]) -> int:
     if sys.stdout is None:
-        return _complain("standard output is closed: there is nowhere to print to", ERROR)
+        return _complain("standard output is closed: there is nowhere to print to", ERROR, ())
     try:
         code = _app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _complain(" ".join(str(error).split()), USAGE)
+        return _complain(" ".join(str(error).split()), USAGE, arguments)
     except Stop as stop:
-        return _complain(str(stop), stop.code)
+        return _complain(str(stop), stop.code, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
@@ -519,10 +519,11 @@ def _target(
     return Target(run_id=run_id, thread_id=thread, place=place)
 
 
-def _complain(sentence: str, code: int) -> int:
+def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:
     from openai_runs._cli.outputs import say  # not before, as it loads what `--help` needs not
 
     say(f"openai-runs: {sentence}", dim=False)
     if code == USAGE:
-        say("Try: openai-runs --help", dim=False)
+        command = [word for word in _app.parse_commands(list(arguments))[0] if word[0] != "-"]
+        say(f"Try: {' '.join(['openai-runs', *command])} --help", dim=False)
     return code
