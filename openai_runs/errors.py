@@ -443,6 +443,12 @@ def _seconds_at(text: str, place: int) -> float | None:
 class RunExpired(RunError):
     """The run was not finished before its `expires_at`."""
 
+    def _reason(self, run: RunLike) -> str:
+        created, expires = (getattr(run, name, None) for name in ("created_at", "expires_at"))
+        is_known = isinstance(created, int) and isinstance(expires, int)
+        within = f"within {expires - created} s" if is_known else "in time"
+        return f": it was not finished {within}; start a new run on its thread"
+
 
 class RunCancelled(RunError):
     """The run was cancelled, or is being cancelled."""
@@ -450,6 +456,13 @@ class RunCancelled(RunError):
 
 class RunIncomplete(RunError):
     """The run stopped at a token limit; `.run.incomplete_details` says which."""
+
+    def _reason(self, run: RunLike) -> str:
+        limit = getattr(getattr(run, "incomplete_details", None), "reason", None)
+        if not isinstance(limit, str) or not limit:
+            return super()._reason(run)
+        hint = f"; raise {limit} of the run" if limit.startswith("max_") else ""
+        return f" ({limit[:_EXCERPT_CHARS]}){hint}"
 
 
 class RunRequiresAction(RunError):

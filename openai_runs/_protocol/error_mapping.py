@@ -131,7 +131,8 @@ def status_error(
     )
     if isinstance(error, ActiveRunError):
         error.blocking_run_id = blocking
-    if base_url and _SWITCHED_OFF not in message:
+        error.advice = "wait for that run, or pass on_active_run='wait' or 'cancel'"
+    elif base_url and _SWITCHED_OFF not in message:
         error.advice = advice_for(
             Rejected(
                 status=status,

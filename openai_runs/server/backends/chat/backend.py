@@ -185,7 +185,7 @@ class ChatBackend:
     async def _explained(self, failed: AttemptFailed, request: ModelRequest) -> ModelFailure:
         """Return the failure as the run shows it, and log it."""
         where, run_id = self._shown, request.run.id
-        _logger.warning("run %s: the model endpoint %s failed: %s", run_id, where, failed.cause)
+        _logger.info("run %s: the model endpoint %s failed: %s", run_id, where, failed.cause)
         status, content = failed.refusal or (0, b"")
         words = words_of(content, self._secrets)
         known = ""

@@ -380,7 +380,7 @@ async def test_failure_names_the_endpoint_without_its_secrets(
     ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the run and in the log: the URL without credentials, and what the endpoint said in one."""
-    caplog.set_level("WARNING")
+    caplog.set_level("INFO")
     async with endpoint(answer({"error": {"message": "said of a prompt"}}, 500)) as used:
         shown = used.url
         used.url = used.url.replace("//", "//me:pass-word@")
