@@ -445,8 +445,9 @@ class RunExpired(RunError):
 
     def _reason(self, run: RunLike) -> str:
         created, expires = (getattr(run, name, None) for name in ("created_at", "expires_at"))
-        is_known = isinstance(created, int) and isinstance(expires, int)
-        within = f"within {expires - created} s" if is_known else "in time"
+        within = "in time"
+        if isinstance(created, int) and isinstance(expires, int):
+            within = f"within {expires - created} s"
         return f": it was not finished {within}; start a new run on its thread"
 
 

@@ -37,6 +37,7 @@ from openai_runs._protocol.spec import check_id
 __all__ = ["Place", "check_ids", "connect", "explained", "reached"]
 
 _BASE_URL: Final = "OPENAI_BASE_URL"
+_ENDPOINT: Final = "base_url of the model endpoint"
 _ECHO: Final = "echo"
 _DEFAULT_MODEL: Final = "gpt-4o-mini"
 """Somebody's model has to be named; servers without a choice take any name."""
@@ -97,7 +98,8 @@ def connect(
             return _remote(url, UNSET if key is None else key, poll, limits, place)
         return _embedded(place, key, poll)
     except ValueError as error:  # ConfigError is one
-        raise Stop(str(error), USAGE) from error
+        sentence = _in_options(str(error).replace(_ENDPOINT, "--model-url"))
+        raise Stop(sentence, USAGE) from error
 
 
 @asynccontextmanager
@@ -119,7 +121,7 @@ async def reached(place: Place, *, at_work: bool, make: bool = False) -> AsyncIt
     from openai_runs.server import LocalServer, serving_url  # loads the database's room
 
     if not make and not await anyio.to_thread.run_sync(place.db.is_file):
-        sentence = f"there is no database '{place.db}'"
+        sentence = f"there is no database '{place.db}': name another file with --db"
         raise Stop(sentence)
     url = await anyio.to_thread.run_sync(serving_url, place.db)
     if url is not None:

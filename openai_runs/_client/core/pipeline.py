@@ -325,6 +325,7 @@ class Pipeline:
                 url=call.shown_url,
                 sent=call.maybe_sent,
             )
+            error.advice = failure.advice
             raise self._explain(error, call) from failure
         paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
         name, kind = call.spec.operation, type(failure).__name__
