@@ -14,7 +14,7 @@ __all__ = ["is_of_an_extra", "needs"]
 _DISTRIBUTION: Final = "openai-runs"
 _FOR_CONTRIBUTORS: Final = frozenset({"bench", "dev"})
 _REQUIREMENT: Final = re.compile(
-    r"(?P<name>[\w.-]+)\s*(?P<versions>[^;\s]*)\s*;\s*extra == ['\"](?P<extra>[\w.-]+)['\"]"
+    r"(?P<name>[\w.-]++)\s*+(?P<versions>[^;\s]*+)\s*+;\s*+extra == ['\"](?P<extra>[\w.-]++)['\"]"
 )
 
 

@@ -13,16 +13,13 @@ import asyncio
 import math
 import os
 import select
-import socket
 import ssl as ssl_module
 from collections.abc import Mapping
 from functools import partial
-from http import HTTPStatus
 from io import BytesIO
 from time import monotonic
 from typing import Any, Final, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
-from urllib.request import proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -31,9 +28,16 @@ import anyio
 from yarl import URL
 
 from openai_runs._aio import is_cancelled
-from openai_runs._protocol.advice.connecting import Cause, advice, certificate_cause, tls_cause
-from openai_runs._protocol.error_mapping import excerpt
-from openai_runs._protocol.masking import mask, quotes, secrets_of
+from openai_runs._protocol.advice.connecting import Cause, advice
+from openai_runs._protocol.masking import secrets_of
+from openai_runs._transport_errors import (
+    NEVER_SENT,
+    Lost,
+    cause_of,
+    reason_of,
+    unusable,
+    unused_proxy,
+)
 from openai_runs.config import (
     CLOSING_MEMORY,
     CONNECT_TIMEOUT,
@@ -56,10 +60,6 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE"})
 """Methods of requests that are sent again where their connection was lost."""
 _POLL: Final = getattr(select, "poll", None)
 """Not there on Windows."""
-_TLS_RECORD: Final = r"\x15\x03"
-"""How aiohttp quotes the beginning of a TLS alert."""
-_NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-"""Failures before the first byte of the request: no connection was made."""
 
 
 class Reply(NamedTuple):
@@ -102,7 +102,7 @@ class StreamReply:
                 raise
             reason, cause = "the client was closed", None
         except (aiohttp.ClientError, OSError) as error:
-            (reason, _), cause = _reason(error, self.secrets), _cause(error, self.secrets)
+            (reason, _), cause = reason_of(error, self.secrets), cause_of(error, self.secrets)
         raise APIConnectionError(reason, method=self._method, url=self._shown) from cause
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ class Transport:
             failure, cause = _closed_under(method, _shown(url)), None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = self._translate(error, method, url, timeout, secrets_of(headers, url))
-            cause = _cause(error, secrets_of(headers, url))
+            cause = cause_of(error, secrets_of(headers, url))
         raise failure from cause
 
     def _translate(
@@ -243,10 +243,10 @@ class Transport:
     ) -> APIConnectionError | ConfigError:
         """Return one of our errors for one of aiohttp's or the system's."""
         shown = _shown(url)
-        unusable = _unusable(error, shown, secrets)
-        if unusable is not None:
-            return unusable
-        sent = not isinstance(error, (*_NEVER_SENT, aiohttp.ClientHttpProxyError))
+        problem = unusable(error, shown, secrets)
+        if problem is not None:
+            return problem
+        sent = not isinstance(error, (*NEVER_SENT, aiohttp.ClientHttpProxyError))
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             where = urlsplit(url).netloc.rpartition("@")[2]
             reason = f"no connection to {where} within {self._connect_timeout:g} s"
@@ -257,11 +257,11 @@ class Transport:
         elif isinstance(error, TimeoutError):
             return _too_late(method, shown, timeout)
         else:
-            reason, cause = _reason(error, secrets)
+            reason, cause = reason_of(error, secrets)
             failure = APIConnectionError(reason, method=method, url=shown, sent=sent)
             failure.retryable = not isinstance(error, aiohttp.ClientSSLError)
         failure.advice = advice(
-            cause, url, uses_environment=self._trust_env, unused=_unused_proxy(url)
+            cause, url, uses_environment=self._trust_env, unused=unused_proxy(url)
         )
         return failure
 
@@ -402,20 +402,11 @@ class _Connector(aiohttp.TCPConnector):
                 self._closed_at[self._reusing[request]] = monotonic()
             is_new = request not in self._reusing
             is_closed = is_new and isinstance(error, aiohttp.ServerDisconnectedError)
-            raise _Lost(_reason(error)[0], Cause.CLOSED if is_closed else Cause.OTHER) from error
+            raise Lost(reason_of(error)[0], Cause.CLOSED if is_closed else Cause.OTHER) from error
         finally:
             if request in self._reusing:
                 del self._reusing[request]
         return response
-
-
-class _Lost(aiohttp.ClientError):
-    """The connection was lost under a request that may have arrived."""
-
-    def __init__(self, reason: str, cause: Cause) -> None:
-        """Keep what happened, and why."""
-        super().__init__(reason)
-        self.cause = cause
 
 
 def _has_ended(connection: aiohttp.connector.Connection) -> bool:
@@ -476,93 +467,3 @@ def _shown(url: str) -> str:
 def _too_late(method: str, shown: str, timeout: float) -> APIConnectionError:
     what = f"no answer within {timeout:.3g} s"
     return APITimeoutError(what, method=method, url=shown, sent=True)
-
-
-def _cause(error: Exception, secrets: tuple[str, ...]) -> Exception | None:
-    """Return the error as a cause to be shown; None if it holds a key, its own or a quoted one."""
-    is_open = isinstance(error, aiohttp.ClientResponseError)  # with the request's headers
-    return None if is_open or quotes(error, secrets) else error
-
-
-def _unusable(error: Exception, shown: str, secrets: tuple[str, ...]) -> ConfigError | None:
-    """Return the error of a URL that cannot be requested; None: it can be."""
-    # Also a port out of range, or a label too long for DNS.
-    is_url = isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError))
-    if not is_url and isinstance(error, (aiohttp.ClientError, OSError)):
-        return None
-    said = mask(str(error), secrets) or type(error).__name__
-    return ConfigError(f"{shown!r} cannot be requested: {said}")
-
-
-def _reason(error: Exception, secrets: tuple[str, ...] = ()) -> tuple[str, Cause]:
-    """Return what happened, in the words of the system, and why."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _no_answer(error, excerpt(error.message.encode(), secrets=secrets))
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
-        return _no_connection(error)
-    if isinstance(error, _Lost):
-        return mask(str(error), secrets), error.cause
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without an answer", Cause.OTHER
-    # aiohttp quotes what it could not parse, in many lines
-    inner = getattr(error.__cause__, "message", "") if _is_cut(error) else str(error)
-    said = excerpt(str(inner).rstrip(".").encode(), secrets=secrets)
-    kind = "" if _is_cut(error) else f"{type(error).__name__}: "
-    return f"the connection was lost: {kind}{said}", Cause.OTHER
-
-
-def _is_cut(error: Exception) -> bool:
-    """Return whether an answer ended before its end, and aiohttp says where."""
-    is_said = bool(getattr(error.__cause__, "message", ""))
-    return isinstance(error, aiohttp.ClientPayloadError) and is_said
-
-
-def _no_answer(error: aiohttp.ClientResponseError, said: str) -> tuple[str, Cause]:
-    """Return what happened where what came is no answer of the server."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        is_unknown = error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
-        cause = Cause.PROXY_CREDENTIALS if is_unknown else Cause.PROXY_REJECTED
-        return f"the proxy rejected it with HTTP {error.status}: {said}", cause
-    return f"no proper HTTP: {said}", Cause.TLS if _TLS_RECORD in error.message else Cause.NO_HTTP
-
-
-def _no_connection(
-    error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError,
-) -> tuple[str, Cause]:
-    """Return what happened before the request was sent."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        problem = error.certificate_error
-        said = getattr(problem, "verify_message", "") or str(problem)
-        why = certificate_cause(getattr(problem, "verify_code", 0))
-        return f"the server's certificate is not trusted: {said.rstrip('.')}", why
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        said = _words_of(error.os_error)
-        return f"the host name {error.host!r} cannot be resolved: {said}", Cause.UNRESOLVED
-    host = f"[{error.host}]" if ":" in error.host else error.host
-    where = f"{host}:{error.port}"
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        tls = getattr(error.os_error, "reason", None) or str(error.os_error)
-        return f"no TLS with {where}: {tls.lower().replace('_', ' ')}", tls_cause(tls)
-    said = _words_of(error.os_error)
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"no connection to the proxy {where}: {said}", Cause.NO_PROXY
-    if isinstance(error.os_error, ConnectionResetError):
-        return f"no TLS with {where}: it closed the connection", Cause.NO_HANDSHAKE
-    return f"no connection to {where}: {said}", Cause.UNREACHABLE
-
-
-def _words_of(error: OSError) -> str:
-    """Return what the system says, without the words of libraries around it."""
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    number = error.errno
-    return os.strerror(number) if number else str(error) or type(error).__name__
-
-
-def _unused_proxy(url: str) -> str:
-    """Return the environment variable that names a proxy for this URL; empty: there is none."""
-    parts = urlsplit(url)
-    if proxy_bypass(parts.hostname or ""):
-        return ""
-    names = (f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper())
-    return next((name for name in names if os.environ.get(name)), "")

@@ -37,6 +37,7 @@ from openai_runs._protocol.spec import check_id
 __all__ = ["Place", "check_ids", "connect", "explained", "reached"]
 
 _BASE_URL: Final = "OPENAI_BASE_URL"
+_ARGUMENT: Final = re.compile(r"base_url='([^']*)'")
 _ENDPOINT: Final = "base_url of the model endpoint"
 _ECHO: Final = "echo"
 _DEFAULT_MODEL: Final = "gpt-4o-mini"
@@ -182,7 +183,7 @@ def _in_options(advice: str) -> str:
     >>> _in_options("is the path /v1 missing? Try base_url='http://127.0.0.1:8080/v1'")
     'is the path /v1 missing? Try --base-url http://127.0.0.1:8080/v1'
     """
-    advice = re.sub(r"base_url='([^']*)'", r"--base-url \1", advice)
+    advice = _ARGUMENT.sub(r"--base-url \1", advice)
     return advice.replace("base_url", "--base-url")
 
 

@@ -64,7 +64,6 @@ _MAX_ERRORS: Final = 8
 """Items of a list of errors that are read."""
 _MAX_PAGE_BYTES: Final = 4096
 _MAX_TITLE_CHARS: Final = 100
-_SWITCHED_OFF: Final = "switched the Assistants endpoints off"
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"
@@ -102,25 +101,11 @@ def status_error(
     body = masked_json(content, secrets)
     facts = _bounded_facts(body)
     said = excerpt(content, secrets=secrets)
-    message = facts.get("message") or (
-        _page_message(content, secrets) if is_page(content) else said
-    )
-    message = message or "no error text"
+    words = _page_message(content, secrets) if is_page(content) else said
+    message = facts.get("message") or words or "no error text"
     blocking = blocking_run_id(message) if status == 400 else None
-    if blocking is not None:
-        cls: type[APIStatusError] = ActiveRunError
-    elif status >= 500:
-        cls = InternalServerError
-    else:
-        cls = _CLASSES.get(status, APIStatusError)
-    if 300 <= status < 400:
-        message = _redirect_text(headers)
-    elif status == 404 and is_vendor_host(host):
-        message = f"{message}; {_SHUTDOWN}"
-    elif status == 404 and is_azure_openai_host(host):
-        message = f"{message}; {_AZURE_SHUTDOWN}"
-    error = cls(
-        message,
+    error = _class_of(status, blocking)(
+        _explained(message, status, headers, host),
         status_code=status,
         code=facts.get("code"),
         param=facts.get("param"),
@@ -132,20 +117,31 @@ def status_error(
     if isinstance(error, ActiveRunError):
         error.blocking_run_id = blocking
         error.advice = "wait for that run, or pass on_active_run='wait' or 'cancel'"
-    elif base_url and _SWITCHED_OFF not in message:
+    elif base_url and not _is_switched_off(status, host):
+        code, target = facts.get("code", ""), _target(headers)
         error.advice = advice_for(
-            Rejected(
-                status=status,
-                message=message,
-                code=facts.get("code", ""),
-                content=content,
-                location=_target(headers),
-                base_url=base_url,
-                path=path,
-                has_key=bool(secrets),
-            )
+            Rejected(status, message, code, content, target, base_url, path, bool(secrets))
         )
     return error
+
+
+def _class_of(status: int, blocking: str | None) -> type[APIStatusError]:
+    if blocking is not None:
+        return ActiveRunError
+    return InternalServerError if status >= 500 else _CLASSES.get(status, APIStatusError)
+
+
+def _is_switched_off(status: int, host: str) -> bool:
+    return status == 404 and (is_vendor_host(host) or is_azure_openai_host(host))
+
+
+def _explained(message: str, status: int, headers: Mapping[str, str], host: str) -> str:
+    """Return what happened, where the server's own words do not say it."""
+    if 300 <= status < 400:
+        return _redirect_text(headers)
+    if _is_switched_off(status, host):
+        return f"{message}; {_SHUTDOWN if is_vendor_host(host) else _AZURE_SHUTDOWN}"
+    return message
 
 
 def _page_message(content: bytes, secrets: Collection[str]) -> str:

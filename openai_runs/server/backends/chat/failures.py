@@ -195,7 +195,7 @@ def is_unknown_model(status: int, words: str) -> bool:
     >>> is_unknown_model(404, "model 'phi9' not found"), is_unknown_model(404, "Not Found")
     (True, False)
     """
-    return status in _UNKNOWN_MODEL and re.search(_NO_MODEL, words) is not None
+    return status in _UNKNOWN_MODEL and _NO_MODEL.search(words) is not None
 
 
 def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) -> AttemptFailed:
