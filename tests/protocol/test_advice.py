@@ -85,6 +85,11 @@ def test_key_is_asked_for_where_none_was_sent() -> None:
     assert rejected(401) == "is api_key= or OPENAI_API_KEY the key of this server?"
 
 
+def test_proxy_that_wants_credentials() -> None:
+    """A plain request over a proxy is answered by it with a 407."""
+    assert rejected(407).endswith("credentials in its URL: http://USER:PASSWORD@HOST:PORT")
+
+
 REDIRECTS: dict[str, tuple[str, str]] = {
     "same path": (
         "https://new.example/v1/threads",

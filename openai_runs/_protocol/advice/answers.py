@@ -54,7 +54,7 @@ def advice_for(rejected: Rejected) -> str:
         case 404 | 405:
             return _unknown_path(rejected)
         case 407:
-            return f"name them in proxy={_PROXY!r}"
+            return f"the proxy wants credentials in its URL: {_PROXY}"
         case status if 300 <= status < 400:
             return _redirected(rejected)
         case status if status in _GATEWAYS and is_page(rejected.content):

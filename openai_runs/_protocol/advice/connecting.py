@@ -72,7 +72,7 @@ _BY_CAUSE: Final = {
     Cause.CLOSED: "did it stop, or does it want https://?",
     Cause.NO_HANDSHAKE: "does it answer without TLS? Then write http:// in base_url",
     Cause.NO_PROXY: "is the address of the proxy right, in proxy= or HTTPS_PROXY?",
-    Cause.PROXY_CREDENTIALS: "name them in proxy='http://USER:PASSWORD@HOST:PORT'",
+    Cause.PROXY_CREDENTIALS: "it wants credentials in its URL: http://USER:PASSWORD@HOST:PORT",
     Cause.PROXY_REJECTED: "does the proxy allow this host?",
 }
 
