@@ -19,6 +19,7 @@ from functools import partial
 from io import BytesIO
 from time import monotonic
 from typing import Any, Final, Literal, NamedTuple, overload
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -27,9 +28,17 @@ import anyio
 from yarl import URL
 
 from openai_runs._aio import is_cancelled
-from openai_runs._protocol.error_mapping import excerpt
-from openai_runs._protocol.masking import mask, quotes, secrets_of
+from openai_runs._protocol.advice.connecting import Cause, advice
+from openai_runs._protocol.masking import secrets_of
 from openai_runs._tracing import Span
+from openai_runs._transport_errors import (
+    NEVER_SENT,
+    Lost,
+    cause_of,
+    reason_of,
+    unusable,
+    unused_proxy,
+)
 from openai_runs.config import (
     CLOSING_MEMORY,
     CONNECT_TIMEOUT,
@@ -52,8 +61,6 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE"})
 """Methods of requests that are sent again where their connection was lost."""
 _POLL: Final = getattr(select, "poll", None)
 """Not there on Windows."""
-_NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-"""Failures before the first byte of the request: no connection was made."""
 
 
 class Reply(NamedTuple):
@@ -98,7 +105,7 @@ class StreamReply:
                 raise
             reason, cause = "the client was closed", None
         except (aiohttp.ClientError, OSError) as error:
-            reason, cause = _reason(error, self.secrets), _cause(error, self.secrets)
+            (reason, _), cause = reason_of(error, self.secrets), cause_of(error, self.secrets)
         failure = APIConnectionError(reason, method=self._method, url=self._shown)
         if self.span is not None:
             self.span.fail(failure)
@@ -135,6 +142,7 @@ class Transport:
         self._session = session
         self._owned = session is None
         self._max_connections = max_connections
+        self._connect_timeout = connect_timeout
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._always: dict[str, Any] = {
             "allow_redirects": False,
@@ -234,9 +242,36 @@ class Transport:
                 raise  # else a pool was closed, ours or that of the caller's session
             failure, cause = _closed_under(method, _shown(url)), None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = _translate(error, method, _shown(url), timeout, secrets_of(headers, url))
-            cause = _cause(error, secrets_of(headers, url))
+            failure = self._translate(error, method, url, timeout, secrets_of(headers, url))
+            cause = cause_of(error, secrets_of(headers, url))
         raise failure from cause
+
+    def _translate(
+        self, error: Exception, method: str, url: str, timeout: float, secrets: tuple[str, ...]
+    ) -> APIConnectionError | ConfigError:
+        """Return one of our errors for one of aiohttp's or the system's."""
+        shown = _shown(url)
+        problem = unusable(error, shown, secrets)
+        if problem is not None:
+            return problem
+        sent = not isinstance(error, (*NEVER_SENT, aiohttp.ClientHttpProxyError))
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            where = urlsplit(url).netloc.rpartition("@")[2]
+            reason = f"no connection to {where} within {self._connect_timeout:g} s"
+            cause = Cause.UNREACHABLE
+            failure: APIConnectionError = APITimeoutError(
+                reason, method=method, url=shown, sent=sent
+            )
+        elif isinstance(error, TimeoutError):
+            return _too_late(method, shown, timeout)
+        else:
+            reason, cause = reason_of(error, secrets)
+            failure = APIConnectionError(reason, method=method, url=shown, sent=sent)
+            failure.retryable = not isinstance(error, aiohttp.ClientSSLError)
+        failure.advice = advice(
+            cause, url, uses_environment=self._trust_env, unused=unused_proxy(url)
+        )
+        return failure
 
     @property
     def is_owned(self) -> bool:
@@ -373,15 +408,13 @@ class _Connector(aiohttp.TCPConnector):
             if request in self._reusing:
                 self._keeping.discard(self._reusing[request])
                 self._closed_at[self._reusing[request]] = monotonic()
-            raise _Lost(_reason(error)) from error
+            is_new = request not in self._reusing
+            is_closed = is_new and isinstance(error, aiohttp.ServerDisconnectedError)
+            raise Lost(reason_of(error)[0], Cause.CLOSED if is_closed else Cause.OTHER) from error
         finally:
             if request in self._reusing:
                 del self._reusing[request]
         return response
-
-
-class _Lost(aiohttp.ClientError):
-    """The connection was lost under a request that may have arrived."""
 
 
 def _has_ended(connection: aiohttp.connector.Connection) -> bool:
@@ -442,50 +475,3 @@ def _shown(url: str) -> str:
 def _too_late(method: str, shown: str, timeout: float) -> APIConnectionError:
     what = f"no answer within {timeout:.3g} s"
     return APITimeoutError(what, method=method, url=shown, sent=True)
-
-
-def _cause(error: Exception, secrets: tuple[str, ...]) -> Exception | None:
-    """Return the error as a cause to be shown; None if it holds a key, its own or a quoted one."""
-    is_open = isinstance(error, aiohttp.ClientResponseError)  # with the request's headers
-    return None if is_open or quotes(error, secrets) else error
-
-
-def _translate(
-    error: Exception, method: str, shown: str, timeout: float, secrets: tuple[str, ...]
-) -> APIConnectionError | ConfigError:
-    if isinstance(error, aiohttp.ClientResponseError):
-        proxy = isinstance(error, aiohttp.ClientHttpProxyError)
-        what = f"the proxy rejected it with HTTP {error.status}" if proxy else "no proper HTTP"
-        said = excerpt(error.message.encode(), secrets=secrets)
-        return APIConnectionError(f"{what}: {said}", method=method, url=shown, sent=not proxy)
-    is_url = isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError))
-    if is_url or not isinstance(error, (aiohttp.ClientError, OSError)):
-        # Also a port out of range, or a label too long for DNS.
-        said = mask(str(error), secrets) or type(error).__name__
-        return ConfigError(f"{shown!r} cannot be requested: {said}")
-    sent = not isinstance(error, _NEVER_SENT)
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return APITimeoutError("connecting took too long", method=method, url=shown, sent=sent)
-    if isinstance(error, TimeoutError):
-        return _too_late(method, shown, timeout)
-    failure = APIConnectionError(_reason(error, secrets), method=method, url=shown, sent=sent)
-    if isinstance(error, aiohttp.ClientSSLError):
-        failure.retryable = False
-    return failure
-
-
-def _reason(error: Exception, secrets: tuple[str, ...] = ()) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"the server's certificate is not trusted: {error.certificate_error}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the host name cannot be resolved: {error.os_error}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection: {error.os_error}"
-    if isinstance(error, _Lost):
-        return mask(str(error), secrets)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without an answer"
-    said = excerpt(
-        str(error).encode(), secrets=secrets
-    )  # aiohttp quotes what it could not parse, in many lines
-    return f"the connection was lost: {type(error).__name__}: {said}"

@@ -98,6 +98,7 @@ __all__ = [
     "REUSE_IDLE",
     "RUN_LIFETIME",
     "SERVER_PATIENCE",
+    "SERVE_PORT",
     "SPARE_DESCRIPTORS",
     "STOP_WRITE_TIMEOUT",
     "STREAM_DRAIN",
@@ -124,6 +125,8 @@ REQUEST_TIMEOUT: Final = 60.0
 """Seconds for one attempt, connecting and reading included; official SDK: 600."""
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds to open a connection; official SDK: 5."""
+SERVE_PORT: Final = 8080
+"""Port of `openai-runs serve`."""
 MAX_RETRIES: Final = 2
 """Retries after the first attempt; official SDK: 2."""
 MAX_CONNECTIONS: Final = 100

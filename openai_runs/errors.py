@@ -209,9 +209,18 @@ class APIError(OpenAIRunsError):
     idempotency_key: str | None = None
     """The key the call was sent with: `runs.recover` finds a lost run by it, and a server that
     remembers keys answers the same call with the same key as it did the first time."""
+    advice: str = ""
+    """What to do next, where it is known; the text ends with it."""
     retry_budget_spent: bool = False
     """True if a retry was allowed and not made, since the client's budget for retries is spent; the
     text says on what."""
+
+    def __str__(self) -> str:
+        """Return what happened, the facts, and what to do next."""
+        return "; ".join(filter(None, [f"{super().__str__()}{self._facts()}", self.advice]))
+
+    def _facts(self) -> str:
+        return ""
 
     def explain_spent_budget(self, why: str) -> None:
         """Say in the text that no retry was made, and why.
@@ -231,6 +240,8 @@ class APIConnectionError(APIError):
     """False if the request provably never reached the server."""
     retryable: bool = True
     """False where trying again cannot help, as with a certificate that is not trusted."""
+    reason: str = ""
+    """What happened, without the request."""
 
     def __init__(
         self, what: str, *, method: str = "", url: str = "", sent: bool = True, **ids: str | None
@@ -238,6 +249,7 @@ class APIConnectionError(APIError):
         """Say what happened to which request; `url` carries no query and no secret."""
         request = f" ({method} {url})" if url else ""
         super().__init__(f"{what}{request}", **ids)
+        self.reason = what
         self.sent = sent
 
 
@@ -291,8 +303,8 @@ class APIStatusError(APIError):
         self.body = body
         self.headers: dict[str, str] = dict(headers or {})
 
-    def __str__(self) -> str:
-        """Return status, text, and what is needed to report it."""
+    def _facts(self) -> str:
+        """Return the status, and what is needed to report it."""
         facts = [f"HTTP {self.status_code}"]
         facts += [
             f"{name}={value!r}"
@@ -301,7 +313,7 @@ class APIStatusError(APIError):
         ]
         if self.request_id:
             facts.append(f"request_id={self.request_id!r}")
-        return f"{super().__str__()} [{', '.join(facts)}]"
+        return f" [{', '.join(facts)}]"
 
 
 class BadRequestError(APIStatusError):
@@ -431,6 +443,13 @@ def _seconds_at(text: str, place: int) -> float | None:
 class RunExpired(RunError):
     """The run was not finished before its `expires_at`."""
 
+    def _reason(self, run: RunLike) -> str:
+        created, expires = (getattr(run, name, None) for name in ("created_at", "expires_at"))
+        within = "in time"
+        if isinstance(created, int) and isinstance(expires, int):
+            within = f"within {expires - created} s"
+        return f": it was not finished {within}; start a new run on its thread"
+
 
 class RunCancelled(RunError):
     """The run was cancelled, or is being cancelled."""
@@ -438,6 +457,13 @@ class RunCancelled(RunError):
 
 class RunIncomplete(RunError):
     """The run stopped at a token limit; `.run.incomplete_details` says which."""
+
+    def _reason(self, run: RunLike) -> str:
+        limit = getattr(getattr(run, "incomplete_details", None), "reason", None)
+        if not isinstance(limit, str) or not limit:
+            return super()._reason(run)
+        hint = f"; raise {limit} of the run" if limit.startswith("max_") else ""
+        return f" ({limit[:_EXCERPT_CHARS]}){hint}"
 
 
 class RunRequiresAction(RunError):

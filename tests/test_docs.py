@@ -132,7 +132,8 @@ async def execute(page: Path, client: AsyncClient, folder: Path) -> dict[str, ob
             continue
         (folder / block.file).write_text(block.source)
         if "def test_" in block.source:
-            run_script(["-m", "pytest", "-q", *PLUGINS], block, folder)
+            options = [*PLUGINS, "-p", "openai_runs.testing"]  # as if installed
+            run_script(["-m", "pytest", "-q", *options], block, folder)
         elif block.typed:
             compare_dialogue(block, run_script([], block, folder))
         elif "asyncio.run(" in block.source:

@@ -3,19 +3,24 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.suites import PLUGINS
 
+ROOT = Path(__file__).resolve().parents[1]
+NAMED = 'pytest_plugins = ["openai_runs.testing"]'
+"""What a conftest.py may say, and need not."""
 
-def run_suite(folder: Path, test: str, conftest: str = "") -> subprocess.CompletedProcess[str]:
+
+def run_suite(
+    folder: Path, test: str, conftest: str = "", *, plugins: str = NAMED, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run a test file of a user's, with warnings as errors, in a process of its own."""
     (folder / "test_it.py").write_text(test)
-    (folder / "conftest.py").write_text(
-        f'import sys\n{conftest}\npytest_plugins = ["openai_runs.testing"]\n'
-    )
+    (folder / "conftest.py").write_text(f"import sys\n{conftest}\n{plugins}\n")
     (folder / "pytest.ini").write_text(
         "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
     )
@@ -23,15 +28,32 @@ def run_suite(folder: Path, test: str, conftest: str = "") -> subprocess.Complet
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *PLUGINS, str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": root, "OPENAI_API_KEY": "sk-of-the-developer"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{root}{os.pathsep}{installed(folder)}",
+            "OPENAI_API_KEY": "sk-of-the-developer",
+            **env,
+        },
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_pytest_asyncio_is_all_a_user_needs(tmp_path: Path) -> None:
-    """One line in conftest.py, then tests in any mode and any loop scope."""
+def installed(folder: Path) -> Path:
+    """Return a folder with the entry points of pyproject.toml, as an installed package has them."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [f"{name} = {target}" for name, target in points["pytest11"].items()]
+    info = folder / "site" / "openai_runs_of_now-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: openai-runs-of-now\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
+    return folder / "site"
+
+
+@pytest.mark.parametrize("plugins", [NAMED, ""], ids=["named", "installed"])
+def test_pytest_asyncio_is_all_a_user_needs(plugins: str, tmp_path: Path) -> None:
+    """Tests in any mode and any loop scope, whether conftest.py names the plugin or not."""
     test = """
 import pytest
 
@@ -51,16 +73,36 @@ def test_no_loop(runs_server):
     assert runs_server.url.startswith("http://127.0.0.1:")
 """
 
-    done = run_suite(tmp_path, test)
+    done = run_suite(tmp_path, test, plugins=plugins)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
 
 
+def test_suite_that_does_not_use_the_plugin_loads_nothing_of_it(tmp_path: Path) -> None:
+    """Where the package is only installed, pytest starts without its client, server and aiohttp."""
+    test = """
+import sys
+
+def test_it():
+    assert "openai_runs.testing.fixtures" in sys.modules
+    ours = {name for name in sys.modules if name.startswith("openai_runs")}
+    assert ours == {"openai_runs", "openai_runs.testing", "openai_runs.testing.fixtures"}
+    assert not {"aiohttp", "msgspec", "sqlalchemy", "anyio"} & (set(sys.modules) - BEFORE)
+"""
+    # The plugins of others in this environment may load such packages themselves: anyio has one.
+    test = test.replace("BEFORE", "{'anyio'}")
+
+    done = run_suite(tmp_path, test, plugins="")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("missing", "advice"),
     [
-        ("sqlalchemy", "pip install 'openai-runs[server]'"),
+        ("sqlalchemy", "the server needs the package sqlalchemy: pip install 'sqlalchemy"),
         ("pytest_asyncio", "pip install pytest-asyncio"),
     ],
 )
@@ -68,7 +110,15 @@ def test_missing_package_is_named(missing: str, advice: str, tmp_path: Path) -> 
     """A suite that lacks something says what to install, not where a traceback ended."""
     test = "def test_it(runs_client):\n    pass\n"
 
-    done = run_suite(tmp_path, test, f"sys.modules[{missing!r}] = None")
+    hidden = f"sys.modules[{missing!r}] = None"  # before the plugin is loaded, by conftest.py
+
+    done = run_suite(
+        tmp_path,
+        test,
+        hidden,
+        PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+        PYTEST_ADDOPTS="-W ignore::pytest.PytestConfigWarning",  # an option of pytest-asyncio's
+    )
 
     assert done.returncode == 1
     assert advice in done.stdout

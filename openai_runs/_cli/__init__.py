@@ -4,16 +4,9 @@ import sys
 
 from openai_runs._cli.ending import INTERRUPTED, stopped
 from openai_runs._cli.signals import SIGNALS, Ended
+from openai_runs._extras import is_of_an_extra, needs
 
 __all__ = ["main"]
-
-_EXTRAS = {
-    "cyclopts": "cli",
-    "markdown_it": "cli",
-    "prompt_toolkit": "cli",
-    "rich": "cli",
-    "sqlalchemy": "server",
-}
 
 
 def main() -> None:
@@ -38,12 +31,7 @@ def _run() -> int:
 
         return run(sys.argv[1:])
     except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+        if not is_of_an_extra(error):
             raise
-        extra = _EXTRAS[package]
-        print(
-            f"openai-runs: the package {package} is missing: pip install 'openai-runs[{extra}]'",
-            file=sys.stderr,
-        )
+        print(f"openai-runs: {needs('this command', error)}", file=sys.stderr)
         return 1

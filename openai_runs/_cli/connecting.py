@@ -1,12 +1,14 @@
 """Which server a command talks to, and what its user reads when that goes wrong."""
 
 import os
+import re
 import shlex
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 import msgspec
@@ -15,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from openai_runs import (
     ActiveRunError,
     APIConnectionError,
+    APIError,
     AsyncClient,
     AuthenticationError,
     ConfigError,
@@ -28,6 +31,7 @@ from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
 from openai_runs._cli.environment import secret
 from openai_runs._cli.outputs import say
 from openai_runs._cli.tokens import TokenCommand
+from openai_runs._protocol.hosts import is_loopback
 from openai_runs._protocol.spec import check_id
 
 __all__ = [
@@ -44,6 +48,8 @@ __all__ = [
 _BASE_URL: Final = "OPENAI_BASE_URL"
 ECHO: Final = "echo"
 """The one model that an echo server lists."""
+_ARGUMENT: Final = re.compile(r"base_url='([^']*)'")
+_ENDPOINT: Final = "base_url of the model endpoint"
 _DEFAULT_MODEL: Final = "gpt-4o-mini"
 """Somebody's model has to be named; servers without a choice take any name."""
 _LIST_TIMEOUT: Final = 2.0
@@ -110,7 +116,8 @@ def connect(
             return _remote(url, UNSET if key is None else key, poll, limits, place)
         return _embedded(place, key, poll)
     except ValueError as error:  # ConfigError is one
-        raise Stop(str(error), USAGE) from error
+        sentence = _in_options(str(error).replace(_ENDPOINT, "--model-url"))
+        raise Stop(sentence, USAGE) from error
 
 
 @asynccontextmanager
@@ -132,7 +139,7 @@ async def reached(place: Place, *, at_work: bool, make: bool = False) -> AsyncIt
     from openai_runs.server import LocalServer, serving_url  # loads the database's room
 
     if not make and not await anyio.to_thread.run_sync(place.db.is_file):
-        sentence = f"there is no database '{place.db}'"
+        sentence = f"there is no database '{place.db}': name another file with --db"
         raise Stop(sentence)
     url = await anyio.to_thread.run_sync(serving_url, place.db)
     if url is not None:
@@ -195,21 +202,33 @@ def check_server(place: Place) -> None:
 
 def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> Stop:
     """Return what the user should read; `timed` if the command was given a time-out."""
-    advice = ""
+    said, advice = str(error), ""
+    if isinstance(error, APIError) and error.advice:
+        said, advice = said.removesuffix(f"; {error.advice}"), _in_options(error.advice)
     if isinstance(error, ActiveRunError) and error.blocking_run_id and error.thread_id:
         advice = f"wait for it: {_command('wait', error.blocking_run_id, error.thread_id, place)}"
     elif isinstance(error, ConfigError) and place.db is not None:
         advice = "name another file with --db"
     elif isinstance(error, AuthenticationError):
         advice = "name the variable that holds your key with --api-key-env, or set OPENAI_API_KEY"
-    elif isinstance(error, NotFoundError):
+    elif isinstance(error, NotFoundError) and not advice:
         advice = "look at the ids, and at the address of the server"
     elif isinstance(error, StreamInterrupted) and error.run_id and error.thread_id:
         advice = f"once it is back: {_command('show', error.run_id, error.thread_id, place)}"
-    elif isinstance(error, APIConnectionError) and place.url(os.environ) is not None:
-        advice = "is a server running there? Its address is --base-url or OPENAI_BASE_URL"
+    elif isinstance(error, APIConnectionError) and place.base_url is None and place.url(os.environ):
+        advice = f"{advice or 'is a server running there?'} (the address is from {_BASE_URL})"
     is_late = timed and isinstance(error, TimeoutError)
-    return Stop("; ".join(filter(None, [str(error), advice])), TIMED_OUT if is_late else ERROR)
+    return Stop("; ".join(filter(None, [said, advice])), TIMED_OUT if is_late else ERROR)
+
+
+def _in_options(advice: str) -> str:
+    """Return the advice of an error with the options of the command in place of arguments.
+
+    >>> _in_options("is the path /v1 missing? Try base_url='http://127.0.0.1:8080/v1'")
+    'is the path /v1 missing? Try --base-url http://127.0.0.1:8080/v1'
+    """
+    advice = _ARGUMENT.sub(r"--base-url \1", advice)
+    return advice.replace("base_url", "--base-url")
 
 
 def _command(name: str, run_id: str, thread_id: str, place: Place) -> str:
@@ -239,15 +258,17 @@ def _remote(
     credential: str | TokenCommand | UnsetType = key
     if place.token_command is not None:
         credential = TokenCommand(place.token_command)
+    is_here = is_loopback(urlsplit(url).hostname or "")  # which no proxy can reach
+    options: dict[str, Any] = {"poll": poll, "limits": limits, "trust_env": not is_here}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if place.api_version is not None:
             if isinstance(credential, UnsetType):
                 sentence = "--api-version is for Azure: add --token-command or --api-key-env"
                 raise Stop(sentence, USAGE)
-            client = AsyncClient.azure(url, credential, place.api_version, poll=poll, limits=limits)
+            client = AsyncClient.azure(url, credential, place.api_version, **options)
         else:
-            client = AsyncClient(url, credential, poll=poll, limits=limits)
+            client = AsyncClient(url, credential, **options)
     for warning in caught:
         say(f"openai-runs: {warning.message}")
     return client

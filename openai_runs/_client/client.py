@@ -253,7 +253,7 @@ class AsyncClient:
             seams: Sleep, clocks and random numbers, for tests.
 
         Raises:
-            ConfigError: `openai_runs[server]` is not installed (at the first request).
+            ConfigError: The extra `server` is not installed (at the first request).
         """
         client = cls.__new__(cls)
         make = partial(make_server, path, model_url=model_url, model_key=model_key)

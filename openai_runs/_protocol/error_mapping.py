@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from openai_runs._protocol.advice.answers import Rejected, advice_for
+from openai_runs._protocol.advice.pages import is_page, page_text
 from openai_runs._protocol.hosts import is_azure_openai_host, is_vendor_host
 from openai_runs._protocol.json_repair import read_json
 from openai_runs._protocol.lifecycle import needs_no_cancel
@@ -60,6 +62,8 @@ _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read: masking keys in more would block the event loop."""
 _MAX_ERRORS: Final = 8
 """Items of a list of errors that are read."""
+_MAX_PAGE_BYTES: Final = 4096
+_MAX_TITLE_CHARS: Final = 100
 _SHUTDOWN: Final = (
     "OpenAI switched the Assistants endpoints off on 2026-08-26; point base_url at a server that "
     "still speaks the protocol, or use AsyncClient.local()"
@@ -77,6 +81,8 @@ def status_error(
     content: bytes,
     *,
     host: str = "",
+    base_url: str = "",
+    path: str = "",
     secrets: Collection[str] = (),
 ) -> APIStatusError:
     """Return the exception for an error answer.
@@ -86,6 +92,8 @@ def status_error(
         headers: By case-insensitive or lower-case name.
         content: The body, of any kind.
         host: The server's; a 404 of the vendor and of Azure OpenAI is explained.
+        base_url: The client's, of which the advice says what is wrong; empty: it says nothing.
+        path: That of the request, below the base URL.
         secrets: Credentials of the request, masked in the error.
     """
     headers = {name.lower(): mask(value, secrets) for name, value in headers.items()}
@@ -93,22 +101,11 @@ def status_error(
     body = masked_json(content, secrets)
     facts = _bounded_facts(body)
     said = excerpt(content, secrets=secrets)
-    message = facts.get("message") or said or "no error text"
+    words = _page_message(content, secrets) if is_page(content) else said
+    message = facts.get("message") or words or "no error text"
     blocking = blocking_run_id(message) if status == 400 else None
-    if blocking is not None:
-        cls: type[APIStatusError] = ActiveRunError
-    elif status >= 500:
-        cls = InternalServerError
-    else:
-        cls = _CLASSES.get(status, APIStatusError)
-    if 300 <= status < 400:
-        message = _redirect_text(headers)
-    elif status == 404 and is_vendor_host(host):
-        message = f"{message}; {_SHUTDOWN}"
-    elif status == 404 and is_azure_openai_host(host):
-        message = f"{message}; {_AZURE_SHUTDOWN}"
-    error = cls(
-        message,
+    error = _class_of(status, blocking)(
+        _explained(message, status, headers, host),
         status_code=status,
         code=facts.get("code"),
         param=facts.get("param"),
@@ -119,7 +116,39 @@ def status_error(
     )
     if isinstance(error, ActiveRunError):
         error.blocking_run_id = blocking
+        error.advice = "wait for that run, or pass on_active_run='wait' or 'cancel'"
+    elif base_url and not _is_switched_off(status, host):
+        code, target = facts.get("code", ""), _target(headers)
+        error.advice = advice_for(
+            Rejected(status, message, code, content, target, base_url, path, bool(secrets))
+        )
     return error
+
+
+def _class_of(status: int, blocking: str | None) -> type[APIStatusError]:
+    if blocking is not None:
+        return ActiveRunError
+    return InternalServerError if status >= 500 else _CLASSES.get(status, APIStatusError)
+
+
+def _is_switched_off(status: int, host: str) -> bool:
+    return status == 404 and (is_vendor_host(host) or is_azure_openai_host(host))
+
+
+def _explained(message: str, status: int, headers: Mapping[str, str], host: str) -> str:
+    """Return what happened, where the server's own words do not say it."""
+    if 300 <= status < 400:
+        return _redirect_text(headers)
+    if _is_switched_off(status, host):
+        return f"{message}; {_SHUTDOWN if is_vendor_host(host) else _AZURE_SHUTDOWN}"
+    return message
+
+
+def _page_message(content: bytes, secrets: Collection[str]) -> str:
+    """Return the title of a web page, and that it is one."""
+    page = excerpt(content[:_MAX_PAGE_BYTES], _MAX_PAGE_BYTES, secrets=secrets)
+    title = _one_line(page_text(page))[:_MAX_TITLE_CHARS]
+    return f"a web page in place of an answer of the API: {title!r}"
 
 
 def error_facts(content: bytes, secrets: Collection[str] = ()) -> dict[str, str]:
@@ -236,8 +265,8 @@ def _json(value: Any) -> str:
 
 
 def _redirect_text(headers: Mapping[str, str]) -> str:
-    target = headers.get("location", "").partition("?")[0]  # the query may hold a key
-    return (
-        f"the server redirects to {target[:200]!r}, and redirects are never followed; "
-        "set base_url to the address it names if you trust it"
-    )
+    return f"the server redirects to {_target(headers)!r}, and redirects are never followed"
+
+
+def _target(headers: Mapping[str, str]) -> str:
+    return headers.get("location", "").partition("?")[0][:200]  # the query may hold a key

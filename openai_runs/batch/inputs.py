@@ -130,8 +130,12 @@ def _parsed(number: int, text: bytes) -> Line:
     if not isinstance(line, dict):
         raise _refused(number, "is no JSON object")
     if line.get("method", "POST") != "POST" or line.get("url") != _URL:
-        asked = f"{line.get('method')} {line.get('url')}"
-        raise _refused(number, f"asks for {asked:.100}; only POST {_URL} is there")
+        asked = (
+            f"asks for {line.get('method', 'POST')} {line['url']}"
+            if "url" in line
+            else "has no url"
+        )
+        raise _refused(number, f'{asked:.100}; write "method": "POST", "url": "{_URL}"')
     return _checked(number, line.get("custom_id"), line.get("body"))
 
 

@@ -1,15 +1,18 @@
-"""The fixtures of the pytest plugin."""
+"""The pytest plugin: its fixtures. Every pytest of an environment with this package loads it.
+
+So nothing is imported here before a test asks for a fixture: no client, no server, no aiohttp.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openai_runs._client.client import AsyncClient
-from openai_runs.errors import ConfigError
-from openai_runs.testing.server import RunsServer
+if TYPE_CHECKING:
+    from openai_runs._client.client import AsyncClient
+    from openai_runs.testing.server import RunsServer
 
 __all__ = ["runs_client", "runs_server"]
 
@@ -17,6 +20,9 @@ __all__ = ["runs_client", "runs_server"]
 @pytest.fixture
 def runs_server() -> Iterator[RunsServer]:
     """The real server, with a database of its own and a model that follows a script."""
+    from openai_runs.errors import ConfigError
+    from openai_runs.testing.server import RunsServer
+
     try:
         with RunsServer() as server:
             yield server
@@ -39,5 +45,7 @@ def _without_asyncio() -> None:
 @_async_fixture
 async def runs_client(runs_server: RunsServer) -> AsyncIterator[AsyncClient]:
     """A client of `runs_server`, closed at the end."""
+    from openai_runs._client.client import AsyncClient
+
     async with AsyncClient(runs_server.url, api_key="test") as client:
         yield client

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 from anyio import to_thread
 
+from openai_runs._extras import needs
 from openai_runs.errors import ConfigError
 from openai_runs.testing.hosting import HostedServer
 from openai_runs.testing.received import ReceivedRequest, decoded, without_credentials
@@ -350,8 +351,7 @@ class RunsServer:
         try:
             from openai_runs.server import ScriptedBackend
         except ImportError as error:
-            msg = f"runs_server needs the server extra ({error}): pip install 'openai-runs[server]'"
-            raise ConfigError(msg) from error
+            raise ConfigError(needs("the server", error)) from error
         if self._backend is None:
             self._backend = ScriptedBackend(self._next_turn)
         return {**self._options, "backend": self._backend, "middlewares": [self._meddle]}

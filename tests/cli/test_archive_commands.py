@@ -163,7 +163,7 @@ MISTAKES = {
     "nobody-there": (
         ["export", "--out", "x", "--base-url", "http://127.0.0.1:9/v1"],
         1,
-        "is a server running there",
+        "is it running? `openai-runs serve --port 9` starts one",
     ),
 }
 

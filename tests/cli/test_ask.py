@@ -261,8 +261,18 @@ async def test_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     done = await execute("ask", "x", "--base-url", "http://127.0.0.1:1/v1", folder=tmp_path)
 
     assert (done.code, done.out) == (1, "")
-    assert "http://127.0.0.1:1/v1" in done.err
-    assert "--base-url" in done.err
+    assert done.err.endswith(
+        "openai-runs: no connection to 127.0.0.1:1: Connection refused (POST "
+        "http://127.0.0.1:1/v1/assistants); is it running? "
+        "`openai-runs serve --port 1` starts one\n"
+    )
+
+
+async def test_server_of_the_environment_is_named_as_such(tmp_path: Path) -> None:
+    """Who did not type the address reads where it is from."""
+    done = await execute("ask", "x", folder=tmp_path, OPENAI_BASE_URL="http://127.0.0.1:1/v1")
+
+    assert done.err.endswith("starts one (the address is from OPENAI_BASE_URL)\n")
     assert len(done.err.splitlines()) == 1
 
 

@@ -56,10 +56,7 @@ FORMS: dict[str, tuple[type[errors.APIStatusError], dict[str, str | None]]] = {
     "500_flat.json": (errors.InternalServerError, {"message": "Boom", "code": "server_error"}),
     "502_proxy.html": (
         errors.InternalServerError,
-        {
-            "message": "<html> <head><title>502 Bad Gateway</title></head> "
-            "<body><center><h1>502 Bad Gateway</h1></center></body> </html>"
-        },
+        {"message": "a web page in place of an answer of the API: '502 Bad Gateway'"},
     ),
 }
 

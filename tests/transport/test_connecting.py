@@ -21,11 +21,13 @@ from tests.transport.wire import SHORT, call, failure, free_port, listening
 
 async def test_refused_connection_was_never_sent(transport: Transport) -> None:
     """Nothing listens: the request provably never reached a server."""
-    error = await failure(transport, f"http://127.0.0.1:{free_port()}/v1")
+    port = free_port()
+
+    error = await failure(transport, f"http://127.0.0.1:{port}/v1")
 
     assert isinstance(error, APIConnectionError)
     assert (error.sent, error.retryable) == (False, True)
-    assert error.message.startswith("no connection: ")
+    assert error.reason == f"no connection to 127.0.0.1:{port}: Connection refused"
 
 
 class NoNames(AbstractResolver):
@@ -136,7 +138,7 @@ async def test_connecting_has_a_deadline_of_its_own() -> None:
     await transport.aclose()
 
     assert isinstance(error, APITimeoutError)
-    assert error.message.startswith("connecting took too long")
+    assert error.reason == f"no connection to 127.0.0.1:{port} within {SHORT:g} s"
     assert not error.sent
 
 
@@ -156,6 +158,79 @@ async def test_proxy_that_refuses_was_never_sent() -> None:
     assert isinstance(error, APIConnectionError)
     assert not error.sent
     assert error.message.startswith("the proxy rejected it with HTTP 407")
+    assert error.advice == "it wants credentials in its URL: http://USER:PASSWORD@HOST:PORT"
+
+
+@pytest.mark.parametrize(
+    ("variable", "excepted", "used", "expected"),
+    [
+        (
+            "HTTPS_PROXY",
+            "",
+            False,
+            "HTTPS_PROXY is set and not used: pass trust_env=True to use it",
+        ),
+        (
+            "https_proxy",
+            "",
+            False,
+            "https_proxy is set and not used: pass trust_env=True to use it",
+        ),
+        ("HTTPS_PROXY", "nobody.invalid", False, "Behind a proxy, pass proxy= or trust_env=True"),
+        ("HTTP_PROXY", "", False, "Behind a proxy, pass proxy= or trust_env=True"),
+        ("NO_SUCH", "", True, "Behind a proxy, set HTTPS_PROXY"),
+    ],
+    ids=["set", "in small letters", "not for this host", "for another scheme", "none"],
+)
+async def test_proxy_of_the_environment_that_is_not_used_is_named(
+    variable: str, excepted: str, used: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a name cannot be resolved, a proxy may be what is missing; its URL is not shown."""
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(variable, "http://me:pass-word@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    connector = aiohttp.TCPConnector(resolver=NoNames())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        transport = Transport(session=session, trust_env=used)
+
+        error = await failure(transport, "https://nobody.invalid/v1")
+
+    assert isinstance(error, APIConnectionError)
+    assert error.advice == f"is the name right? {expected}"
+    assert "pass-word" not in str(error)
+
+
+async def test_connection_that_is_closed_in_the_handshake_may_want_no_tls(
+    transport: Transport,
+) -> None:
+    """A server that hangs up on a TLS greeting is asked about http://."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+
+    async with listening(hang_up) as port:
+        error = await failure(transport, f"https://127.0.0.1:{port}/v1")
+
+    assert isinstance(error, APIConnectionError)
+    assert error.reason == f"no TLS with 127.0.0.1:{port}: it closed the connection"
+    assert "http:// in base_url" in error.advice
+
+
+async def test_answer_in_tls_wants_https(transport: Transport) -> None:
+    """A TLS alert in place of an answer is recognised."""
+
+    async def alert(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x15\x03\x01\x00\x02\x02\x46")
+        await writer.drain()
+
+    async with listening(alert) as port:
+        error = await failure(transport, f"http://127.0.0.1:{port}/v1")
+
+    assert isinstance(error, APIConnectionError)
+    assert error.advice == "it answers in TLS: write https:// in base_url"
 
 
 async def test_proxy_that_is_gone_was_never_sent() -> None:

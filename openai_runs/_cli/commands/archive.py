@@ -90,7 +90,7 @@ def _explaining(work: Callable[[], Awaitable[int]], place: Place, out: Path | No
     try:
         return carry_out(work)
     except AuthenticationError as error:
-        sentence = f"the server refused the key: {error}{_again(out)}"
+        sentence = f"the server refused the key: {explained(error, place)}{_again(out)}"
         raise Stop(sentence) from error
     except ConfigError as error:
         raise Stop(str(error)) from error

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from openai_runs._cli.parsing.kinds import Seconds
-from openai_runs.config import RUN_LIFETIME
+from openai_runs.config import RUN_LIFETIME, SERVE_PORT
 
 __all__ = ["serve"]
 
@@ -15,7 +15,7 @@ __all__ = ["serve"]
 def serve(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8080,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = SERVE_PORT,
     db: Path = Path("runs.db"),
     model_url: str | None = None,
     model_key_env: str | None = None,

@@ -40,6 +40,8 @@ from openai_runs._client.encoding import plain
 from openai_runs._client.settings import Settings
 from openai_runs._log_ids import ids_of
 from openai_runs._protocol import error_mapping, retry
+from openai_runs._protocol.advice.answers import page_advice
+from openai_runs._protocol.advice.pages import is_page
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.json_repair import repaired
 from openai_runs._protocol.masking import mask
@@ -326,6 +328,7 @@ class Pipeline:
                 url=call.shown_url,
                 sent=call.maybe_sent,
             )
+            error.advice = failure.advice
             raise self._explain(error, call) from failure
         paced = settings.retry.patience is not None or isinstance(failure, RateLimitError)
         name, kind = call.spec.operation, type(failure).__name__
@@ -415,7 +418,13 @@ class Pipeline:
     def _status_error(self, call: Call, reply: Reply | StreamReply) -> APIStatusError:
         host = call.url.split("/", 3)[2].rpartition("@")[2].partition(":")[0].lower()
         error = error_mapping.status_error(
-            reply.status, reply.headers, reply.content, host=host, secrets=call.secrets
+            reply.status,
+            reply.headers,
+            reply.content,
+            host=host,
+            base_url=self.settings.base_url or "",
+            path=call.spec.path,
+            secrets=call.secrets,
         )
         error.retry_after = retry.retry_after(reply.headers, self.settings.runtime.wall())
         limiter = self.state.limiter
@@ -459,6 +468,8 @@ class Pipeline:
             excerpt=error_mapping.excerpt(reply.content, secrets=secrets),
             request_id=mask(request_id_of(reply.headers) or "", secrets) or None,
         )
+        if is_page(reply.content):
+            failure.advice = page_advice(self.settings.base_url or "")
         call.maybe_sent = True
         return self._explain(failure, call)
 

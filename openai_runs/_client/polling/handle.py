@@ -146,7 +146,10 @@ class WaitHandle:
             error = RunWaitTimeout(self.run, waited)
         else:
             msg = f"run {run_id!r} could not be seen within {waited:.1f} s"
+            if failure is not None:
+                msg = f"{msg}; the last poll failed: {failure.message[:200]}"
             error = APITimeoutError(msg, thread_id=thread_id, run_id=run_id)
+            error.advice = "" if failure is None else failure.advice
         error.__cause__ = failure
         self.outcome, self.state = error, HandleState.TIMED_OUT
         self._wake()

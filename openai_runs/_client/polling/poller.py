@@ -420,7 +420,7 @@ class RunPoller:
                 thread_id=error.thread_id,
                 run_id=error.run_id,
             )
-            failure.attempts = self._failures
+            failure.attempts, failure.advice = self._failures, error.advice
             failure.__cause__ = error
             self._fail(failure, math.inf)
             return 0.0

@@ -168,7 +168,9 @@ def _hint_of(function: Any, one: inspect.Parameter, what: str) -> Any:
         msg = f"{what}: parameter {one.name!r} {_UNNAMED[one.kind]}; a model gives each by its name"
         raise TypeError(msg)
     if one.annotation is one.empty:
-        msg = f"{what}: parameter {one.name!r} has no annotation"
+        msg = (
+            f"{what}: parameter {one.name!r} has no annotation; write one, such as {one.name}: str"
+        )
         raise TypeError(msg)
     if is_field(one.default):
         msg = f"{what}: parameter {one.name!r} has Field() as its default; write Annotated[...]"

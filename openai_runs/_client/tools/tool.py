@@ -259,7 +259,9 @@ def as_sent(tools: object) -> object:
 
 def _each(tools: Any) -> Iterator[object]:
     if callable(tools) or isinstance(tools, (str, Mapping)) or not isinstance(tools, Iterable):
-        msg = f"tools must be a list of functions and definitions, got {tools!r}"
+        name = getattr(tools, "__name__", None)
+        got = f"the function {name}; write tools=[{name}]" if name else repr(tools)
+        msg = f"tools must be a list of functions and definitions, got {got}"
         raise TypeError(msg)
     return iter(tools)
 

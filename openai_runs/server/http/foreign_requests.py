@@ -145,7 +145,7 @@ def unknown_path(method: str, path: str) -> Refusal:
     >>> unknown_path("GET", "/v1/files/file_1").message[:60]
     'This server does not offer files (GET /v1/files/file_1). It '
     >>> unknown_path("POST", "/openai/threads").message
-    'Invalid URL (POST /openai/threads): the operations are under /v1, so end the base URL in /v1.'
+    'Invalid URL (POST /openai/threads): is the path /v1 missing? End the base URL in /v1.'
     >>> unknown_path("POST", "/v1/nothing").message
     'Invalid URL (POST /v1/nothing)'
     """
@@ -165,7 +165,11 @@ def unknown_path(method: str, path: str) -> Refusal:
     message = f"Invalid URL ({where})"
     misplaced = "v1" not in before or "openai" in before or before.count("v1") > 1
     if below and below[0] in _OFFERED and misplaced:
-        message += ": the operations are under /v1, so end the base URL in /v1."
+        message += (
+            ": the operations are under /v1, so end the base URL in /v1."
+            if "v1" in before
+            else ": is the path /v1 missing? End the base URL in /v1."
+        )
     return Refusal(message, status_code=404, code="unknown_url")
 
 

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import anyio.lowlevel
 import msgspec
 
 from openai_runs._log_ids import LogIds
+from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.masking import secrets_of
 from openai_runs._protocol.retry import backoff, is_too_long
 from openai_runs._protocol.spec import check_header
@@ -34,7 +36,15 @@ from openai_runs.config import (
 from openai_runs.errors import APIConnectionError, APITimeoutError, ConfigError
 from openai_runs.server.backends.base import ModelEvent, ModelFailure, ModelRequest
 from openai_runs.server.backends.chat.echoed import EchoCollector, echo_rules
-from openai_runs.server.backends.chat.failures import AttemptFailed, refused
+from openai_runs.server.backends.chat.failures import (
+    ENDPOINT,
+    AttemptFailed,
+    is_unknown_model,
+    located,
+    lost,
+    refused,
+    words_of,
+)
 from openai_runs.server.backends.chat.forms import DEFAULTS, Forms
 from openai_runs.server.backends.chat.negotiation import KnownForms, Negotiation
 from openai_runs.server.backends.chat.pieces import check_think
@@ -46,11 +56,13 @@ __all__ = ["ChatBackend", "problem_of_url"]
 
 _logger = logging.getLogger("openai_runs.server")
 
-_TOO_LONG: Final = "The model endpoint sent a longer answer than is read."
-_SILENT: Final = "The model endpoint did not answer"
-_LOST: Final = "The connection to the model endpoint failed."
-_NO_HTTP: Final = "no proper HTTP"
+_TOO_LONG: Final = f"{ENDPOINT} sent a longer answer than is read."
+_SILENT: Final = f"{ENDPOINT} did not answer"
 _USER: Final = re.compile(r"//[^/@]*+@")
+_NO_PATH: Final = frozenset({404, 405})
+_MAX_COMPARED: Final = 200
+"""Models of a list whose names are compared with the one that is not there."""
+_MAX_LISTED: Final = 5
 _MAX_ERROR_BYTES: Final = 2**20
 """Bytes of an error body that are read."""
 _SLICE_BYTES: Final = 2**16
@@ -110,6 +122,7 @@ class ChatBackend:
             ValueError: A time-out is not positive.
         """
         self._url = f"{_checked_url(base_url)}/chat/completions"
+        self._shown = _shown(base_url.rstrip("/"))
         self._headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/json",
@@ -166,13 +179,38 @@ class ChatBackend:
                 pause = backoff(self._retry, attempt, failed.after, random.random())
                 lasted = anyio.current_time() - began
                 if spoken or not self._may_retry(failed, attempt, pause, lasted, request):
-                    raise failed.failure from failed.__cause__
+                    raise await self._explained(failed, request) from failed.__cause__
                 if failed.is_busy and attempt == 1:
                     run = request.run
                     ids: LogIds = {"run_id": run.id, "thread_id": run.thread_id}
                     _logger.info("run %s waits for its model: %s", run.id, failed, extra=ids)
             await anyio.sleep(pause)
             attempt += 1
+
+    async def _explained(self, failed: AttemptFailed, request: ModelRequest) -> ModelFailure:
+        """Return the failure as the run shows it, and log it."""
+        where, run_id = self._shown, request.run.id
+        _logger.info("run %s: the model endpoint %s failed: %s", run_id, where, failed.cause)
+        status, content = failed.refusal or (0, b"")
+        words = words_of(content, self._secrets)
+        known = ""
+        if is_unknown_model(status, words):
+            known = await self._listed(self._model or request.run.model)
+        elif status in _NO_PATH and not urlsplit(where).path and "model" not in words.lower():
+            known = f"Is the path /v1 missing, as in {where}/v1?"
+        return located(failed.failure, where, known)
+
+    async def _listed(self, wanted: str) -> str:
+        """Return which models the endpoint lists, first those with names like the one asked."""
+        try:
+            models = await self._models.get()
+        except ModelFailure:
+            return ""
+        names = [model.id for model in models[:_MAX_COMPARED] if model.id != wanted]
+        like = get_close_matches(wanted, names, n=_MAX_LISTED, cutoff=0)
+        more = len(names) - len(like)
+        listed = excerpt(", ".join(like).encode(), secrets=self._secrets)
+        return f"It lists {listed}{f' and {more} more' if more else ''}." if like else ""
 
     def _may_retry(
         self,
@@ -248,10 +286,10 @@ class ChatBackend:
                 timeout=self._first_token_timeout,
                 stream="any",
             )
-        except APITimeoutError as error:
-            raise AttemptFailed(ModelFailure(self._silence()), again=True) from error
         except APIConnectionError as error:
-            raise AttemptFailed(ModelFailure(_why_lost(error)), again=True) from error
+            if isinstance(error, APITimeoutError) and error.sent:
+                raise AttemptFailed(ModelFailure(self._silence()), again=True) from error
+            raise lost(error) from error
         assert isinstance(reply, StreamReply)
         try:
             if not 200 <= reply.status < 300:
@@ -276,8 +314,8 @@ class ChatBackend:
             except TimeoutError:
                 ending, why = Ending.SILENT, self._silence(reader)
                 break
-            except APIConnectionError:
-                ending, why = Ending.LOST, _LOST
+            except APIConnectionError as error:
+                ending, why = Ending.LOST, lost(error).failure.message
                 break
             size += len(piece)
             if not piece:
@@ -326,12 +364,6 @@ class ChatBackend:
         except APIConnectionError:
             pass  # the status says enough
         return bytes(content)
-
-
-def _why_lost(error: APIConnectionError) -> str:
-    """Return what is said of a connection: what came on it is shown, where it led to is not."""
-    said = str(error).partition(" (POST ")[0]
-    return f"{_LOST} It sent {said}." if said.startswith(_NO_HTTP) else _LOST
 
 
 def _checked_url(base_url: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
+from openai_runs._protocol.advice.pages import page_text
 from openai_runs._protocol.error_mapping import (
     error_facts,
     excerpt,
@@ -16,24 +17,29 @@ from openai_runs._protocol.error_mapping import (
 )
 from openai_runs._protocol.masking import mask_value
 from openai_runs._protocol.retry import is_retryable, retry_after
+from openai_runs.errors import APIConnectionError
 from openai_runs.server.backends.base import ModelFailure
 from openai_runs.server.backends.chat.words import is_loading, is_rate_limit
 
 __all__ = [
+    "ENDPOINT",
     "EXCERPT_CHARS",
     "AttemptFailed",
     "error_inside",
     "error_of",
+    "is_unknown_model",
+    "located",
+    "lost",
     "refused",
     "words_of",
     "written",
 ]
 
+ENDPOINT: Final = "The model endpoint"
+"""How each sentence about it begins."""
 EXCERPT_CHARS: Final = 200
 """Characters of an endpoint's words that are shown."""
 _MAX_PAGE_BYTES: Final = 4096
-_NO_TEXT: Final = frozenset({"script", "style"})
-"""Elements of a page that hold nothing for people."""
 _FINAL: Final = frozenset({401, 402, 413, 422})
 """What no endpoint answers that will answer later, whatever it says."""
 _QUOTED: Final = re.compile(r"'[^']*+'|\"[^\"]*+\"")
@@ -55,6 +61,15 @@ _UNAVAILABLE: Final = frozenset({503, 529})
 """What an endpoint answers that will answer later."""
 _REDIRECT: Final = "a redirect, which is never followed; its URL must be the one that answers."
 _SILENT: Final = "it does not say why"
+_NO_HTTP: Final = "no proper HTTP"
+_SET_KEY: Final = "name one with --model-key-env, or ChatBackend(api_key=)."
+_UNKNOWN_MODEL: Final = frozenset({400, 404, 422})
+_NO_MODEL: Final = re.compile(
+    r"\bmodels?\b[^.]{0,200}(?:not (?:found|exist|supported|available)|n't exist|unknown|invalid)"
+    r"|(?:no such|unknown|invalid|unsupported) model",
+    re.I,
+)
+"""How endpoints say that they do not have a model."""
 _CODES: Final = ("status_code", "error_code", "errorCode", "err_code", "errcode", "errCode", "code")
 _ERROR_WORDS: Final = (
     "error_msg", "error_message", "errorMsg", "errorMessage", "err_msg", "errmsg", "errMsg",
@@ -79,6 +94,7 @@ class AttemptFailed(Exception):  # noqa: N818 - carries what the run will show
         is_busy: bool = False,
         after: float | None = None,
         refusal: tuple[int, bytes] | None = None,
+        cause: str = "",
     ) -> None:
         """Keep them."""
         super().__init__(failure.message)
@@ -91,6 +107,8 @@ class AttemptFailed(Exception):  # noqa: N818 - carries what the run will show
         """Seconds the endpoint asks to wait."""
         self.refusal = refusal
         """Status and body of its error; another request may be taken."""
+        self.cause = cause or failure.code
+        """What is logged of it: nothing that came from the endpoint, which may quote a prompt."""
 
 
 def refused(
@@ -119,15 +137,65 @@ def refused(
     again = is_retryable(429 if is_busy else status, headers, facts.get("code"))
     is_of_key = status == 401 or (status == 403 and (not said or "key" in said.lower()))
     if is_of_key and not is_limit:
-        failure = ModelFailure(f"The model endpoint refused the server's key (HTTP {status}).")
+        refused_key = f"refused the server's key (HTTP {status})."
+        no_key = f"wants a key, and the server has none (HTTP {status}): {_SET_KEY}"
+        failure = ModelFailure(f"{ENDPOINT} {refused_key if secrets else no_key}")
     else:
         said = _REDIRECT if 300 <= status < 400 else said
-        sentence = f"The model endpoint answered HTTP {status}{f': {said}' if said else '.'}"
+        sentence = f"{ENDPOINT} answered HTTP {status}{f': {said}' if said else '.'}"
         failure = ModelFailure(sentence, code=_code(503 if is_busy else status, is_limit))
     refusal = (status, content)
     return AttemptFailed(
-        failure, again=again, is_busy=is_busy and again, after=after, refusal=refusal
+        failure,
+        again=again,
+        is_busy=is_busy and again,
+        after=after,
+        refusal=refusal,
+        cause=f"HTTP {status}",
     )
+
+
+def lost(error: APIConnectionError) -> AttemptFailed:
+    """Return what a failed connection means: what happened, and what to look at."""
+    if not error.retryable:
+        hint = "are its URL and SSL_CERT_FILE right?"
+    elif not error.sent:
+        hint = "is it running?"
+    else:
+        hint = error.advice or "its log may say why"
+    failure = ModelFailure(f"{ENDPOINT} failed: {error.reason}; {hint}")
+    is_quoted = error.reason.startswith(_NO_HTTP)
+    return AttemptFailed(
+        failure, again=True, cause=f"{_NO_HTTP if is_quoted else error.reason}; {hint}"
+    )
+
+
+def located(failure: ModelFailure, url: str, known: str = "") -> ModelFailure:
+    """Return the failure with the endpoint's URL in its sentence, and what is known of its models.
+
+    Args:
+        failure: What went wrong.
+        url: Without credentials and query.
+        known: A sentence, or nothing.
+
+    >>> located(ModelFailure("The model endpoint answered HTTP 500."), "http://h/v1").message
+    'The model endpoint http://h/v1 answered HTTP 500.'
+    """
+    message = failure.message
+    if message.startswith(ENDPOINT):
+        message = f"{ENDPOINT} {url}{message.removeprefix(ENDPOINT)}"
+    if known:
+        message = f"{message.rstrip('.')}. {known}"
+    return ModelFailure(message, code=failure.code)
+
+
+def is_unknown_model(status: int, words: str) -> bool:
+    """Return whether an endpoint says that it does not have the model.
+
+    >>> is_unknown_model(404, "model 'phi9' not found"), is_unknown_model(404, "Not Found")
+    (True, False)
+    """
+    return status in _UNKNOWN_MODEL and _NO_MODEL.search(words) is not None
 
 
 def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) -> AttemptFailed:
@@ -143,7 +211,7 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
         429 if is_busy else status or 500, {}, facts.get("code")
     )
     where = "failed in mid-answer" if in_stream else "answered with an error"
-    sentence = f"The model endpoint {where}: {said or named or _SILENT}"
+    sentence = f"{ENDPOINT} {where}: {said or named or _SILENT}"
     failure = ModelFailure(sentence, code=_code(status, is_limit))
     refusal = (status or 400, json.dumps(value).encode())
     return AttemptFailed(failure, again=again, is_busy=is_busy and again, refusal=refusal)
@@ -255,7 +323,7 @@ def words_of(content: bytes, secrets: Collection[str] = ()) -> str:
         return said[:EXCERPT_CHARS]
     text = excerpt(content[:_MAX_PAGE_BYTES], _MAX_PAGE_BYTES, secrets=secrets)
     if text.startswith("<"):
-        text = _page_text(text)
+        text = page_text(text)
     return " ".join(text.split())[:EXCERPT_CHARS]
 
 
@@ -286,28 +354,6 @@ def _telling(value: Any) -> Iterator[str]:
             places += [each for each in place.values() if isinstance(each, dict | list)]
         elif isinstance(place, list):
             places += [each for each in place[:_MAX_PLACES] if isinstance(each, dict | list)]
-
-
-def _page_text(page: str) -> str:
-    """Return the title of a page, or all of its text where it has none.
-
-    >>> _page_text("<style>p {}</style><p class='a'>Bad <b>gateway</b>"
-    'Bad  gateway '
-    """
-    texts = []
-    within = ""
-    for piece in page.split("<"):
-        tag, closed, text = piece.partition(">")
-        name = tag.partition(" ")[0].lower()
-        if name == "title" and text.strip():
-            return text
-        if name in _NO_TEXT:
-            within = name
-        elif name == f"/{within}":
-            within = ""
-        if closed and not within:
-            texts.append(text)
-    return " ".join(texts)
 
 
 def _is_limit(facts: Mapping[str, str], said: str) -> bool:

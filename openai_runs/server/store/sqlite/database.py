@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
+from weakref import finalize
 
 import anyio.to_thread
 
@@ -36,8 +38,13 @@ class SqliteDatabase:
             ConfigError: The file is damaged, locked by another server, read-only, somebody else's,
                 or cannot be used.
         """
-        self._temporary = Path(tempfile.mkdtemp(prefix="openai-runs-")) if db is None else None
-        self.path = self._temporary / "runs.db" if self._temporary is not None else Path(db or "")
+        self._remove_temporary: Callable[[], object] = _nothing
+        if db is None:
+            folder = tempfile.mkdtemp(prefix="openai-runs-")
+            # Also where nobody closes it: when the object is collected, or the interpreter ends.
+            self._remove_temporary = finalize(self, _remove, folder, os.getpid())
+            db = Path(folder, "runs.db")
+        self.path = Path(db)
         self._connections: list[driver.Connection] = []
         try:
             check_database(self.path)
@@ -86,6 +93,12 @@ class SqliteDatabase:
         self._lock.release()
         self._remove_temporary()
 
-    def _remove_temporary(self) -> None:
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+
+def _remove(folder: str, owner: int) -> None:
+    """Remove a temporary folder, in the process that made it: a fork ends with a copy of it all."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nothing() -> None:
+    """Remove nothing: the file is the caller's."""

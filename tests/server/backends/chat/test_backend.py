@@ -61,6 +61,8 @@ class Endpoint:
     def __init__(self, answers: list[bytes | None]) -> None:
         self.answers = answers
         self.requests: list[tuple[str, Any]] = []
+        self.models: list[str] | None = None
+        """What its list of models has; None: there is no list."""
         self.url = ""
         self.asked = anyio.Event()
 
@@ -72,6 +74,9 @@ class Endpoint:
         """Read one request, send the next answer; None: hang until the client gives up."""
         async with stream:
             head, _, body = (await stream.receive()).partition(b"\r\n\r\n")
+            if head.startswith(b"GET"):
+                await stream.send(self._list())
+                return
             lines = head.decode().lower().split("\r\n")
             length = next(int(x.split(":")[1]) for x in lines if x.startswith("content-length"))
             while len(body) < length:
@@ -86,6 +91,10 @@ class Endpoint:
                 await anyio.sleep(0.05)
             if reply is None or isinstance(reply, Stalled):
                 await stream.receive()  # until the other side hangs up
+
+    def _list(self) -> bytes:
+        listed = [{"id": name} for name in self.models or ()]
+        return answer({"data": listed}, 404 if self.models is None else 200)
 
 
 @asynccontextmanager
@@ -297,8 +306,8 @@ BROKEN: dict[str, tuple[bytes, str, str, int]] = {
         "HTTP 308: a redirect, which is never followed",
         1,
     ),
-    "no-http": (b"SSH-2.0-OpenSSH_9.0\r\n", "server_error", "It sent no proper HTTP: ", 3),
-    "closed": (b"", "server_error", "connection to the model endpoint failed", 3),
+    "no-http": (b"SSH-2.0-OpenSSH_9.0\r\n", "server_error", "failed: no proper HTTP: ", 3),
+    "closed": (b"", "server_error", "closed the connection without an answer; did it stop", 3),
     "filtered": (answer(completion("Half", "content_filter")), "invalid_prompt", "filter", 1),
     "large": (
         answer(completion("x" * 20_000)),
@@ -360,7 +369,10 @@ async def test_endpoint_that_is_not_there_fails_the_run(ask: Ask) -> None:
 
     assert run["last_error"] == {
         "code": "server_error",
-        "message": "The connection to the model endpoint failed.",
+        "message": (
+            "The model endpoint http://127.0.0.1:9 failed: no connection to 127.0.0.1:9: "
+            "Connection refused; is it running?"
+        ),
     }
 
 
