@@ -21,6 +21,7 @@ from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.messages import Messages
 from openai_runs._client.resources.runs import Runs
 from openai_runs._client.streams.run_stream import RunStream, stream_of
+from openai_runs._client.usage import Resource, named
 from openai_runs._protocol.endpoints import (
     CREATE_THREAD,
     CREATE_THREAD_AND_RUN,
@@ -35,7 +36,8 @@ from openai_runs.types.threads import Thread
 __all__ = ["Threads"]
 
 
-class Threads:
+@named("client.threads")
+class Threads(Resource):
     """`client.threads`."""
 
     def __init__(
