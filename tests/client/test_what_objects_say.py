@@ -1,13 +1,21 @@
 """Objects say what they are and how they are used, and `help` shows what is taken."""
 
+import importlib
 import inspect
 from contextlib import AsyncExitStack
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openai_runs import AsyncClient
+from openai_runs import AsyncClient, Progress
+from openai_runs._protocol.snapshot.snapshot import Snapshot
+from openai_runs.batch import Batch
+from openai_runs.conversations import Conversations
+from openai_runs.relay import sse
+from openai_runs.server import EchoBackend, LocalServer, ScriptedBackend
+from openai_runs.testing import FaultProxy, RunsServer
 from tests.client.test_wrong_use import (
     AFTERWARDS,
     LINE,
@@ -21,6 +29,7 @@ from tests.client.test_wrong_use import (
     streamed,
 )
 from tests.test_docstrings import RESOURCES
+from tests.test_public_api import MODULES
 
 __all__ = ["stream"]
 
@@ -116,3 +125,49 @@ def test_objects_of_async_code_are_true() -> None:
     client = AsyncClient(URL)
 
     assert all(map(bool, [client, client.runs, listed(client), streamed(client), mapped(client)]))
+
+
+NEVER_MADE = {"SystemClock", "ApiRunner"}
+"""Classes of which no user prints an object."""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_object_is_printed_as_its_address(module: str) -> None:
+    """Whatever users get or make says what it is: all but protocols and lists of constants."""
+    values = [
+        getattr(importlib.import_module(module), name)
+        for name in vars(importlib.import_module(module))["__all__"]
+    ]
+    silent = {
+        kind.__name__
+        for kind in values
+        if isinstance(kind, type)
+        and kind.__repr__ is object.__repr__
+        and not getattr(kind, "_is_protocol", False)
+        and not {name for name in vars(kind) if name.isupper()}
+    }
+
+    assert silent <= NEVER_MADE
+
+
+async def test_objects_around_the_client_say_what_they_are(tmp_path: Path) -> None:
+    """Servers, proxies, conversations, batches and backends."""
+    client = AsyncClient(URL)
+    file = str(tmp_path / "some.db")
+    chats = Conversations(client, assistant_id="asst_1", store=file)
+    frames = sse(streamed(client))
+    shown = {
+        repr(LocalServer()): "<LocalServer at no address: not started; use `async with`>",
+        repr(RunsServer()): "<RunsServer at no address: not started; use `with`>",
+        repr(FaultProxy(URL)): "<FaultProxy of 127.0.0.1:9: not started; use `async with`>",
+        repr(chats): f"<Conversations of asst_1 in SQLiteStore({file!r})>",
+        repr(chats.reply("ada", "Hi")): "<Reply to 'ada': not opened; use `async with`>",
+        repr(frames): "<Frames of <RunStream of a new run: not opened; use `async with`>>",
+        repr(Batch(client, checkpoint=file)): f"<Batch in {file!r}: 0 done, 0.0/s>",
+        repr(ScriptedBackend(["a", "b"])): "<ScriptedBackend: 2 turns left, 0 calls made>",
+        repr(EchoBackend()): "EchoBackend()",
+        repr(Progress(10)): "<Progress: 0 of 10 done, 0.0/s>",
+        repr(Snapshot()): "Snapshot()",
+    }
+
+    assert list(shown) == list(shown.values())
