@@ -35,7 +35,7 @@ from openai_runs._client.settings import (
     check_base_url,
     no_base_url,
 )
-from openai_runs._client.usage import named, suggesting
+from openai_runs._client.usage import named, suggesting, with_keywords_of
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
 from openai_runs._transport import Transport
@@ -191,6 +191,7 @@ class AsyncClient:
 
     @classmethod
     @suggesting
+    @with_keywords_of(__init__)
     def azure(
         cls,
         endpoint: str,

@@ -28,6 +28,7 @@ __all__ = [
     "named",
     "suggesting",
     "unexpected_keyword",
+    "with_keywords_of",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,6 +95,23 @@ def named(path: str) -> Callable[[C], C]:
         return cls
 
     return name
+
+
+def with_keywords_of(other: Callable[..., Any]) -> Callable[[F], F]:
+    """Return a decorator of a function whose last `**options` are keywords of another one."""
+
+    def show(function: F) -> F:
+        *own, _ = inspect.signature(function).parameters.values()
+        keywords = [
+            one
+            for one in inspect.signature(other).parameters.values()
+            if one.kind is Parameter.KEYWORD_ONLY
+        ]
+        shown = inspect.signature(function).replace(parameters=[*own, *keywords])
+        function.__signature__ = shown  # type: ignore[attr-defined]  # read by `inspect`
+        return function
+
+    return show
 
 
 def signature_of(function: Callable[..., Any]) -> Signature:

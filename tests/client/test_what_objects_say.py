@@ -118,6 +118,9 @@ def test_signature_says_what_is_taken() -> None:
         "metadata: 'Mapping[str, str] | None' = UNSET, timeout: 'float | None' = UNSET, "
     )
     assert "timeout" in inspect.signature(AsyncClient(URL).request).parameters
+    azure = [*inspect.signature(AsyncClient.azure).parameters]
+    assert azure[:4] == ["endpoint", "credential", "api_version", "organization"]
+    assert azure[3:] == [*inspect.signature(AsyncClient).parameters][2:]
 
 
 def test_objects_of_async_code_are_true() -> None:
@@ -142,7 +145,7 @@ def test_no_object_is_printed_as_its_address(module: str) -> None:
         kind.__name__
         for kind in values
         if isinstance(kind, type)
-        and kind.__repr__ is object.__repr__
+        and getattr(kind, "__repr__", None) is object.__repr__
         and not getattr(kind, "_is_protocol", False)
         and not {name for name in vars(kind) if name.isupper()}
     }
