@@ -92,6 +92,8 @@ __all__ = [
     "READER_BACKLOG",
     "READINESS_TTL",
     "REFUSAL_LOG_INTERVAL",
+    "REPR_CHARS",
+    "REPR_VALUE_CHARS",
     "REQUEST_TIMEOUT",
     "RETRY_BUDGET",
     "RETRY_COST",
@@ -160,6 +162,10 @@ ELEMENT_COST: Final = 64
 """Bytes that each element of JSON counts as at least; about 100 in memory, measured."""
 MAX_ID_CHARS: Final = 256
 """Characters of an id; the API's own ids have about 30."""
+REPR_CHARS: Final = 160
+"""Characters of an object's `repr`: two lines of a terminal."""
+REPR_VALUE_CHARS: Final = 72
+"""Characters of one value within it; an id of the API has about 30."""
 ASSISTANTS_VERSION: Final = "v2"
 """Value of the `OpenAI-Beta: assistants=` header; the seeds' first version is v1."""
 
@@ -401,7 +407,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(message)
 
 
-class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """What a client may use of a server, whatever the server itself says. Immutable."""
 
     requests_per_minute: int | None = None

@@ -78,6 +78,9 @@ class Frames:
         self._stream = stream
         self._begin: bytes | None = None
 
+    def __repr__(self) -> str:
+        return f"<Frames of {self._stream!r}>"
+
     def __await__(self) -> Generator[Any, None, Frames]:
         """Open the stream."""
         return self.__aenter__().__await__()

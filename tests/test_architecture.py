@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from openai_runs import AsyncClient
+from openai_runs._client.usage import Resource
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "openai_runs"
@@ -124,10 +125,11 @@ def test_folders_hold_few_modules() -> None:
 
 @pytest.mark.parametrize("name", ["assistants", "messages", "runs", "runs.steps", "threads"])
 def test_resource_is_one_class(name: str) -> None:
-    """What a resource does stands in one file: no class is inherited from to share one."""
+    """What a resource does stands in one file; only what wrong use is answered with is shared."""
     kind = type(attrgetter(name)(AsyncClient("http://127.0.0.1:9/v1")))
 
-    assert kind.__mro__ == (kind, object)
+    assert kind.__mro__ == (kind, Resource, object)
+    assert [member for member in vars(Resource) if member[0] != "_"] == []
 
 
 @pytest.mark.parametrize("folder", ["openai_runs", "tests", "docs"])

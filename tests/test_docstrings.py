@@ -55,8 +55,12 @@ class Documented(NamedTuple):
 
     @property
     def parameters(self) -> list[str]:
-        """Return what a caller may give."""
-        names = list(inspect.signature(self.function).parameters)
+        """Return what a caller may give; the keywords of a TypedDict explain themselves there."""
+        code = self.function.__code__
+        several = bool(code.co_flags & inspect.CO_VARARGS) + bool(
+            code.co_flags & inspect.CO_VARKEYWORDS
+        )
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + several]
         return [name for name in names if name not in {"self", "cls"} and name[0] != "_"]
 
 

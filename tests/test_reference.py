@@ -1,10 +1,12 @@
 """The reference has an entry for every public name."""
 
 import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
 
+import griffe
 import pytest
 
 from openai_runs import AsyncClient
@@ -67,3 +69,20 @@ def test_every_resource_of_the_client_has_an_entry() -> None:
     names = [f"{type(found).__module__}.{type(found).__name__}" for found in resources]
 
     assert [name for name in names if name not in RENDERED] == []
+
+
+def test_reference_shows_every_keyword() -> None:
+    """As `help` does: the extension of the docs unpacks the TypedDicts, what they inherit too."""
+    extensions = griffe.load_extensions(str(PAGES.parents[1] / "unpack_keywords.py"))
+    package = griffe.load("openai_runs", extensions=extensions, docstring_parser="google")
+    client = AsyncClient(base_url="http://127.0.0.1:9/v1")
+    shown, taken = {}, {}
+    for resource in (client.assistants, client.messages, client.runs, client.threads):
+        kind = type(resource)
+        members = package[kind.__module__.partition(".")[2]][kind.__name__].functions
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_"):
+                shown[f"{kind.__name__}.{name}"] = [one.name for one in members[name].parameters]
+                taken[f"{kind.__name__}.{name}"] = [*inspect.signature(method).parameters]
+
+    assert shown == taken

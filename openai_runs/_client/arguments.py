@@ -15,6 +15,7 @@ from openai_runs._client.encoding import Model, plain
 from openai_runs._client.tools.executor import ToolOptions
 from openai_runs._client.tools.json_schema import response_format
 from openai_runs._client.tools.tool import as_sent, to_local_tools
+from openai_runs._client.usage import unexpected_keyword
 from openai_runs._protocol.lifecycle import is_settled
 from openai_runs._protocol.spec import check_id
 from openai_runs.config import PollPolicy, check_timeout
@@ -51,7 +52,6 @@ __all__ = [
     "check_options",
     "follow_up_options",
     "parse",
-    "unexpected_keyword",
     "wait_options_of",
 ]
 
@@ -362,25 +362,20 @@ _GROUPS: Final[Mapping[str, type]] = {
 _OPTION_NAMES: Final = frozenset(CallOptions.__annotations__)
 _POLL_OPTION_NAMES: Final = frozenset({"request_timeout", "extra_headers", "extra_query"})
 _METHODS: Final[Mapping[str, str]] = {
-    "getAssistant": "assistants.retrieve",
-    "deleteAssistant": "assistants.delete",
-    "getThread": "threads.retrieve",
-    "deleteThread": "threads.delete",
-    "getMessage": "messages.retrieve",
-    "modifyMessage": "messages.update",
-    "deleteMessage": "messages.delete",
-    "getRun": "runs.retrieve",
-    "modifyRun": "runs.update",
-    "cancelRun": "runs.cancel",
-    "submitToolOuputsToRun": "runs.submit_tool_outputs",
-    "getRunStep": "runs.steps.retrieve",
+    "getAssistant": "client.assistants.retrieve",
+    "deleteAssistant": "client.assistants.delete",
+    "getThread": "client.threads.retrieve",
+    "deleteThread": "client.threads.delete",
+    "getMessage": "client.messages.retrieve",
+    "modifyMessage": "client.messages.update",
+    "deleteMessage": "client.messages.delete",
+    "getRun": "client.runs.retrieve",
+    "modifyRun": "client.runs.update",
+    "cancelRun": "client.runs.cancel",
+    "submitToolOuputsToRun": "client.runs.submit_tool_outputs",
+    "getRunStep": "client.runs.steps.retrieve",
 }
 """Operation -> the method that passes its `CallOptions` on without parsing them."""
-
-
-def unexpected_keyword(call: str, keyword: str) -> TypeError:
-    """Return the error of a keyword that the method `call` does not take."""
-    return TypeError(f"{call}() got an unexpected keyword argument {keyword!r}")
 
 
 def check_options(operation: str, options: CallOptions) -> None:
@@ -391,7 +386,8 @@ def check_options(operation: str, options: CallOptions) -> None:
     """
     for keyword in options:
         if keyword not in _OPTION_NAMES:
-            raise unexpected_keyword(_METHODS.get(operation, "client.request"), keyword)
+            call = _METHODS.get(operation, "client.request")
+            raise unexpected_keyword(call, keyword, _OPTION_NAMES)
 
 
 def follow_up_options(options: CallOptions) -> CallOptions:
@@ -511,7 +507,8 @@ def parse(
     }
     for keyword, value in given.items():
         if keyword not in groups:
-            raise unexpected_keyword(name, keyword)
+            call = f"client.{name}"
+            raise unexpected_keyword(call, keyword, {**groups, **own})
         if value is not msgspec.UNSET:
             fields[groups[keyword]][keyword] = value
     if poll is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack, overload
 from urllib.parse import unquote
 
 import aiohttp  # noqa: TC002 - tools evaluate the annotations of the signature
@@ -35,6 +35,7 @@ from openai_runs._client.settings import (
     check_base_url,
     no_base_url,
 )
+from openai_runs._client.usage import named, suggesting, with_keywords_of
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs._protocol.spec import QueryValue, RequestSpec, Retry, encode_body, encode_query
 from openai_runs._tracing import ClientTracing
@@ -70,13 +71,18 @@ class Beta:
         self.threads = threads
         """The same as `client.threads`, with `.runs` and `.messages` below it."""
 
+    def __repr__(self) -> str:
+        return "<client.beta: assistants, threads, under the official SDK's names>"
 
+
+@named("client")
 class AsyncClient:
     """Talks to one server of the Assistants protocol, from one event loop.
 
     Use it with `async with`, or call `aclose` when done, in any task.
     """
 
+    @suggesting
     def __init__(
         self,
         base_url: str | None = None,
@@ -188,6 +194,8 @@ class AsyncClient:
         """Threads: create, retrieve, update, delete, create_and_run."""
 
     @classmethod
+    @suggesting
+    @with_keywords_of(__init__)
     def azure(
         cls,
         endpoint: str,
@@ -217,6 +225,7 @@ class AsyncClient:
         return client
 
     @classmethod
+    @suggesting
     def local(
         cls,
         path: str | Path | None = None,
@@ -276,6 +285,7 @@ class AsyncClient:
         client._assemble(settings, state, _scheduler(state, settings.runtime), embedded)
         return client
 
+    @suggesting
     def with_options(
         self,
         *,
@@ -438,7 +448,19 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         """Show no credential."""
-        return f"AsyncClient(base_url={self.base_url!r})"
+        state = "; closed" if self._state.is_closed else ""
+        if self.base_url is None:
+            return f"<AsyncClient of a local server{state or '; not started: use `async with`'}>"
+        return f"<AsyncClient of {self.base_url}{state}>"
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            msg = "AsyncClient needs `async with`, not `with`"
+            raise TypeError(msg)
+
+        def __exit__(self, *_: object) -> None:
+            """Be there, since Python asks for it before it enters."""
 
 
 def _scheduler(state: ClientState, runtime: Runtime) -> Scheduler:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from inspect import isawaitable
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_text",
     "encode_body",
     "encode_query",
+    "forgotten_await",
     "merge_headers",
 ]
 
@@ -85,7 +87,7 @@ def check_id(name: str, value: object) -> str:
         ValueError: `value` is empty, too long, or could change the path.
     """
     if not isinstance(value, str):
-        message = f"{name} must be a string, got {type(value).__name__}"
+        message = f"{name} must be a string, got {type(value).__name__}{_instead(value)}"
         raise TypeError(message)
     if _PLAIN_ID.match(value):
         return value
@@ -101,6 +103,18 @@ def check_id(name: str, value: object) -> str:
         )
         raise ValueError(message)
     return quote(value, safe="")
+
+
+def forgotten_await(value: object) -> str:
+    """Return the question for what should have been awaited; empty for all else."""
+    return "; was an await forgotten?" if isawaitable(value) else ""
+
+
+def _instead(value: object) -> str:
+    """Return what may have been meant by an object in place of its id."""
+    if isinstance(getattr(value, "id", None), str):
+        return "; pass its .id"
+    return forgotten_await(value)
 
 
 def check_header(name: str, value: object) -> str:

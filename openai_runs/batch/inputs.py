@@ -53,6 +53,9 @@ class Lines:
         """Read the file from its start."""
         return self._read()
 
+    def __repr__(self) -> str:
+        return "<Lines of a file, which is read when the batch runs>"
+
 
 def read_jsonl(path: str | Path) -> Lines:
     """Return the lines of a file in the form of the vendor's Batch API.

@@ -63,6 +63,9 @@ class Batch:
             progress=self.progress,
         )
 
+    def __repr__(self) -> str:
+        return f"<Batch in {str(self._path)!r}: {self.progress}>"
+
     def stop(self) -> None:
         """Begin no further line; `run` returns once those in progress are done."""
         self._settings.stopping.set()

@@ -95,6 +95,9 @@ class Conversations:
         listed = None if tools is None else list(tools)
         self._options = Options(assistant_id, _mode(when_busy), every, listed, _checked(arguments))
 
+    def __repr__(self) -> str:
+        return f"<Conversations of {self._options.assistant_id} in {self._access.store!r}>"
+
     async def __aenter__(self) -> Conversations:
         """Return itself; the store is opened by the first reply."""
         return self

@@ -126,6 +126,10 @@ class Reply:
         self._answered: Answered | None = None
         self._run_id: str | None = None
 
+    def __repr__(self) -> str:
+        state = "not opened; use `async with`" if self._block is None else repr(self._stream)
+        return f"<Reply to {self.key!r}: {state}>"
+
     @property
     def run(self) -> Run | None:
         """Return the run as the last event left it; None before its first event."""

@@ -95,6 +95,9 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
+    def __repr__(self) -> str:
+        return f"SQLiteStore({self._path!r})"
+
     async def change(self, key: str, change: Change[T]) -> T:
         """See `Store`.
 

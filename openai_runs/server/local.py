@@ -87,6 +87,9 @@ class LocalServer:
         self._url: str | None = None
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<LocalServer at {self._url or 'no address: not started; use `async with`'}>"
+
     @property
     def url(self) -> str:
         """Return the base URL for clients, such as `http://127.0.0.1:8080/v1`.

@@ -59,6 +59,11 @@ class FaultProxy:
         self.answers: list[PassedAnswer] = []
         """What they were sent, oldest first; noted before its first byte is forwarded."""
 
+    def __repr__(self) -> str:
+        host, port = self._upstream
+        place = f"at port {self._port}" if self._port else "not started; use `async with`"
+        return f"<FaultProxy of {host}:{port}: {place}>"
+
     @property
     def url(self) -> str:
         """Return the base URL for clients, with the server's path.

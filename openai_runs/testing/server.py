@@ -102,6 +102,9 @@ class RunsServer:
         self.requests: list[ReceivedRequest] = []
         """What the server received, oldest first; a request with a wrong key is not among it."""
 
+    def __repr__(self) -> str:
+        return f"<RunsServer at {self._hosted.url or 'no address: not started; use `with`'}>"
+
     @property
     def url(self) -> str:
         """Return the base URL for clients; it stays the same while the server is stopped.

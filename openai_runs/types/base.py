@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, field
 
+from openai_runs._printing import Pairs, Printed, shown, table
+from openai_runs.config import REPR_CHARS
+
 if TYPE_CHECKING:
     from openai_runs.types.http import HTTPInfo
 
@@ -77,6 +80,11 @@ class Unknown(dict[str, Any]):
         """Return the JSON object as it was sent."""
         return dict(self)
 
+    def __repr__(self) -> str:
+        """Show that this kind is not known, and the beginning of its JSON."""
+        name = type(self).__name__
+        return f"{name}({shown(self, REPR_CHARS - len(name))})"
+
 
 class UnknownItem(Unknown):
     """An item of a list that could not be read as what the list holds.
@@ -93,7 +101,7 @@ class UnknownItem(Unknown):
             raise AttributeError(message) from None
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Part(Printed, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of an object; variants of a union name their kind as their tag.
 
     Pieces of texts and numbers only are `gc=False`: they cannot be part of a cycle, and the
@@ -106,7 +114,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return str(self.__struct_config__.tag or "")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
+class Answer(Printed, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """An object the API answers with. Immutable; unknown fields are skipped."""
 
     @property
@@ -209,6 +217,20 @@ class Page(Answer, Generic[T], frozen=True, kw_only=True):
         following: Page[T] | None = await follow(self)
         return following
 
+    def _printed(self) -> Pairs:
+        """Return the items; whether there are more comes first."""
+        return [("has_more", True)] * self.has_more + [("data", self.data)]
+
+    def _repr_markdown_(self) -> str:
+        """Return a table of the items, for a notebook."""
+        count = f"{len(self.data)} {'item' if len(self.data) == 1 else 'items'}"
+        more = ", and more follow: `await page.next_page()`" if self.has_more else ""
+        return (
+            f"**Page** of {count}{more}\n\n{table(self.data)}"
+            if self.data
+            else f"**Page** of {count}"
+        )
+
     def keys(self) -> Iterator[str]:
         """Return the names of the wire's JSON, so that `dict(page)` is that JSON."""
         return iter(self.to_dict())
@@ -238,7 +260,7 @@ class Deleted(Answer, frozen=True, kw_only=True):
     deleted: bool = field(default_factory=bool)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Request(Printed, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body that is sent. Immutable; undeclared keys are refused."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import field
 
+from openai_runs._printing import Pairs
 from openai_runs.types.base import Part, Unknown
 from openai_runs.types.messages import FileCitation, FilePath
 from openai_runs.types.steps import MessageCreation
@@ -182,6 +183,10 @@ class MessageDelta(Part, frozen=True, kw_only=True, gc=False):
             if isinstance(part, TextContentDelta) and part.text is not None and part.text.value
         ]
         return new[0] if len(new) == 1 else "".join(new)
+
+    def _printed(self) -> Pairs:
+        """Return the text in place of the parts it is in."""
+        return [("id", self.id), ("text", self.text)] if self.text else super()._printed()
 
 
 class OutputImageDelta(Part, frozen=True, kw_only=True, gc=False):

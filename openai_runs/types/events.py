@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from openai_runs._printing import Pairs, Printed
 from openai_runs.types.deltas import MessageDelta, RunStepDelta
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run
@@ -57,7 +58,7 @@ class EventName:
     DONE: Final = "done"
 
 
-class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
+class StreamEvent(Printed, msgspec.Struct, frozen=True, kw_only=True):
     """What all events have."""
 
     event: str
@@ -81,15 +82,10 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
         """Return `to_dict()`, under the official SDK's name."""
         return self.to_dict()
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show what the event says, and not its JSON a second time."""
+    def _printed(self) -> Pairs:
+        """Return what the event says, and not its JSON a second time."""
         shown = [("event", self.event), ("data", getattr(self, "data", None))]
         return [*shown, ("id", self.id)] if self.id else shown
-
-    def __repr__(self) -> str:
-        """Show what the event says, and not its JSON a second time."""
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({shown})"
 
 
 class ThreadEvent(StreamEvent, frozen=True, kw_only=True):

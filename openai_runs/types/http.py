@@ -17,7 +17,7 @@ _MAX_DIGITS: Final = 18
 """Digits of a number that is believed; Python refuses to read more than 4300."""
 
 
-class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """The `x-ratelimit-*` headers; None where the server sent none."""
 
     limit_requests: int | None = None

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from openai_runs._printing import Pairs
 from openai_runs.types.base import (
     Answer,
     Metadata,
@@ -196,6 +197,16 @@ class Message(Answer, frozen=True, kw_only=True):
     """At most 16 pairs, keys of 64 and values of 512 characters."""
     file_ids: list[str] | None = None
     """v1 only."""
+
+    def _printed(self) -> Pairs:
+        """Return the text in place of the parts it is in."""
+        content = self.content
+        if not content or not all(isinstance(part, TextContent) for part in content):
+            return super()._printed()
+        given = dict(super()._printed())
+        del given["content"]
+        first = {name: given.pop(name) for name in ("id", "status", "role") if name in given}
+        return [*first.items(), ("text", self.text), *given.items()]
 
     @property
     def text(self) -> str:

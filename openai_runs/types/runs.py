@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from openai_runs._printing import Pairs, facts, inline
 from openai_runs.config import MAX_INTEGER
 from openai_runs.errors import (
     RunCancelled,
@@ -313,6 +314,33 @@ class Run(Answer, frozen=True, kw_only=True):
         from openai_runs.types.timeline import build_timeline  # which reads runs and steps
 
         return build_timeline(self, steps, now)
+
+    def _printed(self) -> Pairs:
+        """Return the calls that wait for outputs in place of the objects they are in."""
+        pairs = super()._printed()
+        calls = self.tool_calls
+        if not calls:
+            return pairs
+        rest = [pair for pair in pairs if pair[0] not in {"id", "status", "required_action"}]
+        return [("id", self.id), ("status", self.status), ("tool_calls", calls), *rest]
+
+    def _repr_markdown_(self) -> str:
+        """Return what there is to know of the run at once, for a notebook."""
+        error, details = self.last_error, self.incomplete_details
+        waiting = ", ".join(call.function.name for call in self.tool_calls)
+        return facts(
+            f"Run: {inline(self.status)}",
+            [
+                ("id", self.id),
+                ("thread", self.thread_id),
+                ("assistant", self.assistant_id),
+                ("model", self.model or None),
+                ("tokens", None if self.usage is None else self.usage.total_tokens),
+                ("waits for the output of", waiting or None),
+                ("error", None if error is None else f"{error.code}: {error.message}"),
+                ("incomplete", None if details is None else details.reason),
+            ],
+        )
 
     def raise_for_status(self) -> "Run":
         """Return this run if it completed or is still at work.

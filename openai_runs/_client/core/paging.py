@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from openai_runs._client.arguments import CallOptions, ListCall, parse
 from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.usage import AsyncOnly
 from openai_runs._protocol.endpoints import Endpoint
 from openai_runs._protocol.spec import QueryValue, check_id
 from openai_runs.types.base import Page
@@ -15,8 +16,10 @@ __all__ = ["AsyncPaginator", "paginate"]
 
 T = TypeVar("T")
 
+_OF_A_PAGE: Final = frozenset({"data", "has_more", "first_id", "last_id", "next_page", "to_dict"})
 
-class AsyncPaginator(Generic[T]):
+
+class AsyncPaginator(AsyncOnly, Generic[T]):
     """A list call: `await` it for the first `Page`, or `async for` over all items.
 
     Each page is a request of its own, and `timeout` bounds each. The iteration ends when
@@ -30,6 +33,9 @@ class AsyncPaginator(Generic[T]):
     Cancellation: closes the request in progress; nothing is left open.
     """
 
+    _block = "is no context manager: use `async for`, or `await` it for one page"
+    _instead = "; `await` it for one page"
+
     def __init__(
         self,
         pipeline: Pipeline,
@@ -38,9 +44,11 @@ class AsyncPaginator(Generic[T]):
         query: Mapping[str, QueryValue],
         options: CallOptions,
         *,
+        call: str,
         max_items: int | None = None,
     ) -> None:
         """Check the arguments; nothing is sent yet."""
+        self._call = f"client.{call}(...)"
         _check(query, max_items)
         self._pipeline = pipeline
         self._endpoint = endpoint
@@ -69,6 +77,23 @@ class AsyncPaginator(Generic[T]):
                     left -= 1
                     if left == 0:
                         return
+
+    def __repr__(self) -> str:
+        return f"<{self._call}: not sent; use `async for`, or `await` it for one page>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            message = f"{self._call} has no attribute {name!r}"
+            if name in _OF_A_PAGE:
+                message += f"; was an await forgotten? page = await {self._call}"
+            raise AttributeError(message)
+
+        async def __aenter__(self) -> NoReturn:
+            return self.__enter__()
+
+        async def __aexit__(self, *_: object) -> None:
+            """Be there, since Python asks for it before it enters."""
 
     async def pages(self) -> AsyncIterator[Page[T]]:
         """Yield every page."""
@@ -140,7 +165,9 @@ def paginate(
     given = parse(call, ListCall, arguments)
     query: dict[str, Any] = {**given.page, **(extra or {})}
     max_items = query.pop("max_items", None)
-    return AsyncPaginator(pipeline, endpoint, ids, query, given.call, max_items=max_items)
+    return AsyncPaginator(
+        pipeline, endpoint, ids, query, given.call, call=call, max_items=max_items
+    )
 
 
 def _goes_on(page: Page[Any]) -> bool:

@@ -30,6 +30,7 @@ import anyio
 import msgspec
 
 from openai_runs._client.settings import Runtime
+from openai_runs._printing import Printed
 from openai_runs._protocol import retry
 from openai_runs._protocol.endpoints import CANCEL_RUN, CREATE_RUN, CREATE_THREAD_AND_RUN
 from openai_runs._protocol.rate_limits.adaptive import RateMeter
@@ -55,7 +56,7 @@ _MIN_GAIN: Final = 0.001
 """Seconds by which a sleep must have become shorter; below, it is the clock's rounding."""
 
 
-class LimitState(msgspec.Struct, frozen=True, kw_only=True):
+class LimitState(Printed, msgspec.Struct, frozen=True, kw_only=True):
     """What a client's limiter has done and knows; counted while there is any limit."""
 
     calls: int

@@ -28,6 +28,7 @@ class ClientState:
         limiter: RateLimiter | None = None,
     ) -> None:
         """Share `transport`; `start` starts the embedded server and returns its URL."""
+        self.is_closed = False
         self.transport = transport
         self.limiter = limiter or RateLimiter()
         self.background = BackgroundTasks()
@@ -53,6 +54,7 @@ class ClientState:
 
     async def aclose(self) -> None:
         """End the background tasks, which may still ask for cancels, and close the connections."""
+        self.is_closed = True
         try:
             await self.background.aclose()
         finally:

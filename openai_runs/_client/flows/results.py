@@ -16,6 +16,7 @@ from openai_runs._client.core.size_limit import SizeLimit
 from openai_runs._client.flows.tool_loop import ToolLoop, run_to_end
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.tools.json_schema import ObjectSchema, schema_of
+from openai_runs._printing import Pairs, Printed, inline
 from openai_runs._protocol.endpoints import LIST_MESSAGES, LIST_RUN_STEPS
 from openai_runs._protocol.json_repair import around_fence
 from openai_runs._tracing import NoSpan, Span
@@ -42,7 +43,7 @@ _AROUND_CHARS: Final = 100
 """Characters that an error shows of what a model wrote around its JSON."""
 
 
-class RunResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, dict=True):
+class RunResult(Printed, msgspec.Struct, Generic[T], frozen=True, kw_only=True, dict=True):
     """A run with what it wrote and did; `T` is the type of `parsed`."""
 
     run: Run
@@ -102,6 +103,26 @@ class RunResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, dict=True
             now: Unix seconds; what is not over lasts until then.
         """
         return self.run.timeline(self.steps, now=now)
+
+    def _printed(self) -> Pairs:
+        """Return the run, its text, and what else there is."""
+        pairs: Pairs = [("run", self.run), ("text", self.text), ("messages", self.messages)]
+        pairs += [("steps", self.steps)]
+        if self.recovered:
+            pairs.append(("recovered", True))
+        if self.response_format is not None:
+            pairs.append(("response_format", self.response_format))
+        return pairs
+
+    def _repr_markdown_(self) -> str:
+        """Return the text as the model wrote it, below a line about the run, for a notebook."""
+        run, usage = self.run, self.usage
+        said = [f"**{inline(run.status)}**", inline(run.id)]
+        if usage is not None:
+            said.append(f"{usage.total_tokens:,} tokens")
+        if run.last_error is not None:
+            said.append(inline(f"{run.last_error.code}: {run.last_error.message}"))
+        return f"{', '.join(said)}\n\n{self.text}".rstrip()
 
     def _readable(self) -> list[Message]:
         return [message for message in self.messages if isinstance(message, Message)]

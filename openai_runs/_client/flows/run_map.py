@@ -40,7 +40,6 @@ from openai_runs._client.arguments import (
     Tools,
     follow_up_options,
     parse,
-    unexpected_keyword,
 )
 from openai_runs._client.core.background import BackgroundTask, BackgroundTasks
 from openai_runs._client.core.deadline import Deadline
@@ -50,6 +49,7 @@ from openai_runs._client.flows.results import RunResult, note_result, run_to_res
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
+from openai_runs._client.usage import NotAwaited, unexpected_keyword
 from openai_runs._log_ids import ids_of
 from openai_runs._protocol.endpoints import CREATE_RUN, CREATE_THREAD_AND_RUN, GET_ASSISTANT
 from openai_runs._protocol.spec import check_header, check_id, encode_body
@@ -215,12 +215,14 @@ class Batch(Generic[K]):
             self._pulling.cancel()
 
 
-class RunMap(Generic[K]):
+class RunMap(NotAwaited, Generic[K]):
     """The outcomes of a batch, in the order in which its items end; made by `runs.map`.
 
     An `async for` over it gives `(key, outcome)`. Leaving it early ends the batch, also by a
     plain `break`; with `async with`, or after `aclose()`, it has ended when the next line runs.
     """
+
+    _call = "client.runs.map(...)"
 
     def __init__(
         self,
@@ -335,8 +337,10 @@ class RunMap(Generic[K]):
 
     def __repr__(self) -> str:
         """Show the counts."""
-        counts = f"pulled={self.pulled}, running={self.running}, done={self.done}"
-        return f"RunMap({counts}, failed={self.failed})"
+        if self._work is None and not self._closed:
+            return "<RunMap: not begun; use `async with` and `async for`>"
+        counts = f"{self.pulled} pulled, {self.running} running, {self.done} done"
+        return f"<RunMap: {counts}, {self.failed} failed>"
 
     def _begin(self) -> None:
         if self._work is None and not self._closed:
@@ -423,7 +427,8 @@ class MapJob:
         self, pipeline: Pipeline, waiter: Waiter, tools: Tools | None, given: Mapping[str, Any]
     ) -> None:
         if "idempotency_key" in given:  # one key, one run
-            raise unexpected_keyword(_NAME, "idempotency_key")
+            call = f"client.{_NAME}"
+            raise unexpected_keyword(call, "idempotency_key")
         own = {} if tools is None else {"tools": tools}
         checked = parse(_NAME, MapCall, given, pipeline.settings.poll, **own)
         ToolLoop(checked.tools or (), checked.tool)  # checks the options

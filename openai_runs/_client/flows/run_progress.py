@@ -100,6 +100,9 @@ class Progress:
             parts.append(f"{_spoken(left)} left")
         return ", ".join(parts)
 
+    def __repr__(self) -> str:
+        return f"<Progress: {self}>"
+
 
 def _reason(outcome: RunResult | OpenAIRunsError) -> str | None:
     if isinstance(outcome, RunResult):

@@ -17,6 +17,8 @@ from openai_runs._client.arguments import WaitOptions
 from openai_runs._client.core.background import BackgroundTask
 from openai_runs._client.polling.handle import HandleState, Inbox, WaitHandle
 from openai_runs._client.polling.waiter import Waiter
+from openai_runs._client.usage import NotAwaited
+from openai_runs._protocol.spec import forgotten_await
 from openai_runs.errors import OpenAIRunsError
 from openai_runs.types.runs import Run
 
@@ -26,7 +28,7 @@ Awaited = Run | tuple[str, str]
 """What is waited for: a run, or its ids as `(run_id, thread_id)`."""
 
 
-class CompletedRuns:
+class CompletedRuns(NotAwaited):
     """Runs in the order in which their waits end; made by `runs.as_completed`.
 
     Each item is a `Run` that is finished or requires action, or the error its wait ended with,
@@ -34,13 +36,15 @@ class CompletedRuns:
     early, use `aclose` or `async with`, or drop this object.
     """
 
+    _call = "client.runs.as_completed(...)"
+
     def __init__(self, waiter: Waiter, runs: Iterable[Awaited], options: WaitOptions) -> None:
         self._waiter = waiter
         self._options = options
         self._inbox = Inbox()
         self._places: dict[WaitHandle, int] = {}
         self._done: deque[tuple[int, Run | Exception]] = deque()
-        self._loop = asyncio.get_running_loop()
+        self._loop = _running_loop()
         self.cancels: list[BackgroundTask] = []
         """Background tasks that cancel runs whose wait has timed out."""
         self.total = 0
@@ -168,7 +172,8 @@ class CompletedRuns:
 
     def __repr__(self) -> str:
         """Show the counts."""
-        return f"CompletedRuns({self.total - self.pending} of {self.total} returned)"
+        returned = f"{self.total - self.pending} of {self.total} returned"
+        return f"<CompletedRuns: {returned}{'; use `async for`' if self.pending else ''}>"
 
 
 def _leave_all(handles: list[WaitHandle]) -> None:
@@ -176,11 +181,19 @@ def _leave_all(handles: list[WaitHandle]) -> None:
         handle.leave()
 
 
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        msg = "client.runs.as_completed(...) needs a running event loop: call it in an `async def`"
+        raise RuntimeError(msg) from None
+
+
 def _pair(run: object) -> tuple[str, str]:
     match run:
         case (str(run_id), str(thread_id)):
             return run_id, thread_id
-    msg = f"expected a Run or (run_id, thread_id), got {run!r}"
+    msg = f"expected a Run or (run_id, thread_id), got {run!r}{forgotten_await(run)}"
     raise TypeError(msg)
 
 

@@ -99,6 +99,9 @@ class WaitHandle:
         self._now = now
         self._future: asyncio.Future[None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<WaitHandle of {self.ids[1]}: {self.state.name.lower()}>"
+
     @property
     def is_terminal(self) -> bool:
         """Return whether a poll has shown the run finished."""

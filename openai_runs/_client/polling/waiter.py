@@ -25,7 +25,7 @@ from openai_runs._log_ids import ids_of
 from openai_runs._protocol.endpoints import CANCEL_RUN, GET_RUN
 from openai_runs._protocol.error_mapping import ended_status
 from openai_runs._protocol.lifecycle import is_settled, needs_no_cancel
-from openai_runs._protocol.spec import check_id
+from openai_runs._protocol.spec import check_id, forgotten_await
 from openai_runs.errors import (
     APIError,
     APITimeoutError,
@@ -231,7 +231,7 @@ def _ids_of(run: Run | str, thread_id: str | None) -> tuple[str, str]:
         return thread_id or run.thread_id, run.id
     if not isinstance(run, str):
         kind = type(run).__name__
-        msg = f"run must be a Run or a run id, got {kind}; was an await forgotten?"
+        msg = f"run must be a Run or a run id, got {kind}{forgotten_await(run)}"
         raise TypeError(msg)
     if thread_id is None:
         msg = "waiting by run id needs thread_id= as well"

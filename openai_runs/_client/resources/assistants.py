@@ -13,6 +13,7 @@ from openai_runs._client.arguments import (
 )
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.usage import Resource, named
 from openai_runs._protocol.endpoints import (
     CREATE_ASSISTANT,
     DELETE_ASSISTANT,
@@ -26,7 +27,8 @@ from openai_runs.types.base import Deleted
 __all__ = ["Assistants"]
 
 
-class Assistants:
+@named("client.assistants")
+class Assistants(Resource):
     """`client.assistants`."""
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -17,6 +17,7 @@ from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.encoding import plain
 from openai_runs._client.flows.active_runs import when_free
 from openai_runs._client.polling.waiter import Waiter
+from openai_runs._client.usage import Resource, named
 from openai_runs._protocol.endpoints import (
     CREATE_MESSAGE,
     DELETE_MESSAGE,
@@ -30,7 +31,8 @@ from openai_runs.types.messages import Message
 __all__ = ["Messages"]
 
 
-class Messages:
+@named("client.messages")
+class Messages(Resource):
     """`client.messages`."""
 
     def __init__(self, pipeline: Pipeline, waiter: Waiter) -> None:

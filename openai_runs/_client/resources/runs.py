@@ -59,6 +59,7 @@ from openai_runs._client.resources.steps import Steps
 from openai_runs._client.streams.requests import FollowRequest, SubmitRequest
 from openai_runs._client.streams.run_stream import RunStream, stream_of
 from openai_runs._client.tools.tool import to_local_tools
+from openai_runs._client.usage import Resource, named
 from openai_runs._protocol.endpoints import (
     CREATE_RUN,
     CREATE_THREAD_AND_RUN,
@@ -67,7 +68,7 @@ from openai_runs._protocol.endpoints import (
     UPDATE_RUN,
 )
 from openai_runs._protocol.lifecycle import is_inactive
-from openai_runs._protocol.spec import check_id
+from openai_runs._protocol.spec import check_id, forgotten_await
 from openai_runs.config import PollPolicy
 from openai_runs.errors import BadRequestError, OpenAIRunsError
 from openai_runs.types.runs import Run, RunStatus
@@ -79,7 +80,8 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-class Runs:
+@named("client.runs")
+class Runs(Resource):
     """`client.runs`: everything about runs, and `client.runs.steps` below it."""
 
     def __init__(self, pipeline: Pipeline, waiter: Waiter) -> None:
@@ -108,7 +110,12 @@ class Runs:
         **arguments: Unpack[StreamCall],
     ) -> RunStream: ...
     async def create(
-        self, thread_id: str, *, assistant_id: str, stream: bool | None = None, **arguments: Any
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        stream: bool | None = None,
+        **arguments: Unpack[StreamCall],
     ) -> Run | RunStream:
         """Start the assistant on the thread and return the run, queued; or its open stream.
 
@@ -556,7 +563,7 @@ class Runs:
         thread_id: str,
         tool_outputs: ToolOutputs,
         stream: bool | None = None,
-        **options: Any,
+        **options: Unpack[StreamWaitCall],
     ) -> Run | RunStream:
         """Answer all waiting tool calls in one request; return the run, or its open stream.
 
@@ -938,6 +945,9 @@ class Runs:
             APIError: A list could not be fetched.
             APITimeoutError: The time was up.
         """
+        if not isinstance(run, Run):
+            msg = f"run must be a Run, got {type(run).__name__}{forgotten_await(run)}"
+            raise TypeError(msg)
         return await gather(self._pipeline, run, options, response_format=response_format)
 
     async def timeline(self, run: Run, **options: Unpack[CallOptions]) -> Timeline:

@@ -8,13 +8,15 @@ from typing import Unpack
 from openai_runs._client.arguments import CallOptions, ListCall
 from openai_runs._client.core.paging import AsyncPaginator, paginate
 from openai_runs._client.core.pipeline import Pipeline
+from openai_runs._client.usage import Resource, named
 from openai_runs._protocol.endpoints import GET_RUN_STEP, LIST_RUN_STEPS
 from openai_runs.types.steps import RunStep
 
 __all__ = ["Steps"]
 
 
-class Steps:
+@named("client.runs.steps")
+class Steps(Resource):
     """`client.runs.steps`."""
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -22,6 +22,7 @@ from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.resources.messages import Messages
 from openai_runs._client.resources.runs import Runs
 from openai_runs._client.streams.run_stream import RunStream, stream_of
+from openai_runs._client.usage import Resource, named
 from openai_runs._protocol.endpoints import (
     CREATE_THREAD,
     CREATE_THREAD_AND_RUN,
@@ -38,7 +39,8 @@ __all__ = ["Threads"]
 T = TypeVar("T")
 
 
-class Threads:
+@named("client.threads")
+class Threads(Resource):
     """`client.threads`."""
 
     def __init__(

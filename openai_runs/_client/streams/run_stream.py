@@ -21,6 +21,7 @@ from openai_runs._client.flows.tool_loop import local_tools
 from openai_runs._client.polling.waiter import Waiter
 from openai_runs._client.streams.requests import StreamRequest
 from openai_runs._client.streams.session import State, StreamSession
+from openai_runs._client.usage import NotAwaited
 from openai_runs._protocol.snapshot.snapshot import Snapshot
 from openai_runs.config import STREAM_IDLE, check_count, check_timeout
 from openai_runs.types.events import Event, MessageDeltaEvent, MessageEvent
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["RunStream", "stream_of"]
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_AFTERWARDS: Final = "`await stream.result()`, or `stream.snapshot`"
 _BURST: Final = 256
 """Events that are returned before other tasks run, some 5 ms of work."""
 
 
-class RunStream(Generic[T]):
+class RunStream(NotAwaited, Generic[T]):
     """The events of a run, as an async context manager and iterator.
 
     One iteration spans the whole run. Where the connection is lost, the stream reconnects, or
@@ -61,6 +63,8 @@ class RunStream(Generic[T]):
     `on_cancel="cancel"`.
     """
 
+    _call = "a RunStream"
+
     def __init__(
         self,
         session: StreamSession,
@@ -73,6 +77,7 @@ class RunStream(Generic[T]):
         self._body = body
         self._is_traced = is_traced
         self._is_closed = self._is_read = False
+        self._is_over = self._is_cut = False
         self._burst = 0
         self._result: RunResult[T] | None = None
 
@@ -138,6 +143,7 @@ class RunStream(Generic[T]):
         if self._is_closed:
             return
         self._is_closed = True
+        self._is_cut = not self._session.is_exhausted
         self._session.close()
         if early and self._session.deadline.wait_options.on_cancel == "cancel":
             await self._undo()
@@ -155,8 +161,29 @@ class RunStream(Generic[T]):
             self._session.end_span()
 
     def __aiter__(self) -> RunStream:
-        """Return itself; a new iteration continues after the last event."""
+        """Return itself; a new iteration continues after the last event.
+
+        Raises:
+            RuntimeError: An iteration has come to the end, or the stream was closed before it.
+        """
+        if self._is_over or self._is_cut:
+            how = "closed before its end" if self._is_cut else "read to its end"
+            message = f"this stream was {how}, and its events come once; use {_AFTERWARDS}"
+            raise RuntimeError(message)
         return self
+
+    def __repr__(self) -> str:
+        return f"<RunStream of {self._session.run_id or 'a new run'}: {self._state}>"
+
+    @property
+    def _state(self) -> str:
+        if self._is_closed:
+            return f"closed; use {_AFTERWARDS}"
+        if self._session.state is State.NEW:
+            return "not opened; use `async with`"
+        if self._session.is_exhausted:
+            return f"read to its end; use {_AFTERWARDS}"
+        return "open; use `async for`"
 
     async def __anext__(self) -> Event:
         """Return the next event."""
@@ -166,6 +193,7 @@ class RunStream(Generic[T]):
             await self._yield_to_others()
         while not session.ready:
             if session.is_exhausted:
+                self._is_over = True
                 raise StopAsyncIteration
             await self._advance(None)
         return session.pop_at_once() or await session.pop()
@@ -326,8 +354,9 @@ class RunStream(Generic[T]):
 
         Cancellation: as of the stream; `on_cancel` says what becomes of the run.
         """
-        async for _ in self:
-            pass
+        if not (self._is_over or self._is_cut):
+            async for _ in self:
+                pass
 
     async def result(self) -> RunResult[T]:
         """Return the result of the run, reading the stream to its end first.

@@ -223,6 +223,11 @@ class StreamSession:
         return self.state in FINAL and not self.ready
 
     @property
+    def run_id(self) -> str | None:
+        """Return the run's id; None while it is not known."""
+        return self._ids.get("run_id")
+
+    @property
     def is_reading(self) -> bool:
         """Return whether there is a connection to read."""
         return self._reader is not None

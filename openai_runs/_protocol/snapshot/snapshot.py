@@ -25,6 +25,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
+from openai_runs._printing import Pairs, Printed
 from openai_runs._protocol.events import (
     EVENTS,
     contradicts,
@@ -184,7 +185,7 @@ class _GrowingStep:
         )
 
 
-class Snapshot:
+class Snapshot(Printed):
     """The run, its messages and its steps, as the events so far show them."""
 
     thread: Thread | None
@@ -202,6 +203,11 @@ class Snapshot:
         self._pending: list[MessageDelta] = []
         self._run_is_contradicted = self._run_is_polled = self._waits_for_outputs = False
         self._contradicted: set[str] = set()
+
+    def _printed(self) -> Pairs:
+        """Return the run and the text so far."""
+        shown: Pairs = [("thread", self.thread), ("run", self.run), ("text", self.text)]
+        return [(name, value) for name, value in shown if value]
 
     def apply(self, event: Event) -> None:
         """Apply the next event."""

@@ -38,6 +38,9 @@ _MOST_PIECES: Final = 500
 class EchoBackend:
     """Repeats the last user message word by word, or does the tool call it asks for."""
 
+    def __repr__(self) -> str:
+        return "EchoBackend()"
+
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Answer one model call.
 

@@ -116,6 +116,10 @@ class ScriptedBackend:
         self.requests: list[ModelRequest] = []
         """The model calls made so far."""
 
+    def __repr__(self) -> str:
+        left = "a function" if self._choose is not None else f"{len(self._turns)} turns left"
+        return f"<ScriptedBackend: {left}, {len(self.requests)} calls made>"
+
     def add(self, *turns: ScriptedTurn) -> None:
         """Put more turns at the end of the script.
 

@@ -271,7 +271,7 @@ async def test_counters_tell_how_far_it_is(client: AsyncClient, desk: Desk) -> N
     """Taken, going, done, and how many of these are errors."""
     desk.statuses["slow"] = "in_progress"
     results = client.runs.map(items_of(["slow", "missing", "a", "b"]), **CASE)
-    assert repr(results) == "RunMap(pulled=0, running=0, done=0, failed=0)"
+    assert repr(results) == "<RunMap: not begun; use `async with` and `async for`>"
 
     assert [key for key, _ in [await anext(results) for _ in range(3)]][-1] in {"a", "b", "missing"}
     seen = (results.pulled, results.running, results.done, results.failed)
@@ -279,7 +279,7 @@ async def test_counters_tell_how_far_it_is(client: AsyncClient, desk: Desk) -> N
     await outcomes(results)
 
     assert seen == (4, 1, 3, 1)
-    assert repr(results) == "RunMap(pulled=4, running=0, done=4, failed=1)"
+    assert repr(results) == "<RunMap: 4 pulled, 0 running, 4 done, 1 failed>"
 
 
 async def test_arguments_are_looked_at_before_anything_is_sent(

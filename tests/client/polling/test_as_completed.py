@@ -100,7 +100,7 @@ async def test_runs_come_as_they_end() -> None:
 
     assert order == ["run_2", "run_0", "run_1"]
     assert (completed.total, completed.pending) == (3, 0)
-    assert repr(completed) == "CompletedRuns(3 of 3 returned)"
+    assert repr(completed) == "<CompletedRuns: 3 of 3 returned>"
 
 
 async def leave_by_break(completed: CompletedRuns) -> None:
