@@ -169,5 +169,6 @@ def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:
     say(f"openai-runs: {sentence}", dim=False)
     if code == USAGE:
         chain, _, _ = _app.parse_commands(arguments)
-        say(f"Try: {' '.join([_NAME, *chain, '--help'])}", dim=False)
+        command = [word for word in chain if not word.startswith("-")]
+        say(f"Try: {' '.join([_NAME, *command, '--help'])}", dim=False)
     return code
