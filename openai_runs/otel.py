@@ -1,6 +1,6 @@
 """Spans of OpenTelemetry, for a client, a server, or both.
 
-Needs the extra: `pip install 'openai-runs[otel]'`. Nothing else imports OpenTelemetry, and only its
+Needs the extra `otel`, which is `opentelemetry-api`. Nothing else imports OpenTelemetry, and only its
 API is used: where spans go is decided by the SDK that your program sets up, and without one nothing
 is recorded. The names are those of the GenAI conventions, which are still in development; all of
 them stand here as literal texts.
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
+from openai_runs._extras import needs
 from openai_runs.config import MAX_KEPT_TRACES, VERSION
 from openai_runs.errors import APIStatusError, ConfigError
 
@@ -22,10 +23,8 @@ try:
     from opentelemetry import propagate, trace
     from opentelemetry.trace import SpanKind, Status, StatusCode
 except ImportError as missing:
-    _text = (
-        f"openai_runs.otel needs its extra ({missing.name} is missing): "
-        "pip install 'openai-runs[otel]'"
-    )
+    # The package has another name than its module.
+    _text = needs("openai_runs.otel", ModuleNotFoundError(name="opentelemetry-api"))
     raise ConfigError(_text) from missing
 
 if TYPE_CHECKING:
@@ -95,6 +94,10 @@ class Tracing:
         self._kept: dict[str, Context] = {}
         """By run: the context of the request that created it."""
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Show whether content is captured."""
+        return f"Tracing(capture_content={self._captures})"
 
     # --- the client
 

@@ -143,7 +143,7 @@ def test_missing_extra_names_the_command_that_helps() -> None:
         "except ConfigError as error: print(error)"
     )
 
-    assert "pip install 'openai-runs[otel]'" in python(script)
+    assert "pip install 'opentelemetry-api" in python(script)
 
 
 def test_serve_without_the_extra_names_the_command_that_helps() -> None:
@@ -158,7 +158,7 @@ def test_serve_without_the_extra_names_the_command_that_helps() -> None:
     )
     shown = " ".join(python(script).split())
 
-    assert "pip install 'openai-runs[otel]'" in shown
+    assert "pip install 'opentelemetry-api" in shown
     assert "exit 2" in shown
 
 

@@ -168,6 +168,7 @@ def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:
 
     say(f"openai-runs: {sentence}", dim=False)
     if code == USAGE:
-        command = [word for word in _app.parse_commands(list(arguments))[0] if word[0] != "-"]
+        chain, _, _ = _app.parse_commands(arguments)
+        command = [word for word in chain if not word.startswith("-")]
         say(f"Try: {' '.join([_NAME, *command, '--help'])}", dim=False)
     return code

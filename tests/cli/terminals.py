@@ -94,7 +94,7 @@ def _start(
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=clean_env(TERM="xterm-256color", **env),
+        env=clean_env(**{"TERM": "xterm-256color", **env}),
         stdin=fd,
         stdout=fd,
         stderr=fd,

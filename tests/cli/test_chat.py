@@ -6,13 +6,14 @@ import re
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from openai_runs import AsyncClient
 from openai_runs.server import LocalServer
 from openai_runs.testing import RunsServer
 from tests.cli.conftest import InProcess
-from tests.cli.processes import Finished, execute, pipe
+from tests.cli.processes import COMMAND, Finished, execute, pipe
 from tests.cli.terminals import CTRL_C, CTRL_D, Terminal, at_terminal
 
 TOOL = '''
@@ -204,6 +205,37 @@ async def test_terminal_shows_which_tool_is_called(tmp_path: Path) -> None:
         await terminal.until(READY)
         await ask(terminal, "Use the tool look_up for 1042.")
         await terminal.until("calling look_up ")
+
+
+async def test_answers_alone_are_in_a_file(runs_server: RunsServer, tmp_path: Path) -> None:
+    """Whoever types sees the prompt, also where standard output is no terminal."""
+    shell = ["bash", "-c", '"$@" > out', "bash", *COMMAND]
+    where = ["--base-url", runs_server.url]
+    async with at_terminal("chat", *where, folder=tmp_path, command=shell) as terminal:
+        await terminal.until(READY)
+        await ask(terminal, "first")
+        await ask(terminal, "/quit")
+        code = await terminal.end()
+
+    assert code == 0
+    assert (await anyio.Path(tmp_path / "out").read_text()) == f"{runs_server.default_reply}\n"
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+async def test_chat_works_on_poor_terminals(
+    term: str, runs_server: RunsServer, tmp_path: Path
+) -> None:
+    """Without cursor movements the answer is plain."""
+    runs_server.reply("Some **bold** words.")
+    where = ["--base-url", runs_server.url]
+    async with at_terminal("chat", *where, folder=tmp_path, TERM=term) as terminal:
+        await terminal.until(READY)
+        await ask(terminal, "first")
+        await terminal.until("**bold**" if term == "dumb" else "\x1b[1mbold")
+        await ask(terminal, "/quit")
+        code = await terminal.end()
+
+    assert code == 0
 
 
 async def test_missing_prompt_toolkit_is_named(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ RUN = Run(id="run_1", thread_id="thread_1", assistant_id="asst_1", status="compl
 TAKES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, arguments_of(name)) for name in methods()},
     "runs.result": ("runs.result", {"run": RUN}),
+    "runs.timeline": ("runs.timeline", {"run": RUN}),
     "request": ("request", {"method": "GET", "path": "/path"}),
     **{
         f"{name} stream": (name, {**arguments_of(name), "stream": True})

@@ -115,7 +115,7 @@ def test_signature_says_what_is_taken() -> None:
 
     assert str(signature).startswith(
         "(thread_id: 'str', *, tool_resources: 'RequestToolResources | JSONObject | None' = UNSET, "
-        "metadata: 'Mapping[str, str] | None' = UNSET, timeout: 'float | None' = UNSET, "
+        "metadata: 'Metadata | None' = UNSET, timeout: 'float | None' = UNSET, "
     )
     assert "timeout" in inspect.signature(AsyncClient(URL).request).parameters
     azure = [*inspect.signature(AsyncClient.azure).parameters]

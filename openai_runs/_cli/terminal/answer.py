@@ -1,12 +1,15 @@
 """An answer that grows: Markdown on a terminal, else the text as it comes.
 
-Until the first word, and where the work takes longer, a line says what is done and since when. It
-is drawn by a thread of rich's, and leaves nothing behind.
+Until the first word, and where the work takes longer, a line says what is done and since when; it
+leaves nothing behind. All of it is drawn in the event loop, one thing after the other: what is said
+meanwhile would meet a frame of rich's own thread halfway.
 """
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import anyio.to_thread
@@ -20,8 +23,8 @@ from openai_runs._cli.outputs import print_piece, printable, writing
 
 __all__ = ["AnswerDisplay"]
 
-_REFRESH: Final = 8
-"""Drawings a second."""
+_REFRESH: Final = 0.125
+"""Seconds between two drawings."""
 _SPLIT_PAUSE: Final = 0.1
 """Seconds between two searches for what is finished."""
 _PAUSE: Final = 2.0
@@ -55,11 +58,12 @@ class AnswerDisplay:
         self._is_drawn = shows_text and _can_draw(out)
         self._console = out if self._is_drawn else err
         self._live: Live | None = None
+        self._timer: asyncio.TimerHandle | None = None
         if self._is_drawn or _can_draw(err):
             self._live = Live(
                 console=self._console,
                 get_renderable=self._draw,
-                refresh_per_second=_REFRESH,
+                auto_refresh=False,
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=err.is_terminal,  # what is said meanwhile is printed above
@@ -74,7 +78,8 @@ class AnswerDisplay:
     def __enter__(self) -> "AnswerDisplay":
         """Show what is done."""
         if self._live is not None:
-            self._live.start()
+            self._live.start(refresh=True)
+            self._refresh_later()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,7 +104,7 @@ class AnswerDisplay:
 
                 self._split_at = self._last + _SPLIT_PAUSE
                 done, self._pending = split_blocks(self._pending)
-                await anyio.to_thread.run_sync(self._print, done)
+                self._print(done)
         elif self._shows_text:
             self._stop_live()  # the words may come on the same terminal
             # A reader that is slow, such as a pager, must not hold up the connection.
@@ -116,8 +121,19 @@ class AnswerDisplay:
         pending, self._pending = self._pending, ""
         self._print(pending)
 
+    def _refresh_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_REFRESH, self._refresh)
+
+    def _refresh(self) -> None:
+        if self._live is not None:
+            with suppress(OSError):  # the terminal is gone, which a signal says, too
+                self._live.refresh()
+            self._refresh_later()
+
     def _stop_live(self) -> None:
         live, self._live = self._live, None
+        if self._timer is not None:
+            self._timer.cancel()
         if live is not None:
             live.stop()
 
@@ -134,7 +150,7 @@ class AnswerDisplay:
         self._has_printed = True
 
     def _draw(self) -> RenderableType:
-        """Return what is seen for now; called in a thread."""
+        """Return what is seen for now."""
         from openai_runs._cli.terminal.markdown import AnswerMarkdown
 
         pending, now = self._pending, time.monotonic()
@@ -159,9 +175,8 @@ class _Tail:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield them."""
         room = max(console.height - _BELOW, 1)
-        for line in console.render_lines(self._body, options.update(height=None), pad=False)[
-            -room:
-        ]:
+        lines = console.render_lines(self._body, options.update(height=None), pad=False)
+        for line in lines[-room:]:
             yield from line
             yield Segment.line()
 

@@ -6,6 +6,7 @@ from typing import Final
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.output import create_output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 __all__ = ["Prompt"]
@@ -26,6 +27,7 @@ class Prompt:
         completer = WordCompleter(list(commands), sentence=True)
         self._session: PromptSession[str] = PromptSession(
             history=self._history,
+            output=create_output(always_prefer_tty=True),  # standard output may be a file
             completer=completer,
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,

@@ -945,9 +945,7 @@ class Runs(Resource):
             APIError: A list could not be fetched.
             APITimeoutError: The time was up.
         """
-        if not isinstance(run, Run):
-            msg = f"run must be a Run, got {type(run).__name__}{forgotten_await(run)}"
-            raise TypeError(msg)
+        _check_run(run)
         return await gather(self._pipeline, run, options, response_format=response_format)
 
     async def timeline(self, run: Run, **options: Unpack[CallOptions]) -> Timeline:
@@ -963,6 +961,7 @@ class Runs(Resource):
             APIError: The steps could not be fetched.
             APITimeoutError: The time was up.
         """
+        _check_run(run)
         return run.timeline(await gather_steps(self._pipeline, run, options))
 
     def list(self, thread_id: str, **arguments: Unpack[ListCall]) -> AsyncPaginator[Run]:
@@ -1018,3 +1017,9 @@ class Runs(Resource):
 def _ids(thread_id: str, run_id: str) -> dict[str, str]:
     """Return the ids; a bad one is rejected before the stream is entered."""
     return {"thread_id": check_id("thread_id", thread_id), "run_id": check_id("run_id", run_id)}
+
+
+def _check_run(run: object) -> None:
+    if not isinstance(run, Run):
+        msg = f"run must be a Run, got {type(run).__name__}{forgotten_await(run)}"
+        raise TypeError(msg)

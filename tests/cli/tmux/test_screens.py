@@ -107,6 +107,20 @@ def test_long_answer_scrolls_and_stays_whole(shell: Screen, runs_server: RunsSer
     assert items == [str(number) for number in range(1, 61)]
 
 
+def test_piped_answer_leaves_no_drawing_behind(shell: Screen, runs_server: RunsServer) -> None:
+    """What is done is drawn beside the pipe, and gone with the first word."""
+    runs_server.reply("One\nTwo", delay=1.0)
+
+    shell.run(f"ask 'How?' --base-url {runs_server.url} | cat")
+    shell.until(r"thinking \d+ s")
+    shell.until("continue: openai-runs ask")
+
+    ends(shell, 0)
+    lines = shell.shown().splitlines()[1:5]
+    assert lines[0].startswith("run run_")
+    assert lines[1:] == ["One", "Two", "completed; tokens 10 in, 5 out"]
+
+
 def test_ask_is_interrupted(shell: Screen, runs_server: RunsServer) -> None:
     """What came stays, the run is cancelled, and the prompt is back."""
     runs_server.hang(text="Once upon")

@@ -49,7 +49,7 @@ async def test_endpoint_that_is_not_there_is_not_reachable() -> None:
     await backend.aclose()
 
     assert (found.url, found.is_reachable) == ("http://***@127.0.0.1:1/v1", False)
-    assert "Connect call failed" in found.problem
+    assert "Connection refused" in found.problem
     assert "word" not in found.problem
 
 
