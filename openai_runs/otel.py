@@ -1,9 +1,9 @@
 """Spans of OpenTelemetry, for a client, a server, or both.
 
-Needs the extra `otel`, which is `opentelemetry-api`. Nothing else imports OpenTelemetry, and only its
-API is used: where spans go is decided by the SDK that your program sets up, and without one nothing
-is recorded. The names are those of the GenAI conventions, which are still in development; all of
-them stand here as literal texts.
+Needs the extra `otel`, which is `opentelemetry-api`. Nothing else imports OpenTelemetry, and only
+its API is used: where spans go is decided by the SDK that your program sets up, and without one
+nothing is recorded. The names are those of the GenAI conventions, which are still in development;
+all of them stand here as literal texts.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ async def test_missing_prompt_toolkit_is_named(tmp_path: Path) -> None:
     script = "import sys; sys.modules['prompt_toolkit'] = None; from openai_runs._cli import main"
     command = [sys.executable, "-c", f"{script}; main()"]
     async with at_terminal("chat", folder=tmp_path, command=command) as terminal:
-        await terminal.until("prompt_toolkit is missing")
+        await terminal.until("needs the package prompt-toolkit")
         code = await terminal.end()
 
     assert code == 1

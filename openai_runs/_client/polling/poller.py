@@ -388,16 +388,18 @@ class RunPoller:
             self._outage_since = None  # a server that answers 429 is up
         elif self._outage_since is None:
             self._outage_since = since
-            self._log_outage(error)
+            self._log_outage(error, now)
         return self._tolerate(error, now)
 
-    def _log_outage(self, error: APIError) -> None:
+    def _log_outage(self, error: APIError, now: float) -> None:
         """Write once for each outage that it is tolerated, and for how long."""
+        what = error.reason if isinstance(error, APIConnectionError) else error.message
+        left = max((handle.deadline for handle in self.handles), default=now) - now
         _LOG.info(
-            "run %s: %s; reconnecting for up to %g s",
+            "run %s: %s; reconnecting for up to %.0f s",
             error.run_id,
-            error.message[:200],
-            self._policy.max_outage,
+            what[:200],
+            min(self._policy.max_outage, max(left, 0.0)),
             extra={"run_id": error.run_id, "thread_id": error.thread_id, "is_outage": True},
         )
 

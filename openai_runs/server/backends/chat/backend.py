@@ -189,14 +189,16 @@ class ChatBackend:
 
     async def _explained(self, failed: AttemptFailed, request: ModelRequest) -> ModelFailure:
         """Return the failure as the run shows it, and log it."""
-        where, run_id = self._shown, request.run.id
-        _logger.info("run %s: the model endpoint %s failed: %s", run_id, where, failed.cause)
+        where, run = self._shown, request.run
+        words = "run %s: the model endpoint %s failed: %s"
+        ids: LogIds = {"run_id": run.id, "thread_id": run.thread_id}
+        _logger.info(words, run.id, where, failed.cause, extra=ids)
         status, content = failed.refusal or (0, b"")
-        words = words_of(content, self._secrets)
+        said = words_of(content, self._secrets)
         known = ""
-        if is_unknown_model(status, words):
+        if is_unknown_model(status, said):
             known = await self._listed(self._model or request.run.model)
-        elif status in _NO_PATH and not urlsplit(where).path and "model" not in words.lower():
+        elif status in _NO_PATH and not urlsplit(where).path and "model" not in said.lower():
             known = f"Is the path /v1 missing, as in {where}/v1?"
         return located(failed.failure, where, known)
 
