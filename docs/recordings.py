@@ -44,12 +44,14 @@ class Recording(NamedTuple):
     """Of `openai-runs`."""
     prepare: Callable[[Path], None] = lambda _: None
     """What makes the files that it needs, in its folder."""
+    typed: Sequence[str] = ()
+    """What is typed, each at the next prompt."""
 
     def draw(self) -> str:
         """Run it, and return its last screen as SVG."""
         with tempfile.TemporaryDirectory() as folder:
             self.prepare(Path(folder))
-            screen = _last_screen(self.arguments, folder)
+            screen = _last_screen(self, folder)
         lines = [_line(screen.buffer[row]) for row in range(screen.cursor.y + 1)]
         while lines and not lines[-1].plain.strip():
             lines.pop()
@@ -66,18 +68,40 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if " " in word else word
 
 
-def _last_screen(arguments: Sequence[str], folder: str) -> pyte.Screen:
+class _Terminal(pyte.Screen):
+    """A screen that answers when it is asked where its cursor is, as line editors do."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(_COLUMNS, _ROWS)
+        self._fd = fd
+        self._prompted = -1
+
+    def write_process_input(self, data: str) -> None:
+        """Send what the terminal itself says."""
+        os.write(self._fd, data.encode())
+
+    def is_at_new_prompt(self) -> bool:
+        """Tell whether the cursor is behind a prompt at which nothing was typed yet."""
+        row = self.cursor.y
+        is_new = self.display[row].rstrip() == ">" and row > self._prompted
+        if is_new:
+            self._prompted = row
+        return is_new
+
+
+def _last_screen(recording: Recording, folder: str) -> pyte.Screen:
     """Run `openai-runs` in a terminal, and return what it shows at its end."""
-    screen = pyte.Screen(_COLUMNS, _ROWS)
-    stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
+    screen = _Terminal(ours)
+    stream = pyte.ByteStream(screen)
+    typed = list(recording.typed)
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
     unset = {"NO_COLOR", "COLUMNS", "LINES"}
     kept = {name: value for name, value in os.environ.items() if name not in unset}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**kept, "TERM": "xterm-256color", "PATH": path}
     with subprocess.Popen(
-        ["openai-runs", *arguments],
+        ["openai-runs", *recording.arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -88,6 +112,8 @@ def _last_screen(arguments: Sequence[str], folder: str) -> pyte.Screen:
         try:
             while piece := _read(ours):
                 stream.feed(piece)
+                if typed and screen.is_at_new_prompt():
+                    os.write(ours, typed.pop(0).encode())
         finally:
             os.close(ours)
     assert process.returncode == 0, "\n".join(screen.display)
@@ -168,6 +194,11 @@ _BATCH = "batch run in.jsonl --out out.jsonl --checkpoint done.db --db r.db"
 RECORDINGS: dict[str, Recording] = {
     "guides/ask.svg": Recording("openai-runs ask", ["ask", "What is a run?"]),
     "guides/batch.svg": Recording("openai-runs batch run", _BATCH.split(), _questions),
+    "guides/chat.svg": Recording(
+        "openai-runs chat",
+        ["chat", "--db", "runs.db"],
+        typed=["Say it in **bold**.\r", "And what is a run?\r", "\x04"],
+    ),
     "guides/demo.svg": Recording("openai-runs demo", ["demo"]),
 }
 """Name of a file -> what it shows."""
