@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,14 @@ InProcess = Callable[..., Finished]
 @pytest.fixture
 def in_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> InProcess:
-    """Return a function that calls `main` here, in the test's folder, as `execute` does outside."""
+) -> Iterator[InProcess]:
+    """Yield a function that calls `main` here, in the test's folder, as `execute` does outside."""
+    logger = logging.getLogger("openai_runs.client")
+    level = logger.level
 
     def call(*arguments: str, **env: str) -> Finished:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(logging.getLogger("openai_runs.client"), "filters", [])  # it adds one
+        monkeypatch.setattr(logger, "filters", [])  # it adds one
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["openai-runs", *arguments])
@@ -34,4 +36,5 @@ def in_process(
         assert isinstance(ended.value.code, int)
         return Finished(ended.value.code, *capsys.readouterr())
 
-    return call
+    yield call
+    logger.setLevel(level)
