@@ -20,7 +20,7 @@ from openai_runs.server import ChatBackend, Hang, LocalServer, ScriptedBackend
 from openai_runs.testing import RunsServer
 from tests.transport.wire import free_port
 
-__all__ = ["MISTAKES", "Scene"]
+__all__ = ["MISTAKES", "Scene", "start"]
 
 NO_RETRY: Final = RetryPolicy(max_retries=0)
 KEY: Final = "sk-of-this-server-0123456789"
@@ -351,27 +351,6 @@ async def model_url_with_too_much(scene: Scene) -> None:
     ChatBackend("http://127.0.0.1:11434/v1/chat/completions")
 
 
-async def client_after_close(scene: Scene) -> None:
-    server = await scene.enter(RunsServer())
-    async with AsyncClient(server.url) as client:
-        await client.threads.create()
-    await client.threads.create()
-
-
-async def client_in_another_loop(scene: Scene) -> None:
-    _, client = await scene.server()
-    await client.threads.create()
-
-    def use() -> None:
-        asyncio.run(_create(client))
-
-    await asyncio.to_thread(use)
-
-
-async def _create(client: AsyncClient) -> None:
-    await client.threads.create()
-
-
 async def file_of_another_server(scene: Scene) -> None:
     await scene.enter(LocalServer(scene.folder / "runs.db"))
     await scene.enter(LocalServer(scene.folder / "runs.db"))
@@ -393,8 +372,8 @@ _ALL: Final[list[Callable[[Scene], Awaitable[None]]]] = [
     key_with_a_line_break, unknown_thread, ids_swapped, wait_without_a_thread, busy_thread,
     message_on_a_busy_thread, wait_too_short, tool_call_not_answered, tool_without_annotations,
     tool_in_place_of_a_list, run_expired, token_limit, model_down, model_unknown,
-    model_url_without_v1, model_without_a_key, model_url_with_too_much, client_after_close,
-    client_in_another_loop, file_of_another_server, open_to_the_network, server_not_opened,
+    model_url_without_v1, model_without_a_key, model_url_with_too_much, file_of_another_server,
+    open_to_the_network, server_not_opened,
 ]  # fmt: skip
 MISTAKES: Final = {each.__name__.replace("_", " "): each for each in _ALL}
 """What is done wrong, and how."""

@@ -19,6 +19,7 @@ from openai_runs.server import LocalServer
 from openai_runs.testing import RunsServer
 from tests.cli.processes import Finished, execute, finish, launch, read_until, received
 from tests.e2e.mistaken import KEY, MISTAKES, Scene
+from tests.e2e.misused import MISUSES
 from tests.transport.wire import free_port
 
 COLUMNS: Final = 80
@@ -45,6 +46,7 @@ def read_texts() -> dict[str, str]:
 
 
 TEXTS: Final = read_texts()
+IN_PYTHON: Final = MISTAKES | MISUSES
 
 
 def at_80_columns(text: str) -> str:
@@ -59,12 +61,12 @@ def at_80_columns(text: str) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*is not encrypted:UserWarning")
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", IN_PYTHON)
 async def test_mistake_in_python(name: str, tmp_path: Path) -> None:
     """The error says what happened, to which id, the value, and what to do next."""
     async with AsyncExitStack() as stack:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - its text is compared
-            await MISTAKES[name](Scene(stack, tmp_path))
+            await IN_PYTHON[name](Scene(stack, tmp_path))
 
     said = at_80_columns(f"{type(caught.value).__name__}: {caught.value}")
     assert said == TEXTS[name]
@@ -184,5 +186,5 @@ async def test_interrupted_command(name: str, tmp_path: Path) -> None:
 
 def test_each_text_is_of_a_mistake() -> None:
     """No text is left of a mistake that nobody makes any more, and there are enough of them."""
-    assert set(TEXTS) == {*MISTAKES, *COMMANDS, *INTERRUPTED}
+    assert set(TEXTS) == {*IN_PYTHON, *COMMANDS, *INTERRUPTED}
     assert len(TEXTS) >= 25
