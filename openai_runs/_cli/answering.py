@@ -3,7 +3,7 @@
 import logging
 import os
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -128,11 +128,13 @@ async def warn_of_echo(client: AsyncClient, model: str | None, place: Place) -> 
         )
 
 
-def next_step(command: str, thread_id: str, place: Place, options: Mapping[str, str | None]) -> str:
+def next_step(
+    command: str, thread_id: str, place: Place, options: Iterable[tuple[str, str | None]]
+) -> str:
     """Return how to continue a thread, as it can be typed."""
     if not place.is_lasting(os.environ):
         return "this thread is gone now; with --db FILE it is kept, and can be continued"
-    given = "".join(f" {name} {shlex.quote(text)}" for name, text in options.items() if text)
+    given = "".join(f" {name} {shlex.quote(text)}" for name, text in options if text)
     there = place.options(models=True)
     return f"continue: openai-runs {command} --thread {thread_id}{given}{there}"
 

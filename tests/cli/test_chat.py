@@ -256,13 +256,42 @@ MISTAKES = {
     "bad thread": (["--thread", "a/b", "--db", "c.db"], "a/b"),
     "no module": (["--tools", "nowhere:look_up"], "nowhere"),
     "no function": (["--tools", "json:nothing"], "nothing"),
+    "a path": (
+        ["--tools", "./orders.py:look_up"],
+        "write it as MODULE:FUNCTION, such as orders:look_up",
+    ),
+    "no function named": (
+        ["--tools", "orders"],
+        "write it as MODULE:FUNCTION, such as orders:look_up",
+    ),
+    "no annotation": (["--tools", "bare:f"], "parameter 'order' has no annotation; write one"),
+    "syntax error": (["--tools", "broken:f"], "the module broken cannot be imported: SyntaxError"),
+    "import of another": (["--tools", "needy:f"], "ModuleNotFoundError: No module named 'nothere'"),
+    "module that exits": (
+        ["--tools", "exiting:f"],
+        "the module exiting cannot be imported: SystemExit",
+    ),
     "two servers": (["--db", "c.db", "--base-url", "http://127.0.0.1:1/v1"], "--db"),
 }
 
 
+MODULES = {
+    "bare": "def f(order): return 1\n",
+    "broken": "def f(:\n",
+    "needy": "import nothere\n",
+    "exiting": "raise SystemExit(3)\n",
+}
+"""Modules of a user's that hold no tool."""
+
+
 @pytest.mark.parametrize(("options", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_wrong_usage(options: list[str], words: str, in_process: InProcess) -> None:
+def test_mistakes_are_wrong_usage(
+    options: list[str], words: str, in_process: InProcess, tmp_path: Path
+) -> None:
     """Before anything is started."""
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+
     done = in_process("chat", *options)
 
     assert (done.code, done.out) == (2, "")

@@ -211,7 +211,7 @@ class Asking:
             say(f"it was asked of the model {self._model}; name another with --model")
         if run.is_terminal:
             question = self._question
-            models = {"--assistant": question.assistant, "--model": question.model}
+            models = [("--assistant", question.assistant), ("--model", question.model)]
             say(next_step("ask TEXT", run.thread_id, question.place, models))
 
     def _note(self, run: Run) -> None:

@@ -135,7 +135,8 @@ class Chat:
                     await self._talk_on(client, assistant_id)
         if self._thread_id is not None:
             talk = self._talk
-            options = {"--assistant": talk.assistant, "--model": talk.model}
+            options = [("--assistant", talk.assistant), ("--model", talk.model)]
+            options += [("--tools", name) for name in talk.tools]
             say(next_step("chat", self._thread_id, talk.place, options))
         return 0 if self._is_typed else self._code
 

@@ -82,7 +82,8 @@ class Trials:
         suspects.sort(key=lambda run: -run.attempts)
         self._trials = {run.run_id: _Trial(run.attempts) for run in suspects}
         if suspects:
-            _logger.warning("a server crashed: %d runs are tried one by one", len(suspects))
+            words = "the last server on this file was killed; runs to be started again, alone: %d"
+            _logger.warning(words, len(suspects))
         repeated = [run_id for run_id, trial in self._trials.items() if trial.is_repeated]
         if not repeated:
             return
