@@ -71,7 +71,9 @@ async def test_show_tells_status_steps_and_messages(
     assert places == sorted(places)
     assert "\x1b" not in done.out
     timeline = (await runs_client.runs.result(run)).timeline()
-    assert done.out.endswith(f"\n\n{timeline}\n")
+    _, table = str(timeline).split("\n", 1)
+    assert done.out.endswith(f"\n\nWhere the time went, in whole seconds:\n{table}\n")
+    assert done.out.count(run.id) == 1
 
 
 async def test_show_on_a_terminal_draws_the_timeline(
@@ -88,7 +90,8 @@ async def test_show_on_a_terminal_draws_the_timeline(
     assert code == 0
     line = [line for line in terminal.shown.splitlines() if line.strip()][-1]
     assert "━" in terminal.shown or "╵" in terminal.shown
-    assert "message" in line or "gap" in line
+    assert "message" in line or "outside of steps" in line
+    assert "Where the time went, in whole seconds:" in terminal.shown
 
 
 async def test_show_as_json_has_the_wire_objects(
