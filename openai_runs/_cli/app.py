@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
 from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
@@ -155,12 +155,26 @@ def _obey(arguments: Sequence[str]) -> int:
     try:
         code = _app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _complain(" ".join(str(error).split()), USAGE, arguments)
+        return _complain(_sentence(error, arguments), USAGE, arguments)
     except Stop as stop:
         return _complain(str(stop), stop.code, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _sentence(error: CycloptsError, arguments: Sequence[str]) -> str:
+    """Return what is wrong with the command line; of what is missing, what it is."""
+    said = " ".join(str(error).split())
+    if not isinstance(error, MissingArgumentError) or error.argument is None:
+        return said
+    if error.keyword is not None or error.argument.tokens or "Did you mean" in said:
+        return said
+    name = error.argument.name
+    _, apps, _ = _app.parse_commands(arguments)
+    known = apps[-1].assemble_argument_collection(parse_docstring=True)
+    purpose = next((one.parameter.help or "" for one in known if one.name == name), "")
+    return f"{name} is required: {purpose[:1].lower()}{purpose[1:].rstrip('.')}"
 
 
 def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:

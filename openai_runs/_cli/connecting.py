@@ -35,6 +35,7 @@ from openai_runs._protocol.hosts import is_loopback
 from openai_runs._protocol.spec import check_id
 
 __all__ = [
+    "API_KEY",
     "ECHO",
     "Place",
     "check_ids",
@@ -42,9 +43,11 @@ __all__ = [
     "connect",
     "echoes",
     "explained",
+    "in_options",
     "reached",
 ]
 
+API_KEY: Final = "OPENAI_API_KEY"
 _BASE_URL: Final = "OPENAI_BASE_URL"
 ECHO: Final = "echo"
 """The one model that an echo server lists."""
@@ -116,7 +119,7 @@ def connect(
             return _remote(url, UNSET if key is None else key, poll, limits, place)
         return _embedded(place, key, poll)
     except ValueError as error:  # ConfigError is one
-        sentence = _in_options(str(error).replace(_ENDPOINT, "--model-url"))
+        sentence = in_options(str(error).replace(_ENDPOINT, "--model-url"))
         raise Stop(sentence, USAGE) from error
 
 
@@ -204,13 +207,13 @@ def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> S
     """Return what the user should read; `timed` if the command was given a time-out."""
     said, advice = str(error), ""
     if isinstance(error, APIError) and error.advice:
-        said, advice = said.removesuffix(f"; {error.advice}"), _in_options(error.advice)
+        said, advice = said.removesuffix(f"; {error.advice}"), in_options(error.advice)
     if isinstance(error, ActiveRunError) and error.blocking_run_id and error.thread_id:
         advice = f"wait for it: {_command('wait', error.blocking_run_id, error.thread_id, place)}"
     elif isinstance(error, ConfigError) and place.db is not None:
         advice = "name another file with --db"
     elif isinstance(error, AuthenticationError):
-        advice = "name the variable that holds your key with --api-key-env, or set OPENAI_API_KEY"
+        advice = _about_key(place)
     elif isinstance(error, NotFoundError) and not advice:
         advice = "look at the ids, and at the address of the server"
     elif isinstance(error, StreamInterrupted) and error.run_id and error.thread_id:
@@ -221,10 +224,20 @@ def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> S
     return Stop("; ".join(filter(None, [said, advice])), TIMED_OUT if is_late else ERROR)
 
 
-def _in_options(advice: str) -> str:
+def _about_key(place: Place) -> str:
+    """Return what to do about a key that was refused, or was not there."""
+    if place.token_command is not None:
+        return "is what --token-command prints a token for this server?"
+    name = place.api_key_env or (API_KEY if os.environ.get(API_KEY, "").strip() else None)
+    if name is None:
+        return f"name the variable that holds your key with --api-key-env, or set {API_KEY}"
+    return f"is the key in {name} one of this server? --api-key-env names another variable"
+
+
+def in_options(advice: str) -> str:
     """Return the advice of an error with the options of the command in place of arguments.
 
-    >>> _in_options("is the path /v1 missing? Try base_url='http://127.0.0.1:8080/v1'")
+    >>> in_options("is the path /v1 missing? Try base_url='http://127.0.0.1:8080/v1'")
     'is the path /v1 missing? Try --base-url http://127.0.0.1:8080/v1'
     """
     advice = _ARGUMENT.sub(r"--base-url \1", advice)

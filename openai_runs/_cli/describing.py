@@ -36,11 +36,13 @@ def tokens(usage: Usage | None) -> str:
     return f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
 
 
-def run_row(run: Run) -> tuple[str, str, str, str]:
+def run_row(run: Run) -> tuple[str, str, str, str, str]:
     """Return what a list shows of a run."""
     if not isinstance(run, Run):  # an item that could not be read, which has few names
-        return str(getattr(run, "id", "?")), str(getattr(run, "status", "?")), "", ""
-    return run.id, run.status, moment(run.created_at), run.model
+        names = ("id", "thread_id", "status")
+        run_id, thread_id, status = (str(getattr(run, name, "?")) for name in names)
+        return run_id, thread_id, status, "", ""
+    return run.id, run.thread_id, run.status, moment(run.created_at), run.model
 
 
 def thread_row(thread: Thread) -> tuple[str, str, str]:

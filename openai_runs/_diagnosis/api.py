@@ -24,6 +24,7 @@ _MAX_BYTES: Final = 4 * 1024 * 1024
 _ABSENT: Final = "doctor_has_no_such_id"
 """An id that no server made."""
 _NONSENSE: Final = "/doctor_has_no_such_path"
+"""A path that no server has: what is answered there is the answer for what is missing."""
 _KINDS: Final[Mapping[str, str]] = {
     "assistants": "/assistants?limit=1",
     "threads": "/threads/{thread}",
@@ -59,19 +60,22 @@ _STREAMS: Final = Finding(
 )
 
 
-async def check_api(base_url: str, api_key: str | None) -> list[Finding]:
+async def check_api(
+    base_url: str, api_key: str | None, key_name: str = "OPENAI_API_KEY"
+) -> list[Finding]:
     """Return what the server there has, and what to do where it has not.
 
     Args:
         base_url: Up to `/v1`.
         api_key: Sent as a bearer token, and shown nowhere.
+        key_name: The environment variable that holds it.
 
     Raises:
         ConfigError: It is no base URL.
 
     Cancellation: closes the request.
     """
-    probe = _Probe(check_base_url(base_url), api_key)
+    probe = _Probe(check_base_url(base_url), api_key, key_name)
     try:
         return await probe.findings()
     finally:
@@ -81,7 +85,7 @@ async def check_api(base_url: str, api_key: str | None) -> list[Finding]:
 class _Probe:
     """One server, asked one thing after the other."""
 
-    def __init__(self, base_url: str, api_key: str | None) -> None:
+    def __init__(self, base_url: str, api_key: str | None, key_name: str) -> None:
         self.transport = Transport()
         self._url = base_url
         self._headers = {
@@ -91,25 +95,36 @@ class _Probe:
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._secrets = secrets_of(self._headers)
+        self._key_name = key_name if api_key else None
 
     async def findings(self) -> list[Finding]:
         """Return everything; the first that fails for a reason of its own ends it."""
         try:
-            unknown = await self._get(_NONSENSE)
             first = await self._get(_KINDS["assistants"])
+            if first.status in {401, 403}:
+                return [self._refused(first)]
+            unknown = await self._get(_NONSENSE)
         except OpenAIRunsError as error:
-            advice = "is a server running there? The address is --base-url or OPENAI_BASE_URL"
-            return [Finding(topic="server", state="fail", text=str(error), advice=advice)]
-        if first.status in {401, 403}:
-            said = error_facts(first.content, self._secrets).get("message", "")
-            text = f"{self._url}: HTTP {first.status}: {said}"
-            advice = "name the variable that holds the key with --api-key-env"
-            return [Finding(topic="key", state="fail", text=text, advice=advice)]
+            return [_unanswered(error)]
         found = [Finding(topic="server", state="ok", text=f"{self._url} answers")]
         ids = await self._ids()
         found += await self._kinds(unknown, ids)
         found += await self._extras(unknown)
         return [*found, _STREAMS, *_features(first.headers)]
+
+    def _refused(self, reply: Reply) -> Finding:
+        """Return what the server says of the key, or of there being none."""
+        said = error_facts(reply.content, self._secrets).get("message", "")
+        answer = f"HTTP {reply.status}: {said}" if said else f"HTTP {reply.status}"
+        if self._key_name is None:
+            text = f"the server at {self._url} wants a key, and none is set: {answer}"
+            advice = (
+                "set OPENAI_API_KEY, or name the variable that holds the key with --api-key-env"
+            )
+        else:
+            text = f"the server at {self._url} refused the key in {self._key_name}: {answer}"
+            advice = "is it a key of this server? --api-key-env names another variable"
+        return Finding(topic="key", state="fail", text=text, advice=advice)
 
     async def _kinds(self, unknown: Reply, ids: Mapping[str, str]) -> list[Finding]:
         missing, failing = [], []
@@ -167,6 +182,15 @@ class _Probe:
             timeout=_TIMEOUT,
             max_bytes=_MAX_BYTES,
         )
+
+
+def _unanswered(error: OpenAIRunsError) -> Finding:
+    """Return what became of the first requests; what to do next stands in the advice alone."""
+    advice = getattr(error, "advice", "")
+    text = str(error).removesuffix(f"; {advice}")
+    where = "the address is from --base-url or OPENAI_BASE_URL"
+    advice = f"{advice or 'is a server running there?'} ({where})"
+    return Finding(topic="server", state="fail", text=text, advice=advice)
 
 
 def _first(reply: Reply) -> dict[str, Any]:

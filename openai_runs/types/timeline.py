@@ -14,12 +14,21 @@ from openai_runs.types.base import Unknown
 from openai_runs.types.runs import Run, RunLastError, RunStatus, Usage
 from openai_runs.types.steps import FunctionToolCall, MessageCreationDetails, RunStep, StepToolCall
 
-__all__ = ["Timeline", "TimelineEntry", "TimelineTotals", "build_timeline", "format_seconds"]
+__all__ = [
+    "Timeline",
+    "TimelineEntry",
+    "TimelineTotals",
+    "build_timeline",
+    "format_rows",
+    "format_seconds",
+]
 
 _WIDTH: Final = 80
 """Columns of the table."""
 _TITLE: Final = 34
 """Columns for what an entry is."""
+_WORDS: Final = {"hosted_tools": "hosted tools", "gap": "outside of steps"}
+"""What a kind of entry is called, where its name is no plain word."""
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _NEVER_STARTED: Final = frozenset({RunStatus.QUEUED, RunStatus.CANCELLED, RunStatus.EXPIRED})
@@ -61,8 +70,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     @property
     def title(self) -> str:
         """Return what it is, in words."""
-        words = {"tools": "tools", "hosted_tools": "hosted tools", "step": "step"}
-        text = words.get(self.kind, self.kind)
+        text = _WORDS.get(self.kind, self.kind)
         return f"{text}: {_counted(self.names)}" if self.names else text
 
 
@@ -112,7 +120,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """Return a table of at most 80 columns."""
-        return "\n".join(_fitted(line) for line in _table(self))
+        return "\n".join([*map(_fitted, _summary(self)), format_rows(self)])
 
     __repr__ = __str__
 
@@ -140,6 +148,11 @@ def build_timeline(run: Run, steps: Iterable[RunStep], now: float | None) -> Tim
         entries=entries,
         totals=TimelineTotals(**totals),
     )
+
+
+def format_rows(timeline: Timeline) -> str:
+    """Return the table of a timeline, at most 80 columns wide, without its summary."""
+    return "\n".join(map(_fitted, _table(timeline)))
 
 
 def format_seconds(seconds: int | None) -> str:
@@ -358,14 +371,18 @@ def _counted(names: list[str]) -> str:
     return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in numbers.items())
 
 
-def _table(timeline: Timeline) -> Iterator[str]:
-    """Yield the lines of the table."""
+def _summary(timeline: Timeline) -> Iterator[str]:
+    """Yield what the run is, and why it failed."""
     usage = timeline.usage
     tokens = f", {usage.total_tokens:,} tokens" if usage else ""
     tokens += f" ({usage.prompt_tokens:,} in, {usage.completion_tokens:,} out)" if usage else ""
     yield f"{timeline.run_id} {timeline.status}, {format_seconds(timeline.duration)}{tokens}"
     if timeline.error is not None:
         yield f"  {timeline.error.code}: {timeline.error.message}"
+
+
+def _table(timeline: Timeline) -> Iterator[str]:
+    """Yield the head, a line for each entry, and the totals."""
     yield f"{'start':>11}{'time':>12}  {'what':<{_TITLE}}{'tokens':>8}  status"
     for entry in timeline.entries:
         offset = None
@@ -382,7 +399,7 @@ def _table(timeline: Timeline) -> Iterator[str]:
         if entry.note:
             yield f"{'':25}{entry.note}"
     totals = timeline.totals
-    named = ((name.replace("_", " "), getattr(totals, name)) for name in totals.__struct_fields__)
+    named = ((_WORDS.get(name, name), getattr(totals, name)) for name in totals.__struct_fields__)
     spent = [f"{name} {format_seconds(seconds)}" for name, seconds in named if seconds]
     if spent:
         yield f"total: {', '.join(spent)}"

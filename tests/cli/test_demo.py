@@ -87,8 +87,8 @@ async def test_demo_names_a_command_that_can_be_called(found: bool, tmp_path: Pa
 
     done = await execute("demo", folder=tmp_path, PATH=str(tmp_path) if found else "")
 
-    assert ("  openai-runs serve" in done.out) is found
-    assert ("  python -m openai_runs serve" in done.out) is not found
+    assert ("    openai-runs serve" in done.out) is found
+    assert ("    python -m openai_runs serve" in done.out) is not found
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -109,11 +109,22 @@ async def test_interrupted_demo_leaves_nothing_behind(
     assert files_in(tmp_path) == []
 
 
+def assert_words_are_whole(text: str) -> None:
+    """Check that no line is longer than the terminal, which would break it within a word."""
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= 80
+    said = " ".join(" ".join(lines).split())
+    assert '"state": "left our warehouse", "arrives": "Thursday"}' in said
+    assert "bookshelf has left our warehouse and arrives on Thursday." in said
+    assert " serve --model-url http://127.0.0.1:11434/v1 " in said
+
+
 def test_demo_on_a_terminal_shows_that_it_waits(tmp_path: Path) -> None:
     """On a terminal the status is live."""
     text, code = run_on_terminal("demo", folder=tmp_path)
 
     assert code == 0
     assert "waiting: in_progress" in text
+    assert_words_are_whole(text)
     assert "\x1b[" in text
-    assert text.rstrip().endswith("everything else")
+    assert text.rstrip().endswith("in the clone")

@@ -107,8 +107,12 @@ async def test_server_is_examined(tmp_path: Path) -> None:
         env = {"OPENAI_BASE_URL": server.url}
         right = await execute("doctor", folder=tmp_path, OPENAI_API_KEY="sk-right", **env)
         wrong = await execute("doctor", folder=tmp_path, OPENAI_API_KEY="sk-wrong", **env)
+        named = ["doctor", "--api-key-env", "SHOP_KEY"]
+        other = await execute(*named, folder=tmp_path, SHOP_KEY="sk-wrong", **env)
 
-    assert (right.code, wrong.code) == (0, 1)
+    assert (right.code, wrong.code, other.code) == (0, 1, 1)
+    assert "refused the key in OPENAI_API_KEY" in " ".join(wrong.out.split())
+    assert "refused the key in SHOP_KEY" in " ".join(other.out.split())
     assert "has assistants, threads, messages, runs, steps" in right.out
     assert "--api-key-env" in wrong.out
     assert "sk-" not in right.out + wrong.out.replace("sk-...", "")

@@ -120,7 +120,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
         (["ask", "x", "--thread", "thread_1"], "--db"),
         (["ask", "x", "--assistant", "asst_1"], "--base-url"),
         (["ask", "x", "--db", "runs.db", "--thread", "../x"], "thread"),
-        (["runs", "show", "run_1"], "--thread"),
+        (["runs", "show"], "RUN_ID"),
         (["runs", "show", "run_1", "--thread", "thread_1"], "2026-08-26"),
         (["runs", "show", "a/b", "--thread", "thread_1", "--db", "runs.db"], "a/b"),
         (["runs", "wait", "run_1", "--thread", "thread_1"], "OPENAI_BASE_URL"),
@@ -229,3 +229,25 @@ def test_other_missing_modules_are_not_explained_away() -> None:
 
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+MISSING = {
+    "an id": (["runs", "show"], "RUN_ID is required: the run's id"),
+    "an option": (["export"], "--out is required: "),
+    "a file": (["batch", "status"], "FILE is required: "),
+    "its value": (["runs", "show", "run_1", "--thread"], "--thread requires an argument"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISSING.values(), ids=MISSING)
+def test_missing_argument_is_explained(
+    arguments: list[str], words: str, in_process: InProcess
+) -> None:
+    """What is required is told from an option without its value, with what it is."""
+    done = in_process(*arguments)
+
+    first, last = done.err.splitlines()
+    assert (done.code, done.out) == (2, "")
+    assert words in first
+    assert not first.endswith(": ")
+    assert last.startswith("Try: openai-runs ")

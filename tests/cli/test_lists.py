@@ -44,7 +44,7 @@ def filled(tmp_path: Path) -> tuple[str, list[str]]:
 
 
 def test_runs_are_listed_newest_first(filled: tuple[str, list[str]], in_process: InProcess) -> None:
-    """Of one thread, or of all: id, status, time and model in columns."""
+    """Of one thread, or of all: ids of run and thread, status, time and model in columns."""
     thread, runs = filled
 
     every = in_process("runs", "list", "--db", "runs.db")
@@ -53,8 +53,8 @@ def test_runs_are_listed_newest_first(filled: tuple[str, list[str]], in_process:
     assert every == of_thread
     assert (every.code, every.err) == (0, "")
     head, *rows = every.out.splitlines()
-    assert head.split() == ["run", "status", "created", "model"]
-    assert [row.split()[0] for row in rows] == runs[::-1]
+    assert head.split() == ["run", "thread", "status", "created", "model"]
+    assert [row.split()[:2] for row in rows] == [[run, thread] for run in runs[::-1]]
     assert all(re.search(r" completed  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  echo$", row) for row in rows)
 
 
@@ -105,6 +105,19 @@ def test_rows_fit_a_terminal(filled: tuple[str, list[str]], tmp_path: Path) -> N
     assert code == 0
     assert max(map(len, lines)) <= 80
     assert any(line.startswith(filled[0]) and line.endswith("…") for line in lines)
+
+
+def test_ids_of_runs_are_whole_at_a_terminal(filled: tuple[str, list[str]], tmp_path: Path) -> None:
+    """At 80 columns the ids and the status fit; the time and the model are left out."""
+    shown, code = run_on_terminal("runs", "list", "--db", "runs.db", folder=tmp_path)
+
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\r\n")
+    thread, runs = filled
+    assert code == 0
+    assert [line.split() for line in lines if line] == [
+        ["run", "thread", "status"],
+        *([run, thread, "completed"] for run in runs[::-1]),
+    ]
 
 
 def test_thread_is_shown_with_its_last_messages(

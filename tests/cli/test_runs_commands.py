@@ -21,6 +21,7 @@ from tests.cli.processes import (
     serving,
 )
 from tests.cli.terminals import at_terminal
+from tests.support import Answer, HostileServer
 
 LOOK_UP = {"type": "function", "function": {"name": "look_up"}}
 
@@ -70,7 +71,9 @@ async def test_show_tells_status_steps_and_messages(
     assert places == sorted(places)
     assert "\x1b" not in done.out
     timeline = (await runs_client.runs.result(run)).timeline()
-    assert done.out.endswith(f"\n\n{timeline}\n")
+    _, table = str(timeline).split("\n", 1)
+    assert done.out.endswith(f"\n\nWhere the time went, in whole seconds:\n{table}\n")
+    assert done.out.count(run.id) == 1
 
 
 async def test_show_on_a_terminal_draws_the_timeline(
@@ -87,7 +90,8 @@ async def test_show_on_a_terminal_draws_the_timeline(
     assert code == 0
     line = [line for line in terminal.shown.splitlines() if line.strip()][-1]
     assert "━" in terminal.shown or "╵" in terminal.shown
-    assert "message" in line or "gap" in line
+    assert "message" in line or "outside of steps" in line
+    assert "Where the time went, in whole seconds:" in terminal.shown
 
 
 async def test_show_as_json_has_the_wire_objects(
@@ -216,6 +220,61 @@ async def test_unknown_run_is_named(
     assert (done.code, done.out) == (1, "")
     assert "run_none" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["oldest", "between", "newest"])
+async def test_thread_is_found_by_the_run(
+    place: str, runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """Where the server lists all runs, the run's id is enough, wherever the run stands there."""
+    runs = [await runs_client.runs.wait(await start_run(runs_client)) for _ in range(3)]
+    run = runs[["oldest", "between", "newest"].index(place)]
+    where = ["--base-url", runs_server.url]
+
+    shown = await execute("runs", "show", run.id, "--json", *where, folder=tmp_path)
+    waited = await execute("runs", "wait", run.id, *where, folder=tmp_path)
+    cancelled = await execute("runs", "cancel", run.id, *where, folder=tmp_path)
+
+    assert (shown.code, json.loads(shown.out)["run"]) == (0, run.to_dict())
+    assert (waited.code, waited.out) == (0, f"{run.id} completed\n")
+    assert (cancelled.code, cancelled.out) == (1, f"{run.id} completed\n")
+
+
+@pytest.mark.parametrize("command", ["show", "wait", "cancel"])
+async def test_run_that_is_not_there_is_named(
+    command: str, runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """Without its thread, too: one sentence, with the command that lists those that are."""
+    await start_run(runs_client)
+    where = ["--base-url", runs_server.url]
+
+    done = await execute("runs", command, "run_none", *where, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert "no run 'run_none'" in done.err
+    assert f"openai-runs runs list --base-url {runs_server.url}" in done.err
+
+
+OTHERS: dict[str, tuple[Answer, str]] = {
+    "no list": (Answer(404, json={"error": {"message": "Invalid URL"}}), "--thread is required"),
+    "cursor is ignored": (
+        Answer(json={"object": "list", "data": [{"id": "run_other", "thread_id": "thread_1"}]}),
+        "no run 'run_1'",
+    ),
+    "another shape": (Answer(json={"data": "none"}), "no run 'run_1'"),
+}
+
+
+@pytest.mark.parametrize(("answer", "words"), OTHERS.values(), ids=OTHERS)
+async def test_thread_has_to_be_named_to_other_servers(
+    answer: Answer, words: str, tmp_path: Path
+) -> None:
+    """A server that does not list its runs says nothing of threads; no other run is shown."""
+    async with HostileServer(lambda request: answer) as server:
+        done = await execute("runs", "show", "run_1", "--base-url", server.url, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert words in done.err
 
 
 async def test_served_file_leads_to_its_server(tmp_path: Path) -> None:

@@ -108,22 +108,37 @@ async def test_other_servers_are_told_by_what_they_lack(
 
 
 async def test_wrong_key_is_named_and_not_shown() -> None:
-    """The next step is the option for the key."""
+    """The server, and the variable that holds the key; the next step is another variable."""
 
     def refuse(request: Received) -> Action:
         return Answer(401, json={"error": {"message": f"Incorrect API key provided: {KEY}"}})
 
     async with HostileServer(refuse) as server:
-        (found,) = await check_api(server.url, KEY)
+        url = server.url
+        (found,) = await check_api(url, KEY, "SHOP_KEY")
 
     assert (found.topic, found.state) == ("key", "fail")
+    assert f"the server at {url} refused the key in SHOP_KEY: HTTP 401" in found.text
     assert "--api-key-env" in found.advice
     assert KEY not in found.text
 
 
-@pytest.mark.parametrize("away", ["nothing listens", "hangs up"])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_missing_key_is_no_wrong_key(status: int) -> None:
+    """Where none was sent, the next step is to set one."""
+    async with HostileServer(lambda request: Answer(status)) as server:
+        (found,) = await check_api(server.url, None)
+
+    assert f"wants a key, and none is set: HTTP {status}" in found.text
+    assert "set OPENAI_API_KEY" in found.advice
+
+
+AWAY = {"nothing listens": "is it running?", "hangs up": "did it stop, "}
+
+
+@pytest.mark.parametrize("away", AWAY)
 async def test_server_that_does_not_answer_is_one_finding(away: str) -> None:
-    """The system's reason, and what to look at."""
+    """The system's reason, and once, what to look at; no path that only we ask for."""
     if away == "nothing listens":
         (found,) = await check_api("http://127.0.0.1:1/v1", None)
     else:
@@ -131,7 +146,10 @@ async def test_server_that_does_not_answer_is_one_finding(away: str) -> None:
             (found,) = await check_api(server.url, None)
 
     assert (found.topic, found.state) == ("server", "fail")
-    assert "is a server running there?" in found.advice
+    assert AWAY[away] in found.advice
+    assert AWAY[away] not in found.text
+    assert "/v1/assistants" in found.text
+    assert "no_such_path" not in found.text
 
 
 async def test_base_url_with_a_secret_is_refused() -> None:

@@ -86,11 +86,13 @@ COMMANDS: Final[dict[str, list[str]]] = {
         "runs", "wait", "run_1", "--thread", "thread_1", "--base-url", "{down}", "--timeout", "1",
     ],
     "$ no key": ["export", "--out", "archive", "--base-url", "{locked}"],
+    "$ wrong key": ["runs", "list", "--base-url", "{locked}"],
     "$ variable of the key": ["ask", "Hi", "--base-url", "{url}", "--api-key-env", "NO_SUCH_KEY"],
     "$ model down": ["ask", "Hi", "--model-url", "{down}"],
     "$ model url with too much": ["serve", "--model-url", "{down}/chat/completions"],
     "$ run unknown": ["runs", "show", "run_404", "--thread", "thread_404", "--base-url", "{url}"],
-    "$ thread missing": ["runs", "show", "run_1"],
+    "$ argument missing": ["runs", "show"],
+    "$ run of no thread": ["runs", "show", "run_404", "--base-url", "{url}"],
     "$ server missing": ["runs", "show", "run_1", "--thread", "thread_1"],
     "$ file missing": ["runs", "show", "run_1", "--thread", "thread_1", "--db", "missing.db"],
     "$ port in use": ["serve", "--port", "{port}", "--db", "other.db"],
@@ -116,9 +118,9 @@ async def test_mistake_on_the_command_line(name: str, tmp_path: Path) -> None:
             "down": f"http://127.0.0.1:{free_port()}/v1",
         }
         arguments = [word.format_map(names) for word in COMMANDS[name]]
-        env = {"OPENAI_API_KEY": ""} if name == "$ no key" else {}
+        env = {"$ no key": {"OPENAI_API_KEY": ""}, "$ wrong key": {"OPENAI_API_KEY": "sk-wrong"}}
 
-        done = await execute(*arguments, folder=tmp_path, **env)
+        done = await execute(*arguments, folder=tmp_path, **env.get(name, {}))
 
     assert done.code != 0
     assert at_80_columns(done.err) == TEXTS[name]

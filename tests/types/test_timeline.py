@@ -80,11 +80,11 @@ def test_entries_fill_the_time_of_a_run() -> None:
 
     assert parts(timeline) == [
         ("queued", 0, 2),
-        ("gap", 2, 1),
+        ("outside of steps", 2, 1),
         ("tools: get_weather x2, get_time", 3, 6),
-        ("gap", 9, 1),
+        ("outside of steps", 9, 1),
         ("message", 10, 5),
-        ("gap", 15, 1),
+        ("outside of steps", 15, 1),
     ]
     assert (timeline.duration, sum(entry.duration or 0 for entry in timeline.entries)) == (16, 16)
     totals = timeline.totals
@@ -123,12 +123,12 @@ def test_table_is_readable() -> None:
 run_1 completed, 16 s, 1,234 tokens (1,000 in, 234 out)
       start        time  what                                tokens  status
         0 s         2 s  queued
-        2 s         1 s  gap
+        2 s         1 s  outside of steps
         3 s         6 s  tools: get_weather x2, get_time      1,234  completed
-        9 s         1 s  gap
+        9 s         1 s  outside of steps
        10 s         5 s  message                                     completed
-       15 s         1 s  gap
-total: queued 2 s, message 5 s, tools 6 s, gap 3 s"""
+       15 s         1 s  outside of steps
+total: queued 2 s, message 5 s, tools 6 s, outside of steps 3 s"""
 
     assert str(WHOLE.timeline(STEPS)) == expected
     assert repr(WHOLE.timeline(STEPS)) == expected
@@ -147,19 +147,24 @@ ODD: dict[str, tuple[Run, list[RunStep], list[tuple[str, int | None, int | None]
     "step ends before it starts": (
         run_of(started_at=1, completed_at=9),
         [step_of(1, 5, 3)],
-        [("queued", 0, 1), ("gap", 1, 4), ("message", 5, 0), ("gap", 5, 4)],
+        [
+            ("queued", 0, 1),
+            ("outside of steps", 1, 4),
+            ("message", 5, 0),
+            ("outside of steps", 5, 4),
+        ],
         "its end is before its start",
     ),
     "step of a clock that is behind": (
         run_of(started_at=1, completed_at=9),
         [step_of(1, -30, 4)],
-        [("message", 0, 4), ("gap", 4, 5)],
+        [("message", 0, 4), ("outside of steps", 4, 5)],
         "its times are outside of the run's",
     ),
     "step of a clock that is ahead": (
         run_of(started_at=1, completed_at=9),
         [step_of(1, 3, 40)],
-        [("queued", 0, 1), ("gap", 1, 2), ("message", 3, 6)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("message", 3, 6)],
         "its times are outside of the run's",
     ),
     "no started_at": (
@@ -171,7 +176,7 @@ ODD: dict[str, tuple[Run, list[RunStep], list[tuple[str, int | None, int | None]
     "started_at stamped anew after a wait": (
         run_of(started_at=8, completed_at=12),
         [step_of(1, 2, 7, tools=["f"]), step_of(2, 8, 12)],
-        [("queued", 0, 2), ("tools: f", 2, 5), ("gap", 7, 1), ("message", 8, 4)],
+        [("queued", 0, 2), ("tools: f", 2, 5), ("outside of steps", 7, 1), ("message", 8, 4)],
         "",
     ),
     "started before it was created": (
@@ -183,49 +188,54 @@ ODD: dict[str, tuple[Run, list[RunStep], list[tuple[str, int | None, int | None]
     "no end of a completed step": (
         run_of(started_at=1, completed_at=9),
         [step_of(1, 3, None, status="completed")],
-        [("queued", 0, 1), ("gap", 1, 2), ("message", 3, None)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("message", 3, None)],
         "the server sent no end",
     ),
     "no start of a step": (
         run_of(started_at=1, completed_at=9),
         [step_of(1, None, 4)],
-        [("queued", 0, 1), ("message", None, None), ("gap", 4, 5)],
+        [("queued", 0, 1), ("message", None, None), ("outside of steps", 4, 5)],
         "the server sent no start",
     ),
     "step left in progress by a cancelled run": (
         run_of("cancelled", started_at=1, cancelled_at=9),
         [step_of(1, 3)],
-        [("queued", 0, 1), ("gap", 1, 2), ("message", 3, 6)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("message", 3, 6)],
         "it was never ended; the run was",
     ),
     "expired while it waited": (
         run_of("expired", started_at=1, expires_at=600),
         [step_of(1, 3, None, status="expired", expired_at=600, tools=["f"])],
-        [("queued", 0, 1), ("gap", 1, 2), ("tools: f", 3, 597)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("tools: f", 3, 597)],
         "",
     ),
     "expired step of Foundry": (
         run_of("expired", started_at=1),
         [step_of(1, 3, None, status="expired", expires_at=600, tools=["f"])],
-        [("queued", 0, 1), ("gap", 1, 2), ("tools: f", 3, 597)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("tools: f", 3, 597)],
         "",
     ),
     "Foundry's expires_at of a step in progress": (
         run_of("in_progress", started_at=1),
         [step_of(1, 3, None, expires_at=600)],
-        [("queued", 0, 1), ("gap", 1, 2), ("message", 3, None)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("message", 3, None)],
         "",
     ),
     "incomplete without an end": (
         run_of("incomplete", started_at=1),
         [step_of(1, 3, 7)],
-        [("queued", 0, 1), ("gap", 1, 2), ("message", 3, 4)],
+        [("queued", 0, 1), ("outside of steps", 1, 2), ("message", 3, 4)],
         "",
     ),
     "steps at the same time": (
         run_of(started_at=0, completed_at=9),
         [step_of(1, 1, 8), step_of(2, 2, 4)],
-        [("gap", 0, 1), ("message", 1, 7), ("message", 2, 2), ("gap", 8, 1)],
+        [
+            ("outside of steps", 0, 1),
+            ("message", 1, 7),
+            ("message", 2, 2),
+            ("outside of steps", 8, 1),
+        ],
         "",
     ),
     "all within one second": (
@@ -239,10 +249,10 @@ ODD: dict[str, tuple[Run, list[RunStep], list[tuple[str, int | None, int | None]
     "no steps": (
         run_of(started_at=2, completed_at=9),
         [],
-        [("queued", 0, 2), ("gap", 2, 7)],
+        [("queued", 0, 2), ("outside of steps", 2, 7)],
         "",
     ),
-    "no steps and no start": (run_of(completed_at=9), [], [("gap", 0, 9)], ""),
+    "no steps and no start": (run_of(completed_at=9), [], [("outside of steps", 0, 9)], ""),
     "hosted tools": (
         run_of(started_at=0, completed_at=4),
         [step_of(1, 0, 4, tools=["code_interpreter"])],
@@ -285,7 +295,7 @@ def test_clock_that_is_behind_the_servers_makes_nothing_negative() -> None:
     """`now` from another machine may be before what the server stamped."""
     timeline = run_of("in_progress", started_at=1).timeline([step_of(1, 3)], now=T0 - 500)
 
-    assert parts(timeline) == [("queued", 0, 1), ("gap", 1, 2), ("message", 3, 0)]
+    assert parts(timeline) == [("queued", 0, 1), ("outside of steps", 1, 2), ("message", 3, 0)]
 
 
 @pytest.mark.parametrize("steps", [[], [step_of(1, 3, tools=["look_up"])]], ids=["none", "open"])

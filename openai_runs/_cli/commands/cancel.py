@@ -3,8 +3,8 @@
 from functools import partial
 
 from openai_runs import OpenAIRunsError, RunStatus, RunWaitTimeout
-from openai_runs._cli.commands.runs import Target
-from openai_runs._cli.connecting import check_ids, check_server, explained, reached
+from openai_runs._cli.commands.target import Target
+from openai_runs._cli.connecting import explained, reached
 from openai_runs._cli.describing import verdict
 from openai_runs._cli.ending import ERROR, TIMED_OUT, Stop
 from openai_runs._cli.interrupting import carry_out
@@ -20,8 +20,7 @@ def cancel(target: Target, *, timeout: float | None, as_json: bool) -> int:
         Stop: It cannot be cancelled, or the time was up.
         Closed: Nobody reads it.
     """
-    check_ids(run_id=target.run_id, thread_id=target.thread_id)
-    check_server(target.place)
+    target.check()
     try:
         return carry_out(partial(_cancel, target, timeout, as_json=as_json))
     except RunWaitTimeout as error:
@@ -32,9 +31,8 @@ def cancel(target: Target, *, timeout: float | None, as_json: bool) -> int:
 
 async def _cancel(target: Target, timeout: float | None, *, as_json: bool) -> int:
     async with reached(target.place, at_work=True) as client:
-        run = await client.runs.cancel_and_wait(
-            target.run_id, thread_id=target.thread_id, timeout=timeout
-        )
+        thread_id = await target.thread_of(client)
+        run = await client.runs.cancel_and_wait(target.run_id, thread_id=thread_id, timeout=timeout)
     if as_json:
         print_json(run.to_dict())
     else:

@@ -65,6 +65,8 @@ _COLUMNS: Final[list[tuple[str, JustifyMethod]]] = [
     ("tokens in", "right"),
     ("out", "right"),
 ]
+_NAME: Final = 12
+"""Columns before what is said."""
 _DIGITS: Final = r"\d+"
 _CAPTION: Final = "waited: by the clock of this client; tokens: as the server counts them"
 _POLL: Final = PollPolicy(long_poll=0)
@@ -74,9 +76,11 @@ _PATIENCE: Final = 30.0
 _NEXT: Final = """\
 
 What next:
-  {command} serve    the same server on a file, for any client of this protocol
-  {command} serve --model-url http://127.0.0.1:11434/v1    with a model of yours
-  docs/pages/index.md, in the clone: the same in Python, and everything else"""
+  the same server on a file, for any client of this protocol:
+    {command} serve
+  the server with a model of yours:
+    {command} serve --model-url http://127.0.0.1:11434/v1
+  the same in Python, and everything else: docs/pages/index.md, in the clone"""
 
 
 def look_up_order(order_number: str) -> dict[str, str]:
@@ -166,7 +170,8 @@ class Demo:
             name, arguments = call.function.name, call.function.arguments
             self._say("", f"the model asks for {name}({arguments})")
             output = look_up_order(**msgspec.json.decode(arguments))
-            self._say("", f"a Python function answers {msgspec.json.encode(output).decode()}")
+            said = msgspec.json.format(msgspec.json.encode(output), indent=0).decode()
+            self._say("", f"a Python function answers {said}")
             outputs.append({"tool_call_id": call.id, "output": output})
         run = await self._client.runs.submit_tool_outputs(
             run.id, thread_id=run.thread_id, tool_outputs=outputs
@@ -194,8 +199,14 @@ class Demo:
         self._spinner = None
 
     def _say(self, name: str, value: str, style: str = "") -> None:
-        line = Text.assemble((f"{name:<10}  ", "dim"), (value, style))
-        self._console.print(line, soft_wrap=True)
+        """Show a line; on a terminal it is wrapped at words, below where the value begins."""
+        head = Text(f"{name:<{_NAME}}", "dim")
+        left = max(self._console.width - _NAME, 1)
+        is_wrapped = self._console.is_terminal
+        text = Text(value, style)
+        for line in text.wrap(self._console, left) if is_wrapped else [text]:
+            self._console.print(Text.assemble(head, line), soft_wrap=True)
+            head = Text(" " * _NAME)
 
     def _conclude(self, result: RunResult, waited: list[float]) -> None:
         self._say("answer", result.text, "bold")

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from openai_runs._cli.connecting import Place
+from openai_runs._cli.connecting import API_KEY, Place, in_options
 from openai_runs._cli.ending import ERROR, USAGE, Stop
 from openai_runs._cli.environment import secret
 from openai_runs._cli.interrupting import carry_out
@@ -66,15 +66,16 @@ def examine(examination: Examination) -> int:
                 await endpoint.aclose()
         url = place.base_url or from_env(os.environ).base_url
         if url is not None:
-            found += await _api(url, key)
+            found += await _api(url, key, place.api_key_env)
         return _print(found, as_json=examination.json)
 
     return carry_out(work)
 
 
-async def _api(url: str, key: str | None) -> list[Finding]:
+async def _api(url: str, key: str | None, key_name: str | None) -> list[Finding]:
     try:
-        return await check_api(url, key)
+        found = await check_api(url, key, key_name or API_KEY)
+        return [msgspec.structs.replace(one, advice=in_options(one.advice)) for one in found]
     except ConfigError as error:
         return [Finding(topic="server", state="fail", text=str(error))]
 

@@ -19,7 +19,7 @@ __all__ = ["Listing", "list_runs", "list_threads", "show_thread"]
 
 _MOST: Final = 100
 """Items of a page, as the API has it."""
-_RUNS: Final = ("run", "status", "created", "model")
+_RUNS: Final = ("run", "thread", "status", "created", "model")
 _THREADS: Final = ("thread", "created", "metadata")
 
 

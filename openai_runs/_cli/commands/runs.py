@@ -6,31 +6,23 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from openai_runs import OpenAIRunsError, Run, RunResult, RunWaitTimeout
-from openai_runs._cli.connecting import Place, check_ids, check_server, explained, reached
+from openai_runs._cli.commands.target import Target
+from openai_runs._cli.connecting import explained, reached
 from openai_runs._cli.describing import describe, verdict
 from openai_runs._cli.ending import TIMED_OUT, Stop, code_of
 from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import print_json, print_text, printable
 from openai_runs._cli.terminal.timeline import draw
 
-__all__ = ["Target", "show", "wait"]
+__all__ = ["show", "wait"]
 
 _COLUMN: Final = 12
 """Characters before the words."""
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Which run, and where it is."""
-
-    run_id: str
-    thread_id: str
-    place: Place
 
 
 def show(target: Target, *, as_json: bool) -> int:
@@ -40,7 +32,7 @@ def show(target: Target, *, as_json: bool) -> int:
         Stop: It cannot be shown.
         Closed: Nobody reads it.
     """
-    _check(target)
+    target.check()
     try:
         return carry_out(partial(_show, target, as_json=as_json))
     except OpenAIRunsError as error:
@@ -54,7 +46,7 @@ def wait(target: Target, *, timeout: float | None, as_json: bool) -> int:
         Stop: It cannot be waited for, or the time was up.
         Closed: Nobody reads it.
     """
-    _check(target)
+    target.check()
     show_outages()
     try:
         return carry_out(partial(_wait, target, timeout, as_json=as_json))
@@ -66,7 +58,8 @@ def wait(target: Target, *, timeout: float | None, as_json: bool) -> int:
 
 async def _show(target: Target, *, as_json: bool) -> int:
     async with reached(target.place, at_work=False) as client:
-        run = await client.runs.retrieve(target.run_id, thread_id=target.thread_id)
+        thread_id = await target.thread_of(client)
+        run = await client.runs.retrieve(target.run_id, thread_id=thread_id)
         result = await client.runs.result(run)
     if as_json:
         print_json({"run": run.to_dict(), "steps": result.steps, "messages": result.messages})
@@ -78,9 +71,10 @@ async def _show(target: Target, *, as_json: bool) -> int:
 async def _wait(target: Target, timeout: float | None, *, as_json: bool) -> int:
     async with reached(target.place, at_work=True) as client:
         with _progress(target.run_id) as note:
+            thread_id = await target.thread_of(client)
             try:
                 run = await client.runs.wait(
-                    target.run_id, thread_id=target.thread_id, timeout=timeout, on_status=note
+                    target.run_id, thread_id=thread_id, timeout=timeout, on_status=note
                 )
             except RunWaitTimeout as error:
                 if as_json and isinstance(error.run, Run):
@@ -120,8 +114,3 @@ def _progress(run_id: str) -> Iterator[Callable[[Run], None] | None]:
             progress.update(task, description=printable(f"waiting for {run_id}: {run.status}"))
 
         yield note
-
-
-def _check(target: Target) -> None:
-    check_ids(run_id=target.run_id, thread_id=target.thread_id)
-    check_server(target.place)

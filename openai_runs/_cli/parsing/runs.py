@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from openai_runs._cli.parsing.kinds import PageSize, Seconds, Switch
 
 if TYPE_CHECKING:
-    from openai_runs._cli.commands.runs import Target
+    from openai_runs._cli.commands.target import Target
 
 __all__ = ["cancel", "list_runs", "show", "wait"]
 
@@ -15,7 +15,7 @@ def show(
     run_id: str,
     /,
     *,
-    thread: str,
+    thread: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
     db: Path | None = None,
@@ -25,12 +25,12 @@ def show(
 
     Exits with 0 if it could be shown, whatever its status is.
 
-        openai-runs runs show run_... --thread thread_...
+        openai-runs runs show run_... --db runs.db
         openai-runs runs show run_... --thread thread_... --json | jq .run.status
 
     Args:
-        run_id: The run's id.
-        thread: Id of its thread.
+        run_id: The run's id, as `openai-runs runs list` shows it.
+        thread: Id of its thread; needed where the server does not list all runs.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
         db: Look into this file of a server of this package instead.
@@ -46,7 +46,7 @@ def wait(
     run_id: str,
     /,
     *,
-    thread: str,
+    thread: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
     db: Path | None = None,
@@ -60,8 +60,8 @@ def wait(
         openai-runs runs wait run_... --thread thread_... --timeout 60 && echo done
 
     Args:
-        run_id: The run's id.
-        thread: Id of its thread.
+        run_id: The run's id, as `openai-runs runs list` shows it.
+        thread: Id of its thread; needed where the server does not list all runs.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
         db: Ask the server that has this file open instead.
@@ -113,7 +113,7 @@ def cancel(
     run_id: str,
     /,
     *,
-    thread: str,
+    thread: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
     db: Path | None = None,
@@ -127,8 +127,8 @@ def cancel(
         openai-runs runs cancel run_... --thread thread_...
 
     Args:
-        run_id: The run's id.
-        thread: Id of its thread.
+        run_id: The run's id, as `openai-runs runs list` shows it.
+        thread: Id of its thread; needed where the server does not list all runs.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
         db: Ask the server that has this file open instead.
@@ -142,9 +142,14 @@ def cancel(
 
 
 def _target(
-    run_id: str, *, thread: str, base_url: str | None, api_key_env: str | None, db: Path | None
+    run_id: str,
+    *,
+    thread: str | None,
+    base_url: str | None,
+    api_key_env: str | None,
+    db: Path | None,
 ) -> "Target":
-    from openai_runs._cli.commands.runs import Target
+    from openai_runs._cli.commands.target import Target
     from openai_runs._cli.connecting import Place
 
     place = Place(base_url=base_url, api_key_env=api_key_env, db=db)

@@ -19,7 +19,9 @@ _NO_TERMINAL: Final = 10_000
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return the rows under their head; the last column is cut off where the screen ends.
+    """Return the rows under their head; on a terminal, the columns that it has place for.
+
+    The last column is cut off where the screen ends; others are shown whole, or left out.
 
     Args:
         head: Names of the columns.
@@ -30,14 +32,34 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         console.width = _NO_TERMINAL
     cells = [[" ".join(printable(text).split()) for text in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(head, *cells, strict=True)]
-    left = console.width - sum(widths[:-1]) - _GAP * (len(head) - 1)
     drawn = Table.grid(padding=(0, _GAP))
-    for width in widths[:-1]:
+    shown = _fitting(widths, cell_len(head[-1]), console.width)
+    for width in shown:
         drawn.add_column(no_wrap=True, width=width)
-    drawn.add_column(no_wrap=True, width=min(widths[-1], max(left, 1)))
-    drawn.add_row(*(Text(name, style="dim") for name in head))
+    drawn.add_row(*(Text(name, style="dim") for name in head[: len(shown)]))
     for row in cells:
-        drawn.add_row(*(Text(text, no_wrap=True, overflow="ellipsis") for text in row))
+        texts = row[: len(shown)]
+        drawn.add_row(*(Text(text, no_wrap=True, overflow="ellipsis") for text in texts))
     with console.capture() as captured:
         console.print(drawn)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _fitting(widths: Sequence[int], least: int, screen: int) -> list[int]:
+    """Return the widths of the columns that fit; the first one always does.
+
+    `least`: columns that the last one, which can be cut off, needs.
+
+    >>> _fitting([28, 31, 9, 19, 4], 5, 80), _fitting([31, 19, 60], 8, 80)
+    ([28, 31, 9], [31, 19, 26])
+    """
+    shown = [widths[0]]
+    left = screen - widths[0]
+    for number, width in enumerate(widths[1:], 2):
+        left -= _GAP
+        is_cut = number == len(widths) and least <= left
+        if width > left and not is_cut:
+            break
+        shown.append(min(width, left))
+        left -= width
+    return shown

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from openai_runs._cli.outputs import printable
 from openai_runs.types import Timeline, TimelineEntry
-from openai_runs.types.timeline import format_seconds
+from openai_runs.types.timeline import format_rows, format_seconds
 
 __all__ = ["draw"]
 
+_HEADING: Final = "Where the time went, in whole seconds:"
 _MAX_WIDTH: Final = 100
 """Columns of the widest drawing."""
 _TIME: Final = 13
@@ -32,16 +33,20 @@ _FAILED: Final = frozenset({"failed", "expired", "cancelled"})
 
 
 def draw(timeline: Timeline, console: Console) -> None:
-    """Print the timeline as bars, or as a plain table where there is no terminal."""
+    """Print the timeline as bars, or as a plain table where there is no terminal.
+
+    A heading says what it is; the run itself was shown above.
+    """
     if not console.is_terminal:
-        console.print(printable(str(timeline)), soft_wrap=True)
+        console.print(f"{_HEADING}\n{printable(format_rows(timeline))}", soft_wrap=True)
         return
     for line in _lines(timeline, min(console.width, _MAX_WIDTH), console.options.ascii_only):
         console.print(line, no_wrap=True, overflow="crop", crop=True)
 
 
 def _lines(timeline: Timeline, width: int, is_ascii: bool) -> Iterator[Text]:
-    """Yield one line for each entry, and one for what is odd about it."""
+    """Yield the heading, one line for each entry, and one for what is odd about it."""
+    yield Text(_HEADING, style="dim")
     tokens = _TOKENS if width >= _NARROW else 0
     left = max(width - _TIME - tokens - 2, 1)
     longest = max((cell_len(printable(one.title)) for one in timeline.entries), default=0)

@@ -28,8 +28,9 @@ def drawn(timeline: Timeline, width: int, *, encoding: str = "utf-8", terminal: 
 
 def test_bars_stand_where_the_time_was() -> None:
     """Each entry begins where the one before it ended, and is as long as it took."""
-    lines = drawn(WHOLE.timeline(STEPS), 80).splitlines()
+    heading, *lines = drawn(WHOLE.timeline(STEPS), 80).splitlines()
 
+    assert heading == "Where the time went, in whole seconds:"
     bars = [(line.index("━"), line.rindex("━") + 1) for line in lines]
     assert [begin for begin, _ in bars[1:]] == [end for _, end in bars[:-1]]
     lengths = [end - begin for begin, end in bars]
@@ -58,10 +59,12 @@ def test_terminal_without_unicode_gets_bars_of_ascii() -> None:
 
 
 def test_without_a_terminal_it_is_the_table() -> None:
-    """A log, or a pipe, has the plain text that `print` shows."""
+    """A log, or a pipe, has the table that `print` shows, and not the run once more."""
     timeline = WHOLE.timeline(STEPS)
 
-    assert drawn(timeline, 80, terminal=False) == f"{timeline}\n"
+    heading, table = drawn(timeline, 80, terminal=False).split("\n", 1)
+    assert heading == "Where the time went, in whole seconds:"
+    assert f"{timeline}\n".endswith(f"tokens (1,000 in, 234 out)\n{table}")
 
 
 def test_words_of_a_server_steer_no_terminal() -> None:
