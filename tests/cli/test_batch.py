@@ -109,8 +109,34 @@ async def test_ctrl_c_finishes_what_is_in_progress(
     assert done.code == 130
     assert "1 completed, 0 failed; 2 left: the same command goes on" in done.err
     assert len(results_of(tmp_path / "out.jsonl")) == 1
-    assert (await finish(await launch(tmp_path, server.url))).code == 0
+    second = await finish(await launch(tmp_path, server.url))
+    assert second.code == 0
+    assert "this start: 2 done, " in second.err
     assert len(results_of(tmp_path / "out.jsonl")) == 3
+
+
+async def test_start_that_finds_all_done_says_nothing_of_itself(
+    tmp_path: Path, server: Site
+) -> None:
+    """What was done in all starts is said, and so is where the results are."""
+    write(tmp_path, server, "one")
+    await finish(await launch(tmp_path, server.url))
+
+    done = await finish(await launch(tmp_path, server.url))
+
+    assert done.code == 0
+    assert "this start" not in done.err
+    assert "all starts: 1 completed, 0 failed" in done.err
+
+
+async def test_wrong_line_is_all_that_is_said(tmp_path: Path, server: Site) -> None:
+    """Nothing was begun, so there is no rate."""
+    write_lines(tmp_path / "in.jsonl", [batch_line("a", server.assistant_id, "one") | {"body": {}}])
+
+    done = await finish(await launch(tmp_path, server.url))
+
+    assert done.code == 1
+    assert done.err == "openai-runs: line 1 of the input: body has no assistant_id\n"
 
 
 async def test_second_ctrl_c_leaves_what_is_in_progress(

@@ -124,7 +124,8 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
                     found = await batch.run(lines, out=job.out, errors=job.errors)
         finally:
             interrupts.end()
-            say(f"this start: {batch.progress}", dim=False)
+            if ended := batch.progress.summary():
+                say(f"this start: {ended}", dim=False)
     if found is None:
         say("left as it is; the same command goes on", dim=False)
         return INTERRUPTED
