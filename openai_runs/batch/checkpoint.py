@@ -204,8 +204,8 @@ class Checkpoint:
         if digest != line.digest:
             msg = (
                 f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
-                f"it was (as line {number}) when this checkpoint began: give it another custom_id, "
-                "or begin with another checkpoint"
+                f"it was (as line {number}) when this checkpoint began: {line.made_of} has "
+                "changed; give it another custom_id, or begin with another checkpoint"
             )
             raise BatchError(msg)
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"

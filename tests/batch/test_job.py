@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from openai_runs import AsyncClient, AuthenticationError
-from openai_runs.batch import Batch, BatchError, BatchStatus, read_jsonl
+from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl
 from openai_runs.server import EchoBackend, LocalServer
 from tests.batch.batching import Folder, Moody, batch_line, errors_of, results_of, write_lines
 
@@ -70,6 +70,18 @@ async def test_changed_line_is_named(folder: Folder) -> None:
         await folder.run()
 
     assert folder.results() == {"a": "hello", "b": "you"}
+
+
+async def test_changed_template_is_named(folder: Folder) -> None:
+    """Each row has the same text as before, and another body."""
+    source = folder.path / "in.csv"
+    source.write_text("q\nhello\n")
+    body = batch_line("", folder.server.assistant_id, "{q}")["body"]
+    await folder.batch().run(read_csv(source, body), out=folder.out)
+    changed = batch_line("", folder.server.assistant_id, "{q}!")["body"]
+
+    with pytest.raises(BatchError, match=r"'row-2', .*: its row or the template has changed"):
+        await folder.batch().run(read_csv(source, changed), out=folder.out)
 
 
 async def test_custom_id_that_comes_twice_is_named_with_both_lines(folder: Folder) -> None:
