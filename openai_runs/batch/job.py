@@ -35,8 +35,11 @@ class Batch:
             `RunFailed.retryable`): lines of earlier starts at once, others after
             `RunFailed.retry_after`, twice at most.
         max_failures: Failures in one start after which no further line is begun.
+        progress: Called with the `Progress` once the lines of a file are checked, and each time
+            one ends, its outcome written. What it raises ends the batch.
 
     Raises:
+        TypeError: `progress` is not callable.
         ValueError: `concurrency` or `max_failures` is less than 1.
     """
 
@@ -49,7 +52,11 @@ class Batch:
         concurrency: int = BATCH_CONCURRENCY,
         retry_failed: bool = False,
         max_failures: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
     ) -> None:
+        if progress is not None and not callable(progress):
+            msg = f"progress must be callable, got {progress!r}"
+            raise TypeError(msg)
         self._path = Path(checkpoint)
         self.progress = Progress()
         """How far this start has come."""
@@ -61,6 +68,7 @@ class Batch:
             max_failures=max_failures and check_count("max_failures", max_failures),
             stopping=anyio.Event(),
             progress=self.progress,
+            on_progress=progress,
         )
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ another is created, and a second thread may be left over.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -57,6 +57,7 @@ class Settings(NamedTuple):
     stopping: anyio.Event
     """Set: no further line is begun."""
     progress: Progress
+    on_progress: Callable[[Progress], object] | None
 
 
 class Work:
@@ -87,6 +88,7 @@ class Work:
             await self._check(items)
         elif isinstance(items, Sized):
             self._progress.total = len(items)
+        self._report()
         async with anyio.create_task_group() as jobs, anyio.create_task_group() as pulling:
             pulling.start_soon(self._stop_pulling, pulling)
             await self._pull(items, jobs)
@@ -100,8 +102,9 @@ class Work:
         total = 0
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:
-                await self._checkpoint.enter(chunk)
+                entered = await self._checkpoint.enter(chunk)
                 total += len(chunk)
+                self._progress.earlier += sum(row.is_over for _, row in entered)
         self._progress.total = total
 
     async def _stop_pulling(self, pulling: TaskGroup) -> None:
@@ -115,7 +118,7 @@ class Work:
                 async for chunk in found:
                     for line, row in await self._checkpoint.enter(chunk):
                         if row.is_over:
-                            self._progress.earlier += 1
+                            self._progress.earlier += not isinstance(items, Lines)
                             continue
                         await self._slots.acquire()
                         if self._stopping.is_set():
@@ -131,13 +134,19 @@ class Work:
     async def _one(self, line: Line, row: Row, jobs: TaskGroup) -> None:
         self._progress.running += 1
         try:
-            await self._carry_out(line, row)
+            try:
+                await self._carry_out(line, row)
+            finally:
+                self._progress.running -= 1
+                self._slots.release()
+            self._report()
         except Exception as error:
             self._fail(error)
             jobs.cancel_scope.cancel()
-        finally:
-            self._progress.running -= 1
-            self._slots.release()
+
+    def _report(self) -> None:
+        if self._settings.on_progress is not None:
+            self._settings.on_progress(self._progress)
 
     async def _carry_out(self, line: Line, row: Row) -> None:
         retries = self._settings.retries

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from openai_runs import AsyncClient, AuthenticationError
+from openai_runs import AsyncClient, AuthenticationError, Progress
 from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl
 from openai_runs.server import EchoBackend, LocalServer
 from tests.batch.batching import Folder, Moody, batch_line, errors_of, results_of, write_lines
@@ -32,6 +32,8 @@ async def test_lines_become_results_in_the_form_of_the_vendor(folder: Folder) ->
     assert error["error"]["code"] == "invalid_prompt"
     assert error["response"]["body"]["status"] == "failed"
     assert (status.total, status.completed, status.failed) == (2, 1, 1)
+    assert status.out == str(folder.out)
+    assert status.errors == str(folder.path / "out.errors.jsonl")
     assert status.reasons == {"invalid_prompt": 1}
     assert status.tokens > 0
 
@@ -94,6 +96,56 @@ async def test_custom_id_that_comes_twice_is_named_with_both_lines(folder: Folde
         await folder.run()
 
     assert folder.server.requests == requests
+
+
+async def test_progress_is_called_as_lines_end(folder: Folder) -> None:
+    """First with what earlier starts have done."""
+    folder.write(a="hello")
+    await folder.run()
+    folder.write(a="hello", b="you", c="bad")
+    seen: list[tuple[int, int, int | None]] = []
+
+    def note(now: Progress) -> None:
+        seen.append((now.done, now.running, now.total))
+
+    await folder.run(progress=note, concurrency=1)
+
+    assert seen == [(1, 0, 3), (2, 0, 3), (3, 0, 3)]
+
+
+async def test_progress_counts_what_earlier_starts_did_of_pairs(folder: Folder) -> None:
+    """Their lines are known as they are read."""
+    body = batch_line("", folder.server.assistant_id, "hello")["body"]
+    pairs = [("a", body), ("b", body)]
+    await folder.batch().run(pairs[:1], out=folder.out)
+    batch = folder.batch()
+
+    await batch.run(pairs, out=folder.out)
+
+    assert (batch.progress.earlier, batch.progress.done) == (1, 2)
+
+
+async def test_what_progress_raises_ends_the_batch(folder: Folder) -> None:
+    """The outcome it was called for is written; the next start goes on."""
+    folder.write(a="hello", b="you")
+
+    def refuse(now: Progress) -> None:
+        if now.done:
+            message = "enough"
+            raise LookupError(message)
+
+    with pytest.raises(LookupError, match="enough"):
+        await folder.run(progress=refuse, concurrency=1)
+
+    assert len(folder.results()) == 1
+    await folder.run()
+    assert len(folder.results()) == 2
+
+
+async def test_progress_must_be_callable(folder: Folder) -> None:
+    """It is known before anything is opened."""
+    with pytest.raises(TypeError, match="progress must be callable, got 5"):
+        folder.batch(progress=5)
 
 
 async def test_failure_that_may_pass_is_retried_when_asked(folder: Folder, backend: Moody) -> None:
