@@ -57,6 +57,7 @@ async def test_batch_of_completed_runs_exits_with_0(tmp_path: Path, server: Site
     done = await finish(await launch(tmp_path, server.url))
 
     assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("0 of 2 lines done; progress each 30 s\n")
     assert "2 completed, 0 failed" in done.err
     assert "results in out.jsonl" in done.err
     assert len(results_of(tmp_path / "out.jsonl")) == 2
@@ -77,6 +78,9 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
     assert "failed       1\n" in shown.out
     assert "1 x invalid_prompt" in shown.out
     assert "none at work" in shown.out
+    assert "results      out.jsonl\nerrors       out.errors.jsonl\n" in shown.out
+    assert "results in out.jsonl, errors in out.errors.jsonl\n" in done.err
+    assert "orphans" not in shown.out
 
 
 async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> None:
@@ -111,6 +115,7 @@ async def test_ctrl_c_finishes_what_is_in_progress(
     assert len(results_of(tmp_path / "out.jsonl")) == 1
     second = await finish(await launch(tmp_path, server.url))
     assert second.code == 0
+    assert second.err.startswith("1 of 3 lines done; progress each 30 s\n")
     assert "this start: 2 done, " in second.err
     assert len(results_of(tmp_path / "out.jsonl")) == 3
 
@@ -153,7 +158,11 @@ async def test_second_ctrl_c_leaves_what_is_in_progress(
     backend.open.set()
 
     assert done.code == 130
-    assert "left as it is; the same command goes on" in done.err
+    assert "0 completed, 0 failed; 1 left, 1 of them begun: the same command goes on" in done.err
+    assert "results in out.jsonl\n" in done.err
+    assert "this start" not in done.err
+    shown = await execute("batch", "status", "batch.db", folder=tmp_path)
+    assert "in progress  0\nbegun        1; the next start goes on with them\n" in shown.out
     assert (await finish(await launch(tmp_path, server.url))).code == 0
     assert await anyio.to_thread.run_sync(server.count, "runs") == 1
 
@@ -173,6 +182,8 @@ async def test_second_process_is_told_which_one_has_the_checkpoint(
     assert second.code == 1
     assert f"process {first.pid} works on the checkpoint {tmp_path / 'batch.db'}" in second.err
     assert f"process      {first.pid}" in shown.out
+    assert "in progress  1\n" in shown.out
+    assert "begun" not in shown.out
     assert (await finish(first)).code == 0
 
 
