@@ -206,15 +206,37 @@ class Checkpoint:
             )
             raise BatchError(msg)
         if digest != line.digest:
+            changed = "its row or the template" if line.is_row else "its body"
             msg = (
                 f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
-                f"it was (as line {number}) when this checkpoint began: {line.made_of} has "
+                f"it was (as line {number}) when this checkpoint began: {changed} has "
                 "changed; give it another custom_id, or begin with another checkpoint"
             )
             raise BatchError(msg)
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
         database.execute(update, [line.number, self._pass, line.custom_id])
         return Row(*known)
+
+    def assistant(self, digest: str) -> str | None:
+        """Return the id of the assistant made for the batch, None if there is none yet; blocks.
+
+        Raises:
+            BatchError: It was made of other settings.
+        """
+        found, _, made_of = self._meta("assistant").partition(" ")
+        if found and made_of != digest:
+            msg = (
+                f"the settings of the assistant are not what they were when {found} was made for "
+                "this checkpoint: give the same, or begin with another checkpoint"
+            )
+            raise BatchError(msg)
+        return found or None
+
+    def keep_assistant(self, assistant_id: str, digest: str) -> None:
+        """Write that this assistant was made of settings with this digest; blocks."""
+        with self._transaction() as database:
+            row = ("assistant", f"{assistant_id} {digest}")
+            database.execute("INSERT INTO meta VALUES (?, ?)", row)
 
     def retry_failed(self) -> None:
         """Begin those lines anew, or go on with them, that failed for what may pass; blocks."""

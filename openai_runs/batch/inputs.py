@@ -21,7 +21,7 @@ import msgspec
 from openai_runs._client.tools.json_schema import response_format
 from openai_runs.batch.errors import BatchError
 
-__all__ = ["Items", "Line", "Lines", "chunks", "read_csv", "read_jsonl"]
+__all__ = ["Items", "Line", "Lines", "chunks", "plain_body", "read_csv", "read_jsonl"]
 
 Items = Iterable[tuple[str, Mapping[str, Any]]] | AsyncIterable[tuple[str, Mapping[str, Any]]]
 """Pairs of a custom id and the body of a `POST /threads/runs`, whose `response_format` may be a
@@ -45,8 +45,8 @@ class Line(NamedTuple):
     body: dict[str, Any]
     digest: bytes
     """Of the body, whatever its spaces and the order of its keys."""
-    made_of: str = "its body"
-    """What has changed if the digest has."""
+    is_row: bool = False
+    """Whether it is a row of a CSV file, filled into a template."""
 
 
 class Lines:
@@ -91,7 +91,7 @@ def read_csv(path: str | Path, template: Mapping[str, Any]) -> Lines:
         BatchError: The template cannot be sent. When it is read: a row has no such column, too
             many values or too few.
     """
-    return Lines(partial(_csv, Path(path), _plain(template, "the template")))
+    return Lines(partial(_csv, Path(path), plain_body(template, "the template")))
 
 
 async def chunks(items: Lines | Items) -> AsyncGenerator[list[Line]]:
@@ -117,10 +117,10 @@ def _pair(number: int, item: Any) -> Line:
     except (TypeError, ValueError):
         msg = f"items must be pairs of a custom id and a body, got {type(item).__name__}"
         raise TypeError(msg) from None
-    return _checked(number, custom_id, _plain(body, f"line {number} of the input"))
+    return _checked(number, custom_id, plain_body(body, f"line {number} of the input"))
 
 
-def _plain(body: object, place: str) -> Any:
+def plain_body(body: object, place: str) -> Any:
     """Return the body as JSON has it; a type as `response_format` becomes its schema."""
     try:
         if isinstance(body, Mapping) and "response_format" in body:
@@ -176,8 +176,8 @@ def _fault(body: object) -> str:
     """Return what is wrong with a body, to be read after its name; "" if nothing is."""
     if not isinstance(body, dict):
         return f" must be an object, got {type(body).__name__}"
-    if not isinstance(body.get("assistant_id"), str):
-        return " has no assistant_id"
+    if not isinstance(body.get("assistant_id", ""), str):
+        return ".assistant_id must be a text"
     if not isinstance(body.get("thread") or {}, dict):
         return ".thread must be an object"
     return ".stream: a batch cannot stream" if body.get("stream") else ""
@@ -200,7 +200,7 @@ def _csv(path: Path, template: Any) -> Iterator[Line]:
                     raise _refused(number, f"has not {len(columns)} values, as line 1 has")
                 custom_id = row.get(_ID_COLUMN, f"row-{number}")
                 line = _checked(number, custom_id, _filled(template, row))
-                yield line._replace(made_of="its row or the template")
+                yield line._replace(is_row=True)
     except OSError as error:
         raise _unreadable(path, error) from error
     except csv.Error as error:

@@ -21,7 +21,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "another method": ({**GOOD, "method": "GET"}, "GET /v1/threads/runs"),
     "another url": ({**GOOD, "url": "/v1/responses"}, "/v1/responses"),
     "no body": ({**GOOD, "body": None}, "body must be an object"),
-    "no assistant": ({**GOOD, "body": {}}, "assistant_id"),
+    "an assistant of no text": ({**GOOD, "body": {"assistant_id": 1}}, "body.assistant_id"),
     "a thread of text": ({**GOOD, "body": {"assistant_id": "a", "thread": "t"}}, "body.thread"),
     "a stream": ({**GOOD, "body": {"assistant_id": "a", "stream": True}}, "cannot stream"),
 }
@@ -120,7 +120,7 @@ async def test_type_without_a_schema_is_named_by_its_place(tmp_path: Path) -> No
 
 
 TEMPLATES: dict[str, tuple[Any, str]] = {
-    "no assistant": ({}, "the template has no assistant_id"),
+    "an assistant of no text": ({"assistant_id": 1}, "the template.assistant_id must be"),
     "a thread of text": ({"assistant_id": "a", "thread": "t"}, "the template.thread must be"),
     "a stream": ({"assistant_id": "a", "stream": True}, "the template.stream: a batch cannot"),
     "a list": ([], "the template must be an object, got list"),

@@ -98,6 +98,28 @@ async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> No
     assert result["response"]["body"]["text"] == "Greet Ada!"
 
 
+async def test_model_makes_the_assistant_of_lines_that_name_none(tmp_path: Path) -> None:
+    """So the command alone carries a CSV file out, on a file of its own."""
+    (tmp_path / "in.csv").write_text("name\nAda\nAlan\n")
+    body = {"thread": {"messages": [{"role": "user", "content": "Greet {name}!"}]}}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    options = [*FILES, "--template", "body.json", "--db", "runs.db"]
+    more = ["--model", "echo", "--instructions", "Be kind."]
+
+    missing = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
+    done = await execute("batch", "run", "in.csv", *options, *more, folder=tmp_path)
+    again = await execute("batch", "run", "in.csv", *options, *more, folder=tmp_path)
+
+    assert missing.code == 1
+    assert "openai-runs: the template has no assistant_id" in missing.err
+    assert "or --model" in missing.err
+    assert (done.code, again.code) == (0, 0), done.err
+    bodies = [one["response"]["body"] for one in results_of(tmp_path / "out.jsonl")]
+    assert {body["text"] for body in bodies} == {"Greet Ada!", "Greet Alan!"}
+    assert {body["instructions"] for body in bodies} == {"Be kind."}
+    assert len({body["assistant_id"] for body in bodies}) == 1
+
+
 async def test_ctrl_c_finishes_what_is_in_progress(
     tmp_path: Path, server: Site, backend: Moody
 ) -> None:
@@ -141,7 +163,8 @@ async def test_wrong_line_is_all_that_is_said(tmp_path: Path, server: Site) -> N
     done = await finish(await launch(tmp_path, server.url))
 
     assert done.code == 1
-    assert done.err == "openai-runs: line 1 of the input: body has no assistant_id\n"
+    (sentence,) = done.err.splitlines()
+    assert sentence.startswith("openai-runs: line 1 of the input: body has no assistant_id: ")
 
 
 async def test_second_ctrl_c_leaves_what_is_in_progress(
@@ -260,6 +283,7 @@ USAGE = {
     "no such function": (["in.jsonl", *URL, "--tools", "json:f"], "--tools json:f"),
     "no function": (["in.jsonl", *URL, "--tools", "json:__name__"], "is no function"),
     "no lines at once": (["in.jsonl", *URL, "--concurrency", "0"], "--concurrency"),
+    "instructions of nobody": (["in.jsonl", *URL, "--instructions", "Hi"], "--model"),
     "a limit for our own": (["in.jsonl", "--db", "runs.db", "--rpm", "5"], "--rpm"),
 }
 

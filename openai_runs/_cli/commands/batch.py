@@ -51,6 +51,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Path
     errors: Path | None
     template: Path | None
+    model: str | None
+    instructions: str | None
     tools: tuple[str, ...]
     concurrency: int
     rpm: int | None
@@ -121,6 +123,7 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
             retry_failed=job.retry_failed,
             max_failures=job.max_failures,
             progress=_Begin(),
+            assistant=_assistant(job),
         )
         interrupts = _Interrupts(batch)
         found = None
@@ -140,6 +143,14 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
     if interrupts.count:
         return INTERRUPTED
     return code_of("failed" if found.failed else "completed")
+
+
+def _assistant(job: Job) -> dict[str, str] | None:
+    """Return the settings of the assistant to make, if one is asked for."""
+    if job.model is None:
+        return None
+    settings = {"model": job.model, "instructions": job.instructions}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 class _Begin:
@@ -254,6 +265,8 @@ def _check(job: Job) -> None:
         )
     elif job.rpm is not None and place.url(os.environ) is None:
         sentence = "--rpm is for a server that is there: use --base-url"
+    elif job.instructions is not None and job.model is None:
+        sentence = "--instructions are those of an assistant that --model makes"
     elif (job.template is None) == (job.source.suffix.lower() == ".csv"):
         sentence = "a CSV file needs --template, and only that: the body of each row as JSON"
     if sentence:
