@@ -95,6 +95,10 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Failed lines by reason."""
     process: str | None
     """The id of the process that works on it."""
+    out: str | None = None
+    """The file of the results; None before the first start has opened it."""
+    errors: str | None = None
+    """The file of all others."""
 
 
 class _Pending:
@@ -160,7 +164,7 @@ class Checkpoint:
     def status(self) -> BatchStatus:
         """Return how far the batch has come; blocks."""
         with self._explained():
-            return _status(self._database, None)
+            return _status(self._database, self._path, None)
 
     def begin_pass(self) -> None:
         """Begin to read the input: a custom id may be seen once from now on; blocks."""
@@ -202,15 +206,37 @@ class Checkpoint:
             )
             raise BatchError(msg)
         if digest != line.digest:
+            changed = "its row or the template" if line.is_row else "its body"
             msg = (
                 f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
-                f"it was (as line {number}) when this checkpoint began: give it another custom_id, "
-                "or begin with another checkpoint"
+                f"it was (as line {number}) when this checkpoint began: {changed} has "
+                "changed; give it another custom_id, or begin with another checkpoint"
             )
             raise BatchError(msg)
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
         database.execute(update, [line.number, self._pass, line.custom_id])
         return Row(*known)
+
+    def assistant(self, digest: str) -> str | None:
+        """Return the id of the assistant made for the batch, None if there is none yet; blocks.
+
+        Raises:
+            BatchError: It was made of other settings.
+        """
+        found, _, made_of = self._meta("assistant").partition(" ")
+        if found and made_of != digest:
+            msg = (
+                f"the settings of the assistant are not what they were when {found} was made for "
+                "this checkpoint: give the same, or begin with another checkpoint"
+            )
+            raise BatchError(msg)
+        return found or None
+
+    def keep_assistant(self, assistant_id: str, digest: str) -> None:
+        """Write that this assistant was made of settings with this digest; blocks."""
+        with self._transaction() as database:
+            row = ("assistant", f"{assistant_id} {digest}")
+            database.execute("INSERT INTO meta VALUES (?, ?)", row)
 
     def retry_failed(self) -> None:
         """Begin those lines anew, or go on with them, that failed for what may pass; blocks."""
@@ -374,13 +400,13 @@ def status(checkpoint: str | Path) -> BatchStatus:
             if database.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
                 msg = f"{path} is no checkpoint of a batch"
                 raise BatchError(msg)
-            return _status(database, holder(path))
+            return _status(database, path, holder(path))
     except sqlite3.Error as error:
         msg = f"{path}: the checkpoint cannot be read: {error}"
         raise BatchError(msg) from error
 
 
-def _status(database: sqlite3.Connection, process: str | None) -> BatchStatus:
+def _status(database: sqlite3.Connection, path: Path, process: str | None) -> BatchStatus:
     states = dict(database.execute("SELECT state, count(*) FROM items GROUP BY state"))
     reasons = dict(
         database.execute(
@@ -400,7 +426,16 @@ def _status(database: sqlite3.Connection, process: str | None) -> BatchStatus:
         orphans=int(orphans),
         reasons=reasons,
         process=process,
+        out=_file(database, path, "done"),
+        errors=_file(database, path, "failed"),
     )
+
+
+def _file(database: sqlite3.Connection, path: Path, name: str) -> str | None:
+    """Return the file for the results of a state; it is kept relative to the checkpoint."""
+    query = "SELECT value FROM meta WHERE name = ?"
+    found = database.execute(query, [f"file {name}"]).fetchone()
+    return None if found is None else os.path.normpath(path.parent / found[0])
 
 
 def _make_private(path: Path) -> None:

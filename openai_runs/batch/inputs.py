@@ -18,12 +18,14 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from openai_runs._client.tools.json_schema import response_format
 from openai_runs.batch.errors import BatchError
 
-__all__ = ["Items", "Line", "Lines", "chunks", "read_csv", "read_jsonl"]
+__all__ = ["Items", "Line", "Lines", "chunks", "plain_body", "read_csv", "read_jsonl"]
 
 Items = Iterable[tuple[str, Mapping[str, Any]]] | AsyncIterable[tuple[str, Mapping[str, Any]]]
-"""Pairs of a custom id and the body of a `POST /threads/runs`."""
+"""Pairs of a custom id and the body of a `POST /threads/runs`, whose `response_format` may be a
+type."""
 
 _URL: Final = "/v1/threads/runs"
 _CHUNK: Final = 500
@@ -31,6 +33,8 @@ _CHUNK: Final = 500
 _ID_COLUMN: Final = "custom_id"
 _PLACE: Final = re.compile(r"\{([^{}]+)\}")
 """Where a template has the value of a column."""
+_SEPARATORS: Final = re.compile(r"[;\t|]")
+"""What separates columns in place of commas, such as in a spreadsheet of many a country."""
 
 
 class Line(NamedTuple):
@@ -41,6 +45,8 @@ class Line(NamedTuple):
     body: dict[str, Any]
     digest: bytes
     """Of the body, whatever its spaces and the order of its keys."""
+    is_row: bool = False
+    """Whether it is a row of a CSV file, filled into a template."""
 
 
 class Lines:
@@ -75,14 +81,17 @@ def read_csv(path: str | Path, template: Mapping[str, Any]) -> Lines:
     """Return a line for each row of a CSV file, whose first row has the names of the columns.
 
     Args:
-        path: The file, in UTF-8; it is read when the batch runs. The column `custom_id` has
-            the custom ids; without it they are `row-2`, `row-3`, ... by the line of the file.
-        template: The body of each row. In all its texts `{column}` stands for a value.
+        path: The file, in UTF-8, with commas; it is read when the batch runs. The column
+            `custom_id` has the custom ids; without it they are `row-2`, `row-3`, ... by the line
+            of the file, for a row of several lines the last of them.
+        template: The body of each row. In all its texts `{column}` stands for a value; other
+            braces stand for themselves. Its `response_format` may be a type.
 
     Raises:
-        BatchError: When it is read: a row has no such column, too many values or too few.
+        BatchError: The template cannot be sent. When it is read: a row has no such column, too
+            many values or too few.
     """
-    return Lines(partial(_csv, Path(path), msgspec.to_builtins(template)))
+    return Lines(partial(_csv, Path(path), plain_body(template, "the template")))
 
 
 async def chunks(items: Lines | Items) -> AsyncGenerator[list[Line]]:
@@ -108,11 +117,18 @@ def _pair(number: int, item: Any) -> Line:
     except (TypeError, ValueError):
         msg = f"items must be pairs of a custom id and a body, got {type(item).__name__}"
         raise TypeError(msg) from None
+    return _checked(number, custom_id, plain_body(body, f"line {number} of the input"))
+
+
+def plain_body(body: object, place: str) -> Any:
+    """Return the body as JSON has it; a type as `response_format` becomes its schema."""
     try:
-        body = msgspec.to_builtins(body)
-    except (TypeError, ValueError) as error:
-        raise _refused(number, str(error)) from error
-    return _checked(number, custom_id, body)
+        if isinstance(body, Mapping) and "response_format" in body:
+            body = {**body, "response_format": response_format(body["response_format"])}
+        return msgspec.to_builtins(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"{place}: {error}"
+        raise BatchError(msg) from error
 
 
 def _jsonl(path: Path) -> Iterator[Line]:
@@ -145,14 +161,9 @@ def _parsed(number: int, text: bytes) -> Line:
 def _checked(number: int, custom_id: object, body: object) -> Line:
     if not isinstance(custom_id, str) or not custom_id:
         raise _refused(number, f"custom_id must be a text, got {custom_id!r:.100}")
-    if not isinstance(body, dict):
-        raise _refused(number, f"body must be an object, got {type(body).__name__}")
-    if not isinstance(body.get("assistant_id"), str):
-        raise _refused(number, "body has no assistant_id")
-    if not isinstance(body.get("thread") or {}, dict):
-        raise _refused(number, "body.thread must be an object")
-    if body.get("stream"):
-        raise _refused(number, "body.stream: a batch cannot stream")
+    fault = _fault(body)
+    if fault or not isinstance(body, dict):
+        raise _refused(number, f"body{fault}")
     try:
         digest = hashlib.sha256(msgspec.json.encode(body, order="sorted")).digest()
         custom_id.encode()
@@ -161,33 +172,68 @@ def _checked(number: int, custom_id: object, body: object) -> Line:
     return Line(number, custom_id, body, digest)
 
 
-def _csv(path: Path, template: dict[str, Any]) -> Iterator[Line]:
+def _fault(body: object) -> str:
+    """Return what is wrong with a body, to be read after its name; "" if nothing is."""
+    if not isinstance(body, dict):
+        return f" must be an object, got {type(body).__name__}"
+    if not isinstance(body.get("assistant_id", ""), str):
+        return ".assistant_id must be a text"
+    if not isinstance(body.get("thread") or {}, dict):
+        return ".thread must be an object"
+    return ".stream: a batch cannot stream" if body.get("stream") else ""
+
+
+def _csv(path: Path, template: Any) -> Iterator[Line]:
+    if fault := _fault(template):
+        msg = f"the template{fault}"
+        raise BatchError(msg)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             columns = rows.fieldnames or []
             if len(set(columns)) < len(columns):
                 raise _refused(1, "two columns have the same name")
-            _check_places(columns, template)
+            _check_places(path, columns, template)
             for row in rows:
                 number = rows.line_num
                 if None in row or None in row.values():
                     raise _refused(number, f"has not {len(columns)} values, as line 1 has")
                 custom_id = row.get(_ID_COLUMN, f"row-{number}")
-                yield _checked(number, custom_id, _filled(template, row))
+                line = _checked(number, custom_id, _filled(template, row))
+                yield line._replace(is_row=True)
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read as CSV in UTF-8: {error}"
+    except csv.Error as error:
+        msg = f"{path}: cannot be read as CSV: {error}"
         raise BatchError(msg) from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
 
 
-def _check_places(columns: Iterable[str], template: object) -> None:
+def _not_utf8(path: Path) -> BatchError:
+    """Return the error of a file in another encoding; it names the first such line."""
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                text.decode()
+            except UnicodeDecodeError as error:
+                byte = text[error.start]
+                return BatchError(
+                    f"{path}: line {number} is not UTF-8 (byte 0x{byte:02x}): save it as "
+                    "CSV UTF-8, or convert it with iconv"
+                )
+    return BatchError(f"{path}: is not UTF-8")  # changed since
+
+
+def _check_places(path: Path, columns: Iterable[str], template: object) -> None:
     """Refuse a template with a place of no column; other braces stand for themselves."""
     names = list(columns)
     for name in _PLACE.findall(msgspec.json.encode(template).decode()):
         if name not in names and name.isidentifier():
             msg = f"the template has {{{name}}}, and the columns are {', '.join(names)}"
+            if len(names) == 1 and (found := _SEPARATORS.search(names[0])):
+                shown = "tabs" if found[0] == "\t" else repr(found[0])
+                msg = f"{path}: its columns are separated by {shown}, not by commas: {msg}"
             raise BatchError(msg)
 
 

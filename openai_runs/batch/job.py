@@ -13,7 +13,7 @@ import anyio.to_thread
 from openai_runs import AsyncClient, LocalTool, Progress, RetryPolicy, tool
 from openai_runs.batch.checkpoint import BatchStatus, Checkpoint
 from openai_runs.batch.errors import BatchError
-from openai_runs.batch.inputs import Items, Lines
+from openai_runs.batch.inputs import Items, Lines, plain_body
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.work import Settings, Work
 from openai_runs.config import BATCH_CONCURRENCY, BATCH_PATIENCE, BATCH_RETRIES, check_count
@@ -35,9 +35,15 @@ class Batch:
             `RunFailed.retryable`): lines of earlier starts at once, others after
             `RunFailed.retry_after`, twice at most.
         max_failures: Failures in one start after which no further line is begun.
+        progress: Called with the `Progress` once the lines of a file are checked, and each time
+            one ends, its outcome written. What it raises ends the batch.
+        assistant: The body of a `POST /assistants`, with `model`. The assistant is created once
+            for the checkpoint, and lines without `assistant_id` get it.
 
     Raises:
-        ValueError: `concurrency` or `max_failures` is less than 1.
+        BatchError: `assistant` cannot be sent.
+        TypeError: `progress` is not callable.
+        ValueError: `concurrency` or `max_failures` is less than 1; `assistant` has no `model`.
     """
 
     def __init__(
@@ -49,7 +55,15 @@ class Batch:
         concurrency: int = BATCH_CONCURRENCY,
         retry_failed: bool = False,
         max_failures: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        assistant: Mapping[str, Any] | None = None,
     ) -> None:
+        if progress is not None and not callable(progress):
+            msg = f"progress must be callable, got {progress!r}"
+            raise TypeError(msg)
+        if assistant is not None and not isinstance(assistant.get("model"), str):
+            msg = "assistant has no model"
+            raise ValueError(msg)
         self._path = Path(checkpoint)
         self.progress = Progress()
         """How far this start has come."""
@@ -61,6 +75,8 @@ class Batch:
             max_failures=max_failures and check_count("max_failures", max_failures),
             stopping=anyio.Event(),
             progress=self.progress,
+            on_progress=progress,
+            assistant=None if assistant is None else plain_body(assistant, "assistant"),
         )
 
     def __repr__(self) -> str:

@@ -4,18 +4,20 @@ Theory of operation. For each line a thread is created, which belongs to this li
 one run on it, with keys made of job, custom id and attempt. What is about to be sent is in the
 checkpoint before. After a crash a line goes on from its state: the same key gives the same thread
 and run where the server remembers keys; on any other the run is looked for on the thread before
-another is created, and a second thread may be left over.
+another is created, and a second thread may be left over. The batch's own assistant, where it has
+one, is created with a key of job and settings; its id is written before the first thread is made.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from openai_runs import (
     ActiveRunError,
@@ -57,6 +59,9 @@ class Settings(NamedTuple):
     stopping: anyio.Event
     """Set: no further line is begun."""
     progress: Progress
+    on_progress: Callable[[Progress], object] | None
+    assistant: dict[str, Any] | None
+    """Of what to make the assistant of lines without `assistant_id`."""
 
 
 class Work:
@@ -74,6 +79,8 @@ class Work:
         self._slots = anyio.Semaphore(settings.concurrency)
         self._failure: Exception | None = None
         """What ends the batch."""
+        self._assistant_id = ""
+        """Of lines that name none."""
 
     async def run(self, items: Lines | Items) -> None:
         """Carry out each line that has no outcome.
@@ -87,6 +94,9 @@ class Work:
             await self._check(items)
         elif isinstance(items, Sized):
             self._progress.total = len(items)
+        self._report()
+        if self._settings.assistant is not None:
+            self._assistant_id = await self._make_assistant(self._settings.assistant)
         async with anyio.create_task_group() as jobs, anyio.create_task_group() as pulling:
             pulling.start_soon(self._stop_pulling, pulling)
             await self._pull(items, jobs)
@@ -100,9 +110,35 @@ class Work:
         total = 0
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:
-                await self._checkpoint.enter(chunk)
+                entered = await self._enter(chunk)
                 total += len(chunk)
+                self._progress.earlier += sum(row.is_over for _, row in entered)
         self._progress.total = total
+
+    async def _enter(self, chunk: Sequence[Line]) -> list[tuple[Line, Row]]:
+        for line in chunk:
+            if "assistant_id" not in line.body and self._settings.assistant is None:
+                place = "the template" if line.is_row else f"line {line.number} of the input: body"
+                way = "give it one, or the batch an assistant (assistant=..., or --model)"
+                msg = f"{place} has no assistant_id: {way}"
+                raise BatchError(msg)
+        return await self._checkpoint.enter(chunk)
+
+    async def _make_assistant(self, settings: Mapping[str, Any]) -> str:
+        """Return the id of the batch's assistant, which is created once.
+
+        Killed before its id is written, it is created with the same key again.
+        """
+        digest = hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()[:32]
+        found = await anyio.to_thread.run_sync(self._checkpoint.assistant, digest)
+        if found is not None:
+            return found
+        key = f"batch_{self._checkpoint.job}_{digest}"
+        made = await self._client.assistants.create(
+            model=settings["model"], extra_body=settings, idempotency_key=key
+        )
+        await anyio.to_thread.run_sync(self._checkpoint.keep_assistant, made.id, digest)
+        return made.id
 
     async def _stop_pulling(self, pulling: TaskGroup) -> None:
         await self._stopping.wait()
@@ -113,9 +149,9 @@ class Work:
             await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
             async with aclosing(chunks(items)) as found:
                 async for chunk in found:
-                    for line, row in await self._checkpoint.enter(chunk):
+                    for line, row in await self._enter(chunk):
                         if row.is_over:
-                            self._progress.earlier += 1
+                            self._progress.earlier += not isinstance(items, Lines)
                             continue
                         await self._slots.acquire()
                         if self._stopping.is_set():
@@ -131,13 +167,19 @@ class Work:
     async def _one(self, line: Line, row: Row, jobs: TaskGroup) -> None:
         self._progress.running += 1
         try:
-            await self._carry_out(line, row)
+            try:
+                await self._carry_out(line, row)
+            finally:
+                self._progress.running -= 1
+                self._slots.release()
+            self._report()
         except Exception as error:
             self._fail(error)
             jobs.cancel_scope.cancel()
-        finally:
-            self._progress.running -= 1
-            self._slots.release()
+
+    def _report(self) -> None:
+        if self._settings.on_progress is not None:
+            self._settings.on_progress(self._progress)
 
     async def _carry_out(self, line: Line, row: Row) -> None:
         retries = self._settings.retries
@@ -250,7 +292,7 @@ class Work:
         try:
             run: Run = await self._client.runs.create(
                 thread_id,
-                assistant_id=line.body["assistant_id"],
+                assistant_id=line.body.get("assistant_id", self._assistant_id),
                 extra_body=settings,
                 idempotency_key=key,
                 **own,

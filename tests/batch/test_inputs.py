@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from openai_runs.batch import BatchError, read_csv, read_jsonl
+from openai_runs.batch.inputs import chunks
 from tests.batch.batching import batch_line
 
 GOOD = batch_line("a", "asst_1", "Hello")
@@ -20,7 +21,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "another method": ({**GOOD, "method": "GET"}, "GET /v1/threads/runs"),
     "another url": ({**GOOD, "url": "/v1/responses"}, "/v1/responses"),
     "no body": ({**GOOD, "body": None}, "body must be an object"),
-    "no assistant": ({**GOOD, "body": {}}, "assistant_id"),
+    "an assistant of no text": ({**GOOD, "body": {"assistant_id": 1}}, "body.assistant_id"),
     "a thread of text": ({**GOOD, "body": {"assistant_id": "a", "thread": "t"}}, "body.thread"),
     "a stream": ({**GOOD, "body": {"assistant_id": "a", "stream": True}}, "cannot stream"),
 }
@@ -86,13 +87,90 @@ def test_rows_without_ids_are_named_by_their_line(tmp_path: Path) -> None:
     assert [row.custom_id for row in rows] == ["row-2", "row-3"]
 
 
+class Ticket(msgspec.Struct):
+    """What an answer is read as."""
+
+    urgent: bool
+
+
+async def test_type_as_response_format_is_sent_as_its_schema(tmp_path: Path) -> None:
+    """In a template and in the body of a pair; the caller's mapping is left as it is."""
+    path = tmp_path / "in.csv"
+    path.write_text("q\na\n")
+    body = {"assistant_id": "asst_1", "response_format": Ticket}
+
+    (row,) = read_csv(path, body)
+    pairs = [line async for chunk in chunks([("a", body)]) for line in chunk]
+
+    sent = row.body["response_format"]
+    assert sent["json_schema"]["name"] == "Ticket"
+    assert sent["json_schema"]["schema"]["required"] == ["urgent"]
+    assert [line.body["response_format"] for line in pairs] == [sent]
+    assert body["response_format"] is Ticket
+
+
+async def test_type_without_a_schema_is_named_by_its_place(tmp_path: Path) -> None:
+    """It is known before the file is read."""
+    body = {"assistant_id": "asst_1", "response_format": int}
+
+    with pytest.raises(BatchError, match="the template: .*int"):
+        read_csv(tmp_path / "in.csv", body)
+    with pytest.raises(BatchError, match="line 1 of the input: .*int"):
+        [line async for line in chunks([("a", body)])]
+
+
+TEMPLATES: dict[str, tuple[Any, str]] = {
+    "an assistant of no text": ({"assistant_id": 1}, "the template.assistant_id must be"),
+    "a thread of text": ({"assistant_id": "a", "thread": "t"}, "the template.thread must be"),
+    "a stream": ({"assistant_id": "a", "stream": True}, "the template.stream: a batch cannot"),
+    "a list": ([], "the template must be an object, got list"),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template_that_cannot_be_sent_is_named_and_not_a_row(tmp_path: Path, name: str) -> None:
+    """All rows would have the same fault."""
+    template, why = TEMPLATES[name]
+    path = tmp_path / "in.csv"
+    path.write_text("q\na\n")
+
+    with pytest.raises(BatchError, match=f"^{why}"):
+        list(read_csv(path, template))
+
+
+BRACES = {
+    "an object": ('{"a": {"b": 1}}', '{"a": {"b": 1}}'),
+    "doubled around a column": ("{{q}}", "{Ada}"),
+    "nothing inside": ("{} and {", "{} and {"),
+    "no name": ("{no column}", "{no column}"),
+}
+
+
+@pytest.mark.parametrize("name", BRACES)
+def test_braces_around_no_column_stand_for_themselves(tmp_path: Path, name: str) -> None:
+    """No escape is needed, and a doubled brace is two."""
+    given, filled = BRACES[name]
+    path = tmp_path / "in.csv"
+    path.write_text("q\nAda\n")
+
+    (line,) = read_csv(path, {"assistant_id": "asst_1", "instructions": given})
+
+    assert line.body["instructions"] == filled
+
+
 CSV: dict[str, tuple[str, str]] = {
     "an unknown column": ("a,b\n1,2\n", r"the template has \{q\}, and the columns are a, b"),
     "too few values": ("q,b\n1\n", "line 2 .* has not 2 values"),
     "too many values": ("q,b\n1,2,3\n", "line 2 .* has not 2 values"),
     "a column twice": ("q,q\n1,2\n", "line 1 .* same name"),
     "an open quote": ('q\n"1\n', "cannot be read as CSV"),
-    "another encoding": ("q\n\udcff\n", "cannot be read as CSV in UTF-8"),
+    "another encoding": (
+        "q\na\nM\udcfcller\n",
+        r"in\.csv: line 3 is not UTF-8 \(byte 0xfc\): save it as CSV UTF-8",
+    ),
+    "another encoding of the columns": ("q\udcff\n", "line 1 is not UTF-8"),
+    "semicolons": ("q;b\n1;2\n", "its columns are separated by ';', not by commas"),
+    "tabs": ("q\tb\n1\t2\n", "its columns are separated by tabs, not by commas"),
 }
 
 
@@ -108,7 +186,7 @@ def test_csv_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [read_jsonl, lambda path: read_csv(path, {})], ids=["jsonl", "csv"]
+    "read", [read_jsonl, lambda path: read_csv(path, GOOD["body"])], ids=["jsonl", "csv"]
 )
 def test_file_that_is_not_there_is_named(tmp_path: Path, read: Any) -> None:
     """The reason is the system's."""

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from openai_runs import AsyncClient, AuthenticationError
-from openai_runs.batch import Batch, BatchError, BatchStatus, read_jsonl
+from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Progress
+from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl
 from openai_runs.server import EchoBackend, LocalServer
 from tests.batch.batching import Folder, Moody, batch_line, errors_of, results_of, write_lines
 
@@ -32,6 +33,8 @@ async def test_lines_become_results_in_the_form_of_the_vendor(folder: Folder) ->
     assert error["error"]["code"] == "invalid_prompt"
     assert error["response"]["body"]["status"] == "failed"
     assert (status.total, status.completed, status.failed) == (2, 1, 1)
+    assert status.out == str(folder.out)
+    assert status.errors == str(folder.path / "out.errors.jsonl")
     assert status.reasons == {"invalid_prompt": 1}
     assert status.tokens > 0
 
@@ -72,6 +75,18 @@ async def test_changed_line_is_named(folder: Folder) -> None:
     assert folder.results() == {"a": "hello", "b": "you"}
 
 
+async def test_changed_template_is_named(folder: Folder) -> None:
+    """Each row has the same text as before, and another body."""
+    source = folder.path / "in.csv"
+    source.write_text("q\nhello\n")
+    body = batch_line("", folder.server.assistant_id, "{q}")["body"]
+    await folder.batch().run(read_csv(source, body), out=folder.out)
+    changed = batch_line("", folder.server.assistant_id, "{q}!")["body"]
+
+    with pytest.raises(BatchError, match=r"'row-2', .*: its row or the template has changed"):
+        await folder.batch().run(read_csv(source, changed), out=folder.out)
+
+
 async def test_custom_id_that_comes_twice_is_named_with_both_lines(folder: Folder) -> None:
     """Nothing is sent before: all lines of a file are checked first."""
     line = batch_line("a", folder.server.assistant_id, "hello")
@@ -82,6 +97,121 @@ async def test_custom_id_that_comes_twice_is_named_with_both_lines(folder: Folde
         await folder.run()
 
     assert folder.server.requests == requests
+
+
+ECHO = {"model": "echo", "instructions": "Repeat."}
+
+
+def anonymous(*texts: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return pairs whose bodies name no assistant."""
+    pairs = [(text, {"role": "user", "content": text}) for text in texts]
+    return [(text, {"thread": {"messages": [message]}}) for text, message in pairs]
+
+
+async def test_lines_without_an_assistant_get_that_of_the_batch(folder: Folder) -> None:
+    """It is made once for the checkpoint; a line that names one keeps it."""
+    pairs = anonymous("one", "two")
+    named = batch_line("", folder.server.assistant_id, "three")["body"]
+
+    await folder.batch(assistant=ECHO).run(pairs[:1], out=folder.out)
+    await folder.batch(assistant=ECHO).run([*pairs, ("three", named)], out=folder.out)
+
+    runs = {one["custom_id"]: one["response"]["body"] for one in results_of(folder.out)}
+    assert runs["one"]["assistant_id"] == runs["two"]["assistant_id"]
+    assert runs["one"]["assistant_id"] != folder.server.assistant_id
+    assert runs["one"]["instructions"] == "Repeat."
+    assert runs["three"]["assistant_id"] == folder.server.assistant_id
+    assert await anyio.to_thread.run_sync(folder.server.count, "assistants") == 2
+
+
+async def test_assistant_of_other_settings_is_an_error(folder: Folder) -> None:
+    """Results of two assistants in one file would look the same."""
+    await folder.batch(assistant=ECHO).run(anonymous("one"), out=folder.out)
+    other = {**ECHO, "instructions": "Shout."}
+
+    with pytest.raises(BatchError, match="the settings of the assistant are not what they were"):
+        await folder.batch(assistant=other).run(anonymous("one", "two"), out=folder.out)
+
+
+async def test_assistant_that_the_server_refuses_may_be_mended(folder: Folder) -> None:
+    """No line has failed, and the checkpoint takes the other settings."""
+    wrong = {"model": "echo", "temperature": 99}
+    with pytest.raises(BadRequestError):
+        await folder.batch(assistant=wrong).run(anonymous("one"), out=folder.out)
+
+    status = await folder.batch(assistant=ECHO).run(anonymous("one"), out=folder.out)
+
+    assert (status.completed, status.failed) == (1, 0)
+
+
+async def test_line_without_any_assistant_is_an_error(folder: Folder) -> None:
+    """It is named; of a CSV file it is the template, before anything is sent."""
+    source = folder.path / "in.csv"
+    source.write_text("q\nhello\n")
+    requests = folder.server.requests
+
+    with pytest.raises(BatchError, match="line 1 of the input: body has no assistant_id"):
+        await folder.batch().run(anonymous("one"), out=folder.out)
+    with pytest.raises(BatchError, match="^the template has no assistant_id"):
+        await folder.batch().run(read_csv(source, {"instructions": "{q}"}), out=folder.out)
+
+    assert folder.server.requests == requests
+
+
+async def test_assistant_needs_a_model(folder: Folder) -> None:
+    """It is known before anything is opened."""
+    with pytest.raises(ValueError, match="assistant has no model"):
+        folder.batch(assistant={"instructions": "Repeat."})
+
+
+async def test_progress_is_called_as_lines_end(folder: Folder) -> None:
+    """First with what earlier starts have done."""
+    folder.write(a="hello")
+    await folder.run()
+    folder.write(a="hello", b="you", c="bad")
+    seen: list[tuple[int, int, int | None]] = []
+
+    def note(now: Progress) -> None:
+        seen.append((now.done, now.running, now.total))
+
+    await folder.run(progress=note, concurrency=1)
+
+    assert seen == [(1, 0, 3), (2, 0, 3), (3, 0, 3)]
+
+
+async def test_progress_counts_what_earlier_starts_did_of_pairs(folder: Folder) -> None:
+    """Their lines are known as they are read."""
+    body = batch_line("", folder.server.assistant_id, "hello")["body"]
+    pairs = [("a", body), ("b", body)]
+    await folder.batch().run(pairs[:1], out=folder.out)
+    batch = folder.batch()
+
+    await batch.run(pairs, out=folder.out)
+
+    assert (batch.progress.earlier, batch.progress.done) == (1, 2)
+
+
+async def test_what_progress_raises_ends_the_batch(folder: Folder) -> None:
+    """The outcome it was called for is written; the next start goes on."""
+    folder.write(a="hello", b="you")
+
+    def refuse(now: Progress) -> None:
+        if now.done:
+            message = "enough"
+            raise LookupError(message)
+
+    with pytest.raises(LookupError, match="enough"):
+        await folder.run(progress=refuse, concurrency=1)
+
+    assert len(folder.results()) == 1
+    await folder.run()
+    assert len(folder.results()) == 2
+
+
+async def test_progress_must_be_callable(folder: Folder) -> None:
+    """It is known before anything is opened."""
+    with pytest.raises(TypeError, match="progress must be callable, got 5"):
+        folder.batch(progress=5)
 
 
 async def test_failure_that_may_pass_is_retried_when_asked(folder: Folder, backend: Moody) -> None:

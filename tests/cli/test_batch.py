@@ -57,6 +57,7 @@ async def test_batch_of_completed_runs_exits_with_0(tmp_path: Path, server: Site
     done = await finish(await launch(tmp_path, server.url))
 
     assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("0 of 2 lines done; progress each 30 s\n")
     assert "2 completed, 0 failed" in done.err
     assert "results in out.jsonl" in done.err
     assert len(results_of(tmp_path / "out.jsonl")) == 2
@@ -77,6 +78,9 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
     assert "failed       1\n" in shown.out
     assert "1 x invalid_prompt" in shown.out
     assert "none at work" in shown.out
+    assert "results      out.jsonl\nerrors       out.errors.jsonl\n" in shown.out
+    assert "results in out.jsonl, errors in out.errors.jsonl\n" in done.err
+    assert "orphans" not in shown.out
 
 
 async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> None:
@@ -94,6 +98,28 @@ async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> No
     assert result["response"]["body"]["text"] == "Greet Ada!"
 
 
+async def test_model_makes_the_assistant_of_lines_that_name_none(tmp_path: Path) -> None:
+    """So the command alone carries a CSV file out, on a file of its own."""
+    (tmp_path / "in.csv").write_text("name\nAda\nAlan\n")
+    body = {"thread": {"messages": [{"role": "user", "content": "Greet {name}!"}]}}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    options = [*FILES, "--template", "body.json", "--db", "runs.db"]
+    more = ["--model", "echo", "--instructions", "Be kind."]
+
+    missing = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
+    done = await execute("batch", "run", "in.csv", *options, *more, folder=tmp_path)
+    again = await execute("batch", "run", "in.csv", *options, *more, folder=tmp_path)
+
+    assert missing.code == 1
+    assert "openai-runs: the template has no assistant_id" in missing.err
+    assert "or --model" in missing.err
+    assert (done.code, again.code) == (0, 0), done.err
+    bodies = [one["response"]["body"] for one in results_of(tmp_path / "out.jsonl")]
+    assert {body["text"] for body in bodies} == {"Greet Ada!", "Greet Alan!"}
+    assert {body["instructions"] for body in bodies} == {"Be kind."}
+    assert len({body["assistant_id"] for body in bodies}) == 1
+
+
 async def test_ctrl_c_finishes_what_is_in_progress(
     tmp_path: Path, server: Site, backend: Moody
 ) -> None:
@@ -109,8 +135,36 @@ async def test_ctrl_c_finishes_what_is_in_progress(
     assert done.code == 130
     assert "1 completed, 0 failed; 2 left: the same command goes on" in done.err
     assert len(results_of(tmp_path / "out.jsonl")) == 1
-    assert (await finish(await launch(tmp_path, server.url))).code == 0
+    second = await finish(await launch(tmp_path, server.url))
+    assert second.code == 0
+    assert second.err.startswith("1 of 3 lines done; progress each 30 s\n")
+    assert "this start: 2 done, " in second.err
     assert len(results_of(tmp_path / "out.jsonl")) == 3
+
+
+async def test_start_that_finds_all_done_says_nothing_of_itself(
+    tmp_path: Path, server: Site
+) -> None:
+    """What was done in all starts is said, and so is where the results are."""
+    write(tmp_path, server, "one")
+    await finish(await launch(tmp_path, server.url))
+
+    done = await finish(await launch(tmp_path, server.url))
+
+    assert done.code == 0
+    assert "this start" not in done.err
+    assert "all starts: 1 completed, 0 failed" in done.err
+
+
+async def test_wrong_line_is_all_that_is_said(tmp_path: Path, server: Site) -> None:
+    """Nothing was begun, so there is no rate."""
+    write_lines(tmp_path / "in.jsonl", [batch_line("a", server.assistant_id, "one") | {"body": {}}])
+
+    done = await finish(await launch(tmp_path, server.url))
+
+    assert done.code == 1
+    (sentence,) = done.err.splitlines()
+    assert sentence.startswith("openai-runs: line 1 of the input: body has no assistant_id: ")
 
 
 async def test_second_ctrl_c_leaves_what_is_in_progress(
@@ -127,7 +181,11 @@ async def test_second_ctrl_c_leaves_what_is_in_progress(
     backend.open.set()
 
     assert done.code == 130
-    assert "left as it is; the same command goes on" in done.err
+    assert "0 completed, 0 failed; 1 left, 1 of them begun: the same command goes on" in done.err
+    assert "results in out.jsonl\n" in done.err
+    assert "this start" not in done.err
+    shown = await execute("batch", "status", "batch.db", folder=tmp_path)
+    assert "in progress  0\nbegun        1; the next start goes on with them\n" in shown.out
     assert (await finish(await launch(tmp_path, server.url))).code == 0
     assert await anyio.to_thread.run_sync(server.count, "runs") == 1
 
@@ -147,6 +205,8 @@ async def test_second_process_is_told_which_one_has_the_checkpoint(
     assert second.code == 1
     assert f"process {first.pid} works on the checkpoint {tmp_path / 'batch.db'}" in second.err
     assert f"process      {first.pid}" in shown.out
+    assert "in progress  1\n" in shown.out
+    assert "begun" not in shown.out
     assert (await finish(first)).code == 0
 
 
@@ -223,6 +283,7 @@ USAGE = {
     "no such function": (["in.jsonl", *URL, "--tools", "json:f"], "--tools json:f"),
     "no function": (["in.jsonl", *URL, "--tools", "json:__name__"], "is no function"),
     "no lines at once": (["in.jsonl", *URL, "--concurrency", "0"], "--concurrency"),
+    "instructions of nobody": (["in.jsonl", *URL, "--instructions", "Hi"], "--model"),
     "a limit for our own": (["in.jsonl", "--db", "runs.db", "--rpm", "5"], "--rpm"),
 }
 

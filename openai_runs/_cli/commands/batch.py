@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 import msgspec
 from rich.console import Console
 from rich.live import Live
@@ -50,6 +51,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Path
     errors: Path | None
     template: Path | None
+    model: str | None
+    instructions: str | None
     tools: tuple[str, ...]
     concurrency: int
     rpm: int | None
@@ -89,17 +92,21 @@ def show_status(checkpoint: Path) -> int:
         found = status(checkpoint)
     except BatchError as error:
         raise Stop(printable(str(error))) from error
+    is_left = found.going and found.process is None
     rows: dict[str, object] = {
         "lines": f"{found.total:,}",
         "completed": f"{found.completed:,}",
         "failed": f"{found.failed:,}",
-        "in progress": f"{found.going:,}",
+        "in progress": "0" if is_left else f"{found.going:,}",
+        "begun": f"{found.going:,}; the next start goes on with them" if is_left else None,
         "waiting": f"{found.waiting:,}",
         "tokens": f"{found.tokens:,}",
-        "orphans": f"{found.orphans:,} threads without a run, at most",
+        "orphans": f"up to {found.orphans:,} threads without a run" if found.orphans else None,
         "process": found.process or "none at work",
+        "results": found.out,
+        "errors": found.errors if found.failed else None,
     }
-    text = [f"{name:<13}{value}" for name, value in rows.items()]
+    text = [f"{name:<13}{value}" for name, value in rows.items() if value is not None]
     text += [f"  {number:,} x {reason}" for reason, number in found.reasons.items()]
     print_text(printable("\n".join(text)))
     return 0
@@ -115,6 +122,8 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
             concurrency=job.concurrency,
             retry_failed=job.retry_failed,
             max_failures=job.max_failures,
+            progress=_Begin(),
+            assistant=_assistant(job),
         )
         interrupts = _Interrupts(batch)
         found = None
@@ -124,14 +133,37 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
                     found = await batch.run(lines, out=job.out, errors=job.errors)
         finally:
             interrupts.end()
-            say(f"this start: {batch.progress}", dim=False)
+            if ended := batch.progress.summary():
+                say(f"this start: {ended}", dim=False)
+    found = found or await anyio.to_thread.run_sync(_left, job.checkpoint)
     if found is None:
-        say("left as it is; the same command goes on", dim=False)
+        say("nothing was begun", dim=False)
         return INTERRUPTED
-    _conclude(found, job)
+    _conclude(found)
     if interrupts.count:
         return INTERRUPTED
     return code_of("failed" if found.failed else "completed")
+
+
+def _assistant(job: Job) -> dict[str, str] | None:
+    """Return the settings of the assistant to make, if one is asked for."""
+    if job.model is None:
+        return None
+    settings = {"model": job.model, "instructions": job.instructions}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+class _Begin:
+    """Says once how many lines there are, where no bar does."""
+
+    def __init__(self) -> None:
+        self._is_said = Console(stderr=True).is_terminal
+
+    def __call__(self, progress: Progress) -> None:
+        if not self._is_said:
+            self._is_said = True
+            of_total = f"{progress.done:,} of {progress.total or 0:,} lines done"
+            say(f"{of_total}; progress each {BATCH_LOG_INTERVAL:g} s")
 
 
 class _Interrupts:
@@ -199,12 +231,18 @@ async def _repeated(seconds: float, act: Callable[[], None]) -> AsyncIterator[No
         raise failure
 
 
-def _conclude(found: BatchStatus, job: Job) -> None:
+def _left(checkpoint: Path) -> BatchStatus | None:
+    """Return how far an interrupted batch has come; None: there is no checkpoint yet."""
+    return status(checkpoint) if checkpoint.exists() else None
+
+
+def _conclude(found: BatchStatus) -> None:
     """Say what has come of it all."""
     left = found.going + found.waiting
     parts = [f"all starts: {found.completed:,} completed, {found.failed:,} failed"]
     if left:
-        parts.append(f"{left:,} left: the same command goes on")
+        begun = f", {found.going:,} of them begun" if found.going else ""
+        parts.append(f"{left:,} left{begun}: the same command goes on")
     parts.append(f"{found.tokens:,} tokens")
     say("; ".join(parts), dim=False)
     if found.reasons:
@@ -212,8 +250,9 @@ def _conclude(found: BatchStatus, job: Job) -> None:
         say(f"failed: {reasons}; --retry-failed retries what may pass", dim=False)
     if found.orphans:
         say(f"up to {found.orphans:,} threads without a run were left at the server", dim=False)
-    errors = f", errors in {job.errors or 'the file beside it'}" if found.failed else ""
-    say(f"results in {job.out}{errors}", dim=False)
+    errors = f", errors in {found.errors}" if found.failed else ""
+    if found.out is not None:
+        say(f"results in {found.out}{errors}", dim=False)
 
 
 def _check(job: Job) -> None:
@@ -226,6 +265,8 @@ def _check(job: Job) -> None:
         )
     elif job.rpm is not None and place.url(os.environ) is None:
         sentence = "--rpm is for a server that is there: use --base-url"
+    elif job.instructions is not None and job.model is None:
+        sentence = "--instructions are those of an assistant that --model makes"
     elif (job.template is None) == (job.source.suffix.lower() == ".csv"):
         sentence = "a CSV file needs --template, and only that: the body of each row as JSON"
     if sentence:

@@ -19,6 +19,8 @@ def batch_run(
     checkpoint: Path,
     errors: Path | None = None,
     template: Path | None = None,
+    model: str | None = None,
+    instructions: str | None = None,
     tools: Annotated[list[str] | None, Parameter(negative="")] = None,
     concurrency: Count = BATCH_CONCURRENCY,
     rpm: Limit = None,
@@ -46,6 +48,8 @@ def batch_run(
         checkpoint: File that knows what was done; made if it is not there.
         errors: File for the lines of all others; else beside OUT, as NAME.errors.jsonl.
         template: JSON file with the body of each row of a CSV, with {column} for a value.
+        model: Model of an assistant, made once for lines that name none.
+        instructions: Instructions of that assistant.
         tools: MODULE:FUNCTION that answers the tool calls of the runs; repeatable.
         concurrency: Lines in progress at most.
         rpm: Requests per minute at most, polls included.
@@ -67,6 +71,8 @@ def batch_run(
             checkpoint=checkpoint,
             errors=errors,
             template=template,
+            model=model,
+            instructions=instructions,
             tools=tuple(tools or ()),
             concurrency=concurrency,
             rpm=rpm,

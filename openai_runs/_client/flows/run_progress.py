@@ -89,16 +89,25 @@ class Progress:
         parts = [f"{self.done:,}{of_total} done"]
         if self.running:
             parts.append(f"{self.running} running")
+        parts += self._of_this_start()
+        left = self.seconds_left
+        if left and self.running:
+            parts.append(f"{_spoken(left)} left")
+        return ", ".join(parts)
+
+    def summary(self) -> str:
+        """Return what was done since the start in one line, earlier starts apart; "" if nothing."""
+        ended = self.completed + self.failed
+        return ", ".join([f"{ended:,} done", *self._of_this_start()]) if ended else ""
+
+    def _of_this_start(self) -> list[str]:
+        parts = []
         if self.failed:
             reasons = ", ".join(f"{name} {n}" for name, n in self.reasons.most_common(3))
             parts.append(f"{self.failed:,} failed ({reasons})")
         if self.tokens:
             parts.append(f"{self.tokens:,} tokens")
-        parts.append(f"{self.rate:.1f}/s")
-        left = self.seconds_left
-        if left and self.running:
-            parts.append(f"{_spoken(left)} left")
-        return ", ".join(parts)
+        return [*parts, f"{self.rate:.1f}/s"]
 
     def __repr__(self) -> str:
         return f"<Progress: {self}>"

@@ -78,7 +78,16 @@ def test_line_has_counts_tokens_rate_and_time_left() -> None:
     assert str(counted) == (
         "910 of 1,000 done, 5 running, 1 failed (expired 1), 10,800 tokens, 1.0/s, 1 min 30 s left"
     )
+    assert counted.summary() == "10 done, 1 failed (expired 1), 10,800 tokens, 1.0/s"
     assert counted.seconds_left == 90
+
+
+def test_summary_is_empty_where_nothing_ended() -> None:
+    """Neither what was done in earlier starts counts, nor what was left in progress."""
+    counted = progress(1000, SimulatedClock())
+    counted.earlier, counted.running = 900, 5
+
+    assert counted.summary() == ""
 
 
 def test_time_left_is_not_guessed_without_a_total_or_a_rate() -> None:
