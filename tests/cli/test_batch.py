@@ -281,7 +281,7 @@ USAGE = {
     "no such template": (["in.csv", *URL, "--template", "t.json"], "t.json: cannot be read"),
     "no such module": (["in.jsonl", *URL, "--tools", "no_such:f"], "--tools no_such:f"),
     "no such function": (["in.jsonl", *URL, "--tools", "json:f"], "--tools json:f"),
-    "no function": (["in.jsonl", *URL, "--tools", "json:__name__"], "is no function"),
+    "no function": (["in.jsonl", *URL, "--tools", "json:__name__"], "has no function __name__"),
     "no lines at once": (["in.jsonl", *URL, "--concurrency", "0"], "--concurrency"),
     "instructions of nobody": (["in.jsonl", *URL, "--instructions", "Hi"], "--model"),
     "a limit for our own": (["in.jsonl", "--db", "runs.db", "--rpm", "5"], "--rpm"),
