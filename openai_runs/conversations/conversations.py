@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from types import TracebackType
@@ -16,10 +17,12 @@ from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, read_key, write_key
 from openai_runs.conversations.record import Record, Status
-from openai_runs.conversations.reply import Options, Reply, WhenBusy
+from openai_runs.conversations.reply import LeaseLostError, Options, Reply, WhenBusy
 from openai_runs.conversations.store import SQLiteStore, Store
 
 __all__ = ["Conversations"]
+
+_logger = logging.getLogger("openai_runs.conversations")
 
 _RESERVED: Final = frozenset(
     {
@@ -236,6 +239,29 @@ class Conversations:
                     yield Reply(access, self._options, read_key(key), "", (owner, message_id))
             with anyio.move_on_after(self._access.lease / 2):
                 await closing.wait()
+
+    async def answer_abandoned(self, answer: Callable[[Reply], Awaitable[object]]) -> None:
+        """Call a function with each reply of `abandoned`, in a task of its own, until `aclose`.
+
+        To be run beside the rest of a bot. What the function raises is logged.
+
+        Args:
+            answer: Enters the reply, and sends its texts to where `reply.key` says.
+
+        Cancellation: ends the search and the calls; the runs of their replies are cancelled.
+        """
+        async with anyio.create_task_group() as tasks:
+            async for reply in self.abandoned():
+                tasks.start_soon(_answer, answer, reply)
+
+
+async def _answer(answer: Callable[[Reply], Awaitable[object]], reply: Reply) -> None:
+    try:
+        await answer(reply)
+    except LeaseLostError:
+        return  # another process answers
+    except Exception:
+        _logger.exception("an abandoned message of conversation %r was not answered", reply.key)
 
 
 def _mode(when_busy: WhenBusy) -> WhenBusy:
