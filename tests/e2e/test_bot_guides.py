@@ -364,6 +364,33 @@ async def test_discord_bot_edits_and_splits_its_answer(
             assert platform.shown[6:] == ["For ever", "(The answer ended here: RunCancelled.)"]
 
 
+async def test_discord_bot_that_is_stopped_in_mid_answer_gives_it_at_the_next_start(
+    monkeypatch: pytest.MonkeyPatch, scripted: ScriptedBackend
+) -> None:
+    """Its handlers are tasks of the library, which are still at work then."""
+    scripted.add(Say("one two", chunk=3, pause=0.5))
+    platform = Platform(2000)
+    monkeypatch.setenv("DISCORD_TOKEN", "token")
+    wanted = iter([["one"], ["one", "one two"]])
+
+    async def start(self: Any, token: str) -> None:
+        await self.login(token)
+        if not platform.texts:
+            self._connection.parse_message_create(message_from(ADA, "Hello"))
+        shown = next(wanted)
+        with anyio.fail_after(20):
+            while platform.shown != shown:  # noqa: ASYNC110 - the bot's doing
+                await anyio.sleep(0.01)
+
+    async with discord(platform, monkeypatch):
+        names = names_of("discord_bot.py")
+        names["Bot"].start = start
+        await names["main"]()
+        await names["main"]()
+
+    assert platform.shown == ["one", "one two"]
+
+
 async def test_discord_bot_starts_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs_server: RunsServer
 ) -> None:
