@@ -1,7 +1,8 @@
-"""A long text cut into messages that a chat platform accepts.
+"""A long text cut into messages that a chat platform accepts, and kept up to date there.
 
-Pure functions; nothing else of the package is used. `_clusters` says where a text may be cut at
-all, `_fences` where its code blocks are, and `_cut` chooses among the places that are left.
+Pure functions but for `write_messages`; nothing else of the package is used. `_clusters` says
+where a text may be cut at all, `_fences` where its code blocks are, and `_cut` chooses among the
+places that are left.
 
 Theory of operation. A piece is a part of the text, between the first and the last line of its
 code block where it begins or ends inside one. From the start of a piece all ends that fit are
@@ -14,12 +15,16 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from typing import Final, Literal, NamedTuple
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Final, Literal, NamedTuple, TypeVar
 from unicodedata import category
 
-__all__ = ["split_message"]
+import anyio
 
+__all__ = ["split_message", "write_messages"]
+
+_T = TypeVar("_T")
 Measure = Literal["utf16", "chars"]
 
 _END: Final = re.compile(
@@ -113,6 +118,62 @@ def split_message(text: str, limit: int, *, measure: Measure = "utf16") -> list[
         raise ValueError(msg)
     size = _utf16_units if measure == "utf16" else len
     return list(_Splitter(text, limit, size).pieces())
+
+
+async def write_messages(
+    texts: AsyncIterable[str],
+    send: Callable[[str], Awaitable[_T]],
+    edit: Callable[[_T, str], Awaitable[object]],
+    limit: int,
+    *,
+    measure: Measure = "utf16",
+) -> list[_T]:
+    """Show a text that grows as messages of a chat, the last of which is edited in place.
+
+    Where the platform refuses a message for now, with an error that has a `retry_after` as those
+    of aiogram, discord.py and python-telegram-bot do, it is sent again after that time.
+
+    Args:
+        texts: All of the text so far, again and again, as `Conversations.reply` yields it.
+        send: Sends a message and returns it.
+        edit: Changes the text of a message that `send` returned.
+        limit: As of `split_message`.
+        measure: As of `split_message`.
+
+    Returns:
+        The messages, as `send` returned them.
+
+    Raises:
+        ValueError: The limit is below 100, or the measure is unknown.
+        Exception: What `texts`, `send` and `edit` raise, but for errors with a `retry_after`.
+
+    Cancellation: what has been sent stays.
+    """
+    sent: list[_T] = []
+    shown: list[str] = []
+    async for text in texts:
+        for place, piece in enumerate(split_message(text, limit, measure=measure)):
+            if place == len(sent):
+                sent.append(await _once_accepted(send, piece))
+                shown.append(piece)
+            elif shown[place].strip() != piece.strip():  # platforms trim what they are sent
+                await _once_accepted(edit, sent[place], piece)
+                shown[place] = piece
+    return sent
+
+
+async def _once_accepted(call: Callable[..., Awaitable[_T]], *arguments: object) -> _T:
+    """Call until the platform does not ask to retry later."""
+    while True:
+        try:
+            return await call(*arguments)
+        except Exception as error:
+            pause = getattr(error, "retry_after", None)
+            if isinstance(pause, timedelta):
+                pause = pause.total_seconds()
+            if not isinstance(pause, int | float):
+                raise
+        await anyio.sleep(pause)
 
 
 def _utf16_units(text: str) -> int:

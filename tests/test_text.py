@@ -1,7 +1,9 @@
 """`openai_runs.text`: pieces fit, cut no character in two, and keep code blocks whole."""
 
 import doctest
-from typing import Literal
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Literal
 from unicodedata import category
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from openai_runs import text as module
-from openai_runs.text import split_message
+from openai_runs.text import split_message, write_messages
 
 Measure = Literal["utf16", "chars"]
 
@@ -248,3 +250,88 @@ def test_example_of_the_docstring_is_true() -> None:
     """`>>>` yields the line beneath it."""
     assert doctest.testmod(module).attempted == 2
     assert doctest.testmod(module).failed == 0
+
+
+# --- messages that are edited in place
+
+
+class FloodError(Exception):
+    """The platform asks to retry later."""
+
+    def __init__(self, retry_after: object) -> None:
+        self.retry_after = retry_after
+
+
+class Messages:
+    """A chat: messages by their places, and errors that its next calls raise."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.texts: list[str] = []
+        self.edits = 0
+        self._errors = list(errors)
+
+    async def send(self, text: str) -> int:
+        """Send a message, and return its place."""
+        self._fail()
+        self.texts.append(text)
+        return len(self.texts) - 1
+
+    async def edit(self, place: int, text: str) -> None:
+        """Edit a message."""
+        self._fail()
+        assert self.texts[place].strip() != text.strip()
+        self.edits += 1
+        self.texts[place] = text
+
+    def _fail(self) -> None:
+        if self._errors:
+            raise self._errors.pop(0)
+
+
+async def growing(text: str, *steps: int) -> AsyncIterator[str]:
+    """Yield the text so far."""
+    for step in steps:
+        yield text[:step]
+    yield text
+
+
+async def test_messages_grow_in_place() -> None:
+    """Nothing is edited that would look the same, and the whole text is there at the end."""
+    chat = Messages()
+    text = "A sentence to read.\n\n" * 20
+
+    sent = await write_messages(growing(text, 10, 19, 20, 150), chat.send, chat.edit, 100)
+
+    assert sent == list(range(len(chat.texts)))
+    assert "".join(chat.texts) == text
+    assert chat.edits == 3
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        pytest.param([FloodError(0)], id="first"),
+        pytest.param([FloodError(0.0), FloodError(0)], id="twice"),
+        pytest.param([FloodError(timedelta())], id="timedelta"),
+    ],
+)
+async def test_message_is_sent_again_when_the_platform_asks_to_retry_later(
+    errors: list[Exception],
+) -> None:
+    """Neither the first words nor the last are lost."""
+    chat = Messages(*errors)
+
+    await write_messages(growing("one two", 3), chat.send, chat.edit, 100)
+
+    assert chat.texts == ["one two"]
+
+
+@pytest.mark.parametrize("error", [LookupError(), FloodError(None)], ids=["other", "no-time"])
+async def test_error_of_the_platform_is_raised(error: Exception) -> None:
+    """One that names no time to retry is the caller's."""
+    with pytest.raises(type(error)):
+        await write_messages(growing("text"), *_calls(Messages(error)), 100)
+
+
+def _calls(chat: Messages) -> tuple[Any, Any]:
+    return chat.send, chat.edit

@@ -6,7 +6,8 @@ What may not live here: requests about runs, but for the cancel of one that is s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import anyio
@@ -51,7 +52,27 @@ class Access:
         self.client = client
         self.store = store
         self.lease = lease
+        self.closing = anyio.Event()
+        """Set when the replies that are open have to end."""
         self._changes: dict[str, anyio.Event] = {}
+        self._open: set[anyio.Event] = set()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Have `close_replies` wait for the end of this block."""
+        ended = anyio.Event()
+        self._open.add(ended)
+        try:
+            yield
+        finally:
+            self._open.remove(ended)
+            ended.set()
+
+    async def close_replies(self) -> None:
+        """End all replies, which leave their messages to the next process, and wait for that."""
+        self.closing.set()
+        for ended in list(self._open):
+            await ended.wait()
 
     @property
     def now(self) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from types import TracebackType
@@ -16,10 +17,12 @@ from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, read_key, write_key
 from openai_runs.conversations.record import Record, Status
-from openai_runs.conversations.reply import Options, Reply, WhenBusy
+from openai_runs.conversations.reply import LeaseLostError, Options, Reply, WhenBusy
 from openai_runs.conversations.store import SQLiteStore, Store
 
 __all__ = ["Conversations"]
+
+_logger = logging.getLogger("openai_runs.conversations")
 
 _RESERVED: Final = frozenset(
     {
@@ -100,6 +103,7 @@ class Conversations:
 
     async def __aenter__(self) -> Conversations:
         """Return itself; the store is opened by the first reply."""
+        self._access.closing = anyio.Event()
         return self
 
     async def __aexit__(
@@ -108,16 +112,24 @@ class Conversations:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the store that was opened here."""
+        """End the replies that are still open, as `aclose` does."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the store that was opened here.
+        """End the replies that are still open, and close the store that was opened here.
 
-        Cancellation: leaves it open.
+        Nothing is lost, as by a kill: runs go on at the server, and the next process finds them
+        and the messages that waited. Blocks of replies raise `LeaseLostError`, those that are
+        entered later as well; `abandoned` ends. Call it while the client is open.
+
+        Cancellation: the replies end without being waited for, and the store is closed.
         """
-        if self._is_own_store:
-            await self._access.store.aclose()
+        try:
+            await self._access.close_replies()
+        finally:
+            if self._is_own_store:
+                with anyio.CancelScope(shield=True):
+                    await self._access.store.aclose()
 
     @property
     def client(self) -> AsyncClient:
@@ -208,22 +220,48 @@ class Conversations:
         await self._access.stop(write_key(key), Record.reset)
 
     async def abandoned(self) -> AsyncIterator[Reply]:
-        """Yield a reply for each conversation whose messages a killed process has left, for ever.
+        """Yield a reply for each conversation whose messages a process has left, until `aclose`.
 
-        To be entered as those of `reply`, soon: `.key` says where the answer belongs. It answers
+        It was killed, or closed its conversations. To be entered as those of `reply`, soon: `.key`
+        says where the answer belongs. It answers
         all that was left in the conversation. Where somebody who is alive waits in the same
         conversation, those messages are answered there.
 
         Cancellation: ends the search.
         """
-        while True:
+        closing = self._access.closing
+        while not closing.is_set():
             for key in await self._access.store.open_keys():
                 owner, access = uuid4().hex, self._access
                 adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
                 message_id = await access.change(key, adopt)
                 if message_id is not None:
                     yield Reply(access, self._options, read_key(key), "", (owner, message_id))
-            await anyio.sleep(self._access.lease / 2)
+            with anyio.move_on_after(self._access.lease / 2):
+                await closing.wait()
+
+    async def answer_abandoned(self, answer: Callable[[Reply], Awaitable[object]]) -> None:
+        """Call a function with each reply of `abandoned`, in a task of its own, until `aclose`.
+
+        To be run beside the rest of a bot. What the function raises is logged.
+
+        Args:
+            answer: Enters the reply, and sends its texts to where `reply.key` says.
+
+        Cancellation: ends the search and the calls; the runs of their replies are cancelled.
+        """
+        async with anyio.create_task_group() as tasks:
+            async for reply in self.abandoned():
+                tasks.start_soon(_answer, answer, reply)
+
+
+async def _answer(answer: Callable[[Reply], Awaitable[object]], reply: Reply) -> None:
+    try:
+        await answer(reply)
+    except LeaseLostError:
+        return  # another process answers
+    except Exception:
+        _logger.exception("an abandoned message of conversation %r was not answered", reply.key)
 
 
 def _mode(when_busy: WhenBusy) -> WhenBusy:

@@ -236,6 +236,14 @@ class Record(msgspec.Struct):
         else:
             claim.until = 0.0
 
+    def leave(self, owner: str) -> None:
+        """Let the leases of an owner expire: what it has is left as by a kill."""
+        for message in self.waiting:
+            if message.owner == owner:
+                message.until = 0.0
+        if self.claim is not None and self.claim.owner == owner:
+            self.claim.until = 0.0
+
     def end_recovered(self, owner: str) -> None:
         """End a claim that the owner has recovered; its own message goes on waiting."""
         if self.claim is not None and self.claim.owner == owner:

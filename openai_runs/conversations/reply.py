@@ -37,6 +37,8 @@ WhenBusy = Literal["queue", "join", "interrupt"]
 
 _RENEWALS: Final = 4
 """Times a lease is renewed before it would expire."""
+_EXPIRED: Final = "its lease expired"
+_CLOSED: Final = "its conversations were closed"
 _FIRST_PAUSE: Final = 0.05
 _PAUSE_FACTOR: Final = 1.5
 _RESUMING: Final = frozenset(
@@ -71,7 +73,10 @@ _FINAL: Final = (
 
 
 class LeaseLostError(OpenAIRunsError):
-    """This process was suspended for so long that another one answers the message."""
+    """Another process answers the message.
+
+    This one was suspended for longer than its lease, or its conversations were closed.
+    """
 
 
 class DuplicateMessageError(OpenAIRunsError):
@@ -125,6 +130,7 @@ class Reply:
         self._result: RunResult | None = None
         self._answered: Answered | None = None
         self._run_id: str | None = None
+        self._is_left = False
 
     def __repr__(self) -> str:
         state = "not opened; use `async with`" if self._block is None else repr(self._stream)
@@ -207,17 +213,19 @@ class Reply:
         """Hold a place in the conversation, and its lease, as long as the block is open."""
         failure: Exception | None = None
         try:
-            async with anyio.create_task_group() as tasks:
-                try:
-                    await self._add()
-                    tasks.start_soon(self._renew)
-                    async with self._claimed():
-                        yield
-                except Exception as error:  # raised below: a task group would wrap it
-                    failure = error
-                finally:
-                    await self._end()
-                tasks.cancel_scope.cancel()
+            with self._access.opened():
+                async with anyio.create_task_group() as tasks:
+                    try:
+                        await self._add()
+                        tasks.start_soon(self._renew)
+                        tasks.start_soon(self._leave_at_close)
+                        async with self._claimed():
+                            yield
+                    except Exception as error:  # raised below: a task group would wrap it
+                        failure = error
+                    finally:
+                        await self._end()
+                    tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         if failure is not None:
@@ -247,18 +255,26 @@ class Reply:
                 until=self._access.until,
             )
             if not await self._access.change(self._key, renew):
-                if self._stream is not None:
-                    self._stream.set_on_cancel("leave")  # another process waits for the run
                 raise self._lost()
 
-    def _lost(self) -> LeaseLostError:
+    async def _leave_at_close(self) -> None:
+        await self._access.closing.wait()
+        raise self._lost(_CLOSED)
+
+    def _lost(self, reason: str = _EXPIRED) -> LeaseLostError:
+        """Leave the run and the message to another process, and return the error that says so."""
+        self._is_left = True
+        if self._stream is not None:
+            self._stream.set_on_cancel("leave")
         return LeaseLostError(
-            f"the lease of message {self._id} of conversation {self._key} expired"
+            f"message {self._id} of conversation {self._key} is left to another process: {reason}"
         )
 
     async def _end(self) -> None:
+        end = partial(Record.end, message_id=self._id, owner=self._owner)
+        if self._is_left:
+            end = partial(Record.leave, owner=self._owner)
         with anyio.CancelScope(shield=True):
-            end = partial(Record.end, message_id=self._id, owner=self._owner)
             await self._access.change(self._key, end)
         self._access.notify(self._key)
 
@@ -339,7 +355,7 @@ class Reply:
             on_active_run="wait",
             on_status=self._on_status,
             on_timeout="cancel",
-            on_cancel="cancel",
+            on_cancel="leave" if self._is_left else "cancel",
             **arguments,
         )
 

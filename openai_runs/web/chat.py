@@ -129,6 +129,7 @@ class Chat(Conversations):
 
     async def __aenter__(self) -> Chat:
         """Begin to answer."""
+        await super().__aenter__()
         await self._tasks.open()
         self._search = anyio.CancelScope()
         self._tasks.start(self._answer_abandoned)

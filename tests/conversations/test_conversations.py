@@ -5,6 +5,7 @@ from functools import partial
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from openai_runs import (
     NotFoundError,
@@ -202,6 +203,36 @@ async def test_reset_begins_a_new_thread(bot: Bot) -> None:
             await during(conversations.reply(KEY, "1"), partial(conversations.reset, KEY))
         assert await shown(conversations.reply(KEY, "2")) == ["fresh"]
 
+    assert await bot.texts() == ["2", "fresh"]
+
+
+async def test_message_that_waits_at_a_reset_is_answered_on_the_new_thread(bot: Bot) -> None:
+    """As the guide says: it is kept, and knows nothing of the old thread."""
+    bot.model.add(Hang("For ever"), "fresh")
+    answers: list[str] = []
+
+    async def ask(conversations: Conversations) -> None:
+        answers.extend(await shown(conversations.reply(KEY, "2")))
+
+    async def reset_once_it_waits(tasks: TaskGroup, conversations: Conversations) -> None:
+        tasks.start_soon(ask, conversations)
+
+        async def is_waiting() -> bool:
+            return "2" in (await conversations.status(KEY)).waiting
+
+        await until(is_waiting, 20)
+        await conversations.reset(KEY)
+
+    async with anyio.create_task_group() as tasks, bot.conversations() as conversations:
+        with pytest.raises(RunCancelled):
+            await during(
+                conversations.reply(KEY, "1"), partial(reset_once_it_waits, tasks, conversations)
+            )
+        with anyio.fail_after(20):
+            while not answers:  # noqa: ASYNC110 - the task's doing
+                await anyio.sleep(0.01)
+
+    assert answers == ["fresh"]
     assert await bot.texts() == ["2", "fresh"]
 
 

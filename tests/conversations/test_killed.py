@@ -8,6 +8,7 @@ import pytest
 from openai_runs import (
     NotFoundError,
 )
+from openai_runs.conversations import Reply
 from openai_runs.conversations.record import Record
 from openai_runs.server import Call, CallTools, Hang, Say
 from tests.conversations.talking import KEY, Bot, shown
@@ -80,6 +81,29 @@ async def test_claim_of_a_killed_process_is_shown_where_nobody_writes(bot: Bot, 
 
     assert answers == ["to the dead", "to those behind"]
     assert await bot.texts() == ["1", "to the dead", "2", "to those behind"]
+
+
+async def test_abandoned_messages_are_answered_until_the_close(
+    bot: Bot, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also after an answer that failed, which is logged, and by a function that is called."""
+    bot.model.add("to the dead", "to those behind")
+    await left(bot, "1", waiting="2")
+    answers: list[str] = []
+
+    async with anyio.create_task_group() as tasks, bot.conversations(lease=0.2) as conversations:
+
+        async def answer(reply: Reply) -> None:
+            answers.extend((await shown(reply))[-1:])
+            if len(answers) == 2:
+                tasks.start_soon(conversations.aclose)
+            raise LookupError
+
+        with anyio.fail_after(20):
+            await conversations.answer_abandoned(answer)
+
+    assert answers == ["to the dead", "to those behind"]
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"] * 2
 
 
 async def test_messages_that_waited_are_answered_with_the_next(bot: Bot) -> None:

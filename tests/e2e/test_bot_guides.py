@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import warnings
 from collections.abc import AsyncIterator
@@ -17,11 +18,13 @@ from aiohttp.test_utils import TestServer
 
 from openai_runs import AsyncClient
 from openai_runs.conversations import Conversations
-from openai_runs.server import Fail, Hang, LocalServer, Say, ScriptedBackend
+from openai_runs.server import Call, CallTools, Fail, Hang, LocalServer, Say, ScriptedBackend
 from openai_runs.testing import RunsServer
+from openai_runs.types import FunctionToolCall
 from tests.test_docs import PAGES_FOLDER, Block, blocks_of
 
 PROGRAMS = ["discord_bot.py", "telegram_bot.py"]
+DEAD = "http://127.0.0.1:9/v1"
 LONG = "A sentence with a 😀. " * 300
 BOT = {"id": "1", "username": "bot", "discriminator": "0", "avatar": None, "bot": True}
 ADA = {"id": "2", "username": "ada", "discriminator": "0", "avatar": None}
@@ -58,6 +61,10 @@ class Platform:
 
     def __init__(self, limit: int) -> None:
         self.texts: dict[int, str] = {}
+        self.refusals = 0
+        """How many of the next messages are refused for now."""
+        self.updates: list[dict[str, Any]] = []
+        """What is delivered to a bot that polls."""
         self.edits = 0
         self._limit = limit
 
@@ -100,6 +107,18 @@ async def telegram(platform: Platform) -> AsyncIterator[Any]:
 
     async def call(request: web.Request) -> web.Response:
         form = await request.post()
+        if request.match_info["method"] == "getMe":
+            me = {"id": 1, "is_bot": True, "first_name": "Bot", "username": "bot"}
+            return web.json_response({"ok": True, "result": me})
+        if request.match_info["method"] == "getUpdates":
+            updates, platform.updates = platform.updates, []
+            if not updates:
+                await anyio.sleep(0.1)  # polls are long
+            return web.json_response({"ok": True, "result": updates})
+        if platform.refusals:
+            platform.refusals -= 1
+            refusal = {"ok": False, "error_code": 429, "description": "Too Many Requests"}
+            return web.json_response({**refusal, "parameters": {"retry_after": 1}}, status=429)
         text, edited = str(form["text"]), form.get("message_id")
         number = platform.put(text, int(str(edited)) if edited else None)
         chat = {"id": int(str(form["chat_id"])), "type": "private"}
@@ -131,36 +150,95 @@ def update_of(text: str, number: int = 1) -> dict[str, Any]:
 
 
 async def test_telegram_bot_edits_and_splits_its_answer(tmp_path: Path) -> None:
-    """And goes on after a run that fails, a stop, and a reset."""
+    """And goes on after a refused edit, a repeated message, a failed run, a stop and a reset."""
     platform = Platform(4096)
     model = ScriptedBackend(
         [Say(LONG, chunk=600, pause=0.03), Fail(text="half"), Hang("For ever"), "fresh"]
     )
     dispatcher = names_of("telegram_bot.py")["dispatcher"]
     async with telegram(platform) as bot, talking(model, tmp_path / "bot.db") as conversations:
+        numbers = itertools.count(1)
 
-        async def feed(text: str) -> None:
-            await dispatcher.feed_raw_update(bot, update_of(text), conversations=conversations)
+        async def feed(text: str, number: int = 0) -> None:
+            update = update_of(text, number or next(numbers))
+            await dispatcher.feed_raw_update(bot, update, conversations=conversations)
 
-        await feed("Hello")
+        await feed("/start")
+        await feed("/unknown")
+        platform.refusals = 2
+        await feed("Hello", 50)
+        await feed("Hello", 50)
         assert "".join(platform.shown) == LONG
         assert len(platform.texts) == 2
         assert platform.edits > 1
 
         await feed("And now?")
-        assert platform.shown[2:] == ["half", "(The answer ended here: failed.)"]
+        assert platform.shown[2:] == ["half", "(The answer ended here: RunFailed.)"]
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed, "Again?")
             while len(platform.texts) < 5:  # noqa: ASYNC110 - the task's doing
                 await anyio.sleep(0.01)
             await feed("/stop")
-        assert platform.shown[4:] == ["For ever", "(The answer ended here: cancelled.)"]
+        assert platform.shown[4:] == ["For ever", "(The answer ended here: RunCancelled.)"]
 
         await feed("/reset")
         await feed("New?")
         assert platform.shown[6:] == ["fresh"]
         assert len(model.requests[-1].messages) == 1
+
+
+@pytest.fixture
+async def scripted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ScriptedBackend]:
+    """Return the model of the server and the assistant that the environment names."""
+    model = ScriptedBackend()
+    monkeypatch.chdir(tmp_path)
+    async with LocalServer(backend=model) as server, AsyncClient(server.url) as client:
+        assistant = await client.assistants.create(model="scripted")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("ASSISTANT", assistant.id)
+        yield model
+
+
+async def test_telegram_bot_that_is_stopped_in_mid_answer_gives_it_at_the_next_start(
+    monkeypatch: pytest.MonkeyPatch, scripted: ScriptedBackend
+) -> None:
+    """A signal ends its polling, and its handlers are still at work."""
+    scripted.add(CallTools([Call("weather", {"city": "Oslo"})]), Say("one two", chunk=3, pause=0.5))
+    platform = Platform(4096)
+    names = names_of("telegram_bot.py")
+    platform.updates = [update_of("Hello")]
+    monkeypatch.setenv("TELEGRAM_TOKEN", "1:token")
+
+    async with telegram(platform) as bot:
+        names["Bot"] = lambda token: bot
+        for shown in (["one"], ["one", "one two"]):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(names["main"])
+                with anyio.fail_after(20):
+                    while platform.shown != shown:  # noqa: ASYNC110 - the bot's doing
+                        await anyio.sleep(0.01)
+                await names["dispatcher"].stop_polling()
+
+    (call,) = scripted.requests[-1].turns[0].tool_calls
+    assert isinstance(call, FunctionToolCall)
+    assert call.function.output == "It is sunny in Oslo."
+
+
+async def test_telegram_bot_says_so_when_its_server_does_not_answer(tmp_path: Path) -> None:
+    """The user is not left without a word."""
+    platform = Platform(4096)
+    dispatcher = names_of("telegram_bot.py")["dispatcher"]
+    async with (
+        telegram(platform) as bot,
+        AsyncClient(DEAD, max_retries=0) as client,
+        Conversations(client, assistant_id="a", store=tmp_path / "bot.db") as made,
+    ):
+        await dispatcher.feed_raw_update(bot, update_of("Hello"), conversations=made)
+
+    assert platform.shown == ["(The answer ended here: APIConnectionError.)"]
 
 
 async def test_telegram_bot_starts_by_itself(
@@ -261,8 +339,8 @@ async def test_discord_bot_edits_and_splits_its_answer(
         import discord as library
 
         async with names_of("discord_bot.py")["Bot"](intents=library.Intents.none()) as bot:
-            await bot.login("token")
             bot.conversations = conversations
+            await bot.login("token")
 
             def feed(text: str, author: dict[str, Any] = ADA) -> None:
                 bot._connection.parse_message_create(message_from(author, text))
@@ -277,13 +355,40 @@ async def test_discord_bot_edits_and_splits_its_answer(
             await until(6)
             assert "".join(platform.shown[:4]) == LONG
             assert platform.edits > 1
-            assert platform.shown[4:] == ["half", "(The answer ended here: failed.)"]
+            assert platform.shown[4:] == ["half", "(The answer ended here: RunFailed.)"]
 
             feed("Again?")
             await until(7)
             feed("!stop")
             await until(8)
-            assert platform.shown[6:] == ["For ever", "(The answer ended here: cancelled.)"]
+            assert platform.shown[6:] == ["For ever", "(The answer ended here: RunCancelled.)"]
+
+
+async def test_discord_bot_that_is_stopped_in_mid_answer_gives_it_at_the_next_start(
+    monkeypatch: pytest.MonkeyPatch, scripted: ScriptedBackend
+) -> None:
+    """Its handlers are tasks of the library, which are still at work then."""
+    scripted.add(Say("one two", chunk=3, pause=0.5))
+    platform = Platform(2000)
+    monkeypatch.setenv("DISCORD_TOKEN", "token")
+    wanted = iter([["one"], ["one", "one two"]])
+
+    async def start(self: Any, token: str) -> None:
+        await self.login(token)
+        if not platform.texts:
+            self._connection.parse_message_create(message_from(ADA, "Hello"))
+        shown = next(wanted)
+        with anyio.fail_after(20):
+            while platform.shown != shown:  # noqa: ASYNC110 - the bot's doing
+                await anyio.sleep(0.01)
+
+    async with discord(platform, monkeypatch):
+        names = names_of("discord_bot.py")
+        names["Bot"].start = start
+        await names["main"]()
+        await names["main"]()
+
+    assert platform.shown == ["one", "one two"]
 
 
 async def test_discord_bot_starts_by_itself(
