@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from openai_runs import AsyncClient, NotFoundError, RunStream, relay
+from openai_runs import AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
 from openai_runs.config import (
     CHAT_DRAIN,
     CHAT_MAX_WAITING,
@@ -302,6 +302,9 @@ class Chat(Conversations):
             async with relay.sse(stream, heartbeat=self._heartbeat) as frames:
                 async for frame in frames:
                     buffer.put(frame)
+            if isinstance(frames.error, StreamInterrupted):
+                buffer.end()  # it has been sent
+                raise frames.error  # so that the run is left to the search
 
     def _stream_of(self, reply: Reply) -> RunStream | None:
         if reply.stream is None and reply.run is not None:  # begun by a killed process
