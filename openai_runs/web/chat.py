@@ -28,7 +28,7 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
-from openai_runs.web.errors import TooManyMessagesError, ids_of
+from openai_runs.web.errors import TooManyMessagesError, has_traceback, ids_of
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
 
@@ -283,9 +283,9 @@ class Chat(Conversations):
         except DuplicateMessageError:
             buffer.put(_WAIT)
         except Exception as error:
-            words = "an answer failed: %s"
-            has_begun = buffer.is_open.is_set()
-            _logger.warning(words, error, exc_info=has_begun, extra=ids_of(error))
+            if buffer.is_open.is_set():  # else the request ends with the error, and logs it
+                trace = has_traceback(error)
+                _logger.warning("an answer failed: %s", error, exc_info=trace, extra=ids_of(error))
             buffer.fail(error, relay.error_frame(error))
         finally:
             buffer.end()

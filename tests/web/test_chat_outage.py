@@ -118,3 +118,17 @@ async def test_message_of_a_killed_process_outlasts_an_outage(tmp_path: Path) ->
         await store.aclose()
 
     assert [one["text"] for one in history["messages"]] == ["1", "answer"]
+
+
+async def test_server_that_is_down_is_one_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For each request that fails, without a traceback."""
+    async with serve_on_way(ScriptedBackend(), tmp_path) as (site, way):
+        way.close()
+        async with site.browser().send("1") as response:
+            status = response.status
+    records = [one for one in caplog.records if one.name == "openai_runs.web"]
+
+    assert status == 503
+    assert [one.exc_info for one in records] == [None]
