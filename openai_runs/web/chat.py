@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from openai_runs import AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
+from openai_runs import APIError, AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
 from openai_runs.config import (
     CHAT_DRAIN,
     CHAT_MAX_WAITING,
@@ -173,6 +173,7 @@ class Chat(Conversations):
 
         Raises:
             TooManyMessagesError: So many messages of this user wait already.
+            APIError: The assistant or the thread is not on the server.
             OpenAIRunsError: The answer could not be begun.
             RuntimeError: The chat is not open.
 
@@ -195,6 +196,9 @@ class Chat(Conversations):
         except BaseException:
             buffer.leave()
             raise
+        if isinstance(buffer.error, NotFoundError):  # no mistake of the browser's, which names none
+            message = f"the assistant or the thread is not on the server: {buffer.error}"
+            raise APIError(message) from buffer.error
         if buffer.error is not None:
             raise buffer.error
         frames = frames_of(buffer, self._heartbeat)
