@@ -353,6 +353,7 @@ async def test_page_stops_an_answer_and_shows_errors(
         await tab.value('document.querySelector("form").elements.text.removeAttribute("maxlength")')
         await ask(tab, "x" * 5000)
         await tab.until(STATUS, "The request was refused.")
+        await tab.until(f'{SHOWN}.endsWith("xxx (not sent)").toString()', "true")
         await ask(tab, "3")
         await tab.until(STATUS, "completed")
         await tab.until(f'{SHOWN}.endsWith("|3|fine").toString()', "true")
