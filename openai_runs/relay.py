@@ -74,12 +74,18 @@ class Frames:
     def __init__(self, stream: RunStream, *, full: bool, heartbeat: float) -> None:
         # A function of the module: as a method it would hold `self`, and forgotten frames would
         # be closed only by the next garbage collection.
-        self._frames = _frames(stream, full, heartbeat)
+        self._errors: list[OpenAIRunsError] = []
+        self._frames = _frames(stream, full, heartbeat, self._errors)
         self._stream = stream
         self._begin: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Frames of {self._stream!r}>"
+
+    @property
+    def error(self) -> OpenAIRunsError | None:
+        """Return what the frame `error` was made of; None where the stream did not fail."""
+        return self._errors[0] if self._errors else None
 
     def __await__(self) -> Generator[Any, None, Frames]:
         """Open the stream."""
@@ -177,7 +183,9 @@ def sse(
     return Frames(stream, full=full, heartbeat=seconds or HEARTBEAT_INTERVAL)
 
 
-async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGenerator[bytes]:
+async def _frames(
+    stream: RunStream, full: bool, heartbeat: float, errors: list[OpenAIRunsError]
+) -> AsyncGenerator[bytes]:
     last = _DONE
     async with stream:
         yield _BEGIN
@@ -187,6 +195,7 @@ async def _frames(stream: RunStream, full: bool, heartbeat: float) -> AsyncGener
                 events = await stream.next_events(within=max(0.0, due - anyio.current_time()))
             except OpenAIRunsError as error:
                 _logger.warning("a relayed stream failed: %s", error, extra=ids_of(error))
+                errors.append(error)
                 last = error_frame(error)
                 break
             if events is None:

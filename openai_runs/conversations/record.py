@@ -222,16 +222,21 @@ class Record(msgspec.Struct):
         claim.run_id = run_id
         return claim.is_stopped
 
-    def end(self, message_id: int, owner: str) -> None:
+    def end(self, message_id: int, owner: str, *, leave: bool = False) -> None:
         """End the claim of a message's owner, or forget the message if it still waits.
 
         A claim that its owner was only recovering is left to the next one that asks.
+
+        Args:
+            message_id: The message.
+            owner: Who answered it.
+            leave: Whether its own claim is left, too: its run may go on.
         """
         self.waiting = [message for message in self.waiting if message.owner != owner]
         claim = self.claim
         if claim is None or claim.owner != owner:
             return
-        if message_id in claim.ids:
+        if message_id in claim.ids and not leave:
             self._close(claim)
         else:
             claim.until = 0.0

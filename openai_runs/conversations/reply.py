@@ -16,6 +16,7 @@ from uuid import uuid4
 import anyio
 
 from openai_runs import (
+    APIError,
     BadRequestError,
     ConflictError,
     NotFoundError,
@@ -24,6 +25,7 @@ from openai_runs import (
     RunError,
     RunResult,
     RunStream,
+    StreamInterrupted,
     ToolError,
     UnprocessableEntityError,
 )
@@ -98,7 +100,9 @@ class Reply:
 
     Entering waits for the message's claim. Iterating yields all of the answer so far, again and
     again, for a message that is edited in place. Leaving the block before the answer's end, or
-    being cancelled in it, cancels the run; leaving it lets the next message have its claim.
+    being cancelled in it, cancels the run; leaving it lets the next message have its claim. A run
+    whose connection is lost goes on: `StreamInterrupted` leaves it to the next reply, as a
+    process that was killed does.
 
     Iterating and `result` raise what `RunStream.text_snapshots` and `RunStream.result` raise:
     `RunCancelled` where the reply was stopped or interrupted.
@@ -124,6 +128,7 @@ class Reply:
         self._options = options
         self._key = write_key(key)
         self._message_key = message_key
+        self._is_adopted = adopted is not None
         self._owner, self._id = adopted or (uuid4().hex, 0)
         self._block: AbstractAsyncContextManager[None] | None = None
         self._stream: RunStream | None = None
@@ -224,7 +229,7 @@ class Reply:
                     except Exception as error:  # raised below: a task group would wrap it
                         failure = error
                     finally:
-                        await self._end()
+                        await self._end(failure)
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -270,13 +275,28 @@ class Reply:
             f"message {self._id} of conversation {self._key} is left to another process: {reason}"
         )
 
-    async def _end(self) -> None:
-        end = partial(Record.end, message_id=self._id, owner=self._owner)
-        if self._is_left:
-            end = partial(Record.leave, owner=self._owner)
+    async def _end(self, failure: Exception | None) -> None:
+        """End the claim; one whose run may go on is left, as by a process that was killed."""
+        is_cut = self._is_cut(failure)
+
+        def end(record: Record) -> None:
+            if self._is_left:
+                record.leave(owner=self._owner)
+                return
+            has_run = record.claim is not None and record.claim.run_id is not None
+            leave = is_cut and (has_run or self._is_adopted)
+            record.end(self._id, self._owner, leave=leave)
+
         with anyio.CancelScope(shield=True):
             await self._access.change(self._key, end)
         self._access.notify(self._key)
+
+    def _is_cut(self, error: Exception | None) -> bool:
+        """Return whether an error is of the way to the run, and says nothing of the run."""
+        if self._stream is not None and (run := self._stream.run) is not None:
+            return isinstance(error, StreamInterrupted) and error.run_id == run.id
+        is_api = isinstance(error, APIError | StreamInterrupted) and not isinstance(error, _FINAL)
+        return is_api and self._result is None
 
     # --- the claim
 
@@ -298,7 +318,12 @@ class Reply:
             return
         self._stream = await self._open(position.claim)
         async with self._stream:
-            yield
+            try:
+                yield
+            except StreamInterrupted as error:
+                if self._is_cut(error):
+                    self._stream.set_on_cancel("leave")
+                raise
         if (run := self._stream.run) is not None and run.needs_action:
             await self._access.cancel(run.id, run.thread_id)  # it waits for tools nobody has
 

@@ -32,6 +32,7 @@ export async function* readEvents(response) {
 
 const FIRST_PAUSE = 1000, LONGEST_PAUSE = 15000; // milliseconds between two reconnects
 const MOST_SENDS = 4; // of a message whose request breaks before its answer begins
+const LOST = "stream_interrupted"; // the back end has lost the run, which may go on
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 
 /**
@@ -162,7 +163,9 @@ export class Chat {
   /** Show an event; return whether there may be more. */
   #show({ event, data, id }, reader) {
     if (event === "error") {
-      this.#on.error(JSON.parse(data));
+      const error = JSON.parse(data);
+      if (error.code === LOST && reader.runId) return true; // follows the run
+      this.#on.error(error);
       return false;
     }
     if (id) reader.lastId = id;

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from openai_runs import AsyncClient, NotFoundError, RunStream, relay
+from openai_runs import APIError, AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
 from openai_runs.config import (
     CHAT_DRAIN,
     CHAT_MAX_WAITING,
@@ -28,7 +28,7 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
-from openai_runs.web.errors import TooManyMessagesError, ids_of
+from openai_runs.web.errors import TooManyMessagesError, has_traceback, ids_of
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
 
@@ -174,6 +174,7 @@ class Chat(Conversations):
 
         Raises:
             TooManyMessagesError: So many messages of this user wait already.
+            APIError: The assistant or the thread is not on the server.
             OpenAIRunsError: The answer could not be begun.
             RuntimeError: The chat is not open.
 
@@ -196,6 +197,9 @@ class Chat(Conversations):
         except BaseException:
             buffer.leave()
             raise
+        if isinstance(buffer.error, NotFoundError):  # no mistake of the browser's, which names none
+            message = f"the assistant or the thread is not on the server: {buffer.error}"
+            raise APIError(message) from buffer.error
         if buffer.error is not None:
             raise buffer.error
         frames = frames_of(buffer, self._heartbeat)
@@ -284,9 +288,9 @@ class Chat(Conversations):
         except DuplicateMessageError:
             buffer.put(_WAIT)
         except Exception as error:
-            words = "an answer failed: %s"
-            has_begun = buffer.is_open.is_set()
-            _logger.warning(words, error, exc_info=has_begun, extra=ids_of(error))
+            if buffer.is_open.is_set():  # else the request ends with the error, and logs it
+                trace = has_traceback(error)
+                _logger.warning("an answer failed: %s", error, exc_info=trace, extra=ids_of(error))
             buffer.fail(error, relay.error_frame(error))
         finally:
             buffer.end()
@@ -303,6 +307,9 @@ class Chat(Conversations):
             async with relay.sse(stream, heartbeat=self._heartbeat) as frames:
                 async for frame in frames:
                     buffer.put(frame)
+            if isinstance(frames.error, StreamInterrupted):
+                buffer.end()  # it has been sent
+                raise frames.error  # so that the run is left to the search
 
     def _stream_of(self, reply: Reply) -> RunStream | None:
         if reply.stream is None and reply.run is not None:  # begun by a killed process

@@ -38,7 +38,7 @@ from openai_runs import (
 )
 from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 
-__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response", "ids_of"]
+__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response", "has_traceback", "ids_of"]
 
 _logger = logging.getLogger("openai_runs.web")
 
@@ -111,7 +111,8 @@ def error_response(error: OpenAIRunsError) -> ErrorResponse:
     Errors that another request can avoid keep their status: 400, 404, 409 and 429, with
     `Retry-After` where the error says when. A key that is refused, and what goes wrong at the
     server of the API, are 502; no connection to it is 503, and no answer in time 504. The log
-    record is under `openai_runs.web`: a warning, or from 500 on an error with its traceback.
+    record is under `openai_runs.web`: a warning, or from 500 on an error. It has no
+    traceback where a server or a key is at fault.
 
     Args:
         error: What was raised.
@@ -132,6 +133,14 @@ def ids_of(error: Exception) -> dict[str, str | None]:
     return {name: getattr(error, name, None) for name in ("thread_id", "run_id", "request_id")}
 
 
+def has_traceback(error: Exception) -> bool:
+    """Return whether a log record shows where an error was raised: not where no code is at fault.
+
+    That a server cannot be reached, or takes no key, is said by one line.
+    """
+    return not isinstance(error, APIError | StreamInterrupted | ConfigError)
+
+
 def _log(error: OpenAIRunsError, status: int) -> None:
     is_ours = status >= 500
     _logger.log(
@@ -140,6 +149,6 @@ def _log(error: OpenAIRunsError, status: int) -> None:
         status,
         type(error).__name__,
         error,
-        exc_info=error if is_ours else None,
+        exc_info=error if is_ours and has_traceback(error) else None,
         extra=ids_of(error),
     )

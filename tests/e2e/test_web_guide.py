@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,13 +22,15 @@ import aiohttp
 import anyio
 import pytest
 
-from openai_runs import AsyncClient
+import openai_runs
+from openai_runs import AsyncClient, PollPolicy, RetryPolicy
 from openai_runs.server import Fail, Hang, LocalServer, Say, ScriptedBackend
 from openai_runs.testing import Cut, FaultProxy, Reset
 from openai_runs.web import SCRIPT
 from tests.e2e.browsing import CHROMIUM, Tab, browsing
-from tests.relaying import frames_of, serve_aiohttp, serve_asgi, text_of
+from tests.relaying import Paced, frames_of, serve_aiohttp, serve_asgi, text_of
 from tests.test_docs import PAGES_FOLDER, Block, blocks_of
+from tests.web.outages import Way, way_to
 
 pytestmark = pytest.mark.timeout(120)  # a browser takes its time to start
 
@@ -88,20 +91,33 @@ async def serve(
     name: str, model: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[str]:
     """Serve a program of the guide, as its users do."""
-    async with LocalServer(backend=model) as server, AsyncClient(server.url) as client:
+    async with serve_on_way(model, monkeypatch, name) as (url, _):
+        yield url
+
+
+@asynccontextmanager
+async def serve_on_way(
+    model: Any, monkeypatch: pytest.MonkeyPatch, name: str = "chat.py"
+) -> AsyncIterator[tuple[str, Way]]:
+    """Serve it with a way to the server that can be closed."""
+    async with (
+        LocalServer(backend=model) as server,
+        AsyncClient(server.url) as client,
+        way_to(server.url) as way,
+    ):
         assistant = await client.assistants.create(model="m")
         monkeypatch.setenv("ASSISTANT", assistant.id)
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_BASE_URL", way.url)
         monkeypatch.setenv("OPENAI_API_KEY", "key")
         block = program(name)
         names: dict[str, Any] = {"__name__": name}
         exec(compile(block.source, block.place, "exec"), names)
         if name == "chat.py":
             async with serve_asgi(names["app"], force=False) as url:
-                yield url
+                yield url, way
         else:
             async with serve_aiohttp(names["make_app"]()) as url:
-                yield url
+                yield url, way
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -292,6 +308,34 @@ async def test_page_goes_on_after_a_reload_in_mid_answer(
     assert len(model.requests) == 1
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the programs' clients give up soon."""
+    poll = PollPolicy(initial=0, maximum=0.01, max_outage=0.05)
+    impatient = partial(AsyncClient, retry=RetryPolicy(max_retries=0), poll=poll)
+    monkeypatch.setattr(openai_runs, "AsyncClient", impatient)
+
+
+@pytest.mark.browser
+@pytest.mark.usefixtures("impatient")
+async def test_page_goes_on_after_the_back_end_has_lost_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks for the run until the server is back, and shows the rest of the answer."""
+    model = Paced()
+    async with serve_on_way(model, monkeypatch) as (url, way):
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Hello ")
+        way.close()
+        while "a relayed stream failed" not in caplog.text:
+            await tab.value("1")
+        way.open()
+        model.go_on.set()
+        await tab.until(SHOWN, f"1|{model.text}")
+        await tab.until(STATUS, "completed")
+
+
 @pytest.mark.browser
 async def test_page_stops_an_answer_and_shows_errors(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
@@ -309,6 +353,7 @@ async def test_page_stops_an_answer_and_shows_errors(
         await tab.value('document.querySelector("form").elements.text.removeAttribute("maxlength")')
         await ask(tab, "x" * 5000)
         await tab.until(STATUS, "The request was refused.")
+        await tab.until(f'{SHOWN}.endsWith("xxx (not sent)").toString()', "true")
         await ask(tab, "3")
         await tab.until(STATUS, "completed")
         await tab.until(f'{SHOWN}.endsWith("|3|fine").toString()', "true")

@@ -230,7 +230,7 @@ async def test_error_before_the_first_frame_is_an_error_status(
         async with serve_site(framework, site, reached, tmp_path):
             after = await site.browser().ask("3")
 
-    assert unknown == (404, "not_found")
+    assert unknown == (502, "upstream_error")
     assert unreachable == (503, "upstream_unreachable")
     assert text_of(after) == "answer"
 

@@ -134,3 +134,17 @@ def test_error_is_logged_whole_with_its_ids(
         "run_9",
         "req_1",
     )
+
+
+@pytest.mark.parametrize(
+    ("row", "has_traceback"),
+    [("connection", False), ("time-out", False), ("401", False), ("500", False), ("tool", True)],
+)
+def test_error_is_logged_in_one_line_when_no_code_is_at_fault(
+    row: str, has_traceback: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is down, or takes no key, is no reason for a traceback."""
+    error_response(TABLE[row][0])
+    (record,) = caplog.records
+
+    assert bool(record.exc_info) is has_traceback
