@@ -38,6 +38,7 @@ ABOUT_NONE: dict[str, str] = {
     "server/store/sqlite/mounts.py": "the file",
     "server/store/sqlite/opening.py": "the file",
     "server/store/sqlite/writer.py": "the file",
+    "conversations/conversations.py": "a message, of which no run is known here",
     "web/chat.py": "the messages of all chats",
 }
 """File -> what its records without ids are about."""
