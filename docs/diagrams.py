@@ -26,6 +26,8 @@ __all__ = ["pauses_drawing", "reconnect_drawing", "relay_drawing", "sequence", "
 _STEP, _TOP, _GAP = 44, 64, 260
 """Between two messages, above the first, and between two actors."""
 _INK, _PAPER, _LINE = "#263238", "#f5f7f8", "#00838f"
+_SERVER = 2
+"""Of the actors, in each diagram."""
 _HEADERS = ("Prefer", "Last-Event-ID")
 _NAMES = re.compile(r"(thread|run)_\w{20,}")
 
@@ -59,6 +61,8 @@ class Recorder:
         self.messages: list[Message] = []
         self.is_held = anyio.Event()
         """Set by a poll that the server may hold."""
+        self.is_resumed = anyio.Event()
+        """Set when the server is asked for the rest of a stream."""
 
     def add(self, source: int, target: int, text: str, *, answers: bool = False) -> None:
         """Add an arrow; the ids in its text become their kind."""
@@ -66,6 +70,8 @@ class Recorder:
         self.messages.append(Message(source, target, text, answers))
         if "Prefer: wait" in text:
             self.is_held.set()
+        if "Last-Event-ID" in text and target == _SERVER:
+            self.is_resumed.set()
 
     def note(self, actor: int, text: str) -> None:
         """Add a note at an actor."""
@@ -314,9 +320,16 @@ async def _relay(recorder: Recorder) -> None:
             model.may_speak[0].set()
             after = await _until_cut(browser, path)
             await has_left.wait()
-            model.may_speak[1].set()
-            async with browser.get(path, headers={"Last-Event-ID": after}) as response:
-                await response.read()
+            async with anyio.create_task_group() as group:
+                group.start_soon(_speak_on, recorder, model)
+                async with browser.get(path, headers={"Last-Event-ID": after}) as response:
+                    await response.read()
+
+
+async def _speak_on(recorder: Recorder, model: _Model) -> None:
+    """Let the model say its second word once somebody follows again."""
+    await recorder.is_resumed.wait()
+    model.may_speak[1].set()
 
 
 async def _until_cut(browser: aiohttp.ClientSession, path: str) -> str:

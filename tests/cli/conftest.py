@@ -22,7 +22,8 @@ def in_process(
 ) -> Iterator[InProcess]:
     """Yield a function that calls `main` here, in the test's folder, as `execute` does outside."""
     logger = logging.getLogger("openai_runs.client")
-    level = logger.level
+    # `serve` and `runs wait` set levels, which are those of a process of their own.
+    levels = {one: one.level for one in (logger, logging.getLogger("openai_runs"))}
 
     def call(*arguments: str, **env: str) -> Finished:
         monkeypatch.chdir(tmp_path)
@@ -37,4 +38,5 @@ def in_process(
         return Finished(ended.value.code, *capsys.readouterr())
 
     yield call
-    logger.setLevel(level)
+    for one, level in levels.items():
+        one.setLevel(level)
