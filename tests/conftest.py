@@ -1,6 +1,7 @@
 """What holds for every test: a clean environment and an event loop that is never blocked."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 
@@ -48,6 +49,16 @@ def young_heap() -> None:
     """Spare it what earlier modules left as well, which would make each look far slower."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def pristine_loggers() -> None:
+    """Have our loggers as at import: commands set levels and filters, as in a process of theirs."""
+    for name in ("openai_runs", "openai_runs.client"):
+        logger = logging.getLogger(name)
+        logger.disabled = False
+        logger.filters.clear()
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -79,8 +79,13 @@ class Signals:
 
     def ignore(self) -> None:
         """Ignore those that still come: the process ends, and its exit code is known."""
-        for number in self._before:
-            signal.signal(number, signal.SIG_IGN)
+        # Blocked meanwhile: Python complains of one that comes while its handler is replaced.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+        try:
+            for number in self._before:
+                signal.signal(number, signal.SIG_IGN)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._before.clear()
 
     def restore(self) -> None:
