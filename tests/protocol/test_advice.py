@@ -6,6 +6,7 @@ import pytest
 
 from openai_runs._protocol.advice.answers import Rejected, advice_for, page_advice
 from openai_runs._protocol.advice.connecting import Cause, advice, certificate_cause
+from openai_runs._protocol.advice.pages import page_text
 from openai_runs._protocol.error_mapping import status_error
 
 BASE = "http://runs.example:8000"
@@ -195,3 +196,11 @@ def test_advice_ends_the_text_and_is_pickled() -> None:
     assert str(error) == "no error text [HTTP 401]; pass api_key= or set OPENAI_API_KEY"
     assert error.message == "no error text"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_text_of_a_page_is_its_title_or_what_is_shown() -> None:
+    """Styles and scripts are no text."""
+    shown = page_text("<style>p {}</style><p class='a'>Bad <b>gateway</b><script>x()</script>!")
+
+    assert shown.split() == ["Bad", "gateway", "!"]
+    assert page_text("<head><title>502</title><p>Bad") == "502"

@@ -1,6 +1,7 @@
 """Ids, headers and queries cannot change which request is sent."""
 
 import enum
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -178,3 +179,11 @@ def test_body_that_cannot_be_json_is_a_type_error() -> None:
     """The mistake is seen before any request."""
     with pytest.raises(TypeError):
         encode_body({"a": object()})
+
+
+def test_object_in_place_of_its_id_is_named() -> None:
+    """Its id is what was meant."""
+    thread: Any = SimpleNamespace(id="thread_1")
+
+    with pytest.raises(TypeError, match=r"got SimpleNamespace; pass its \.id"):
+        check_id("thread_id", thread)

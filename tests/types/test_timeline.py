@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from openai_runs import Run, RunStep
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.types import Page, Timeline
+from openai_runs.types.timeline import format_seconds
 
 T0 = 1_700_000_000
 """When each run here was created, in Unix seconds."""
@@ -372,3 +373,10 @@ def test_no_duration_is_negative(
     assert len([entry for entry in timeline.entries if entry.step_id]) == len(steps)
     assert max(map(len, str(timeline).splitlines())) <= 80
     assert msgspec.json.decode(timeline.to_json(), type=Timeline) == timeline
+
+
+def test_durations_are_in_words() -> None:
+    """Seconds, minutes or hours, two units at most."""
+    shown = [format_seconds(each) for each in (None, 7, 125, 7260)]
+
+    assert shown == ["?", "7 s", "2 min 05 s", "2 h 01 min"]
