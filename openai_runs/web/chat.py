@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import anyio
 
 from openai_runs import APIError, AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
+from openai_runs._log_ids import ids_of
 from openai_runs.config import (
     CHAT_DRAIN,
     CHAT_MAX_WAITING,
@@ -28,7 +29,7 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
-from openai_runs.web.errors import TooManyMessagesError, has_traceback, ids_of
+from openai_runs.web.errors import TooManyMessagesError, has_traceback
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
 

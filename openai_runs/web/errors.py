@@ -36,9 +36,10 @@ from openai_runs import (
     ToolError,
     UnprocessableEntityError,
 )
+from openai_runs._log_ids import ids_of
 from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 
-__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response", "has_traceback", "ids_of"]
+__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response", "has_traceback"]
 
 _logger = logging.getLogger("openai_runs.web")
 
@@ -126,11 +127,6 @@ def error_response(error: OpenAIRunsError) -> ErrorResponse:
     if seconds is not None and 0 <= seconds <= _MAX_RETRY_AFTER:
         headers["Retry-After"] = str(math.ceil(seconds))
     return ErrorResponse(row.status, headers, msgspec.json.encode({"error": facts}))
-
-
-def ids_of(error: Exception) -> dict[str, str | None]:
-    """Return the ids that an error names, as attributes of a log record."""
-    return {name: getattr(error, name, None) for name in ("thread_id", "run_id", "request_id")}
 
 
 def has_traceback(error: Exception) -> bool:

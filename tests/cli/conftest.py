@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,11 @@ InProcess = Callable[..., Finished]
 @pytest.fixture
 def in_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[InProcess]:
-    """Yield a function that calls `main` here, in the test's folder, as `execute` does outside."""
-    logger = logging.getLogger("openai_runs.client")
-    # `serve` and `runs wait` set levels, which are those of a process of their own.
-    levels = {one: one.level for one in (logger, logging.getLogger("openai_runs"))}
+) -> InProcess:
+    """Return a function that calls `main` here, in the test's folder, as `execute` does outside."""
 
     def call(*arguments: str, **env: str) -> Finished:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(logger, "filters", [])  # it adds one
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["openai-runs", *arguments])
@@ -37,6 +32,4 @@ def in_process(
         assert isinstance(ended.value.code, int)
         return Finished(ended.value.code, *capsys.readouterr())
 
-    yield call
-    for one, level in levels.items():
-        one.setLevel(level)
+    return call

@@ -90,23 +90,32 @@ async def test_run_that_is_over_can_still_be_followed_by_its_id(serve: Any) -> N
     assert [one.event for one in rest] == [one.event for one in seen[-2:]]
 
 
-async def test_tools_are_answered_although_the_browser_has_left(serve: Any) -> None:
-    """The answer is the back end's, not the request's."""
-    is_asked, go_on = asyncio.Event(), asyncio.Event()
+ASKS: list[Any] = [CallTools([Call("weather", {"city": "Oslo"})]), "It is sunny."]
+"""A model that asks for the weather, and then says it."""
 
-    async def weather(city: str) -> str:
+
+class HeldTool:
+    """A tool that is called, and answers when it may."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def weather(self, city: str) -> str:
         """Return the weather of a city."""
-        is_asked.set()
-        await go_on.wait()
+        self.is_asked.set()
+        await self.go_on.wait()
         return f"sunny in {city}"
 
-    turns: list[Any] = [CallTools([Call("weather", {"city": "Oslo"})]), "It is sunny."]
-    async with serve(ScriptedBackend(turns), tools=[weather], heartbeat=0.05) as site:
+
+async def test_tools_are_answered_although_the_browser_has_left(serve: Any) -> None:
+    """The answer is the back end's, not the request's."""
+    tool = HeldTool()
+    async with serve(ScriptedBackend(ASKS), tools=[tool.weather], heartbeat=0.05) as site:
         browser = site.browser()
         async with browser.send("?") as response:
-            await is_asked.wait()
+            await tool.is_asked.wait()
             response.close()
-        go_on.set()
+        tool.go_on.set()
         await is_idle(site)
         history = await browser.history()
 
@@ -115,24 +124,16 @@ async def test_tools_are_answered_although_the_browser_has_left(serve: Any) -> N
 
 async def test_browser_that_comes_back_while_tools_run_has_the_rest_after_them(serve: Any) -> None:
     """Its frames end at `requires_action`; it asks again, and misses nothing."""
-    is_asked, go_on = asyncio.Event(), asyncio.Event()
-
-    async def weather(city: str) -> str:
-        """Return the weather of a city."""
-        is_asked.set()
-        await go_on.wait()
-        return f"sunny in {city}"
-
-    turns: list[Any] = [CallTools([Call("weather", {"city": "Oslo"})]), "It is sunny."]
-    async with serve(ScriptedBackend(turns), tools=[weather], heartbeat=0.05) as site:
+    tool = HeldTool()
+    async with serve(ScriptedBackend(ASKS), tools=[tool.weather], heartbeat=0.05) as site:
         browser = site.browser()
         async with browser.send("?") as response:
-            await is_asked.wait()
+            await tool.is_asked.wait()
             response.close()
         async with browser.follow() as response:
             seen = frames_of(await response.read())
         waiting = (statuses_of(seen)[-1], seen[-1].event)
-        go_on.set()
+        tool.go_on.set()
         await is_idle(site)
         async with browser.follow(*ids_of(seen)) as response:
             rest = frames_of(await response.read())

@@ -35,7 +35,7 @@ else:  # typing has defaults since Python 3.13
 
     T = TypeVar("T")
 
-__all__ = ["RunResult", "gather", "gather_steps", "note_result", "run_to_result"]
+__all__ = ["RunResult", "gather", "gather_steps", "run_to_result"]
 
 Item = TypeVar("Item")
 
@@ -71,7 +71,7 @@ class RunResult(Printed, msgspec.Struct, Generic[T], frozen=True, kw_only=True, 
         """The last text as an instance of `response_format`, read when first asked for.
 
         None if no type was given, the run is not completed, or the model refused; type checkers
-        are told of the type alone, for whom `run.raise_for_status()` comes first.
+        know of the type alone, for whom `run.raise_for_status()` comes first.
 
         Raises:
             APIResponseValidationError: The text does not fit the type; it is still in `text`.
@@ -248,8 +248,11 @@ async def run_to_result(
     *,
     tools: ToolLoop,
     response_format: type[T] | None,
+    span: Span | NoSpan,
 ) -> RunResult[T]:
     """Wait for the run, answer its tool calls round after round, and gather its result.
+
+    What came of it is noted in `span`.
 
     Raises:
         RunWaitTimeout: The time was up; `.run` is the last state seen.
@@ -258,11 +261,10 @@ async def run_to_result(
 
     Cancellation: leaves the run alone, or cancels it with `on_cancel="cancel"`.
     """
-    run = await run_to_end(pipeline, waiter, tools, deadline, run, thread_id)
-    return await gather(pipeline, run, deadline.left(), response_format=response_format)
-
-
-def note_result(span: Span | NoSpan, result: RunResult) -> None:
-    """Note in the span of a run what came of it."""
+    if isinstance(run, Run):
+        span.set_run(run)
+    ended = await run_to_end(pipeline, waiter, tools, deadline, run, thread_id)
+    result = await gather(pipeline, ended, deadline.left(), response_format=response_format)
     span.set_run(result.run)
     span.set_output(lambda: result.text)
+    return result

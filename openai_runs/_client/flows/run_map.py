@@ -45,7 +45,7 @@ from openai_runs._client.core.background import BackgroundTask, BackgroundTasks
 from openai_runs._client.core.deadline import Deadline
 from openai_runs._client.core.pipeline import Pipeline
 from openai_runs._client.flows.create_run import CreateRunFlow
-from openai_runs._client.flows.results import RunResult, note_result, run_to_result
+from openai_runs._client.flows.results import RunResult, run_to_result
 from openai_runs._client.flows.run_progress import Progress
 from openai_runs._client.flows.tool_loop import ToolLoop, local_tools
 from openai_runs._client.polling.waiter import Waiter
@@ -477,8 +477,7 @@ class MapJob:
                 raise
             msg = f"the item {key!r:.200} cannot be sent: {error}"
             raise ConfigError(msg) from error
-        span.set_run(run)
-        result = await run_to_result(
+        return await run_to_result(
             self._pipeline,
             self._waiter,
             deadline,
@@ -486,9 +485,8 @@ class MapJob:
             run.thread_id,
             tools=tools,
             response_format=given.response_format,
+            span=span,
         )
-        note_result(span, result)
-        return result
 
     def _parsed(self, item: object) -> tuple[str | None, Arguments]:
         """Return the item's thread, None for one of its own, and the arguments of its create."""

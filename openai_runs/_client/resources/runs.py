@@ -46,7 +46,6 @@ from openai_runs._client.flows.results import (
     RunResult,
     gather,
     gather_steps,
-    note_result,
     run_to_result,
 )
 from openai_runs._client.flows.run_map import Items, RunMap, map_runs
@@ -373,8 +372,7 @@ class Runs(Resource):
         deadline = self._deadline(given)
         with self._pipeline.invocation(given.body, flow.thread_id) as span:
             run = await flow.make_within(deadline)
-            span.set_run(run)
-            result = await run_to_result(
+            return await run_to_result(
                 self._pipeline,
                 self._waiter,
                 deadline,
@@ -382,9 +380,8 @@ class Runs(Resource):
                 run.thread_id,
                 tools=loop,
                 response_format=given.response_format,
+                span=span,
             )
-            note_result(span, result)
-        return result
 
     def map(
         self,
@@ -909,7 +906,7 @@ class Runs(Resource):
         given = parse("runs.resume", ResumeCall, arguments, self._poll_policy)
         loop = ToolLoop(tools, given.tool)
         with self._pipeline.invocation(None, thread_id, run_id) as span:
-            result = await run_to_result(
+            return await run_to_result(
                 self._pipeline,
                 self._waiter,
                 self._deadline(given),
@@ -917,9 +914,8 @@ class Runs(Resource):
                 thread_id,
                 tools=loop,
                 response_format=response_format,
+                span=span,
             )
-            note_result(span, result)
-        return result
 
     @overload
     async def result(

@@ -18,9 +18,17 @@ from openai_runs.config import MAX_MODEL_LIST_BYTES, MODEL_LIST_TIMEOUT, MODEL_L
 from openai_runs.errors import APIError
 from openai_runs.server.backends.base import ModelFailure
 
-__all__ = ["EndpointModels", "ListsModels", "ModelInfo", "ServesModels", "read_models"]
+__all__ = [
+    "NO_LIST",
+    "EndpointModels",
+    "ListsModels",
+    "ModelInfo",
+    "ServesModels",
+    "read_models",
+    "request_list",
+]
 
-_NOT_THERE: Final = frozenset({404, 405, 501})
+NO_LIST: Final = frozenset({404, 405, 501})
 """Statuses of an endpoint that has no list of its models."""
 
 
@@ -60,6 +68,29 @@ class ServesModels(Protocol):
         ...
 
 
+async def request_list(
+    transport: Transport, url: str, headers: Mapping[str, str], timeout: float
+) -> Reply:
+    """Return the answer of an endpoint that is asked for the list of its models.
+
+    Args:
+        transport: What it is asked through.
+        url: Of the list.
+        headers: Those of its model calls, with its key.
+        timeout: Seconds.
+
+    Raises:
+        APIError: There is no answer, or it is too large.
+
+    Cancellation: closes the request.
+    """
+    asked = {**headers, "accept": "application/json"}
+    asked.pop("content-type", None)
+    return await transport.exchange(
+        "GET", url, headers=asked, timeout=timeout, max_bytes=MAX_MODEL_LIST_BYTES
+    )
+
+
 class EndpointModels:
     """The list of a chat-completions endpoint, asked for at most once in `MODEL_LIST_TTL`."""
 
@@ -74,8 +105,7 @@ class EndpointModels:
         """Keep how to ask; `url` is that of the list."""
         self._transport = transport
         self._url = url
-        self._headers = {**headers, "accept": "application/json"}
-        self._headers.pop("content-type", None)
+        self._headers = headers
         self._secrets = secrets
         self._clock = clock
         self._lock: anyio.Lock | None = None
@@ -100,16 +130,12 @@ class EndpointModels:
 
     async def _ask(self) -> list[ModelInfo] | ModelFailure:
         try:
-            reply = await self._transport.exchange(
-                "GET",
-                self._url,
-                headers=self._headers,
-                timeout=MODEL_LIST_TIMEOUT,
-                max_bytes=MAX_MODEL_LIST_BYTES,
+            reply = await request_list(
+                self._transport, self._url, self._headers, MODEL_LIST_TIMEOUT
             )
         except APIError:
             return ModelFailure("The model endpoint did not answer with a list of its models.")
-        if reply.status in _NOT_THERE:
+        if reply.status in NO_LIST:
             return []
         if reply.status != 200:
             return self._refused(reply)

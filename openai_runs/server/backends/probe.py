@@ -13,15 +13,12 @@ import msgspec
 
 from openai_runs._protocol.error_mapping import error_facts
 from openai_runs._transport import Transport
-from openai_runs.config import MAX_MODEL_LIST_BYTES
 from openai_runs.errors import APIConnectionError, OpenAIRunsError
 from openai_runs.server.backends.base import Backend
-from openai_runs.server.backends.models import read_models
+from openai_runs.server.backends.models import NO_LIST, read_models, request_list
 
 __all__ = ["EndpointState", "ProbesEndpoints", "probe_endpoint", "probe_endpoints"]
 
-_NOT_THERE: Final = frozenset({404, 405, 501})
-"""Statuses of an endpoint that has no list of its models."""
 _EXCERPT: Final = 200
 """Characters of what an endpoint said."""
 
@@ -85,17 +82,9 @@ async def probe_endpoint(
     Cancellation: closes the request.
     """
     shown = url.partition("?")[0]
-    asked = {**headers, "accept": "application/json"}
-    asked.pop("content-type", None)
     try:
         with anyio.fail_after(timeout):
-            reply = await transport.exchange(
-                "GET",
-                f"{url}/models",
-                headers=asked,
-                timeout=timeout,
-                max_bytes=MAX_MODEL_LIST_BYTES,
-            )
+            reply = await request_list(transport, f"{url}/models", headers, timeout)
     except TimeoutError:
         problem = f"no answer within {timeout:g} s"
         return EndpointState(url=shown, problem=problem, is_reachable=False)
@@ -103,7 +92,7 @@ async def probe_endpoint(
         reason = str(error).partition(" (GET ")[0]
         is_reachable = not isinstance(error, APIConnectionError)
         return EndpointState(url=shown, problem=reason, is_reachable=is_reachable)
-    if reply.status in _NOT_THERE:
+    if reply.status in NO_LIST:
         return EndpointState(url=shown)
     if reply.status != 200:
         said = error_facts(reply.content, tuple(secrets)).get("message", "")[:_EXCERPT]
