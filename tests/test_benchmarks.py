@@ -47,7 +47,7 @@ def test_cheap_row_gives_a_table_and_its_figures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "| decode 1 run | CPU |" in done.stdout
     figures = json.loads(kept.read_text())["decode"]["figures"]
-    assert {name: len(told["cpu"]) for name, told in figures.items()} == {"baseline": 2, "ours": 2}
+    assert {name: len(each["cpu"]) for name, each in figures.items()} == {"baseline": 2, "ours": 2}
 
 
 def test_file_system_is_named_where_it_is_known() -> None:

@@ -94,7 +94,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     start: int | None
     """When the run was created, in Unix seconds."""
     end: int | None
-    """When it ended, in Unix seconds; null while it is active, and where nothing tells."""
+    """When it ended, in Unix seconds; null while it is active, and where nothing says."""
     duration: int | None
     """Seconds from its start to its end, or up to now where `now` was given."""
     usage: Usage | None
@@ -205,7 +205,7 @@ class _Frame:
             if self._run.status in _NEVER_STARTED:
                 yield self._open("queued", self.start, self.limit)
                 return
-            cursor = self.start  # it ran, and nothing tells since when
+            cursor = self.start  # it ran, and nothing says since when
         is_waited_for = False
         for step in self._steps:
             entry = self._entry(step)
@@ -222,7 +222,7 @@ class _Frame:
             yield self._open("gap", cursor, self.limit)
 
     def _queue_end(self) -> int | None:
-        """Return when the run began; a server may stamp `started_at` anew after each wait."""
+        """Return when the run began; a server may stamp `started_at` again after each wait."""
         first = min((at for at in map(_start_of, self._steps) if at is not None), default=None)
         known = [at for at in (_stamp(self._run.started_at), first) if at is not None]
         return self._clipped(min(known)) if known else None

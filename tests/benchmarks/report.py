@@ -56,7 +56,7 @@ _COUNTS = ("seen", "raised")
 def table(results: Mapping[str, Figures]) -> str:
     """Return a Markdown table of some rows' figures, one column for each client.
 
-    A cell tells how many times the baseline's figure it is, the median, and the range.
+    A cell says how many times the baseline's figure it is, the median, and the range.
 
     Args:
         results: Row's title -> its figures.

@@ -117,7 +117,7 @@ def _serve(at_once: int, runs: int) -> Row:
 
 def _limited() -> Row:
     """Return the row of 500 waits under a budget of 1,000 requests a minute."""
-    told = OURS._replace(name="ours, limits sent by the server")
+    learnt = OURS._replace(name="ours, limits sent by the server")
     fixed = OURS._replace(name="ours, limits fixed", params={"per_minute": 1000})
     return Row(
         "limit",
@@ -126,7 +126,7 @@ def _limited() -> Row:
         "wait",
         {"runs": 500, "start": 1.0, "interval": 1.0, "limit": 180},
         ("tests.benchmarks.servers.limited", "1000", "2", "60"),
-        contestants=(BASELINE, told, fixed, AIOHTTP),
+        contestants=(BASELINE, learnt, fixed, AIOHTTP),
         rounds=1,
     )
 

@@ -98,7 +98,7 @@ async def test_commands_begin_with_a_slash(tmp_path: Path) -> None:
 async def test_piped_chat_ends_with_the_code_of_its_last_run(
     runs_server: RunsServer, tmp_path: Path
 ) -> None:
-    """A run that failed is told, and the next message is answered all the same."""
+    """A run that failed is reported, and the next message is answered all the same."""
     runs_server.fail(message="No luck.")
     failed = await piped("One\n", "--base-url", runs_server.url, folder=tmp_path)
     runs_server.fail(message="No luck.")

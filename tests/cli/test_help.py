@@ -243,7 +243,7 @@ MISSING = {
 def test_missing_argument_is_explained(
     arguments: list[str], words: str, in_process: InProcess
 ) -> None:
-    """What is required is told from an option without its value, with what it is."""
+    """What is required is distinguished from an option without its value, with what it is."""
     done = in_process(*arguments)
 
     first, last = done.err.splitlines()

@@ -237,7 +237,7 @@ async def test_message_that_waits_at_a_reset_is_answered_on_the_new_thread(bot: 
 
 
 async def test_deleted_thread_is_an_error_until_a_reset(bot: Bot) -> None:
-    """A conversation that somebody deleted is not begun anew unasked."""
+    """A conversation that somebody deleted is not begun again unasked."""
     bot.model.add("a", "b")
 
     async with bot.conversations() as conversations:

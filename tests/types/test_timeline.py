@@ -174,7 +174,7 @@ ODD: dict[str, tuple[Run, list[RunStep], list[tuple[str, int | None, int | None]
         [("queued", 0, 3), ("message", 3, 6)],
         "",
     ),
-    "started_at stamped anew after a wait": (
+    "started_at stamped again after a wait": (
         run_of(started_at=8, completed_at=12),
         [step_of(1, 2, 7, tools=["f"]), step_of(2, 8, 12)],
         [("queued", 0, 2), ("tools: f", 2, 5), ("outside of steps", 7, 1), ("message", 8, 4)],

@@ -162,16 +162,16 @@ async def stream(given: Mapping[str, Any]) -> Outcome:
         async def read() -> tuple[int, int, str]:
             count, last = 0, None
             pieces: list[str] = []
-            async for _, told in baseline.events(given["thread"]):
+            async for _, data in baseline.events(given["thread"]):
                 count += 1
-                if isinstance(told, types.Delta):
+                if isinstance(data, types.Delta):
                     pieces += [
                         part.text.value
-                        for part in told.delta.content or ()
+                        for part in data.delta.content or ()
                         if isinstance(part, types.Text) and part.text.value
                     ]
-                elif isinstance(told, types.Run):
-                    last = told
+                elif isinstance(data, types.Run):
+                    last = data
             assert last is not None
             text = "".join(pieces) if keeps else ""
             return count, sum(map(len, pieces)), f"{last.status} {len(text)}"

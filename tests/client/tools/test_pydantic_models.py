@@ -1,4 +1,4 @@
-"""Pydantic models as parameters of tools: what the model is told, and what the function gets."""
+"""Pydantic models as parameters of tools: what the model gets, and what the function gets."""
 
 from __future__ import annotations
 
