@@ -79,7 +79,7 @@ async def show_rest(result: RunResult, display: AnswerDisplay) -> None:
     if written:
         await display.end_line()
         display.stop()
-        say("the server began the answer again; this is all of it:")
+        say("the server began the answer anew; this is all of it:")
     await display.write(result.text)
     await display.end_line()
 
