@@ -5,7 +5,9 @@ A file is read as a stream, and twice: all its lines are checked before anything
 
 from __future__ import annotations
 
+import codecs
 import csv
+import difflib
 import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
@@ -21,18 +23,25 @@ import msgspec
 from openai_runs._client.tools.json_schema import response_format
 from openai_runs.batch.errors import BatchError
 
-__all__ = ["Items", "Line", "Lines", "chunks", "plain_body", "read_csv", "read_jsonl"]
+__all__ = ["Items", "Line", "Lines", "chunks", "plain_body", "read_csv", "read_jsonl", "read_rows"]
 
 Items = Iterable[tuple[str, Mapping[str, Any]]] | AsyncIterable[tuple[str, Mapping[str, Any]]]
 """Pairs of a custom id and the body of a `POST /threads/runs`, whose `response_format` may be a
 type."""
 
 _URL: Final = "/v1/threads/runs"
+_FORM: Final = "each line must be one JSON object"
 _CHUNK: Final = 500
 """Lines of a file that are read and checked at once."""
 _ID_COLUMN: Final = "custom_id"
 _PLACE: Final = re.compile(r"\{([^{}]+)\}")
 """Where a template has the value of a column."""
+_WORDS: Final = re.compile(r"[\w .-]+")
+"""What may be the name of a column that is misspelt; JSON has other characters."""
+_SIMILAR: Final = 0.7
+"""How similar it is to the name that is meant, as `difflib` measures it."""
+_OPEN_QUOTE: Final = "unexpected end of data"
+"""What the `csv` module says of a quote without an end."""
 _SEPARATORS: Final = re.compile(r"[;\t|]")
 """What separates columns in place of commas, such as in a spreadsheet of many a country."""
 
@@ -87,11 +96,28 @@ def read_csv(path: str | Path, template: Mapping[str, Any]) -> Lines:
         template: The body of each row. In all its texts `{column}` stands for a value; other
             braces stand for themselves. Its `response_format` may be a type.
 
+    Rows without any value are left out, as spreadsheets add them.
+
     Raises:
-        BatchError: The template cannot be sent. When it is read: a row has no such column, too
-            many values or too few.
+        BatchError: The template cannot be sent. When it is read: the template has a place that
+            is no column, or none at all; a row has too many values or too few.
     """
     return Lines(partial(_csv, Path(path), plain_body(template, "the template")))
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield custom id and values of each row of a CSV file, as `read_csv` reads it.
+
+    For what stands beside the results: `dict(read_rows(path))[result.custom_id]` is the row.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BatchError: It cannot be read; a row has too many values or too few.
+    """
+    for _, custom_id, row in _rows(Path(path)):
+        yield custom_id, row
 
 
 async def chunks(items: Lines | Items) -> AsyncGenerator[list[Line]]:
@@ -135,8 +161,9 @@ def _jsonl(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as file:
             for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield _parsed(number, text)
+                line = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+                if line.strip():
+                    yield _parsed(number, line)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -145,9 +172,9 @@ def _parsed(number: int, text: bytes) -> Line:
     try:
         line = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:
-        raise _refused(number, f"is not JSON: {error}") from error
+        raise _refused(number, f"is not JSON: {error}; {_FORM}") from error
     if not isinstance(line, dict):
-        raise _refused(number, "is no JSON object")
+        raise _refused(number, f"is no JSON object; {_FORM}")
     if line.get("method", "POST") != "POST" or line.get("url") != _URL:
         asked = (
             f"asks for {line.get('method', 'POST')} {line['url']}"
@@ -187,27 +214,65 @@ def _csv(path: Path, template: Any) -> Iterator[Line]:
     if fault := _fault(template):
         msg = f"the template{fault}"
         raise BatchError(msg)
+    for number, custom_id, row in _rows(path, partial(_check_places, path, template)):
+        yield _checked(number, custom_id, _filled(template, row))._replace(is_row=True)
+
+
+def _rows(
+    path: Path, check: Callable[[list[str]], None] | None = None
+) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Yield number, custom id and values of each row; `check` is given the columns first."""
+    start = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            columns = rows.fieldnames or []
-            if len(set(columns)) < len(columns):
-                raise _refused(1, "two columns have the same name")
-            _check_places(path, columns, template)
-            for row in rows:
-                number = rows.line_num
-                if None in row or None in row.values():
-                    raise _refused(number, f"has not {len(columns)} values, as line 1 has")
-                custom_id = row.get(_ID_COLUMN, f"row-{number}")
-                line = _checked(number, custom_id, _filled(template, row))
-                yield line._replace(is_row=True)
+            rows = csv.reader(file, strict=True)
+            columns: list[str] = []
+            for values in rows:
+                number, start = rows.line_num, rows.line_num + 1
+                if not any(value.strip() for value in values):
+                    continue
+                if columns:
+                    yield number, *_row(number, columns, values)
+                    continue
+                columns = _columns(number, values)
+                if check is not None:
+                    check(columns)
+        if not columns:
+            msg = f"{path}: is empty: its first row must name the columns"
+            raise BatchError(msg)
     except OSError as error:
         raise _unreadable(path, error) from error
     except csv.Error as error:
-        msg = f"{path}: cannot be read as CSV: {error}"
-        raise BatchError(msg) from error
+        raise _not_csv(path, start, error) from error
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
+
+
+def _columns(number: int, values: list[str]) -> list[str]:
+    names = [value.strip() for value in values]
+    for place, name in enumerate(names):
+        if name and name in names[:place]:
+            raise _refused(number, f"two columns have the same name {name!r:.100}")
+    return names
+
+
+def _row(number: int, columns: list[str], values: list[str]) -> tuple[str, dict[str, str]]:
+    if len(values) != len(columns):
+        count = f"{len(values)} {'value' if len(values) == 1 else 'values'}"
+        why = f"has {count} for {len(columns)} columns"
+        raise _refused(number, f"{why}; one with a comma in it stands in double quotes")
+    row = dict(zip(columns, values, strict=True))
+    return row.get(_ID_COLUMN, f"row-{number}"), row
+
+
+def _not_csv(path: Path, line: int, error: csv.Error) -> BatchError:
+    why = f"cannot be read as CSV: {error}"
+    if str(error) == _OPEN_QUOTE:
+        why = "has a quote that nothing ends"
+    elif "field limit" in str(error):
+        limit = csv.field_size_limit()
+        why = f"has a value of more than {limit:,} characters: csv.field_size_limit() allows more"
+    return BatchError(f"{path}: the row on line {line} {why}")
 
 
 def _not_utf8(path: Path) -> BatchError:
@@ -225,16 +290,38 @@ def _not_utf8(path: Path) -> BatchError:
     return BatchError(f"{path}: is not UTF-8")  # changed since
 
 
-def _check_places(path: Path, columns: Iterable[str], template: object) -> None:
-    """Refuse a template with a place of no column; other braces stand for themselves."""
-    names = list(columns)
-    for name in _PLACE.findall(msgspec.json.encode(template).decode()):
-        if name not in names and name.isidentifier():
-            msg = f"the template has {{{name}}}, and the columns are {', '.join(names)}"
-            if len(names) == 1 and (found := _SEPARATORS.search(names[0])):
-                shown = "tabs" if found[0] == "\t" else repr(found[0])
-                msg = f"{path}: its columns are separated by {shown}, not by commas: {msg}"
-            raise BatchError(msg)
+def _check_places(path: Path, template: object, columns: list[str]) -> None:
+    """Refuse a template with a place of no column, or none; other braces stand for themselves."""
+    places = _PLACE.findall(msgspec.json.encode(template).decode())
+    shown = ", ".join(columns)
+    for name in places:
+        meant = _similar(name, columns)
+        if name in columns or not (meant or name.isidentifier()):
+            continue
+        msg = f"the template has {{{name}}}, and the columns are {shown}"
+        if meant:
+            msg += f"; did you mean {{{meant}}}?"
+        if len(columns) == 1 and (found := _SEPARATORS.search(shown)):
+            separator = "tabs" if found[0] == "\t" else repr(found[0])
+            msg = f"{path}: its columns are separated by {separator}, not by commas: {msg}"
+        raise BatchError(msg)
+    usable = [name for name in columns if name and name != _ID_COLUMN]
+    if usable and not any(name in places for name in columns):
+        msg = (
+            f"the template has no column, so all rows would be the same: write {{{usable[0]}}} "
+            f"where the value belongs; the columns are {shown}"
+        )
+        raise BatchError(msg)
+
+
+def _similar(name: str, columns: list[str]) -> str | None:
+    """Return the column that a place may mean by another name; None for text and JSON."""
+    if not _WORDS.fullmatch(name):
+        return None
+    names = {column.casefold(): column for column in columns}
+    wanted = name.strip().casefold()
+    found = difflib.get_close_matches(wanted, names, n=1, cutoff=_SIMILAR)
+    return names[found[0]] if found else None
 
 
 def _filled(value: Any, row: Mapping[str, str]) -> Any:

@@ -53,15 +53,17 @@ def how_to_retry(error: OpenAIRunsError) -> str | None:
 
 
 def result_line(line_id: str, custom_id: str, result: RunResult) -> bytes:
-    """Return the line of a run: its body has the run, and the text of its messages as `text`."""
-    return _line(line_id, custom_id, _response(result.run, result.text), None)
+    """Return the line of a run: its body is the run with what it wrote, `text` and `messages`."""
+    return _line(line_id, custom_id, _response(result.run, result), None)
 
 
-def error_line(line_id: str, custom_id: str, error: OpenAIRunsError, text: str) -> bytes:
-    """Return the line of an error, with the run if there is one; `text` is what it wrote."""
+def error_line(
+    line_id: str, custom_id: str, error: OpenAIRunsError, result: RunResult | None
+) -> bytes:
+    """Return the line of an error, with the run if there is one, and what that wrote."""
     response, code = None, type(error).__name__
     if isinstance(error, RunError) and isinstance(error.run, Run):
-        response = _response(error.run, text)
+        response = _response(error.run, result)
         code = error.run.last_error.code if error.run.last_error else error.run.status
     elif isinstance(error, APIStatusError):
         response = {
@@ -74,9 +76,11 @@ def error_line(line_id: str, custom_id: str, error: OpenAIRunsError, text: str) 
     return _line(line_id, custom_id, response, {"code": code, "message": message})
 
 
-def _response(run: Run, text: str) -> dict[str, Any]:
+def _response(run: Run, result: RunResult | None) -> dict[str, Any]:
     request_id = None if run.http is None else run.http.request_id
-    return {"status_code": 200, "request_id": request_id, "body": {**run.to_dict(), "text": text}}
+    text, messages = ("", []) if result is None else (result.text, result.messages)
+    body = {**run.to_dict(), "text": text, "messages": messages}
+    return {"status_code": 200, "request_id": request_id, "body": body}
 
 
 def _line(line_id: str, custom_id: str, response: object, error: object) -> bytes:

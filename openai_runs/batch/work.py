@@ -223,7 +223,7 @@ class Work:
         await self._checkpoint.finish(
             line.custom_id,
             "failed",
-            line=error_line(key, line.custom_id, error, "" if result is None else result.text),
+            line=error_line(key, line.custom_id, error, result),
             file=self._files["failed"],
             tokens=_tokens(result),
             reason=reason,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from openai_runs.batch import BatchError, read_csv, read_jsonl
+from openai_runs.batch import BatchError, read_csv, read_jsonl, read_rows
 from openai_runs.batch.inputs import chunks
 from tests.batch.batching import batch_line
 
@@ -97,7 +97,7 @@ async def test_type_as_response_format_is_sent_as_its_schema(tmp_path: Path) -> 
     """In a template and in the body of a pair; the caller's mapping is left as it is."""
     path = tmp_path / "in.csv"
     path.write_text("q\na\n")
-    body = {"assistant_id": "asst_1", "response_format": Ticket}
+    body = {"assistant_id": "asst_1", "response_format": Ticket, "instructions": "{q}"}
 
     (row,) = read_csv(path, body)
     pairs = [line async for chunk in chunks([("a", body)]) for line in chunk]
@@ -153,17 +153,100 @@ def test_braces_around_no_column_stand_for_themselves(tmp_path: Path, name: str)
     path = tmp_path / "in.csv"
     path.write_text("q\nAda\n")
 
-    (line,) = read_csv(path, {"assistant_id": "asst_1", "instructions": given})
+    (line,) = read_csv(path, {"assistant_id": "{q}", "instructions": given})
 
     assert line.body["instructions"] == filled
 
 
+PLACES: dict[str, tuple[str, str]] = {
+    "other letters": ("{full name}", r"has \{full name\}, .* did you mean \{Full Name\}\?"),
+    "spaces inside": ("{ Full Name }", r"has \{ Full Name \}, .* mean \{Full Name\}\?"),
+    "a word too many": ("{the Full Name}", r"mean \{Full Name\}\?"),
+    "one letter too few": ("{tex}", r"mean \{text\}\?"),
+    "nothing similar": ("{body}", r"has \{body\}, and the columns are Full Name, text$"),
+    "no place": ("Answer!", r"has no column, .* write \{Full Name\} .* are Full Name, text"),
+    "places of another kind": ("$text <text>", "has no column"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_template_that_would_not_be_filled_is_refused(tmp_path: Path, name: str) -> None:
+    """Hundreds of runs with the place itself in their prompts would be paid for."""
+    content, why = PLACES[name]
+    path = tmp_path / "in.csv"
+    path.write_text("Full Name,text\nAda,Hello\n")
+
+    with pytest.raises(BatchError, match=why):
+        list(read_csv(path, {"assistant_id": "asst_1", "instructions": content}))
+
+
+def test_rows_of_ids_alone_need_no_place(tmp_path: Path) -> None:
+    """The same prompt several times is a batch as well."""
+    path = tmp_path / "in.csv"
+    path.write_text("custom_id\na\nb\n")
+
+    rows = list(read_csv(path, {"assistant_id": "asst_1", "instructions": "Roll a die."}))
+
+    assert [row.custom_id for row in rows] == ["a", "b"]
+
+
+SHEETS: dict[str, str] = {
+    "empty rows": "q,a\n\n1,x\n,\n2,y\n,,,\n \n",
+    "an empty row on top": "\n,\nq,a\n1,x\n2,y\n",
+    "spaces in the columns": " q , a\n1,x\n2,y\n",
+    "columns without a name": "q,a,,\n1,x,,\n2,y,,\n",
+    "a mark on top": "\ufeffq,a\r\n1,x\r\n2,y\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_csv_as_spreadsheets_write_it_is_read(tmp_path: Path, name: str) -> None:
+    """Each row with a value is one, under the names that a reader sees."""
+    path = tmp_path / "in.csv"
+    path.write_bytes(SHEETS[name].encode())
+
+    rows = [(row["q"], row["a"]) for _, row in read_rows(path)]
+    lines = list(read_csv(path, {"assistant_id": "asst_1", "instructions": "{q}{a}"}))
+
+    assert rows == [("1", "x"), ("2", "y")]
+    assert [line.body["instructions"] for line in lines] == ["1x", "2y"]
+
+
+@pytest.mark.parametrize(
+    "text", ["q\n1\n\n2\n", 'custom_id,q\na,"1\n1"\nb,2\n'], ids=["by-line", "by-column"]
+)
+def test_rows_have_the_ids_of_the_batch(tmp_path: Path, text: str) -> None:
+    """So a row stands beside its result."""
+    path = tmp_path / "in.csv"
+    path.write_text(text)
+
+    ids = [custom_id for custom_id, _ in read_rows(path)]
+
+    lines = read_csv(path, {"assistant_id": "asst_1", "instructions": "{q}"})
+    assert ids == [line.custom_id for line in lines]
+
+
+def test_mark_on_top_of_json_lines_is_left_out(tmp_path: Path) -> None:
+    """Editors of another system write one."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + msgspec.json.encode(GOOD) + b"\n")
+
+    assert [line.custom_id for line in read_jsonl(path)] == ["a"]
+
+
 CSV: dict[str, tuple[str, str]] = {
     "an unknown column": ("a,b\n1,2\n", r"the template has \{q\}, and the columns are a, b"),
-    "too few values": ("q,b\n1\n", "line 2 .* has not 2 values"),
-    "too many values": ("q,b\n1,2,3\n", "line 2 .* has not 2 values"),
-    "a column twice": ("q,q\n1,2\n", "line 1 .* same name"),
-    "an open quote": ('q\n"1\n', "cannot be read as CSV"),
+    "too few values": ("q,b\n1\n", "line 2 .* has 1 value for 2 columns"),
+    "too many values": ("q,b\n1,2,3\n", "line 2 .* has 3 values .* stands in double quotes"),
+    "a column twice": ("q,q\n1,2\n", "line 1 .* same name 'q'"),
+    "an open quote": (
+        'q\n1\n\n"2\n3\n',
+        r"in\.csv: the row on line 4 has a quote that nothing ends",
+    ),
+    "a wrong quote": ('q\n"1"2\n', r"in\.csv: the row on line 2 cannot be read as CSV: "),
+    "a long value": (f"q\n{'x' * 131_073}\n", "line 2 has a value of more than 131,072 char"),
+    "nothing": ("", r"in\.csv: is empty"),
+    "nothing but empty rows": ("\n,,\n", r"in\.csv: is empty"),
     "another encoding": (
         "q\na\nM\udcfcller\n",
         r"in\.csv: line 3 is not UTF-8 \(byte 0xfc\): save it as CSV UTF-8",

@@ -4,7 +4,8 @@ An `assert_type` that does not hold is an error; so is a `type: ignore` that is 
 which is how the mistakes at the end are shown to be caught.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, assert_type
 
 import msgspec
@@ -27,6 +28,7 @@ from openai_runs import (
     await_run,
     tool,
 )
+from openai_runs.batch import BatchResult, read_results
 from openai_runs.conversations import Conversations, SQLiteStore, Store
 from openai_runs.text import split_message
 from openai_runs.types import (
@@ -214,6 +216,10 @@ async def batches(client: AsyncClient) -> None:
         yield "a", {"thread_id": "thread_1"}
 
     assert_type(client.runs.map(later(), concurrency=2, model="m"), RunMap[str])
+    for result in read_results("out.jsonl", errors=Path("errors.jsonl"), response_format=Place):
+        assert_type(result, BatchResult[Place])
+        assert_type(result.parsed, Place)
+    assert_type(read_results("out.jsonl"), Iterator[BatchResult[Any]])
 
 
 async def lists(client: AsyncClient) -> None:
