@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalServer"]
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SHUTDOWN: Final = 5.0
 """Seconds that requests under way are given when the server closes."""
 
@@ -162,6 +166,36 @@ class LocalServer:
         if ENGINE in self._app:
             await self._app[ENGINE].drain(grace)
 
+    async def serve_until_signal(self, grace: float = DRAIN_GRACE) -> None:
+        """Serve until SIGTERM, SIGHUP or Ctrl-C, let running work finish, and close the server.
+
+        As `openai-runs serve` does: a second signal ends running work at once, and what is not
+        finished goes on at the next start. SIGHUP stays ignored where it is, as `nohup` asks for.
+        For the main thread of a program, the only one that signals reach; meanwhile they reach
+        nothing else.
+
+        Args:
+            grace: Seconds that running work is given.
+
+        Raises:
+            RuntimeError: The server is not open, or this is not the main thread.
+
+        Cancellation: ends it at once; `async with`, or `aclose`, closes the server.
+        """
+        _ = self.url  # raises where there is none
+        stopping, draining = anyio.Event(), anyio.CancelScope()
+
+        def receive() -> None:
+            if stopping.is_set():
+                draining.cancel()
+            stopping.set()
+
+        with _receiving(receive):
+            await stopping.wait()
+            with draining:
+                await self.drain(grace)
+            await self.aclose()
+
     async def aclose(self) -> None:
         """Answer what is held, stop, and close the database; calling it twice is fine.
 
@@ -187,6 +221,23 @@ class LocalServer:
     ) -> None:
         """Close the server."""
         await self.aclose()
+
+
+@contextmanager
+def _receiving(receive: Callable[[], None]) -> Iterator[None]:
+    """Call `receive` for each signal that ends a program, and then let it end that as before."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    try:
+        for number in before:
+            loop.add_signal_handler(number, receive)
+        yield
+    finally:
+        for number, handler in before.items():
+            if loop.remove_signal_handler(number):
+                signal.signal(number, handler)
 
 
 def _address_here(runner: web.AppRunner) -> str:
