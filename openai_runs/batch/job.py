@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -19,6 +19,9 @@ from openai_runs.batch.work import Settings, Work
 from openai_runs.config import BATCH_CONCURRENCY, BATCH_PATIENCE, BATCH_RETRIES, check_count
 
 __all__ = ["Batch"]
+
+_TABLES: Final = {".csv", ".tsv", ".xls", ".xlsx"}
+"""Ends of the names of tables; a program would read what is no table."""
 
 
 class Batch:
@@ -133,6 +136,17 @@ def _opened(path: Path, files: Mapping[str, LineFile], retry: bool) -> Checkpoin
     if len({one.resolve() for one in paths}) < len(paths):
         msg = f"{', '.join(map(str, paths))}: checkpoint, results and errors need a file each"
         raise BatchError(msg)
+    for file in files.values():
+        if file.path.suffix.lower() in _TABLES:
+            msg = (
+                f"{file.path}: results are lines of JSON and no table: name it "
+                f"{file.path.stem}.jsonl, and make a table of what read_results yields"
+            )
+            raise BatchError(msg)
+    for one in paths:
+        if not one.parent.is_dir():
+            msg = f"{one}: there is no folder {one.parent}: make it, or name another"
+            raise BatchError(msg)
     checkpoint = Checkpoint(path)
     try:
         if retry:

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from openai_runs.batch import Batch, BatchError, read_jsonl, status
@@ -171,18 +172,30 @@ def test_status_of_another_file_is_an_error(tmp_path: Path) -> None:
         status(tmp_path / "text")
 
 
-@pytest.mark.parametrize("name", ["out", "errors"])
-async def test_output_that_cannot_be_made_is_an_error_before_anything_is_sent(
+@pytest.mark.parametrize("name", ["out", "errors", "checkpoint"])
+async def test_file_that_cannot_be_made_is_an_error_before_anything_is_done(
     folder: Folder, name: str
 ) -> None:
-    """As in a folder that is not there."""
+    """Its folder is not there: the folder is named, and no other file is made."""
     folder.write(a="one")
-    requests = folder.server.requests
-    missing = {"out": folder.out, "errors": folder.path / "errors"} | {
-        name: folder.path / "no" / "f"
-    }
+    files = {"out": folder.out, "errors": folder.path / "errors", "checkpoint": folder.checkpoint}
+    files[name] = folder.path / "no" / "file"
+    before = (folder.server.requests, await anyio.to_thread.run_sync(os.listdir, folder.path))
+    batch = Batch(folder.client, checkpoint=files["checkpoint"])
 
-    with pytest.raises(BatchError, match="No such file"):
-        await folder.batch().run(read_jsonl(folder.source), **missing)
+    with pytest.raises(BatchError, match=rf"no/file: there is no folder {folder.path}/no: make it"):
+        await batch.run(read_jsonl(folder.source), out=files["out"], errors=files["errors"])
 
-    assert folder.server.requests == requests
+    after = (folder.server.requests, await anyio.to_thread.run_sync(os.listdir, folder.path))
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["answers.csv", "answers.XLSX", "answers.tsv"])
+async def test_results_under_the_name_of_a_table_are_refused(folder: Folder, name: str) -> None:
+    """They are JSON lines, which a spreadsheet would show as one column of braces."""
+    folder.write(a="one")
+
+    with pytest.raises(BatchError, match=r"no table: name it answers\.jsonl, and .*read_results"):
+        await folder.batch().run(read_jsonl(folder.source), out=folder.path / name)
+
+    assert not folder.checkpoint.exists()

@@ -74,6 +74,9 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
 
     assert done.code == 4
     assert "failed: invalid_prompt 1" in done.err
+    assert re.search(
+        r"^the first that failed, id-1: run .* No such thing\.", done.err, re.MULTILINE
+    )
     assert shown.code == 0
     assert "failed       1\n" in shown.out
     assert "1 x invalid_prompt" in shown.out
@@ -96,6 +99,20 @@ async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> No
     (result,) = results_of(tmp_path / "out.jsonl")
     assert result["custom_id"] == "row-2"
     assert result["response"]["body"]["text"] == "Greet Ada!"
+
+
+async def test_value_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
+    """Longer than the `csv` module takes by itself: whole documents are asked about."""
+    (tmp_path / "in.csv").write_text(f"text\n{'x' * 140_000}\n")
+    body = {"thread": {"messages": [{"role": "user", "content": "Sum up: {text}"}]}}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    options = [*FILES, "--template", "body.json", "--db", "runs.db", "--model", "echo"]
+
+    done = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
+
+    assert done.code == 0, done.err
+    (result,) = results_of(tmp_path / "out.jsonl")
+    assert len(result["response"]["body"]["text"]) == len("Sum up: ") + 140_000
 
 
 async def test_model_makes_the_assistant_of_lines_that_name_none(tmp_path: Path) -> None:
@@ -276,8 +293,12 @@ async def test_server_that_is_gone_ends_the_batch_without_a_failed_line(
 
 USAGE = {
     "no server": (["in.jsonl"], "which server"),
-    "csv without template": (["in.csv", *URL], "--template"),
-    "template without csv": (["in.jsonl", *URL, "--template", "t.json"], "--template"),
+    "csv without template": (["in.csv", *URL], "in.csv needs --template, a JSON file"),
+    "template without csv": (["in.jsonl", *URL, "--template", "t.json"], "does not end in .csv"),
+    "a workbook": (["in.xlsx", *URL, "--template", "t.json"], "in.xlsx is no CSV file: save it"),
+    "tabs": (["in.tsv", *URL], "in.tsv is no CSV file: save it as CSV UTF-8"),
+    "checkpoint of the server": (["in.jsonl", "--db", "./batch.db"], "batch.db is the file of the"),
+    "output of the server": (["in.jsonl", "--db", "out.jsonl"], "out.jsonl is the file of the"),
     "no such template": (["in.csv", *URL, "--template", "t.json"], "t.json: cannot be read"),
     "no such module": (["in.jsonl", *URL, "--tools", "no_such:f"], "--tools no_such:f"),
     "no such function": (["in.jsonl", *URL, "--tools", "json:f"], "--tools json:f"),

@@ -1,11 +1,13 @@
 """`openai-runs batch run` and `batch status`: many runs from a file."""
 
 import asyncio
+import csv
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,7 @@ from openai_runs.batch import (
     Lines,
     read_csv,
     read_jsonl,
+    read_results,
     status,
 )
 from openai_runs.config import BATCH_LOG_INTERVAL
@@ -39,6 +42,13 @@ __all__ = ["Job", "carry_out_job", "show_status"]
 
 _BAR: Final = 60
 """Characters of the bar."""
+_SHEETS: Final = {".tsv", ".tab", ".xls", ".xlsx", ".ods"}
+"""Ends of the names of tables that are no CSV."""
+_BODY: Final = '{"thread": {"messages": [{"role": "user", "content": "{column}"}]}}'
+_MAX_VALUE: Final = 2**31 - 1
+"""Characters of a value of a CSV file: as many as any platform takes, since prompts may be long."""
+_MAX_EXAMPLE: Final = 300
+"""Characters that are shown of an error."""
 _REFRESH: Final = 0.2
 """Seconds between two drawings of it."""
 
@@ -139,7 +149,7 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
     if found is None:
         say("nothing was begun", dim=False)
         return INTERRUPTED
-    _conclude(found)
+    _conclude(found, await anyio.to_thread.run_sync(_example, found))
     if interrupts.count:
         return INTERRUPTED
     return code_of("failed" if found.failed else "completed")
@@ -236,7 +246,19 @@ def _left(checkpoint: Path) -> BatchStatus | None:
     return status(checkpoint) if checkpoint.exists() else None
 
 
-def _conclude(found: BatchStatus) -> None:
+def _example(found: BatchStatus) -> str:
+    """Return the id and the error of the first line that failed; "" if there is none."""
+    if not found.failed or found.errors is None:
+        return ""
+    for result in islice(read_results(found.errors), 1):
+        if result.error is not None:
+            shown = " ".join(result.error.message.split())
+            cut = f"{shown[:_MAX_EXAMPLE]}..." if len(shown) > _MAX_EXAMPLE else shown
+            return f"{result.custom_id}: {cut}"
+    return ""
+
+
+def _conclude(found: BatchStatus, example: str) -> None:
     """Say what has come of it all."""
     left = found.going + found.waiting
     parts = [f"all starts: {found.completed:,} completed, {found.failed:,} failed"]
@@ -248,6 +270,8 @@ def _conclude(found: BatchStatus) -> None:
     if found.reasons:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.reasons.items())
         say(f"failed: {reasons}; --retry-failed retries what may pass", dim=False)
+    if example:
+        say(printable(f"the first that failed, {example}"), dim=False)
     if found.orphans:
         say(f"up to {found.orphans:,} threads without a run were left at the server", dim=False)
     errors = f", errors in {found.errors}" if found.failed else ""
@@ -267,10 +291,30 @@ def _check(job: Job) -> None:
         sentence = "--rpm is for a server that is there: use --base-url"
     elif job.instructions is not None and job.model is None:
         sentence = "--instructions are those of an assistant that --model makes"
-    elif (job.template is None) == (job.source.suffix.lower() == ".csv"):
-        sentence = "a CSV file needs --template, and only that: the body of each row as JSON"
+    elif place.db is not None and place.db.resolve() in _paths(job):
+        sentence = f"--db {place.db} is the file of the server: name others for the batch"
+    else:
+        sentence = _wrong_kind(job.source, job.template)
     if sentence:
         raise Stop(sentence, USAGE)
+
+
+def _paths(job: Job) -> list[Path]:
+    """Return the files that the batch reads and writes."""
+    named = [job.source, job.out, job.checkpoint, job.errors, job.template]
+    return [path.resolve() for path in named if path is not None]
+
+
+def _wrong_kind(source: Path, template: Path | None) -> str:
+    """Return why the input is not what the other options say; "" if it is."""
+    suffix = source.suffix.lower()
+    if suffix in _SHEETS:
+        return f"{source} is no CSV file: save it as CSV UTF-8, with a name that ends in .csv"
+    if template is None and suffix == ".csv":
+        return f"{source} needs --template, a JSON file with the body of each row, such as {_BODY}"
+    if template is not None and suffix != ".csv":
+        return f"--template is for a CSV file, and the name of {source} does not end in .csv"
+    return ""
 
 
 def _lines(job: Job) -> Lines:
@@ -284,4 +328,5 @@ def _lines(job: Job) -> Lines:
     except (ValueError, RecursionError) as error:
         sentence = f"{job.template}: is no JSON object: {error}"
         raise Stop(sentence, USAGE) from error
+    csv.field_size_limit(_MAX_VALUE)  # for the whole process, which is ours
     return read_csv(job.source, template)
