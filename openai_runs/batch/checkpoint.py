@@ -396,7 +396,8 @@ def status(checkpoint: str | Path) -> BatchStatus:
         msg = f"there is no checkpoint {path}"
         raise BatchError(msg)
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        # Not read-only: SQLite would leave its -wal and -shm files beside it.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
             if database.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
                 msg = f"{path} is no checkpoint of a batch"
                 raise BatchError(msg)

@@ -23,11 +23,23 @@ import msgspec
 from openai_runs._client.tools.json_schema import response_format
 from openai_runs.batch.errors import BatchError
 
-__all__ = ["Items", "Line", "Lines", "chunks", "plain_body", "read_csv", "read_jsonl", "read_rows"]
+__all__ = [
+    "Body",
+    "Items",
+    "Line",
+    "Lines",
+    "chunks",
+    "plain_body",
+    "read_csv",
+    "read_jsonl",
+    "read_rows",
+]
 
-Items = Iterable[tuple[str, Mapping[str, Any]]] | AsyncIterable[tuple[str, Mapping[str, Any]]]
-"""Pairs of a custom id and the body of a `POST /threads/runs`, whose `response_format` may be a
-type."""
+Body = Mapping[str, Any] | str
+"""The body of a `POST /threads/runs`, whose `response_format` may be a type; or only a prompt: what
+the user says, on a new thread, to the assistant of the batch."""
+Items = Iterable[tuple[str, Body]] | AsyncIterable[tuple[str, Body]]
+"""Pairs of a custom id and a body."""
 
 _URL: Final = "/v1/threads/runs"
 _FORM: Final = "each line must be one JSON object"
@@ -86,15 +98,16 @@ def read_jsonl(path: str | Path) -> Lines:
     return Lines(partial(_jsonl, Path(path)))
 
 
-def read_csv(path: str | Path, template: Mapping[str, Any]) -> Lines:
+def read_csv(path: str | Path, template: Body) -> Lines:
     """Return a line for each row of a CSV file, whose first row has the names of the columns.
 
     Args:
         path: The file, in UTF-8, with commas; it is read when the batch runs. The column
             `custom_id` has the custom ids; without it they are `row-2`, `row-3`, ... by the line
             of the file, for a row of several lines the last of them.
-        template: The body of each row. In all its texts `{column}` stands for a value; other
-            braces stand for themselves. Its `response_format` may be a type.
+        template: The body of each row, or only its prompt, for lines of the batch's assistant. In
+            all texts `{column}` stands for a value; other braces stand for themselves. A
+            `response_format` may be a type.
 
     Rows without any value are left out, as spreadsheets add them.
 
@@ -102,7 +115,7 @@ def read_csv(path: str | Path, template: Mapping[str, Any]) -> Lines:
         BatchError: The template cannot be sent. When it is read: the template has a place that
             is no column, or none at all; a row has too many values or too few.
     """
-    return Lines(partial(_csv, Path(path), plain_body(template, "the template")))
+    return Lines(partial(_csv, Path(path), plain_body(_whole(template), "the template")))
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -140,10 +153,20 @@ async def chunks(items: Lines | Items) -> AsyncGenerator[list[Line]]:
 def _pair(number: int, item: Any) -> Line:
     try:
         custom_id, body = item
+        is_pair = not isinstance(item, str)  # "hi" has two letters
     except (TypeError, ValueError):
+        is_pair = False
+    if not is_pair:
         msg = f"items must be pairs of a custom id and a body, got {type(item).__name__}"
-        raise TypeError(msg) from None
-    return _checked(number, custom_id, plain_body(body, f"line {number} of the input"))
+        raise TypeError(msg)
+    return _checked(number, custom_id, plain_body(_whole(body), f"line {number} of the input"))
+
+
+def _whole(body: Body) -> Mapping[str, Any]:
+    """Return a body as it is; of a prompt, the body that has it as its message."""
+    if not isinstance(body, str):
+        return body
+    return {"thread": {"messages": [{"role": "user", "content": body}]}}
 
 
 def plain_body(body: object, place: str) -> Any:

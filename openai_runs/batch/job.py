@@ -104,8 +104,9 @@ class Batch:
         """Carry out all lines that have no outcome yet, and return how far the batch has come.
 
         Args:
-            items: The lines of a file, or pairs of a custom id and the body of a
-                `POST /threads/runs`, as an iterable or async iterable.
+            items: The lines of a file, by `read_csv` or `read_jsonl`; or pairs of a custom id and
+                the body of a `POST /threads/runs`, as an iterable or async iterable. In place of a
+                body may stand a prompt alone, for the assistant of the batch.
             out: The file for the lines of completed runs, in the form of the vendor's Batch API.
             errors: The file for those of all others; None: beside `out`, as `NAME.errors.jsonl`.
 
@@ -113,10 +114,13 @@ class Batch:
             BatchError: A line is wrong, changed or doubled; another process works on the
                 checkpoint; a file cannot be written; there were `max_failures`.
             APIError: The server is unreachable, or rejects the key.
-            TypeError: An item is no pair.
+            TypeError: An item is no pair, or `items` is a path.
 
         Cancellation: leaves runs in progress to the server; the same call goes on with them.
         """
+        if isinstance(items, str | Path):
+            msg = f"items must be lines or pairs: read {str(items)!r} by read_csv or read_jsonl"
+            raise TypeError(msg)
         out = Path(out)
         errors = Path(errors) if errors else out.with_name(f"{out.stem}.errors.jsonl")
         files = {"done": LineFile(out), "failed": LineFile(errors)}

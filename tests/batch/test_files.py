@@ -199,3 +199,16 @@ async def test_results_under_the_name_of_a_table_are_refused(folder: Folder, nam
         await folder.batch().run(read_jsonl(folder.source), out=folder.path / name)
 
     assert not folder.checkpoint.exists()
+
+
+async def test_status_leaves_no_file_behind(folder: Folder) -> None:
+    """Whoever asks has the same files as before."""
+    folder.write(a="one")
+    await folder.run()
+
+    found = await anyio.to_thread.run_sync(status, folder.checkpoint)
+
+    assert found.completed == 1
+    names = await anyio.to_thread.run_sync(os.listdir, folder.path)
+    own = sorted(name for name in names if name.startswith("batch.db"))
+    assert own == ["batch.db", "batch.db.lock"]

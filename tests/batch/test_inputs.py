@@ -87,6 +87,18 @@ def test_rows_without_ids_are_named_by_their_line(tmp_path: Path) -> None:
     assert [row.custom_id for row in rows] == ["row-2", "row-3"]
 
 
+async def test_prompt_in_place_of_a_body_is_what_the_user_says(tmp_path: Path) -> None:
+    """On a new thread, in a template as in a pair; the assistant is that of the batch."""
+    path = tmp_path / "in.csv"
+    path.write_text("name\nAda\n")
+
+    (row,) = read_csv(path, "Greet {name}!")
+    pairs = [line async for chunk in chunks([("a", "Greet Ada!")]) for line in chunk]
+
+    message = {"role": "user", "content": "Greet Ada!"}
+    assert row.body == pairs[0].body == {"thread": {"messages": [message]}}
+
+
 class Ticket(msgspec.Struct):
     """What an answer is read as."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -376,11 +377,12 @@ async def test_input_longer_than_memory_is_read_as_a_stream(folder: Folder) -> N
     ("item", "kind", "words"),
     [
         (7, TypeError, "pairs of a custom id and a body"),
+        ("hi", TypeError, "pairs of a custom id and a body, got str"),
         (("a", {"assistant_id": object()}), BatchError, "line 1 of the input"),
         (("a", {"assistant_id": "asst_1", "model": "\ud800"}), BatchError, "cannot be sent"),
         ((7, {"assistant_id": "asst_1"}), BatchError, "custom_id must be a text"),
     ],
-    ids=["no-pair", "no-json", "no-text", "no-id"],
+    ids=["no-pair", "two-letters", "no-json", "no-text", "no-id"],
 )
 async def test_item_that_cannot_be_sent_is_an_error_of_the_input(
     folder: Folder, item: Any, kind: type[Exception], words: str
@@ -388,6 +390,24 @@ async def test_item_that_cannot_be_sent_is_an_error_of_the_input(
     """As a wrong line of a file is."""
     with pytest.raises(kind, match=words):
         await folder.batch().run([item], out=folder.out)
+
+
+@pytest.mark.parametrize("path", ["in.csv", Path("in.csv")], ids=["text", "path"])
+async def test_path_is_no_input_by_itself(folder: Folder, path: Any) -> None:
+    """Its letters would be items; what reads it is named, before anything is opened."""
+    with pytest.raises(TypeError, match=r"read 'in\.csv' by read_csv or read_jsonl"):
+        await folder.batch().run(path, out=folder.out)
+
+    assert not folder.checkpoint.exists()
+
+
+async def test_prompts_alone_are_a_batch(folder: Folder) -> None:
+    """With an assistant of its own nothing else is needed."""
+    batch = folder.batch(assistant={"model": "echo"})
+
+    await batch.run([("a", "Hello"), ("b", "you")], out=folder.out)
+
+    assert folder.results() == {"a": "Hello", "b": "you"}
 
 
 async def test_body_that_the_client_cannot_send_fails_alone(folder: Folder) -> None:

@@ -104,9 +104,7 @@ async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> No
 async def test_value_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
     """Longer than the `csv` module takes by itself: whole documents are asked about."""
     (tmp_path / "in.csv").write_text(f"text\n{'x' * 140_000}\n")
-    body = {"thread": {"messages": [{"role": "user", "content": "Sum up: {text}"}]}}
-    (tmp_path / "body.json").write_text(json.dumps(body))
-    options = [*FILES, "--template", "body.json", "--db", "runs.db", "--model", "echo"]
+    options = [*FILES, "--prompt", "Sum up: {text}", "--db", "runs.db", "--model", "echo"]
 
     done = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
 
@@ -293,8 +291,10 @@ async def test_server_that_is_gone_ends_the_batch_without_a_failed_line(
 
 USAGE = {
     "no server": (["in.jsonl"], "which server"),
-    "csv without template": (["in.csv", *URL], "in.csv needs --template, a JSON file"),
+    "csv without template": (["in.csv", *URL], "in.csv needs --prompt, the message of each row"),
     "template without csv": (["in.jsonl", *URL, "--template", "t.json"], "does not end in .csv"),
+    "prompt without csv": (["in.jsonl", *URL, "--prompt", "{a}"], "--prompt is for a CSV file"),
+    "prompt and template": (["in.csv", *URL, "--prompt", "{a}", "--template", "t"], "exclude each"),
     "a workbook": (["in.xlsx", *URL, "--template", "t.json"], "in.xlsx is no CSV file: save it"),
     "tabs": (["in.tsv", *URL], "in.tsv is no CSV file: save it as CSV UTF-8"),
     "checkpoint of the server": (["in.jsonl", "--db", "./batch.db"], "batch.db is the file of the"),

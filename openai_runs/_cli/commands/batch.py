@@ -44,7 +44,7 @@ _BAR: Final = 60
 """Characters of the bar."""
 _SHEETS: Final = {".tsv", ".tab", ".xls", ".xlsx", ".ods"}
 """Ends of the names of tables that are no CSV."""
-_BODY: Final = '{"thread": {"messages": [{"role": "user", "content": "{column}"}]}}'
+_PROMPT: Final = "'Sum up: {column}', or --template"
 _MAX_VALUE: Final = 2**31 - 1
 """Characters of a value of a CSV file: as many as any platform takes, since prompts may be long."""
 _MAX_EXAMPLE: Final = 300
@@ -60,6 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     checkpoint: Path
     errors: Path | None
+    prompt: str | None
     template: Path | None
     model: str | None
     instructions: str | None
@@ -294,7 +295,7 @@ def _check(job: Job) -> None:
     elif place.db is not None and place.db.resolve() in _paths(job):
         sentence = f"--db {place.db} is the file of the server: name others for the batch"
     else:
-        sentence = _wrong_kind(job.source, job.template)
+        sentence = _wrong_kind(job)
     if sentence:
         raise Stop(sentence, USAGE)
 
@@ -305,28 +306,34 @@ def _paths(job: Job) -> list[Path]:
     return [path.resolve() for path in named if path is not None]
 
 
-def _wrong_kind(source: Path, template: Path | None) -> str:
+def _wrong_kind(job: Job) -> str:
     """Return why the input is not what the other options say; "" if it is."""
-    suffix = source.suffix.lower()
+    suffix = job.source.suffix.lower()
+    given = [name for name in ("prompt", "template") if getattr(job, name) is not None]
     if suffix in _SHEETS:
-        return f"{source} is no CSV file: save it as CSV UTF-8, with a name that ends in .csv"
-    if template is None and suffix == ".csv":
-        return f"{source} needs --template, a JSON file with the body of each row, such as {_BODY}"
-    if template is not None and suffix != ".csv":
-        return f"--template is for a CSV file, and the name of {source} does not end in .csv"
-    return ""
+        return f"{job.source} is no CSV file: save it as CSV UTF-8, with a name that ends in .csv"
+    if suffix == ".csv" and not given:
+        return f"{job.source} needs --prompt, the message of each row, such as {_PROMPT}"
+    if suffix != ".csv" and given:
+        return f"--{given[0]} is for a CSV file, and the name of {job.source} does not end in .csv"
+    return "--prompt and --template exclude each other" if len(given) > 1 else ""
 
 
 def _lines(job: Job) -> Lines:
-    if job.template is None:
+    template = job.prompt if job.template is None else _template(job.template)
+    if template is None:
         return read_jsonl(job.source)
-    try:
-        template = msgspec.json.decode(job.template.read_bytes(), type=dict[str, Any])
-    except OSError as error:
-        sentence = f"{job.template}: cannot be read: {error.strerror}"
-        raise Stop(sentence, USAGE) from error
-    except (ValueError, RecursionError) as error:
-        sentence = f"{job.template}: is no JSON object: {error}"
-        raise Stop(sentence, USAGE) from error
     csv.field_size_limit(_MAX_VALUE)  # for the whole process, which is ours
     return read_csv(job.source, template)
+
+
+def _template(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        sentence = f"{path}: cannot be read: {error.strerror}"
+        raise Stop(sentence, USAGE) from error
+    except (ValueError, RecursionError) as error:
+        sentence = f"{path}: is no JSON object: {error}"
+        raise Stop(sentence, USAGE) from error
+    return found

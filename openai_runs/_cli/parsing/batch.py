@@ -18,6 +18,7 @@ def batch_run(
     out: Path,
     checkpoint: Path,
     errors: Path | None = None,
+    prompt: str | None = None,
     template: Path | None = None,
     model: str | None = None,
     instructions: str | None = None,
@@ -38,16 +39,18 @@ def batch_run(
     Ctrl-C finishes the lines in progress; a second one leaves them to the next start.
 
         openai-runs batch run in.jsonl --out out.jsonl --checkpoint b.db
-        openai-runs batch run a.csv --template t.json --out o --checkpoint b.db
+        openai-runs batch run a.csv --prompt "Sum up: {text}" --model gpt-4o
+            --out a.jsonl --checkpoint a.db
 
     Exits with 0 if all lines completed, with 4 if some failed.
 
     Args:
-        source: JSON lines in the form of the vendor's Batch API, or CSV with --template.
+        source: JSON lines in the form of the vendor's Batch API, or CSV with --prompt.
         out: File for the lines of completed runs.
         checkpoint: File that knows what was done; made if it is not there.
         errors: File for the lines of all others; else beside OUT, as NAME.errors.jsonl.
-        template: JSON file with the body of each row of a CSV, with {column} for a value.
+        prompt: Message of each row of a CSV, with {column} for a value.
+        template: JSON file with the whole body of each row, in place of --prompt.
         model: Model of an assistant, made once for lines that name none.
         instructions: Instructions of that assistant.
         tools: MODULE:FUNCTION that answers the tool calls of the runs; repeatable.
@@ -70,6 +73,7 @@ def batch_run(
             out=out,
             checkpoint=checkpoint,
             errors=errors,
+            prompt=prompt,
             template=template,
             model=model,
             instructions=instructions,
