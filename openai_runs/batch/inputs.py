@@ -321,7 +321,7 @@ def _check_places(path: Path, template: object, columns: list[str]) -> None:
         meant = _similar(name, columns)
         if name in columns or not (meant or name.isidentifier()):
             continue
-        msg = f"the template has {{{name}}}, and the columns are {shown}"
+        msg = f"{{{name}}} is no column; there are {shown}"
         if meant:
             msg += f"; did you mean {{{meant}}}?"
         if len(columns) == 1 and (found := _SEPARATORS.search(shown)):
@@ -331,8 +331,8 @@ def _check_places(path: Path, template: object, columns: list[str]) -> None:
     usable = [name for name in columns if name and name != _ID_COLUMN]
     if usable and not any(name in places for name in columns):
         msg = (
-            f"the template has no column, so all rows would be the same: write {{{usable[0]}}} "
-            f"where the value belongs; the columns are {shown}"
+            f"no column is used, so all rows would be the same: write {{{usable[0]}}} where the "
+            f"value belongs; there are {shown}"
         )
         raise BatchError(msg)
 

@@ -118,9 +118,11 @@ class Work:
     async def _enter(self, chunk: Sequence[Line]) -> list[tuple[Line, Row]]:
         for line in chunk:
             if "assistant_id" not in line.body and self._settings.assistant is None:
-                place = "the template" if line.is_row else f"line {line.number} of the input: body"
-                way = "give it one, or the batch an assistant (assistant=..., or --model)"
-                msg = f"{place} has no assistant_id: {way}"
+                place = "rows have" if line.is_row else f"line {line.number} of the input: body has"
+                way = (
+                    "put one into the body, or give the batch an assistant (assistant= or --model)"
+                )
+                msg = f"{place} no assistant_id: {way}"
                 raise BatchError(msg)
         return await self._checkpoint.enter(chunk)
 
@@ -229,9 +231,10 @@ class Work:
             reason=reason,
             retry=how_to_retry(error),
         )
-        if self._progress.failed == self._settings.max_failures:
-            msg = f"stopped after {self._progress.failed} failures, the last of them: {reason}"
-            self._fail(BatchError(msg))
+        failed, most = self._progress.failed, self._settings.max_failures
+        if most is not None and failed >= most:  # several may have failed meanwhile
+            count = f"{failed} {'failure' if failed == 1 else 'failures'}"
+            self._fail(BatchError(f"stopped after {count}, the last of them: {reason}"))
 
     async def _attempt(self, line: Line, row: Row, key: str) -> RunResult | OpenAIRunsError:
         """Return the result of the line's run, or why there is none.

@@ -88,6 +88,7 @@ class Moody(EchoBackend):
         if question.startswith("wait"):
             self.waiting.set()
             await self.open.wait()
+            question = question.removeprefix("wait ")
         if question.startswith("flaky") and self.asked[question] == 1:
             message = "Rate limit reached. Please try again in 10ms."
             raise ModelFailure(message, code="rate_limit_exceeded")

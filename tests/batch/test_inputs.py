@@ -171,13 +171,13 @@ def test_braces_around_no_column_stand_for_themselves(tmp_path: Path, name: str)
 
 
 PLACES: dict[str, tuple[str, str]] = {
-    "other letters": ("{full name}", r"has \{full name\}, .* did you mean \{Full Name\}\?"),
-    "spaces inside": ("{ Full Name }", r"has \{ Full Name \}, .* mean \{Full Name\}\?"),
+    "other letters": ("{full name}", r"\{full name\} is no .* did you mean \{Full Name\}\?"),
+    "spaces inside": ("{ Full Name }", r"\{ Full Name \} is no .* mean \{Full Name\}\?"),
     "a word too many": ("{the Full Name}", r"mean \{Full Name\}\?"),
     "one letter too few": ("{tex}", r"mean \{text\}\?"),
-    "nothing similar": ("{body}", r"has \{body\}, and the columns are Full Name, text$"),
-    "no place": ("Answer!", r"has no column, .* write \{Full Name\} .* are Full Name, text"),
-    "places of another kind": ("$text <text>", "has no column"),
+    "nothing similar": ("{body}", r"\{body\} is no column; there are Full Name, text$"),
+    "no place": ("Answer!", r"no column is used, .* write \{Full Name\} .* are Full Name, text"),
+    "places of another kind": ("$text <text>", "no column is used"),
 }
 
 
@@ -247,7 +247,7 @@ def test_mark_on_top_of_json_lines_is_left_out(tmp_path: Path) -> None:
 
 
 CSV: dict[str, tuple[str, str]] = {
-    "an unknown column": ("a,b\n1,2\n", r"the template has \{q\}, and the columns are a, b"),
+    "an unknown column": ("a,b\n1,2\n", r"\{q\} is no column; there are a, b$"),
     "too few values": ("q,b\n1\n", "line 2 .* has 1 value for 2 columns"),
     "too many values": ("q,b\n1,2,3\n", "line 2 .* has 3 values .* stands in double quotes"),
     "a column twice": ("q,q\n1,2\n", "line 1 .* same name 'q'"),

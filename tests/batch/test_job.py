@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Progress
-from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl
+from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl, status
 from openai_runs.server import EchoBackend, LocalServer
 from tests.batch.batching import Folder, Moody, batch_line, errors_of, results_of, write_lines
 
@@ -153,7 +153,7 @@ async def test_line_without_any_assistant_is_an_error(folder: Folder) -> None:
 
     with pytest.raises(BatchError, match="line 1 of the input: body has no assistant_id"):
         await folder.batch().run(anonymous("one"), out=folder.out)
-    with pytest.raises(BatchError, match="^the template has no assistant_id"):
+    with pytest.raises(BatchError, match="^rows have no assistant_id: put one into the body, or"):
         await folder.batch().run(read_csv(source, {"instructions": "{q}"}), out=folder.out)
 
     assert folder.server.requests == requests
@@ -273,6 +273,27 @@ async def test_batch_stops_after_so_many_failures(folder: Folder) -> None:
         await folder.run(concurrency=1, max_failures=3)
 
     assert len(errors_of(folder.path)) == 3
+
+
+@pytest.mark.parametrize("failures", [1, 3, 19])
+async def test_failures_that_come_together_stop_the_batch(
+    folder: Folder, backend: Moody, failures: int
+) -> None:
+    """More may fail than the limit says: all that are in progress; nothing else is begun."""
+    folder.write(**{f"id{n}": f"wait bad {n}" for n in range(60)})
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(_stopped, folder, failures)
+        await backend.waiting.wait()
+        backend.open.set()
+
+    assert failures <= len(errors_of(folder.path)) <= failures + 20
+    assert await anyio.to_thread.run_sync(lambda: status(folder.checkpoint).waiting) > 0
+
+
+async def _stopped(folder: Folder, failures: int) -> None:
+    with pytest.raises(BatchError, match=r"^stopped after \d+ failures?, the last of them"):
+        await folder.run(concurrency=20, max_failures=failures)
 
 
 async def test_stop_finishes_what_is_in_progress(folder: Folder, backend: Moody) -> None:

@@ -126,7 +126,7 @@ async def test_model_makes_the_assistant_of_lines_that_name_none(tmp_path: Path)
     again = await execute("batch", "run", "in.csv", *options, *more, folder=tmp_path)
 
     assert missing.code == 1
-    assert "openai-runs: the template has no assistant_id" in missing.err
+    assert "openai-runs: rows have no assistant_id" in missing.err
     assert "or --model" in missing.err
     assert (done.code, again.code) == (0, 0), done.err
     bodies = [one["response"]["body"] for one in results_of(tmp_path / "out.jsonl")]
