@@ -241,6 +241,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs ask": lambda: command_help("ask"),
     "cli openai-runs batch run": lambda: command_help("batch", "run"),
     "cli openai-runs batch status": lambda: command_help("batch", "status"),
+    "cli openai-runs batch table": lambda: command_help("batch", "table"),
     "cli openai-runs chat": lambda: command_help("chat"),
     "cli openai-runs completion": lambda: command_help("completion"),
     "cli openai-runs demo": lambda: command_help("demo"),

@@ -235,6 +235,8 @@ BATCH_RETRY_PAUSE: Final = 5.0
 """Seconds before such a retry, where the failure names none. Ours."""
 BATCH_LOG_INTERVAL: Final = 30.0
 """Seconds between two lines about a batch's progress, where there is no terminal."""
+MAX_CSV_VALUE: Final = 2**31 - 1
+"""Characters of a value of a CSV file that `batch` reads; ours: as many as every platform takes."""
 
 RUN_LIFETIME: Final = 600
 """Seconds from creation to expiry on our server; OpenAPI example: 600."""

@@ -14,7 +14,7 @@ from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
 from openai_runs._cli.parsing.archive import export, import_archive
 from openai_runs._cli.parsing.ask import ask
-from openai_runs._cli.parsing.batch import batch_run, batch_status
+from openai_runs._cli.parsing.batch import batch_run, batch_status, batch_table
 from openai_runs._cli.parsing.chat import chat
 from openai_runs._cli.parsing.demo import demo
 from openai_runs._cli.parsing.doctor import doctor
@@ -135,6 +135,7 @@ _batch.command(
     ),
 )
 _batch.command(batch_status, name="status", help_epilogue=_SHOWN)
+_batch.command(batch_table, name="table", help_epilogue=_SHOWN)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
 import resource
 import signal
 from collections.abc import AsyncIterator
+from io import StringIO
 from pathlib import Path
 
 import anyio.to_thread
@@ -355,3 +357,59 @@ async def test_failures_up_to_the_limit_end_the_command(tmp_path: Path, server: 
 
     assert done.code == 1
     assert "stopped after 2 failures, the last of them: invalid_prompt" in done.err
+
+
+async def test_table_has_each_row_with_its_answer(tmp_path: Path, server: Site) -> None:
+    """In the order of the rows, errors and lines without an outcome included."""
+    source = tmp_path / "in.csv"
+    source.write_text('name,q\nAda,"Größe, ""a""\nb"\nAlan,bad one\nGrace,wait\n', "utf-8")
+    options = [*FILES, "--prompt", "{q}", "--model", "echo", "--base-url", server.url]
+    stopped = ["--max-failures", "1", "--concurrency", "1"]
+    await execute("batch", "run", "in.csv", *options, *stopped, folder=tmp_path)
+
+    table = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+    plain = await execute("batch", "table", "batch.db", folder=tmp_path)
+
+    assert (table.code, table.err, plain.code) == (0, "", 0)
+    header, ada, alan, grace = csv.reader(StringIO(table.out.removeprefix("\ufeff")))
+    assert header == ["name", "q", "answer", "error"]
+    assert ada == ["Ada", 'Größe, "a"\nb', 'Größe, "a"\nb', ""]
+    assert alan[:3] == ["Alan", "bad one", ""]
+    assert "No such thing." in alan[3]
+    assert grace == ["Grace", "wait", "", ""]
+    assert [row[0] for row in csv.reader(StringIO(plain.out.removeprefix("\ufeff")))] == [
+        *("custom_id", "row-3", "row-4")
+    ]
+
+
+async def test_table_of_other_rows_says_what_is_left_out(tmp_path: Path, server: Site) -> None:
+    """No result is lost without a word."""
+    write(tmp_path, server, "one", "two")
+    (tmp_path / "in.csv").write_text("custom_id,q\nid-1,two\n")
+    await finish(await launch(tmp_path, server.url))
+
+    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+
+    assert done.out.splitlines()[1] == "id-1,two,two,"
+    assert "left out: 1 of the results, whose ids no row of in.csv has\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no.db"], "there is no checkpoint no.db"),
+        (["batch.db", "--rows", "no.csv"], "no.csv: can"),
+    ],
+    ids=["no-checkpoint", "no-rows"],
+)
+async def test_table_of_no_file_is_an_error(
+    tmp_path: Path, server: Site, arguments: list[str], words: str
+) -> None:
+    """It is named, and nothing is printed."""
+    write(tmp_path, server, "one")
+    await finish(await launch(tmp_path, server.url))
+
+    done = await execute("batch", "table", *arguments, folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert words in done.err

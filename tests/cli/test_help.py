@@ -172,6 +172,7 @@ CODES = {
     "threads show": "0 1 2 130 141",
     "batch": "",
     "batch run": "0 1 2 4 130",
+    "batch table": "0 1 2 130 141",
     "export": "0 1 2 130 141",
 }
 

@@ -36,7 +36,7 @@ from openai_runs.batch import (
     read_results,
     status,
 )
-from openai_runs.config import BATCH_LOG_INTERVAL
+from openai_runs.config import BATCH_LOG_INTERVAL, MAX_CSV_VALUE
 
 __all__ = ["Job", "carry_out_job", "show_status"]
 
@@ -45,8 +45,6 @@ _BAR: Final = 60
 _SHEETS: Final = {".tsv", ".tab", ".xls", ".xlsx", ".ods"}
 """Ends of the names of tables that are no CSV."""
 _PROMPT: Final = "'Sum up: {column}', or --template"
-_MAX_VALUE: Final = 2**31 - 1
-"""Characters of a value of a CSV file: as many as any platform takes, since prompts may be long."""
 _MAX_EXAMPLE: Final = 300
 """Characters that are shown of an error."""
 _REFRESH: Final = 0.2
@@ -323,7 +321,7 @@ def _lines(job: Job) -> Lines:
     template = job.prompt if job.template is None else _template(job.template)
     if template is None:
         return read_jsonl(job.source)
-    csv.field_size_limit(_MAX_VALUE)  # for the whole process, which is ours
+    csv.field_size_limit(MAX_CSV_VALUE)  # for the whole process, which is ours
     return read_csv(job.source, template)
 
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from openai_runs._cli.parsing.kinds import Count, Limit, Switch
 from openai_runs.config import BATCH_CONCURRENCY
 
-__all__ = ["batch_run", "batch_status"]
+__all__ = ["batch_run", "batch_status", "batch_table"]
 
 
 def batch_run(
@@ -106,3 +106,21 @@ def batch_status(checkpoint: Annotated[Path, Parameter(name="FILE")], /) -> int:
     from openai_runs._cli.commands.batch import show_status
 
     return show_status(checkpoint)
+
+
+def batch_table(
+    checkpoint: Annotated[Path, Parameter(name="FILE")], /, *, rows: Path | None = None
+) -> int:
+    """Print the results of a batch as CSV, for a spreadsheet, also while it is at work.
+
+    Each has its text as `answer`; `error` says why a line did not complete.
+
+        openai-runs batch table a.db --rows tickets.csv > answers.csv
+
+    Args:
+        checkpoint: The checkpoint file.
+        rows: CSV file of the batch: its rows, in their order, each with its answer.
+    """
+    from openai_runs._cli.commands.batch_table import print_table
+
+    return print_table(checkpoint, rows)

@@ -1,0 +1,73 @@
+"""`openai-runs batch table`: the results of a batch as CSV, for a spreadsheet."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from openai_runs._cli.ending import Stop
+from openai_runs._cli.outputs import print_piece, printable, say
+from openai_runs.batch import BatchError, BatchResult, read_results, read_rows, status
+from openai_runs.config import MAX_CSV_VALUE
+
+__all__ = ["print_table"]
+
+_ADDED: Final = ("answer", "error")
+"""Columns beside those of the rows."""
+_BOM: Final = "\ufeff"
+"""By which spreadsheets know UTF-8."""
+
+
+def print_table(checkpoint: Path, rows: Path | None) -> int:
+    """Print what came of each line as a row of CSV, beside the row that was asked about.
+
+    Raises:
+        Stop: A file cannot be read.
+        Closed: Nobody reads it.
+    """
+    csv.field_size_limit(MAX_CSV_VALUE)  # for the whole process, which is ours
+    try:
+        results = _results(checkpoint)
+        lines = _plain(results) if rows is None else _beside(rows, results)
+        before = "" if sys.stdout.isatty() else _BOM
+        for line in lines:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerow(line)
+            print_piece(before + text.getvalue())
+            before = ""
+    except BatchError as error:
+        raise Stop(printable(str(error))) from error
+    return 0
+
+
+def _results(checkpoint: Path) -> Iterator[BatchResult]:
+    found = status(checkpoint)
+    return iter(()) if found.out is None else read_results(found.out, errors=found.errors)
+
+
+def _cells(result: BatchResult | None) -> tuple[str, str]:
+    """Return the values of the added columns; of a line without an outcome they are empty."""
+    if result is None:
+        return "", ""
+    return result.text, "" if result.error is None else result.error.message
+
+
+def _plain(results: Iterable[BatchResult]) -> Iterator[Iterable[str]]:
+    yield "custom_id", *_ADDED
+    for result in results:
+        yield result.custom_id, *_cells(result)
+
+
+def _beside(rows: Path, results: Iterable[BatchResult]) -> Iterator[Iterable[str]]:
+    """Yield the rows in their order; what has none is counted on standard error."""
+    left = {result.custom_id: result for result in results}
+    is_first = True
+    for custom_id, row in read_rows(rows):
+        if is_first:
+            yield *row, *_ADDED
+            is_first = False
+        yield *row.values(), *_cells(left.pop(custom_id, None))
+    if left:
+        say(f"left out: {len(left):,} of the results, whose ids no row of {rows} has", dim=False)
