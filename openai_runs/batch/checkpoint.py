@@ -210,7 +210,7 @@ class Checkpoint:
             msg = (
                 f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
                 f"it was (as line {number}) when this checkpoint began: {changed} has "
-                "changed; give it another custom_id, or begin with another checkpoint"
+                "changed; give it another custom_id, or begin with another checkpoint and output"
             )
             raise BatchError(msg)
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
