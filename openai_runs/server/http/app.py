@@ -42,7 +42,7 @@ from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
 from openai_runs.server.objects.hosted_tools import HostedTools, check_policy
-from openai_runs.server.store import PROOF_PATH, Store, is_nonce, open_store
+from openai_runs.server.store import PROOF_PATH, Store, is_nonce, is_url, open_store
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -236,7 +236,7 @@ def _forget_handlers() -> None:
 
 async def _open(app: web.Application) -> None:
     settings = app[SETTINGS]
-    change_bus = ChangeBus(settings.max_held)
+    change_bus = ChangeBus(settings.max_held, shared=is_url(settings.db))
     store = await open_store(settings.db, change_bus.publish)
     app[STORE] = store
     subscribers = Subscribers(settings.max_streams)

@@ -7,8 +7,10 @@ on disk. What it does is a plain synchronous function that the caller names, of 
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,7 @@ from openai_runs.server.store.transaction import (
     Change,
     Edited,
     Moved,
+    Outdated,
     Removed,
     RunState,
     Transaction,
@@ -36,7 +39,6 @@ from openai_runs.server.store.transaction import (
 
 __all__ = [
     "PROOF_PATH",
-    "SQLITE_VERSION",
     "Change",
     "Chunk",
     "Claim",
@@ -49,6 +51,7 @@ __all__ = [
     "Logged",
     "Moved",
     "Once",
+    "Outdated",
     "PageQuery",
     "Piece",
     "Position",
@@ -61,21 +64,37 @@ __all__ = [
     "Unfinished",
     "inspect_file",
     "is_nonce",
+    "is_url",
     "open_store",
     "serving_url",
 ]
 
-SQLITE_VERSION: Final = sqlite3.sqlite_version
+_URL: Final = re.compile(r"postgres(ql)?://", re.IGNORECASE)
+
+
+def is_url(db: object) -> bool:
+    """Return whether this names a PostgreSQL database, which processes share, and no file.
+
+    >>> is_url("postgresql://db.example/runs"), is_url("runs.db")
+    (True, False)
+    """
+    return isinstance(db, str) and _URL.match(db) is not None
 
 
 async def open_store(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
-    """Return the store in the file `db`, made if it is not there; None: a temporary one.
+    """Return the store in `db`: a URL of PostgreSQL, or a file, made if it is not there.
 
-    `on_change` is called in the event loop for each change, after its commit. The one place that
-    chooses a database.
+    None: a temporary file. `on_change` is called in the event loop for each change, after its
+    commit. The one place that chooses a database.
 
     Raises:
-        ConfigError: The file is damaged, locked by another server, or from a newer version.
+        ConfigError: The file is damaged, locked by another server, or from a newer version; or
+            the database at the URL cannot be used.
     """
-    database = await anyio.to_thread.run_sync(SqliteDatabase, db, on_change)
-    return Store(database, database.path)
+    if not is_url(db):
+        return Store(await anyio.to_thread.run_sync(SqliteDatabase, db, on_change))
+    from openai_runs.server.store.postgres.database import PostgresDatabase  # needs the extra
+
+    loop = asyncio.get_running_loop()
+    opening = partial(PostgresDatabase, str(db), on_change, loop)
+    return Store(await anyio.to_thread.run_sync(opening))

@@ -14,7 +14,13 @@ import msgspec
 
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server.objects import transitions
-from openai_runs.server.objects.transitions import Ending, LostRace, Writing, step_message_id
+from openai_runs.server.objects.transitions import (
+    Ending,
+    LostRace,
+    Opening,
+    Writing,
+    step_message_id,
+)
 from openai_runs.server.store import event_log, schema
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.moves import (
@@ -32,7 +38,7 @@ from openai_runs.server.store.moves import (
     total,
     write_run,
 )
-from openai_runs.server.store.rows import decode
+from openai_runs.server.store.rows import decode, lock_if_there
 from openai_runs.server.store.runs import History, short_history
 from openai_runs.server.store.statements import updating
 from openai_runs.server.store.transaction import RunState, Transaction
@@ -134,10 +140,17 @@ def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: i
     Raises:
         LostRace: The run has moved on without this execution.
     """
+    _lock_to_add(tx, run.thread_id, writings)
     if not hold(tx, run.id, epoch):
         message = f"{run.id}: epoch {epoch} is over"
         raise LostRace(message)
     put(tx, run, writings, now)
+
+
+def _lock_to_add(tx: Transaction, thread_id: str, writings: list[Writing]) -> None:
+    """Lock the thread that messages are to be added to, before anything of the run is written."""
+    if any(isinstance(writing, Opening) for writing in writings):
+        lock_if_there(tx.connection, thread_id)
 
 
 @retry_if_changed
@@ -159,6 +172,7 @@ def require_action(
         LostRace: The run has moved on without this execution.
     """
     run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS, RunStatus.CANCELLING})
+    _lock_to_add(tx, row.thread_id, writings)
     if run.status == RunStatus.CANCELLING:  # whoever ends it knows the whole, but not these
         if not hold(tx, run_id, epoch):
             raise RunChanged
@@ -212,6 +226,7 @@ def end(
 def _end(
     tx: Transaction, row: RunRow, ending: Ending, now: int, *, writings: list[Writing]
 ) -> RunState | None:
+    _lock_to_add(tx, row.thread_id, writings)
     spent = _spent(row, ending.usage)
     try:
         run = transitions.ended_run(

@@ -27,13 +27,22 @@ P = ParamSpec("P")
 class Store:
     """One open database. Refusals of its methods are answers of the API."""
 
-    def __init__(self, database: Database, path: Path) -> None:
+    def __init__(self, database: Database) -> None:
         """Work on this database, which `aclose` closes."""
-        self.path = path
         self._database = database
         self.shared_json = SharedJson(database)
         """What is sent of runs: what the store gives of them is without what they share."""
         self.log = EventLog(database, self.shared_json)
+
+    @property
+    def path(self) -> Path | None:
+        """Return the file; None: it is no file."""
+        return self._database.path
+
+    @property
+    def version(self) -> str:
+        """Return the name and version of the database, as for a health page."""
+        return self._database.version
 
     def publish(self, url: str) -> None:
         """Let other processes that want this database find its server at `url`."""

@@ -270,7 +270,7 @@ async def test_database_that_cannot_be_written_is_refused_at_start(
         pass
     connect = sqlite3.connect
 
-    class Failing(sqlite3.Connection):
+    class Failing(Connection):
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
             if sql.startswith("PRAGMA user_version ="):
                 error = sqlite3.OperationalError(words)
@@ -278,7 +278,9 @@ async def test_database_that_cannot_be_written_is_refused_at_start(
                 raise error
             return super().execute(sql, *args)
 
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **o: connect(*a, **o, factory=Failing))
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *a, **o: connect(*a, **{**o, "factory": Failing})
+    )
 
     with pytest.raises(ConfigError) as refused:
         await LocalServer(db).start()
