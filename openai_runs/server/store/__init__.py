@@ -17,6 +17,7 @@ from typing import Final
 import anyio.to_thread
 
 from openai_runs.server.store.claims import Claim
+from openai_runs.server.store.database import Database
 from openai_runs.server.store.event_log import Chunk, Cut, Logged, Position
 from openai_runs.server.store.event_pages import EventLog, Piece, StreamStart
 from openai_runs.server.store.idempotency import Once
@@ -92,9 +93,11 @@ async def open_store(db: str | Path | None, on_change: Callable[[Change], None])
             the database at the URL cannot be used.
     """
     if not is_url(db):
-        return Store(await anyio.to_thread.run_sync(SqliteDatabase, db, on_change))
+        file: Database = await anyio.to_thread.run_sync(SqliteDatabase, db, on_change)
+        return Store(file)
     from openai_runs.server.store.postgres.database import PostgresDatabase  # needs the extra
 
     loop = asyncio.get_running_loop()
     opening = partial(PostgresDatabase, str(db), on_change, loop)
-    return Store(await anyio.to_thread.run_sync(opening))
+    shared: Database = await anyio.to_thread.run_sync(opening)
+    return Store(shared)

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 DIALECTS: Final[Mapping[str, Any]] = {
     "sqlite": sqlite.dialect(paramstyle="named"),
-    "postgresql": PGDialect_psycopg(paramstyle="pyformat"),
+    "postgresql": PGDialect_psycopg(paramstyle="pyformat"),  # type: ignore[no-untyped-call]
 }
 """How SQL is written, by `Connection.dialect`."""
 
@@ -58,10 +58,15 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """What a piece of work executes its statements on, within its transaction."""
 
-    dialect: str
-    """"sqlite" or "postgresql"."""
-    Error: type[Exception]
-    """The base class of the driver's exceptions (DB-API 2.0)."""
+    @property
+    def dialect(self) -> str:
+        """Return "sqlite" or "postgresql"."""
+        ...
+
+    @property
+    def Error(self) -> type[Exception]:  # noqa: N802 - as of DB-API 2.0
+        """Return the base class of the driver's exceptions."""
+        ...
 
     def execute(self, sql: str, parameters: Mapping[str, Any] = ..., /) -> Cursor:
         """Execute a statement with named parameters."""

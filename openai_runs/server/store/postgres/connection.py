@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from openai_runs._extras import needs
 from openai_runs.errors import ConfigError
@@ -12,9 +12,11 @@ from openai_runs.server.api_errors import invalid
 try:
     import psycopg
     from psycopg import conninfo, errors
-    from psycopg.rows import TupleRow
 except ImportError as error:
     raise ConfigError(needs("A database at postgresql://", error)) from error
+
+if TYPE_CHECKING:
+    from psycopg.rows import TupleRow
 
 __all__ = [
     "Connection",

@@ -7,7 +7,7 @@ another transaction, is begun again, for some seconds: nothing of it was committ
 
 A commit whose answer is lost may have been done. So each transaction that writes asks for its
 number before the commit, and when the connection breaks there, PostgreSQL itself is asked what
-became of it (`pg_xact_status`). Nothing is written twice, and nothing counts as written that is not.
+became of it (`pg_xact_status`). Nothing is written twice, nor counts as written that is not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio.to_thread
@@ -100,7 +101,7 @@ class PostgresDatabase:
         Raises:
             ConfigError: It cannot be used.
         """
-        self.path = None
+        self.path: Path | None = None
         self._url = url
         self._on_change = on_change
         self._loop = loop
@@ -162,29 +163,28 @@ class PostgresDatabase:
             raise StoreUnavailable(_STOPPING)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-
-        def deliver(outcome: _Outcome) -> None:
-            for change in outcome.changes:
-                self._on_change(change)
-            if answer.done():  # the caller was cancelled
-                return
-            if outcome.error is not None:
-                answer.set_exception(outcome.error)
-            else:
-                answer.set_result(outcome.value)
-
-        def carry_out() -> None:
-            outcome = self._write(work, once)
-            try:
-                loop.call_soon_threadsafe(deliver, outcome)
-            except RuntimeError:  # the loop is gone, and whoever waited in it
-                _logger.warning("the event loop was closed before the server")
-
-        self._writers.submit(carry_out)
+        self._writers.submit(self._serve, work, once, answer)
         try:
             return await answer
         finally:
-            del answer, deliver, carry_out  # they hold the error, whose traceback holds this frame
+            del answer  # it holds the error, whose traceback holds this frame: a request for long
+
+    def _serve(self, work: Work[Any], once: Once | None, answer: asyncio.Future[Any]) -> None:
+        outcome = self._write(work, once)
+        try:
+            answer.get_loop().call_soon_threadsafe(self._deliver, outcome, answer)
+        except RuntimeError:  # the loop is gone, and whoever waited in it
+            _logger.warning("the event loop was closed before the server")
+
+    def _deliver(self, outcome: _Outcome, answer: asyncio.Future[Any]) -> None:
+        for change in outcome.changes:
+            self._on_change(change)
+        if answer.done():  # the caller was cancelled
+            return
+        if outcome.error is not None:
+            answer.set_exception(outcome.error)
+        else:
+            answer.set_result(outcome.value)
 
     def publish(self, url: str) -> None:
         """Do nothing: other processes are given the address of this server, or the database's."""
@@ -295,10 +295,13 @@ class PostgresDatabase:
         except Refusal as refusal:
             if once is None or isinstance(refusal, StoreUnavailable):
                 raise
-            kept, status_code, body = once, refusal.status_code, refusal.encode()
+            kept, said = once, refusal
         with self._connected(deadline) as raw:
-            self._transact(raw, lambda tx: idempotency.keep(tx.connection, kept, status_code, body))
-        return _Outcome(error=refusal)
+            self._transact(
+                raw,
+                lambda tx: idempotency.keep(tx.connection, kept, said.status_code, said.encode()),
+            )
+        return _Outcome(error=said)
 
     def _transact(self, raw: Raw, work: Work[Any]) -> _Outcome:
         connection = Connection(raw)

@@ -114,7 +114,7 @@ def words_of(error: Exception) -> str:
     return safe_words(error) if is_undecodable(error) else str(error)
 
 
-def pragma(connection: Connection, name: str) -> Any:
+def pragma(connection: sqlite3.Connection, name: str) -> Any:
     """Return what SQLite says under this name."""
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
