@@ -48,6 +48,7 @@ from openai_runs.types.steps import RunStep
 __all__ = [
     "Claim",
     "claim",
+    "claim_row",
     "end",
     "pass_trial",
     "put_back",
@@ -86,9 +87,26 @@ def claim(tx: Transaction, run_id: str, now: int, *, attempts: int | None = None
     too many of them is failed instead.
     """
     row = find_run(tx.connection, run_id)
-    if row is None or row.deadline <= now:
+    if row is None or row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
         return None
-    if row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
+    return claim_row(tx, run_id, row, now, attempts=attempts)
+
+
+def claim_row(
+    tx: Transaction,
+    run_id: str,
+    row: RunRow,
+    now: int,
+    *,
+    attempts: int | None = None,
+    worker: str | None = None,
+) -> Claim | None:
+    """Do the same with a row that was read, for this process where there are several.
+
+    Raises:
+        RunChanged: The row is another by now.
+    """
+    if row.deadline <= now:
         return None
     if attempts is not None and attempts >= MAX_RUN_ATTEMPTS:
         message = (
@@ -104,7 +122,7 @@ def claim(tx: Transaction, run_id: str, now: int, *, attempts: int | None = None
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
     # Counted before it begins: of a crash, nothing else is left.
     attempts = 0 if attempts is None else attempts + 1
-    stored = write_run(tx, row, run, epoch=epoch, attempts=attempts)
+    stored = write_run(tx, row, run, epoch=epoch, attempts=attempts, worker=worker)
     # Nothing stands open of a run that nobody has claimed before.
     begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
     if begun:

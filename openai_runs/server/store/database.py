@@ -12,7 +12,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openai_runs.server.store.idempotency import Once
     from openai_runs.server.store.transaction import Transaction
 
-__all__ = ["DIALECTS", "Connection", "Cursor", "Database", "Readable"]
+__all__ = ["DIALECTS", "Connection", "Cursor", "Database", "Jobs", "Readable"]
 
 T = TypeVar("T")
 
@@ -90,6 +90,14 @@ class Readable(Protocol):
         ...
 
 
+class Jobs(Protocol):
+    """What wakes a process that executes runs."""
+
+    async def serve(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Call `look` for each job that this process gets; never returns."""
+        ...
+
+
 class Database(Readable, Protocol):
     """One open database."""
 
@@ -97,6 +105,8 @@ class Database(Readable, Protocol):
     """The file; None: it is no file."""
     version: str
     """The database's name and version."""
+    jobs: Jobs | None
+    """What wakes the processes that share it; None: one process has it alone."""
 
     async def write(self, work: Callable[[Transaction], T], once: Once | None = None) -> T:
         """Return what `work` returns, once it is committed; the work may be called twice.

@@ -89,6 +89,7 @@ class RunRow(NamedTuple):
     completion_tokens: int
     reasoning_effort: str | None
     body: str
+    worker: str | None
 
 
 _OPEN_STEPS: Final = Statement(

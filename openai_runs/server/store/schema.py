@@ -42,6 +42,7 @@ __all__ = [
     "shared_json",
     "steps",
     "threads",
+    "workers",
 ]
 
 PROJECT: Final = "default"
@@ -124,6 +125,7 @@ runs: Final = Table(
     Column("completion_tokens", INTEGER, nullable=False, default=0),
     Column("reasoning_effort", String),  # not on the wire's run, but the model is told
     _body(),  # as stored: see `shared_json.py`
+    Column("worker", String),  # the process that executes it, where several share the database
     Index("runs_by_thread", "thread_id", "seq"),
     Index("active_runs", "status", "seq", **_where_active()),
     Index("one_active_run", "thread_id", unique=True, **_where_active()),
@@ -189,6 +191,14 @@ idempotency: Final = Table(
     Column("status_code", INTEGER, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+
+workers: Final = Table(
+    "workers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("seen_at", INTEGER, nullable=False),  # Unix seconds of the database's clock
+)
+"""Processes that execute runs, where several share the database, and when each was last alive."""
 
 probe: Final = Table(
     "probe", metadata, Column("id", INTEGER, primary_key=True), Column("at", INTEGER)

@@ -86,9 +86,8 @@ class Transaction:
         self._end = Position(epoch, last)
 
     def write_log(self) -> None:
-        """Write what was logged; the end of the piece of work."""
-        if self._events:
-            logged = event_log.append(
-                self.connection, self._run_id, self._at, self._events, self._end
-            )
+        """Write what was logged of one run; the end of the piece of work, or of this run in it."""
+        events, self._events = self._events, []
+        if events:
+            logged = event_log.append(self.connection, self._run_id, self._at, events, self._end)
             self.announce(logged)

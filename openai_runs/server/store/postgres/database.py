@@ -31,6 +31,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from openai_runs.server.api_errors import OutcomeUnknown, Refusal, Replay, StoreUnavailable
 from openai_runs.server.store import idempotency
 from openai_runs.server.store.damage import DamagedRow
+from openai_runs.server.store.database import Jobs
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.postgres import jobs
 from openai_runs.server.store.postgres.connection import (
@@ -125,6 +126,7 @@ class PostgresDatabase:
         )
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="openai_runs.writer")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="openai_runs.reader")
+        self.jobs: Jobs | None = jobs.JobQueue(options)
         self._listener = Listener(url, options, self._process, self._hear)
         try:
             self._pool.open(wait=True, timeout=10.0)
@@ -310,13 +312,11 @@ class PostgresDatabase:
         value = work(tx)
         tx.write_log()
         changes = _told(tx.changes)
-        queued = [
-            change.id
-            for change in tx.changes
-            if isinstance(change, Moved) and change.status == RunStatus.QUEUED
-        ]
-        if queued:
+        moves = {change.id: change.status for change in tx.changes if isinstance(change, Moved)}
+        if queued := [run_id for run_id, status in moves.items() if status == RunStatus.QUEUED]:
             jobs.defer(connection, queued)
+        if begun := [run_id for run_id, status in moves.items() if status == RunStatus.IN_PROGRESS]:
+            jobs.remove(connection, begun)
         ids = [change.run_id for change in changes if isinstance(change, Outdated)]
         parameters = {"channel": CHANNEL, "process": self._process, "ids": ids}
         number = connection.execute(_NOTIFY, parameters).fetchone()[0]

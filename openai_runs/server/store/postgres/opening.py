@@ -26,7 +26,7 @@ _LOCK: Final = 7_230_411_860_527_113
 """Number of the advisory lock; any, but always the same."""
 _OLDEST_SERVER: Final = 140000
 """As libpq writes version 14, the oldest that is still kept up."""
-_FIRST_VERSION: Final = 4
+_FIRST_VERSION: Final = 5
 """The schema version of the first release on PostgreSQL; older ones are SQLite's."""
 
 _logger = logging.getLogger("openai_runs.server")

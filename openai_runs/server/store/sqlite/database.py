@@ -13,6 +13,7 @@ from weakref import finalize
 
 import anyio.to_thread
 
+from openai_runs.server.store.database import Jobs
 from openai_runs.server.store.sqlite import connection as driver
 from openai_runs.server.store.sqlite.files import check_database, keep_private, make_private
 from openai_runs.server.store.sqlite.lock import FileLock
@@ -46,6 +47,7 @@ class SqliteDatabase:
             self._remove_temporary = finalize(self, _remove, folder, os.getpid())
             db = Path(folder, "runs.db")
         self.path: Path | None = Path(db)
+        self.jobs: Jobs | None = None
         self.version = f"SQLite {sqlite3.sqlite_version}"
         self._connections: list[driver.Connection] = []
         try:
