@@ -67,6 +67,7 @@ __all__ = [
     "is_nonce",
     "is_url",
     "open_store",
+    "place_of",
     "serving_url",
 ]
 
@@ -80,6 +81,15 @@ def is_url(db: object) -> bool:
     (True, False)
     """
     return isinstance(db, str) and _URL.match(db) is not None
+
+
+def place_of(db: str | Path) -> str:
+    """Return the database as it may be shown: of a URL, neither user nor password."""
+    if not is_url(db):
+        return str(db)
+    from openai_runs.server.store.postgres import connection  # needs the extra
+
+    return connection.place_of(str(db))
 
 
 async def open_store(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
