@@ -109,5 +109,5 @@ async def open_store(db: str | Path | None, on_change: Callable[[Change], None])
 
     loop = asyncio.get_running_loop()
     opening = partial(PostgresDatabase, str(db), on_change, loop)
-    shared: Database = await anyio.to_thread.run_sync(opening)
-    return Store(shared)
+    database: Database = await anyio.to_thread.run_sync(opening)
+    return Store(database)

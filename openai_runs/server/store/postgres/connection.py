@@ -53,13 +53,13 @@ _CONNECTING: Final = {
 _CONFLICTS: Final = (
     errors.DeadlockDetected,
     errors.SerializationFailure,
-    errors.LockNotAvailable,
     errors.UniqueViolation,  # two added the same at once: now one sees what the other did
     errors.ForeignKeyViolation,  # what a row belongs to was deleted meanwhile
 )
 _PASSING: Final = (
     psycopg.OperationalError,  # the connection, the server, its resources
     psycopg.InterfaceError,  # the connection was closed
+    errors.LockNotAvailable,  # whoever has the lock may be cut off
     errors.ReadOnlySqlTransaction,  # this is the standby of another by now
     errors.IdleInTransactionSessionTimeout,
 )
