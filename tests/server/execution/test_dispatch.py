@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.lowlevel import checkpoint
 
-from openai_runs.server.execution.dispatch import Dispatcher
+from openai_runs.server.execution.dispatch import LocalDispatcher
 from openai_runs.server.execution.executor import Execution
 
 
@@ -17,7 +17,7 @@ class Executions:
 
     def __init__(self, max_concurrent: int) -> None:
         self.begun: list[str] = []
-        self.dispatcher = Dispatcher(self._execute_run, max_concurrent)
+        self.dispatcher = LocalDispatcher(self._execute_run, max_concurrent)
         self._ends: dict[str, anyio.Event] = {}
 
     async def _execute_run(self, run_id: str, execution: Execution) -> None:

@@ -27,6 +27,7 @@ from openai_runs.server.store.migrations import (
     SCHEMA_VERSION,
     Migration,
 )
+from openai_runs.server.store.sqlite import connection as driver
 from openai_runs.server.store.sqlite.opening import prepare
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +40,7 @@ def db(tmp_path: Path) -> Path:
     return Path(shutil.copy(OLDEST, tmp_path / "runs.db"))
 
 
-class Failing(sqlite3.Connection):
+class Failing(driver.Connection):
     """A connection of SQLite's that fails before a statement."""
 
     left = 0
