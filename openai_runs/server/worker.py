@@ -81,7 +81,7 @@ class Worker:
                 self._store,
                 self.backend,
                 SystemClock(),
-                Subscribers(0, shared=True),
+                Subscribers(0, is_shared=True),
                 max_concurrent_runs=self._max_concurrent_runs,
                 tracing=self._tracing,
             )
@@ -92,6 +92,9 @@ class Worker:
 
     async def drain(self, grace: float = DRAIN_GRACE) -> None:
         """Begin no more runs, let those under way finish for `grace` seconds, put back the rest.
+
+        Args:
+            grace: Seconds.
 
         Cancellation: no more runs begin; those under way go on until the worker is closed.
         """

@@ -80,24 +80,7 @@ def perform(settings: Settings) -> int:
     """
     backend = choose_backend(settings.models, os.environ)
     api_key = secret("--api-key-env", settings.api_key_env, os.environ)
-    if not settings.host:
-        sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
-        raise Stop(sentence, USAGE)
-    if settings.run_lifetime < 1:
-        sentence = f"--run-lifetime {settings.run_lifetime}: name at least 1 second"
-        raise Stop(sentence, USAGE)
-    if api_key is None and not is_loopback(settings.host):
-        sentence = (
-            f"--host {settings.host} can be reached from other machines, so clients must send a "
-            "key: put one into an environment variable and name it with --api-key-env"
-        )
-        raise Stop(sentence, USAGE)
-    if not settings.executes and not is_url(settings.db):
-        sentence = (
-            f"--no-execute: {settings.db} is a file, which one server has alone, so nobody else "
-            "could execute its runs; name a database that processes share, --db postgresql://..."
-        )
-        raise Stop(sentence, USAGE)
+    _check(settings, api_key)
     log_to_stderr()
     raise_descriptor_limit()
     server = LocalServer(
@@ -118,6 +101,32 @@ def perform(settings: Settings) -> int:
         return asyncio.run(_serve(server, settings))
     finally:
         SIGNALS.ignore()
+
+
+def _check(settings: Settings, api_key: str | None) -> None:
+    """Check what the options say together.
+
+    Raises:
+        Stop: They contradict each other.
+    """
+    if not settings.host:
+        sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
+        raise Stop(sentence, USAGE)
+    if settings.run_lifetime < 1:
+        sentence = f"--run-lifetime {settings.run_lifetime}: name at least 1 second"
+        raise Stop(sentence, USAGE)
+    if api_key is None and not is_loopback(settings.host):
+        sentence = (
+            f"--host {settings.host} can be reached from other machines, so clients must send a "
+            "key: put one into an environment variable and name it with --api-key-env"
+        )
+        raise Stop(sentence, USAGE)
+    if not settings.executes and not is_url(settings.db):
+        sentence = (
+            f"--no-execute: {settings.db} is a file, which one server has alone, so nobody else "
+            "could execute its runs; name a database that processes share, --db postgresql://..."
+        )
+        raise Stop(sentence, USAGE)
 
 
 def log_to_stderr() -> None:

@@ -53,15 +53,15 @@ class StatusWaiter:
 class ChangeBus:
     """Publishes moves to those who wait for a run, and all changes to listeners."""
 
-    def __init__(self, max_held: int, *, shared: bool = False) -> None:
+    def __init__(self, max_held: int, *, is_shared: bool = False) -> None:
         """Start with no listener.
 
         Args:
             max_held: Requests that may wait at the same time.
-            shared: Whether other processes write to the database.
+            is_shared: Whether other processes write to the database.
         """
         self._max_held = max_held
-        self._shared = shared
+        self._is_shared = is_shared
         self._held = 0
         self._waiters: dict[str, set[StatusWaiter]] = {}
         self._listeners: list[Callable[[Change], None]] = []
@@ -86,10 +86,10 @@ class ChangeBus:
                 self._wake_all()
             case Outdated():
                 self._wake(change.run_id or "", None)
-            case Moved() if not self._shared:
+            case Moved() if not self._is_shared:
                 self._remember(change)
                 self._wake(change.id, change)
-            case Edited() if not self._shared:
+            case Edited() if not self._is_shared:
                 self._remember(change)
             case Removed():
                 self._forget(change.run_id)

@@ -86,10 +86,10 @@ class Reader:
 class Subscribers:
     """All readers of all runs, and how many streams may be open."""
 
-    def __init__(self, max_streams: int, *, shared: bool = False) -> None:
-        """Start with nobody; `shared`: other processes may have readers of the same runs."""
+    def __init__(self, max_streams: int, *, is_shared: bool = False) -> None:
+        """Start with nobody; `is_shared`: other processes may have readers of the same runs."""
         self._max_streams = max_streams
-        self.shared = shared
+        self.is_shared = is_shared
         self._open = 0
         self._readers: dict[str, set[Reader]] = {}
         self._on_join: dict[str, Callable[[], None]] = {}

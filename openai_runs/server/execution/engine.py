@@ -93,10 +93,12 @@ class Engine:
         self._dispatcher: Dispatcher
         if store.is_shared:
             worker = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-            self._dispatcher = shared = SharedDispatcher(
+            self._dispatcher = dispatcher = SharedDispatcher(
                 self._execute_run, max_concurrent_runs, store, worker, self._now
             )
-            self._sweeps = Sweeps(store, worker, self._now, self._end, shared if executes else None)
+            self._sweeps = Sweeps(
+                store, worker, self._now, self._end, dispatcher if executes else None
+            )
         else:
             self._dispatcher = local = LocalDispatcher(self._execute_run, max_concurrent_runs)
             self._trials = Trials(store, local.put_first)

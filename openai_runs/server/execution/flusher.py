@@ -92,7 +92,7 @@ class Flusher:
 
     async def _pause(self) -> None:
         subscribers = self._subscribers
-        read = subscribers.shared or subscribers.has_readers(self._claim.run.id)
+        read = subscribers.is_shared or subscribers.has_readers(self._claim.run.id)
         interval = FLUSH_INTERVAL if read else UNREAD_FLUSH_INTERVAL
         rest = self._flushed_at + interval - anyio.current_time()
         if rest > 0:

@@ -55,7 +55,7 @@ class SharedDispatcher:
         self._group = group
         group.start_soon(self._serve)
         if self._store.jobs is not None:
-            group.start_soon(self._store.jobs.serve, self._look)
+            group.start_soon(self._store.jobs.serve, self._wake_when_free)
 
     def stop(self) -> None:
         """Begin no more executions; those under way go on."""
@@ -63,7 +63,7 @@ class SharedDispatcher:
         self._freed.set()
 
     def put(self, run_id: str) -> None:
-        """Look for queued runs: one was queued here."""
+        """Claim queued runs, since one was queued here: whichever are the oldest."""
         self._woken.set()
 
     def execute(self, claim: Claim) -> bool:
@@ -79,8 +79,8 @@ class SharedDispatcher:
         self._freed.set()
         self._woken.set()
 
-    async def _look(self) -> None:
-        """Look for queued runs, once there is a free slot; until then another process may."""
+    async def _wake_when_free(self) -> None:
+        """Claim queued runs once there is a free slot; until then other processes get the jobs."""
         while self._group is not None and not self.slots.free:
             self._freed = anyio.Event()
             await self._freed.wait()

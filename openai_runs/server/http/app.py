@@ -243,10 +243,10 @@ def _forget_handlers() -> None:
 
 async def _open(app: web.Application) -> None:
     settings = app[SETTINGS]
-    change_bus = ChangeBus(settings.max_held, shared=is_url(settings.db))
+    change_bus = ChangeBus(settings.max_held, is_shared=is_url(settings.db))
     store = await open_store(settings.db, change_bus.publish)
     app[STORE] = store
-    subscribers = Subscribers(settings.max_streams, shared=store.is_shared)
+    subscribers = Subscribers(settings.max_streams, is_shared=store.is_shared)
     app[SERVICE] = Service(
         store,
         change_bus,

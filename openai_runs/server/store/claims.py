@@ -109,12 +109,7 @@ def claim_row(
     if row.deadline <= now:
         return None
     if attempts is not None and attempts >= MAX_RUN_ATTEMPTS:
-        message = (
-            f"The server crashed {attempts} times in a row within seconds of starting this run, "
-            "so the run is not started again."
-        )
-        error = RunLastError(code="server_error", message=message)
-        _end(tx, row, Ending(status="failed", error=error), now, writings=[])
+        _give_up(tx, row, attempts, now)
         return None
     run, epoch = decode(Run, row.body, run_id), row.epoch + 1
     queued = run.status == RunStatus.QUEUED
@@ -140,6 +135,15 @@ def claim_row(
         step=next((step for step in begun if step_message_id(step) is None), None),
         history=short_history(tx.connection, run),
     )
+
+
+def _give_up(tx: Transaction, row: RunRow, attempts: int, now: int) -> None:
+    message = (
+        f"The server crashed {attempts} times in a row within seconds of starting this run, "
+        "so the run is not started again."
+    )
+    error = RunLastError(code="server_error", message=message)
+    _end(tx, row, Ending(status="failed", error=error), now, writings=[])
 
 
 def _restart_turn(tx: Transaction, run_id: str, epoch: int, now: int) -> None:

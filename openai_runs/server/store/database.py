@@ -93,8 +93,8 @@ class Readable(Protocol):
 class Jobs(Protocol):
     """What wakes a process that executes runs."""
 
-    async def serve(self, look: Callable[[], Awaitable[None]]) -> None:
-        """Call `look` for each job that this process gets; never returns."""
+    async def serve(self, wake: Callable[[], Awaitable[None]]) -> None:
+        """Call `wake` for each job that this process gets; never returns."""
         ...
 
 
