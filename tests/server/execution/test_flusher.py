@@ -215,6 +215,8 @@ async def test_run_fails_when_its_pieces_cannot_be_stored(
 
 
 TO_VERSION_1 = (
+    "DROP TABLE workers",
+    "ALTER TABLE runs DROP COLUMN worker",
     "ALTER TABLE steps DROP COLUMN echoed",
     "DROP TABLE run_shared_json",
     "DROP TABLE shared_json",

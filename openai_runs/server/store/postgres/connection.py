@@ -97,12 +97,17 @@ def connection_options(url: str) -> dict[str, Any]:
         given = conninfo.conninfo_to_dict(url) if "\0" not in url else None
     except psycopg.ProgrammingError:
         given = None
-    places = given and [given.get("host") or "", given.get("dbname") or ""]
-    if given is None or "@" in "".join(places) or not _PORTS.fullmatch(given.get("port") or ""):
+    if given is None or not _is_plausible(given):
         raise ConfigError(_UNREADABLE)  # no words of the driver, which quote it with the password
     session = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
     options = f"{session} {given.pop('options', '')}".strip()
     return {**_CONNECTING, **given, "options": options}
+
+
+def _is_plausible(given: Mapping[str, Any]) -> bool:
+    """Return whether no part of a password was taken for something else."""
+    host, port, name = (str(given.get(key) or "") for key in ("host", "port", "dbname"))
+    return "@" not in host + name and _PORTS.fullmatch(port) is not None
 
 
 def place_of(url: str) -> str:
