@@ -38,6 +38,11 @@ ABOUT_NONE: dict[str, str] = {
     "server/store/sqlite/mounts.py": "the file",
     "server/store/sqlite/opening.py": "the file",
     "server/store/sqlite/writer.py": "the file",
+    "server/store/postgres/database.py": "the database",
+    "server/store/postgres/jobs.py": "the queue",
+    "server/store/postgres/listener.py": "the database",
+    "server/store/postgres/opening.py": "the database",
+    "server/execution/sweeps.py": "this process",
     "conversations/conversations.py": "a message, of which no run is known here",
     "web/chat.py": "the messages of all chats",
 }

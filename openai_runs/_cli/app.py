@@ -22,6 +22,7 @@ from openai_runs._cli.parsing.exit_codes import EXIT_CODES, exit_codes
 from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
 from openai_runs._cli.parsing.threads import list_threads, show_thread
+from openai_runs._cli.parsing.worker import worker
 
 __all__ = ["run"]
 
@@ -99,6 +100,10 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 _app.command(demo, help_epilogue=exit_codes(0, 1, 130))
 _app.command(
     serve,
+    help_epilogue=exit_codes(0, 1, 2, 130, 143, done="stopped by SIGTERM or SIGHUP"),
+)
+_app.command(
+    worker,
     help_epilogue=exit_codes(0, 1, 2, 130, 143, done="stopped by SIGTERM or SIGHUP"),
 )
 _app.command(

@@ -1,4 +1,4 @@
-"""The server: the same API, in one process, on one SQLite file.
+"""The server: the same API, in one process on one SQLite file, or in many on PostgreSQL.
 
 `LocalServer` is a server on a port, `create_app` the same as an aiohttp application. A
 `Backend` says where answers come from.
@@ -37,6 +37,7 @@ from openai_runs.server.http.app import create_app
 from openai_runs.server.http.connection import ApiRunner
 from openai_runs.server.local import LocalServer
 from openai_runs.server.store import serving_url
+from openai_runs.server.worker import Worker
 
 __all__ = [
     "ApiRunner",
@@ -66,6 +67,7 @@ __all__ = [
     "TextDelta",
     "ToolCallDelta",
     "Turn",
+    "Worker",
     "create_app",
     "serving_url",
 ]

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 __all__ = [
+    "OutcomeUnknown",
     "Refusal",
     "Replay",
     "StoreUnavailable",
@@ -89,6 +90,21 @@ class StoreUnavailable(Refusal):
             code="store_unavailable",
             kind="server_error",
             headers={"retry-after": str(_RETRY_AFTER)},
+        )
+
+
+class OutcomeUnknown(Refusal):
+    """500: the connection to the database broke in a commit, which may have been done."""
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__(
+            "The server lost its database while it wrote, and does not know whether that was "
+            "written: look whether it is there before you send it again.",
+            status_code=500,
+            code="outcome_unknown",
+            kind="server_error",
+            headers={"x-should-retry": "false"},
         )
 
 

@@ -113,10 +113,13 @@ class LocalServer:
         Raises:
             RuntimeError: The server was never open.
         """
-        if STORE not in self._app:
+        path = self._app[STORE].path if STORE in self._app else None
+        if path is None:
             message = "the server is not open: call start() or use `async with`"
+            if STORE in self._app:
+                message = "the server's database is no file"
             raise RuntimeError(message)
-        return self._app[STORE].path
+        return path
 
     async def start(self) -> None:
         """Open the database, resume its unfinished runs, bind the port.

@@ -10,12 +10,14 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from openai_runs.server.store.sqlite.connection import Connection
+
 __all__ = ["ReadCommitted"]
 
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
 
 
-class ReadCommitted(sqlite3.Connection):
+class ReadCommitted(Connection):
     """A real connection that begins its transaction with the first write, not before."""
 
     _waiting: list[str] | None = None

@@ -9,8 +9,8 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, Literal
 
 import anyio
@@ -25,12 +25,24 @@ from openai_runs._protocol.hosts import is_loopback
 from openai_runs._tracing import ServerTracing
 from openai_runs.config import MODEL_PROBE_TIMEOUT, VERSION
 from openai_runs.errors import ConfigError
-from openai_runs.server import EchoBackend, LocalServer
+from openai_runs.server import Backend, EchoBackend, LocalServer
 from openai_runs.server.backends.probe import EndpointState, probe_endpoints
 from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
 from openai_runs.server.log_filter import ContentFilter
+from openai_runs.server.store import is_url, place_of
 
-__all__ = ["Settings", "banner", "perform", "spare_collections"]
+__all__ = [
+    "Settings",
+    "banner",
+    "describe_backend",
+    "log_to_stderr",
+    "make_tracing",
+    "perform",
+    "say_lines",
+    "say_reachable",
+    "spare_collections",
+    "state_facts",
+]
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 _COLUMN: Final = 10
@@ -50,7 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
-    db: Path
+    db: str
+    """A file, or a URL."""
+    executes: bool = True
     models: Models
     api_key_env: str | None
     hosted_tools: Literal["error", "ignore"]
@@ -66,6 +80,35 @@ def perform(settings: Settings) -> int:
     """
     backend = choose_backend(settings.models, os.environ)
     api_key = secret("--api-key-env", settings.api_key_env, os.environ)
+    _check(settings, api_key)
+    log_to_stderr()
+    raise_descriptor_limit()
+    server = LocalServer(
+        settings.db,
+        backend,
+        host=settings.host,
+        port=settings.port,
+        api_key=api_key,
+        hosted_tools=settings.hosted_tools,
+        run_lifetime=settings.run_lifetime,
+        max_concurrent_runs=max_model_connections(),
+        executes=settings.executes,
+        tracing=make_tracing() if settings.otel else None,
+    )
+    SIGNALS.install()
+    SIGNALS.keep()
+    try:
+        return asyncio.run(_serve(server, settings))
+    finally:
+        SIGNALS.ignore()
+
+
+def _check(settings: Settings, api_key: str | None) -> None:
+    """Check what the options say together.
+
+    Raises:
+        Stop: They contradict each other.
+    """
     if not settings.host:
         sentence = "--host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all"
         raise Stop(sentence, USAGE)
@@ -78,31 +121,23 @@ def perform(settings: Settings) -> int:
             "key: put one into an environment variable and name it with --api-key-env"
         )
         raise Stop(sentence, USAGE)
+    if not settings.executes and not is_url(settings.db):
+        sentence = (
+            f"--no-execute: {settings.db} is a file, which one server has alone, so nobody else "
+            "could execute its runs; name a database that processes share, --db postgresql://..."
+        )
+        raise Stop(sentence, USAGE)
+
+
+def log_to_stderr() -> None:
+    """Log to standard error, without what users and models said."""
     handler = logging.StreamHandler()
     handler.addFilter(ContentFilter())  # this process is ours, and so is what libraries log in it
     logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, handlers=[handler])
     logging.getLogger("openai_runs").setLevel(logging.INFO)
-    raise_descriptor_limit()
-    server = LocalServer(
-        settings.db,
-        backend,
-        host=settings.host,
-        port=settings.port,
-        api_key=api_key,
-        hosted_tools=settings.hosted_tools,
-        run_lifetime=settings.run_lifetime,
-        max_concurrent_runs=max_model_connections(),
-        tracing=_tracing() if settings.otel else None,
-    )
-    SIGNALS.install()
-    SIGNALS.keep()
-    try:
-        return asyncio.run(_serve(server, settings))
-    finally:
-        SIGNALS.ignore()
 
 
-def _tracing() -> ServerTracing:
+def make_tracing() -> ServerTracing:
     """Return what makes spans, through the SDK that `opentelemetry-instrument` has set up."""
     try:
         from openai_runs.otel import Tracing
@@ -122,10 +157,10 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
         return stopped(SIGNALS.received)
     try:
         spare_collections()
-        _say(banner(server, settings))
+        say_lines(banner(server, settings))
         print(f"listening on {server.url}", flush=True)
         async with anyio.create_task_group() as background:
-            background.start_soon(_say_reachable, server)
+            background.start_soon(say_reachable, server.backend)
             with SIGNALS.cancelling():
                 await anyio.sleep_forever()
             background.cancel_scope.cancel()
@@ -140,23 +175,37 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
 
 def banner(server: LocalServer, settings: Settings) -> list[str]:
     """Return what somebody who has just started a server wants to know, line by line."""
-    urls = getattr(server.backend, "endpoint_urls", [])
-    if isinstance(server.backend, EchoBackend):
-        backend = "echo: no model. Texts are repeated; --model-url URL asks a model"
-    else:
-        backend = f"chat: {', '.join(urls)}"
     if settings.api_key_env is not None:
         key = f"yes, clients must send that of {settings.api_key_env}"
     else:
         key = "no, and only requests to an address of this machine are answered"
-    facts = {"address": server.url, "backend": backend, "database": settings.db, "key": key}
+    facts = {
+        "address": server.url,
+        "backend": describe_backend(server.backend),
+        "database": place_of(settings.db),
+        "key": key,
+    }
+    if not settings.executes:
+        facts["runs"] = "not executed here: openai-runs worker executes them"
+    return state_facts(facts)
+
+
+def state_facts(facts: Mapping[str, str]) -> list[str]:
+    """Return the lines of a banner."""
     return [f"openai-runs {VERSION}", *(f"{name:<{_COLUMN}}{fact}" for name, fact in facts.items())]
 
 
-async def _say_reachable(server: LocalServer) -> None:
+def describe_backend(backend: Backend) -> str:
+    """Return where answers come from."""
+    if isinstance(backend, EchoBackend):
+        return "echo: no model. Texts are repeated; --model-url URL asks a model"
+    return f"chat: {', '.join(getattr(backend, 'endpoint_urls', []))}"
+
+
+async def say_reachable(backend: Backend) -> None:
     """Say once of each model endpoint whether it can be reached, or why not."""
-    states = await probe_endpoints(server.backend, MODEL_PROBE_TIMEOUT)
-    _say([f"{'model':<{_COLUMN}}{_state_of(state)}" for state in states])
+    states = await probe_endpoints(backend, MODEL_PROBE_TIMEOUT)
+    say_lines([f"{'model':<{_COLUMN}}{_state_of(state)}" for state in states])
 
 
 def _state_of(state: EndpointState) -> str:
@@ -172,7 +221,7 @@ def _state_of(state: EndpointState) -> str:
     return f"{state.url}: reachable, {len(state.models)} models: {names}{more}"
 
 
-def _say(lines: list[str]) -> None:
+def say_lines(lines: list[str]) -> None:
     with suppress(Closed):  # a server goes on where nobody reads what it says
         for line in lines:
             say(line, dim=False)
@@ -191,7 +240,7 @@ def spare_collections() -> None:
 def _explained(error: ConfigError | OSError | UnicodeError, settings: Settings) -> Stop:
     """Return what the user should read when the server did not start."""
     if isinstance(error, ConfigError):
-        return Stop(f"{error}; name another file with --db")
+        return Stop(str(error) if is_url(settings.db) else f"{error}; name another file with --db")
     where = f"port {settings.port} of {settings.host}"
     if isinstance(error, UnicodeError):
         return Stop(f"cannot listen on {where}: that is no host name")

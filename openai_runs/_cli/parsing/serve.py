@@ -16,7 +16,8 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = SERVE_PORT,
-    db: Path = Path("runs.db"),
+    db: str = "runs.db",
+    execute: bool = True,
     model_url: str | None = None,
     model_key_env: str | None = None,
     model: str | None = None,
@@ -58,7 +59,10 @@ def serve(
     Args:
         host: Address to listen on; another one than loopback needs --api-key-env.
         port: Port to listen on; 0 takes any free one.
-        db: SQLite file, made if it is not there; one server per file.
+        db: SQLite file, made if it is not there; one server per file. Or a PostgreSQL database,
+            which any number of servers and workers share: postgresql://HOST/NAME
+        execute: Whether this server executes runs itself; with --no-execute, workers on the same
+            PostgreSQL database do: openai-runs worker
         model_url: Chat-completions endpoint that answers: its URL before /chat/completions.
         model_key_env: Environment variable that holds the key of that endpoint.
         model: Model to ask there, whatever a run names.
@@ -82,6 +86,7 @@ def serve(
             host=host,
             port=port,
             db=db,
+            executes=execute,
             models=Models(
                 backend=backend,
                 config=config,

@@ -3,6 +3,9 @@
 Changes are published in the event loop, after their commit, in the order of the commits, with
 the run as it was committed. So a held request neither polls the store nor holds a thread: a commit
 wakes those that wait for its run, and they answer with the same bytes.
+
+Where other processes write to the same database, changes come in no order, and of the others only
+that there was one (`Outdated`): nothing is remembered, and who waits reads the run again.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Final
 
 import anyio
 
-from openai_runs.server.store import Change, Edited, Moved, Removed, RunState
+from openai_runs.server.store import Change, Edited, Moved, Outdated, Removed, RunState
 from openai_runs.types.base import ACTIVE_STATUSES
 
 __all__ = ["ChangeBus", "StatusWaiter"]
@@ -50,9 +53,15 @@ class StatusWaiter:
 class ChangeBus:
     """Publishes moves to those who wait for a run, and all changes to listeners."""
 
-    def __init__(self, max_held: int) -> None:
-        """Start with no listener; at most `max_held` may wait at the same time."""
+    def __init__(self, max_held: int, *, is_shared: bool = False) -> None:
+        """Start with no listener.
+
+        Args:
+            max_held: Requests that may wait at the same time.
+            is_shared: Whether other processes write to the database.
+        """
         self._max_held = max_held
+        self._is_shared = is_shared
         self._held = 0
         self._waiters: dict[str, set[StatusWaiter]] = {}
         self._listeners: list[Callable[[Change], None]] = []
@@ -73,10 +82,14 @@ class ChangeBus:
     def publish(self, change: Change) -> None:
         """Notify all listeners; held requests only of moves."""
         match change:
-            case Moved():
+            case Outdated(run_id=None):
+                self._wake_all()
+            case Outdated():
+                self._wake(change.run_id or "", None)
+            case Moved() if not self._is_shared:
                 self._remember(change)
                 self._wake(change.id, change)
-            case Edited():
+            case Edited() if not self._is_shared:
                 self._remember(change)
             case Removed():
                 self._forget(change.run_id)
@@ -123,5 +136,8 @@ class ChangeBus:
     def close(self) -> None:
         """Wake every holder; from now on nobody is held."""
         self.closed = True
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         for run_id in self._waiters:
             self._wake(run_id, None)

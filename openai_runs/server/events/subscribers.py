@@ -14,7 +14,7 @@ import anyio
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server.api_errors import too_many_streams
-from openai_runs.server.store import Change, Chunk, Cut, Logged, Removed, RunState
+from openai_runs.server.store import Change, Chunk, Cut, Logged, Outdated, Removed, RunState
 
 __all__ = ["Reader", "Subscribers"]
 
@@ -28,8 +28,6 @@ class Reader:
         """Whether there is more in the database than in the queue."""
         self.ended = False
         """Whether nothing more will come: the run is gone, or the server stops."""
-        self.cut: int | None = None
-        """The place after which events were deleted, until the stream has checked it."""
         self._chunks: deque[Chunk] = deque()
         self._size = 0
         self._changed = anyio.Event()
@@ -43,9 +41,8 @@ class Reader:
                 self._fall_behind()
         self._changed.set()
 
-    def cut_after(self, last: int) -> None:
-        """Drop the events after `last`, which were deleted."""
-        self.cut = last if self.cut is None else min(self.cut, last)
+    def drop(self) -> None:
+        """Have the database read again: there is more, or events were deleted."""
         self._fall_behind()
         self._changed.set()
 
@@ -89,9 +86,10 @@ class Reader:
 class Subscribers:
     """All readers of all runs, and how many streams may be open."""
 
-    def __init__(self, max_streams: int) -> None:
-        """Start with nobody."""
+    def __init__(self, max_streams: int, *, is_shared: bool = False) -> None:
+        """Start with nobody; `is_shared`: other processes may have readers of the same runs."""
         self._max_streams = max_streams
+        self.is_shared = is_shared
         self._open = 0
         self._readers: dict[str, set[Reader]] = {}
         self._on_join: dict[str, Callable[[], None]] = {}
@@ -101,12 +99,17 @@ class Subscribers:
         """Hand what was committed to the readers of its run."""
         if isinstance(change, RunState):
             return
+        if change.run_id is None:
+            for readers in self._readers.values():
+                for reader in readers:
+                    reader.drop()
+            return
         for reader in self._readers.get(change.run_id, ()):
             match change:
                 case Logged():
                     reader.push(change.chunk)
-                case Cut():
-                    reader.cut_after(change.last)
+                case Cut() | Outdated():
+                    reader.drop()
                 case Removed():
                     reader.end()
 

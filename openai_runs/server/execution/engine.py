@@ -3,7 +3,8 @@
 Theory of operation. The engine is notified of every committed change of a status and of nothing
 else, so a run queued by a request, by tool outputs or by a restart takes the same way: into
 `dispatch`, which says when it is executed. Runs that were at work when the server crashed are put
-in by `trials`, one after the other. All of it lives in one event loop: one root task with a
+in by `trials`, one after the other; where several processes share the database, `sweeps` finds what
+one of them has left. All of it lives in one event loop: one root task with a
 task group inside, and within it the inbox, the timer, and one task for each run that is being
 executed. Nothing is kept here that the store could not give back after a crash.
 """
@@ -14,22 +15,38 @@ import asyncio
 import heapq
 import logging
 import math
+import os
+import platform
+import secrets
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from openai_runs._log_ids import LogIds
 from openai_runs._tracing import ServerTracing
-from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
 from openai_runs.server.backends.base import Backend
 from openai_runs.server.clock import Clock
 from openai_runs.server.events.subscribers import Subscribers
-from openai_runs.server.execution.dispatch import Dispatcher
+from openai_runs.server.execution.dispatch import Dispatcher, LocalDispatcher
 from openai_runs.server.execution.executor import Execution, Executor, retry_unavailable
+from openai_runs.server.execution.shared_dispatch import SharedDispatcher
+from openai_runs.server.execution.slots import Slots
+from openai_runs.server.execution.sweeps import Sweeps
 from openai_runs.server.execution.trials import Trials
 from openai_runs.server.objects.transitions import Ending, LostRace, Writing
-from openai_runs.server.store import Change, Moved, Removed, Store, claims, runs
+from openai_runs.server.store import (
+    Change,
+    Moved,
+    Outdated,
+    Removed,
+    Store,
+    claims,
+    runs,
+    shared_claims,
+)
 from openai_runs.types.base import TERMINAL_STATUSES
 from openai_runs.types.runs import RunLastError, RunStatus
 
@@ -59,18 +76,36 @@ class Engine:
         subscribers: Subscribers,
         *,
         max_concurrent_runs: int,
+        executes: bool = True,
         tracing: ServerTracing | None = None,
     ) -> None:
-        """Prepare; `start` begins the work."""
+        """Prepare; `start` begins the work.
+
+        `executes`: whether runs are executed in this process; it may leave that to others only
+        where several share the database.
+        """
         self._store = store
         self._clock = clock
         self._executor = Executor(store, backend, clock, subscribers, tracing)
-        self._dispatcher = Dispatcher(self._execute_run, max_concurrent_runs)
+        self._executes = executes
+        self._trials: Trials | None = None
+        self._sweeps: Sweeps | None = None
+        self._dispatcher: Dispatcher
+        if store.is_shared:
+            worker = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+            self._dispatcher = dispatcher = SharedDispatcher(
+                self._execute_run, max_concurrent_runs, store, worker, self._now
+            )
+            self._sweeps = Sweeps(
+                store, worker, self._now, self._end, dispatcher if executes else None
+            )
+        else:
+            self._dispatcher = local = LocalDispatcher(self._execute_run, max_concurrent_runs)
+            self._trials = Trials(store, local.put_first)
         self._tracing = tracing
-        self._trials = Trials(store, self._dispatcher.put_first)
         self._timer = _Timer()
         self._draining = False
-        self._inbox: deque[Moved | Removed] = deque()
+        self._inbox: deque[Moved | Removed | Outdated] = deque()
         self._received = anyio.Event()
         self._root: asyncio.Task[None] | None = None
         self.failed = 0
@@ -78,9 +113,15 @@ class Engine:
 
     def on_change(self, change: Change) -> None:
         """Receive a committed change; those of a status are acted on."""
-        if isinstance(change, Moved | Removed):
+        if isinstance(change, Moved | Removed) or (
+            isinstance(change, Outdated) and change.elsewhere and self._slots.running
+        ):
             self._inbox.append(change)
             self._received.set()
+
+    @property
+    def _slots(self) -> Slots:
+        return self._dispatcher.slots
 
     @property
     def alive(self) -> bool:
@@ -94,30 +135,37 @@ class Engine:
 
     async def start(self) -> None:
         """Resume what an earlier server left behind, and begin to work."""
+        cancelling = await self._resume(self._trials) if self._trials is not None else []
+        # The one named root task of the engine; `aclose` awaits it.
+        self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
+        self._root.add_done_callback(_report)
+
+    async def _resume(self, trials: Trials) -> list[str]:
+        """Find what the server before left behind; return the runs that are being cancelled."""
         left = await self._store.read(runs.unfinished)
         for run in left:
             self._timer.add(run.run_id, run.deadline)
             if run.status == RunStatus.QUEUED and not run.attempts:
                 self._dispatcher.put(run.run_id)
-        await self._trials.find_suspects(left)
-        cancelling = [run.run_id for run in left if run.status == RunStatus.CANCELLING]
-        # The one named root task of the engine; `aclose` awaits it.
-        self._root = asyncio.create_task(self._work(cancelling), name="openai_runs.engine")
-        self._root.add_done_callback(_report)
+        await trials.find_suspects(left)
+        return [run.run_id for run in left if run.status == RunStatus.CANCELLING]
 
     async def drain(self, grace: float) -> None:
         """Begin no more runs; after `grace` seconds put back those still under way."""
         self._draining = True
         self._dispatcher.stop()
-        await self._trials.stop()
+        if self._trials is not None:
+            await self._trials.stop()
         with anyio.move_on_after(grace):
-            await self._dispatcher.wait_idle()
-        for execution in self._dispatcher.running.values():
+            await self._slots.wait_idle()
+        for execution in self._slots.running.values():
             execution.scope.cancel()
         if self.alive:
             with anyio.move_on_after(_CANCEL_GRACE):
-                await self._dispatcher.wait_idle()
+                await self._slots.wait_idle()
             await self._abandon()
+        if self._sweeps is not None:
+            await self._sweeps.leave()
 
     async def aclose(self) -> None:
         """Put back what is under way, and end, without what cannot be cancelled.
@@ -136,7 +184,7 @@ class Engine:
 
     async def _abandon(self) -> None:
         """Put back the runs whose execution goes on; what it still writes is refused."""
-        for run_id, execution in list(self._dispatcher.running.items()):
+        for run_id, execution in list(self._slots.running.items()):
             if execution.abandoned:
                 continue
             execution.abandoned = True
@@ -157,18 +205,28 @@ class Engine:
         async with anyio.create_task_group() as group:
             for run_id in cancelling:
                 group.start_soon(self._end, run_id, RunStatus.CANCELLED)
-            group.start_soon(self._expire, group)
             group.start_soon(self._prune)
-            if not self._draining:
+            if self._sweeps is not None:
+                self._sweeps.start(group)
+            else:
+                group.start_soon(self._expire, group)
+            if self._executes and not self._draining:
                 self._dispatcher.start(group)
-                group.start_soon(self._trials.serve)
+                if self._trials is not None:
+                    group.start_soon(self._trials.serve)
             while True:
                 await self._received.wait()
                 self._received = anyio.Event()
                 while self._inbox:
                     self._handle(self._inbox.popleft(), group)
 
-    def _handle(self, change: Moved | Removed, group: TaskGroup) -> None:
+    def _handle(self, change: Moved | Removed | Outdated, group: TaskGroup) -> None:
+        if isinstance(change, Outdated):
+            running = self._slots.running
+            for run_id in running if change.run_id is None else [change.run_id]:
+                if run_id in running:
+                    group.start_soon(self._check_held, run_id, running[run_id])
+            return
         if isinstance(change, Removed):
             self._stop(change.run_id)
             return
@@ -176,17 +234,28 @@ class Engine:
             self._stop(change.id)
             self._log(change)
             return
-        if change.expires_at is not None:
+        if change.expires_at is not None and self._sweeps is None:
             self._timer.add(change.id, change.expires_at)
         if change.status == RunStatus.QUEUED:
             self._dispatcher.put(change.id)
         elif change.status == RunStatus.CANCELLING:
             group.start_soon(self._end, change.id, RunStatus.CANCELLED)
 
+    async def _check_held(self, run_id: str, execution: Execution) -> None:
+        """Cancel an execution whose run another process has ended, deleted or taken over."""
+        claim = execution.claim
+        if claim is None:
+            return
+        held = await retry_unavailable(
+            lambda: self._store.read(shared_claims.is_held, run_id, claim.epoch)
+        )
+        if not held:
+            execution.scope.cancel()
+
     def _stop(self, run_id: str) -> None:
         """Stop whatever still works on a run that is over."""
         self._timer.discard(run_id)
-        self._dispatcher.cancel(run_id)
+        self._slots.cancel(run_id)
         if self._tracing is not None:
             self._tracing.forget(run_id)
 
@@ -206,10 +275,13 @@ class Engine:
     async def _execute_run(self, run_id: str, execution: Execution) -> None:
         """Execute the run; whatever fails is written down, and stops no other."""
         try:
-            with execution.scope, self._trials.trying(run_id, execution):
+            with execution.scope, self._trying(run_id, execution):
                 await self._executor.execute_run(run_id, execution)
             if execution.scope.cancelled_caught and self._draining:
                 await self._put_back(run_id, execution)
+        except OutcomeUnknown:
+            ids = _log_ids(run_id, execution)
+            _logger.warning("run %s is executed again: its database was lost", run_id, extra=ids)
         except Exception:
             # One run that cannot be written as it is must not stop all others, nor hang.
             ids = _log_ids(run_id, execution)
@@ -218,6 +290,9 @@ class Engine:
         finally:
             if execution.draft is not None:  # cancelled tasks leave cycles, which hold it for long
                 execution.draft.release()
+
+    def _trying(self, run_id: str, execution: Execution) -> AbstractContextManager[None]:
+        return nullcontext() if self._trials is None else self._trials.trying(run_id, execution)
 
     async def _fail(self, run_id: str, ids: LogIds) -> None:
         """End a run with nothing but the fact that it failed."""
@@ -243,7 +318,7 @@ class Engine:
 
     async def _end(self, run_id: str, status: str) -> None:
         """End a run from outside, with as much as was written of its message."""
-        execution = self._dispatcher.cancel(run_id)
+        execution = self._slots.cancel(run_id)
         draft = execution.draft if execution is not None else None
         ending = Ending(status=status)
         if draft is not None:
@@ -273,7 +348,8 @@ class Engine:
 
     async def _prune(self) -> None:
         while True:
-            await retry_unavailable(lambda: self._store.prune(self._now()))
+            with suppress(OutcomeUnknown):  # what was not pruned is pruned the next time
+                await retry_unavailable(lambda: self._store.prune(self._now()))
             await anyio.sleep(_PRUNE_INTERVAL)
 
 

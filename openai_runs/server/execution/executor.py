@@ -27,7 +27,7 @@ import msgspec
 
 from openai_runs._log_ids import LogIds
 from openai_runs._tracing import ServerTracing, Span
-from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
 from openai_runs.server.backends.base import (
     Backend,
     Echoed,
@@ -77,7 +77,7 @@ class Execution:
     """What is known of an execution that is under way."""
 
     def __init__(self) -> None:
-        """Start with nothing claimed."""
+        """Start with nothing claimed; who has claimed the run says so."""
         self.scope = anyio.CancelScope()
         self.claim: Claim | None = None
         self.draft: Draft | None = None
@@ -119,7 +119,9 @@ class Executor:
 
         Cancellation: the run stays as it is stored.
         """
-        claim = await retry_unavailable(lambda: self._claim(run_id, execution))
+        claim = execution.claim
+        if claim is None:
+            claim = await retry_unavailable(lambda: self._claim(run_id, execution))
         if claim is None:
             return
         execution.claim = claim
@@ -166,7 +168,7 @@ class Executor:
             ending = _ending(finish, draft)
             if ending.status == "completed":
                 draft.open_message()
-        except LostRace:
+        except (LostRace, OutcomeUnknown):
             raise
         except ModelFailure as failure:
             ending = _failed(failure.code, failure.message, draft)

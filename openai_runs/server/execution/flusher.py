@@ -91,7 +91,8 @@ class Flusher:
             scope.cancel()
 
     async def _pause(self) -> None:
-        read = self._subscribers.has_readers(self._claim.run.id)
+        subscribers = self._subscribers
+        read = subscribers.is_shared or subscribers.has_readers(self._claim.run.id)
         interval = FLUSH_INTERVAL if read else UNREAD_FLUSH_INTERVAL
         rest = self._flushed_at + interval - anyio.current_time()
         if rest > 0:

@@ -42,7 +42,7 @@ from openai_runs.server.http.outgoing import Outgoing, Reply
 from openai_runs.server.http.routes import SERVICE, STREAMER, Limits, find_handlers, route
 from openai_runs.server.http.sse_response import Streamer
 from openai_runs.server.objects.hosted_tools import HostedTools, check_policy
-from openai_runs.server.store import PROOF_PATH, Store, is_nonce, open_store
+from openai_runs.server.store import PROOF_PATH, Store, is_nonce, is_url, open_store
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -68,6 +68,7 @@ class _Settings:
     max_held: int
     heartbeat_interval: float
     outgoing: Outgoing
+    executes: bool
     tracing: ServerTracing | None
 
 
@@ -92,6 +93,7 @@ class AppOptions(TypedDict, total=False):
     heartbeat_interval: float
     write_timeout: float
     max_unsent_bytes: int
+    executes: bool
     tracing: ServerTracing | None
     clock: Clock | None
 
@@ -115,13 +117,15 @@ def create_app(
     heartbeat_interval: float = HEARTBEAT_INTERVAL,
     write_timeout: float = WRITE_TIMEOUT,
     max_unsent_bytes: int = MAX_UNSENT_BYTES,
+    executes: bool = True,
     tracing: ServerTracing | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an aiohttp application that serves the API under `/v1`.
 
     Args:
-        db: The SQLite file, made if it is not there; None: a temporary one, removed at the end.
+        db: The SQLite file, made if it is not there; None: a temporary one, removed at the end. Or
+            the URL of a PostgreSQL database, `postgresql://...`, which processes share.
         backend: Where answers come from.
         api_key: What clients must send; None lets everybody in, so bind to loopback only.
         loopback_only: Refuse with 403 what names another host than loopback in `Host` or `Origin`,
@@ -146,6 +150,8 @@ def create_app(
         write_timeout: Seconds a reader of any answer may receive no data before it is dropped.
         max_unsent_bytes: Bytes that answers of more than 64 KiB hold together until they are
             read; more are a 503, but for the only one.
+        executes: Whether runs are executed in this process too; False leaves that to other
+            processes on the same PostgreSQL database.
         tracing: An `openai_runs.otel.Tracing`, for spans of requests, runs and model calls; None:
             no spans.
         clock: Another clock, for tests.
@@ -175,6 +181,7 @@ def create_app(
         max_held=max_held,
         heartbeat_interval=heartbeat_interval,
         outgoing=outgoing,
+        executes=executes,
         tracing=tracing,
     )
     return app
@@ -236,10 +243,10 @@ def _forget_handlers() -> None:
 
 async def _open(app: web.Application) -> None:
     settings = app[SETTINGS]
-    change_bus = ChangeBus(settings.max_held)
+    change_bus = ChangeBus(settings.max_held, is_shared=is_url(settings.db))
     store = await open_store(settings.db, change_bus.publish)
     app[STORE] = store
-    subscribers = Subscribers(settings.max_streams)
+    subscribers = Subscribers(settings.max_streams, is_shared=store.is_shared)
     app[SERVICE] = Service(
         store,
         change_bus,
@@ -257,6 +264,7 @@ async def _open(app: web.Application) -> None:
         settings.clock,
         subscribers,
         max_concurrent_runs=settings.max_concurrent_runs,
+        executes=settings.executes,
         tracing=settings.tracing,
     )
     app[HEALTH] = Health(engine, store, settings.clock)

@@ -19,7 +19,7 @@ from openai_runs.config import READINESS_TTL
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.clock import Clock
 from openai_runs.server.execution.engine import Engine
-from openai_runs.server.store import SQLITE_VERSION, Store, rows, runs
+from openai_runs.server.store import Store, rows, runs
 
 __all__ = ["Health", "Page"]
 
@@ -65,7 +65,7 @@ class Health:
         facts = await self._shared_facts()
         if facts is None:
             return _page(503, {"status": "unavailable", "reason": _UNWRITABLE})
-        facts = {**facts, "failed": self._engine.failed, "sqlite": SQLITE_VERSION}
+        facts = {**facts, "failed": self._engine.failed, "database": self._store.version}
         if self._engine.draining:
             return _page(503, {"status": "stopping", "reason": _STOPPING, **facts})
         return _page(200, {"status": "ok", **facts})

@@ -45,6 +45,10 @@ class _Follower:
         self._start = start
         self._heartbeat = heartbeat
         self._after = start.after
+        self._epoch = start.epoch
+        """That of the event `_after`, which tells it from one that was put in its place."""
+        self._is_cut = False
+        """Whether events were taken back that were sent."""
         self._at_end = start.ended
         self._within: Piece | None = None
         """What was sent last of events that are sent in pieces."""
@@ -69,11 +73,8 @@ class _Follower:
 
     def _is_over(self) -> bool:
         reader = self._reader
-        if reader.cut is not None:
-            sent = self._within.last if self._within is not None else self._after
-            if reader.cut < sent:  # what was sent is not true any more
-                return True
-            reader.cut = None
+        if self._is_cut:
+            return True
         newest = not reader.behind and reader.empty
         self.done = self._at_end and (newest or self._start.once)
         return self.done or (newest and reader.ended)
@@ -81,7 +82,10 @@ class _Follower:
     async def _read_log(self) -> bytes:
         reader = self._reader
         reader.restart_queue()
-        page = await self._store.log.read(self._start.run_id, self._after, self._within)
+        page = await self._store.log.read(
+            self._start.run_id, self._after, self._within, epoch=self._epoch
+        )
+        self._is_cut = page.cut
         if page.piece is not None:
             reader.behind = True
             return self._sent_piece(page.piece)
@@ -95,14 +99,14 @@ class _Follower:
         if chunk is None or chunk.last <= self._after or (self._at_end and self._start.once):
             return b""
         new = chunk.after(self._after)
-        self._after = new.last
+        self._after, self._epoch = new.last, new.epoch
         self._at_end = new.ends_stream
         return new.body
 
     def _sent_piece(self, piece: Piece) -> bytes:
         self._within = piece if piece.end is not None else None
         if self._within is None:
-            self._after = piece.last
+            self._after, self._epoch = piece.last, piece.epoch
             self._at_end = piece.ends_stream
         return piece.body
 

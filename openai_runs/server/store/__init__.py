@@ -7,14 +7,17 @@ on disk. What it does is a plain synchronous function that the caller names, of 
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
 
 from openai_runs.server.store.claims import Claim
+from openai_runs.server.store.database import Database
 from openai_runs.server.store.event_log import Chunk, Cut, Logged, Position
 from openai_runs.server.store.event_pages import EventLog, Piece, StreamStart
 from openai_runs.server.store.idempotency import Once
@@ -29,6 +32,7 @@ from openai_runs.server.store.transaction import (
     Change,
     Edited,
     Moved,
+    Outdated,
     Removed,
     RunState,
     Transaction,
@@ -36,7 +40,6 @@ from openai_runs.server.store.transaction import (
 
 __all__ = [
     "PROOF_PATH",
-    "SQLITE_VERSION",
     "Change",
     "Chunk",
     "Claim",
@@ -49,6 +52,7 @@ __all__ = [
     "Logged",
     "Moved",
     "Once",
+    "Outdated",
     "PageQuery",
     "Piece",
     "Position",
@@ -61,21 +65,53 @@ __all__ = [
     "Unfinished",
     "inspect_file",
     "is_nonce",
+    "is_url",
     "open_store",
+    "place_of",
     "serving_url",
 ]
 
-SQLITE_VERSION: Final = sqlite3.sqlite_version
+_URL: Final = re.compile(r"postgres(ql)?://", re.IGNORECASE)
+
+
+def is_url(db: object) -> bool:
+    """Return whether this names a PostgreSQL database, which processes share, and no file.
+
+    >>> is_url("postgresql://db.example/runs"), is_url("runs.db")
+    (True, False)
+    """
+    return isinstance(db, str) and _URL.match(db) is not None
+
+
+def place_of(db: str | Path) -> str:
+    """Return the database as it may be shown: of a URL, neither user nor password."""
+    if not is_url(db):
+        return str(db)
+    from openai_runs.server.store.postgres import connection  # needs the extra
+
+    return connection.place_of(str(db))
 
 
 async def open_store(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
-    """Return the store in the file `db`, made if it is not there; None: a temporary one.
+    """Return the store in `db`: a URL of PostgreSQL, or a file, made if it is not there.
 
-    `on_change` is called in the event loop for each change, after its commit. The one place that
-    chooses a database.
+    None: a temporary file. `on_change` is called in the event loop for each change, after its
+    commit. The one place that chooses a database.
 
     Raises:
-        ConfigError: The file is damaged, locked by another server, or from a newer version.
+        ConfigError: The file is damaged, locked by another server, or from a newer version; or
+            the database at the URL cannot be used.
     """
-    database = await anyio.to_thread.run_sync(SqliteDatabase, db, on_change)
-    return Store(database, database.path)
+    opening: Callable[[], Database] = partial(SqliteDatabase, db, on_change)
+    if is_url(db):
+        opening = partial(_open_shared, str(db), on_change, asyncio.get_running_loop())
+    return Store(await anyio.to_thread.run_sync(opening))
+
+
+def _open_shared(
+    url: str, on_change: Callable[[Change], None], loop: asyncio.AbstractEventLoop
+) -> Database:
+    # Needs the extra; and it takes a while to load.
+    from openai_runs.server.store.postgres.database import PostgresDatabase
+
+    return PostgresDatabase(url, on_change, loop)

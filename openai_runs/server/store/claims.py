@@ -14,7 +14,13 @@ import msgspec
 
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server.objects import transitions
-from openai_runs.server.objects.transitions import Ending, LostRace, Writing, step_message_id
+from openai_runs.server.objects.transitions import (
+    Ending,
+    LostRace,
+    Opening,
+    Writing,
+    step_message_id,
+)
 from openai_runs.server.store import event_log, schema
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.moves import (
@@ -32,7 +38,7 @@ from openai_runs.server.store.moves import (
     total,
     write_run,
 )
-from openai_runs.server.store.rows import decode
+from openai_runs.server.store.rows import decode, lock_if_there
 from openai_runs.server.store.runs import History, short_history
 from openai_runs.server.store.statements import updating
 from openai_runs.server.store.transaction import RunState, Transaction
@@ -42,6 +48,7 @@ from openai_runs.types.steps import RunStep
 __all__ = [
     "Claim",
     "claim",
+    "claim_row",
     "end",
     "pass_trial",
     "put_back",
@@ -80,17 +87,29 @@ def claim(tx: Transaction, run_id: str, now: int, *, attempts: int | None = None
     too many of them is failed instead.
     """
     row = find_run(tx.connection, run_id)
-    if row is None or row.deadline <= now:
+    if row is None or row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
         return None
-    if row.status not in {RunStatus.QUEUED, RunStatus.IN_PROGRESS}:
+    return claim_row(tx, run_id, row, now, attempts=attempts)
+
+
+def claim_row(
+    tx: Transaction,
+    run_id: str,
+    row: RunRow,
+    now: int,
+    *,
+    attempts: int | None = None,
+    worker: str | None = None,
+) -> Claim | None:
+    """Do the same with a row that was read, for this process where there are several.
+
+    Raises:
+        RunChanged: The row is another by now.
+    """
+    if row.deadline <= now:
         return None
     if attempts is not None and attempts >= MAX_RUN_ATTEMPTS:
-        message = (
-            f"The server crashed {attempts} times in a row within seconds of starting this run, "
-            "so the run is not started again."
-        )
-        error = RunLastError(code="server_error", message=message)
-        _end(tx, row, Ending(status="failed", error=error), now, writings=[])
+        _give_up(tx, row, attempts, now)
         return None
     run, epoch = decode(Run, row.body, run_id), row.epoch + 1
     queued = run.status == RunStatus.QUEUED
@@ -98,7 +117,7 @@ def claim(tx: Transaction, run_id: str, now: int, *, attempts: int | None = None
         run = transitions.moved(run, RunStatus.IN_PROGRESS, now)
     # Counted before it begins: of a crash, nothing else is left.
     attempts = 0 if attempts is None else attempts + 1
-    stored = write_run(tx, row, run, epoch=epoch, attempts=attempts)
+    stored = write_run(tx, row, run, epoch=epoch, attempts=attempts, worker=worker)
     # Nothing stands open of a run that nobody has claimed before.
     begun = [each.step for each in open_steps(tx.connection, run_id)] if row.epoch else []
     if begun:
@@ -118,6 +137,15 @@ def claim(tx: Transaction, run_id: str, now: int, *, attempts: int | None = None
     )
 
 
+def _give_up(tx: Transaction, row: RunRow, attempts: int, now: int) -> None:
+    message = (
+        f"The server crashed {attempts} times in a row within seconds of starting this run, "
+        "so the run is not started again."
+    )
+    error = RunLastError(code="server_error", message=message)
+    _end(tx, row, Ending(status="failed", error=error), now, writings=[])
+
+
 def _restart_turn(tx: Transaction, run_id: str, epoch: int, now: int) -> None:
     """Take back what was logged of a turn that is made again, but for what it began."""
     found = event_log.cut_turn(tx.connection, run_id)
@@ -134,10 +162,17 @@ def write(tx: Transaction, run: Run, epoch: int, writings: list[Writing], now: i
     Raises:
         LostRace: The run has moved on without this execution.
     """
+    _lock_to_add(tx, run.thread_id, writings)
     if not hold(tx, run.id, epoch):
         message = f"{run.id}: epoch {epoch} is over"
         raise LostRace(message)
     put(tx, run, writings, now)
+
+
+def _lock_to_add(tx: Transaction, thread_id: str, writings: list[Writing]) -> None:
+    """Lock the thread that messages are to be added to, before anything of the run is written."""
+    if any(isinstance(writing, Opening) for writing in writings):
+        lock_if_there(tx.connection, thread_id)
 
 
 @retry_if_changed
@@ -159,6 +194,7 @@ def require_action(
         LostRace: The run has moved on without this execution.
     """
     run, row = _mine(tx.connection, run_id, epoch, {RunStatus.IN_PROGRESS, RunStatus.CANCELLING})
+    _lock_to_add(tx, row.thread_id, writings)
     if run.status == RunStatus.CANCELLING:  # whoever ends it knows the whole, but not these
         if not hold(tx, run_id, epoch):
             raise RunChanged
@@ -212,6 +248,7 @@ def end(
 def _end(
     tx: Transaction, row: RunRow, ending: Ending, now: int, *, writings: list[Writing]
 ) -> RunState | None:
+    _lock_to_add(tx, row.thread_id, writings)
     spent = _spent(row, ending.usage)
     try:
         run = transitions.ended_run(

@@ -6,25 +6,32 @@ announced are handed on after its commit, in the event loop, in the order of com
 the work a `Connection`, on which the statements of `statements.py` are executed.
 
 `store/sqlite/` is one implementation; another gets a folder of its own beside it, with a class
-that does what `Database` says, and is chosen in `open_store`. `DIALECT`, `Error` and
-`IntegrityError` are those of the one driver there is: with a second one they depend on the
-connection. What may not live here: a table's name.
+that does what `Database` says, and is chosen in `open_store`. What may not live here: a table's
+name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from openai_runs.server.store.sqlite.connection import DIALECT, Error, IntegrityError
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 if TYPE_CHECKING:
     from openai_runs.server.store.idempotency import Once
     from openai_runs.server.store.transaction import Transaction
 
-__all__ = ["DIALECT", "Connection", "Cursor", "Database", "Error", "IntegrityError", "Readable"]
+__all__ = ["DIALECTS", "Connection", "Cursor", "Database", "Jobs", "Readable"]
 
 T = TypeVar("T")
+
+DIALECTS: Final[Mapping[str, Any]] = {
+    "sqlite": sqlite.dialect(paramstyle="named"),
+    "postgresql": PGDialect_psycopg(paramstyle="pyformat"),  # type: ignore[no-untyped-call]
+}
+"""How SQL is written, by `Connection.dialect`."""
 
 
 class Cursor(Protocol):
@@ -51,8 +58,22 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """What a piece of work executes its statements on, within its transaction."""
 
+    @property
+    def dialect(self) -> str:
+        """Return "sqlite" or "postgresql"."""
+        ...
+
+    @property
+    def Error(self) -> type[Exception]:  # noqa: N802 - as of DB-API 2.0
+        """Return the base class of the driver's exceptions."""
+        ...
+
     def execute(self, sql: str, parameters: Mapping[str, Any] = ..., /) -> Cursor:
         """Execute a statement with named parameters."""
+        ...
+
+    def each(self, sql: str, parameters: Mapping[str, Any] = ..., /) -> Iterable[Any]:
+        """Execute a query; its rows are read a few at a time, however many there are."""
         ...
 
 
@@ -69,8 +90,23 @@ class Readable(Protocol):
         ...
 
 
+class Jobs(Protocol):
+    """What wakes a process that executes runs."""
+
+    async def serve(self, wake: Callable[[], Awaitable[None]]) -> None:
+        """Call `wake` for each job that this process gets; never returns."""
+        ...
+
+
 class Database(Readable, Protocol):
     """One open database."""
+
+    path: Path | None
+    """The file; None: it is no file."""
+    version: str
+    """The database's name and version."""
+    jobs: Jobs | None
+    """What wakes the processes that share it; None: one process has it alone."""
 
     async def write(self, work: Callable[[Transaction], T], once: Once | None = None) -> T:
         """Return what `work` returns, once it is committed; the work may be called twice.

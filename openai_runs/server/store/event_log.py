@@ -16,8 +16,6 @@ from typing import Final, NamedTuple
 import msgspec
 from sqlalchemy import (
     BindParameter,
-    ColumnElement,
-    ScalarSelect,
     bindparam,
     delete,
     exists,
@@ -45,7 +43,6 @@ __all__ = [
     "append",
     "cut_turn",
     "last_seq",
-    "newest_of",
     "prune",
     "written_text",
 ]
@@ -87,6 +84,8 @@ class Chunk(NamedTuple):
     last: int
     """Sequence numbers of the first and the last one."""
     body: bytes
+    epoch: int
+    """That of the last one."""
 
     @property
     def ends_stream(self) -> bool:
@@ -99,7 +98,7 @@ class Chunk(NamedTuple):
         if seq < self.first:
             return self
         kept = _frames(self.body)[seq - self.first + 1 :]
-        return Chunk(seq + 1, self.last, b"".join(kept))
+        return Chunk(seq + 1, self.last, b"".join(kept), self.epoch)
 
 
 class Logged(msgspec.Struct, frozen=True):
@@ -120,16 +119,12 @@ def _frames(body: bytes) -> list[bytes]:
     return [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
 
 
-def newest_of(run_id: ColumnElement[str]) -> ScalarSelect[int]:
-    """Return the expression of the sequence number of the run's newest event."""
-    mine = select(events.c.last).where(events.c.run_id == run_id)
-    return mine.order_by(events.c.last.desc()).limit(literal_column("1")).scalar_subquery()
-
-
-_LAST: Final = Statement(select(newest_of(bindparam("r"))))
 _MINE = events.c.run_id == bindparam("r")
+_LAST: Final = Statement(
+    select(events.c.last).where(_MINE).order_by(events.c.last.desc()).limit(literal_column("1"))
+)
 _BACKWARDS: Final = Statement(
-    select(events.c.first, events.c.last, events.c.body).where(_MINE).order_by(events.c.last.desc())
+    select(*(events.c[name] for name in Chunk._fields)).where(_MINE).order_by(events.c.last.desc())
 )
 _THIS = (_MINE, events.c.last == bindparam("this"))
 _DROP: Final = Statement(delete(events).where(*_THIS))
@@ -163,7 +158,7 @@ def append(
         sse.encode(event.name, event.data, id=f"{epoch}-{seq}")
         for seq, event in enumerate(logged, first)
     ]
-    chunk = Chunk(first, first + len(frames) - 1, b"".join(frames))
+    chunk = Chunk(first, first + len(frames) - 1, b"".join(frames), epoch)
     row = {
         "run_id": run_id,
         "first": chunk.first,
@@ -184,10 +179,10 @@ def last_seq(connection: Connection, run_id: str) -> int:
 def _turn_rows(connection: Connection, run_id: str) -> list[Chunk]:
     """Return the rows of the turn under way, from the one in which it began, oldest first."""
     rows: list[Chunk] = []
-    for first, last, body in _BACKWARDS.each(connection, r=run_id):
+    for first, last, body, epoch in _BACKWARDS.each(connection, r=run_id):
         if not isinstance(body, bytes):
             raise DamagedRow(events.name, f"of '{run_id}'", "it is not bytes")
-        rows.append(Chunk(first, last, body))
+        rows.append(Chunk(first, last, body, epoch))
         if _TURN in body:
             break
     return rows[::-1]

@@ -45,6 +45,8 @@ class StreamStart(msgspec.Struct, frozen=True, kw_only=True):
     """The sequence number it begins after."""
     ended: bool = False
     """Whether the event at that place ends a stream."""
+    epoch: int | None = None
+    """That of the event at that place, where it is known."""
     once: bool = True
     """Whether it ends at the first such event, or only when nothing comes after that."""
 
@@ -80,6 +82,8 @@ class LogPage(NamedTuple):
     piece: Piece | None = None
     row: _Row | None = None
     """What the piece is of."""
+    cut: bool = False
+    """Whether the event that it begins after was taken back, or the log is gone."""
 
 
 _MINE = events.c.run_id == bindparam("r")
@@ -96,6 +100,12 @@ _NEXT: Final = Statement(
 """The place of the same, without what is in it."""
 _AT: Final = Statement(
     select(*_COLUMNS)
+    .where(_MINE, events.c.last >= bindparam("seq"))
+    .order_by(events.c.last)
+    .limit(1)
+)
+_EPOCH_AT: Final = Statement(
+    select(events.c.epoch)
     .where(_MINE, events.c.last >= bindparam("seq"))
     .order_by(events.c.last)
     .limit(1)
@@ -137,8 +147,8 @@ def find_start(
     row = _Row(*found)
     if row.first > seq or row.epoch != position.epoch:
         raise position_lost(run_id)
-    ended = row.last == seq and Chunk(row.first, row.last, row.body).ends_stream
-    return msgspec.structs.replace(start, after=seq, ended=ended)
+    ended = row.last == seq and Chunk(row.first, row.last, row.body, row.epoch).ends_stream
+    return msgspec.structs.replace(start, after=seq, epoch=row.epoch, ended=ended)
 
 
 class _LargeRows:
@@ -188,13 +198,18 @@ class EventLog:
         self._shared_json = shared_json
         self._large = _LargeRows(kept_for)
 
-    async def read(self, run_id: str, after: int, within: Piece | None = None) -> LogPage:
+    async def read(
+        self, run_id: str, after: int, within: Piece | None = None, *, epoch: int | None = None
+    ) -> LogPage:
         """Return some of what comes after this event, and `within` it after this piece.
 
-        Oldest first; nothing if the events that the piece is of were deleted.
+        Oldest first; nothing if the events that the piece is of were deleted. `epoch` is that of
+        the event: in another epoch, something else stands in its place.
         """
 
         def read(connection: Connection) -> LogPage:
+            if epoch is not None and _EPOCH_AT.value(connection, r=run_id, seq=after) != epoch:
+                return LogPage([], more=False, active=False, cut=True)
             active = _STATUS.value(connection, r=run_id) in ACTIVE_STATUSES
             rows = self._rows_after(connection, run_id, after)
             return _page(rows, after, within, active=active)
@@ -231,7 +246,7 @@ def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: boo
             return LogPage([], more=True, active=active, piece=piece, row=row)
         if large or size > _PAGE_BYTES:
             return LogPage(chunks, more=True, active=active)
-        chunks.append(Chunk(row.first, row.last, row.body))
+        chunks.append(Chunk(row.first, row.last, row.body, row.epoch))
         size += len(row.body)
     return LogPage(chunks, more=False, active=active)
 
@@ -252,5 +267,5 @@ def _piece(row: _Row, begin: int) -> Piece:
         last=row.last,
         epoch=row.epoch,
         end=None if is_last else end,
-        ends_stream=is_last and Chunk(row.first, row.last, row.body).ends_stream,
+        ends_stream=is_last and Chunk(row.first, row.last, row.body, row.epoch).ends_stream,
     )

@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from openai_runs.config import IDEMPOTENCY_TTL
 from openai_runs.server.api_errors import Refusal, Replay, key_reused
@@ -56,7 +55,7 @@ class _Kept(NamedTuple):
 _MINE = (idempotency.c.project == bindparam("p"), idempotency.c.key == bindparam("k"))
 _FIND: Final = Statement(select(*(idempotency.c[name] for name in _Kept._fields)).where(*_MINE))
 _INSERT: Final = Statement(
-    insert(idempotency).on_conflict_do_nothing(), ["project", "key", *_Kept._fields]
+    lambda insert: insert(idempotency).on_conflict_do_nothing(), ["project", "key", *_Kept._fields]
 )
 _ANSWER: Final = Statement(update(idempotency).where(*_MINE), ["status_code", "body"])
 _DROP: Final = Statement(

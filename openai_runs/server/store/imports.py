@@ -21,7 +21,7 @@ from sqlalchemy import bindparam, select
 from openai_runs.server.objects.incoming import IncomingAssistant, IncomingRun, IncomingThread
 from openai_runs.server.store import shared_json
 from openai_runs.server.store.database import Connection
-from openai_runs.server.store.rows import NOUNS, TABLES, add, decode
+from openai_runs.server.store.rows import NOUNS, TABLES, add, decode, lock_if_there
 from openai_runs.server.store.runs import active_run_id
 from openai_runs.server.store.schema import assistants, messages, runs, steps, threads
 from openai_runs.server.store.statements import Statement, inserting
@@ -99,6 +99,7 @@ def plan_thread(connection: Connection, incoming: IncomingThread) -> ImportOutco
 
 def add_thread(tx: Transaction, incoming: IncomingThread) -> ImportOutcome:
     """Store what is new of the thread, or nothing if anything else is there under its ids."""
+    lock_if_there(tx.connection, incoming.thread.id)
     plan = _plan_or_conflict(tx.connection, incoming)
     if isinstance(plan, _Plan):
         _carry_out(tx.connection, incoming.thread, plan)

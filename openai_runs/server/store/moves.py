@@ -8,9 +8,13 @@ update that matches the row only as it was read (`write_run`), or only in the ep
 status in which an execution may write (`hold`). If the row has changed since, the update
 matches nothing, and the work begins again with what is there now (`retry_if_changed`). From
 that update to the commit no other transaction writes to the row, so the run's steps,
-messages and events belong to this one; the update returns where the log ends. All of it
+messages and events belong to this one. All of it
 holds for any number of writers whose reads see what others have committed, and not because
-SQLite lets only one of them write.
+SQLite lets only one of them write. Where the log ends is read by a statement of its own, after
+the update: one that waited for another transaction would read what was there before that.
+
+Who adds to a thread holds the row of the thread first (`rows.lock`), and that of a run after it,
+so that nobody waits in a circle.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from functools import lru_cache, wraps
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
 
 from openai_runs.server.objects.transitions import (
     Delta,
@@ -85,6 +89,7 @@ class RunRow(NamedTuple):
     completion_tokens: int
     reasoning_effort: str | None
     body: str
+    worker: str | None
 
 
 _OPEN_STEPS: Final = Statement(
@@ -95,14 +100,12 @@ _OPEN_STEPS: Final = Statement(
 _MESSAGE: Final = Statement(select(messages.c.body).where(messages.c.id == bindparam("key")))
 _MINE = runs.c.id == bindparam("key")
 _AT_EPOCH = runs.c.epoch == bindparam("held")
-_NEWEST = func.coalesce(event_log.newest_of(bindparam("key")), literal_column("0"))
 _FIND_RUN: Final = Statement(select(*(runs.c[name] for name in RunRow._fields)).where(_MINE))
 _WRITABLE: Final[ColumnElement[bool]] = runs.c.status.in_(
     [literal_column(f"'{status}'") for status in (RunStatus.IN_PROGRESS, RunStatus.CANCELLING)]
 )
 _HOLD: Final = Statement(
-    update(runs).where(_MINE, _AT_EPOCH, _WRITABLE).values(epoch=runs.c.epoch).returning(_NEWEST),
-    [],
+    update(runs).where(_MINE, _AT_EPOCH, _WRITABLE).values(epoch=runs.c.epoch), []
 )
 """Changes nothing, but no other transaction changes the row before the commit."""
 
@@ -111,7 +114,7 @@ _HOLD: Final = Statement(
 def _writing(*columns: str) -> Statement:
     """Return the update of these columns, where the row is as it was read."""
     as_read = (_MINE, _AT_EPOCH, runs.c.body == bindparam("was_body"))
-    return Statement(update(runs).where(*as_read).returning(_NEWEST), columns)
+    return Statement(update(runs).where(*as_read), columns)
 
 
 def retry_if_changed(work: Callable[P, T]) -> Callable[P, T]:
@@ -137,10 +140,10 @@ def find_run(connection: Connection, run_id: str) -> RunRow | None:
 
 def hold(tx: Transaction, run_id: str, epoch: int) -> bool:
     """Return whether an execution of this epoch may write, and if so keep it like that."""
-    held = _HOLD.all(tx.connection, key=run_id, held=epoch)
-    for (last,) in held:
-        tx.log_ends_at(epoch, last)
-    return bool(held)
+    held = _HOLD.run(tx.connection, key=run_id, held=epoch).rowcount > 0
+    if held:
+        tx.log_ends_at(epoch, event_log.last_seq(tx.connection, run_id))
+    return held
 
 
 class OpenStep(msgspec.Struct, frozen=True):
@@ -161,10 +164,10 @@ def write_run(tx: Transaction, row: RunRow, run: Run, **columns: Any) -> bytes:
     stored = shared_json.encode_again(run, row.body.encode())
     values = {"status": run.status, "body": stored.decode(), **columns}
     was = {"held": row.epoch, "was_body": row.body}  # the body holds the status
-    written = _writing(*values).all(tx.connection, key=run.id, **was, **values)
-    if not written:
+    if not _writing(*values).run(tx.connection, key=run.id, **was, **values).rowcount:
         raise RunChanged
-    tx.log_ends_at(columns.get("epoch", row.epoch), written[0][0])
+    last = event_log.last_seq(tx.connection, run.id)
+    tx.log_ends_at(columns.get("epoch", row.epoch), last)
     return stored
 
 

@@ -19,6 +19,7 @@ from openai_runs.server.store.rows import (
     StoredPage,
     add,
     find,
+    lock,
     page,
     rewrite,
     see,
@@ -102,7 +103,7 @@ def add_message(tx: Transaction, message: Message) -> Message:
         Refusal: There is no such thread, or a run is active on it.
     """
     thread_id = message.thread_id
-    see(tx.connection, Thread, thread_id)
+    lock(tx.connection, thread_id)
     running = runs.active_run_id(tx.connection, thread_id)
     if running is not None:
         raise busy_thread(thread_id, running)

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Table, bindparam, delete, select, update
+from sqlalchemy import Table, bindparam, select, update
 
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.config import MAX_PAGE_BYTES
@@ -36,6 +36,8 @@ __all__ = [
     "encode",
     "find",
     "id_in",
+    "lock",
+    "lock_if_there",
     "page",
     "replace_body",
     "rewrite",
@@ -172,6 +174,28 @@ def see(connection: Connection, kind: type[Answer], object_id: str, **within: st
     found = _finding(kind, "seq", *within).value(connection, key=object_id, **within)
     if found is None:
         raise not_found(NOUNS[kind], object_id)
+
+
+_LOCK: Final = Statement(
+    select(threads.c.seq).where(threads.c.id == bindparam("key")).with_for_update(key_share=True)
+)
+
+
+def lock(connection: Connection, thread_id: str) -> None:
+    """See that there is such a thread, and let nobody else add to it before the commit.
+
+    Comes before any write to one of the thread's runs. SQLite has one writer, and locks nothing.
+
+    Raises:
+        Refusal: There is no such thread.
+    """
+    if not lock_if_there(connection, thread_id):
+        raise not_found(NOUNS[Thread], thread_id)
+
+
+def lock_if_there(connection: Connection, thread_id: str) -> bool:
+    """Do the same; return whether there is such a thread."""
+    return _LOCK.value(connection, key=thread_id) is not None
 
 
 def rewrite(connection: Connection, thing: A, **changes: Any) -> A:
@@ -322,10 +346,14 @@ def _id_of(thing: Answer) -> str:
     return str(thing.id)  # type: ignore[attr-defined]  # everything listed has one
 
 
-_UNTOUCH: Final = Statement(delete(probe))
+_TOUCH: Final = Statement(
+    lambda insert: insert(probe).on_conflict_do_update(
+        index_elements=[probe.c.id], set_={"at": bindparam("now")}
+    ),
+    ["id", "at"],
+)
 
 
 def touch(tx: Transaction, now: int) -> None:
     """Write the one row that is there to be written."""
-    _UNTOUCH.run(tx.connection)
-    inserting(probe, "id", "at").run(tx.connection, id=1, at=now)
+    _TOUCH.run(tx.connection, id=1, at=now, now=now)

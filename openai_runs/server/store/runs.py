@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import bindparam, case, delete, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import bindparam, delete, func, literal_column, select
 
 from openai_runs.server.api_errors import (
     active_run,
@@ -20,6 +19,7 @@ from openai_runs.server.objects import transitions
 from openai_runs.server.objects.builders import NewRun
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import shared_json
+from openai_runs.server.store.damage import DamagedRow
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import LoggedEvent
 from openai_runs.server.store.moves import (
@@ -32,7 +32,7 @@ from openai_runs.server.store.moves import (
     retry_if_changed,
     write_run,
 )
-from openai_runs.server.store.rows import NOUNS, add, check, decode, find, see
+from openai_runs.server.store.rows import NOUNS, add, check, decode, find, lock, see
 from openai_runs.server.store.schema import ACTIVE, messages, runs, steps, threads
 from openai_runs.server.store.statements import Statement
 from openai_runs.server.store.transaction import Edited, Removed, RunState, Transaction
@@ -76,7 +76,9 @@ _ACTIVE_RUN: Final = Statement(
 )
 _NEW_RUN: Final = ("id", "body", "thread_id", "status", "deadline", "reasoning_effort")
 _ADD_RUN: Final = Statement(
-    insert(runs).on_conflict_do_nothing(index_elements=[runs.c.thread_id], index_where=ACTIVE),
+    lambda insert: insert(runs).on_conflict_do_nothing(
+        index_elements=[runs.c.thread_id], index_where=ACTIVE
+    ),
     _NEW_RUN,
 )
 """Inserts nothing if the thread has an active run; the index decides, also between writers."""
@@ -92,9 +94,9 @@ _UNFINISHED: Final = Statement(
 _COUNTS: Final = Statement(
     select(runs.c.status, func.count()).where(ACTIVE).group_by(runs.c.status)
 )
-# Of a body that is damaged, none: one row must not hide how all others are.
-_CREATED_AT = case((func.json_valid(runs.c.body), func.json_extract(runs.c.body, "$.created_at")))
-_OLDEST: Final = Statement(select(_CREATED_AT).where(ACTIVE).order_by(runs.c.seq).limit(1))
+_OLDEST: Final = Statement(
+    select(runs.c.body).where(ACTIVE).order_by(runs.c.seq).limit(literal_column("1"))
+)
 _STEPS: Final = Statement(
     select(steps.c.body, steps.c.echoed)
     .where(steps.c.run_id == bindparam("r"))
@@ -163,7 +165,7 @@ def create(
     Raises:
         Refusal: There is no such thread or assistant, or the thread is busy.
     """
-    see(tx.connection, Thread, thread_id)
+    lock(tx.connection, thread_id)
     return _begin(tx, make(find(tx.connection, Assistant, assistant_id)))
 
 
@@ -298,9 +300,9 @@ def delete_thread(tx: Transaction, thread_id: str) -> None:
     Raises:
         Refusal: There is no such thread.
     """
+    lock(tx.connection, thread_id)
     removed = _REMOVE_ACTIVE.all(tx.connection, thread=thread_id)
-    if not _DELETE_THREAD.run(tx.connection, key=thread_id).rowcount:
-        raise not_found(NOUNS[Thread], thread_id)
+    _DELETE_THREAD.run(tx.connection, key=thread_id)
     for (run_id,) in removed:
         tx.announce(Removed(run_id))
 
@@ -316,11 +318,22 @@ def unfinished(connection: Connection) -> list[Unfinished]:
 def count(connection: Connection) -> Counts:
     """Return how many runs are in each active status, and the age of the oldest."""
     by_status = {str(status): int(number) for status, number in _COUNTS.all(connection)}
-    oldest = _OLDEST.value(connection)
-    return Counts(
-        by_status=by_status,
-        oldest_created_at=oldest if isinstance(oldest, int) else None,
-    )
+    return Counts(by_status=by_status, oldest_created_at=_oldest(connection))
+
+
+class _Created(msgspec.Struct):
+    created_at: int
+
+
+_created_decoder: Final = msgspec.json.Decoder(_Created)
+
+
+def _oldest(connection: Connection) -> int | None:
+    try:
+        return _created_decoder.decode(_OLDEST.value(connection) or b"{}").created_at
+    # Of a row that is damaged, none: it must not hide how all others are.
+    except (DamagedRow, msgspec.MsgspecError, TypeError, UnicodeError):
+        return None
 
 
 def history(connection: Connection, run: Run) -> History:

@@ -2,15 +2,17 @@
 
 Columns are what is asked for in a WHERE; the rest of an object is its wire JSON in
 `body`, always rewritten together with the columns that repeat a part of it. `seq` is the
-order of creation: one writer hands it out, so it is also the order of commits, and a
+order of creation. In SQLite one writer hands it out, so it is also the order of commits; elsewhere
+what is added to a thread holds the lock of the thread's row, so within a thread it is the same. A
 cursor that points at one never skips a row that is committed later.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ForeignKey,
     Index,
@@ -40,16 +42,20 @@ __all__ = [
     "shared_json",
     "steps",
     "threads",
+    "workers",
 ]
 
 PROJECT: Final = "default"
 """The one project there is; keys that belong to projects may come."""
 
+INTEGER: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits in each database."""
+
 metadata: Final = MetaData()
 
 
 def _seq() -> Column[int]:
-    return Column("seq", Integer, primary_key=True)
+    return Column("seq", INTEGER, primary_key=True)
 
 
 def _id() -> Column[str]:
@@ -99,6 +105,12 @@ messages: Final = Table(
 
 _ACTIVE: Final = ", ".join(f"'{status}'" for status in sorted(ACTIVE_STATUSES))
 
+
+def _where_active() -> dict[str, Any]:
+    condition = text(f"status IN ({_ACTIVE})")
+    return {"sqlite_where": condition, "postgresql_where": condition}
+
+
 runs: Final = Table(
     "runs",
     metadata,
@@ -106,21 +118,17 @@ runs: Final = Table(
     _id(),
     _thread_id(),
     Column("status", String, nullable=False),
-    Column("deadline", Integer, nullable=False),  # Unix seconds; outlives `expires_at`
-    Column("epoch", Integer, nullable=False, default=0),
-    Column("attempts", Integer, nullable=False, default=0),  # see `execution/trials.py`
-    Column("prompt_tokens", Integer, nullable=False, default=0),
-    Column("completion_tokens", Integer, nullable=False, default=0),
+    Column("deadline", INTEGER, nullable=False),  # Unix seconds; outlives `expires_at`
+    Column("epoch", INTEGER, nullable=False, default=0),
+    Column("attempts", INTEGER, nullable=False, default=0),  # see `execution/trials.py`
+    Column("prompt_tokens", INTEGER, nullable=False, default=0),
+    Column("completion_tokens", INTEGER, nullable=False, default=0),
     Column("reasoning_effort", String),  # not on the wire's run, but the model is told
     _body(),  # as stored: see `shared_json.py`
+    Column("worker", String),  # the process that executes it, where several share the database
     Index("runs_by_thread", "thread_id", "seq"),
-    Index("active_runs", "status", "seq", sqlite_where=text(f"status IN ({_ACTIVE})")),
-    Index(
-        "one_active_run",
-        "thread_id",
-        unique=True,
-        sqlite_where=text(f"status IN ({_ACTIVE})"),
-    ),
+    Index("active_runs", "status", "seq", **_where_active()),
+    Index("one_active_run", "thread_id", unique=True, **_where_active()),
     sqlite_autoincrement=True,
 )
 
@@ -136,8 +144,8 @@ steps: Final = Table(
     _id(),
     Column("run_id", String, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
     Column("status", String, nullable=False),
-    Column("prompt_tokens", Integer, nullable=False, default=0),  # hidden while in progress
-    Column("completion_tokens", Integer, nullable=False, default=0),
+    Column("prompt_tokens", INTEGER, nullable=False, default=0),  # hidden while in progress
+    Column("completion_tokens", INTEGER, nullable=False, default=0),
     _body(),
     Column("echoed", Text),  # JSON of `Echoed`, for the model's endpoint alone
     Index("steps_by_run", "run_id", "seq"),
@@ -148,10 +156,10 @@ events: Final = Table(
     "events",
     metadata,
     Column("run_id", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("last", Integer, primary_key=True),  # sequence number of the last event in `body`
-    Column("first", Integer, nullable=False),
-    Column("epoch", Integer, nullable=False),
-    Column("created_at", Integer, nullable=False, index=True),
+    Column("last", INTEGER, primary_key=True),  # sequence number of the last event in `body`
+    Column("first", INTEGER, nullable=False),
+    Column("epoch", INTEGER, nullable=False),
+    Column("created_at", INTEGER, nullable=False, index=True),
     Column("body", LargeBinary, nullable=False),
 )
 """A row holds the events of one piece of work, as they are sent."""
@@ -161,7 +169,7 @@ shared_json: Final = Table(
     metadata,
     Column("hash", String, primary_key=True),  # SHA-256 of `body`
     Column("body", LargeBinary, nullable=False),
-    Column("used_at", Integer, nullable=False),  # Unix seconds of a run's creation, to the hour
+    Column("used_at", INTEGER, nullable=False),  # Unix seconds of a run's creation, to the hour
 )
 """What runs have in common; `shared_json.py` says how."""
 
@@ -179,12 +187,20 @@ idempotency: Final = Table(
     Column("project", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("fingerprint", LargeBinary, nullable=False),
-    Column("created_at", Integer, nullable=False, index=True),
-    Column("status_code", Integer, nullable=False),
+    Column("created_at", INTEGER, nullable=False, index=True),
+    Column("status_code", INTEGER, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
 
+workers: Final = Table(
+    "workers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("seen_at", INTEGER, nullable=False),  # Unix seconds of the database's clock
+)
+"""Processes that execute runs, where several share the database, and when each was last alive."""
+
 probe: Final = Table(
-    "probe", metadata, Column("id", Integer, primary_key=True), Column("at", Integer)
+    "probe", metadata, Column("id", INTEGER, primary_key=True), Column("at", INTEGER)
 )
 """One row, written by `/healthz` to see whether writing works."""

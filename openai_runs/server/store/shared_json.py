@@ -25,8 +25,7 @@ from threading import Lock
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import bindparam, delete, exists, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Executable, Table, bindparam, delete, exists, func, select
 
 from openai_runs._protocol.lenient import decoder_for
 from openai_runs.config import IDEMPOTENCY_TTL
@@ -69,14 +68,20 @@ _MARKED: Final = 3600
 _PRUNED: Final = 200
 """Texts that are deleted in one piece of work; the writer has others to serve."""
 
-_KEEP_INSERT = insert(shared_json)
-_KEEP: Final = Statement(
-    _KEEP_INSERT.on_conflict_do_update(
+
+def _keeping(insert: Callable[[Table], Any]) -> Executable:
+    new = insert(shared_json)
+    clause: Executable = new.on_conflict_do_update(
         index_elements=[shared_json.c.hash],
-        set_={"used_at": _KEEP_INSERT.excluded.used_at},
-        where=shared_json.c.used_at < _KEEP_INSERT.excluded.used_at - _MARKED,
-    ),
-    ["hash", "body", "used_at"],
+        set_={"used_at": new.excluded.used_at},
+        where=shared_json.c.used_at < new.excluded.used_at - _MARKED,
+    )
+    return clause
+
+
+_KEEP: Final = Statement(_keeping, ["hash", "body", "used_at"])
+_MARKED_AT: Final = Statement(
+    select(shared_json.c.used_at).where(shared_json.c.hash == bindparam("hash"))
 )
 _FIND: Final = Statement(select(shared_json.c.body).where(shared_json.c.hash == bindparam("hash")))
 _NAMED: Final = Statement(
@@ -225,8 +230,13 @@ def _names_in(stored: bytes) -> list[str]:
 
 def keep(connection: Connection, run_id: str, texts: Mapping[str, bytes], now: int) -> None:
     """Store the shared texts of a new run, as far as they are not there."""
-    for name, text in texts.items():
-        _KEEP.run(connection, hash=name, body=text, used_at=now)
+    for name, text in sorted(
+        texts.items()
+    ):  # in one order, or two writers could wait for each other
+        # Read first: an insert would lock the row, and with it all who start such runs.
+        marked = _MARKED_AT.value(connection, hash=name)
+        if marked is None or marked < now - _MARKED:
+            _KEEP.run(connection, hash=name, body=text, used_at=now)
         inserting(run_shared_json, "run_id", "hash").run(connection, run_id=run_id, hash=name)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from openai_runs.server.store import event_log, idempotency, shared_json
-from openai_runs.server.store.database import Connection, Database
+from openai_runs.server.store.database import Connection, Database, Jobs
 from openai_runs.server.store.event_pages import EventLog
 from openai_runs.server.store.idempotency import Once
 from openai_runs.server.store.shared_json import SharedJson
@@ -27,13 +27,32 @@ P = ParamSpec("P")
 class Store:
     """One open database. Refusals of its methods are answers of the API."""
 
-    def __init__(self, database: Database, path: Path) -> None:
+    def __init__(self, database: Database) -> None:
         """Work on this database, which `aclose` closes."""
-        self.path = path
         self._database = database
         self.shared_json = SharedJson(database)
         """What is sent of runs: what the store gives of them is without what they share."""
         self.log = EventLog(database, self.shared_json)
+
+    @property
+    def path(self) -> Path | None:
+        """Return the file; None: it is no file."""
+        return self._database.path
+
+    @property
+    def version(self) -> str:
+        """Return the name and version of the database, as for a health page."""
+        return self._database.version
+
+    @property
+    def jobs(self) -> Jobs | None:
+        """Return what wakes the processes that share the database; None: this one has it alone."""
+        return self._database.jobs
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether other processes may use the database at the same time."""
+        return self._database.jobs is not None
 
     def publish(self, url: str) -> None:
         """Let other processes that want this database find its server at `url`."""

@@ -10,7 +10,7 @@ from openai_runs.server.store import event_log
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.event_log import Cut, Logged, LoggedEvent, Position
 
-__all__ = ["Change", "Edited", "Moved", "Removed", "RunState", "Transaction"]
+__all__ = ["Change", "Edited", "Moved", "Outdated", "Removed", "RunState", "Transaction"]
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -42,7 +42,20 @@ class Removed(msgspec.Struct, frozen=True):
     run_id: str
 
 
-Change: TypeAlias = Moved | Edited | Removed | Logged | Cut
+class Outdated(msgspec.Struct, frozen=True):
+    """Something of a run was committed: what is held of it is to be read again.
+
+    What a database announces that other processes write to as well. Of this process it may come
+    late, and in any order.
+    """
+
+    run_id: str | None
+    """None: of any run; what was committed meanwhile was not heard."""
+    elsewhere: bool = False
+    """Whether another process has committed it."""
+
+
+Change: TypeAlias = Moved | Edited | Removed | Logged | Cut | Outdated
 """What is announced after a commit."""
 
 
@@ -73,9 +86,8 @@ class Transaction:
         self._end = Position(epoch, last)
 
     def write_log(self) -> None:
-        """Write what was logged; the end of the piece of work."""
-        if self._events:
-            logged = event_log.append(
-                self.connection, self._run_id, self._at, self._events, self._end
-            )
+        """Write what was logged of one run; the end of the piece of work, or of this run in it."""
+        events, self._events = self._events, []
+        if events:
+            logged = event_log.append(self.connection, self._run_id, self._at, events, self._end)
             self.announce(logged)

@@ -19,6 +19,7 @@ import pytest
 
 from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer, serving_url
+from openai_runs.server.store.sqlite.connection import Connection
 from openai_runs.server.store.sqlite.lock import FileLock
 from openai_runs.server.store.sqlite.mounts import find_network, warn_of_network
 from tests.server.conftest import Serve
@@ -270,7 +271,7 @@ async def test_database_that_cannot_be_written_is_refused_at_start(
         pass
     connect = sqlite3.connect
 
-    class Failing(sqlite3.Connection):
+    class Failing(Connection):
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
             if sql.startswith("PRAGMA user_version ="):
                 error = sqlite3.OperationalError(words)
@@ -278,7 +279,9 @@ async def test_database_that_cannot_be_written_is_refused_at_start(
                 raise error
             return super().execute(sql, *args)
 
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **o: connect(*a, **o, factory=Failing))
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *a, **o: connect(*a, **{**o, "factory": Failing})
+    )
 
     with pytest.raises(ConfigError) as refused:
         await LocalServer(db).start()

@@ -25,7 +25,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from openai_runs.server.store.database import Connection
-from openai_runs.server.store.migrations import m0002_event_log, m0003_shared_json, m0004_echoed
+from openai_runs.server.store.migrations import (
+    m0002_event_log,
+    m0003_shared_json,
+    m0004_echoed,
+    m0005_workers,
+)
 
 __all__ = ["MIGRATIONS", "OLDEST_VERSION", "SCHEMA_VERSION", "Migration"]
 
@@ -46,6 +51,7 @@ MIGRATIONS: Final = (
     Migration(2, m0002_event_log.migrate),
     Migration(3, m0003_shared_json.migrate),
     Migration(4, m0004_echoed.migrate),
+    Migration(5, m0005_workers.migrate),
 )
 SCHEMA_VERSION: Final = MIGRATIONS[-1].version
 """The schema version of a database with the tables of `schema.py`."""

@@ -7,16 +7,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
-
-from sqlalchemy.dialects import sqlite
+from typing import Any, Final
 
 from openai_runs.errors import ConfigError
 from openai_runs.server.log_filter import safe_words
 from openai_runs.server.store.damage import is_undecodable
 
 __all__ = [
-    "DIALECT",
     "Connection",
     "Error",
     "IntegrityError",
@@ -29,10 +26,16 @@ __all__ = [
     "words_of",
 ]
 
-Connection: TypeAlias = sqlite3.Connection
+
+class Connection(sqlite3.Connection):
+    """A connection as the store takes it."""
+
+    dialect = "sqlite"
+    each = sqlite3.Connection.execute  # its cursor reads one row at a time
+
+
 Error: Final = sqlite3.Error
 IntegrityError: Final = sqlite3.IntegrityError
-DIALECT: Final = sqlite.dialect(paramstyle="named")
 
 _BUSY_TIMEOUT: Final = 5.0
 """Seconds SQLite waits for a lock that another process has, such as a backup."""
@@ -87,6 +90,7 @@ def _open(path: Path, *pragmas: str) -> Connection:
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
+            factory=Connection,
         )
         always = (f"busy_timeout = {round(_BUSY_TIMEOUT * 1000)}", "foreign_keys = ON")
         for each in (*always, *pragmas):
@@ -110,7 +114,7 @@ def words_of(error: Exception) -> str:
     return safe_words(error) if is_undecodable(error) else str(error)
 
 
-def pragma(connection: Connection, name: str) -> Any:
+def pragma(connection: sqlite3.Connection, name: str) -> Any:
     """Return what SQLite says under this name."""
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from weakref import finalize
 
 import anyio.to_thread
 
+from openai_runs.server.store.database import Jobs
 from openai_runs.server.store.sqlite import connection as driver
 from openai_runs.server.store.sqlite.files import check_database, keep_private, make_private
 from openai_runs.server.store.sqlite.lock import FileLock
@@ -44,7 +46,9 @@ class SqliteDatabase:
             # Also where nobody closes it: when the object is collected, or the interpreter ends.
             self._remove_temporary = finalize(self, _remove, folder, os.getpid())
             db = Path(folder, "runs.db")
-        self.path = Path(db)
+        self.path: Path | None = Path(db)
+        self.jobs: Jobs | None = None
+        self.version = f"SQLite {sqlite3.sqlite_version}"
         self._connections: list[driver.Connection] = []
         try:
             check_database(self.path)

@@ -17,10 +17,10 @@ from typing import Any, Final
 from sqlalchemy import create_mock_engine
 
 from openai_runs.errors import ConfigError
+from openai_runs.server.store.database import DIALECTS
 from openai_runs.server.store.migrations import MIGRATIONS, Migration
 from openai_runs.server.store.schema import metadata
 from openai_runs.server.store.sqlite.connection import (
-    DIALECT,
     Connection,
     Error,
     pragma,
@@ -85,7 +85,7 @@ def _find_version(connection: Connection, path: Path) -> int:
 
 def _create(connection: Connection, version: int) -> None:
     def define(statement: Any, *_: object) -> None:
-        connection.execute(str(statement.compile(dialect=DIALECT)))
+        connection.execute(str(statement.compile(dialect=DIALECTS["sqlite"])))
 
     with transaction(connection, writing=True):
         metadata.create_all(create_mock_engine("sqlite://", define), checkfirst=False)

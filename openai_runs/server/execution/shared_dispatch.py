@@ -1,0 +1,128 @@
+"""When runs are executed where several processes share the database.
+
+Theory of operation. What is queued stands in the database alone. A process that has free slots
+claims the oldest queued runs for itself, several in one transaction, whenever something wakes it: a
+run that was queued by this process, a job (`store/postgres/jobs.py`), a slot that became free, or a
+second that has passed. No run is claimed twice, and none waits while a process has a free slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from openai_runs.server.api_errors import OutcomeUnknown
+from openai_runs.server.execution.executor import Execution, retry_unavailable
+from openai_runs.server.execution.slots import Slots
+from openai_runs.server.objects.transitions import LostRace
+from openai_runs.server.store import Claim, Store, claims, shared_claims
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+__all__ = ["SharedDispatcher"]
+
+_INTERVAL: Final = 1.0
+"""Seconds after which queued runs are looked for though nothing woke this process."""
+_TOGETHER: Final = 16
+"""Runs that are claimed in one transaction."""
+
+
+class SharedDispatcher:
+    """Executes queued runs of the database, as far as this process has slots."""
+
+    def __init__(
+        self,
+        execute_run: Callable[[str, Execution], Awaitable[None]],
+        max_concurrent: int,
+        store: Store,
+        worker: str,
+        now: Callable[[], int],
+    ) -> None:
+        """Keep the settings; `execute_run` raises nothing, `worker` names this process."""
+        self.slots = Slots(execute_run, max_concurrent)
+        self._store = store
+        self._worker = worker
+        self._now = now
+        self._group: TaskGroup | None = None
+        self._woken = anyio.Event()
+        self._is_full = False
+        """Whether runs may be queued that had no slot."""
+        self._freed = anyio.Event()
+
+    def start(self, group: TaskGroup) -> None:
+        """Execute in this group what is queued from now on."""
+        self._group = group
+        group.start_soon(self._serve)
+        if self._store.jobs is not None:
+            group.start_soon(self._store.jobs.serve, self._wake_when_free)
+
+    def stop(self) -> None:
+        """Begin no more executions; those under way go on."""
+        self._group = None
+        self._freed.set()
+
+    def put(self, run_id: str) -> None:
+        """Claim queued runs, since one was queued here: whichever are the oldest."""
+        self._woken.set()
+
+    def execute(self, claim: Claim) -> bool:
+        """Begin to execute a run that this process has claimed; False: it stops."""
+        if self._group is None:
+            return False
+        execution = Execution()
+        execution.claim = claim
+        self.slots.begin(self._group, claim.run.id, execution, self._free)
+        return True
+
+    def _free(self) -> None:
+        self._freed.set()
+        if self._is_full:
+            self._woken.set()
+
+    async def _wake_when_free(self) -> None:
+        """Claim queued runs once there is a free slot; until then other processes get the jobs."""
+        while self._group is not None and not self.slots.free:
+            self._freed = anyio.Event()
+            await self._freed.wait()
+        self._woken.set()
+
+    async def _serve(self) -> None:
+        while True:
+            await self._claim()
+            with anyio.move_on_after(_INTERVAL):
+                await self._woken.wait()
+            self._woken = anyio.Event()
+
+    async def _claim(self) -> None:
+        """Claim what is queued, and begin to execute it."""
+        while self._group is not None and (free := self.slots.free):
+            rows = min(free, _TOGETHER)
+            # Shielded for the moment of one commit: what was claimed is executed or put back.
+            with anyio.CancelScope(shield=True):
+                claimed = await self._claim_some(rows)
+                for claim in claimed:
+                    if not self.execute(claim):
+                        await self.put_back(claim)
+            if len(claimed) < rows:
+                self._is_full = False
+                return
+        self._is_full = True
+
+    async def _claim_some(self, rows: int) -> list[Claim]:
+        work = shared_claims.claim_queued
+        try:
+            return await retry_unavailable(
+                lambda: self._store.write(work, self._worker, self._now(), rows)
+            )
+        except OutcomeUnknown:  # what was claimed is found by `sweeps`
+            return []
+
+    async def put_back(self, claim: Claim) -> None:
+        """Queue a run again that this process has claimed."""
+        try:
+            await self._store.write(claims.put_back, claim.run.id, claim.epoch, self._now())
+        except LostRace:  # it ended, or is being cancelled
+            return
