@@ -141,7 +141,7 @@ async def test_interrupt_stops_the_answer_and_not_the_chat(
         await terminal.until("\x1b[1mbold\x1b[0m words.")
         await terminal.until(PROMPT)
         await terminal.type(CTRL_D)
-        await terminal.until("continue: openai-runs chat --thread ")
+        await terminal.until("openai-runs chat --thread ")
         code = await terminal.end()
 
     assert code == 0

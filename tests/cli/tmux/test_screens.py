@@ -84,7 +84,7 @@ def test_ask_draws_an_answer(shell: Screen, runs_server: RunsServer) -> None:
 
     shell.run(f"ask 'How?' --base-url {runs_server.url}")
     shell.until(r"thinking \d+ s")
-    shell.until("continue: openai-runs ask TEXT --thread thread_")
+    shell.until(r"continue:\s+openai-runs ask TEXT --thread thread_")
 
     ends(shell, 0)
     shown = shell.shown(all_of_it=True)
@@ -100,7 +100,7 @@ def test_long_answer_scrolls_and_stays_whole(shell: Screen, runs_server: RunsSer
     runs_server.reply("\n".join(f"{number}. item {number}" for number in range(1, 61)))
 
     shell.run(f"ask 'How?' --base-url {runs_server.url}")
-    shell.until("continue: openai-runs ask")
+    shell.until(r"continue:\s+openai-runs ask")
 
     ends(shell, 0)
     items = re.findall(r"^ *(\d+) item \1$", shell.shown(all_of_it=True), re.MULTILINE)
@@ -113,7 +113,7 @@ def test_piped_answer_leaves_no_drawing_behind(shell: Screen, runs_server: RunsS
 
     shell.run(f"ask 'How?' --base-url {runs_server.url} | cat")
     shell.until(r"thinking \d+ s")
-    shell.until("continue: openai-runs ask")
+    shell.until(r"continue:\s+openai-runs ask")
 
     ends(shell, 0)
     lines = shell.shown().splitlines()[1:5]
@@ -160,7 +160,7 @@ def test_chat_goes_on_after_an_interrupt(
     shell.press("Up", "Enter")
     shell.until("> And then\\?\nAt last.\n>")
     shell.press("C-d")
-    shell.until("continue: openai-runs chat --thread thread_")
+    shell.until(r"continue:\s+openai-runs chat --thread thread_")
 
     ends(shell, 0)
     bodies = [request.json for request in runs_server.seen("POST", "/threads/*/runs")]
