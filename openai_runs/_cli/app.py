@@ -5,8 +5,8 @@ quick.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
 
 from cyclopts import App, CycloptsError, MissingArgumentError
 
@@ -22,6 +22,7 @@ from openai_runs._cli.parsing.exit_codes import EXIT_CODES, exit_codes
 from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
 from openai_runs._cli.parsing.threads import list_threads, show_thread
+from openai_runs._cli.wrapping import flowing
 
 __all__ = ["run"]
 
@@ -96,45 +97,57 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     return 0
 
 
-_app.command(demo, help_epilogue=exit_codes(0, 1, 130))
-_app.command(
+def _add(app: App, function: Callable[..., int], **options: Any) -> None:
+    """Add a command; its help is broken at the width of the terminal, not as in the source."""
+    function.__doc__ = flowing(function.__doc__ or "")
+    app.command(function, **options)
+
+
+_add(_app, demo, help_epilogue=exit_codes(0, 1, 130))
+_add(
+    _app,
     serve,
     help_epilogue=exit_codes(0, 1, 2, 130, 143, done="stopped by SIGTERM or SIGHUP"),
 )
-_app.command(
+_add(
+    _app,
     ask,
     usage="Usage: openai-runs ask [OPTIONS] TEXT",
     help_epilogue=exit_codes(*EXIT_CODES),
 )
-_app.command(chat, help_epilogue=exit_codes(0, 1, 2, 3, 4, 5, 130, 141, 143, done="ended"))
-_app.command(
-    doctor, help_epilogue=exit_codes(0, 1, 2, 130, done="nothing fails", error="something fails")
+_add(_app, chat, help_epilogue=exit_codes(0, 1, 2, 3, 4, 5, 130, 141, 143, done="ended"))
+_add(
+    _app,
+    doctor,
+    help_epilogue=exit_codes(0, 1, 2, 130, done="nothing fails", error="something fails"),
 )
-_app.command(completion, help_epilogue=exit_codes(0, 2, done="printed"))
+_add(_app, completion, help_epilogue=exit_codes(0, 2, done="printed"))
 _app.command(_runs)
-_runs.command(
+_add(
+    _runs,
     cancel,
     help_epilogue=exit_codes(
         0, 1, 2, 6, 130, done="cancelled", error="error, or the run had ended otherwise"
     ),
 )
-_runs.command(list_runs, name="list", help_epilogue=_SHOWN)
-_runs.command(show, help_epilogue=_SHOWN)
-_runs.command(wait, help_epilogue=exit_codes(*EXIT_CODES))
+_add(_runs, list_runs, name="list", help_epilogue=_SHOWN)
+_add(_runs, show, help_epilogue=_SHOWN)
+_add(_runs, wait, help_epilogue=exit_codes(*EXIT_CODES))
 _app.command(_threads)
-_threads.command(list_threads, name="list", help_epilogue=_SHOWN)
-_threads.command(show_thread, name="show", help_epilogue=_SHOWN)
-_app.command(export, help_epilogue=_DONE)
-_app.command(import_archive, name="import", help_epilogue=_DONE)
+_add(_threads, list_threads, name="list", help_epilogue=_SHOWN)
+_add(_threads, show_thread, name="show", help_epilogue=_SHOWN)
+_add(_app, export, help_epilogue=_DONE)
+_add(_app, import_archive, name="import", help_epilogue=_DONE)
 _app.command(_batch)
-_batch.command(
+_add(
+    _batch,
     batch_run,
     name="run",
     help_epilogue=exit_codes(0, 1, 2, 4, 130, done="all completed").replace(
         EXIT_CODES[4], "some failed"
     ),
 )
-_batch.command(batch_status, name="status", help_epilogue=_SHOWN)
+_add(_batch, batch_status, name="status", help_epilogue=_SHOWN)
 
 
 def run(arguments: Sequence[str]) -> int:

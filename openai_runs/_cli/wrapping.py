@@ -1,10 +1,11 @@
-"""Lines broken between words, where a terminal would break them within one."""
+"""Lines broken between words at the width of a terminal, or joined so that they can be."""
 
+import inspect
 import re
 from typing import Final
 from unicodedata import east_asian_width
 
-__all__ = ["wrapped"]
+__all__ = ["flowing", "wrapped"]
 
 _WHOLE: Final = re.compile(
     r"(?<=: )(?:openai-runs|pip install) .*"  # a command, up to the end of its line
@@ -28,6 +29,18 @@ def wrapped(text: str, columns: int) -> str:
     'continue:\nopenai-runs ask TEXT'
     """
     return "\n".join(_wrapped(line, columns) for line in text.split("\n"))
+
+
+def flowing(docstring: str) -> str:
+    r"""Return a docstring with each paragraph, and each argument's text, on a line of its own.
+
+    What is indented, such as an example, keeps its lines.
+
+    >>> flowing("One\ntwo.\n\n    $ a\n    $ b\n\nArgs:\n    c: Three\n        four.")
+    'One two.\n\n    $ a\n    $ b\n\nArgs:\n    c: Three four.'
+    """
+    text, heading, arguments = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text) + heading + re.sub(r"\n {8,}", " ", arguments)
 
 
 def _wrapped(line: str, columns: int) -> str:
