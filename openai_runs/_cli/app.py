@@ -14,6 +14,11 @@ from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
 from openai_runs._cli.parsing.archive import export, import_archive
 from openai_runs._cli.parsing.ask import ask
+from openai_runs._cli.parsing.assistants import (
+    create_assistant,
+    list_assistants,
+    show_assistant,
+)
 from openai_runs._cli.parsing.batch import batch_run, batch_status
 from openai_runs._cli.parsing.chat import chat
 from openai_runs._cli.parsing.demo import demo
@@ -22,7 +27,7 @@ from openai_runs._cli.parsing.exit_codes import EXIT_CODES, exit_codes
 from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
 from openai_runs._cli.parsing.threads import list_threads, show_thread
-from openai_runs._cli.wrapping import flowing
+from openai_runs._cli.terminal.wrapping import flowing
 
 __all__ = ["run"]
 
@@ -68,6 +73,9 @@ _runs: Final = App(
 )
 _threads: Final = App(
     name="threads", help="List threads, and show what was said.", help_epilogue=""
+)
+_assistants: Final = App(
+    name="assistants", help="Create assistants, list them, and show one.", help_epilogue=""
 )
 _batch: Final = App(
     name="batch", help="Carry out many runs from a file, and go on after a crash.", help_epilogue=""
@@ -136,6 +144,15 @@ _add(_runs, wait, help_epilogue=exit_codes(*EXIT_CODES))
 _app.command(_threads)
 _add(_threads, list_threads, name="list", help_epilogue=_SHOWN)
 _add(_threads, show_thread, name="show", help_epilogue=_SHOWN)
+_app.command(_assistants)
+_add(
+    _assistants,
+    create_assistant,
+    name="create",
+    help_epilogue=exit_codes(0, 1, 2, 130, 141, done="created"),
+)
+_add(_assistants, list_assistants, name="list", help_epilogue=_SHOWN)
+_add(_assistants, show_assistant, name="show", help_epilogue=_SHOWN)
 _add(_app, export, help_epilogue=_DONE)
 _add(_app, import_archive, name="import", help_epilogue=_DONE)
 _app.command(_batch)

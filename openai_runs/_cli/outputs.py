@@ -13,7 +13,7 @@ from typing import Final, TextIO
 import msgspec
 
 from openai_runs._cli.ending import Closed, Stop
-from openai_runs._cli.wrapping import wrapped
+from openai_runs._cli.terminal.wrapping import wrapped
 
 __all__ = [
     "print_json",

@@ -256,14 +256,6 @@ MISTAKES = {
     "bad thread": (["--thread", "a/b", "--db", "c.db"], "a/b"),
     "no module": (["--tools", "nowhere:look_up"], "nowhere"),
     "no function": (["--tools", "json:nothing"], "nothing"),
-    "a path": (
-        ["--tools", "./orders.py:look_up"],
-        "write it as MODULE:FUNCTION, such as orders:look_up",
-    ),
-    "no function named": (
-        ["--tools", "orders"],
-        "write it as MODULE:FUNCTION, such as orders:look_up",
-    ),
     "no annotation": (["--tools", "bare:f"], "parameter 'order' has no annotation; write one"),
     "syntax error": (["--tools", "broken:f"], "the module broken cannot be imported: SyntaxError"),
     "import of another": (["--tools", "needy:f"], "ModuleNotFoundError: No module named 'nothere'"),

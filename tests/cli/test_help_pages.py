@@ -10,7 +10,8 @@ import pytest
 from tests.cli.conftest import InProcess
 
 COMMANDS = [
-    *("ask", "batch", "batch run", "batch status", "chat", "completion", "demo", "doctor"),
+    *("ask", "assistants", "assistants create", "assistants list", "assistants show"),
+    *("batch", "batch run", "batch status", "chat", "completion", "demo", "doctor"),
     *("export", "import", "runs", "runs cancel", "runs list", "runs show", "runs wait", "serve"),
     *("threads", "threads list", "threads show"),
 ]

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from openai_runs import AsyncClient
-from openai_runs._cli.wrapping import wrapped
+from openai_runs._cli.terminal.wrapping import wrapped
 from openai_runs.server import LocalServer
 from openai_runs.testing import RunsServer
 from tests.cli.processes import Finished, execute, finish, launch, read_until, received

@@ -16,6 +16,10 @@ _WHOLE: Final = re.compile(
 _MARGIN: Final = re.compile(r"\s*(?:\S+ {2,})?")
 """The beginning of a line that those after it stand below: blanks, or a name and blanks."""
 
+_IN_PARAGRAPH: Final = re.compile(r"(?<=\S)\n(?=\S)")
+_IN_ARGUMENT: Final = re.compile(r"\n {8,}")
+"""Where lines of a docstring are joined."""
+
 
 def wrapped(text: str, columns: int) -> str:
     r"""Return `text` with the lines broken that are longer than `columns`.
@@ -40,7 +44,7 @@ def flowing(docstring: str) -> str:
     'One two.\n\n    $ a\n    $ b\n\nArgs:\n    c: Three four.'
     """
     text, heading, arguments = inspect.cleandoc(docstring).partition("\nArgs:\n")
-    return re.sub(r"(?<=\S)\n(?=\S)", " ", text) + heading + re.sub(r"\n {8,}", " ", arguments)
+    return _IN_PARAGRAPH.sub(" ", text) + heading + _IN_ARGUMENT.sub(" ", arguments)
 
 
 def _wrapped(line: str, columns: int) -> str:

@@ -12,7 +12,7 @@ import termios
 import pytest
 
 from openai_runs._cli.outputs import say
-from openai_runs._cli.wrapping import wrapped
+from openai_runs._cli.terminal.wrapping import wrapped
 
 ID = "thread_2wBcXtQ0vYkRz7LmNpGhJdSa"
 URL = "http://127.0.0.1:11434/v1/threads/" + ID
