@@ -1,14 +1,14 @@
 """The tree of commands, and what happens when one is called.
 
-What may not live here, or in `parsing`: an import of the client or the server; `--help` must be
-quick.
+What may not live here, in `parsing` or in `usage`: an import of the client or the server; `--help`
+must be quick.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import App, CycloptsError
 
 from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
@@ -28,6 +28,7 @@ from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
 from openai_runs._cli.parsing.threads import list_threads, show_thread
 from openai_runs._cli.terminal.wrapping import flowing
+from openai_runs._cli.usage.mistakes import explain
 
 __all__ = ["run"]
 
@@ -185,26 +186,12 @@ def _obey(arguments: Sequence[str]) -> int:
     try:
         code = _app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _complain(_sentence(error, arguments), USAGE, arguments)
+        return _complain(explain(error, _app, arguments), USAGE, arguments)
     except Stop as stop:
         return _complain(str(stop), stop.code, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
-
-
-def _sentence(error: CycloptsError, arguments: Sequence[str]) -> str:
-    """Return what is wrong with the command line; of what is missing, what it is."""
-    said = " ".join(str(error).split())
-    if not isinstance(error, MissingArgumentError) or error.argument is None:
-        return said
-    if error.keyword is not None or error.argument.tokens or "Did you mean" in said:
-        return said
-    name = error.argument.name
-    _, apps, _ = _app.parse_commands(arguments)
-    known = apps[-1].assemble_argument_collection(parse_docstring=True)
-    purpose = next((one.parameter.help or "" for one in known if one.name == name), "")
-    return f"{name} is required: {purpose[:1].lower()}{purpose[1:].rstrip('.')}"
 
 
 def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:

@@ -105,6 +105,8 @@ COMMANDS: Final[dict[str, list[str]]] = {
     "$ run unknown": ["runs", "show", "run_404", "--thread", "thread_404", "--base-url", "{url}"],
     "$ argument missing": ["runs", "show"],
     "$ run of no thread": ["runs", "show", "run_404", "--base-url", "{url}"],
+    "$ thread in place of a run": ["runs", "show", "thread_1", "--db", "runs.db"],
+    "$ argument too many": ["ask", "two", "words"],
     "$ server missing": ["runs", "show", "run_1", "--thread", "thread_1"],
     "$ file missing": ["runs", "show", "run_1", "--thread", "thread_1", "--db", "missing.db"],
     "$ port in use": ["serve", "--port", "{port}", "--db", "other.db"],

@@ -76,7 +76,7 @@ def perform(question: Question) -> int:
         Closed: Nobody reads it any more.
     """
     text, place = _text_of(question), question.place
-    check_ids(thread=question.thread, assistant=question.assistant)
+    check_ids(question.place, thread=question.thread, assistant=question.assistant)
     given = "--thread" if question.thread else "--assistant" if question.assistant else None
     if given is not None and not place.is_lasting(os.environ):
         sentence = (

@@ -66,7 +66,7 @@ def show(assistant_id: str, place: Place, *, as_json: bool) -> int:
         Stop: It cannot be shown.
         Closed: Nobody reads it.
     """
-    check_ids(assistant=assistant_id)
+    check_ids(place, assistant=assistant_id)
 
     async def work(client: AsyncClient) -> None:
         assistant = await client.assistants.retrieve(assistant_id)

@@ -85,7 +85,7 @@ def perform(talk: Talk) -> int:
         Stop: The arguments contradict each other, or a piped message cannot be answered.
         Closed: Nobody reads the answers any more.
     """
-    check_ids(thread=talk.thread, assistant=talk.assistant)
+    check_ids(talk.place, thread=talk.thread, assistant=talk.assistant)
     given = "--thread" if talk.thread else "--assistant" if talk.assistant else None
     if given is not None and not talk.place.is_lasting(os.environ):
         sentence = f"{given} is known to a server or in a file: add --base-url or --db"
@@ -230,7 +230,7 @@ class Chat:
     async def _go_on_with(self, client: AsyncClient, thread_id: str) -> None:
         """Go on with a thread that is there."""
         try:
-            check_ids(thread=thread_id)
+            check_ids(self._talk.place, thread=thread_id)
         except Stop as error:
             say(str(error), dim=False)
             return

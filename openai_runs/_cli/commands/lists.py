@@ -102,7 +102,7 @@ def carry_out_at(
 
 
 def _carry_out(listing: Listing, work: Callable[[AsyncClient], Awaitable[None]]) -> int:
-    check_ids(thread_id=listing.thread_id, after=listing.after)
+    check_ids(listing.place, thread_id=listing.thread_id, after=listing.after)
     return carry_out_at(listing.place, work)
 
 
