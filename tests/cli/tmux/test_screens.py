@@ -204,6 +204,33 @@ def test_doctor_fits_the_screen(shell: Screen, runs_server: RunsServer) -> None:
     assert re.search(r"^fail  model .*\n(?: {24}.*\n)* {24}-> is it running", shown, re.MULTILINE)
 
 
+def test_command_that_is_shown_can_be_copied(shell: Screen, runs_server: RunsServer) -> None:
+    """What is said is broken between words; the command stays one line, however long it is."""
+    runs_server.reply("It left on Monday.")
+    where = f"--base-url {runs_server.url}"
+    shell.run(f"assistants create --model phi4 {where}")
+    ends(shell, 0)
+    lines = shell.tmux("capture-pane", "-p", "-J").splitlines()  # as a copy joins what is wrapped
+    (command,) = [line.rstrip() for line in lines if line.startswith("openai-runs ask ")]
+    shell.run(f"runs show thread_1 {where}")
+    ends(shell, 2)
+    said = shell.shown()
+
+    shell.run(command.removeprefix("openai-runs "))
+
+    ends(shell, 0)
+    assert "It left on Monday." in shell.shown()
+    assert "is the id of a thread, and that of a run is needed:\n`openai-runs threads show" in said
+
+
+def test_help_is_broken_between_words(shell: Screen) -> None:
+    """And only where a line is full."""
+    shell.run("chat --help | head -12")
+
+    ends(shell, 0)
+    assert "the last line\nsays how to continue it." in shell.shown()
+
+
 def test_lists_fit_the_screen(shell: Screen, runs_server: RunsServer) -> None:
     """A row is a line."""
     runs_server.reply("One")
