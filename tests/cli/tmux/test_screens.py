@@ -116,9 +116,10 @@ def test_piped_answer_leaves_no_drawing_behind(shell: Screen, runs_server: RunsS
     shell.until(r"continue:\s+openai-runs ask")
 
     ends(shell, 0)
-    lines = shell.shown().splitlines()[1:5]
+    _, *lines = shell.shown().splitlines()
     assert lines[0].startswith("run run_")
-    assert lines[1:] == ["One", "Two", "completed; tokens 10 in, 5 out"]
+    # When `cat` writes the last line end, only `cat` knows.
+    assert re.match(r"One\nTwo\n?completed; tokens 10 in, 5 out\n", "\n".join(lines[1:]))
 
 
 def test_ask_is_interrupted(shell: Screen, runs_server: RunsServer) -> None:
@@ -239,5 +240,5 @@ def test_lists_fit_the_screen(shell: Screen, runs_server: RunsServer) -> None:
     shell.run(f"runs list --base-url {runs_server.url}")
 
     ends(shell, 0)
-    row = r"^run_\w{24}  completed  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  gpt-4o-mini$"
+    row = r"^run_\w{24}  thread_\w{24}  completed$"
     assert re.search(row, shell.shown(), re.MULTILINE)
