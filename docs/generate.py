@@ -239,6 +239,9 @@ def lifecycle_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs": command_help,
     "cli openai-runs ask": lambda: command_help("ask"),
+    "cli openai-runs assistants create": lambda: command_help("assistants", "create"),
+    "cli openai-runs assistants list": lambda: command_help("assistants", "list"),
+    "cli openai-runs assistants show": lambda: command_help("assistants", "show"),
     "cli openai-runs batch run": lambda: command_help("batch", "run"),
     "cli openai-runs batch status": lambda: command_help("batch", "status"),
     "cli openai-runs batch table": lambda: command_help("batch", "table"),

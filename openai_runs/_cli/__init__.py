@@ -33,5 +33,7 @@ def _run() -> int:
     except ImportError as error:
         if not is_of_an_extra(error):
             raise
-        print(f"openai-runs: {needs('this command', error)}", file=sys.stderr)
+        from openai_runs._cli.outputs import say
+
+        say(f"openai-runs: {needs('this command', error)}", dim=False)
         return 1

@@ -14,11 +14,13 @@ from openai_runs import (
     BadRequestError,
     OpenAIRunsError,
     PollPolicy,
+    Run,
     RunError,
     RunResult,
     RunWaitTimeout,
 )
 from openai_runs._cli.connecting import ECHO, Place, echoes
+from openai_runs._cli.functions import FORM
 from openai_runs._cli.outputs import say
 from openai_runs._cli.terminal.answer import AnswerDisplay
 from openai_runs._client.streams.run_stream import RunStream
@@ -30,8 +32,10 @@ __all__ = [
     "next_step",
     "pass_on",
     "remove",
+    "say_calls",
     "show_rest",
     "temporary_assistant",
+    "unanswered",
     "warn_of_echo",
 ]
 
@@ -68,6 +72,12 @@ async def pass_on(stream: RunStream, display: AnswerDisplay) -> RunResult:
     except RunError:
         pass  # a run that did not complete: its status is shown when all is written
     return await stream.result()
+
+
+def say_calls(run: Run) -> None:
+    """Say which functions are called now, and with what."""
+    for call in run.tool_calls:
+        say(f"calls {call.function.name}({call.function.arguments})")
 
 
 async def show_rest(result: RunResult, display: AnswerDisplay) -> None:
@@ -126,6 +136,16 @@ async def warn_of_echo(client: AsyncClient, model: str | None, place: Place) -> 
             "asks a model is started with `openai-runs serve --model-url URL`",
             dim=False,
         )
+
+
+def unanswered(run: Run) -> str:
+    """Return what to do about a run that waits for the outputs of tools."""
+    resume = f'`runs.resume("{run.id}", thread_id="{run.thread_id}", tools=[...])`'
+    waits = f"this run waits until it expires, and {resume} in Python answers it"
+    names = ", ".join(dict.fromkeys(call.function.name for call in run.tool_calls))
+    if not names:  # what it waits for is no function of ours
+        return waits
+    return f"name the function that answers {names} with --tools {FORM}; {waits}"
 
 
 def next_step(

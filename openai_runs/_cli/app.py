@@ -1,19 +1,24 @@
 """The tree of commands, and what happens when one is called.
 
-What may not live here, or in `parsing`: an import of the client or the server; `--help` must be
-quick.
+What may not live here, in `parsing` or in `usage`: an import of the client or the server; `--help`
+must be quick.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import App, CycloptsError
 
 from openai_runs import __version__
 from openai_runs._cli.ending import CLOSED, ERROR, INTERRUPTED, USAGE, Closed, Stop
 from openai_runs._cli.parsing.archive import export, import_archive
 from openai_runs._cli.parsing.ask import ask
+from openai_runs._cli.parsing.assistants import (
+    create_assistant,
+    list_assistants,
+    show_assistant,
+)
 from openai_runs._cli.parsing.batch import batch_run, batch_status, batch_table
 from openai_runs._cli.parsing.chat import chat
 from openai_runs._cli.parsing.demo import demo
@@ -23,6 +28,8 @@ from openai_runs._cli.parsing.runs import cancel, list_runs, show, wait
 from openai_runs._cli.parsing.serve import serve
 from openai_runs._cli.parsing.threads import list_threads, show_thread
 from openai_runs._cli.parsing.worker import worker
+from openai_runs._cli.terminal.wrapping import flowing
+from openai_runs._cli.usage.mistakes import explain
 
 __all__ = ["run"]
 
@@ -69,6 +76,9 @@ _runs: Final = App(
 _threads: Final = App(
     name="threads", help="List threads, and show what was said.", help_epilogue=""
 )
+_assistants: Final = App(
+    name="assistants", help="Create assistants, list them, and show one.", help_epilogue=""
+)
 _batch: Final = App(
     name="batch", help="Carry out many runs from a file, and go on after a crash.", help_epilogue=""
 )
@@ -97,50 +107,72 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     return 0
 
 
-_app.command(demo, help_epilogue=exit_codes(0, 1, 130))
-_app.command(
+def _add(app: App, function: Callable[..., int], **options: Any) -> None:
+    """Add a command; its help is broken at the width of the terminal, not as in the source."""
+    function.__doc__ = flowing(function.__doc__ or "")
+    app.command(function, **options)
+
+
+_add(_app, demo, help_epilogue=exit_codes(0, 1, 130))
+_add(
+    _app,
     serve,
     help_epilogue=exit_codes(0, 1, 2, 130, 143, done="stopped by SIGTERM or SIGHUP"),
 )
-_app.command(
+_add(
+    _app,
     worker,
     help_epilogue=exit_codes(0, 1, 2, 130, 143, done="stopped by SIGTERM or SIGHUP"),
 )
-_app.command(
+_add(
+    _app,
     ask,
     usage="Usage: openai-runs ask [OPTIONS] TEXT",
     help_epilogue=exit_codes(*EXIT_CODES),
 )
-_app.command(chat, help_epilogue=exit_codes(0, 1, 2, 3, 4, 5, 130, 141, 143, done="ended"))
-_app.command(
-    doctor, help_epilogue=exit_codes(0, 1, 2, 130, done="nothing fails", error="something fails")
+_add(_app, chat, help_epilogue=exit_codes(0, 1, 2, 3, 4, 5, 130, 141, 143, done="ended"))
+_add(
+    _app,
+    doctor,
+    help_epilogue=exit_codes(0, 1, 2, 130, done="nothing fails", error="something fails"),
 )
-_app.command(completion, help_epilogue=exit_codes(0, 2, done="printed"))
+_add(_app, completion, help_epilogue=exit_codes(0, 2, done="printed"))
 _app.command(_runs)
-_runs.command(
+_add(
+    _runs,
     cancel,
     help_epilogue=exit_codes(
         0, 1, 2, 6, 130, done="cancelled", error="error, or the run had ended otherwise"
     ),
 )
-_runs.command(list_runs, name="list", help_epilogue=_SHOWN)
-_runs.command(show, help_epilogue=_SHOWN)
-_runs.command(wait, help_epilogue=exit_codes(*EXIT_CODES))
+_add(_runs, list_runs, name="list", help_epilogue=_SHOWN)
+_add(_runs, show, help_epilogue=_SHOWN)
+_add(_runs, wait, help_epilogue=exit_codes(*EXIT_CODES))
 _app.command(_threads)
-_threads.command(list_threads, name="list", help_epilogue=_SHOWN)
-_threads.command(show_thread, name="show", help_epilogue=_SHOWN)
-_app.command(export, help_epilogue=_DONE)
-_app.command(import_archive, name="import", help_epilogue=_DONE)
+_add(_threads, list_threads, name="list", help_epilogue=_SHOWN)
+_add(_threads, show_thread, name="show", help_epilogue=_SHOWN)
+_app.command(_assistants)
+_add(
+    _assistants,
+    create_assistant,
+    name="create",
+    help_epilogue=exit_codes(0, 1, 2, 130, 141, done="created"),
+)
+_add(_assistants, list_assistants, name="list", help_epilogue=_SHOWN)
+_add(_assistants, show_assistant, name="show", help_epilogue=_SHOWN)
+_add(_app, export, help_epilogue=_DONE)
+_add(_app, import_archive, name="import", help_epilogue=_DONE)
 _app.command(_batch)
-_batch.command(
+_add(
+    _batch,
     batch_run,
     name="run",
     help_epilogue=exit_codes(0, 1, 2, 4, 130, done="all completed").replace(
         EXIT_CODES[4], "some failed"
     ),
 )
-_batch.command(batch_status, name="status", help_epilogue=_SHOWN)
-_batch.command(batch_table, name="table", help_epilogue=_SHOWN)
+_add(_batch, batch_status, name="status", help_epilogue=_SHOWN)
+_add(_batch, batch_table, name="table", help_epilogue=_SHOWN)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -161,26 +193,12 @@ def _obey(arguments: Sequence[str]) -> int:
     try:
         code = _app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _complain(_sentence(error, arguments), USAGE, arguments)
+        return _complain(explain(error, _app, arguments), USAGE, arguments)
     except Stop as stop:
         return _complain(str(stop), stop.code, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
-
-
-def _sentence(error: CycloptsError, arguments: Sequence[str]) -> str:
-    """Return what is wrong with the command line; of what is missing, what it is."""
-    said = " ".join(str(error).split())
-    if not isinstance(error, MissingArgumentError) or error.argument is None:
-        return said
-    if error.keyword is not None or error.argument.tokens or "Did you mean" in said:
-        return said
-    name = error.argument.name
-    _, apps, _ = _app.parse_commands(arguments)
-    known = apps[-1].assemble_argument_collection(parse_docstring=True)
-    purpose = next((one.parameter.help or "" for one in known if one.name == name), "")
-    return f"{name} is required: {purpose[:1].lower()}{purpose[1:].rstrip('.')}"
 
 
 def _complain(sentence: str, code: int, arguments: Sequence[str]) -> int:

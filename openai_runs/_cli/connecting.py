@@ -31,6 +31,7 @@ from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
 from openai_runs._cli.environment import secret
 from openai_runs._cli.outputs import say
 from openai_runs._cli.tokens import TokenCommand
+from openai_runs._cli.usage.ids import a, kind_of, uses
 from openai_runs._protocol.hosts import is_loopback
 from openai_runs._protocol.spec import check_id
 
@@ -174,18 +175,23 @@ async def echoes(client: AsyncClient) -> bool:
     return names == [ECHO]
 
 
-def check_ids(**ids: str | None) -> None:
-    """Refuse what can be no id, before anything is sent.
+def check_ids(place: Place, **ids: str | None) -> None:
+    """Refuse what can be no id, or is one of something else, before anything is sent.
 
     Raises:
         Stop: It could lead elsewhere.
     """
     for name, value in ids.items():
-        if value is not None:
-            try:
-                check_id(name, value)
-            except ValueError as error:
-                raise Stop(str(error), USAGE) from error
+        if value is None:
+            continue
+        try:
+            check_id(name, value)
+        except ValueError as error:
+            raise Stop(str(error), USAGE) from error
+        kind, wanted = kind_of(value), name.removesuffix("_id")
+        if kind is not None and kind != wanted and wanted != "after":
+            sentence = f"'{value}' is the id of {a(kind)}, and that of {a(wanted)} is needed"
+            raise Stop(sentence + uses(value, place.options()), USAGE)
 
 
 def check_server(place: Place) -> None:

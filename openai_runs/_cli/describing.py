@@ -7,9 +7,26 @@ import time
 from collections.abc import Iterator
 
 from openai_runs import Message, Run, RunResult, RunStep
-from openai_runs.types import CodeInterpreterToolCall, FunctionToolCall, Thread, Usage
+from openai_runs.types import (
+    Assistant,
+    CodeInterpreterToolCall,
+    FunctionTool,
+    FunctionToolCall,
+    Thread,
+    Tool,
+    Usage,
+)
 
-__all__ = ["describe", "moment", "run_row", "thread_row", "tokens", "verdict"]
+__all__ = [
+    "assistant_row",
+    "describe",
+    "describe_assistant",
+    "moment",
+    "run_row",
+    "thread_row",
+    "tokens",
+    "verdict",
+]
 
 
 def verdict(run: Run) -> str:
@@ -51,6 +68,34 @@ def thread_row(thread: Thread) -> tuple[str, str, str]:
         return str(getattr(thread, "id", "?")), "", ""
     metadata = ", ".join(f"{key}={value}" for key, value in (thread.metadata or {}).items())
     return thread.id, moment(thread.created_at), metadata
+
+
+def assistant_row(assistant: Assistant) -> tuple[str, str, str, str]:
+    """Return what a list shows of an assistant."""
+    if not isinstance(assistant, Assistant):
+        return str(getattr(assistant, "id", "?")), "", "", ""
+    return assistant.id, moment(assistant.created_at), assistant.model, assistant.name or ""
+
+
+def describe_assistant(assistant: Assistant) -> Iterator[tuple[str, str]]:
+    """Yield what it is about, and the words."""
+    metadata = assistant.metadata or {}
+    facts = {
+        "assistant": assistant.id,
+        "name": assistant.name,
+        "description": assistant.description,
+        "model": assistant.model,
+        "created": moment(assistant.created_at),
+        "tools": ", ".join(map(_tool, assistant.tools)),
+        "metadata": ", ".join(f"{key}={value}" for key, value in metadata.items()),
+        "instructions": assistant.instructions,
+    }
+    yield from ((name, text) for name, text in facts.items() if text)
+
+
+def _tool(tool: Tool) -> str:
+    """Return the name of a function, or the kind of another tool."""
+    return tool.function.name if isinstance(tool, FunctionTool) else str(tool.type)
 
 
 def describe(result: RunResult) -> Iterator[tuple[str, str]]:

@@ -1,32 +1,50 @@
-"""Functions of the user's, by the name of their module."""
+"""Functions of the user's, by the name of their module or its file."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from openai_runs import tool
 from openai_runs._cli.ending import USAGE, Stop
 
-__all__ = ["load_function"]
+__all__ = ["FORM", "load_functions"]
+
+FORM: Final = "MODULE:FUNCTION"
+"""How a function is named."""
+_SUFFIX: Final = ".py"
 
 
-def load_function(name: str) -> Callable[..., Any]:
-    """Return the function that `MODULE:FUNCTION` names, of the folder we are in or installed.
+def load_functions(names: Iterable[str]) -> list[Callable[..., Any]]:
+    """Return the functions that are named `MODULE:FUNCTION` or `FILE.py:FUNCTION`.
+
+    A module is looked for in the folder we are in, then among those installed.
 
     Raises:
         Stop: There is none, its module cannot be imported, or it can be no tool.
     """
-    module, _, attribute = name.partition(":")
-    if not attribute or not all(part.isidentifier() for part in module.split(".")):
-        path = Path(module).with_suffix("")
-        meant = f", such as {path.name}:{attribute or 'look_up'}" if path.name else ""
-        raise _wrong(name, f"write it as MODULE:FUNCTION{meant}")
-    found = getattr(_imported(name, module), attribute, None)
+    found: dict[str, Callable[..., Any]] = {}
+    for name in names:
+        function = _load(name)
+        called = tool(function).name
+        if called in found:
+            raise _wrong(name, f"there is a function {called} already")
+        found[called] = function
+    return list(found.values())
+
+
+def _load(name: str) -> Callable[..., Any]:
+    place, _, attribute = name.rpartition(":")
+    is_file = place.endswith(_SUFFIX)
+    if not attribute.isidentifier() or not (is_file or _is_dotted(place)):
+        raise _wrong(name, f"write it as {FORM} or FILE.py:FUNCTION{_meant(name)}")
+    module = _of_file(name, Path(place)) if is_file else _imported(name, place, Path.cwd())
+    found = getattr(module, attribute, None)
     if not callable(found):
-        raise _wrong(name, f"the module {module} has no function {attribute}")
+        kind = "file" if is_file else "module"
+        raise _wrong(name, f"the {kind} {place} has no function {attribute}")
     try:
         tool(found)
     except TypeError as error:
@@ -34,9 +52,29 @@ def load_function(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]  # of a module we do not know
 
 
-def _imported(name: str, module: str) -> ModuleType:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _meant(name: str) -> str:
+    """Return an example that is close to what was written."""
+    place, _, attribute = name.partition(":")
+    module = place if place.endswith(_SUFFIX) or _is_dotted(place) else Path(place).stem
+    return f", such as {module}:{attribute or 'look_up'}" if module else ""
+
+
+def _of_file(name: str, path: Path) -> ModuleType:
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise _wrong(name, f"there is no file {path}")
+    module = _imported(name, path.stem, path.parent)
+    if module.__file__ is None or not path.samefile(module.__file__):
+        raise _wrong(name, f"another module is named {path.stem}: give the file another name")
+    return module
+
+
+def _imported(name: str, module: str, folder: Path) -> ModuleType:
+    sys.path.insert(0, str(folder))
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -47,7 +85,7 @@ def _imported(name: str, module: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # whatever the code of the module raises
         raise _wrong(name, _failed(module, error)) from error
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(str(folder))
 
 
 def _failed(module: str, error: BaseException) -> str:

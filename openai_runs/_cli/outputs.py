@@ -13,6 +13,7 @@ from typing import Final, TextIO
 import msgspec
 
 from openai_runs._cli.ending import Closed, Stop
+from openai_runs._cli.terminal.wrapping import wrapped
 
 __all__ = [
     "print_json",
@@ -24,6 +25,8 @@ __all__ = [
     "writing",
 ]
 
+_COLUMNS: Final = 80
+"""Of a terminal that does not say how wide it is."""
 _CONTROLS: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)
 } | {13: None}
@@ -42,13 +45,18 @@ def printable(text: str) -> str:
 def say(text: str, *, dim: bool = True) -> None:
     """Tell the person at the terminal something, apart from the result.
 
+    On a terminal, lines that are too long for it are broken between words.
+
     Raises:
         Closed: Nobody reads standard error any more.
     """
     if sys.stderr is None:  # closed by whoever started the command
         return
     shown = printable(text)
-    if dim and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+    columns = _columns(sys.stderr)
+    if columns is not None:
+        shown = wrapped(shown, columns)
+    if dim and columns is not None and "NO_COLOR" not in os.environ:
         shown = f"\x1b[2m{shown}\x1b[0m"
     try:
         print(shown, file=sys.stderr, flush=True)
@@ -94,6 +102,19 @@ def silence(*streams: TextIO | None) -> None:
     for stream in streams:
         with contextlib.suppress(io.UnsupportedOperation, AttributeError):  # not a file, or none
             os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]  # None has none, see above
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Return how wide the terminal of a stream is; None if it is none."""
+    if not stream.isatty():
+        return None
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    with contextlib.suppress(OSError):  # as of a terminal that is gone
+        if columns := os.get_terminal_size(stream.fileno()).columns:
+            return columns
+    return _COLUMNS
 
 
 def _write(text: str) -> None:

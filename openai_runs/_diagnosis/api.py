@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from openai_runs._protocol.error_mapping import error_facts
 from openai_runs._protocol.masking import secrets_of
 from openai_runs._transport import Reply, Transport
 from openai_runs.config import ASSISTANTS_VERSION
-from openai_runs.errors import OpenAIRunsError
+from openai_runs.errors import APIConnectionError, OpenAIRunsError
 
 __all__ = ["check_api"]
 
@@ -25,6 +26,8 @@ _ABSENT: Final = "doctor_has_no_such_id"
 """An id that no server made."""
 _NONSENSE: Final = "/doctor_has_no_such_path"
 """A path that no server has: what is answered there is the answer for what is missing."""
+_REQUEST: Final = re.compile(r" to GET \S+(?=:)")
+"""Where an error names the request."""
 _KINDS: Final[Mapping[str, str]] = {
     "assistants": "/assistants?limit=1",
     "threads": "/threads/{thread}",
@@ -101,16 +104,26 @@ class _Probe:
         """Return everything; the first that fails for a reason of its own ends it."""
         try:
             first = await self._get(_KINDS["assistants"])
-            if first.status in {401, 403}:
-                return [self._refused(first)]
-            unknown = await self._get(_NONSENSE)
         except OpenAIRunsError as error:
             return [_unanswered(error)]
+        if first.status in {401, 403}:
+            return [self._refused(first)]
+        try:
+            unknown = await self._get(_NONSENSE)
+        except OpenAIRunsError as error:
+            return [self._broken_off(first, error)]
         found = [Finding(topic="server", state="ok", text=f"{self._url} answers")]
         ids = await self._ids()
         found += await self._kinds(unknown, ids)
         found += await self._extras(unknown)
         return [*found, _STREAMS, *_features(first.headers)]
+
+    def _broken_off(self, first: Reply, error: OpenAIRunsError) -> Finding:
+        """Return what became of the second request, whose path says nothing to anybody."""
+        answered = f"GET {_KINDS['assistants'].partition('?')[0]} (HTTP {first.status})"
+        text = f"{self._url} answered {answered}, and failed at the next request: "
+        advice = "did it stop, or does a proxy before it drop requests? Run doctor again"
+        return Finding(topic="server", state="fail", text=text + _reason(error), advice=advice)
 
     def _refused(self, reply: Reply) -> Finding:
         """Return what the server says of the key, or of there being none."""
@@ -132,7 +145,7 @@ class _Probe:
             try:
                 reply = await self._get(path.format_map(ids))
             except OpenAIRunsError as error:
-                failing.append(f"{kind} ({error})")
+                failing.append(f"{kind} ({_reason(error)})")
                 continue
             if _is_missing(reply, unknown):
                 missing.append(kind)
@@ -149,16 +162,21 @@ class _Probe:
         return [Finding(topic="api", state="fail", text=text, advice=advice)]
 
     async def _extras(self, unknown: Reply) -> list[Finding]:
-        there = []
+        there, failing = [], []
         for name, path in _EXTRAS.items():
             try:
                 reply = await self._get(path)
-            except OpenAIRunsError:
-                continue  # nobody needs it
+            except OpenAIRunsError as error:  # nobody needs it
+                failing.append(f"{name} ({_reason(error)})")
+                continue
             if reply.status == 200 and not _is_missing(reply, unknown):
                 there.append(name)
         text = f"has {', '.join(there)}" if there else "none"
-        return [Finding(topic="besides", state="ok", text=text)]
+        if not failing:
+            return [Finding(topic="besides", state="ok", text=text)]
+        text += f"; fails for {', '.join(failing)}"
+        advice = "a client of this API does without; run doctor again to see whether it lasts"
+        return [Finding(topic="besides", state="warn", text=text, advice=advice)]
 
     async def _ids(self) -> dict[str, str]:
         """Return a thread and a run that are there, where the server lists them."""
@@ -191,6 +209,13 @@ def _unanswered(error: OpenAIRunsError) -> Finding:
     where = "the address is from --base-url or OPENAI_BASE_URL"
     advice = f"{advice or 'is a server running there?'} ({where})"
     return Finding(topic="server", state="fail", text=text, advice=advice)
+
+
+def _reason(error: OpenAIRunsError) -> str:
+    """Return what happened, without the request: some paths are made up here."""
+    if isinstance(error, APIConnectionError):
+        return error.reason
+    return _REQUEST.sub("", str(error))
 
 
 def _first(reply: Reply) -> dict[str, Any]:

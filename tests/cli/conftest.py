@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from openai_runs._cli import main
+from openai_runs._cli.app import _app as app
 from tests.cli.processes import Finished
 
 InProcess = Callable[..., Finished]
@@ -25,6 +27,7 @@ def in_process(
         monkeypatch.chdir(tmp_path)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(app, "console", Console())  # one keeps the width that it began with
         monkeypatch.setattr(sys, "argv", ["openai-runs", *arguments])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))  # nothing to read
         with pytest.raises(SystemExit) as ended:

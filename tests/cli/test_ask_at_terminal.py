@@ -31,7 +31,7 @@ def test_answer_is_markdown_at_a_terminal(runs_server: RunsServer, tmp_path: Pat
         assert drawn in shown
     assert "**" not in shown
     end = re.escape(f" --base-url {runs_server.url}")
-    assert re.search(rf"continue: openai-runs ask TEXT --thread thread_\w+{end}", shown)
+    assert re.search(rf"continue:\r\nopenai-runs ask TEXT --thread thread_\w+{end}", shown)
 
 
 async def test_answer_is_plain_where_it_is_piped(runs_server: RunsServer, tmp_path: Path) -> None:

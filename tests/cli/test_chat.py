@@ -141,7 +141,7 @@ async def test_interrupt_stops_the_answer_and_not_the_chat(
         await terminal.until("\x1b[1mbold\x1b[0m words.")
         await terminal.until(PROMPT)
         await terminal.type(CTRL_D)
-        await terminal.until("continue: openai-runs chat --thread ")
+        await terminal.until("openai-runs chat --thread ")
         code = await terminal.end()
 
     assert code == 0
@@ -256,14 +256,6 @@ MISTAKES = {
     "bad thread": (["--thread", "a/b", "--db", "c.db"], "a/b"),
     "no module": (["--tools", "nowhere:look_up"], "nowhere"),
     "no function": (["--tools", "json:nothing"], "nothing"),
-    "a path": (
-        ["--tools", "./orders.py:look_up"],
-        "write it as MODULE:FUNCTION, such as orders:look_up",
-    ),
-    "no function named": (
-        ["--tools", "orders"],
-        "write it as MODULE:FUNCTION, such as orders:look_up",
-    ),
     "no annotation": (["--tools", "bare:f"], "parameter 'order' has no annotation; write one"),
     "syntax error": (["--tools", "broken:f"], "the module broken cannot be imported: SyntaxError"),
     "import of another": (["--tools", "needy:f"], "ModuleNotFoundError: No module named 'nothere'"),

@@ -55,6 +55,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
     shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("│")]
     assert shown == [
         "ask",
+        "assistants",
         "batch",
         "chat",
         "completion",
@@ -165,6 +166,8 @@ CODES = {
     "demo": "0 1 130",
     "doctor": "0 1 2 130",
     "completion": "0 2",
+    "assistants": "",
+    "assistants create": "0 1 2 130 141",
     "runs": "",
     "runs cancel": "0 1 2 6 130",
     "runs list": "0 1 2 130 141",

@@ -49,8 +49,10 @@ def test_runs_are_listed_newest_first(filled: tuple[str, list[str]], in_process:
 
     every = in_process("runs", "list", "--db", "runs.db")
     of_thread = in_process("runs", "list", "--thread", thread, "--db", "runs.db")
+    in_short = in_process("runs", "list", thread, "--db", "runs.db")
+    twice = in_process("runs", "list", thread, "--thread", thread, "--db", "runs.db")
 
-    assert every == of_thread
+    assert every == of_thread == in_short == twice
     assert (every.code, every.err) == (0, "")
     head, *rows = every.out.splitlines()
     assert head.split() == ["run", "thread", "status", "created", "model"]

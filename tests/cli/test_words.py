@@ -45,7 +45,9 @@ def on_the_wall(seconds: int) -> str:
     return datetime.fromtimestamp(seconds).isoformat(" ")
 
 
-@pytest.mark.parametrize("name", ["describing", "ending", "outputs"])
+@pytest.mark.parametrize(
+    "name", ["describing", "ending", "outputs", "usage.ids", "terminal.wrapping"]
+)
 def test_examples_in_docstrings_hold(name: str) -> None:
     """What a docstring shows is what happens."""
     module = importlib.import_module(f"openai_runs._cli.{name}")

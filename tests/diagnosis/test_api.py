@@ -10,7 +10,7 @@ from openai_runs import AsyncClient, ConfigError
 from openai_runs._diagnosis.api import check_api
 from openai_runs.server import EchoBackend, LocalServer
 from openai_runs.testing import RunsServer
-from tests.support import Action, Answer, Drop, HostileServer, Received
+from tests.support import Action, Answer, Drop, HostileServer, Received, Reset
 
 KEY = "sk-doctor-secret"
 
@@ -150,6 +150,63 @@ async def test_server_that_does_not_answer_is_one_finding(away: str) -> None:
     assert AWAY[away] not in found.text
     assert "/v1/assistants" in found.text
     assert "no_such_path" not in found.text
+
+
+BREAKS: dict[str, tuple[Action, str]] = {
+    "hangs up": (Drop(), "the server closed the connection without an answer"),
+    "resets": (Reset(), "Connection reset by peer"),
+    "floods": (Answer(200, body=b"x" * (5 * 1024 * 1024)), "unreadable answer"),
+}
+
+
+@pytest.mark.parametrize(("action", "reason"), BREAKS.values(), ids=BREAKS)
+async def test_second_request_that_fails_is_told_by_what_happened(
+    action: Action, reason: str
+) -> None:
+    """What was answered, what happened then, and what to do; no path that only we ask for."""
+
+    def answer(request: Received) -> Action:
+        return action if "no_such_path" in request.path else plain_assistants(request)
+
+    async with HostileServer(answer) as server:
+        url = server.url
+        (found,) = await check_api(url, None)
+
+    assert (found.topic, found.state) == ("server", "fail")
+    assert found.text.startswith(f"{url} answered GET /assistants (HTTP 200), and failed at the")
+    assert reason in found.text
+    assert "Run doctor again" in found.advice
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("action", [action for action, _ in BREAKS.values()], ids=BREAKS)
+async def test_failure_amid_the_diagnosis_shows_no_path_that_was_made_up(
+    action: Action, number: int
+) -> None:
+    """Whichever request it is: where a finding comes of it, it says what happened."""
+    seen: list[Received] = []
+
+    def answer(request: Received) -> Action:
+        seen.append(request)
+        return action if len(seen) == number else plain_assistants(request)
+
+    async with HostileServer(answer) as server:
+        found = await check_api(server.url, None)
+
+    assert not [one for one in found if "doctor_has_no_such" in one.text + one.advice]
+
+
+async def test_extra_that_fails_is_named() -> None:
+    """It is not counted among what a server does not have."""
+
+    def answer(request: Received) -> Action:
+        return Drop() if request.path == "/v1/models" else plain_assistants(request)
+
+    async with HostileServer(answer) as server:
+        found = {one.topic: one for one in await check_api(server.url, None)}
+
+    assert found["besides"].state == "warn"
+    assert "none; fails for list of models (the server closed" in found["besides"].text
 
 
 async def test_base_url_with_a_secret_is_refused() -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from openai_runs import AsyncClient
+from openai_runs._cli.terminal.wrapping import wrapped
 from openai_runs.server import LocalServer
 from openai_runs.testing import RunsServer
 from tests.cli.processes import Finished, execute, finish, launch, read_until, received
@@ -49,10 +50,21 @@ TEXTS: Final = read_texts()
 IN_PYTHON: Final = MISTAKES | MISUSES
 
 
-def at_80_columns(text: str) -> str:
-    """Return a text as a terminal shows it, without what differs each time."""
+def alike(text: str) -> str:
+    """Return a text without what differs each time."""
     for pattern, instead in REPLACED:
         text = re.sub(pattern, instead, text)
+    return text
+
+
+def on_terminal(text: str) -> str:
+    """Return what a command says as a terminal shows it."""
+    return wrapped(alike(text), COLUMNS).strip()
+
+
+def at_80_columns(text: str) -> str:
+    """Return the text of an error between words."""
+    text = alike(text)
     lines = (
         textwrap.fill(line, COLUMNS, break_long_words=False, break_on_hyphens=False)
         for line in text.splitlines()
@@ -93,6 +105,8 @@ COMMANDS: Final[dict[str, list[str]]] = {
     "$ run unknown": ["runs", "show", "run_404", "--thread", "thread_404", "--base-url", "{url}"],
     "$ argument missing": ["runs", "show"],
     "$ run of no thread": ["runs", "show", "run_404", "--base-url", "{url}"],
+    "$ thread in place of a run": ["runs", "show", "thread_1", "--db", "runs.db"],
+    "$ argument too many": ["ask", "two", "words"],
     "$ server missing": ["runs", "show", "run_1", "--thread", "thread_1"],
     "$ file missing": ["runs", "show", "run_1", "--thread", "thread_1", "--db", "missing.db"],
     "$ port in use": ["serve", "--port", "{port}", "--db", "other.db"],
@@ -123,7 +137,7 @@ async def test_mistake_on_the_command_line(name: str, tmp_path: Path) -> None:
         done = await execute(*arguments, folder=tmp_path, **env.get(name, {}))
 
     assert done.code != 0
-    assert at_80_columns(done.err) == TEXTS[name]
+    assert on_terminal(done.err) == TEXTS[name]
     if done.code == 2:
         assert done.err.splitlines()[-1].startswith("Try: openai-runs")
         assert arguments[0] in done.err.splitlines()[-1] or name == "$ unknown command"
@@ -183,7 +197,7 @@ async def test_interrupted_command(name: str, tmp_path: Path) -> None:
 
     assert done.code == 130
     assert "Traceback" not in done.err
-    assert at_80_columns(said + done.err) == TEXTS[name]
+    assert on_terminal(said + done.err) == TEXTS[name]
 
 
 def test_each_text_is_of_a_mistake() -> None:

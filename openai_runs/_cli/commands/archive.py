@@ -194,7 +194,7 @@ def _ids(given: Export) -> list[str] | None:
     elif not ids:
         return None
     for each in ids:
-        check_ids(thread=each)
+        check_ids(given.place, thread=each)
     return ids
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -29,13 +29,16 @@ from openai_runs._cli.answering import (
     next_step,
     pass_on,
     remove,
+    say_calls,
     show_rest,
     temporary_assistant,
+    unanswered,
     warn_of_echo,
 )
 from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.describing import tokens, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
+from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_json, say
 from openai_runs._cli.terminal.answer import AnswerDisplay
@@ -59,6 +62,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     assistant: str | None
     model: str | None
     instructions: str | None
+    tools: tuple[str, ...]
     timeout: float | None
     json: bool
     place: Place
@@ -72,7 +76,7 @@ def perform(question: Question) -> int:
         Closed: Nobody reads it any more.
     """
     text, place = _text_of(question), question.place
-    check_ids(thread=question.thread, assistant=question.assistant)
+    check_ids(question.place, thread=question.thread, assistant=question.assistant)
     given = "--thread" if question.thread else "--assistant" if question.assistant else None
     if given is not None and not place.is_lasting(os.environ):
         sentence = (
@@ -80,9 +84,10 @@ def perform(question: Question) -> int:
             "or --db"
         )
         raise Stop(sentence, USAGE)
+    tools = load_functions(question.tools)
     logging.getLogger("openai_runs.client").addFilter(is_news)
     try:
-        return carry_out(Asking(question, text).run)
+        return carry_out(Asking(question, text, tools).run)
     except OpenAIRunsError as error:
         raise explained(error, place, timed=question.timeout is not None) from error
 
@@ -115,10 +120,11 @@ def _piped(*, even_typed: bool) -> str:
 class Asking:
     """One question on its way."""
 
-    def __init__(self, question: Question, text: str) -> None:
+    def __init__(self, question: Question, text: str, tools: list[Callable[..., Any]]) -> None:
         """Begin to count the time."""
         self._question = question
         self._text = text
+        self._tools = tools
         self._is_lasting = question.place.is_lasting(os.environ)
         self._model = question.model or question.place.default_model(os.environ)
         self._deadline = None if question.timeout is None else time.monotonic() + question.timeout
@@ -183,6 +189,8 @@ class Asking:
             sent["model"] = question.model  # an assistant of our own was made with it
         if question.assistant is not None and question.instructions is not None:
             sent["instructions"] = question.instructions
+        if self._tools:  # else the assistant's own
+            sent["tools"] = self._tools
         return sent
 
     def _give_up(self, stream: RunStream, error: RunWaitTimeout) -> int:
@@ -204,20 +212,22 @@ class Asking:
             ending.append(f"tokens {used}")
         say("; ".join(ending))
         if run.needs_action:
-            ids = f'"{run.id}", thread_id="{run.thread_id}"'
-            say(f"no functions can be called from here: runs.resume({ids}, tools=[...]) in Python")
+            say(unanswered(run))
         is_default = self._question.model is None and self._question.assistant is None
         if run.status == RunStatus.FAILED and is_default:
             say(f"it was asked of the model {self._model}; name another with --model")
         if run.is_terminal:
             question = self._question
-            models = [("--assistant", question.assistant), ("--model", question.model)]
-            say(next_step("ask TEXT", run.thread_id, question.place, models))
+            options = [("--assistant", question.assistant), ("--model", question.model)]
+            options += [("--tools", name) for name in question.tools]
+            say(next_step("ask TEXT", run.thread_id, question.place, options))
 
     def _note(self, run: Run) -> None:
         if self._run is None:
             say(f"run {run.id}, thread {run.thread_id}")
         self._run = run
+        if self._tools:  # else the run ends with them
+            say_calls(run)
 
     def _break_line(self) -> None:
         """Let what is said next begin a line, where both outputs are one terminal."""

@@ -23,7 +23,7 @@ from rich.text import Text
 from openai_runs import OpenAIRunsError, Progress, RateLimits
 from openai_runs._cli.connecting import Place, connect, explained
 from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
-from openai_runs._cli.functions import load_function
+from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_text, printable, say
 from openai_runs.batch import (
@@ -79,7 +79,7 @@ def carry_out_job(job: Job) -> int:
     """
     _check(job)
     lines = _lines(job)
-    tools = [load_function(name) for name in job.tools]
+    tools = load_functions(job.tools)
     try:
         return carry_out(partial(_run, job, lines, tools))
     except BatchError as error:

@@ -20,14 +20,16 @@ from openai_runs._cli.answering import (
     is_news,
     next_step,
     pass_on,
+    say_calls,
     show_rest,
     temporary_assistant,
+    unanswered,
     warn_of_echo,
 )
 from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.describing import verdict
 from openai_runs._cli.ending import USAGE, Stop, code_of
-from openai_runs._cli.functions import load_function
+from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import say
 from openai_runs._cli.terminal.answer import AnswerDisplay
@@ -83,12 +85,12 @@ def perform(talk: Talk) -> int:
         Stop: The arguments contradict each other, or a piped message cannot be answered.
         Closed: Nobody reads the answers any more.
     """
-    check_ids(thread=talk.thread, assistant=talk.assistant)
+    check_ids(talk.place, thread=talk.thread, assistant=talk.assistant)
     given = "--thread" if talk.thread else "--assistant" if talk.assistant else None
     if given is not None and not talk.place.is_lasting(os.environ):
         sentence = f"{given} is known to a server or in a file: add --base-url or --db"
         raise Stop(sentence, USAGE)
-    tools = [load_function(name) for name in talk.tools]
+    tools = load_functions(talk.tools)
     prompt = None
     if sys.stdin is not None and sys.stdin.isatty():
         from openai_runs._cli.terminal.prompt import Prompt  # a part of the extra `cli`
@@ -178,7 +180,7 @@ class Chat:
                 stream = client.runs.stream(
                     await self._thread(client),
                     assistant_id=assistant_id,
-                    on_status=self._note,
+                    on_status=say_calls,
                     on_cancel="cancel",
                     on_active_run="wait",  # one that was stopped may still be ending
                     **self._arguments(text),
@@ -203,16 +205,12 @@ class Chat:
             sent["tools"] = self._tools
         return sent
 
-    def _note(self, run: Run) -> None:
-        for call in run.tool_calls:
-            say(f"calls {call.function.name}({call.function.arguments})")
-
     def _conclude(self, run: Run) -> None:
         self._code = code_of(run.status)
         if run.status != RunStatus.COMPLETED:
             say(verdict(run), dim=False)
         if run.needs_action:
-            say("name the function that answers with --tools MODULE:FUNCTION; the run waits")
+            say(unanswered(run))
 
     async def _obey(self, client: AsyncClient, command: str, *words: str) -> None:
         match command, words:
@@ -232,7 +230,7 @@ class Chat:
     async def _go_on_with(self, client: AsyncClient, thread_id: str) -> None:
         """Go on with a thread that is there."""
         try:
-            check_ids(thread=thread_id)
+            check_ids(self._talk.place, thread=thread_id)
         except Stop as error:
             say(str(error), dim=False)
             return

@@ -1,6 +1,6 @@
-"""`openai-runs runs list`, `threads list` and `threads show`: what a server has."""
+"""`openai-runs runs list`, `threads list`, `threads show` and `assistants list`: what is there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -8,18 +8,19 @@ import msgspec
 
 from openai_runs import AsyncClient, Message, NotFoundError, OpenAIRunsError, Run
 from openai_runs._cli.connecting import Place, check_ids, check_server, explained, reached
-from openai_runs._cli.describing import moment, run_row, thread_row
+from openai_runs._cli.describing import assistant_row, moment, run_row, thread_row
 from openai_runs._cli.ending import Stop
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_json, print_text, printable, say
 from openai_runs._cli.terminal.table import table
-from openai_runs.types import Page, Thread
+from openai_runs.types import Assistant, Page, Thread
 
-__all__ = ["Listing", "list_runs", "list_threads", "show_thread"]
+__all__ = ["Listing", "carry_out_at", "list_assistants", "list_runs", "list_threads", "show_thread"]
 
 _MOST: Final = 100
 """Items of a page, as the API has it."""
 _RUNS: Final = ("run", "thread", "status", "created", "model")
+_ASSISTANTS: Final = ("assistant", "created", "model", "name")
 _THREADS: Final = ("thread", "created", "metadata")
 
 
@@ -43,6 +44,16 @@ def list_runs(listing: Listing) -> int:
     return _carry_out(listing, partial(_list_runs, listing))
 
 
+def list_assistants(listing: Listing) -> int:
+    """Print assistants, the newest first; return the exit code.
+
+    Raises:
+        Stop: They cannot be listed.
+        Closed: Nobody reads it.
+    """
+    return _carry_out(listing, partial(_list_assistants, listing))
+
+
 def list_threads(listing: Listing) -> int:
     """Print threads, the newest first; return the exit code.
 
@@ -63,19 +74,36 @@ def show_thread(listing: Listing) -> int:
     return _carry_out(listing, partial(_show_thread, listing))
 
 
-def _carry_out(listing: Listing, work: Callable[[AsyncClient], Any]) -> int:
-    check_ids(thread_id=listing.thread_id, after=listing.after)
-    check_server(listing.place)
+def carry_out_at(
+    place: Place, work: Callable[[AsyncClient], Awaitable[None]], *, make: bool = False
+) -> int:
+    """Do something with what a server or a file has; return the exit code.
+
+    Args:
+        place: Which server, or which file.
+        work: Called with a client of it.
+        make: Whether a file that is not there is made.
+
+    Raises:
+        Stop: It cannot be done.
+        Closed: Nobody reads what comes of it.
+    """
+    check_server(place)
 
     async def connected() -> int:
-        async with reached(listing.place, at_work=False) as client:
+        async with reached(place, at_work=False, make=make) as client:
             await work(client)
         return 0
 
     try:
         return carry_out(connected)
     except OpenAIRunsError as error:
-        raise explained(error, listing.place) from error
+        raise explained(error, place) from error
+
+
+def _carry_out(listing: Listing, work: Callable[[AsyncClient], Awaitable[None]]) -> int:
+    check_ids(listing.place, thread_id=listing.thread_id, after=listing.after)
+    return carry_out_at(listing.place, work)
 
 
 async def _list_runs(listing: Listing, client: AsyncClient) -> None:
@@ -89,6 +117,11 @@ async def _list_runs(listing: Listing, client: AsyncClient) -> None:
         raise Stop(sentence) from error
     thread = "" if listing.thread_id is None else f" --thread {listing.thread_id}"
     _print(page, _RUNS, run_row, listing, f"runs list{thread}")
+
+
+async def _list_assistants(listing: Listing, client: AsyncClient) -> None:
+    page = await _page(client, "/assistants", Page[Assistant], listing)
+    _print(page, _ASSISTANTS, assistant_row, listing, "assistants list")
 
 
 async def _list_threads(listing: Listing, client: AsyncClient) -> None:

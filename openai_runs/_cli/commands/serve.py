@@ -8,7 +8,6 @@ import errno
 import gc
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, Literal
@@ -165,7 +164,7 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
                 await anyio.sleep_forever()
             background.cancel_scope.cancel()
         with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
-            print("stopping once running work is done; again: at once", file=sys.stderr)
+            say_lines(["stopping once running work is done; again: at once"])
         with SIGNALS.cancelling(2) as draining:
             await server.drain()
     finally:

@@ -25,7 +25,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             Stop: An id is none, or no server is named.
         """
-        check_ids(run_id=self.run_id, thread_id=self.thread_id)
+        check_ids(self.place, run_id=self.run_id, thread_id=self.thread_id)
         check_server(self.place)
 
     async def thread_of(self, client: AsyncClient) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from contextlib import suppress
 
 import anyio
@@ -84,7 +83,7 @@ async def _serve(worker: Worker, settings: Settings) -> int:
                 await anyio.sleep_forever()
             background.cancel_scope.cancel()
         with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
-            print("stopping once running work is done; again: at once", file=sys.stderr)
+            say_lines(["stopping once running work is done; again: at once"])
         with SIGNALS.cancelling(2) as draining:
             await worker.drain()
     finally:

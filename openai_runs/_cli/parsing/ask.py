@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openai_runs._cli.parsing.kinds import Seconds, Switch
+from openai_runs._cli.parsing.kinds import Seconds, Switch, Tools
 
 __all__ = ["ask"]
 
@@ -24,6 +24,7 @@ def ask(
     instructions: str | None = None,
     thread: str | None = None,
     assistant: str | None = None,
+    tools: Tools = None,
     timeout: Seconds = None,
     json: Switch = False,
 ) -> int:
@@ -36,6 +37,7 @@ def ask(
         openai-runs ask "Hello!"
         openai-runs ask "Hello!" --model-url http://127.0.0.1:11434/v1 --model phi4
         git diff | openai-runs ask - --instructions "Review this change."
+        openai-runs ask "Where is order 1042?" --tools orders.py:look_up
         openai-runs ask "And then?" --thread thread_... --db chat.db
 
     Exits with the code of the run's status. Whatever ends the command early, such
@@ -53,28 +55,29 @@ def ask(
         instructions: Instructions to the model.
         thread: Go on with this thread of the server or the file.
         assistant: Ask this assistant; else one is made, and removed afterwards.
+        tools: MODULE:FUNCTION or FILE.py:FUNCTION that the model may call; repeatable.
         timeout: Seconds after which the answer is given up.
         json: Print one line of JSON at the end in place of the text.
     """
     from openai_runs._cli.commands.ask import Question, perform
     from openai_runs._cli.connecting import Place
 
-    return perform(
-        Question(
-            text=text,
-            stdin=stdin,
-            thread=thread,
-            assistant=assistant,
-            model=model,
-            instructions=instructions,
-            timeout=timeout,
-            json=json,
-            place=Place(
-                base_url=base_url,
-                api_key_env=api_key_env,
-                db=db,
-                model_url=model_url,
-                model_key_env=model_key_env,
-            ),
-        )
+    question = Question(
+        text=text,
+        stdin=stdin,
+        thread=thread,
+        assistant=assistant,
+        model=model,
+        instructions=instructions,
+        tools=tuple(tools or ()),
+        timeout=timeout,
+        json=json,
+        place=Place(
+            base_url=base_url,
+            api_key_env=api_key_env,
+            db=db,
+            model_url=model_url,
+            model_key_env=model_key_env,
+        ),
     )
+    return perform(question)

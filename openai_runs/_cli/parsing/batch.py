@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openai_runs._cli.parsing.kinds import Count, Limit, Switch
+from openai_runs._cli.parsing.kinds import Count, Limit, Switch, Tools
 from openai_runs.config import BATCH_CONCURRENCY
 
 __all__ = ["batch_run", "batch_status", "batch_table"]
@@ -22,7 +22,7 @@ def batch_run(
     template: Path | None = None,
     model: str | None = None,
     instructions: str | None = None,
-    tools: Annotated[list[str] | None, Parameter(negative="")] = None,
+    tools: Tools = None,
     concurrency: Count = BATCH_CONCURRENCY,
     rpm: Limit = None,
     retry_failed: Switch = False,
@@ -53,7 +53,7 @@ def batch_run(
         template: JSON file with the whole body of each row, in place of --prompt.
         model: Model of an assistant, made once for lines that name none.
         instructions: Instructions of that assistant.
-        tools: MODULE:FUNCTION that answers the tool calls of the runs; repeatable.
+        tools: MODULE:FUNCTION or FILE.py:FUNCTION that answers tool calls of the runs; repeatable.
         concurrency: Lines in progress at most.
         rpm: Requests per minute at most, polls included.
         retry_failed: Retry what failed for a reason that may pass, also in earlier starts.

@@ -1,9 +1,8 @@
 """Arguments and help of `openai-runs chat`."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+from openai_runs._cli.parsing.kinds import Tools
 
 __all__ = ["chat"]
 
@@ -19,7 +18,7 @@ def chat(
     instructions: str | None = None,
     thread: str | None = None,
     assistant: str | None = None,
-    tools: Annotated[list[str] | None, Parameter(negative="")] = None,
+    tools: Tools = None,
 ) -> int:
     """Talk to an assistant, message by message.
 
@@ -42,8 +41,7 @@ def chat(
         instructions: Instructions to the model.
         thread: Go on with this thread of the server or the file.
         assistant: Talk to this assistant; else one is made, and removed afterwards.
-        tools: MODULE:FUNCTION that the model may call, from this folder or installed;
-            repeatable.
+        tools: MODULE:FUNCTION or FILE.py:FUNCTION that the model may call; repeatable.
     """
     from openai_runs._cli.commands.chat import Talk, perform
     from openai_runs._cli.connecting import Place

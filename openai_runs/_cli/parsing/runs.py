@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openai_runs._cli.ending import USAGE, Stop
 from openai_runs._cli.parsing.kinds import PageSize, Seconds, Switch
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def wait(
 
 
 def list_runs(
+    thread_id: str | None = None,
+    /,
     *,
     thread: str | None = None,
     limit: PageSize = 20,
@@ -89,10 +92,11 @@ def list_runs(
     Of one thread, or of all where the server lists them, as ours does.
 
         openai-runs runs list --db runs.db
-        openai-runs runs list --thread thread_... --json | jq -r '.data[].status'
+        openai-runs runs list thread_... --json | jq -r '.data[].status'
 
     Args:
-        thread: List the runs of this thread only.
+        thread_id: List the runs of this thread only.
+        thread: The same, as an option.
         limit: Runs to list, 100 at most.
         after: Go on after this run, the last one of the list before.
         base_url: Server that has them, up to /v1; else OPENAI_BASE_URL.
@@ -104,8 +108,13 @@ def list_runs(
     from openai_runs._cli.connecting import Place
 
     place = Place(base_url=base_url, api_key_env=api_key_env, db=db)
+    if thread_id is not None and thread not in {None, thread_id}:
+        sentence = f"two threads are named, {thread_id} and --thread {thread}: name one"
+        raise Stop(sentence, USAGE)
     return lists.list_runs(
-        lists.Listing(thread_id=thread, limit=limit, after=after, json=json, place=place)
+        lists.Listing(
+            thread_id=thread_id or thread, limit=limit, after=after, json=json, place=place
+        )
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from openai_runs._cli.parsing.kinds import Seconds
+from openai_runs._cli.parsing.kinds import Seconds, Switch
 from openai_runs.config import RUN_LIFETIME, SERVE_PORT
 
 __all__ = ["serve"]
@@ -28,7 +28,7 @@ def serve(
     backend: Literal["echo", "chat"] | None = None,
     hosted_tools: Literal["error", "ignore"] = "error",
     run_lifetime: int = RUN_LIFETIME,
-    otel: Annotated[bool, Parameter(negative="")] = False,
+    otel: Switch = False,
 ) -> int:
     """Serve the protocol under /v1.
 

@@ -56,7 +56,7 @@ def show_thread(
         openai-runs threads show thread_... --db runs.db
 
     Args:
-        thread_id: The thread's id.
+        thread_id: The thread's id, as `openai-runs threads list` shows it.
         limit: Messages to show, 100 at most.
         after: Show those before this message, the oldest one that was shown.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
