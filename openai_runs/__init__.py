@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from openai_runs._client.await_run import await_run
     from openai_runs._client.client import AsyncClient
     from openai_runs._client.core.rate_limiter import LimitState
+    from openai_runs._client.core.state import Outage
     from openai_runs._client.flows.results import RunResult
     from openai_runs._client.flows.run_map import RunMap
     from openai_runs._client.flows.run_progress import Progress
@@ -66,6 +67,7 @@ _MODULES: Final = {
     "RunMap": "openai_runs._client.flows.run_map",
     "ToolContext": "openai_runs._client.tools.signature",
     "LimitState": "openai_runs._client.core.rate_limiter",
+    "Outage": "openai_runs._client.core.state",
     "Progress": "openai_runs._client.flows.run_progress",
     "RunResult": "openai_runs._client.flows.results",
     "RunStream": "openai_runs._client.streams.run_stream",
@@ -109,6 +111,7 @@ __all__ = [
     "Message",
     "NotFoundError",
     "OpenAIRunsError",
+    "Outage",
     "Page",
     "PermissionDeniedError",
     "PollPolicy",

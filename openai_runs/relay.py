@@ -46,6 +46,11 @@ _BEGIN: Final = b"retry: 1000\n\n"
 """The first bytes: they send the headers on their way, and no event. A browser that loses the
 connection comes back after this many milliseconds."""
 _DONE: Final = encode(EventName.DONE, b"[DONE]")
+_CONNECTION: Final = {
+    True: encode("reconnecting", b"{}"),
+    False: encode("reconnected", b"{}"),
+}
+"""Whether the connection to the run is lost -> what a browser is sent when that changes."""
 _FAILURES: Final[tuple[tuple[type[OpenAIRunsError], str, str], ...]] = (
     (RunWaitTimeout, "run_wait_timeout", "The run takes longer than this answer may; it goes on."),
     (StreamInterrupted, "stream_interrupted", "The connection to the run was lost."),
@@ -153,8 +158,9 @@ def sse(
 
     Each event keeps its name and its `id`: a browser that loses the connection asks again with
     `Last-Event-ID`, which `runs.follow` takes as `last_event_id`. The last frame is `done`, or
-    `error` with `{"code", "message", "run_id"}` where the stream failed on the way. Events are
-    read as fast as frames are taken, and no faster.
+    `error` with `{"code", "message", "run_id"}` where the stream failed on the way. Where the
+    connection to the run is lost, `reconnecting` is sent, and `reconnected` when it is back.
+    Events are read as fast as frames are taken, and no faster.
 
     Args:
         stream: The stream, not yet opened or just opened; it is closed at the end.
@@ -188,6 +194,7 @@ async def _frames(
 ) -> AsyncGenerator[bytes]:
     last = _DONE
     async with stream:
+        is_lost = stream.is_reconnecting  # a server that does not stream is waited for
         yield _BEGIN
         due = anyio.current_time() + heartbeat
         while True:
@@ -201,6 +208,9 @@ async def _frames(
             if events is None:
                 break
             frames = b"".join(_shown(events, full))
+            if stream.is_reconnecting != is_lost:
+                is_lost = stream.is_reconnecting
+                frames = _CONNECTION[is_lost] + frames
             # Events that are left out do not keep a proxy from closing an idle connection.
             if frames or anyio.current_time() >= due:
                 yield frames or COMMENT

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -22,6 +23,7 @@ from tests.canaries import CANARY_KEY
 from tests.client.broadcaster import HEAD, Broadcaster, frame, step_json
 from tests.relaying import INSTRUCTIONS, Paced, frames_of, paced, started, text_of, until_text
 from tests.support import Answer, HostileServer, Raw, Stall
+from tests.web.outages import Way, way_to
 
 AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
@@ -82,6 +84,40 @@ async def test_browser_that_comes_back_anywhere_misses_nothing_and_sees_nothing_
     whole = await read(None)
     for number, seen in enumerate(whole[:-2], 1):
         assert [one.data for one in await read(seen.id)] == [one.data for one in whole[number:]]
+
+
+@pytest.mark.parametrize("failures", [0, 10], ids=["cut", "outage"])
+async def test_browser_is_sent_that_the_connection_to_the_run_is_lost_and_is_back(
+    failures: int,
+) -> None:
+    """At once; after an outage the words come again as they are written, without a gap."""
+    model = Paced()
+    async with paced(model) as client, way_to(str(client.base_url)) as way:
+        run = await started(client)
+        async with AsyncClient(way.url, api_key=CANARY_KEY, **AT_ONCE) as on_way:
+            stream = on_way.runs.follow(run.id, thread_id=run.thread_id)
+            async with relay.sse(stream, heartbeat=30) as frames:
+                body = await until_text(frames, "Hello ")
+                way.close()
+                while not body.endswith(b"event: reconnecting\ndata: {}\n\n"):
+                    body += await anext(frames)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_open_after, way, failures)
+                    while b"event: reconnected\n" not in body:
+                        body += await anext(frames)
+                model.go_on.set()
+                body += b"".join([one async for one in frames])
+    seen = frames_of(body)
+
+    assert text_of(seen) == model.text
+    assert [one.event for one in seen if "connect" in one.event] == ["reconnecting", "reconnected"]
+    assert seen[-1].event == "done"
+
+
+async def _open_after(way: Way, failures: int) -> None:
+    while way.rejected < failures:  # noqa: ASYNC110 - nobody announces a connection
+        await anyio.sleep(0.01)
+    way.open()
 
 
 async def test_browser_is_shown_nothing_of_how_the_answer_was_made(

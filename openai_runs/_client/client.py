@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from openai_runs._client.arguments import CallOptions
 from openai_runs._client.core.pipeline import Pipeline, with_extra_body
 from openai_runs._client.core.rate_limiter import LimitState, RateLimiter
-from openai_runs._client.core.state import ClientState
+from openai_runs._client.core.state import ClientState, Outage
 from openai_runs._client.embedded import Embedded, find_server, make_server
 from openai_runs._client.encoding import plain
 from openai_runs._client.polling.scheduler import Scheduler
@@ -357,6 +357,17 @@ class AsyncClient:
     def limits(self) -> LimitState:
         """What the rate limiter of this client and its copies has done, and the limits it knows."""
         return self._state.limiter.state()
+
+    @property
+    def outage(self) -> Outage | None:
+        """Since when the server gives this client and its copies no usable answer; None: it does.
+
+        For a display of a long wait, which retries for as long as its policy says.
+        """
+        failure = self._state.failure
+        if failure is None:
+            return None
+        return Outage(self._pipeline.settings.runtime.monotonic() - failure[0], failure[1])
 
     @overload
     async def request(

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from openai_runs.web.chat import Chat, History, ShownMessage
-from openai_runs.web.errors import ErrorResponse, TooManyMessagesError, error_response
+from openai_runs.web.errors import (
+    EmptyMessageError,
+    ErrorResponse,
+    TooManyMessagesError,
+    error_response,
+)
 
 __all__ = [
     "SCRIPT",
     "Chat",
+    "EmptyMessageError",
     "ErrorResponse",
     "History",
     "ShownMessage",

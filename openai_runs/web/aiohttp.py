@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from openai_runs import AsyncClient, OpenAIRunsError, relay
 from openai_runs.web.chat import Chat
-from openai_runs.web.errors import error_response
+from openai_runs.web.errors import error_response, rejection
 from openai_runs.web.opening import MakeClient, MakeOther, opened
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["CHAT", "CLIENT", "cleanup_ctx", "error_middleware", "respond"]
 
 _POLL: Final = 0.25
 """Seconds between two checks whether the browser is still there."""
+_OF_BODY: Final = frozenset({"Content-Type", "Content-Length"})
 CLIENT: Final[web.AppKey[AsyncClient]] = web.AppKey("client", AsyncClient)
 """Where `cleanup_ctx` puts the client: `request.app[CLIENT]`."""
 CHAT: Final[web.AppKey[Chat]] = web.AppKey("chat", Chat)
@@ -30,6 +32,8 @@ CHAT: Final[web.AppKey[Chat]] = web.AppKey("chat", Chat)
 @web.middleware
 async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer each error of this package as `error_response` says.
+
+    An `HTTPException` with a plain text is answered in the same shape.
 
     For `web.Application(middlewares=[error_middleware])`.
 
@@ -43,7 +47,12 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         return await handler(request)
     except OpenAIRunsError as error:
         status, headers, body = error_response(error)
-        return web.Response(body=body, status=status, headers=headers)
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST or error.content_type != "text/plain":
+            raise
+        kept = {name: text for name, text in error.headers.items() if name not in _OF_BODY}
+        status, headers, body = rejection(error.status, error.text or error.reason, headers=kept)
+    return web.Response(body=body, status=status, headers=headers)
 
 
 def cleanup_ctx(

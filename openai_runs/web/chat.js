@@ -30,10 +30,12 @@ export async function* readEvents(response) {
   }
 }
 
-const FIRST_PAUSE = 1000, LONGEST_PAUSE = 15000; // milliseconds between two reconnects
+const FIRST_PAUSE = 1000, LONGEST_PAUSE = 15000; // milliseconds between two attempts
 const MOST_SENDS = 4; // of a message whose request breaks before its answer begins
 const LOST = "stream_interrupted"; // the back end has lost the run, which may go on
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
+const UNREACHABLE = "The server cannot be reached.";
+const BROKEN = "The connection was lost.";
 
 /**
  * One user's chat. The endpoints are `url` (POST, a message), and below it `events` (GET, the
@@ -41,19 +43,27 @@ const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired
  *
  * onMessage({id, role, text, isDone}): a message as it is by now; replace the one with this id.
  * onStatus({runId, status, message}): of the run that answers; `message` says why it failed.
- * onError({code, message, status}): the answer cannot be shown.
+ * onError({code, message, status, retryAfter}): something cannot be done; `message` says what to do.
+ * onConnection({isLost, message}): the connection was lost, and is tried again; or it is back.
  */
 export class Chat {
-  #url; #headers; #on; #readers = new Set(); #texts = new Map();
+  #url; #headers; #on; #readers = new Set(); #lost = new Set(); #texts = new Map();
 
-  constructor({ url = "/chat", headers = {}, onMessage, onStatus = () => {}, onError = () => {} }) {
+  constructor({
+    url = "/chat", headers = {},
+    onMessage, onStatus = () => {}, onError = () => {}, onConnection = () => {},
+  }) {
     this.#url = url;
     this.#headers = headers;
-    this.#on = { message: onMessage, status: onStatus, error: onError };
+    this.#on = { message: onMessage, status: onStatus, error: onError, connection: onConnection };
   }
 
   /** Send a message, and return once its answer has ended; true where it was accepted. */
   async send(text) {
+    if (!text.trim()) {
+      this.#on.error({ code: "empty_message", message: "The message is empty: write something." });
+      return false;
+    }
     const body = JSON.stringify({ text });
     // Browsers, too, may send a POST again whose answer was lost: the key has it answered once.
     const key = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
@@ -69,18 +79,46 @@ export class Chat {
   /** Cancel the answer at work; a message that waits is answered next. */
   async stop() {
     const begun = [...this.#readers].filter((reader) => reader.runId && !reader.untilIdle);
-    const response = await this.#call("/stop", { method: "POST" });
-    for (const reader of response ? begun : []) {
+    const response = await this.#fetch("/stop", { method: "POST" }).catch(() => null);
+    if (!response) {
+      const message = `${UNREACHABLE} The answer is not stopped: try again.`;
+      return this.#on.error({ code: "unreachable", message });
+    }
+    if (!response.ok) return this.#on.error(await errorOf(response));
+    for (const reader of begun) {
       this.#on.status({ runId: reader.runId, status: "cancelled" });
       reader.controller.abort();
     }
   }
 
-  /** Return {messages, before, waiting}: the newest messages, or those before a place. */
+  /**
+   * Return {messages, before, waiting}: the newest messages, or those before a place. As long as
+   * the server cannot say, it is asked again; empty where it refuses, and after `close`.
+   */
   async history(before) {
     const query = before ? `?before=${encodeURIComponent(before)}` : "";
-    const response = await this.#call(`/history${query}`);
-    return response ? response.json() : { messages: [], before: null, waiting: [] };
+    const reader = this.#open();
+    try {
+      while (!reader.signal.aborted) {
+        let problem = UNREACHABLE;
+        try {
+          const response = await this.#fetch(`/history${query}`, { signal: reader.signal });
+          if (isOf(response, "application/json")) return await response.json();
+          const error = await errorOf(response);
+          if (!isPassing(response)) {
+            this.#on.error(error);
+            break;
+          }
+          problem = error.message;
+        } catch (error) {
+          if (!isOfConnection(error, reader)) throw error;
+        }
+        await this.#pause(reader, problem);
+      }
+      return { messages: [], before: null, waiting: [] };
+    } finally {
+      this.#end(reader);
+    }
   }
 
   /** Stop reading; the answers go on. */
@@ -98,58 +136,96 @@ export class Chat {
     return this.#fetch(`/events${query}`, { headers, signal });
   }
 
-  /** Return the response; null where it is an error, which is shown. */
-  async #call(path, options) {
-    try {
-      const response = await this.#fetch(path, options);
-      if (response.ok) return response;
-      await this.#refused(response);
-    } catch {
-      this.#on.error({ code: "unreachable", message: "The server cannot be reached." });
-    }
-    return null;
-  }
-
   /** Read an answer to its end, over connections that break. */
   async #read(request, untilIdle = false) {
-    const controller = new AbortController(), signal = controller.signal;
-    const reader = { controller, untilIdle, runId: "", lastId: "", status: "", isDone: false };
-    this.#readers.add(reader);
-    let pause = FIRST_PAUSE, isAccepted = untilIdle, hasBegun = false, failures = 0;
+    const reader = Object.assign(this.#open(), { untilIdle });
+    let isAccepted = untilIdle, hasBegun = false, failures = 0;
     try {
       for (;;) {
+        let problem = "";
         try {
-          const response = await request(signal, reader);
+          const response = await request(reader.signal, reader);
           if (response.status === 204) { // nothing is being answered any more
             if (!untilIdle && !hasBegun) await this.#showAnswered();
             return true;
           }
-          const isPassing = response.status >= 500 || response.status === 429;
-          if (!response.ok && !(isAccepted && isPassing)) return await this.#refused(response);
-          isAccepted = true;
-          for await (const event of response.ok ? readEvents(response) : []) {
-            pause = FIRST_PAUSE, hasBegun = true;
-            if (!this.#show(event, reader)) return true;
+          if (!isOf(response, "text/event-stream")) {
+            const error = await errorOf(response);
+            if (!isPassing(response)) return this.#fail(error);
+            if (!isAccepted) {
+              return this.#fail({ ...error, message: `${error.message} Send it again later.` });
+            }
+            problem = error.message;
+          } else {
+            isAccepted = true;
+            this.#regain(reader);
+            for await (const event of readEvents(response)) {
+              reader.pause = FIRST_PAUSE, hasBegun = true;
+              problem = event.event === "done" ? "" : BROKEN;
+              if (!this.#showed(event, reader)) return true;
+            }
           }
         } catch (error) {
-          if (signal.aborted) return true;
-          if (!(error instanceof TypeError)) throw error; // not of the connection
+          if (reader.signal.aborted) return true;
+          if (!isOfConnection(error, reader)) throw error;
           if (!isAccepted && ++failures === MOST_SENDS) {
-            this.#on.error({ code: "not_sent", message: "The message could not be sent." });
-            return false;
+            const advice = "Once it can, reload the page to see whether the message is there.";
+            return this.#fail({ code: "not_sent", message: `${UNREACHABLE} ${advice}` });
           }
+          problem = hasBegun ? BROKEN : UNREACHABLE;
         }
-        if (reader.isDone && !reader.untilIdle) return true;
+        if (reader.signal.aborted || (reader.isDone && !reader.untilIdle)) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
         else if (isAccepted && !reader.runId) reader.untilIdle = true; // which answer it is, nobody knows
-        await new Promise((resume) => setTimeout(resume, pause));
-        pause = Math.min(pause * 2, LONGEST_PAUSE);
-        if (signal.aborted) return true;
+        await this.#pause(reader, problem);
+        if (reader.signal.aborted) return true;
         if (isAccepted) request = (signal, reader) => this.#ask(signal, reader);
       }
     } finally {
-      this.#readers.delete(reader);
+      this.#end(reader);
     }
+  }
+
+  #open() {
+    const controller = new AbortController();
+    const place = { runId: "", lastId: "", status: "", isDone: false };
+    const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
+    this.#readers.add(reader);
+    return reader;
+  }
+
+  #end(reader) {
+    this.#readers.delete(reader);
+    this.#regain(reader);
+  }
+
+  /** Wait before the next attempt; a problem is why the connection is lost. */
+  async #pause(reader, problem) {
+    if (reader.signal.aborted) return;
+    if (problem) this.#lose(reader, problem);
+    const { pause, signal } = reader;
+    reader.pause = Math.min(pause * 2, LONGEST_PAUSE);
+    await new Promise((resume) => {
+      setTimeout(resume, pause);
+      signal.addEventListener("abort", resume, { once: true });
+    });
+  }
+
+  #lose(reader, message) {
+    this.#lost.add(reader);
+    this.#on.connection({ isLost: true, message });
+  }
+
+  /** Say that the connection is back, once it is for all that is read. */
+  #regain(reader) {
+    if (this.#lost.delete(reader) && !this.#lost.size) {
+      this.#on.connection({ isLost: false, message: "" });
+    }
+  }
+
+  #fail(error) {
+    this.#on.error(error);
+    return false;
   }
 
   /** Show what was answered while nothing of it could be read. */
@@ -160,14 +236,26 @@ export class Chat {
     }
   }
 
-  /** Show an event; return whether there may be more. */
+  /** Show an event; return whether there may be more. What the page throws is no lost connection. */
+  #showed(event, reader) {
+    try {
+      return this.#show(event, reader);
+    } catch (error) {
+      throw new Error("An event of the chat could not be shown.", { cause: error });
+    }
+  }
+
   #show({ event, data, id }, reader) {
+    if (event === "reconnecting") { // the back end and its server; this connection is kept
+      this.#lose(reader, BROKEN);
+      return true;
+    }
     if (event === "error") {
       const error = JSON.parse(data);
       if (error.code === LOST && reader.runId) return true; // follows the run
-      this.#on.error(error);
-      return false;
+      return this.#fail(error);
     }
+    this.#regain(reader);
     if (id) reader.lastId = id;
     if (event === "done") {
       // A run that waits for tools goes on, and a run that has ended is over.
@@ -191,14 +279,44 @@ export class Chat {
     this.#texts.set(id, text);
     this.#on.message({ id, role: "assistant", text, isDone });
   }
+}
 
-  async #refused(response) {
-    const retryAfter = Number(response.headers.get("Retry-After")) || undefined;
-    const { error } = await response.json().catch(() => ({}));
-    const known = { code: "refused", message: "The request was refused.", ...error };
-    this.#on.error({ ...known, status: response.status, retryAfter });
-    return false;
+/** Return whether it is an answer of this type, and not a page of a proxy or for signing in. */
+function isOf(response, type) {
+  return response.ok && response.headers.get("Content-Type")?.startsWith(type);
+}
+
+/** Return whether the same request may succeed later. */
+function isPassing(response) {
+  return response.status >= 500 || response.status === 429;
+}
+
+/** Return whether `fetch` or a body failed, and no code. */
+function isOfConnection(error, reader) {
+  return error instanceof TypeError || reader.signal.aborted;
+}
+
+/** Return {code, message, status, retryAfter} of a refusal, whoever has sent it. */
+async function errorOf(response) {
+  const { status } = response;
+  const retryAfter = Number(response.headers.get("Retry-After")) || undefined;
+  const { error, detail } = await response.json().catch(() => null) ?? {};
+  const message = error?.message || detailsOf(detail) || adviceFor(status);
+  return { code: error?.code ?? "refused", message, status, retryAfter };
+}
+
+/** Return the text of FastAPI's `detail`: a sentence, or a list of what is wrong. */
+function detailsOf(detail) {
+  if (!Array.isArray(detail)) return typeof detail === "string" ? detail : "";
+  return detail.map(({ loc, msg }) => [loc?.at(-1), msg].filter(Boolean).join(": ")).join("; ");
+}
+
+function adviceFor(status) {
+  if (status < 300 || status === 401 || status === 403) {
+    return "The server does not know who you are: reload the page, or sign in again.";
   }
+  if (status >= 500) return `The server cannot answer at present (${status}).`;
+  return `The server rejects the request (${status}): reload the page and try again.`;
 }
 
 function wordsOf(content) {

@@ -29,7 +29,7 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
-from openai_runs.web.errors import TooManyMessagesError, has_traceback
+from openai_runs.web.errors import EmptyMessageError, TooManyMessagesError, has_traceback
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
 
@@ -174,6 +174,7 @@ class Chat(Conversations):
             **arguments: What else `Conversations.reply` takes.
 
         Raises:
+            EmptyMessageError: `text` has nothing but white space.
             TooManyMessagesError: So many messages of this user wait already.
             APIError: The assistant or the thread is not on the server.
             OpenAIRunsError: The answer could not be begun.
@@ -184,6 +185,9 @@ class Chat(Conversations):
         if not self._tasks.is_open:
             message = "the chat is not open; use it in its `async with` block"
             raise RuntimeError(message)
+        if not text.strip():
+            message = "a message has nothing but white space"
+            raise EmptyMessageError(message)
         cancels = self._cancels if on_disconnect is None else _checked(on_disconnect) == "cancel"
         reply = self.reply(key, text, idempotency_key=idempotency_key, **arguments)
         if self._waiting[key] >= self._max_waiting:

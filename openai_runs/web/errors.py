@@ -1,8 +1,9 @@
-"""Errors of this package as answers to a browser: the status, headers and body.
+"""Errors as answers to a browser, all in one shape: the status, headers and body.
 
-Framework-free; `starlette` and `aiohttp` send what `error_response` returns. The text of an error
-may name hosts, objects of the operator's, or what a server said: it is logged, and the browser
-is sent a fixed sentence.
+Framework-free; `starlette` and `aiohttp` send what `error_response` returns, and what their
+frameworks reject as `rejection` returns it. The text of an error of this package may name hosts,
+objects of the operator's, or what a server said: it is logged, and the browser is sent a fixed
+sentence.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -39,12 +41,23 @@ from openai_runs import (
 from openai_runs._log_ids import ids_of
 from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 
-__all__ = ["ErrorResponse", "TooManyMessagesError", "error_response", "has_traceback"]
+__all__ = [
+    "EmptyMessageError",
+    "ErrorResponse",
+    "TooManyMessagesError",
+    "error_response",
+    "has_traceback",
+    "rejection",
+]
 
 _logger = logging.getLogger("openai_runs.web")
 
 _MAX_RETRY_AFTER: Final = 86_400
 """Seconds a browser is asked to wait at most: a day."""
+
+
+class EmptyMessageError(OpenAIRunsError):
+    """A message has nothing but white space."""
 
 
 class TooManyMessagesError(OpenAIRunsError):
@@ -71,14 +84,18 @@ class _Row(NamedTuple):
     message: str
 
 
+_STATUSES: Final = frozenset(HTTPStatus)
 _CALLER: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 _UPSTREAM: Final = "The assistant cannot be used at present."
 _ROWS: Final = (
+    _Row(
+        EmptyMessageError, 400, _CALLER, "empty_message", "The message is empty: write something."
+    ),
     _Row(TooManyMessagesError, 429, "rate_limit_error", "too_many_messages", "Wait for answers."),
     _Row(DuplicateMessageError, 409, _CALLER, "conflict", "The message was sent before."),
-    _Row(ActiveRunError, 409, _CALLER, "active_run", "An answer is being written."),
-    _Row(NotFoundError, 404, _CALLER, "not_found", "There is no such object."),
+    _Row(ActiveRunError, 409, _CALLER, "active_run", "An answer is being written: wait."),
+    _Row(NotFoundError, 404, _CALLER, "not_found", "There is no such object. Reload the page."),
     _Row(ConflictError, 409, _CALLER, "conflict", "The request contradicts an earlier one."),
     _Row(BadRequestError, 400, _CALLER, "bad_request", "The request was rejected."),
     _Row(UnprocessableEntityError, 400, _CALLER, "bad_request", "The request was rejected."),
@@ -121,12 +138,49 @@ def error_response(error: OpenAIRunsError) -> ErrorResponse:
     kind = APITimeoutError if getattr(error, "status_code", None) == 408 else type(error)
     row = next(row for row in _ROWS if issubclass(kind, row.kind))
     _log(error, row.status)
-    facts = {"message": row.message, "type": row.type, "param": None, "code": row.code}
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    headers = {}
     seconds = getattr(error, "retry_after", None)
     if seconds is not None and 0 <= seconds <= _MAX_RETRY_AFTER:
         headers["Retry-After"] = str(math.ceil(seconds))
-    return ErrorResponse(row.status, headers, msgspec.json.encode({"error": facts}))
+    return _response(row.status, headers, row)
+
+
+def rejection(
+    status: int,
+    message: str,
+    *,
+    code: str | None = None,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **others: object,
+) -> ErrorResponse:
+    """Return what a browser is answered where a framework rejects its request.
+
+    Args:
+        status: From 400 on.
+        message: What the browser is sent.
+        code: Names the error; None: as the status is called.
+        param: Which part of the request is wrong.
+        headers: More of them.
+        **others: What is sent beside `error`.
+    """
+    kind = _SERVER if status >= 500 else _CALLER
+    named = code or (HTTPStatus(status).name.lower() if status in _STATUSES else "rejected")
+    row = _Row(OpenAIRunsError, status, kind, named, message)
+    return _response(status, headers or {}, row, param, others)
+
+
+def _response(
+    status: int,
+    headers: Mapping[str, str],
+    row: _Row,
+    param: str | None = None,
+    others: Mapping[str, Any] | None = None,
+) -> ErrorResponse:
+    facts = {"message": row.message, "type": row.type, "param": param, "code": row.code}
+    content = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    body = msgspec.json.encode({"error": facts, **(others or {})})
+    return ErrorResponse(status, {**headers, **content}, body)
 
 
 def has_traceback(error: Exception) -> bool:

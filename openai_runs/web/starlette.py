@@ -1,18 +1,21 @@
 """For FastAPI and Starlette: errors as answers, a client for each application, event streams.
 
-Importing this needs Starlette, which is no dependency of this package.
+Importing this needs Starlette, which is no dependency of this package; FastAPI is used where it is
+installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from openai_runs import OpenAIRunsError, relay
-from openai_runs.web.errors import error_response
+from openai_runs.web.errors import ErrorResponse, error_response, rejection
 from openai_runs.web.opening import MakeClient, MakeOther, opened
 
 if TYPE_CHECKING:
@@ -24,13 +27,47 @@ __all__ = ["EXCEPTION_HANDLERS", "lifespan", "respond"]
 
 async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, OpenAIRunsError)
-    status, headers, body = error_response(error)
-    return Response(body, status_code=status, headers=dict(headers))
+    return _as_response(error_response(error))
 
 
-EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {OpenAIRunsError: _answer}
+async def _reject(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code < HTTPStatus.BAD_REQUEST:
+        return Response(status_code=error.status_code, headers=error.headers)
+    said = error.detail if isinstance(error.detail, str) else "The request was rejected."
+    return _as_response(
+        rejection(error.status_code, said, headers=error.headers, detail=error.detail)
+    )
+
+
+async def _reject_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    details = jsonable_encoder(error.errors())
+    names = [str(one["loc"][-1]) for one in details]
+    said = "; ".join(f"{name}: {one['msg']}" for name, one in zip(names, details, strict=True))
+    if any(one["loc"][0] == "cookie" for one in details):
+        said += ". Reload the page, or sign in again."
+    return _as_response(
+        rejection(422, said, code="invalid_request", param=names[0], detail=details)
+    )
+
+
+def _as_response(answer: ErrorResponse) -> Response:
+    return Response(answer.body, status_code=answer.status, headers=dict(answer.headers))
+
+
+EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {OpenAIRunsError: _answer, HTTPException: _reject}
 """For `FastAPI(exception_handlers=EXCEPTION_HANDLERS)`, or Starlette's: each error of this
-package is answered as `error_response` says."""
+package is answered as `error_response` says. An `HTTPException`, and what FastAPI's validation
+rejects, is answered in the same shape, with FastAPI's `detail` beside it."""
+
+try:
+    from fastapi.encoders import jsonable_encoder
+    from fastapi.exceptions import RequestValidationError
+except ImportError:
+    pass  # Starlette alone validates nothing
+else:
+    EXCEPTION_HANDLERS[RequestValidationError] = _reject_invalid
 
 
 def lifespan(

@@ -17,9 +17,10 @@ from yarl import URL
 
 from openai_runs import AsyncClient
 from openai_runs.testing import Cut, FaultProxy, Reset
-from tests.e2e.browsing import CHROMIUM, Tab, browsing
-from tests.relaying import frames_of, serve_aiohttp, serve_asgi, text_of
+from tests.e2e.browsing import Tab
+from tests.relaying import Paced, frames_of, paced, serve_aiohttp, serve_asgi, text_of
 from tests.test_docs import PAGES_FOLDER, execute
+from tests.web.outages import way_to
 
 pytestmark = pytest.mark.timeout(120)  # a browser takes its time to start
 
@@ -43,14 +44,6 @@ async def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     (tmp_path / "page.html").write_text(found[1])
     async with AsyncClient.local() as client:
         yield await execute(GUIDE, client, tmp_path)
-
-
-@pytest.fixture
-async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
-    """Yield a tab of the browser."""
-    assert CHROMIUM, "there is no Chromium on this machine"
-    async with browsing(tmp_path / "profile") as opened:
-        yield opened
 
 
 def followed(proxy: FaultProxy) -> list[Any]:
@@ -135,7 +128,30 @@ async def test_page_says_that_there_is_no_such_answer(guide: dict[str, Any], tab
     """A refusal is an error status, after which a browser does not come back."""
     async with serve_asgi(guide["app"]) as url:
         await tab.open(f"{url}/#thread_none/run_none")
-        await tab.until(STATUS, "The answer cannot be shown.")
+        await tab.until(STATUS, "The answer cannot be shown: reload the page.")
+
+
+@pytest.mark.browser
+async def test_page_says_that_it_reconnects_and_why_a_question_is_refused(
+    guide: dict[str, Any], tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is back; a question that is refused or cannot be sent is no silence."""
+    model = Paced()
+    async with paced(model) as client, serve_asgi(guide["app"]) as url, way_to(url) as way:
+        monkeypatch.setitem(guide, "client", client)
+        monkeypatch.setitem(guide, "assistant", await client.assistants.create(model="m"))
+        await ask(tab, way.url, "Hello?")
+        await tab.until(TEXT, "Hello ")
+        way.close()
+        await tab.until(STATUS, "The connection was lost. Reconnecting ...")
+        await tab.value(f"({ASK})('And?')")
+        await tab.until(STATUS, "No answer: ask again.")
+        way.open()
+        model.go_on.set()
+        await tab.until(TEXT, model.text)
+        await tab.until(STATUS, "completed")
+        await tab.value(f"({ASK})('  ')")
+        await tab.until(STATUS, "text: String should have at least 1 character")
 
 
 async def test_answer_can_be_the_stream_of_its_own_create(guide: dict[str, Any]) -> None:

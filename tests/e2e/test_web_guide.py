@@ -8,12 +8,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,36 +20,25 @@ import aiohttp
 import anyio
 import pytest
 
-import openai_runs
-from openai_runs import AsyncClient, PollPolicy, RetryPolicy
-from openai_runs.server import Fail, Hang, LocalServer, Say, ScriptedBackend
+from openai_runs.server import Fail, Hang, Say, ScriptedBackend
 from openai_runs.testing import Cut, FaultProxy, Reset
 from openai_runs.web import SCRIPT
-from tests.e2e.browsing import CHROMIUM, Tab, browsing
-from tests.relaying import Paced, frames_of, serve_aiohttp, serve_asgi, text_of
-from tests.test_docs import PAGES_FOLDER, Block, blocks_of
-from tests.web.outages import Way, way_to
+from tests.e2e.browsing import Tab
+from tests.e2e.chat_page import (
+    PROGRAMS,
+    SHOWN,
+    STATUS,
+    ask,
+    open_page,
+    program,
+    serve,
+)
+from tests.relaying import frames_of, text_of
 
 pytestmark = pytest.mark.timeout(120)  # a browser takes its time to start
 
-GUIDE = PAGES_FOLDER / "guides" / "web.md"
-PROGRAMS = ["chat.py", "chat_aiohttp.py"]
 QUESTION = "Größe, <b>bold</b> & 'quoted'. 終"
 WORDS = [f"word{n} <b>ü</b> " for n in range(300)]
-SHOWN = '[...document.querySelectorAll("main p")].map((one) => one.textContent).join("|")'
-STATUS = 'document.querySelector("#status")?.textContent'
-IS_LOADED = '`${document.readyState} ${typeof document.querySelector("form")?.elements.text}`'
-ASK = """(text) => {
-    const form = document.querySelector("form");
-    form.elements.text.value = text;
-    form.requestSubmit();
-}"""
-
-
-def program(name: str) -> Block:
-    """Return a program of the guide."""
-    (found,) = (block for block in blocks_of(GUIDE) if block.file == name)
-    return found
 
 
 @pytest.mark.parametrize("name", PROGRAMS[:1])
@@ -68,61 +55,9 @@ def test_chat_has_at_most_30_statements(name: str) -> None:
         assert word not in source
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder that the programs run in, where the page lies."""
-    monkeypatch.chdir(tmp_path)
-    found = re.search(r"^```html\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert found is not None
-    (tmp_path / "page.html").write_text(found[1])
-    return tmp_path
-
-
-@pytest.fixture
-async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
-    """Yield a tab of the browser."""
-    assert CHROMIUM, "there is no Chromium on this machine"
-    async with browsing(tmp_path / "profile") as opened:
-        yield opened
-
-
-@asynccontextmanager
-async def serve(
-    name: str, model: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[str]:
-    """Serve a program of the guide, as its users do."""
-    async with serve_on_way(model, monkeypatch, name) as (url, _):
-        yield url
-
-
-@asynccontextmanager
-async def serve_on_way(
-    model: Any, monkeypatch: pytest.MonkeyPatch, name: str = "chat.py"
-) -> AsyncIterator[tuple[str, Way]]:
-    """Serve it with a way to the server that can be closed."""
-    async with (
-        LocalServer(backend=model) as server,
-        AsyncClient(server.url) as client,
-        way_to(server.url) as way,
-    ):
-        assistant = await client.assistants.create(model="m")
-        monkeypatch.setenv("ASSISTANT", assistant.id)
-        monkeypatch.setenv("OPENAI_BASE_URL", way.url)
-        monkeypatch.setenv("OPENAI_API_KEY", "key")
-        block = program(name)
-        names: dict[str, Any] = {"__name__": name}
-        exec(compile(block.source, block.place, "exec"), names)
-        if name == "chat.py":
-            async with serve_asgi(names["app"], force=False) as url:
-                yield url, way
-        else:
-            async with serve_aiohttp(names["make_app"]()) as url:
-                yield url, way
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_chat_answers_streams_and_remembers(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, page_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cookie by the page, an answer by POST, the history, a stop, and nothing to follow."""
     model = ScriptedBackend([Say(WORDS), Hang("Well, ")])
@@ -152,9 +87,41 @@ async def test_chat_answers_streams_and_remembers(
     assert json.loads(second[-2].data)["status"] == "cancelled"
 
 
+@pytest.mark.usefixtures("page_folder")
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", "The message is empty: write something.", id="empty"),
+        pytest.param(" \n\t\u3000", "The message is empty: write something.", id="blank"),
+        pytest.param("x" * 4001, "at most 4000 characters", id="long"),
+        pytest.param(5, "text: ", id="number"),
+        pytest.param(None, "text: ", id="null"),
+    ],
+)
+async def test_chat_rejects_what_is_no_message(
+    name: str, text: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a run is made of it, in words for a person, and each time in the same shape."""
+    model = ScriptedBackend()
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with serve(name, model, monkeypatch) as url, aiohttp.ClientSession(cookie_jar=jar) as web:
+        await web.get(f"{url}/")
+        async with web.post(f"{url}/chat", json={"text": text}) as response:
+            error = (await response.json())["error"]
+        async with web.get(f"{url}/chat/history") as listed:
+            history = await listed.json()
+
+    assert response.status in {400, 422}
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert words in error["message"]
+    assert history == {"messages": [], "before": None, "waiting": []}
+    assert model.requests == []
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_chat_answers_nobody_whom_it_does_not_know(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, page_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has no cookie of the page is refused everywhere, before anything is done."""
     async with (
@@ -169,6 +136,7 @@ async def test_chat_answers_nobody_whom_it_does_not_know(
         ]:
             async with session.request(method, f"{url}/chat{path}", json={"text": "a"}) as answer:
                 assert answer.status in {403, 422}
+                assert "Reload the page" in (await answer.json())["error"]["message"]
 
 
 class Losing:
@@ -214,21 +182,10 @@ async def losing_answers(url: str, count: int) -> AsyncIterator[Losing]:
         yield losing
 
 
-async def open_page(tab: Tab, url: str) -> None:
-    """Open the page, and return when its script is at work."""
-    await tab.open(f"{url}/")
-    await tab.until("document.readyState", "complete")
-
-
-async def ask(tab: Tab, text: str) -> None:
-    """Send a message, as a user does."""
-    await tab.value(f"({ASK})({text!r})")
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_page_shows_the_chat_and_a_reload_shows_it_again(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+    name: str, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     """Markup is text; the second message is answered after the first; older ones are paged."""
     model = ScriptedBackend([Say(WORDS, pause=0.002), *(f"answer {n}" for n in range(2, 13))])
@@ -251,7 +208,7 @@ async def test_page_shows_the_chat_and_a_reload_shows_it_again(
 @pytest.mark.browser
 @pytest.mark.parametrize("fault", [Cut, Reset])
 async def test_page_shows_the_answer_once_although_its_body_breaks(
-    fault: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+    fault: Any, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     """Twice, in the middle of the text: it comes back by GET, and asks nothing twice."""
     model = ScriptedBackend([Say(WORDS, pause=0.005)])
@@ -275,7 +232,7 @@ async def test_page_shows_the_answer_once_although_its_body_breaks(
 
 @pytest.mark.browser
 async def test_page_has_a_message_answered_once_although_its_request_breaks(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     """Before the answer begins: it is sent again, by the page or the browser, with the same key."""
     model = ScriptedBackend([Say(WORDS), "next"])
@@ -293,7 +250,7 @@ async def test_page_has_a_message_answered_once_although_its_request_breaks(
 
 @pytest.mark.browser
 async def test_page_goes_on_after_a_reload_in_mid_answer(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     """What was written by then, and what comes."""
     model = ScriptedBackend([Say(WORDS, pause=0.01)])
@@ -308,37 +265,9 @@ async def test_page_goes_on_after_a_reload_in_mid_answer(
     assert len(model.requests) == 1
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the programs' clients give up soon."""
-    poll = PollPolicy(initial=0, maximum=0.01, max_outage=0.05)
-    impatient = partial(AsyncClient, retry=RetryPolicy(max_retries=0), poll=poll)
-    monkeypatch.setattr(openai_runs, "AsyncClient", impatient)
-
-
-@pytest.mark.browser
-@pytest.mark.usefixtures("impatient")
-async def test_page_goes_on_after_the_back_end_has_lost_the_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It asks for the run until the server is back, and shows the rest of the answer."""
-    model = Paced()
-    async with serve_on_way(model, monkeypatch) as (url, way):
-        await open_page(tab, url)
-        await ask(tab, "1")
-        await tab.until(SHOWN, "1|Hello ")
-        way.close()
-        while "a relayed stream failed" not in caplog.text:
-            await tab.value("1")
-        way.open()
-        model.go_on.set()
-        await tab.until(SHOWN, f"1|{model.text}")
-        await tab.until(STATUS, "completed")
-
-
 @pytest.mark.browser
 async def test_page_stops_an_answer_and_shows_errors(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     """A stop, a run that fails, and a refusal: each says what it is."""
     model = ScriptedBackend([Hang("Well, "), Fail("Too much."), "fine"])
@@ -352,7 +281,7 @@ async def test_page_stops_an_answer_and_shows_errors(
         await tab.until(STATUS, "Too much.")
         await tab.value('document.querySelector("form").elements.text.removeAttribute("maxlength")')
         await ask(tab, "x" * 5000)
-        await tab.until(STATUS, "The request was refused.")
+        await tab.until(STATUS, "text: String should have at most 4000 characters")
         await tab.until(f'{SHOWN}.endsWith("xxx (not sent)").toString()', "true")
         await ask(tab, "3")
         await tab.until(STATUS, "completed")
@@ -361,7 +290,7 @@ async def test_page_stops_an_answer_and_shows_errors(
 
 @pytest.mark.browser
 async def test_events_are_read_however_the_body_is_cut(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     """At every byte, also within a letter, and with each kind of line end."""
     events = ['id: 1\nevent: a\ndata: {"ü":\ndata:  "終"}', "data", "id: 2\ndata:x", "data: half"]

@@ -18,6 +18,8 @@ class Way:
     def __init__(self, url: str) -> None:
         """Note where it leads."""
         self.url = ""
+        self.rejected = 0
+        """Connections that were reset as soon as they were open."""
         self._port = urlsplit(url).port
         self._is_open = True
         self._ends: set[asyncio.StreamWriter] = set()
@@ -35,6 +37,7 @@ class Way:
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Carry one connection."""
         if not self._is_open:
+            self.rejected += 1
             to_client.transport.abort()
             return
         server, to_server = await asyncio.open_connection("127.0.0.1", self._port)

@@ -11,7 +11,7 @@ import pytest
 from openai_runs import Run, errors
 from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 from openai_runs.types.runs import RunLastError
-from openai_runs.web import TooManyMessagesError, error_response
+from openai_runs.web import EmptyMessageError, TooManyMessagesError, error_response
 from tests.support import run_json
 
 SECRET = "sk-secret at http://upstream.internal:8080/v1/threads/thread_1"
@@ -60,6 +60,7 @@ TABLE: dict[str, tuple[errors.OpenAIRunsError, int, str]] = {
     "tool": (errors.ToolError(SECRET), 500, "tool_error"),
     "config": (errors.ConfigError(SECRET), 500, "server_error"),
     "lease": (LeaseLostError(SECRET), 503, "lease_lost"),
+    "empty": (EmptyMessageError(SECRET), 400, "empty_message"),
     "many": (TooManyMessagesError(SECRET), 429, "too_many_messages"),
     "duplicate": (DuplicateMessageError(SECRET), 409, "conflict"),
     "any": (errors.OpenAIRunsError(SECRET), 502, "server_error"),

@@ -39,7 +39,7 @@ from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.describing import tokens, verdict
 from openai_runs._cli.ending import TIMED_OUT, USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
-from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import print_json, say
 from openai_runs._cli.terminal.answer import AnswerDisplay
 from openai_runs._client.arguments import CreateRunArguments
@@ -86,6 +86,7 @@ def perform(question: Question) -> int:
         raise Stop(sentence, USAGE)
     tools = load_functions(question.tools)
     logging.getLogger("openai_runs.client").addFilter(is_news)
+    show_outages()
     try:
         return carry_out(Asking(question, text, tools).run)
     except OpenAIRunsError as error:

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,12 +21,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from openai_runs import OpenAIRunsError, Progress, RateLimits
+from openai_runs import AsyncClient, OpenAIRunsError, Progress, RateLimits
 from openai_runs._cli.connecting import Place, connect, explained
 from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_text, printable, say
+from openai_runs._cli.terminal.outage import reconnecting
 from openai_runs.batch import (
     Batch,
     BatchError,
@@ -36,7 +38,7 @@ from openai_runs.batch import (
     read_results,
     status,
 )
-from openai_runs.config import BATCH_LOG_INTERVAL, MAX_CSV_VALUE
+from openai_runs.config import BATCH_LOG_INTERVAL, BATCH_PATIENCE, MAX_CSV_VALUE
 
 __all__ = ["Job", "carry_out_job", "show_status"]
 
@@ -49,6 +51,8 @@ _MAX_EXAMPLE: Final = 300
 """Characters that are shown of an error."""
 _REFRESH: Final = 0.2
 """Seconds between two drawings of it."""
+_CHECK: Final = 0.5
+"""Seconds between two checks whether the server answers, where there is no bar."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +142,7 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
         found = None
         try:
             with interrupts.scope:
-                async with _shown(batch.progress):
+                async with _shown(batch.progress, client):
                     found = await batch.run(lines, out=job.out, errors=job.errors)
         finally:
             interrupts.end()
@@ -199,19 +203,45 @@ class _Interrupts:
             self.scope.cancel()
 
 
+class _Log:
+    """Lines about a batch, where there is no bar: now and then, and where the server is lost."""
+
+    def __init__(self, progress: Progress, client: AsyncClient) -> None:
+        self._progress = progress
+        self._client = client
+        self._is_lost = False
+        self._due = time.monotonic() + BATCH_LOG_INTERVAL
+
+    def __call__(self) -> None:
+        lost, outage = reconnecting(self._client), self._client.outage
+        if self._is_lost != bool(lost):
+            self._is_lost = bool(lost)
+            if lost and outage is not None:
+                say(f"{outage.reason}; reconnecting for up to {BATCH_PATIENCE:g} s", dim=False)
+            else:
+                say("the server answers again", dim=False)
+        if time.monotonic() >= self._due:
+            self._due += BATCH_LOG_INTERVAL
+            say(", ".join(filter(None, [str(self._progress), lost])))
+
+
 @asynccontextmanager
-async def _shown(progress: Progress) -> AsyncIterator[None]:
+async def _shown(progress: Progress, client: AsyncClient) -> AsyncIterator[None]:
     """Show the progress: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        async with _repeated(BATCH_LOG_INTERVAL, lambda: say(str(progress))):
+        log = _Log(progress, client)
+        async with _repeated(_CHECK, log):
             yield
+        log()
         return
 
     def draw() -> Table:
         rows = Table.grid()
         rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
         rows.add_row(Text(printable(str(progress))))
+        if lost := reconnecting(client):
+            rows.add_row(Text(lost, style="yellow", overflow="ellipsis", no_wrap=True))
         return rows
 
     with Live(console=console, get_renderable=draw, auto_refresh=False) as live:

@@ -7,8 +7,9 @@ from openai_runs._cli.commands.target import Target
 from openai_runs._cli.connecting import explained, reached
 from openai_runs._cli.describing import verdict
 from openai_runs._cli.ending import ERROR, TIMED_OUT, Stop
-from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import print_json, print_text, printable
+from openai_runs._cli.terminal.outage import waiting_for
 
 __all__ = ["cancel"]
 
@@ -21,6 +22,7 @@ def cancel(target: Target, *, timeout: float | None, as_json: bool) -> int:
         Closed: Nobody reads it.
     """
     target.check()
+    show_outages()
     try:
         return carry_out(partial(_cancel, target, timeout, as_json=as_json))
     except RunWaitTimeout as error:
@@ -31,8 +33,11 @@ def cancel(target: Target, *, timeout: float | None, as_json: bool) -> int:
 
 async def _cancel(target: Target, timeout: float | None, *, as_json: bool) -> int:
     async with reached(target.place, at_work=True) as client:
-        thread_id = await target.thread_of(client)
-        run = await client.runs.cancel_and_wait(target.run_id, thread_id=thread_id, timeout=timeout)
+        with waiting_for(target.run_id, client, "cancelling") as note:
+            thread_id = await target.thread_of(client)
+            run = await client.runs.cancel_and_wait(
+                target.run_id, thread_id=thread_id, timeout=timeout, on_status=note
+            )
     if as_json:
         print_json(run.to_dict())
     else:

@@ -30,7 +30,7 @@ from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.describing import verdict
 from openai_runs._cli.ending import USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
-from openai_runs._cli.interrupting import carry_out
+from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import say
 from openai_runs._cli.terminal.answer import AnswerDisplay
 from openai_runs._client.arguments import CreateRunArguments
@@ -97,6 +97,7 @@ def perform(talk: Talk) -> int:
 
         prompt = Prompt(_COMMANDS)
     logging.getLogger("openai_runs.client").addFilter(is_news)
+    show_outages()
     chat = Chat(talk, tools, prompt or _Lines(), is_typed=prompt is not None)
     if prompt is not None:
         chat.on_thread = prompt.remember

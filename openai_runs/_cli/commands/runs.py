@@ -1,13 +1,10 @@
 """`openai-runs runs show` and `runs wait`: runs that are there, whoever started them."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from openai_runs import OpenAIRunsError, Run, RunResult, RunWaitTimeout
@@ -17,6 +14,7 @@ from openai_runs._cli.describing import describe, verdict
 from openai_runs._cli.ending import TIMED_OUT, Stop, code_of
 from openai_runs._cli.interrupting import carry_out, show_outages
 from openai_runs._cli.outputs import print_json, print_text, printable
+from openai_runs._cli.terminal.outage import waiting_for
 from openai_runs._cli.terminal.timeline import draw
 
 __all__ = ["show", "wait"]
@@ -70,7 +68,7 @@ async def _show(target: Target, *, as_json: bool) -> int:
 
 async def _wait(target: Target, timeout: float | None, *, as_json: bool) -> int:
     async with reached(target.place, at_work=True) as client:
-        with _progress(target.run_id) as note:
+        with waiting_for(target.run_id, client) as note:
             thread_id = await target.thread_of(client)
             try:
                 run = await client.runs.wait(
@@ -97,20 +95,3 @@ def _shown(result: RunResult) -> str:
         console.print()
         draw(result.timeline(now=time.time()), console)
     return captured.get().removesuffix("\n")
-
-
-@contextmanager
-def _progress(run_id: str) -> Iterator[Callable[[Run], None] | None]:
-    """Show on a terminal what is waited for, and since when."""
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"waiting for {run_id}")
-
-        def note(run: Run) -> None:
-            progress.update(task, description=printable(f"waiting for {run_id}: {run.status}"))
-
-        yield note

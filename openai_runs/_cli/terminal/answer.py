@@ -51,7 +51,9 @@ class AnswerDisplay:
         self._shows_text = shows_text
         self._pending = ""
         self._has_printed = False
-        self._began = self._last = time.monotonic()
+        self._last = self._since = time.monotonic()
+        self._doing = ""
+        """What was done when it was drawn last, since `_since`."""
         self._split_at = 0.0
         self._spinner = Spinner("dots", style="dim")
         out, err = _console(stderr=False), _console(stderr=True)
@@ -159,8 +161,10 @@ class AnswerDisplay:
             body = AnswerMarkdown(pending) if len(pending) <= _MOST_PARSED else Text(pending)
             parts += [Text(), _Tail(body)] if self._has_printed else [_Tail(body)]
         activity = printable(self._activity())
+        if activity != self._doing:
+            self._doing, self._since = activity, now
         if activity and (not self.text or now - self._last > _PAUSE):
-            words = f"{activity} {now - self._began:.0f} s"
+            words = f"{activity} {now - self._since:.0f} s"
             self._spinner.update(text=Text(words, style="dim", overflow="ellipsis", no_wrap=True))
             parts.append(self._spinner)
         return Group(*parts)

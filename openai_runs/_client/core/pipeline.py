@@ -232,8 +232,10 @@ class Pipeline:
             if reply.status >= 300:
                 raise self._status_error(call, reply)
         except APIError as error:
+            self.state.on_failure(error, self.settings.runtime.monotonic())
             self._explain(error, call)
             raise
+        self.state.failure = None
         is_held = hold > 0 and "preference-applied" in reply.headers
         return Polled(self._parse(call, reply), reply.headers, is_held)
 
@@ -278,6 +280,7 @@ class Pipeline:
                 call.is_pending = False
                 self._learn_features(reply)
                 if reply.status < 300:
+                    self.state.failure = None
                     self.state.budget.succeeded()
                     return self._parse(call, reply)  # type: ignore[no-any-return]
                 failure = self._status_error(call, reply)
@@ -289,6 +292,7 @@ class Pipeline:
         self, call: Call, failure: APIError, verify: Verify[T] | None
     ) -> T | None:
         """Return None once the next attempt is due, or the answer if none is needed; else raise."""
+        self.state.on_failure(failure, self.settings.runtime.monotonic())
         if is_already_deleted(call, failure):
             return call.spec.decode(call.spec.deleted_body)  # type: ignore[no-any-return]
         may_repeat = call.is_idempotent or self.honours_keys()

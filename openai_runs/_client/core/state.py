@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -11,10 +11,21 @@ from openai_runs._client.core.background import BackgroundTasks
 from openai_runs._client.core.rate_limiter import RateLimiter
 from openai_runs._protocol.retry import RetryBudget
 from openai_runs._transport import Transport
+from openai_runs.errors import APIConnectionError, APIError
 
-__all__ = ["ClientState", "ThreadLock"]
+__all__ = ["ClientState", "Outage", "ThreadLock"]
 
 _NONE: Final[frozenset[str]] = frozenset()
+_REASON_CHARS: Final = 200
+
+
+class Outage(NamedTuple):
+    """The server gives no usable answer; requests are retried as their policies say."""
+
+    seconds: float
+    """Since the first failure after the last answer."""
+    reason: str
+    """Of that failure."""
 
 
 class ClientState:
@@ -35,6 +46,8 @@ class ClientState:
         self.budget = RetryBudget()
         self.features: dict[str, frozenset[str]] = {}
         """By base URL: the extensions its server has named in `openai-runs-features`."""
+        self.failure: tuple[float, str] | None = None
+        """When the first request failed after the last answer, and why; None: all is well."""
         self._feature_headers: dict[str, str | None] = {}
         """By base URL: the last value of that header; parsed only when it has changed."""
         self.start = start
@@ -47,6 +60,15 @@ class ClientState:
             self._feature_headers[base_url] = named
             features = frozenset(map(str.strip, named.split(","))) if named else _NONE
             self.features[base_url] = features
+
+    def on_failure(self, error: APIError, now: float) -> None:
+        """Note that an attempt failed; a rejection is an answer."""
+        is_lost = isinstance(error, APIConnectionError)
+        if not is_lost and (error.status_code or 0) < 500:
+            self.failure = None
+        elif self.failure is None:
+            reason = error.reason if isinstance(error, APIConnectionError) else error.message
+            self.failure = (now, reason[:_REASON_CHARS])
 
     def offers(self, base_url: str | None, extension: str) -> bool:
         """Return whether the server has named this extension."""

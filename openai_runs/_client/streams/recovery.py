@@ -168,7 +168,8 @@ class Reconnector:
     ) -> Run | StreamReply | None:
         """Return the stream from where it broke; None if the run can only be polled.
 
-        It can only be polled where the server has not named the extension `resume` in
+        Where the server cannot be reached the run is polled until it answers, and returned: the
+        next attempt follows. It can only be polled where the server has not named `resume` in
         `openai-runs-features`, where `max_retries + 1` attempts in a row brought no event, where
         an event is too large, and where the server rejects the request, as it does for an event
         that it no longer has.
@@ -205,7 +206,10 @@ class Reconnector:
             words = "reconnecting to run %s failed: %s"
             extra = {**ids_of(error), **ids}
             _LOG.debug(words, ids["run_id"], type(error).__name__, extra=extra)
-            return None  # such as 409: the server no longer has that event; the run is polled
+            if not is_transient(error):
+                return None  # such as 409: the server no longer has that event; the run is polled
+        run = await self._fetcher.poll_until_seen(ids)
+        return run if run.is_active else None
 
     async def _pause(self) -> None:
         runtime, policy = self._pipeline.settings.runtime, self._pipeline.settings.retry

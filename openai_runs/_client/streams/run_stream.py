@@ -204,7 +204,8 @@ class RunStream(NotAwaited, Generic[T]):
         Args:
             within: Seconds after which an empty list is returned where there is a connection
                 to read and nothing comes. All else that a stream does to go on, such as
-                answering tool calls, is carried to its end however long it takes.
+                answering tool calls, is carried to its end however long it takes. An empty
+                list is also returned when `is_reconnecting` has changed and nothing has come.
 
         Raises:
             OpenAIRunsError: See the class.
@@ -212,12 +213,13 @@ class RunStream(NotAwaited, Generic[T]):
         Cancellation: see the class.
         """
         session = self._session
-        until = session.now() + within
+        until, was_reconnecting = session.now() + within, self.is_reconnecting
         while not session.ready:
             if session.is_exhausted:
                 return None
             await self._advance(until if session.is_reading else None)
-            if not session.ready and session.is_reading and session.now() >= until:
+            is_late = session.is_reading and session.now() >= until
+            if not session.ready and (is_late or self.is_reconnecting != was_reconnecting):
                 return []
         events = [await session.pop()]
         while session.ready and not session.will_notify:
