@@ -24,6 +24,8 @@ LONG_FILES: dict[str, str] = {
 }
 """Path -> why it may be longer."""
 LARGE_FOLDERS: dict[str, str] = {
+    "openai_runs/_cli/commands": "one for each command",
+    "openai_runs/_cli/parsing": "the same",
     "openai_runs/server/http": "one for each part of a request's way in and out, and its pages",
     "openai_runs/server/store": "one for each part of what is stored, and the seam",
 }
