@@ -26,6 +26,7 @@ __all__ = [
     "is_conflict",
     "is_passing",
     "place_of",
+    "problem_of",
     "unusable",
 ]
 
@@ -180,6 +181,12 @@ def is_conflict(error: Exception) -> bool:
 def is_passing(error: Exception) -> bool:
     """Return whether the database could not do it now, whatever the work was."""
     return isinstance(error, _PASSING)
+
+
+def problem_of(error: Exception) -> str:
+    """Return why the database could not do it now, in PostgreSQL's words if it has said any."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return said or "the connection to it was lost"
 
 
 def unusable(url: str, error: Exception) -> ConfigError:
