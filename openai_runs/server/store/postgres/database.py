@@ -304,7 +304,7 @@ class PostgresDatabase:
                 raw,
                 lambda tx: idempotency.keep(tx.connection, kept, said.status_code, said.encode()),
             )
-        return _Outcome(error=said)
+        return self._failed(said)
 
     def _transact(self, raw: Raw, work: Work[Any]) -> _Outcome:
         connection = Connection(raw)
