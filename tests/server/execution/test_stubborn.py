@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from openai_runs.server import Finish, LocalServer, ModelEvent, ModelRequest, TextDelta
+from openai_runs.server.execution import engine
 from tests.server.support import Caller
 
 
@@ -49,9 +50,14 @@ class Shielded(Stubborn):
 @pytest.mark.parametrize("drains", [True, False], ids=["drained", "closed"])
 @pytest.mark.parametrize("kind", [Stubborn, Shielded])
 async def test_server_closes_without_a_backend_that_holds_on(
-    kind: type[Stubborn], drains: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: type[Stubborn],
+    drains: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The log names the run; the next server carries it out."""
+    monkeypatch.setattr(engine, "_CANCEL_GRACE", 0.2)  # it passes as a whole, and twice
     backend = kind()
     server = LocalServer(tmp_path / "runs.db", backend)
     await server.start()
