@@ -21,29 +21,16 @@ __all__ = ["UNMEASURED", "is_measured", "tracing"]
 
 ROOT = Path(__file__).resolve().parents[1]
 UNMEASURED = (
-    # Whole programs: what they run is covered by the tests of its own folder.
+    # Whole programs, and much that is drawn: what they run is covered by tests of one thing each.
     "tests/batch/test_kills.py",
-    "tests/cli/test_ask_cut_short.py",
     "tests/cli/test_guide.py",
-    "tests/cli/test_serve_descriptors.py",
-    "tests/e2e",
+    "tests/e2e/test_bot_guides.py",
+    "tests/e2e/test_conversations.py",
+    "tests/e2e/test_conversations_killed.py",
     "tests/fuzz",
+    "tests/protocol/test_endpoints.py",
     "tests/soak",
     "tests/test_docs.py",
-    # Sweeps, long tables and large amounts, of code that smaller tests cover as well.
-    "tests/client/streams/test_endless_streams.py",
-    "tests/client/streams/test_unreadable_events.py",
-    "tests/client/test_security.py",
-    "tests/protocol/test_endpoints.py",
-    "tests/server/backends/chat/test_calls.py",
-    "tests/server/backends/chat/test_echoed.py",
-    "tests/server/backends/test_random_answers.py",
-    "tests/server/execution/test_stubborn.py",
-    "tests/server/http/test_bounds.py",
-    "tests/server/store/test_fence.py",
-    "tests/server/store/test_large_events.py",
-    "tests/server/test_fuzz.py",
-    "tests/transport/test_closing_servers.py",
     # Rules about the sources, which are read and not run.
     "tests/test_architecture.py",
     "tests/test_docstrings.py",

@@ -17,8 +17,7 @@ def test_unmeasured_files_are_there() -> None:
 @pytest.mark.parametrize(
     ("name", "measured"),
     [
-        ("tests/e2e/test_ask.py", False),
-        ("tests/e2e/referee/test_referee.py", False),
+        ("tests/fuzz/test_lying_server.py", False),
         ("tests/cli/test_guide.py", False),
         ("tests/cli/test_ask.py", True),
         ("tests/test_relay.py", True),
@@ -31,7 +30,7 @@ def test_folder_stands_for_all_that_is_in_it(name: str, measured: bool) -> None:
 
 def test_file_elsewhere_is_measured(tmp_path: Path) -> None:
     """Only what is listed is left out."""
-    assert is_measured(tmp_path / "tests" / "e2e" / "test_a.py")
+    assert is_measured(tmp_path / "tests" / "fuzz" / "test_a.py")
 
 
 def test_tracer_is_back_after_a_pause() -> None:
