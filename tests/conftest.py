@@ -10,7 +10,12 @@ from blockbuster import BlockBuster
 from coverage import Coverage
 from hypothesis import settings
 
-pytest_plugins = ["openai_runs.testing", "tests.canaries", "tests.databases"]
+pytest_plugins = [
+    "openai_runs.testing",
+    "tests.canaries",
+    "tests.databases",
+    "tests.measuring",
+]
 
 # No deadline for an example, since no test asserts timing.
 settings.register_profile("short", deadline=None, max_examples=30)
@@ -78,7 +83,9 @@ def unmeasured_processes(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
     It makes them a third slower; the others are killed, or run what tests run in this process too.
     """
-    if "cli" not in request.path.parts:
+    from tests.measuring import is_measured  # not above: pytest has to import its plugin itself
+
+    if "cli" not in request.path.parts or not is_measured(request.path):
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 

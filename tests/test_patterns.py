@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,17 +134,6 @@ def all_uses() -> list[Use]:
     return sorted(found)
 
 
-@contextmanager
-def unmeasured() -> Iterator[None]:
-    """Measure no coverage: the matcher is none of the package, and takes three times as long."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)
-
-
 @pytest.mark.parametrize("use", all_uses(), ids=lambda use: f"{use.module}.{use.name}-{use.way}")
 def test_pattern_of_the_package_is_linear(use: Use) -> None:
     """On the texts that its own parts suggest, matched as it is matched."""
@@ -155,8 +142,7 @@ def test_pattern_of_the_package_is_linear(use: Use) -> None:
     if isinstance(pattern, re.Pattern):
         text, flags = pattern.pattern, pattern.flags
 
-    with unmeasured():
-        worst, on = worst_text(text, flags, use.way)
+    worst, on = worst_text(text, flags, use.way)
 
     assert worst <= LINEAR, f"{use.way} of {text!r} on {on!r}"
 

@@ -9,6 +9,7 @@ import pytest
 from openai_runs import AsyncClient
 from openai_runs.server import LocalServer
 from openai_runs.testing import RunsServer
+from tests.cli.conftest import InProcess
 from tests.cli.processes import execute, files_in, pipe, run_on_terminal, serving
 from tests.support import Action, HostileServer, Raw, Received
 
@@ -256,9 +257,9 @@ async def test_thread_without_a_run_is_removed(runs_server: RunsServer, tmp_path
     assert len(runs_server.seen("DELETE", "/threads/*")) == 1
 
 
-async def test_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_server_that_is_not_there_is_one_sentence(in_process: InProcess) -> None:
     """No connection: which address, and which option names it."""
-    done = await execute("ask", "x", "--base-url", "http://127.0.0.1:1/v1", folder=tmp_path)
+    done = in_process("ask", "x", "--base-url", "http://127.0.0.1:1/v1")
 
     assert (done.code, done.out) == (1, "")
     assert done.err.endswith(
@@ -268,17 +269,17 @@ async def test_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
-async def test_server_of_the_environment_is_named_as_such(tmp_path: Path) -> None:
+def test_server_of_the_environment_is_named_as_such(in_process: InProcess) -> None:
     """Who did not type the address reads where it is from."""
-    done = await execute("ask", "x", folder=tmp_path, OPENAI_BASE_URL="http://127.0.0.1:1/v1")
+    done = in_process("ask", "x", OPENAI_BASE_URL="http://127.0.0.1:1/v1")
 
     assert done.err.endswith("starts one (the address is from OPENAI_BASE_URL)\n")
     assert len(done.err.splitlines()) == 1
 
 
-async def test_unusable_file_is_one_sentence(tmp_path: Path) -> None:
+def test_unusable_file_is_one_sentence(in_process: InProcess) -> None:
     """A database that cannot be opened is named, with the option."""
-    done = await execute("ask", "x", "--db", "missing/chat.db", folder=tmp_path)
+    done = in_process("ask", "x", "--db", "missing/chat.db")
 
     assert (done.code, done.out) == (1, "")
     assert "missing/chat.db" in done.err
@@ -297,11 +298,11 @@ def test_answer_cannot_steer_the_terminal(runs_server: RunsServer, tmp_path: Pat
     assert "\x1b]" not in shown
 
 
-async def test_unencrypted_address_is_warned_of_in_words(tmp_path: Path) -> None:
+def test_unencrypted_address_is_warned_of_in_words(in_process: InProcess) -> None:
     """The warning names no line of our code."""
     where = ["--base-url", "http://192.0.2.1/v1", "--timeout", "0.01"]
 
-    done = await execute("ask", "x", *where, folder=tmp_path)
+    done = in_process("ask", "x", *where)
 
     assert done.code == 6
     assert "not encrypted" in done.err

@@ -11,6 +11,7 @@ from openai_runs import AsyncClient, Run
 from openai_runs.server import LocalServer, ScriptedBackend
 from openai_runs.testing import RunsServer
 from tests.canaries import CANARY_PROMPT
+from tests.cli.conftest import InProcess
 from tests.cli.processes import (
     execute,
     files_in,
@@ -123,17 +124,28 @@ SETTLED: dict[str, tuple[Callable[[RunsServer], None], int]] = {
 async def test_wait_exits_with_the_code_of_the_status(
     said: str, runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
 ) -> None:
-    """One line of words, or of JSON, and the code for the shell."""
+    """One line of words, and the code for the shell."""
     prepare, code = SETTLED[said]
     prepare(runs_server)
     run = await start_run(runs_client)
     command = ["runs", "wait", *ids_of(run), "--base-url", runs_server.url]
 
     words = await execute(*command, folder=tmp_path)
-    document = await execute(*command, "--json", folder=tmp_path)
 
     assert (words.code, words.out, words.err) == (code, f"{run.id} {said}\n", "")
-    assert document.code == code
+
+
+async def test_wait_as_json_has_the_wire_object(
+    runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """The run instead of the words; the code is the same."""
+    runs_server.fail(message="No luck.")
+    run = await start_run(runs_client)
+    command = ["runs", "wait", *ids_of(run), "--base-url", runs_server.url]
+
+    document = await execute(*command, "--json", folder=tmp_path)
+
+    assert document.code == 4
     assert json.loads(document.out)["id"] == run.id
 
 
@@ -232,12 +244,20 @@ async def test_thread_is_found_by_the_run(
     where = ["--base-url", runs_server.url]
 
     shown = await execute("runs", "show", run.id, "--json", *where, folder=tmp_path)
-    waited = await execute("runs", "wait", run.id, *where, folder=tmp_path)
-    cancelled = await execute("runs", "cancel", run.id, *where, folder=tmp_path)
 
     assert (shown.code, json.loads(shown.out)["run"]) == (0, run.to_dict())
-    assert (waited.code, waited.out) == (0, f"{run.id} completed\n")
-    assert (cancelled.code, cancelled.out) == (1, f"{run.id} completed\n")
+
+
+@pytest.mark.parametrize(("command", "code"), [("wait", 0), ("cancel", 1)])
+async def test_other_commands_find_the_thread_as_well(
+    command: str, code: int, runs_server: RunsServer, runs_client: AsyncClient, tmp_path: Path
+) -> None:
+    """In the same way as `show`."""
+    run = await runs_client.runs.wait(await start_run(runs_client))
+
+    done = await execute("runs", command, run.id, "--base-url", runs_server.url, folder=tmp_path)
+
+    assert (done.code, done.out) == (code, f"{run.id} completed\n")
 
 
 @pytest.mark.parametrize("command", ["show", "wait", "cancel"])
@@ -309,11 +329,11 @@ async def test_file_is_looked_into_without_touching_its_runs(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["show", "wait"])
-async def test_missing_file_is_not_made(command: str, tmp_path: Path) -> None:
+def test_missing_file_is_not_made(command: str, in_process: InProcess, tmp_path: Path) -> None:
     """Looking leaves nothing behind."""
     target = ["run_1", "--thread", "thread_1", "--db", "none.db"]
 
-    done = await execute("runs", command, *target, folder=tmp_path)
+    done = in_process("runs", command, *target)
 
     assert (done.code, done.out) == (1, "")
     assert "'none.db'" in done.err

@@ -13,6 +13,7 @@ from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Run
 from openai_runs.config import DRAIN_GRACE
 from openai_runs.server import LocalServer
 from tests.canaries import CANARY_KEY, CANARY_PROMPT
+from tests.cli.conftest import InProcess
 from tests.cli.processes import execute, serving
 from tests.server.hostile_requests import REFUSED, UNUSUAL, ask
 from tests.support import Action, Answer, Hang, HostileServer, Received, without_list
@@ -151,11 +152,11 @@ async def test_second_server_on_a_file_is_refused(tmp_path: Path) -> None:
     assert len(second.err.splitlines()) == 1
 
 
-async def test_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+def test_port_in_use_is_one_sentence(in_process: InProcess) -> None:
     """Whose port is taken learns which, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = await execute("serve", "--port", port, folder=tmp_path)
+        done = in_process("serve", "--port", port)
 
     assert (done.code, done.out) == (1, "")
     assert f"port {port} of 127.0.0.1 is in use" in done.err
@@ -164,11 +165,11 @@ async def test_port_in_use_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host", f"{'x' * 70}.example"])
-async def test_host_that_is_not_ours_is_one_sentence(host: str, tmp_path: Path) -> None:
+def test_host_that_is_not_ours_is_one_sentence(host: str, in_process: InProcess) -> None:
     """An address of another machine, or of none, cannot be listened on."""
     options = ["--host", host, "--api-key-env", "KEY"]
 
-    done = await execute("serve", "--port", "0", *options, folder=tmp_path, KEY="sk-secret")
+    done = in_process("serve", "--port", "0", *options, KEY="sk-secret")
 
     assert (done.code, done.out) == (1, "")
     assert host in done.err
@@ -176,11 +177,11 @@ async def test_host_that_is_not_ours_is_one_sentence(host: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("db", ["missing/runs.db", "text/runs.db", "text", "."])
-async def test_unusable_file_is_one_sentence(db: str, tmp_path: Path) -> None:
+def test_unusable_file_is_one_sentence(db: str, in_process: InProcess, tmp_path: Path) -> None:
     """A folder that is not there, a file in its place, a file that is no database."""
     (tmp_path / "text").write_text("This is not a database, but long enough for a header. " * 20)
 
-    done = await execute("serve", "--port", "0", "--db", db, folder=tmp_path)
+    done = in_process("serve", "--port", "0", "--db", db)
 
     assert (done.code, done.out) == (1, "")
     assert f"'{db}'" in done.err
@@ -350,12 +351,14 @@ async def test_serve_with_a_file_sends_each_model_to_its_endpoint(tmp_path: Path
     assert "sk-cloud" not in left.err
 
 
-async def test_mistake_in_the_file_is_one_sentence_that_names_its_place(tmp_path: Path) -> None:
+def test_mistake_in_the_file_is_one_sentence_that_names_its_place(
+    in_process: InProcess, tmp_path: Path
+) -> None:
     """File, table and key, and the way to help; no server is started."""
     file = tmp_path / "models.toml"
-    await anyio.Path(file).write_text('[endpoints.local]\nurl = "127.0.0.1:11434"\n')
+    file.write_text('[endpoints.local]\nurl = "127.0.0.1:11434"\n')
 
-    done = await execute("serve", "--config", "models.toml", folder=tmp_path)
+    done = in_process("serve", "--config", "models.toml")
 
     assert (done.code, done.out) == (2, "")
     assert "--config models.toml: [endpoints.local] url must begin with http://" in done.err

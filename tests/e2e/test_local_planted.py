@@ -253,11 +253,18 @@ async def test_server_that_does_not_prove_that_it_has_the_file_is_sent_nothing(
     assert b"authorization" not in peer.received.lower()
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a server that has the lock half a second to say where it is, in place of seconds."""
+    monkeypatch.setitem(serving_url.__kwdefaults__, "patience", 0.5)
+
+
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("answer", [ANSWERS["healthy"], None], ids=["healthy", "never"])
 async def test_client_tells_its_key_to_no_server_that_a_planted_lock_names(
     answer: bytes | None, start_peer: Callable[[bytes | None], Peer], tmp_path: Path
 ) -> None:
-    """The whole way of `local()`, with the time it gives a server by itself."""
+    """The whole way of `local()`."""
     db, peer = tmp_path / "runs.db", start_peer(answer)
     with holding(db, naming(peer.url)), pytest.raises(ConfigError, match="did not prove"):
         await use(db)
@@ -266,6 +273,7 @@ async def test_client_tells_its_key_to_no_server_that_a_planted_lock_names(
     assert b"POST" not in peer.received
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_lock_that_is_held_without_an_address_ends_in_an_error(tmp_path: Path) -> None:
     """Whoever holds it never says where it is: the wait ends."""
     db = tmp_path / "runs.db"

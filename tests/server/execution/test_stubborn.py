@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from openai_runs.server import Finish, LocalServer, ModelEvent, ModelRequest, TextDelta
+from openai_runs.server.execution import engine
 from tests.databases import Database
 from tests.server.support import Caller
 
@@ -55,8 +56,10 @@ async def test_server_closes_without_a_backend_that_holds_on(
     tmp_path: Path,
     database: Database,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The log names the run; the next server carries it out."""
+    monkeypatch.setattr(engine, "_CANCEL_GRACE", 0.2)  # it passes as a whole, and twice
     backend = kind()
     server = LocalServer(database(tmp_path / "runs.db"), backend)
     await server.start()

@@ -328,9 +328,10 @@ async def test_no_time_of_the_clock_counts(
 
 
 async def test_counts_of_earlier_versions_fail_no_run_below_the_limit(
-    tmp_path: Path, database: Database, serve: Serve
+    tmp_path: Path, database: Database, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They counted each start, so all runs at work have a count: all of them complete."""
+    monkeypatch.setattr(trials, "TRIAL_PAUSE", 0.05)
     db = database(tmp_path / "runs.db")
     runs = await leave_at_work(db, *["hang"] * 3)
     set_attempts(db, 2, 1, 2)

@@ -15,6 +15,7 @@ import pytest
 
 from openai_runs.errors import ConfigError
 from openai_runs.server import Hang, LocalServer, serving_url
+from openai_runs.server.store.sqlite import connection
 from openai_runs.server.store.sqlite.connection import open_reader, open_writer
 from tests.server.conftest import Serve
 from tests.server.dooming import doomed
@@ -195,8 +196,11 @@ async def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-async def test_locked_file_is_a_503_until_it_is_free(serve: Serve, tmp_path: Path) -> None:
+async def test_locked_file_is_a_503_until_it_is_free(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another program writes for long: try again later; reading goes on."""
+    monkeypatch.setattr(connection, "_BUSY_TIMEOUT", 0.3)
     caller = await serve(db=tmp_path / "b.db")
     assistant_id = await caller.assistant()
     other = sqlite3.connect(tmp_path / "b.db", isolation_level=None, check_same_thread=False)

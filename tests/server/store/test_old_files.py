@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from openai_runs.server import LocalServer, Say, ScriptedBackend
+from openai_runs.server.execution import trials
 from tests.e2e.referee import environments
 from tests.samples import differences
 from tests.server.conftest import Serve
@@ -121,9 +122,10 @@ async def test_every_answer_is_the_same_when_an_old_file_is_opened(
 
 
 async def test_every_run_ends_when_an_old_file_is_opened(
-    name: str, tmp_path: Path, serve: Serve
+    name: str, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was under way goes on where the old server left it, and its events can be replayed."""
+    monkeypatch.setattr(trials, "TRIAL_PAUSE", 0.05)
     record = recorded(name)
     runs = active_runs(record["answers"])
     backend = ScriptedBackend(lambda request: Say("Finished."))
