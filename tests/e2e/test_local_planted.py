@@ -256,7 +256,7 @@ async def test_server_that_does_not_prove_that_it_has_the_file_is_sent_nothing(
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a server that has the lock half a second to say where it is, in place of seconds."""
-    monkeypatch.setitem(serving_url.__kwdefaults__, "patience", 0.5)
+    monkeypatch.setitem(serving_url.__kwdefaults__ or {}, "patience", 0.5)
 
 
 @pytest.mark.usefixtures("hurried")
