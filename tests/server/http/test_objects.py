@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.server.support import FUNCTION, Caller, run_path
 
+pytestmark = pytest.mark.postgresql
+
 
 async def test_assistant_keeps_what_it_was_made_of(caller: Caller) -> None:
     """All fields come back, on create, on get and in the list."""
