@@ -107,54 +107,68 @@ async def measure_lateness(db: str, held: int, *, apart: bool) -> Lateness:
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=600)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            return await _measure(session, url, model, held)
+            return await _Waiters(session, url, model, held).measure()
 
 
-async def _measure(session: aiohttp.ClientSession, url: str, model: Model, held: int) -> Lateness:
-    async with session.post(f"{url}/assistants", json={"model": "m"}) as answer:
-        assistant = (await answer.json())["id"]
-    found = Lateness([], [])
-    created: list[str] = []
-    limiter = anyio.CapacityLimiter(100)
+class _Waiters:
+    """Callers that each start a run, and wait for its end."""
 
-    async def create(text: str, *, stream: bool) -> aiohttp.ClientResponse:
+    def __init__(self, session: aiohttp.ClientSession, url: str, model: Model, number: int) -> None:
+        """Have so many of each kind."""
+        self._session = session
+        self._url = url
+        self._model = model
+        self._number = number
+        self._assistant = ""
+        self._starts = 0
+        self._started = anyio.Event()
+        self._limiter = anyio.CapacityLimiter(100)
+        self._found = Lateness([], [])
+
+    async def measure(self) -> Lateness:
+        """Start them all, then let their runs end; return how late they saw it."""
+        async with self._session.post(f"{self._url}/assistants", json={"model": "m"}) as answer:
+            self._assistant = (await answer.json())["id"]
+        async with anyio.create_task_group() as group:
+            for number in range(self._number):
+                group.start_soon(self._poll, f"poll {number}")
+                group.start_soon(self._read, f"stream {number}")
+            with anyio.fail_after(300):
+                await self._started.wait()
+                await anyio.sleep(2)  # for the last one to wait
+                for _ in range(2 * self._number):
+                    await self._model.end_one()
+                    await anyio.sleep(_PAUSE)
+        assert len(self._found.polls) == len(self._found.streams) == self._number
+        return self._found
+
+    async def _create(self, text: str, *, stream: bool) -> aiohttp.ClientResponse:
         body: dict[str, Any] = {
-            "assistant_id": assistant,
+            "assistant_id": self._assistant,
             "stream": stream,
             "thread": {"messages": [{"role": "user", "content": text}]},
         }
-        async with limiter:
-            response = await session.post(f"{url}/threads/runs", json=body)
-            assert response.status == 200, await response.text()
-            created.append(text)
-            return response
+        async with self._limiter:
+            response = await self._session.post(f"{self._url}/threads/runs", json=body)
+        assert response.status == 200, await response.text()
+        self._starts += 1
+        if self._starts == 2 * self._number:
+            self._started.set()
+        return response
 
-    async def poll(text: str) -> None:
-        async with await create(text, stream=False) as response:
+    async def _poll(self, text: str) -> None:
+        async with await self._create(text, stream=False) as response:
             run = await response.json()
-        path = f"{url}/threads/{run['thread_id']}/runs/{run['id']}"
+        path = f"{self._url}/threads/{run['thread_id']}/runs/{run['id']}"
         while run["status"] != "completed":
             assert run["status"] in {"queued", "in_progress"}, run
-            async with session.get(path, headers={"Prefer": "wait=60"}) as response:
+            async with self._session.get(path, headers={"Prefer": "wait=60"}) as response:
                 run = await response.json()
-        found.polls.append(time.monotonic() - model.ended_at[text])
+        self._found.polls.append(time.monotonic() - self._model.ended_at[text])
 
-    async def read(text: str) -> None:
-        async with await create(text, stream=True) as response:
+    async def _read(self, text: str) -> None:
+        async with await self._create(text, stream=True) as response:
             async for line in response.content:
                 if line.startswith(b"event: thread.run.completed"):
-                    found.streams.append(time.monotonic() - model.ended_at[text])
-
-    async with anyio.create_task_group() as group:
-        for number in range(held):
-            group.start_soon(poll, f"poll {number}")
-            group.start_soon(read, f"stream {number}")
-        with anyio.fail_after(300):
-            while len(created) < 2 * held:
-                await anyio.sleep(0.1)
-            await anyio.sleep(2)
-            for _ in range(2 * held):
-                await model.end_one()
-                await anyio.sleep(_PAUSE)
-    assert len(found.polls) == len(found.streams) == held
-    return found
+                    late = time.monotonic() - self._model.ended_at[text]
+                    self._found.streams.append(late)
