@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.server.support import FUNCTION, Caller, run_path
 
 pytestmark = pytest.mark.postgresql
