@@ -10,7 +10,7 @@ from blockbuster import BlockBuster
 from coverage import Coverage
 from hypothesis import settings
 
-pytest_plugins = ["openai_runs.testing", "tests.canaries"]
+pytest_plugins = ["openai_runs.testing", "tests.canaries", "tests.databases"]
 
 # No deadline for an example, since no test asserts timing.
 settings.register_profile("short", deadline=None, max_examples=30)

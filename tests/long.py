@@ -87,6 +87,11 @@ ALL = {
         "Tests drawn at random: all seeds, and 5,000 examples of each property.",
         marked("seeds or hypothesis", "--hypothesis-profile=long", "--timeout=1800"),
     ),
+    "scaling": Long(
+        "Runs a second with one process and several, on SQLite and PostgreSQL, and how late it is.",
+        ["-m", "tests.scaling"],
+        "build/scaling.md",
+    ),
     "soak": Long(
         "Server and client for an hour, with faults on both sides: what grows, per hour.",
         ["-m", "tests.soak"],

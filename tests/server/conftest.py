@@ -1,4 +1,4 @@
-"""Servers to call: the real one, on a real socket and a real file."""
+"""Servers to call: the real one, on a real socket and a real database."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 
 from openai_runs.server import Backend, LocalServer, ScriptedBackend
 from tests.canaries import CANARY_KEY
+from tests.databases import Database
 from tests.server.support import Caller
 
 Serve = Callable[..., Awaitable[Caller]]
 
 
 @pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+async def serve(tmp_path: Path, database: Database) -> AsyncIterator[Serve]:
     """A function that opens a server with a script, and returns who calls it."""
     async with AsyncExitStack() as stack:
         headers = {"Authorization": f"Bearer {CANARY_KEY}"}  # a server without a key takes any
@@ -29,6 +30,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         ) -> Caller:
             used = backend or ScriptedBackend(script or (lambda request: "Fine."))
             db = options.pop("db", tmp_path / "runs.db")
+            db = database(db) if isinstance(db, Path) else db
             server = await stack.enter_async_context(LocalServer(db, used, **options))
             return Caller(session, server.url, server.aclose)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import anyio
 
+from tests.databases import Db
 from tests.server.support import Caller
 
 __all__ = ["Doomed", "doomed"]
@@ -35,8 +36,10 @@ class Doomed:
 
 
 @asynccontextmanager
-async def doomed(db: Path, slots: int = 64, looks: int = 0) -> AsyncIterator[Doomed]:
-    """Start the server of `killed_server.py` on a file."""
+async def doomed(
+    db: Db, slots: int = 64, looks: int = 0, held: Path | None = None
+) -> AsyncIterator[Doomed]:
+    """Start the server of `killed_server.py` on a database; `held` holds up some of its runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -44,6 +47,8 @@ async def doomed(db: Path, slots: int = 64, looks: int = 0) -> AsyncIterator[Doo
         str(db),
         str(slots),
         str(looks),
+        "0",
+        str(held or ""),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )

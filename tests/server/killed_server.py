@@ -1,15 +1,14 @@
 """A server to be killed: serves the file it is told, prints its URL, and waits for the end.
 
-Arguments: the file, how many runs at once, how often the clock may be looked at before it kills
-the process (0: as often as you like), and the port, if not any. The clock is looked at before each
-write.
+Arguments: the file, or URL, of the database; how many runs at once; how often the clock may be
+looked at before it kills the process (0: as often as you like); the port, if not any; a file that
+holds up runs. The clock is looked at before each write.
 
 What the model does is said by the question: "hang" writes half a sentence and never ends,
 "tool" calls a tool, "call" takes ten seconds for that, "slow" takes its time, "long" says a
-long text in many pieces, "pause" answers after half a second, "held" once there is no file of the
-database's name with `.held` behind it, "seconds" says its text for three, anything else is
-answered. "die", "exit" and "fault" end the process as soon as the model is asked, "die late" after
-the first words.
+long text in many pieces, "pause" answers after half a second, "held" once that file is not there
+(any more), "seconds" says its text for three, anything else is answered. "die", "exit" and "fault"
+end the process as soon as the model is asked, "die late" after the first words.
 """
 
 from __future__ import annotations
@@ -66,9 +65,9 @@ def script(request: ModelRequest) -> ScriptedTurn:
 class FatalBackend(ScriptedBackend):
     """Follows the script, or kills the process after the first words."""
 
-    def __init__(self, db: str) -> None:
+    def __init__(self, held: str) -> None:
         super().__init__(script)
-        self._held = anyio.Path(f"{db}.held")
+        self._held = anyio.Path(held) if held else None
 
     async def respond(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Answer one model call, or do not return."""
@@ -76,8 +75,9 @@ class FatalBackend(ScriptedBackend):
             yield TextDelta("Half a")
             await anyio.sleep(0.3)  # so that it is stored
             signal.raise_signal(signal.SIGKILL)
-        while request.question == "held" and await self._held.exists():  # noqa: ASYNC110 - nobody announces that
-            await anyio.sleep(0.02)
+        if request.question == "held" and self._held is not None:
+            while await self._held.exists():  # noqa: ASYNC110 - nobody announces that
+                await anyio.sleep(0.02)
         async for event in super().respond(request):
             yield event
 
@@ -100,7 +100,7 @@ async def main(arguments: list[str], ready: Callable[[str], object]) -> None:
     """Serve until killed, or until SIGTERM: then drain and end. `ready` is called with the URL."""
     server = LocalServer(
         arguments[0],
-        FatalBackend(arguments[0]),
+        FatalBackend(arguments[4] if len(arguments) > 4 else ""),
         max_concurrent_runs=int(arguments[1]),
         clock=FatalClock(int(arguments[2])),
         port=int(arguments[3]) if len(arguments) > 3 else 0,

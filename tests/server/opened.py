@@ -13,12 +13,13 @@ import sys
 from typing import Any
 
 from openai_runs.errors import ConfigError
+from openai_runs.server.store.sqlite.connection import Connection
 from openai_runs.server.store.sqlite.database import SqliteDatabase
 
 connect = sqlite3.connect
 
 
-class Counting(sqlite3.Connection):
+class Counting(Connection):
     """A connection of SQLite's that kills the process before a statement."""
 
     left = 0
@@ -34,7 +35,8 @@ class Counting(sqlite3.Connection):
 
 def connect_counting(path: str, **options: Any) -> sqlite3.Connection:
     """Connect as the server asks, with a connection that counts."""
-    return connect(path, factory=Counting, **options)
+    made: Connection = connect(path, **{**options, "factory": Counting})
+    return made
 
 
 def open_and_die(db: str, statements: int) -> int:

@@ -48,6 +48,8 @@ class SharedDispatcher:
         self._now = now
         self._group: TaskGroup | None = None
         self._woken = anyio.Event()
+        self._is_full = False
+        """Whether runs may be queued that had no slot."""
         self._freed = anyio.Event()
 
     def start(self, group: TaskGroup) -> None:
@@ -77,7 +79,8 @@ class SharedDispatcher:
 
     def _free(self) -> None:
         self._freed.set()
-        self._woken.set()
+        if self._is_full:
+            self._woken.set()
 
     async def _wake_when_free(self) -> None:
         """Claim queued runs once there is a free slot; until then other processes get the jobs."""
@@ -104,7 +107,9 @@ class SharedDispatcher:
                     if not self.execute(claim):
                         await self.put_back(claim)
             if len(claimed) < rows:
+                self._is_full = False
                 return
+        self._is_full = True
 
     async def _claim_some(self, rows: int) -> list[Claim]:
         work = shared_claims.claim_queued

@@ -102,12 +102,16 @@ async def open_store(db: str | Path | None, on_change: Callable[[Change], None])
         ConfigError: The file is damaged, locked by another server, or from a newer version; or
             the database at the URL cannot be used.
     """
-    if not is_url(db):
-        file: Database = await anyio.to_thread.run_sync(SqliteDatabase, db, on_change)
-        return Store(file)
-    from openai_runs.server.store.postgres.database import PostgresDatabase  # needs the extra
+    opening: Callable[[], Database] = partial(SqliteDatabase, db, on_change)
+    if is_url(db):
+        opening = partial(_open_shared, str(db), on_change, asyncio.get_running_loop())
+    return Store(await anyio.to_thread.run_sync(opening))
 
-    loop = asyncio.get_running_loop()
-    opening = partial(PostgresDatabase, str(db), on_change, loop)
-    database: Database = await anyio.to_thread.run_sync(opening)
-    return Store(database)
+
+def _open_shared(
+    url: str, on_change: Callable[[Change], None], loop: asyncio.AbstractEventLoop
+) -> Database:
+    # Needs the extra; and it takes a while to load.
+    from openai_runs.server.store.postgres.database import PostgresDatabase
+
+    return PostgresDatabase(url, on_change, loop)

@@ -27,6 +27,7 @@ from openai_runs.server import (
 from openai_runs.server.backends import models, routing
 from openai_runs.server.backends.models import EndpointModels
 from openai_runs.types.runs import Run, Usage
+from tests.databases import Database
 from tests.server.conftest import Serve
 from tests.support import Action, Answer, Hang, HostileServer, Received
 
@@ -210,10 +211,10 @@ async def test_run_that_goes_nowhere_is_refused_when_it_is_created(serve: Serve)
 
 
 async def test_run_whose_model_is_gone_after_a_restart_fails_with_the_names(
-    serve: Serve, tmp_path: Any
+    serve: Serve, tmp_path: Any, database: Database
 ) -> None:
     """The operator may have changed the routes while a run waited in the queue."""
-    db = tmp_path / "kept.db"
+    db = database(tmp_path / "kept.db")
     first = await serve(db=db, backend=RoutingBackend(TWO, ROWS), max_concurrent_runs=0)
     run = await first.start(model="gpt-4o")
     await first.close()

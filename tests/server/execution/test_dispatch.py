@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.lowlevel import checkpoint
 
-from openai_runs.server.execution.dispatch import Dispatcher
+from openai_runs.server.execution.dispatch import LocalDispatcher
 from openai_runs.server.execution.executor import Execution
 
 
@@ -17,7 +17,7 @@ class Executions:
 
     def __init__(self, max_concurrent: int) -> None:
         self.begun: list[str] = []
-        self.dispatcher = Dispatcher(self._execute_run, max_concurrent)
+        self.dispatcher = LocalDispatcher(self._execute_run, max_concurrent)
         self._ends: dict[str, anyio.Event] = {}
 
     async def _execute_run(self, run_id: str, execution: Execution) -> None:
@@ -79,10 +79,10 @@ async def test_nothing_begins_after_a_stop() -> None:
     async with started(1, "a", "b") as executions:
         await executions.begins("a")
         executions.dispatcher.stop()
-        assert executions.dispatcher.cancel("a") is not None
-        assert executions.dispatcher.cancel("b") is None
+        assert executions.dispatcher.slots.cancel("a") is not None
+        assert executions.dispatcher.slots.cancel("b") is None
         with anyio.fail_after(10):
-            await executions.dispatcher.wait_idle()
+            await executions.dispatcher.slots.wait_idle()
         executions.dispatcher.put("c")
         await executions.begins("a")
 
@@ -91,7 +91,7 @@ async def test_abandoned_execution_is_not_waited_for() -> None:
     """Idle is also a dispatcher whose only executions do not let themselves be cancelled."""
     async with started(2, "a") as executions:
         await executions.begins("a")
-        executions.dispatcher.running["a"].abandoned = True
+        executions.dispatcher.slots.running["a"].abandoned = True
         with anyio.fail_after(10):
-            await executions.dispatcher.wait_idle()
-        assert list(executions.dispatcher.running) == ["a"]
+            await executions.dispatcher.slots.wait_idle()
+        assert list(executions.dispatcher.slots.running) == ["a"]

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from openai_runs.server import Call, CallTools, Hang, LocalServer, ScriptedBackend
+from tests.databases import Database
 from tests.server.conftest import Serve
 from tests.server.support import Caller, ManualClock, run_path
 
@@ -70,11 +71,11 @@ async def test_run_that_never_started_expires(serve: Serve) -> None:
 
 @pytest.mark.parametrize("turn", [Hang("Half a"), TOOLS], ids=["in-progress", "waiting"])
 async def test_run_expires_when_the_server_was_away(
-    tmp_path: Path, serve: Serve, turn: Any
+    tmp_path: Path, database: Database, serve: Serve, turn: Any
 ) -> None:
     """A server that comes back after the deadline ends the run before anything else."""
     clock = ManualClock()
-    db = tmp_path / "away.db"
+    db = database(tmp_path / "away.db")
     async with (
         LocalServer(db, ScriptedBackend([turn]), clock=clock) as server,
         aiohttp.ClientSession() as session,

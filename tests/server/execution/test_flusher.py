@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from openai_runs.server import (
     TextDelta,
 )
 from openai_runs.server.store.migrations import SCHEMA_VERSION
+from tests.databases import Database, Db, end_trouble, execute, make_trouble, refuse
 from tests.server.conftest import Serve
 from tests.server.dooming import doomed
 from tests.server.execution.test_restart import finish
@@ -32,23 +32,21 @@ from tests.server.http.test_sse_response import read_until, rest_of, start_and_r
 from tests.server.support import run_path, told_text
 
 
-async def rows_of(db: Path, run: Any) -> list[int]:
+async def rows_of(db: Db, run: Any) -> list[int]:
     """Return how many events each piece of work told of the run."""
 
     def read() -> list[int]:
-        with sqlite3.connect(db) as file:
-            found = file.execute(
-                "SELECT last - first + 1 FROM events WHERE run_id = ? ORDER BY last", (run["id"],)
-            ).fetchall()
-        file.close()
-        return [count for (count,) in found]
+        query = "SELECT last - first + 1 FROM events WHERE run_id = ? ORDER BY last"
+        return [count for (count,) in execute(db, query, run["id"])]
 
     return await anyio.to_thread.run_sync(read)
 
 
-async def test_deltas_share_transactions_while_somebody_reads(serve: Serve, tmp_path: Path) -> None:
+async def test_deltas_share_transactions_while_somebody_reads(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """At most about twenty writes a second, however many pieces there are."""
-    db = tmp_path / "read.db"
+    db = database(tmp_path / "read.db")
     caller = await serve(Say(["word "] * 1000, pause=0.0005), db=db)
 
     with anyio.fail_after(30):
@@ -62,9 +60,11 @@ async def test_deltas_share_transactions_while_somebody_reads(serve: Serve, tmp_
     assert 4 <= len(rows) <= 6 + took / 0.05
 
 
-async def test_deltas_share_more_where_nobody_reads(serve: Serve, tmp_path: Path) -> None:
+async def test_deltas_share_more_where_nobody_reads(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """One write when the message begins, one a second, one at the end."""
-    db = tmp_path / "unread.db"
+    db = database(tmp_path / "unread.db")
     caller = await serve(Say(["word "] * 400, pause=0.0005), db=db)
 
     began = anyio.current_time()
@@ -76,9 +76,11 @@ async def test_deltas_share_more_where_nobody_reads(serve: Serve, tmp_path: Path
     assert len(rows) <= 4 + took
 
 
-async def test_answer_that_comes_at_once_is_one_write(serve: Serve, tmp_path: Path) -> None:
+async def test_answer_that_comes_at_once_is_one_write(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """Created, taken up, and all the rest with its end."""
-    db = tmp_path / "once.db"
+    db = database(tmp_path / "once.db")
 
     class Quick:
         """Never waits."""
@@ -95,9 +97,11 @@ async def test_answer_that_comes_at_once_is_one_write(serve: Serve, tmp_path: Pa
     assert await rows_of(db, run) == [2, 1, 4 + 3 + 3]
 
 
-async def test_much_text_is_written_although_nobody_reads(serve: Serve, tmp_path: Path) -> None:
+async def test_much_text_is_written_although_nobody_reads(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """What waits for the disk is bounded, not by the clock alone."""
-    db = tmp_path / "much.db"
+    db = database(tmp_path / "much.db")
     caller = await serve(Say(["x" * FLUSH_BYTES] * 8, pause=0.05), db=db)
 
     run = await caller.settled(await caller.start())
@@ -138,24 +142,18 @@ class Talker:
 WORDS = "".join(f"{number} " for number in range(100))
 
 
-def execute(db: Path, statement: str) -> None:
-    """Change the file behind the server's back."""
-    with sqlite3.connect(db, isolation_level=None) as file:
-        file.execute(statement)
-    file.close()
-
-
-async def test_model_is_read_on_while_the_disk_refuses(tmp_path: Path, serve: Serve) -> None:
+async def test_model_is_read_on_while_the_disk_refuses(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """Nothing is lost, and nothing doubled: it is all written once that is possible."""
-    db, talker = tmp_path / "refused.db", Talker()
+    db, talker = database(tmp_path / "refused.db"), Talker()
     caller = await serve(backend=talker, db=db)
     response, before = await start_and_read(caller, "message.created")
 
-    trouble = "CREATE TRIGGER trouble BEFORE INSERT ON events BEGIN SELECT no_such_thing(); END"
-    await anyio.to_thread.run_sync(execute, db, trouble)
+    await anyio.to_thread.run_sync(make_trouble, db, "events")
     with anyio.fail_after(20):
         await talker.spoken.wait()
-    await anyio.to_thread.run_sync(execute, db, "DROP TRIGGER trouble")
+    await anyio.to_thread.run_sync(end_trouble, db, "events")
     after = await rest_of(response)
 
     assert told_text([*before, *after.events]) == WORDS
@@ -164,23 +162,19 @@ async def test_model_is_read_on_while_the_disk_refuses(tmp_path: Path, serve: Se
 
 
 async def test_cancelled_run_loses_nothing_to_a_disk_that_refuses(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, database: Database, serve: Serve
 ) -> None:
     """What a failed write has put back is written with the end."""
-    db, talker = tmp_path / "cancelled.db", Talker()
+    db, talker = database(tmp_path / "cancelled.db"), Talker()
     caller = await serve(backend=talker, db=db)
     response, before = await start_and_read(caller, "message.created")
     run = before[0].data
 
-    trouble = (
-        "CREATE TRIGGER trouble BEFORE INSERT ON events WHEN NEW.epoch < 0 "
-        "BEGIN SELECT no_such_thing(); END"
-    )
     await anyio.sleep(0.1)
     await caller.post(f"/threads/{run['thread_id']}/runs/{run['id']}/cancel")
-    await anyio.to_thread.run_sync(execute, db, trouble)
+    await anyio.to_thread.run_sync(make_trouble, db, "events", "NEW.epoch < 0")
     await anyio.sleep(0.1)
-    await anyio.to_thread.run_sync(execute, db, "DROP TRIGGER trouble")
+    await anyio.to_thread.run_sync(end_trouble, db, "events")
     after = await rest_of(response)
 
     (message,) = [e.data for e in after.events if e.name == "thread.message.incomplete"]
@@ -207,17 +201,13 @@ async def test_cancelled_run_tells_all_it_said(serve: Serve) -> None:
 
 
 async def test_run_fails_when_its_pieces_cannot_be_stored(
-    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, database: Database, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The model call is given up at once, and the log says why."""
     caplog.set_level(logging.ERROR)
-    db = tmp_path / "broken.db"
+    db = database(tmp_path / "broken.db")
     caller = await serve(Hang(["Half ", "a"]), "Fine.", db=db)
-    trouble = (
-        "CREATE TRIGGER trouble BEFORE INSERT ON messages WHEN NEW.run_id IS NOT NULL "
-        "BEGIN SELECT RAISE(ABORT, 'not this one'); END"
-    )
-    await anyio.to_thread.run_sync(execute, db, trouble)
+    await anyio.to_thread.run_sync(refuse, db, "messages", "NEW.run_id IS NOT NULL")
     run = await caller.settled(await caller.start())
 
     assert run["status"] == "failed"
@@ -225,6 +215,8 @@ async def test_run_fails_when_its_pieces_cannot_be_stored(
 
 
 TO_VERSION_1 = (
+    "DROP TABLE workers",
+    "ALTER TABLE runs DROP COLUMN worker",
     "ALTER TABLE steps DROP COLUMN echoed",
     "DROP TABLE run_shared_json",
     "DROP TABLE shared_json",
@@ -234,9 +226,12 @@ TO_VERSION_1 = (
 """What takes a file of today back to the oldest schema."""
 
 
-async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None:
+@pytest.mark.sqlite("PostgreSQL had no older schema")
+async def test_version_1_file_gets_its_log(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """An older file is upgraded in place: runs stay, new ones are logged, old ones have no log."""
-    db = tmp_path / "old.db"
+    db = database(tmp_path / "old.db")
     caller = await serve("Old.", db=db)
     old = await caller.settled(await caller.start())
     path = f"/threads/{old['thread_id']}/runs/{old['id']}"
@@ -248,9 +243,7 @@ async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None
     kept = await caller.get(path)
     lost = await caller.send("GET", f"{path}/stream")
     new = await caller.start_stream()
-    with sqlite3.connect(db) as file:
-        (version,) = file.execute("PRAGMA user_version").fetchone()
-    file.close()
+    ((version,),) = execute(db, "PRAGMA user_version")
 
     assert kept == old
     assert (lost.status, lost.json["error"]["code"]) == (409, "stream_position_lost")
@@ -258,10 +251,13 @@ async def test_version_1_file_gets_its_log(tmp_path: Path, serve: Serve) -> None
     assert version == SCHEMA_VERSION
 
 
+@pytest.mark.sqlite("PostgreSQL had no older schema")
 @pytest.mark.timeout(120)
-async def test_turn_begun_before_there_was_a_log_is_told_once(tmp_path: Path, serve: Serve) -> None:
+async def test_turn_begun_before_there_was_a_log_is_told_once(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """A run at work in a version 1 file, killed, taken up with a log, and killed again."""
-    db = tmp_path / "upgraded.db"
+    db = database(tmp_path / "upgraded.db")
     async with doomed(db) as server:
         run = await server.caller.start("hang")
         await server.caller.begun(run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import anyio
 import pytest
 
 from openai_runs.server import ModelRequest, Say, ScriptedBackend, SystemClock
+from tests.databases import Database, Db, execute
 from tests.server.conftest import Serve
 from tests.server.dooming import doomed
 from tests.server.killed_server import script
@@ -33,9 +33,11 @@ def finish(request: ModelRequest) -> Say:
 
 
 @pytest.mark.timeout(120)
-async def test_every_run_ends_when_the_server_was_killed(tmp_path: Path, serve: Serve) -> None:
+async def test_every_run_ends_when_the_server_was_killed(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """Queued, at work, waiting, being cancelled: each goes on from where it was stored."""
-    db = tmp_path / "killed.db"
+    db = database(tmp_path / "killed.db")
     async with doomed(db, slots=1) as server:
         before = server.caller
         waiting = await before.settled(await before.start("tool"))
@@ -67,19 +69,19 @@ async def test_every_run_ends_when_the_server_was_killed(tmp_path: Path, serve: 
 
 @pytest.mark.timeout(120)
 async def test_cancelling_run_is_cancelled_when_the_server_comes_back(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, database: Database, serve: Serve
 ) -> None:
     """A cancel that was answered is not forgotten."""
-    db = tmp_path / "killed.db"
+    db = database(tmp_path / "killed.db")
     async with doomed(db) as server:
         run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
         await server.kill()
     # The moment between the two commits is too short to be hit from outside.
-    with sqlite3.connect(db) as file:
-        file.execute(
-            "UPDATE runs SET status = 'cancelling', body = json_set(body, '$.status', 'cancelling')"
-        )
-    file.close()
+    execute(
+        db,
+        "UPDATE runs SET status = 'cancelling',"
+        """ body = replace(body, '"status":"in_progress"', '"status":"cancelling"')""",
+    )
 
     caller = await serve(db=db)
 
@@ -89,11 +91,11 @@ async def test_cancelling_run_is_cancelled_when_the_server_comes_back(
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", few(range(8), kept=[0], rest=pytest.mark.kills))
 async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
-    tmp_path: Path, serve: Serve, seed: int
+    tmp_path: Path, database: Database, serve: Serve, seed: int
 ) -> None:
     """Killed at a random moment under load: every created run ends once, with one answer."""
     chance = random.Random(seed)
-    db = tmp_path / "anywhere.db"
+    db = database(tmp_path / "anywhere.db")
     created: list[Any] = []
     async with doomed(db, slots=8) as server:
         caller = server.caller
@@ -131,10 +133,10 @@ async def test_no_run_is_stuck_or_doubled_when_killed_anywhere(
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("looks", few(range(2, 26), kept=[3, 10, 17], rest=pytest.mark.kills))
 async def test_run_ends_once_when_killed_before_a_write(
-    tmp_path: Path, serve: Serve, looks: int
+    tmp_path: Path, database: Database, serve: Serve, looks: int
 ) -> None:
     """A tool call and an answer, the server killed before the n-th write: all goes on."""
-    db = tmp_path / "writes.db"
+    db = database(tmp_path / "writes.db")
     async with doomed(db, looks=looks) as server:
         with suppress(aiohttp.ClientError):
             await ask_with_a_tool(server.caller)
@@ -142,6 +144,7 @@ async def test_run_ends_once_when_killed_before_a_write(
     await check_all_goes_on(await serve(backend=ScriptedBackend(script), db=db), db)
 
 
+@pytest.mark.sqlite("copies the file")
 async def test_run_ends_once_whatever_write_was_the_last(
     tmp_path: Path, serve: Serve, blockbuster: BlockBuster
 ) -> None:
@@ -185,12 +188,9 @@ def copy(db: Path, to: Path) -> None:
             shutil.copyfile(f"{db}{ending}", f"{to}{ending}")
 
 
-def runs_in(db: Path) -> list[tuple[str, str, str]]:
+def runs_in(db: Db) -> list[tuple[str, str, str]]:
     """Return the runs that are stored: thread, id and status."""
-    with sqlite3.connect(db) as file:
-        found = file.execute("SELECT thread_id, id, status FROM runs").fetchall()
-    file.close()
-    return found
+    return execute(db, "SELECT thread_id, id, status FROM runs")
 
 
 async def ask_with_a_tool(caller: Caller) -> None:
@@ -199,7 +199,7 @@ async def ask_with_a_tool(caller: Caller) -> None:
     await caller.settled((await caller.submit(waiting)).json)
 
 
-async def check_all_goes_on(caller: Caller, db: Path) -> None:
+async def check_all_goes_on(caller: Caller, db: Db) -> None:
     """Check that the run, if it was stored, ends with one call of the tool and one answer."""
     left = runs_in(db)
     for thread_id, run_id, status in left:
@@ -216,15 +216,15 @@ async def check_all_goes_on(caller: Caller, db: Path) -> None:
     assert len(left) <= 1
 
 
-async def test_row_that_cannot_be_read_stops_no_other_run(tmp_path: Path, serve: Serve) -> None:
+async def test_row_that_cannot_be_read_stops_no_other_run(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """A damaged run is logged and left; the server starts, and others are executed."""
-    db = tmp_path / "row.db"
+    db = database(tmp_path / "row.db")
     async with doomed(db) as server:
         run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
         await server.kill()
-    with sqlite3.connect(db) as file:
-        file.execute("UPDATE runs SET body = '{'")
-    file.close()
+    execute(db, "UPDATE runs SET body = '{'")
 
     caller = await serve(db=db)
     other = await caller.settled(await caller.start())
@@ -237,9 +237,11 @@ async def test_row_that_cannot_be_read_stops_no_other_run(tmp_path: Path, serve:
 
 
 @pytest.mark.timeout(120)
-async def test_sigterm_puts_back_what_does_not_finish_in_time(tmp_path: Path, serve: Serve) -> None:
+async def test_sigterm_puts_back_what_does_not_finish_in_time(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """Draining loses no attempt: the run waits in the queue for the next server."""
-    db = tmp_path / "drained.db"
+    db = database(tmp_path / "drained.db")
     async with doomed(db) as server:
         run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
         await server.caller.begun(run)

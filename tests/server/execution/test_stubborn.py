@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from openai_runs.server import Finish, LocalServer, ModelEvent, ModelRequest, TextDelta
+from tests.databases import Database
 from tests.server.support import Caller
 
 
@@ -49,11 +50,15 @@ class Shielded(Stubborn):
 @pytest.mark.parametrize("drains", [True, False], ids=["drained", "closed"])
 @pytest.mark.parametrize("kind", [Stubborn, Shielded])
 async def test_server_closes_without_a_backend_that_holds_on(
-    kind: type[Stubborn], drains: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: type[Stubborn],
+    drains: bool,
+    tmp_path: Path,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The log names the run; the next server carries it out."""
     backend = kind()
-    server = LocalServer(tmp_path / "runs.db", backend)
+    server = LocalServer(database(tmp_path / "runs.db"), backend)
     await server.start()
     (root,) = [t for t in asyncio.all_tasks() if t.get_name() == "openai_runs.engine"]
     async with aiohttp.ClientSession() as session:
@@ -64,7 +69,7 @@ async def test_server_closes_without_a_backend_that_holds_on(
             if drains:
                 await server.drain(0)
             await server.aclose()
-        async with LocalServer(tmp_path / "runs.db") as following:
+        async with LocalServer(database(tmp_path / "runs.db")) as following:
             caller = Caller(session, following.url)
             ended = await caller.settled(run)
             backend.free.set()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from openai_runs.config import MAX_RUN_ATTEMPTS
 from openai_runs.server import Finish, ModelEvent, ModelRequest, Say, ScriptedBackend, TextDelta
 from openai_runs.server.execution import trials
+from tests.databases import Database, Db, execute
 from tests.server.conftest import Serve
 from tests.server.dooming import Doomed, doomed
 from tests.server.support import Caller, ManualClock
@@ -49,20 +49,18 @@ async def start_fatal(server: Doomed, *questions: str) -> None:
             )
 
 
-def runs_in(db: Path) -> list[tuple[str, str, int]]:
+def runs_in(db: Db) -> list[tuple[str, str, int]]:
     """Return the id, the status and the counted attempts of each run, oldest first."""
-    with closing(sqlite3.connect(db)) as file:
-        return file.execute("SELECT id, status, attempts FROM runs ORDER BY seq").fetchall()
+    return execute(db, "SELECT id, status, attempts FROM runs ORDER BY seq")
 
 
-def set_attempts(db: Path, *attempts: int) -> None:
+def set_attempts(db: Db, *attempts: int) -> None:
     """Write the counts of the runs, oldest first."""
-    with closing(sqlite3.connect(db)) as file, file:
-        for number, (run_id, *_) in zip(attempts, runs_in(db), strict=True):
-            file.execute("UPDATE runs SET attempts = ? WHERE id = ?", (number, run_id))
+    for number, (run_id, *_) in zip(attempts, runs_in(db), strict=True):
+        execute(db, "UPDATE runs SET attempts = ? WHERE id = ?", number, run_id)
 
 
-async def crashes_until_done(db: Path, most: int) -> int:
+async def crashes_until_done(db: Db, most: int) -> int:
     """Start servers until one lives to end all runs; return how many crashed."""
     for crashes in range(most + 1):
         async with doomed(db) as server, anyio.create_task_group() as group:
@@ -80,7 +78,7 @@ async def crashes_until_done(db: Path, most: int) -> int:
     raise AssertionError(message)
 
 
-async def leave_at_work(db: Path, *questions: str) -> list[Any]:
+async def leave_at_work(db: Db, *questions: str) -> list[Any]:
     """Kill a server with these runs at work, and return them."""
     async with doomed(db) as server:
         runs = [run for each in questions for run in await start(server.caller, each)]
@@ -104,13 +102,13 @@ GUILTY = {
     "kind", few(GUILTY, kept=["exits", "after its first event"], rest=pytest.mark.kills)
 )
 async def test_guilty_run_is_failed_and_twenty_innocents_complete(
-    tmp_path: Path, serve: Serve, kind: str
+    tmp_path: Path, database: Database, serve: Serve, kind: str
 ) -> None:
     """One crash makes it a suspect, three more end it; at most that for each of two."""
-    db, guilty = tmp_path / "runs.db", GUILTY[kind]
+    db, guilty = database(tmp_path / "runs.db"), GUILTY[kind]
     held = tmp_path / "runs.db.held"
     held.touch()
-    async with doomed(db) as server:
+    async with doomed(db, held=held) as server:
         innocent = await start(server.caller, "held", 20)
         for run in innocent:
             await server.caller.reaches(run, "in_progress")
@@ -126,8 +124,7 @@ async def test_guilty_run_is_failed_and_twenty_innocents_complete(
     found = {run_id: status for run_id, status, _ in runs_in(db)}
     assert [found.pop(run["id"]) for run in innocent] == ["completed"] * 20
     caller = await serve(db=db)
-    with closing(sqlite3.connect(db)) as file:
-        rows = file.execute("SELECT id, thread_id FROM runs WHERE status = 'failed'").fetchall()
+    rows = execute(db, "SELECT id, thread_id FROM runs WHERE status = 'failed'")
     errors = [
         (await caller.get(f"/threads/{thread_id}/runs/{run_id}"))["last_error"]
         for run_id, thread_id in rows
@@ -169,10 +166,10 @@ class Gate:
 
 
 async def test_suspects_begin_one_after_the_other_and_fresh_runs_at_once(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, database: Database, serve: Serve
 ) -> None:
     """While the first is tried the others wait, and what is new or was queued goes on."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     first, second, third = (run["id"] for run in await leave_at_work(db, *["hang"] * 3))
     gate = Gate()
     caller = await serve(backend=gate, db=db)
@@ -189,11 +186,11 @@ async def test_suspects_begin_one_after_the_other_and_fresh_runs_at_once(
 
 
 async def test_slow_suspect_does_not_hold_up_the_others(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database: Database, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its time it goes on beside the next, and nothing counts against it any more."""
     monkeypatch.setattr(trials, "TRIAL_TIME", 0.5)  # longer than a claim takes
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     runs = await leave_at_work(db, *["hang"] * 3)
     gate = Gate()
     caller = await serve(backend=gate, db=db)
@@ -208,11 +205,11 @@ async def test_slow_suspect_does_not_hold_up_the_others(
 
 
 async def test_slots_are_kept_when_suspects_are_tried(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database: Database, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A suspect gets the next free slot, and no more than that."""
     monkeypatch.setattr(trials, "TRIAL_TIME", 0.05)
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     first, second = (run["id"] for run in await leave_at_work(db, "hang", "hang"))
     gate = Gate()
     caller = await serve(backend=gate, db=db, max_concurrent_runs=1)
@@ -230,10 +227,10 @@ async def test_slots_are_kept_when_suspects_are_tried(
 
 @pytest.mark.parametrize("crashes", [1, 2])
 async def test_crash_before_the_trial_clears_the_run(
-    tmp_path: Path, serve: Serve, crashes: int
+    tmp_path: Path, database: Database, serve: Serve, crashes: int
 ) -> None:
     """What kills a server in which the run is not at work is something else."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     (run,) = await leave_at_work(db, "hang")
     set_attempts(db, crashes)
 
@@ -246,9 +243,11 @@ async def test_crash_before_the_trial_clears_the_run(
     assert (await caller.settled(run))["status"] == "completed"
 
 
-async def test_crash_in_a_trial_counts_for_that_run_alone(tmp_path: Path) -> None:
+async def test_crash_in_a_trial_counts_for_that_run_alone(
+    tmp_path: Path, database: Database
+) -> None:
     """Those that wait for their trials, and those that are new, pay nothing."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     first, second, third = await leave_at_work(db, *["hang"] * 3)
 
     async with doomed(db) as server:
@@ -265,9 +264,9 @@ async def test_crash_in_a_trial_counts_for_that_run_alone(tmp_path: Path) -> Non
     ]
 
 
-async def test_clean_stop_in_a_trial_takes_it_back(tmp_path: Path) -> None:
+async def test_clean_stop_in_a_trial_takes_it_back(tmp_path: Path, database: Database) -> None:
     """Stopped before the trial or in it, as often as you like: what counted before counts still."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     (run,) = await leave_at_work(db, "hang")
 
     for _ in range(2):
@@ -283,9 +282,11 @@ async def test_clean_stop_in_a_trial_takes_it_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.kills
-async def test_guilty_run_is_found_with_clean_stops_in_between(tmp_path: Path) -> None:
+async def test_guilty_run_is_found_with_clean_stops_in_between(
+    tmp_path: Path, database: Database
+) -> None:
     """A supervisor that stops and starts does not hide it."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     async with doomed(db) as server:
         await start_fatal(server, "exit")
         await server.process.wait()
@@ -303,9 +304,11 @@ async def test_guilty_run_is_found_with_clean_stops_in_between(tmp_path: Path) -
     assert status == "failed"
 
 
-async def test_no_time_of_the_clock_counts(tmp_path: Path, serve: Serve) -> None:
+async def test_no_time_of_the_clock_counts(
+    tmp_path: Path, database: Database, serve: Serve
+) -> None:
     """Ten minutes forth in a trial expire what is due, and a year back changes nothing."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     first, second = await leave_at_work(db, "hang", "hang")
     gate, clock = Gate(), ManualClock(first["created_at"])
     caller = await serve(backend=gate, db=db, clock=clock)
@@ -321,10 +324,10 @@ async def test_no_time_of_the_clock_counts(tmp_path: Path, serve: Serve) -> None
 
 
 async def test_counts_of_earlier_versions_fail_no_run_below_the_limit(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, database: Database, serve: Serve
 ) -> None:
     """They counted each start, so all runs at work have a count: all of them complete."""
-    db = tmp_path / "runs.db"
+    db = database(tmp_path / "runs.db")
     runs = await leave_at_work(db, *["hang"] * 3)
     set_attempts(db, 2, 1, 2)
 

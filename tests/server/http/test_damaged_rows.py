@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.canaries import CANARY_PROMPT, Watch
+from tests.databases import Database, Db, execute, texts_only
 from tests.server.conftest import Serve
 from tests.server.support import Caller, Reply, run_path
 
@@ -27,20 +25,14 @@ DAMAGE: dict[str, str | bytes | None | float] = {
     "empty": "",
     "number": 7.5,
 }
+"""What SQLite keeps in a column of text; PostgreSQL keeps texts only."""
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """The database of the server, opened beside it."""
-    with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as connection:
-        yield connection
-
-
-def damage(file: sqlite3.Connection, value: Any) -> None:
+def damage(db: Db, value: Any) -> None:
     """Put the value in place of every body."""
     for table in ("assistants", "threads", "messages", "runs", "steps"):
         as_text = "CAST(? AS TEXT)" if isinstance(value, bytes) else "?"
-        file.execute(f"UPDATE {table} SET body = {as_text}", (value,))
+        execute(db, f"UPDATE {table} SET body = {as_text}", value)
 
 
 async def ask_all(caller: Caller, run: Any) -> list[Reply]:
@@ -55,14 +47,14 @@ async def ask_all(caller: Caller, run: Any) -> list[Reply]:
     return [*replies, await caller.send("POST", f"{thread}/runs", json=body), await caller.ready()]
 
 
-@pytest.mark.parametrize("value", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("value", [texts_only(each, each) for each in DAMAGE.values()], ids=DAMAGE)
 async def test_damaged_row_is_quoted_nowhere(
-    serve: Serve, file: sqlite3.Connection, value: Any, canaries: Watch
+    serve: Serve, tmp_path: Path, database: Database, value: Any, canaries: Watch
 ) -> None:
     """Neither in an answer nor in the log, and the server goes on."""
     caller = await serve()
     run = await caller.settled(await caller.start("Hello"))
-    damage(file, value)
+    damage(database(tmp_path / "runs.db"), value)
 
     replies = await ask_all(caller, run)
 

@@ -17,6 +17,8 @@ from tests.client.test_frames import coroutines
 from tests.server.conftest import Serve
 from tests.server.support import FUNCTION, Caller, run_path
 
+pytestmark = pytest.mark.sqlite("about the thread that writes to the file")
+
 MOST = 5
 
 WAYS = {

@@ -19,8 +19,11 @@ from openai_runs.server.execution.engine import Engine
 from openai_runs.server.http.health import Health
 from openai_runs.server.store import open_store
 from tests.canaries import CANARY_KEY
+from tests.databases import Database, execute
 from tests.server.conftest import Serve
 from tests.server.support import ManualClock
+
+NAMES = {"sqlite": "SQLite 3.", "postgresql": "PostgreSQL "}
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def version(file: sqlite3.Connection) -> int:
     return int(file.execute("PRAGMA data_version").fetchone()[0])
 
 
-async def test_pages_need_no_key(serve: Serve) -> None:
+async def test_pages_need_no_key(serve: Serve, database: Database) -> None:
     """They are for load balancers, outside of the API."""
     caller = await serve(api_key=CANARY_KEY)
 
@@ -55,9 +58,10 @@ async def test_pages_need_no_key(serve: Serve) -> None:
     assert (health.status, health.json) == (200, {"status": "ok"})
     assert (ready.status, ready.json["status"]) == (200, "ok")
     assert ready.json["queued"] == ready.json["in_progress"] == ready.json["failed"] == 0
-    assert ready.json["sqlite"].startswith("3.")
+    assert ready.json["database"].startswith(NAMES[database.kind])
 
 
+@pytest.mark.sqlite("counts what is written to the file")
 async def test_health_touches_no_disk(serve: Serve, file: sqlite3.Connection) -> None:
     """A stranger cannot make the server write."""
     caller = await serve()
@@ -69,6 +73,7 @@ async def test_health_touches_no_disk(serve: Serve, file: sqlite3.Connection) ->
     assert version(file) == before
 
 
+@pytest.mark.sqlite("about a lock of the file")
 async def test_health_is_answered_while_the_database_is_locked(
     serve: Serve, file: sqlite3.Connection
 ) -> None:
@@ -157,11 +162,11 @@ async def test_readiness_is_looked_at_once_for_all_who_ask_together(
 
 
 async def test_readiness_of_a_database_that_fails_is_a_503_in_our_words(
-    serve: Serve, file: sqlite3.Connection
+    serve: Serve, tmp_path: Path, database: Database
 ) -> None:
     """Whatever fails, no word of it is sent; the process is alive all the same."""
     caller = await serve()
-    file.execute("DROP TABLE probe")
+    execute(database(tmp_path / "runs.db"), "DROP TABLE probe")
 
     ready, health = await caller.ready(), await caller.health()
 
@@ -173,12 +178,12 @@ async def test_readiness_of_a_database_that_fails_is_a_503_in_our_words(
 
 @pytest.mark.parametrize("body", ["no json", "{", '{"created_at": "x"}', "[]", "null", ""])
 async def test_one_damaged_row_does_not_make_the_server_unready(
-    serve: Serve, file: sqlite3.Connection, body: str
+    serve: Serve, tmp_path: Path, database: Database, body: str
 ) -> None:
     """The oldest run cannot be read: all others can."""
     caller = await serve(Hang())
     await caller.reaches(await caller.start(), "in_progress")
-    file.execute("UPDATE runs SET body = ?", (body,))
+    execute(database(tmp_path / "runs.db"), "UPDATE runs SET body = ?", body)
 
     reply = await caller.ready()
 

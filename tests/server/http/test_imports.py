@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from openai_runs.server import ModelRequest, ScriptedBackend
+from tests.databases import Database
 from tests.samples import load
 from tests.server.conftest import Serve
 from tests.server.support import Caller, Reply, run_path
@@ -325,9 +326,11 @@ async def test_what_is_not_kept_is_named(caller: Caller) -> None:
     ]
 
 
-async def test_what_another_server_answers_is_the_same_bytes(serve: Serve, tmp_path: Any) -> None:
+async def test_what_another_server_answers_is_the_same_bytes(
+    serve: Serve, tmp_path: Any, database: Database
+) -> None:
     """Every page of the copy, byte for byte: order of keys, large shared instructions, tools."""
-    origin = await serve(db=tmp_path / "origin.db")
+    origin = await serve(db=database(tmp_path / "origin.db"))
     for number in range(3):
         fields = {"instructions": "Be brief. " * (200 * number)}
         await origin.settled(await origin.start(metadata={"number": str(number)}, **fields))
@@ -344,7 +347,7 @@ async def test_what_another_server_answers_is_the_same_bytes(serve: Serve, tmp_p
         for run in (await origin.get("/runs?order=asc"))["data"]
     ]
 
-    copied = await serve(db=tmp_path / "copy.db")
+    copied = await serve(db=database(tmp_path / "copy.db"))
     found = await outcomes(copied, *lines)
 
     assert {each["outcome"] for each in found} == {"created"}

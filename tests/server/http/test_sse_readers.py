@@ -18,8 +18,8 @@ from aiohttp import web
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server import Call, CallTools, Hang, LocalServer, Say, ScriptedBackend, create_app
+from tests.databases import Database, Db, execute
 from tests.server.conftest import Serve
-from tests.server.execution.test_flusher import execute
 from tests.server.http.test_sse_response import read_until, rest_of, start_and_read
 from tests.server.support import Caller, Streamed, run_path, told_text
 
@@ -37,7 +37,7 @@ def resident_bytes() -> int:
 async def narrow_server(
     script: list[Any],
     *,
-    db: Path | None = None,
+    db: Db | None = None,
     cancels: bool = True,
     shutdown_timeout: float = 1,
     **options: Any,
@@ -182,11 +182,11 @@ TROUBLE: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("how", TROUBLE)
 async def test_stream_ends_without_done_when_its_log_is_gone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+    tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     """Whatever happens to it meanwhile, a reader never waits for ever, nor is told an untruth."""
     statement, words = TROUBLE[how]
-    db = tmp_path / "gone.db"
+    db = database(tmp_path / "gone.db")
     text = [f"{number:5} " + "z" * 2000 for number in range(300)]
     async with narrow_server([Say(text, pause=0.001)], db=db) as caller:
         run = await caller.settled(await caller.start())
@@ -268,9 +268,11 @@ async def test_streams_beyond_the_limit_are_refused_before_anything_is_made(serv
     assert plain["status"] == "completed"
 
 
-async def test_stopping_server_ends_streams_without_done(tmp_path: Path) -> None:
+async def test_stopping_server_ends_streams_without_done(
+    tmp_path: Path, database: Database
+) -> None:
     """Not cut in the middle of an event; the reader resumes at the next server."""
-    db = tmp_path / "stop.db"
+    db = database(tmp_path / "stop.db")
     server = LocalServer(db, ScriptedBackend([CallTools([Call("f")]), Hang("Half")]))
     await server.start()
     async with aiohttp.ClientSession() as session:
@@ -293,9 +295,11 @@ async def test_stopping_server_ends_streams_without_done(tmp_path: Path) -> None
     assert old.names[-1] == "run.requires_action"
 
 
-async def test_stopping_server_ends_streams_of_runs_that_wait(tmp_path: Path) -> None:
+async def test_stopping_server_ends_streams_of_runs_that_wait(
+    tmp_path: Path, database: Database
+) -> None:
     """One in the queue has nothing to be put back; its reader is let go all the same."""
-    db = tmp_path / "queue.db"
+    db = database(tmp_path / "queue.db")
     server = LocalServer(db, ScriptedBackend([Hang(), Hang()]), max_concurrent_runs=1)
     await server.start()
     async with aiohttp.ClientSession() as session:

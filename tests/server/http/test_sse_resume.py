@@ -21,6 +21,7 @@ from openai_runs.server import (
     ScriptedBackend,
     TextDelta,
 )
+from tests.databases import Database, Db
 from tests.server.conftest import Serve
 from tests.server.dooming import doomed
 from tests.server.execution.test_restart import finish
@@ -136,12 +137,12 @@ async def test_position_that_is_none_is_a_400(serve: Serve, position: str) -> No
 
 
 async def test_events_of_finished_runs_are_forgotten_after_a_week(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, database: Database
 ) -> None:
     """Whole logs go, those of waiting runs stay; the runs themselves stay too."""
     clock = ManualClock()
     turns = [Say("Old."), CallTools([Call("weather")]), Say("New.")]
-    db = tmp_path / "pruned.db"
+    db = database(tmp_path / "pruned.db")
     caller = await serve(*turns, db=db, clock=clock, run_lifetime=10 * EVENTS_TTL)
     old = (await caller.start_stream()).events[-1].data
     waiting = (await caller.start_stream()).events[-1].data
@@ -171,9 +172,11 @@ async def test_events_go_with_their_thread(serve: Serve) -> None:
     assert (await caller.send("GET", f"{run_path(run)}/stream")).status == 404
 
 
-async def test_same_key_replays_the_leg_it_began(serve: Serve, tmp_path: Path) -> None:
+async def test_same_key_replays_the_leg_it_began(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """Create and submit, each from its own first event to its own end; also in a new server."""
-    db = tmp_path / "once.db"
+    db = database(tmp_path / "once.db")
     caller = await serve(CallTools([Call("weather")]), Say(["Sun", "ny."]), db=db)
     body = {"assistant_id": await caller.assistant(tools=[FUNCTION])}
     create = f"/threads/{await caller.thread('Hello')}/runs"
@@ -233,7 +236,7 @@ async def test_refusal_is_replayed_as_json(serve: Serve) -> None:
     assert replies[1].headers["idempotent-replayed"] == "true"
 
 
-async def read_and_kill(db: Path, question: str) -> list[Event]:
+async def read_and_kill(db: Db, question: str) -> list[Event]:
     """Return what a stream has told when its server was killed in the middle of the turn."""
     async with doomed(db) as server:
         last = "run.step.delta" if question == "call" else "message.delta"
@@ -259,10 +262,10 @@ async def test_same_key_finds_nothing_when_the_thread_was_deleted(serve: Serve) 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("question", ["hang", "call", "long"])
 async def test_turn_is_told_anew_when_the_server_was_killed(
-    serve: Serve, tmp_path: Path, question: str
+    serve: Serve, tmp_path: Path, database: Database, question: str
 ) -> None:
     """What it had begun stays begun, its pieces are taken back, and one story is left."""
-    db = tmp_path / "killed.db"
+    db = database(tmp_path / "killed.db")
     before = await read_and_kill(db, question)
     run, kept = before[0].data, [event.frame for event in before[:7]]
 
@@ -287,9 +290,11 @@ async def test_turn_is_told_anew_when_the_server_was_killed(
 
 
 @pytest.mark.timeout(120)
-async def test_position_that_was_taken_back_is_lost(serve: Serve, tmp_path: Path) -> None:
+async def test_position_that_was_taken_back_is_lost(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """Before the first piece a stream is resumed, after it no more."""
-    db = tmp_path / "lost.db"
+    db = database(tmp_path / "lost.db")
     before = await read_and_kill(db, "hang")
     run = before[0].data
 
@@ -320,9 +325,11 @@ class Waiting:
 
 
 @pytest.mark.timeout(120)
-async def test_reader_of_what_is_taken_back_is_sent_away(serve: Serve, tmp_path: Path) -> None:
+async def test_reader_of_what_is_taken_back_is_sent_away(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """It has read what is no longer true, so its stream ends without `done`."""
-    db, backend = tmp_path / "away.db", Waiting()
+    db, backend = database(tmp_path / "away.db"), Waiting()
     async with doomed(db) as server:
         older = await server.caller.start("hang")
         await server.caller.begun(older)
@@ -345,9 +352,11 @@ async def test_reader_of_what_is_taken_back_is_sent_away(serve: Serve, tmp_path:
 
 
 @pytest.mark.timeout(120)
-async def test_run_put_back_by_a_stopping_server_is_told_anew(serve: Serve, tmp_path: Path) -> None:
+async def test_run_put_back_by_a_stopping_server_is_told_anew(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """Queued again, in progress again, and the text once."""
-    db = tmp_path / "put-back.db"
+    db = database(tmp_path / "put-back.db")
     caller = await serve(Hang(["Half ", "a"]), db=db)
     response, before = await start_and_read(caller, '"a"')
     run = before[0].data
@@ -374,10 +383,10 @@ async def test_run_put_back_by_a_stopping_server_is_told_anew(serve: Serve, tmp_
 
 @pytest.mark.timeout(120)
 async def test_text_of_a_killed_execution_is_kept_when_its_run_ends(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, database: Database
 ) -> None:
     """A run that expired while no server was there shows what was told of its message."""
-    db = tmp_path / "kept.db"
+    db = database(tmp_path / "kept.db")
     async with doomed(db) as server:
         run = await server.caller.reaches(await server.caller.start("hang"), "in_progress")
         await server.caller.begun(run)

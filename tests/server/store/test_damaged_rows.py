@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -14,6 +13,7 @@ from openai_runs.server.store import rows, shared_json
 from openai_runs.server.store.damage import DamagedRow
 from openai_runs.types.messages import Message
 from openai_runs.types.runs import Run
+from tests.databases import Database, Db, execute, texts_only
 from tests.server.conftest import Serve
 from tests.server.support import run_path
 
@@ -45,18 +45,19 @@ DAMAGES: dict[str, tuple[str | bytes, str]] = {
 """What -> the body of each row, and what the log says of it."""
 
 
-def damage(db: Path, table: str, body: str | bytes, name: str) -> None:
+def damage(db: Db, table: str, body: str | bytes, name: str) -> None:
     """Write this into each row of the table."""
     value = f"CAST(X'{body.hex()}' AS TEXT)" if isinstance(body, bytes) else "?"
     if name == "bytes":
         value = "?"
-    with closing(sqlite3.connect(db)) as file, file:
-        file.execute(f"UPDATE {table} SET body = {value}", (body,) if value == "?" else ())
+    execute(db, f"UPDATE {table} SET body = {value}", *([body] if value == "?" else []))
 
 
 @pytest.mark.parametrize("how", ["one", "list"])
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize(
+    "name", [texts_only(each, body) for each, (body, _) in DAMAGES.items()], ids=DAMAGES
+)
 async def test_damaged_row_is_named_and_never_quoted(
     *,
     table: str,
@@ -64,6 +65,7 @@ async def test_damaged_row_is_named_and_never_quoted(
     how: str,
     serve: Serve,
     tmp_path: Path,
+    database: Database,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The log has the table, the id and the kind of damage; the answer is an error without any."""
@@ -80,7 +82,7 @@ async def test_damaged_row_is_named_and_never_quoted(
         "step": steps.json["data"][0]["id"],
     }
     body, words = DAMAGES[name]
-    await anyio.to_thread.run_sync(damage, tmp_path / "runs.db", table, body, name)
+    await anyio.to_thread.run_sync(damage, database(tmp_path / "runs.db"), table, body, name)
 
     path = (TABLES if how == "one" else LISTS).get(table, TABLES[table]).format(**ids)
     answer = await caller.send("GET", path)
@@ -135,9 +137,16 @@ def test_run_that_names_what_it_shares_wrongly_is_damaged(stored: bytes) -> None
     assert refused.value.__context__ is None
 
 
-@pytest.mark.parametrize("value", ["X'00'", f"'{SECRET}'", "17"], ids=["bytes", "text", "number"])
+SHARED_ROWS: dict[str, Any] = {
+    "bytes": texts_only("X'00'", None),
+    "text": f"'{SECRET}'",
+    "number": texts_only("17", None),
+}
+
+
+@pytest.mark.parametrize("value", SHARED_ROWS.values(), ids=SHARED_ROWS)
 async def test_shared_row_that_is_damaged_is_named_by_its_hash(
-    value: str, serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    value: str, serve: Serve, tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is not sent, whatever it holds."""
     caller = await serve()
@@ -147,9 +156,9 @@ async def test_shared_row_that_is_damaged_is_named_by_its_hash(
         await caller.post(f"/threads/{await caller.thread('Go.')}/runs", body)
     )
     await caller.close()
-    with closing(sqlite3.connect(tmp_path / "runs.db")) as file, file:
-        file.execute(f"UPDATE shared_json SET body = {value}")
-        (name,) = file.execute("SELECT hash FROM shared_json").fetchone()
+    db = database(tmp_path / "runs.db")
+    execute(db, f"UPDATE shared_json SET body = {value}")
+    ((name,),) = execute(db, "SELECT hash FROM shared_json")
 
     answer = await (await serve()).send("GET", run_path(run))
 
@@ -159,7 +168,7 @@ async def test_shared_row_that_is_damaged_is_named_by_its_hash(
 
 
 async def test_shared_row_that_is_missing_is_named(
-    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serve: Serve, tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A run whose text was deleted by hand is damaged, and not "not found"."""
     caller = await serve()
@@ -168,9 +177,10 @@ async def test_shared_row_that_is_missing_is_named(
         await caller.post(f"/threads/{await caller.thread('Go.')}/runs", body)
     )
     await caller.close()
-    with closing(sqlite3.connect(tmp_path / "runs.db")) as file, file:
-        (name,) = file.execute("SELECT hash FROM shared_json").fetchone()
-        file.execute("DELETE FROM shared_json")
+    db = database(tmp_path / "runs.db")
+    ((name,),) = execute(db, "SELECT hash FROM shared_json")
+    unchecked = "SET session_replication_role = replica;" if database.kind == "postgresql" else ""
+    execute(db, f"{unchecked} DELETE FROM shared_json")
 
     answer = await (await serve()).send("GET", run_path(run))
 
@@ -178,6 +188,7 @@ async def test_shared_row_that_is_missing_is_named(
     assert f"table 'shared_json', row {name}: it is missing, and a run shares it" in caplog.text
 
 
+@pytest.mark.sqlite("about the file")
 async def test_page_that_is_damaged_is_a_503_in_the_words_of_sqlite(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,6 +20,8 @@ from tests.server.conftest import Serve
 from tests.server.dooming import doomed
 from tests.server.support import Caller
 
+pytestmark = pytest.mark.sqlite("about the file")
+
 
 def test_writer_is_durable_and_readers_cannot_write(tmp_path: Path) -> None:
     """WAL and FULL, so that an answered 200 survives a loss of power; foreign keys hold."""

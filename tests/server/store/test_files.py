@@ -19,6 +19,7 @@ import pytest
 
 from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer, serving_url
+from openai_runs.server.store.sqlite.connection import Connection
 from openai_runs.server.store.sqlite.lock import FileLock
 from openai_runs.server.store.sqlite.mounts import find_network, warn_of_network
 from tests.server.conftest import Serve

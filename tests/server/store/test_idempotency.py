@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from openai_runs.server import Call, CallTools, Hang
+from tests.databases import Database
 from tests.server.conftest import Serve
 from tests.server.support import Caller, ManualClock, run_path
 
@@ -146,16 +147,21 @@ async def test_key_is_forgotten_after_a_day(serve: Serve) -> None:
 
 
 async def test_key_is_remembered_when_the_server_was_restarted(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, database: Database, serve: Serve
 ) -> None:
     """The answer is in the file, with what it answered."""
     import aiohttp
 
     from openai_runs.server import LocalServer
 
-    async with LocalServer(tmp_path / "k.db") as server, aiohttp.ClientSession() as session:
+    async with (
+        LocalServer(database(tmp_path / "k.db")) as server,
+        aiohttp.ClientSession() as session,
+    ):
         first = await Caller(session, server.url).send("POST", "/threads", json={}, headers=KEY)
-    again = await (await serve(db=tmp_path / "k.db")).send("POST", "/threads", json={}, headers=KEY)
+    again = await (await serve(db=database(tmp_path / "k.db"))).send(
+        "POST", "/threads", json={}, headers=KEY
+    )
 
     assert again.text == first.text
     assert again.headers["idempotent-replayed"] == "true"

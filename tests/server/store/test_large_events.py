@@ -12,8 +12,8 @@ import pytest
 
 from openai_runs.config import READER_BACKLOG
 from openai_runs.server import Call, CallTools, Say
+from tests.databases import execute
 from tests.server.conftest import Serve
-from tests.server.execution.test_flusher import execute
 from tests.server.http.test_sse_readers import (
     deaf_reader,
     dropped,

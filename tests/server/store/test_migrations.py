@@ -27,6 +27,7 @@ from openai_runs.server.store.migrations import (
     SCHEMA_VERSION,
     Migration,
 )
+from openai_runs.server.store.sqlite import connection as driver
 from openai_runs.server.store.sqlite.opening import prepare
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +40,7 @@ def db(tmp_path: Path) -> Path:
     return Path(shutil.copy(OLDEST, tmp_path / "runs.db"))
 
 
-class Failing(sqlite3.Connection):
+class Failing(driver.Connection):
     """A connection of SQLite's that fails before a statement."""
 
     left = 0
@@ -105,6 +106,7 @@ def contents_of(db: Path) -> dict[str, list[Any]]:
         for table in tables
     }
     columns["steps"] = columns["steps"].removesuffix(", echoed")
+    columns["runs"] = columns["runs"].removesuffix(", worker")
     return {
         table: query(db, f"SELECT {columns[table]} FROM {table} ORDER BY 1, 2") for table in tables
     }
@@ -159,7 +161,7 @@ NEXT = SCHEMA_VERSION + 1
 ADDED = {NEXT: f"added_{NEXT}", NEXT + 1: f"added_{NEXT + 1}"}
 LONGER = (*MIGRATIONS, *(Migration(n, add_table(name)) for n, name in ADDED.items()))
 """The migrations there are and two more, so that there is something in between."""
-MADE = {2: "events", 3: "shared_json", 4: "steps.echoed", **ADDED}
+MADE = {2: "events", 3: "shared_json", 4: "steps.echoed", 5: "workers", **ADDED}
 """A table, or a column of a table, that came with each version."""
 ERRORS: dict[str, Exception] = {
     "of the disk": sqlite3.OperationalError("disk I/O error"),

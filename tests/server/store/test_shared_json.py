@@ -26,6 +26,7 @@ from openai_runs.server.store.rows import decode
 from openai_runs.server.store.shared_json import encode_again, join, split
 from openai_runs.types.runs import Run
 from openai_runs.types.tools import FunctionDefinition, FunctionTool, Tool
+from tests.databases import Database, Db, execute
 from tests.server.conftest import Serve
 from tests.server.http.test_sse_response import outputs_of
 from tests.server.support import FUNCTION, Caller, ManualClock, Reply, run_path
@@ -104,6 +105,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.sqlite("measures the file")
 @pytest.mark.parametrize(("assistant", "run"), PAIRS, ids=[" and ".join(pair) for pair in PAIRS])
 async def test_waiting_run_takes_little_however_large_its_assistant_is(
     serve: Serve, tmp_path: Path, assistant: str, run: str
@@ -129,6 +131,7 @@ async def test_waiting_run_takes_little_however_large_its_assistant_is(
     assert (disk_bytes(tmp_path / "runs.db") - disk) / count < 40 * KIB
 
 
+@pytest.mark.sqlite("measures the file")
 async def test_runs_on_the_largest_assistant_take_little(serve: Serve, tmp_path: Path) -> None:
     """Twenty-five small requests: under 50 MB of memory at any time, and of disk."""
     caller = await serve(backend=CallingBackend())
@@ -298,14 +301,15 @@ async def test_model_is_told_what_is_stored_once(serve: Serve) -> None:
 
 
 async def test_run_is_not_answered_when_what_it_shares_is_damaged(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, database: Database
 ) -> None:
     """A 500, and nothing half; runs that do not need it go on."""
     caller = await serve()
     run = await caller.settled(await start_large(caller))
     await caller.close()
-    with closing(sqlite3.connect(tmp_path / "runs.db")) as file, file:
-        file.execute("UPDATE shared_json SET body = CAST(substr(body, 1, 2000) AS BLOB)")
+    db = database(tmp_path / "runs.db")
+    for name, whole in execute(db, "SELECT hash, body FROM shared_json"):
+        execute(db, "UPDATE shared_json SET body = ? WHERE hash = ?", whole[:2000], name)
 
     caller = await serve()
     damaged = await caller.send("GET", run_path(run))
@@ -316,16 +320,17 @@ async def test_run_is_not_answered_when_what_it_shares_is_damaged(
     assert other["status"] == "completed"
 
 
-def shared_rows(db: Path) -> int:
+def shared_rows(db: Db) -> int:
     """Return how many texts are stored once."""
-    with closing(sqlite3.connect(db)) as file:
-        (count,) = file.execute("SELECT count(*) FROM shared_json").fetchone()
+    ((count,),) = execute(db, "SELECT count(*) FROM shared_json")
     return int(count)
 
 
-async def test_shared_text_is_deleted_when_nothing_needs_it(serve: Serve, tmp_path: Path) -> None:
+async def test_shared_text_is_deleted_when_nothing_needs_it(
+    serve: Serve, tmp_path: Path, database: Database
+) -> None:
     """Not while a run names it, nor while a key may give its answer again."""
-    clock, db = ManualClock(), tmp_path / "runs.db"
+    clock, db = ManualClock(), database(tmp_path / "runs.db")
 
     async def pruned() -> int:
         """Return how many texts a server leaves that is started now."""

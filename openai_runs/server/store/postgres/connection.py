@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -71,6 +72,19 @@ _ADVICE: Final = {
     "53": "PostgreSQL has no space, memory or connections left",
 }
 """What to do, by the class of the SQLSTATE."""
+_REFUSED: Final = (
+    (re.compile('database ".*" does not exist'), "3D"),
+    (re.compile("password|authentication|role |pg_hba"), "28"),
+    (re.compile("too many|remaining connection slots"), "53"),
+)
+"""The class of a refused connection, by the server's words: no SQLSTATE comes with those."""
+_PORTS: Final = re.compile(r"[\d,]*")
+
+
+_UNREADABLE: Final = (
+    "cannot read the database's URL: it has the form postgresql://USER:PASSWORD@HOST:PORT/NAME, "
+    "where each character of a user or password that is no letter or digit is written as %XX"
+)
 
 
 def connection_options(url: str) -> dict[str, Any]:
@@ -80,13 +94,20 @@ def connection_options(url: str) -> dict[str, Any]:
         ConfigError: It is no URL of PostgreSQL.
     """
     try:
-        given = conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        message = f"cannot read the database's URL: {str(error).strip()}"
-        raise ConfigError(message) from None  # the cause would quote the URL, and its password
+        given = conninfo.conninfo_to_dict(url) if "\0" not in url else None
+    except psycopg.ProgrammingError:
+        given = None
+    if given is None or not _is_plausible(given):
+        raise ConfigError(_UNREADABLE)  # no words of the driver, which quote it with the password
     session = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
     options = f"{session} {given.pop('options', '')}".strip()
     return {**_CONNECTING, **given, "options": options}
+
+
+def _is_plausible(given: Mapping[str, Any]) -> bool:
+    """Return whether no part of a password was taken for something else."""
+    host, port, name = (str(given.get(key) or "") for key in ("host", "port", "dbname"))
+    return "@" not in host + name and _PORTS.fullmatch(port) is not None
 
 
 def place_of(url: str) -> str:
@@ -155,7 +176,12 @@ def is_passing(error: Exception) -> bool:
 
 def unusable(url: str, error: Exception) -> ConfigError:
     """Return the error of a database that cannot be used, in PostgreSQL's own words."""
-    state = getattr(error, "sqlstate", None) or "08"
-    words = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no answer"
+    words = (str(error).strip() or "no answer").splitlines()[0].rstrip(".")
+    _, refused, said = words.partition("FATAL:")
+    if refused:
+        found = (state for pattern, state in _REFUSED if pattern.search(said))
+        state, words = next(found, "XX"), said.strip()
+    else:
+        state = getattr(error, "sqlstate", None) or "08"
     advice = _ADVICE.get(state[:2], "look at PostgreSQL's log")
     return ConfigError(f"cannot use database {place_of(url)}: {words}; {advice}")

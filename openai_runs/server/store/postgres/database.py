@@ -151,7 +151,7 @@ class PostgresDatabase:
         if self._closed:
             raise StoreUnavailable(_STOPPING)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read, read)
+        return await loop.run_in_executor(self._readers, self._read, read, _deadline())
 
     async def write(self, work: Work[T], once: Once | None = None) -> T:
         """Return what `work` returns, once it is committed.
@@ -165,14 +165,16 @@ class PostgresDatabase:
             raise StoreUnavailable(_STOPPING)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        self._writers.submit(self._serve, work, once, answer)
+        self._writers.submit(self._serve, work, once, answer, _deadline())
         try:
             return await answer
         finally:
             del answer  # it holds the error, whose traceback holds this frame: a request for long
 
-    def _serve(self, work: Work[Any], once: Once | None, answer: asyncio.Future[Any]) -> None:
-        outcome = self._write(work, once)
+    def _serve(
+        self, work: Work[Any], once: Once | None, answer: asyncio.Future[Any], deadline: float
+    ) -> None:
+        outcome = self._write(work, once, deadline)
         try:
             answer.get_loop().call_soon_threadsafe(self._deliver, outcome, answer)
         except RuntimeError:  # the loop is gone, and whoever waited in it
@@ -206,8 +208,7 @@ class PostgresDatabase:
         self._listener.stop()
         self._pool.close()
 
-    def _read(self, read: Callable[[Connection], T]) -> T:
-        deadline = time.monotonic() + _PATIENCE
+    def _read(self, read: Callable[[Connection], T], deadline: float) -> T:
         while True:
             try:
                 with self._connected(deadline) as raw:
@@ -223,9 +224,8 @@ class PostgresDatabase:
                     raise
                 self._pause(error, deadline)
 
-    def _write(self, work: Work[Any], once: Once | None) -> _Outcome:
+    def _write(self, work: Work[Any], once: Once | None, deadline: float) -> _Outcome:
         """Do the work, whatever comes in its way, and return what came of it."""
-        deadline = time.monotonic() + _PATIENCE
         conflicts = 0
         while True:
             try:
@@ -362,6 +362,11 @@ class PostgresDatabase:
                 break
             time.sleep(_RETRY_PAUSE)
         raise OutcomeUnknown
+
+
+def _deadline() -> float:
+    """Return until when work is begun again; what waits for a thread meanwhile is done once."""
+    return time.monotonic() + _PATIENCE
 
 
 _STOPPING: Final = "the server is shutting down"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from openai_runs.server import ChatBackend
+from tests.databases import Database
 from tests.server.backends.chat.judged import (
     TOOL_ROUND,
     Judge,
@@ -61,11 +62,11 @@ WANTED_BACK: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("restarted", [False, True], ids=["same-server", "restarted"])
 @pytest.mark.parametrize("case", WANTED_BACK)
 async def test_what_the_endpoint_wants_back_is_sent_back(
-    serve: Serve, tmp_path: Path, case: str, restarted: bool
+    serve: Serve, tmp_path: Path, database: Database, case: str, restarted: bool
 ) -> None:
     """In each later turn of the run, as it came, over a restart; and it is shown to nobody."""
     deltas, in_message, in_call = WANTED_BACK[case]
-    db = tmp_path / "echoed.db"
+    db = database(tmp_path / "echoed.db")
     first_reply = chunks(*deltas, finish="tool_calls")
     if case == "in-one-piece":  # the endpoint does not stream
         first_reply = answer(completion(finish="tool_calls", **deltas[0]))

@@ -1,0 +1,151 @@
+"""URLs of PostgreSQL: what is read of them, what is shown, and what is said when it is refused."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from openai_runs.errors import ConfigError
+from openai_runs.server.store import is_url
+from openai_runs.server.store.postgres.connection import (
+    connection_options,
+    is_conflict,
+    is_passing,
+    place_of,
+    unusable,
+)
+
+SECRET = "s3cr3t"
+
+SHOWN = {
+    "postgresql://me:s3cr3t@db.example:5433/runs?sslmode=require": "db.example:5433/runs",
+    "postgres://db.example/runs": "db.example/runs",
+    "postgresql://db.example/runs?password=s3cr3t&user=me": "db.example/runs",
+    "postgresql://me:s3cr3t%40x@[::1]:5432/runs": "::1:5432/runs",
+    "postgresql:///runs?host=/run/postgresql&password=s3cr3t": "/run/postgresql/runs",
+    "postgresql://me:s3cr3t@a:1,b:2/runs": "a,b:1,2/runs",
+    "postgresql://": "/",
+}
+
+
+@pytest.mark.parametrize(("url", "place"), SHOWN.items(), ids=[str(n) for n in range(len(SHOWN))])
+def test_place_is_shown_without_user_and_password(url: str, place: str) -> None:
+    """What stands in messages and logs says where, and not by which secret."""
+    assert place_of(url) == f"postgresql://{place}"
+
+
+UNREADABLE = {
+    "percent": "postgresql://me:s3cr3t%zz@h/db",
+    "bracket": "postgresql://me:s3cr3t@[h/db",
+    "slash": "postgresql://me:s3cr3t/x@h/db",
+    "at": "postgresql://me:x@s3cr3t@h/db",
+    "parameter": "postgresql://me@h/db?nonsense=s3cr3t",
+    "no value": "postgresql://me@h/db?s3cr3t",
+    "port": "postgresql://me@h:s3cr3t/db",
+    "nul": "postgresql://me:\0s3cr3t@h/db",
+}
+
+
+@pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE)
+def test_url_that_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> None:
+    """The driver quotes what it cannot read, which is often a password with a `/` or `@` in it."""
+    with pytest.raises(ConfigError) as refused:
+        connection_options(url)
+
+    assert SECRET not in str(refused.value)
+    assert "postgresql://USER:PASSWORD@HOST:PORT/NAME" in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+
+
+def test_options_of_the_url_come_after_ours() -> None:
+    """Whoever names a schema or a limit in the URL gets it."""
+    options = connection_options("postgresql://h/d?options=-csearch_path%3Dx&connect_timeout=60")
+
+    assert options["connect_timeout"] == "60"
+    assert options["options"].endswith(" -csearch_path=x")
+    assert "-c idle_in_transaction_session_timeout=" in options["options"]
+
+
+@pytest.mark.parametrize("db", ["postgresql://h/d", "postgres://h/d", "POSTGRESQL://h/d"])
+def test_url_is_told_from_a_file(db: str) -> None:
+    """Any spelling that PostgreSQL's own tools take."""
+    assert is_url(db)
+    assert not is_url(f"./{db}")
+
+
+ERRORS: dict[str, tuple[Exception, str, str]] = {
+    "server away": (
+        psycopg.OperationalError('connection to server at "h", port 1 failed: refused\n\tIs it?'),
+        "port 1 failed: refused",
+        "is PostgreSQL running there",
+    ),
+    "no answer": (psycopg.OperationalError(), "no answer", "is PostgreSQL running there"),
+    "no database": (
+        psycopg.OperationalError('connection failed: FATAL:  database "x" does not exist'),
+        ': database "x" does not exist;',
+        "create the database first",
+    ),
+    "password": (
+        psycopg.OperationalError('failed: FATAL:  password authentication failed for user "x"'),
+        ": password authentication failed",
+        "check the user and the password",
+    ),
+    "role": (
+        psycopg.OperationalError('failed: FATAL:  role "x" is not permitted to log in'),
+        'role "x"',
+        "check the user and the password",
+    ),
+    "full": (
+        psycopg.OperationalError("failed: FATAL:  sorry, too many clients already"),
+        "too many clients",
+        "connections left",
+    ),
+    "setting": (
+        psycopg.OperationalError('failed: FATAL:  unrecognized parameter "x"'),
+        "unrecognized",
+        "look at PostgreSQL's log",
+    ),
+    "rights": (errors.InsufficientPrivilege("permission denied"), "denied", "rights to create"),
+    "odd": (errors.InternalError_("what?"), "what?", "look at PostgreSQL's log"),
+}
+
+
+@pytest.mark.parametrize(("error", "words", "advice"), ERRORS.values(), ids=ERRORS)
+def test_refusal_says_what_to_do(error: Exception, words: str, advice: str) -> None:
+    """One sentence: the place, PostgreSQL's words, the remedy."""
+    sentence = str(unusable(f"postgresql://me:{SECRET}@h/d", error))
+
+    assert sentence.startswith("cannot use database postgresql://h/d: ")
+    assert words in sentence
+    assert advice in sentence
+    assert SECRET not in sentence
+    assert "\n" not in sentence
+
+
+KINDS = {
+    errors.DeadlockDetected: (True, True),
+    errors.SerializationFailure: (True, True),
+    errors.LockNotAvailable: (False, True),
+    errors.UniqueViolation: (True, False),
+    errors.ForeignKeyViolation: (True, False),
+    errors.AdminShutdown: (False, True),
+    errors.DiskFull: (False, True),
+    errors.TooManyConnections: (False, True),
+    errors.ReadOnlySqlTransaction: (False, True),
+    errors.IdleInTransactionSessionTimeout: (False, True),
+    psycopg.InterfaceError: (False, True),
+    errors.SyntaxError: (False, False),
+    errors.RaiseException: (False, False),
+    errors.UndefinedTable: (False, False),
+    ValueError: (False, False),
+}
+
+
+@pytest.mark.parametrize(("kind", "known"), KINDS.items(), ids=[k.__name__ for k in KINDS])
+def test_errors_are_told_apart(kind: type[Exception], known: tuple[bool, bool]) -> None:
+    """What met another transaction, what the database cannot do now, and what is a fault."""
+    error = kind()
+
+    assert (is_conflict(error), is_passing(error)) == known
