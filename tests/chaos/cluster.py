@@ -46,14 +46,16 @@ def _installed(folder: Path) -> PostgresServer:
 class Cluster:
     """One PostgreSQL; all calls block."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         """Make its files in this folder, which is not there yet."""
         self._folder = folder
         self._server = _installed(folder)
         self._server.ensure_pgdata_inited()
         self.port = free_port()
         with (folder / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = {value}\n" for name, value in _SETTINGS.items())
+            file.writelines(
+                f"{name} = {value}\n" for name, value in {**_SETTINGS, **settings}.items()
+            )
 
     def url(self, port: int | None = None) -> str:
         """Return its URL, by way of another port if one is given."""
