@@ -62,7 +62,10 @@ _IN_ORDER: Final = {
 }
 _QUEUED: Final = Statement(
     _IN_ORDER[RunStatus.QUEUED]
-    .where(runs.c.deadline > bindparam("now"))
+    .where(
+        runs.c.deadline > bindparam("now"),
+        exists().where(workers.c.name == bindparam("worker"), workers.c.seen_at >= _NOW - _SILENT),
+    )
     .order_by(runs.c.seq)
     .limit(_ROWS)
     .with_for_update(skip_locked=True)
@@ -99,10 +102,14 @@ _LEAVE: Final = Statement(delete(workers).where(workers.c.name == bindparam("key
 _FORGET: Final = Statement(delete(workers).where(workers.c.seen_at < _NOW - _SILENT))
 
 
-def claim_queued(tx: Transaction, worker: str, now: int, rows: int) -> list[Claim]:
-    """Claim the oldest queued runs that nobody else is claiming now, at most so many."""
+def claim_queued(tx: Transaction, worker: str, now: int, rows: int, silence: int) -> list[Claim]:
+    """Claim the oldest queued runs that nobody else is claiming now, at most so many.
+
+    None if this process was silent for so many seconds.
+    """
     claimed = []
-    for (run_id,) in _QUEUED.all(tx.connection, now=now, rows=rows):
+    parameters = {"worker": worker, "now": now, "rows": rows, "silence": silence}
+    for (run_id,) in _QUEUED.all(tx.connection, **parameters):
         row = find_run(tx.connection, run_id)
         claim = None if row is None else claim_row(tx, run_id, row, now, worker=worker)
         tx.write_log()
@@ -116,15 +123,17 @@ def take_over(tx: Transaction, worker: str, run_id: str, now: int, silence: int)
 
     None: it is neither by now, or somebody else claims it.
 
-    A run that has had too many processes go is failed instead.
+    A run that has had too many processes go is failed instead; of its own, none has gone.
     """
     if _TAKE.value(tx.connection, key=run_id, worker=worker, silence=silence) is None:
         return None
     row = find_run(tx.connection, run_id)
     if row is None:
         return None
+    attempts = row.attempts - 1 if row.worker == worker else row.attempts
+    counted = attempts if attempts >= 0 else None
     try:
-        return claim_row(tx, run_id, row, now, attempts=row.attempts, worker=worker)
+        return claim_row(tx, run_id, row, now, attempts=counted, worker=worker)
     except RunChanged:
         return None
 
