@@ -75,7 +75,7 @@ class Chaos:
                     cutting(self.cluster.port)
                 )
                 port = self.cutters[name].port
-            arguments = ["--db", self.cluster.url(port), "--model-url", model]
+            arguments = ["--db", self.cluster.url(port), "--model-url", model.url]
             if name.startswith("server"):
                 listen = free_port()
                 self.urls.append(f"http://127.0.0.1:{listen}/v1")
@@ -142,8 +142,8 @@ class Chaos:
             await self._restart(how, self.chance.uniform(0, 3))
             return
         wanted = [one for one in self.processes if fault == "kill" or one.executes]
-        while not (free := [one for one in wanted if one.runs and not one.busy]):
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - nobody announces that
+        while not (free := [one for one in wanted if one.runs and not one.busy]):  # noqa: ASYNC110 - nobody announces that
+            await asyncio.sleep(0.1)
         process = self.chance.choice(free)
         process.busy = True
         doing = {"kill": self._kill, "cut": self._cut, "freeze": self._freeze}[fault]

@@ -255,6 +255,8 @@ class Caller:
                 async with stream:
                     async for event in stream:
                         last = event.id or last
+                        if event.event == "thread.run.created":  # also where events were taken back
+                            pieces.clear()
                         if run is None and stream.run is not None:
                             run = stream.run
                             self._acknowledge(key, "stream", thread_id, run.id, asked)

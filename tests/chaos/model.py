@@ -1,14 +1,15 @@
 """A model endpoint whose answers follow from the question, and take so long that kills hit them.
 
-A question is `say KEY PIECES`, or `tool KEY PIECES`: then the function `look_up` is called first.
-The pieces are all different, so a text that is cut, doubled or another's is told from the right
-one.
+A question is `say KEY PIECES`, or `tool KEY PIECES`: then the function `look_up` is called first;
+`hold KEY PIECES` stops in the middle until it is let go. The pieces are all different, so a text
+that is cut, doubled or another's is told from the right one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -16,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-__all__ = ["TOOL", "question", "serve_model", "text_of", "tool_output"]
+__all__ = ["TOOL", "Model", "question", "serve_model", "text_of", "tool_output"]
 
 TOOL: Final = "look_up"
 _PAUSES: Final = (0.01, 0.05, 0.15)
@@ -75,39 +76,56 @@ def _said(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-async def _answer(request: web.Request) -> web.StreamResponse:
-    messages = msgspec.json.decode(await request.read())["messages"]
-    last = max(index for index, one in enumerate(messages) if one["role"] == "user")
-    asked = _said(messages[last]).splitlines()[-1]  # those of runs without an answer come with it
-    kind, key, _ = asked.split()
-    answered = any(one["role"] == "tool" for one in messages[last:])
-    calls = kind == "tool" and not answered
-    if calls:
-        chunks, finish = _call(key), "tool_calls"
-    else:
-        chunks, finish = [_chunk({"content": piece}) for piece in pieces_of(asked)], "stop"
-    pause = random.Random(asked).choice(_PAUSES)
-    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-    with suppress(ConnectionError):  # who asked is gone
-        await response.prepare(request)
-        for chunk in chunks:
-            await response.write(chunk)
-            await asyncio.sleep(pause)
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        await response.write(_chunk({}, finish, usage=usage) + b"data: [DONE]\n\n")
-        await response.write_eof()
-    return response
+class Model:
+    """The endpoint."""
+
+    def __init__(self) -> None:
+        """Hold up who is to be held up."""
+        self.url = ""
+        self.let_go = asyncio.Event()
+        """Set once those that are held up go on."""
+        self.asked: Counter[str] = Counter()
+        """How often each question was asked."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        messages = msgspec.json.decode(await request.read())["messages"]
+        last = max(index for index, one in enumerate(messages) if one["role"] == "user")
+        asked = _said(messages[last]).splitlines()[-1]  # those of runs without an answer come first
+        self.asked[asked] += 1
+        kind, key, _ = asked.split()
+        answered = any(one["role"] == "tool" for one in messages[last:])
+        calls = kind == "tool" and not answered
+        if calls:
+            chunks, finish = _call(key), "tool_calls"
+        else:
+            chunks, finish = [_chunk({"content": piece}) for piece in pieces_of(asked)], "stop"
+        pause = random.Random(asked).choice(_PAUSES)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        with suppress(ConnectionError):  # who asked is gone
+            await response.prepare(request)
+            for number, chunk in enumerate(chunks):
+                if kind == "hold" and number == len(chunks) // 2:
+                    await self.let_go.wait()
+                await response.write(chunk)
+                await asyncio.sleep(pause)
+            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+            await response.write(_chunk({}, finish, usage=usage) + b"data: [DONE]\n\n")
+            await response.write_eof()
+        return response
 
 
 @asynccontextmanager
-async def serve_model() -> AsyncIterator[str]:
-    """Serve it on a free port, and yield its URL."""
+async def serve_model() -> AsyncIterator[Model]:
+    """Serve it on a free port."""
+    model = Model()
     app = web.Application(client_max_size=1 << 26)
-    app.router.add_post("/v1/chat/completions", _answer)
+    app.router.add_post("/v1/chat/completions", model.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        model.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        yield model
     finally:
         await runner.cleanup()
