@@ -121,6 +121,7 @@ class Chaos:
         for process in self.processes:
             if (code := await process.stop()) != 0:
                 self.journal.wrong.append(f"{process.name} ends with {code} when it is stopped")
+            self.journal.wrong += process.errors()
         return await asyncio.to_thread(look, self.cluster.url(), self.journal.runs)
 
     async def _break(self) -> None:
@@ -194,7 +195,6 @@ class Chaos:
     def _say(self, what: str) -> None:
         runs, wrong = len(self.journal.runs), len(self.journal.wrong)
         print(f"{what}; {runs} runs, {wrong} wrong; {self.watch.takeovers}", flush=True)
-        print(dict(self.journal.tries), flush=True)
 
 
 async def sweep(asked: argparse.Namespace) -> int:

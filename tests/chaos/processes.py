@@ -69,6 +69,16 @@ class Process:
             message = f"{self.name} does not start: see {self._log}"
             raise RuntimeError(message)
 
+    def errors(self) -> list[str]:
+        """Return what it has logged as errors of ours."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        wanted = (" ERROR ", " CRITICAL ", "Error: ")
+        return [
+            f"{self.name}: {line[:200]}"
+            for line in lines
+            if any(word in line for word in wanted) and "ERROR procrastinate" not in line
+        ]
+
     async def kill(self) -> None:
         """End it at once.
 
