@@ -26,6 +26,7 @@ __all__ = [
     "is_conflict",
     "is_passing",
     "place_of",
+    "problem_of",
     "unusable",
 ]
 
@@ -129,8 +130,9 @@ class Connection:
     Error = psycopg.Error
 
     def __init__(self, raw: Raw) -> None:
-        """Execute on this one."""
+        """Execute on this one, for one transaction."""
         self._raw = raw
+        self._cursors = 0
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> Any:
         """Execute a statement; its rows are all read.
@@ -145,13 +147,20 @@ class Connection:
             raise _explained(error) from None
 
     def each(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> Iterable[Any]:
-        """Execute a query; its rows are read a few at a time."""
-        query: Any = sql
-        with self._raw.cursor() as cursor:
-            try:
-                yield from cursor.stream(query, parameters, size=_ROWS)
-            except psycopg.DataError as error:
-                raise _explained(error) from None
+        """Execute a query; its rows are read a few at a time.
+
+        By a cursor of the server's, which ends with the transaction: between the rows, other
+        statements are executed.
+        """
+        self._cursors += 1
+        name = f"openai_runs_{self._cursors}"
+        self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", parameters)
+        fetch: Any = f"FETCH {_ROWS} FROM {name}"
+        while True:
+            rows = self._raw.execute(fetch).fetchall()
+            yield from rows
+            if len(rows) < _ROWS:
+                return
 
 
 _ROWS: Final = 16
@@ -172,6 +181,12 @@ def is_conflict(error: Exception) -> bool:
 def is_passing(error: Exception) -> bool:
     """Return whether the database could not do it now, whatever the work was."""
     return isinstance(error, _PASSING)
+
+
+def problem_of(error: Exception) -> str:
+    """Return why the database could not do it now, in PostgreSQL's words if it has said any."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return said or "the connection to it was lost"
 
 
 def unusable(url: str, error: Exception) -> ConfigError:

@@ -45,6 +45,7 @@ from openai_runs.server.store.postgres.connection import (
     connection_options,
     is_conflict,
     is_passing,
+    problem_of,
     unusable,
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
@@ -277,7 +278,7 @@ class PostgresDatabase:
             StoreUnavailable: It was done again for long enough.
         """
         if self._closed or time.monotonic() + _RETRY_PAUSE > deadline:
-            words = type(error).__name__
+            words = problem_of(error)
             _logger.warning("the database cannot be used: %s", words)
             raise StoreUnavailable(words) from None
         time.sleep(_RETRY_PAUSE)
@@ -290,8 +291,8 @@ class PostgresDatabase:
             except (PoolTimeout, PoolClosed) as error:
                 # A pool that could not connect tries again for who asks, not for who waits.
                 if rest <= _ASKED_AGAIN or isinstance(error, PoolClosed):
-                    _logger.warning("the database cannot be used: %s", type(error).__name__)
                     words = "there is no connection to it"
+                    _logger.warning("the database cannot be used: %s", words)
                     raise StoreUnavailable(words) from None
 
     @contextmanager
@@ -324,7 +325,7 @@ class PostgresDatabase:
                 raw,
                 lambda tx: idempotency.keep(tx.connection, kept, said.status_code, said.encode()),
             )
-        return _Outcome(error=said)
+        return self._failed(said)
 
     def _transact(self, raw: Raw, work: Work[Any]) -> _Outcome:
         connection = Connection(raw)
