@@ -94,7 +94,12 @@ class Engine:
         if store.is_shared:
             worker = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
             self._dispatcher = dispatcher = SharedDispatcher(
-                self._execute_run, max_concurrent_runs, store, worker, self._now
+                self._execute_run,
+                max_concurrent_runs,
+                store,
+                worker,
+                self._now,
+                fail_run=self._fail_unread,
             )
             self._sweeps = Sweeps(
                 store, worker, self._now, self._end, dispatcher if executes else None
@@ -303,6 +308,12 @@ class Engine:
             )
         except Exception:
             _logger.exception("run %s cannot be ended: it expires", run_id, extra=ids)
+
+    async def _fail_unread(self, run_id: str) -> None:
+        """End a run of which not even a claim can be read."""
+        ids: LogIds = {"run_id": run_id}
+        _logger.error("run %s cannot be executed: it is damaged", run_id, extra=ids)
+        await self._fail(run_id, Execution(), ids)
 
     async def _put_back(self, run_id: str, execution: Execution) -> None:
         claim = execution.claim

@@ -23,6 +23,7 @@ from openai_runs.server.execution.slots import Slots
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import Claim, Store, claims, shared_claims
 from openai_runs.server.store.database import Jobs
+from openai_runs.server.store.shared_claims import UnreadableRun
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -49,12 +50,26 @@ class SharedDispatcher:
         store: Store,
         worker: str,
         now: Callable[[], int],
+        *,
+        fail_run: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Keep the settings; `execute_run` raises nothing, `worker` names this process."""
+        """Keep the settings.
+
+        Args:
+            execute_run: Executes a claimed run; raises nothing.
+            max_concurrent: How many at the same time.
+            store: Where the runs are.
+            worker: The name of this process.
+            now: Unix seconds.
+            fail_run: Ends a run that cannot be claimed; raises nothing.
+        """
         self.slots = Slots(execute_run, max_concurrent)
         self._store = store
         self._worker = worker
         self._now = now
+        self._fail_run = fail_run
+        self.unreadable: set[str] = set()
+        """Runs that cannot be claimed, since the database is damaged there."""
         self._group: TaskGroup | None = None
         self._woken = anyio.Event()
         self._is_full = False
@@ -136,12 +151,26 @@ class SharedDispatcher:
     async def _claim_some(self, rows: int) -> list[Claim]:
         try:
             return await self._store.write(
-                shared_claims.claim_queued, self._worker, self._now(), rows, SILENCE
+                shared_claims.claim_queued,
+                self._worker,
+                self._now(),
+                rows,
+                silence=SILENCE,
+                without=frozenset(self.unreadable),
             )
+        except UnreadableRun as unreadable:
+            await self.give_up(unreadable.run_id)
+            self.wake()
+            return []
         except StoreUnavailable:  # the next claim meets what there is
             return []
         except OutcomeUnknown:  # what was claimed is found by `sweeps`
             return []
+
+    async def give_up(self, run_id: str) -> None:
+        """Fail a run that cannot be claimed, and claim it no more."""
+        self.unreadable.add(run_id)
+        await self._fail_run(run_id)
 
     async def put_back(self, claim: Claim) -> None:
         """Queue a run again that this process has claimed."""

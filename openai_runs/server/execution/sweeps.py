@@ -28,7 +28,7 @@ from openai_runs.server.execution.executor import retry_unavailable
 from openai_runs.server.execution.shared_dispatch import SILENCE, SharedDispatcher
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import Claim, Store, claims, shared_claims
-from openai_runs.server.store.shared_claims import Abandoned
+from openai_runs.server.store.shared_claims import Abandoned, UnreadableRun
 from openai_runs.types.runs import RunStatus
 
 if TYPE_CHECKING:
@@ -151,9 +151,14 @@ class Sweeps:
         for abandoned in found:
             if abandoned.run_id in dispatcher.slots.running or not dispatcher.slots.free:
                 continue
+            if abandoned.run_id in dispatcher.unreadable:
+                continue
             if _is_last(abandoned) and self._on_trial:
                 continue
-            await self._take(dispatcher, abandoned, group)
+            try:
+                await self._take(dispatcher, abandoned, group)
+            except UnreadableRun as unreadable:
+                await dispatcher.give_up(unreadable.run_id)
 
     async def _take(
         self, dispatcher: SharedDispatcher, abandoned: Abandoned, group: TaskGroup

@@ -12,6 +12,7 @@ from openai_runs.server import LocalServer
 from openai_runs.server.execution.draft import Draft
 from openai_runs.server.objects.transitions import Ending
 from openai_runs.server.store import Claim, Store, claims, open_store, shared_claims
+from openai_runs.server.worker import Worker
 from tests.canaries import CANARY_PROMPT
 from tests.chaos.reading import check_frames, frames_of
 from tests.databases import execute
@@ -36,7 +37,9 @@ async def store(postgres_db: str) -> AsyncIterator[Store]:
 
 async def claimed_by(store: Store, worker: str) -> list[Claim]:
     """Return what this process claims of what is queued."""
-    return await store.write(shared_claims.claim_queued, worker, NOW, 16, SILENCE)
+    return await store.write(
+        shared_claims.claim_queued, worker, NOW, 16, silence=SILENCE, without=frozenset()
+    )
 
 
 async def taken_by(store: Store, worker: str, run_id: str) -> Claim:
@@ -74,6 +77,28 @@ async def test_only_what_another_process_left_counts_as_an_attempt(
         counts += execute(postgres_db, "SELECT attempts, epoch FROM runs")
 
     assert counts == [(0, 2), (1, 3), (1, 4)]
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+async def test_damaged_run_keeps_no_other_from_being_executed(
+    store: Store, postgres_db: str, status: str
+) -> None:
+    """Neither one that waits, nor one that a process left behind."""
+    change = "UPDATE runs SET body = '{', status = ?, worker = 'gone'"
+    execute(postgres_db, change, status)
+
+    async with (
+        LocalServer(postgres_db, executes=False, run_lifetime=10**9) as server,
+        AsyncClient(server.url) as client,
+    ):
+        fine = await start(client)
+        execute(
+            postgres_db, "UPDATE runs SET status = ?, worker = 'gone' WHERE id = ?", status, fine.id
+        )
+        async with Worker(postgres_db):
+            ended = await client.runs.wait(fine, timeout=60)
+
+    assert ended.status == "completed"
 
 
 async def test_who_ends_a_run_stores_nothing_of_an_execution_that_lost_it(
