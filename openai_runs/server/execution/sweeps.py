@@ -86,7 +86,8 @@ class Sweeps:
         """Sweep in this group."""
         group.start_soon(self._sweep)
         if self._dispatcher is not None:
-            group.start_soon(self._report, group)
+            group.start_soon(self._report)
+            group.start_soon(self._serve, group)
 
     async def leave(self) -> None:
         """Say that this process executes nothing any more: what it left can be taken over."""
@@ -97,10 +98,15 @@ class Sweeps:
         except (StoreUnavailable, OutcomeUnknown):
             _logger.warning("the database does not hear that this process ends")
 
-    async def _report(self, group: TaskGroup) -> None:
-        """Say that this process is alive, and take over what others have left."""
+    async def _report(self) -> None:
+        """Say that this process is alive, whatever else takes long."""
         while True:
             await self._try(self._report_once)
+            await anyio.sleep(_REPORT_INTERVAL)
+
+    async def _serve(self, group: TaskGroup) -> None:
+        """Take over what others have left."""
+        while True:
             if anyio.current_time() - self._well_since >= _WELL:
                 await self._try(lambda: self._take_over(group))
             await anyio.sleep(_REPORT_INTERVAL)

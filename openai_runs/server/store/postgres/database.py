@@ -77,6 +77,8 @@ _CONFLICT_PAUSE: Final = 0.02
 """Seconds to wait before, at most, times how often it was."""
 _ASKED_AGAIN: Final = 0.5
 """Seconds after which the pool is asked again for a connection."""
+_ENDED: Final = ("08", "57P")
+"""How the SQLSTATE begins of errors that end a connection."""
 _RESOLVE_TIME: Final = 30.0
 """Seconds for which a commit without an answer is asked for."""
 
@@ -360,8 +362,10 @@ class PostgresDatabase:
         """
         try:
             raw.execute("COMMIT")
-        except psycopg.Error:
-            if number is None or not raw.closed:
+        except psycopg.Error as error:
+            # PostgreSQL may say that it ends the connection before the connection is closed.
+            ended = raw.closed or (error.sqlstate or "08").startswith(_ENDED)
+            if number is None or not ended:
                 raise
             if not self._was_committed(number):
                 raise _Aborted from None
