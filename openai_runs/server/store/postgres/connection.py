@@ -74,9 +74,13 @@ _ADVICE: Final = {
 }
 """What to do, by the class of the SQLSTATE."""
 _REFUSED: Final = (
-    (re.compile('database ".*" does not exist'), "3D"),
-    (re.compile("password|authentication|role |pg_hba"), "28"),
-    (re.compile("too many|remaining connection slots"), "53"),
+    ("password", "28"),
+    ("authentication", "28"),
+    ("role ", "28"),
+    ("pg_hba", "28"),
+    ("does not exist", "3D"),  # a database, since a role would be found above
+    ("too many", "53"),
+    ("remaining connection slots", "53"),
 )
 """The class of a refused connection, by the server's words: no SQLSTATE comes with those."""
 _PORTS: Final = re.compile(r"[\d,]*")
@@ -194,7 +198,7 @@ def unusable(url: str, error: Exception) -> ConfigError:
     words = (str(error).strip() or "no answer").splitlines()[0].rstrip(".")
     _, refused, said = words.partition("FATAL:")
     if refused:
-        found = (state for pattern, state in _REFUSED if pattern.search(said))
+        found = (state for word, state in _REFUSED if word in said)
         state, words = next(found, "XX"), said.strip()
     else:
         state = getattr(error, "sqlstate", None) or "08"
