@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import ref
 
 from openai_runs._extras import needs
 from openai_runs.errors import ConfigError
@@ -131,6 +134,8 @@ class Connection:
     def __init__(self, raw: Raw) -> None:
         """Execute on this one."""
         self._raw = raw
+        self._reading: Callable[[], _Rows | None] = lambda: None
+        """What a query gives that is still being read."""
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> Any:
         """Execute a statement; its rows are all read.
@@ -139,19 +144,82 @@ class Connection:
             Refusal: A text holds U+0000, which PostgreSQL cannot store.
         """
         query: Any = sql  # compiled from our own clauses
+        self._free()
         try:
             return self._raw.execute(query, parameters)
         except psycopg.DataError as error:
             raise _explained(error) from None
 
     def each(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> Iterable[Any]:
-        """Execute a query; its rows are read a few at a time."""
+        """Execute a query; its rows are read a few at a time, until another is executed."""
+        self._free()
+        rows = _Rows(self._stream(sql, parameters))
+        self._reading = ref(rows)
+        return rows
+
+    def _free(self) -> None:
+        """Have the connection free for another statement: the driver would wait for itself."""
+        if (rows := self._reading()) is not None:
+            rows.read_all()
+
+    def _stream(self, sql: str, parameters: Mapping[str, Any] | None) -> Iterator[Any]:
         query: Any = sql
         with self._raw.cursor() as cursor:
+            stream = cursor.stream(query, parameters, size=_ROWS)
             try:
-                yield from cursor.stream(query, parameters, size=_ROWS)
+                yield from _Kept(stream)
             except psycopg.DataError as error:
                 raise _explained(error) from None
+            except GeneratorExit:
+                # Closed by us, the driver would cancel the query, and with it the transaction.
+                with suppress(psycopg.Error):
+                    deque(stream, maxlen=0)
+                raise
+
+
+class _Kept:
+    """An iterator that is not closed with the generator which yields from it."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        """Go through this one."""
+        self._source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._source)
+
+
+class _Rows:
+    """Rows of a query, which stay to be read when the connection is used for another."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        """Read from the connection, for now."""
+        self._source = source
+        self._rest: deque[Any] | None = None
+        self._error: psycopg.Error | None = None
+
+    def __iter__(self) -> _Rows:
+        return self
+
+    def __next__(self) -> Any:
+        if self._rest is None:
+            return next(self._source)
+        if self._rest:
+            return self._rest.popleft()
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
+
+    def read_all(self) -> None:
+        """Read what is left, so that the connection is free; an error is raised in its place."""
+        if self._rest is None:
+            self._rest = deque()
+            try:
+                self._rest.extend(self._source)
+            except psycopg.Error as error:
+                self._error = error
 
 
 _ROWS: Final = 16
