@@ -9,10 +9,11 @@ second that has passed. No run is claimed twice, and none waits while a process 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
+from openai_runs.config import MAX_CLAIM, SWEEP_INTERVAL
 from openai_runs.server.api_errors import OutcomeUnknown
 from openai_runs.server.execution.executor import Execution, retry_unavailable
 from openai_runs.server.execution.slots import Slots
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 __all__ = ["SharedDispatcher"]
-
-_INTERVAL: Final = 1.0
-"""Seconds after which queued runs are looked for though nothing woke this process."""
-_TOGETHER: Final = 16
-"""Runs that are claimed in one transaction."""
 
 
 class SharedDispatcher:
@@ -92,14 +88,14 @@ class SharedDispatcher:
     async def _serve(self) -> None:
         while True:
             await self._claim()
-            with anyio.move_on_after(_INTERVAL):
+            with anyio.move_on_after(SWEEP_INTERVAL):
                 await self._woken.wait()
             self._woken = anyio.Event()
 
     async def _claim(self) -> None:
         """Claim what is queued, and begin to execute it."""
         while self._group is not None and (free := self.slots.free):
-            rows = min(free, _TOGETHER)
+            rows = min(free, MAX_CLAIM)
             # Shielded for the moment of one commit: what was claimed is executed or put back.
             with anyio.CancelScope(shield=True):
                 claimed = await self._claim_some(rows)

@@ -1,9 +1,9 @@
 """What processes do for each other where several share the database.
 
 Theory of operation. Each process says every few seconds that it is alive. Runs in progress of one
-that was silent for `_SILENCE` seconds are taken over: claimed, in a new epoch, so that whoever had
-them writes nothing any more, be it back. A process that was itself cut off for a while takes over
-nothing until it has been well for as long, since then all others look silent to it.
+that was silent for `WORKER_SILENCE` seconds are taken over: claimed, in a new epoch, so that
+whoever had them writes nothing any more, be it back. A process that was itself cut off for a while
+takes over nothing until it has been well for as long, since then all others look silent to it.
 
 A run may kill its process. So each take-over counts, and a run that has had a process go more than
 once is taken over only where no other such run is under way, until it has lived for `TRIAL_TIME`
@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from openai_runs.config import TRIAL_TIME
+from openai_runs.config import (
+    SWEEP_INTERVAL,
+    TRIAL_TIME,
+    WORKER_REPORT_INTERVAL,
+    WORKER_SILENCE,
+)
 from openai_runs.server.api_errors import StoreUnavailable
 from openai_runs.server.execution.executor import retry_unavailable
 from openai_runs.server.execution.shared_dispatch import SharedDispatcher
@@ -36,12 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweeps"]
 
-_INTERVAL: Final = 1.0
-"""Seconds between two sweeps of this process."""
-_REPORT_INTERVAL: Final = 2.0
-"""Seconds between two reports that this process is alive."""
-_SILENCE: Final = 10
-"""Seconds without a report after which a process counts as gone."""
 _ROWS: Final = 100
 """Runs of one sweep."""
 
@@ -98,18 +97,18 @@ class Sweeps:
         """Say that this process is alive, and take over what others have left."""
         while True:
             await self._report_once()
-            if anyio.current_time() - self._well_since >= _SILENCE:
+            if anyio.current_time() - self._well_since >= WORKER_SILENCE:
                 await self._try(lambda: self._take_over(group))
-            await anyio.sleep(_REPORT_INTERVAL)
+            await anyio.sleep(WORKER_REPORT_INTERVAL)
 
     async def _report_once(self) -> None:
         begun = anyio.current_time()
-        forgotten = 60 * _SILENCE
+        forgotten = 60 * WORKER_SILENCE
         try:
             await self._store.write(shared_claims.report_alive, self._worker, forgotten)
         except StoreUnavailable:
             return
-        if begun - self._reported_at > 2 * _REPORT_INTERVAL:
+        if begun - self._reported_at > 2 * WORKER_REPORT_INTERVAL:
             self._well_since = begun
         self._reported_at = begun
 
@@ -117,7 +116,7 @@ class Sweeps:
         while True:
             await self._try(self._end_overdue)
             await self._try(self._end_cancelling)
-            await anyio.sleep(_INTERVAL)
+            await anyio.sleep(SWEEP_INTERVAL)
 
     async def _try(self, sweep: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -143,7 +142,7 @@ class Sweeps:
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
-        found = await self._store.read(shared_claims.find_abandoned, _SILENCE, _ROWS)
+        found = await self._store.read(shared_claims.find_abandoned, WORKER_SILENCE, _ROWS)
         found += await self._find_strays(dispatcher)
         for abandoned in found:
             if abandoned.run_id in dispatcher.slots.running or not dispatcher.slots.free:
@@ -159,7 +158,7 @@ class Sweeps:
         # Shielded for the moment of one commit: what was claimed is executed or put back.
         with anyio.CancelScope(shield=True):
             claim = await self._store.write(
-                shared_claims.take_over, self._worker, run_id, self._now(), _SILENCE
+                shared_claims.take_over, self._worker, run_id, self._now(), WORKER_SILENCE
             )
             if claim is None:
                 return
