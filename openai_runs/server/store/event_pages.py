@@ -28,8 +28,6 @@ P = ParamSpec("P")
 
 _PAGE_BYTES: Final = 64 * 1024
 """Bytes after which a reader that catches up is handed what was read."""
-_PAGE_ROWS: Final = 128
-"""Rows that a page has at most, so that no query reads a whole long log for one page."""
 _PIECE_BYTES: Final = READER_BACKLOG
 """Bytes of a larger row that a reader holds at once, however slowly it reads them."""
 _KEPT_BYTES: Final = 64 * 1024 * 1024
@@ -91,10 +89,7 @@ class LogPage(NamedTuple):
 _MINE = events.c.run_id == bindparam("r")
 _COLUMNS = [events.c[name] for name in _Row._fields]
 _AFTER: Final = Statement(
-    select(*_COLUMNS)
-    .where(_MINE, events.c.last > bindparam("after"))
-    .order_by(events.c.last)
-    .limit(_PAGE_ROWS)
+    select(*_COLUMNS).where(_MINE, events.c.last > bindparam("after")).order_by(events.c.last)
 )
 _NEXT: Final = Statement(
     select(*_COLUMNS[:-1])
@@ -253,7 +248,7 @@ def _page(rows: Iterable[_Row], after: int, within: Piece | None, *, active: boo
             return LogPage(chunks, more=True, active=active)
         chunks.append(Chunk(row.first, row.last, row.body, row.epoch))
         size += len(row.body)
-    return LogPage(chunks, more=len(chunks) == _PAGE_ROWS, active=active)
+    return LogPage(chunks, more=False, active=active)
 
 
 def _begin(row: _Row, after: int) -> int:

@@ -135,8 +135,8 @@ def _plan(connection: Connection, incoming: IncomingThread) -> _Plan:
         _Conflict: Anything is there with other content, or has no place behind what is there.
     """
     thread_id = incoming.thread.id
-    found = _THREAD.value(connection, key=thread_id)
-    if found is not None and decode(Thread, found, thread_id) != incoming.thread:
+    body = _THREAD.value(connection, key=thread_id)
+    if body is not None and decode(Thread, body, thread_id) != incoming.thread:
         message = f"thread {thread_id} has other content here"
         raise _Conflict(message)
     whole = _joining(connection)
@@ -144,8 +144,9 @@ def _plan(connection: Connection, incoming: IncomingThread) -> _Plan:
     stored_messages = [
         decode(Message, row[0], where) for row in _MESSAGES.each(connection, key=thread_id)
     ]
-    bodies = [row[0] for row in _RUNS.each(connection, key=thread_id)]  # all, as `whole` reads too
-    stored_runs = [decode(Run, whole(body), where) for body in bodies]
+    stored_runs = [
+        decode(Run, whole(row[0]), where) for row in _RUNS.each(connection, key=thread_id)
+    ]
     new_messages = _new(connection, stored_messages, incoming.messages)
     new_runs = {
         run.id for run in _new(connection, stored_runs, [each.run for each in incoming.runs])
@@ -157,7 +158,7 @@ def _plan(connection: Connection, incoming: IncomingThread) -> _Plan:
         message = f"run {active} is active on thread {thread_id} here"
         raise _Conflict(message)
     return _Plan(
-        is_new=found is None,
+        is_new=body is None,
         messages=new_messages,
         runs=[each for each in incoming.runs if each.run.id in new_runs],
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import Database
 from tests.e2e.referee import environments
 
 HERE = Path(__file__).parent
@@ -14,9 +15,9 @@ CHECKS = sorted(path.stem for path in HERE.glob("check_*.py"))
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served(tmp_path_factory: pytest.TempPathFactory, module_database: Database) -> Iterator[str]:
     """`openai-runs serve` as its own process; the URL it prints."""
-    database = tmp_path_factory.mktemp("referee") / "runs.db"
+    database = module_database(tmp_path_factory.mktemp("referee") / "runs.db")
     command = [sys.executable, "-m", "openai_runs", "serve", "--port", "0", "--db", str(database)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

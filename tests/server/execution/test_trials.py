@@ -21,6 +21,10 @@ from tests.server.dooming import Doomed, doomed
 from tests.server.support import Caller, ManualClock
 from tests.tiers import few
 
+pytestmark = pytest.mark.sqlite(
+    "counts the crashes of the only process; sweeps count those of several"
+)
+
 CRASHED = {
     "code": "server_error",
     "message": "The server crashed 3 times in a row within seconds of starting this run, "

@@ -47,6 +47,8 @@ asyncio.run(main())
 """
 """Starts a server as a user whom permissions bind, also where the tests run as root."""
 
+pytestmark = pytest.mark.sqlite("about the file")
+
 
 def start_unprivileged(db: Path) -> str:
     """Return what the program above says of this file."""

@@ -19,6 +19,8 @@ from openai_runs.server.store.sqlite.connection import open_reader
 from openai_runs.server.store.sqlite.writer import Readers
 from tests.server.conftest import Serve
 
+pytestmark = pytest.mark.sqlite("which gives a row as a whole only: its statements are counted")
+
 PIECES = 8
 TEXT = "0123456789abcdef" * (PIECES * READER_BACKLOG // 16)
 DONE = b"event: done\ndata: [DONE]\n\n"

@@ -18,6 +18,8 @@ from tests.samples import differences
 from tests.server.conftest import Serve
 from tests.server.support import Caller, ManualClock, Reply, run_path
 
+pytestmark = pytest.mark.sqlite("about files of older versions")
+
 HOME = Path(__file__).parents[2] / "samples" / "databases"
 READER = Path(environments.__file__).parent / "read_everything.py"
 FILES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())

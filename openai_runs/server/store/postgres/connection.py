@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from weakref import ref
 
 from openai_runs._extras import needs
 from openai_runs.errors import ConfigError
@@ -29,6 +26,7 @@ __all__ = [
     "is_conflict",
     "is_passing",
     "place_of",
+    "problem_of",
     "unusable",
 ]
 
@@ -76,9 +74,13 @@ _ADVICE: Final = {
 }
 """What to do, by the class of the SQLSTATE."""
 _REFUSED: Final = (
-    (re.compile('database ".*" does not exist'), "3D"),
-    (re.compile("password|authentication|role |pg_hba"), "28"),
-    (re.compile("too many|remaining connection slots"), "53"),
+    ("password", "28"),
+    ("authentication", "28"),
+    ("role ", "28"),
+    ("pg_hba", "28"),
+    ("does not exist", "3D"),  # a database, since a role would be found above
+    ("too many", "53"),
+    ("remaining connection slots", "53"),
 )
 """The class of a refused connection, by the server's words: no SQLSTATE comes with those."""
 _PORTS: Final = re.compile(r"[\d,]*")
@@ -132,10 +134,9 @@ class Connection:
     Error = psycopg.Error
 
     def __init__(self, raw: Raw) -> None:
-        """Execute on this one."""
+        """Execute on this one, for one transaction."""
         self._raw = raw
-        self._reading: Callable[[], _Rows | None] = lambda: None
-        """What a query gives that is still being read."""
+        self._cursors = 0
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> Any:
         """Execute a statement; its rows are all read.
@@ -144,82 +145,26 @@ class Connection:
             Refusal: A text holds U+0000, which PostgreSQL cannot store.
         """
         query: Any = sql  # compiled from our own clauses
-        self._free()
         try:
             return self._raw.execute(query, parameters)
         except psycopg.DataError as error:
             raise _explained(error) from None
 
     def each(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> Iterable[Any]:
-        """Execute a query; its rows are read a few at a time, until another is executed."""
-        self._free()
-        rows = _Rows(self._stream(sql, parameters))
-        self._reading = ref(rows)
-        return rows
+        """Execute a query; its rows are read a few at a time.
 
-    def _free(self) -> None:
-        """Have the connection free for another statement: the driver would wait for itself."""
-        if (rows := self._reading()) is not None:
-            rows.read_all()
-
-    def _stream(self, sql: str, parameters: Mapping[str, Any] | None) -> Iterator[Any]:
-        query: Any = sql
-        with self._raw.cursor() as cursor:
-            stream = cursor.stream(query, parameters, size=_ROWS)
-            try:
-                yield from _Kept(stream)
-            except psycopg.DataError as error:
-                raise _explained(error) from None
-            except GeneratorExit:
-                # Closed by us, the driver would cancel the query, and with it the transaction.
-                with suppress(psycopg.Error):
-                    deque(stream, maxlen=0)
-                raise
-
-
-class _Kept:
-    """An iterator that is not closed with the generator which yields from it."""
-
-    def __init__(self, source: Iterator[Any]) -> None:
-        """Go through this one."""
-        self._source = source
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self._source)
-
-
-class _Rows:
-    """Rows of a query, which stay to be read when the connection is used for another."""
-
-    def __init__(self, source: Iterator[Any]) -> None:
-        """Read from the connection, for now."""
-        self._source = source
-        self._rest: deque[Any] | None = None
-        self._error: psycopg.Error | None = None
-
-    def __iter__(self) -> _Rows:
-        return self
-
-    def __next__(self) -> Any:
-        if self._rest is None:
-            return next(self._source)
-        if self._rest:
-            return self._rest.popleft()
-        if self._error is not None:
-            raise self._error
-        raise StopIteration
-
-    def read_all(self) -> None:
-        """Read what is left, so that the connection is free; an error is raised in its place."""
-        if self._rest is None:
-            self._rest = deque()
-            try:
-                self._rest.extend(self._source)
-            except psycopg.Error as error:
-                self._error = error
+        By a cursor of the server's, which ends with the transaction: between the rows, other
+        statements are executed.
+        """
+        self._cursors += 1
+        name = f"openai_runs_{self._cursors}"
+        self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", parameters)
+        fetch: Any = f"FETCH {_ROWS} FROM {name}"
+        while True:
+            rows = self._raw.execute(fetch).fetchall()
+            yield from rows
+            if len(rows) < _ROWS:
+                return
 
 
 _ROWS: Final = 16
@@ -242,12 +187,18 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, _PASSING)
 
 
+def problem_of(error: Exception) -> str:
+    """Return why the database could not do it now, in PostgreSQL's words if it has said any."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return said or "the connection to it was lost"
+
+
 def unusable(url: str, error: Exception) -> ConfigError:
     """Return the error of a database that cannot be used, in PostgreSQL's own words."""
     words = (str(error).strip() or "no answer").splitlines()[0].rstrip(".")
     _, refused, said = words.partition("FATAL:")
     if refused:
-        found = (state for pattern, state in _REFUSED if pattern.search(said))
+        found = (state for word, state in _REFUSED if word in said)
         state, words = next(found, "XX"), said.strip()
     else:
         state = getattr(error, "sqlstate", None) or "08"

@@ -41,6 +41,7 @@ from openai_runs.server.store.postgres.connection import (
     connection_options,
     is_conflict,
     is_passing,
+    problem_of,
     unusable,
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
@@ -261,7 +262,7 @@ class PostgresDatabase:
             StoreUnavailable: It was done again for long enough.
         """
         if self._closed or time.monotonic() + _RETRY_PAUSE > deadline:
-            words = type(error).__name__
+            words = problem_of(error)
             _logger.warning("the database cannot be used: %s", words)
             raise StoreUnavailable(words) from None
         time.sleep(_RETRY_PAUSE)
@@ -275,9 +276,9 @@ class PostgresDatabase:
         """
         try:
             raw = self._pool.getconn(timeout=max(_RETRY_PAUSE, deadline - time.monotonic()))
-        except (PoolTimeout, PoolClosed) as error:
-            _logger.warning("the database cannot be used: %s", type(error).__name__)
+        except (PoolTimeout, PoolClosed):
             words = "there is no connection to it"
+            _logger.warning("the database cannot be used: %s", words)
             raise StoreUnavailable(words) from None
         try:
             yield raw
@@ -301,7 +302,7 @@ class PostgresDatabase:
                 raw,
                 lambda tx: idempotency.keep(tx.connection, kept, said.status_code, said.encode()),
             )
-        return _Outcome(error=said)
+        return self._failed(said)
 
     def _transact(self, raw: Raw, work: Work[Any]) -> _Outcome:
         connection = Connection(raw)

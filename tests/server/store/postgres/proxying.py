@@ -35,6 +35,10 @@ class PostgresProxy:
         """Connections that were cut at a statement."""
         self.refusing = False
         """Whether new connections are closed at once."""
+        self.refused = 0
+        """How many were."""
+        self.refusing_after_cut = False
+        """Whether that begins with the next cut."""
         self._flowing = threading.Event()
         self._flowing.set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -72,6 +76,7 @@ class PostgresProxy:
             except OSError:
                 return
             if self.refusing:
+                self.refused += 1
                 _reset(client)
                 continue
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
@@ -112,6 +117,9 @@ class PostgresProxy:
                     server.sendall(data)
                     server.recv(_PIECE)
                 self.cuts += 1
+                if self.refusing_after_cut:
+                    self.refusing = True
+                    self.cut_all()
                 return False
             other.sendall(data)
         return True

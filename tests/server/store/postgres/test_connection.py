@@ -61,7 +61,7 @@ def test_url_that_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> No
 
 
 def test_other_statements_are_executed_while_rows_are_read(postgres_db: str) -> None:
-    """The driver would wait for itself; what is left of the rows stays to be read."""
+    """What is left of the rows stays to be read."""
     with psycopg.connect(postgres_db) as raw:
         connection = Connection(raw)
         rows = connection.each("SELECT generate_series(1, 40)")
@@ -74,7 +74,7 @@ def test_other_statements_are_executed_while_rows_are_read(postgres_db: str) -> 
 
 
 def test_transaction_goes_on_where_rows_are_left_unread(postgres_db: str) -> None:
-    """The driver cancels a query of which it has not read all, and the server the transaction."""
+    """Whoever stops early goes on with another statement."""
     with psycopg.connect(postgres_db) as raw:
         connection = Connection(raw)
         for (text,) in connection.each("SELECT repeat('x', 9999) FROM generate_series(1, 9999)"):
@@ -82,18 +82,6 @@ def test_transaction_goes_on_where_rows_are_left_unread(postgres_db: str) -> Non
             break
 
         assert connection.execute("SELECT 1").fetchone() == (1,)
-
-
-def test_error_of_rows_is_raised_where_they_are_read(postgres_db: str) -> None:
-    """Not by the statement for which the connection was freed."""
-    with psycopg.connect(postgres_db, autocommit=True) as raw:
-        connection = Connection(raw)
-        rows = connection.each("SELECT 1 / (50 - n) FROM generate_series(1, 99) n")
-        next(iter(rows))
-        assert connection.execute("SELECT 1").fetchone() == (1,)
-
-        with pytest.raises(errors.DivisionByZero):
-            list(rows)
 
 
 def test_options_of_the_url_come_after_ours() -> None:
