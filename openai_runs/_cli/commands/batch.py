@@ -320,7 +320,7 @@ def _check(job: Job) -> None:
         sentence = "--rpm is for a server that is there: use --base-url"
     elif job.instructions is not None and job.model is None:
         sentence = "--instructions are those of an assistant that --model makes"
-    elif place.db is not None and place.db.resolve() in _paths(job):
+    elif place.db is not None and Path(place.db).resolve() in _paths(job):
         sentence = f"--db {place.db} is the file of the server: name others for the batch"
     else:
         sentence = _wrong_kind(job)

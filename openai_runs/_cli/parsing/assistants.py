@@ -16,7 +16,7 @@ def create_assistant(
     tools: Tools = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """Create an assistant, and print its id.
@@ -62,7 +62,7 @@ def list_assistants(
     after: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """List assistants, the newest first.
@@ -91,7 +91,7 @@ def show_assistant(
     *,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """Show an assistant: its model, its tools and its instructions.

@@ -1,7 +1,5 @@
 """Arguments and help of `openai-runs chat`."""
 
-from pathlib import Path
-
 from openai_runs._cli.parsing.kinds import Tools
 
 __all__ = ["chat"]
@@ -13,7 +11,7 @@ def chat(
     api_key_env: str | None = None,
     model_url: str | None = None,
     model_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     model: str | None = None,
     instructions: str | None = None,
     thread: str | None = None,
