@@ -1,13 +1,13 @@
 """What processes do for each other where several share the database.
 
 Theory of operation. Each process says every few seconds that it is alive. Runs in progress of one
-that was silent for `_SILENCE` seconds are taken over: claimed, in a new epoch, so that whoever had
-them writes nothing any more, be it back. A process that was itself cut off for a while takes over
-nothing until it has been well for as long, since then all others look silent to it.
+that was silent for `WORKER_SILENCE` seconds are taken over: claimed, in a new epoch, so that
+whoever had them writes nothing any more, be it back. A process that was itself cut off for a while
+takes over nothing until it has been well for `_WELL` seconds: until then all others look silent.
 
-A run may kill its process. So each take-over counts, and a run that has had a process go more than
-once is taken over only where no other such run is under way, until it has lived for `TRIAL_TIME`
-seconds: then it counts from zero again. At `MAX_RUN_ATTEMPTS` it is failed.
+A run may kill its process. So each take-over counts, and at `MAX_RUN_ATTEMPTS` the run is failed.
+Before that it is taken over once only where no other such run is under way, since of several one
+may be guilty. A run that has lived for `TRIAL_TIME` seconds counts from zero again.
 
 Expiry, and the end of runs that are being cancelled, are swept for by each process: both are ended
 once, whoever comes first, and none depends on the process that was asked.
@@ -22,13 +22,19 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from openai_runs.config import TRIAL_TIME
-from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.config import (
+    MAX_RUN_ATTEMPTS,
+    SWEEP_INTERVAL,
+    TRIAL_TIME,
+    WORKER_REPORT_INTERVAL,
+    WORKER_SILENCE,
+)
+from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
 from openai_runs.server.execution.executor import retry_unavailable
 from openai_runs.server.execution.shared_dispatch import SharedDispatcher
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import Claim, Store, claims, shared_claims
-from openai_runs.server.store.shared_claims import Abandoned
+from openai_runs.server.store.shared_claims import Abandoned, UnreadableRun
 from openai_runs.types.runs import RunStatus
 
 if TYPE_CHECKING:
@@ -36,12 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweeps"]
 
-_INTERVAL: Final = 1.0
-"""Seconds between two sweeps of this process."""
-_REPORT_INTERVAL: Final = 2.0
-"""Seconds between two reports that this process is alive."""
-_SILENCE: Final = 10
-"""Seconds without a report after which a process counts as gone."""
+_WELL: Final = 6.0
+"""Seconds that others have to report, once the database is there again: three times what it takes.
+
+Who is killed and whose database is gone as well is taken over after both, and after
+`WORKER_SILENCE` at most.
+"""
 _ROWS: Final = 100
 """Runs of one sweep."""
 
@@ -83,7 +89,8 @@ class Sweeps:
         """Sweep in this group."""
         group.start_soon(self._sweep)
         if self._dispatcher is not None:
-            group.start_soon(self._report, group)
+            group.start_soon(self._report)
+            group.start_soon(self._serve, group)
 
     async def leave(self) -> None:
         """Say that this process executes nothing any more: what it left can be taken over."""
@@ -91,38 +98,42 @@ class Sweeps:
             return
         try:
             await self._store.write(shared_claims.report_gone, self._worker)
-        except StoreUnavailable:
+        except (StoreUnavailable, OutcomeUnknown):
             _logger.warning("the database does not hear that this process ends")
 
-    async def _report(self, group: TaskGroup) -> None:
-        """Say that this process is alive, and take over what others have left."""
+    async def _report(self) -> None:
+        """Say that this process is alive, whatever else takes long."""
         while True:
-            await self._report_once()
-            if anyio.current_time() - self._well_since >= _SILENCE:
+            await self._try(self._report_once)
+            await anyio.sleep(WORKER_REPORT_INTERVAL)
+
+    async def _serve(self, group: TaskGroup) -> None:
+        """Take over what others have left."""
+        while True:
+            if anyio.current_time() - self._well_since >= _WELL:
                 await self._try(lambda: self._take_over(group))
-            await anyio.sleep(_REPORT_INTERVAL)
+            await anyio.sleep(WORKER_REPORT_INTERVAL)
 
     async def _report_once(self) -> None:
         begun = anyio.current_time()
-        forgotten = 60 * _SILENCE
-        try:
-            await self._store.write(shared_claims.report_alive, self._worker, forgotten)
-        except StoreUnavailable:
-            return
-        if begun - self._reported_at > 2 * _REPORT_INTERVAL:
+        forgotten = 60 * WORKER_SILENCE
+        await self._store.write(shared_claims.report_alive, self._worker, forgotten)
+        if begun - self._reported_at > 2 * WORKER_REPORT_INTERVAL:
             self._well_since = begun
+            if self._dispatcher is not None:  # which claims nothing while this process is silent
+                self._dispatcher.wake()
         self._reported_at = begun
 
     async def _sweep(self) -> None:
         while True:
             await self._try(self._end_overdue)
             await self._try(self._end_cancelling)
-            await anyio.sleep(_INTERVAL)
+            await anyio.sleep(SWEEP_INTERVAL)
 
     async def _try(self, sweep: Callable[[], Awaitable[None]]) -> None:
         try:
             await sweep()
-        except StoreUnavailable:  # the next one finds the same
+        except (StoreUnavailable, OutcomeUnknown):  # the next one finds what there is
             return
         except Exception:
             _logger.exception("a sweep failed")
@@ -143,14 +154,20 @@ class Sweeps:
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
-        found = await self._store.read(shared_claims.find_abandoned, _SILENCE, _ROWS)
+        self._on_trial.intersection_update(dispatcher.slots.running)
+        found = await self._store.read(shared_claims.find_abandoned, WORKER_SILENCE, _ROWS)
         found += await self._find_strays(dispatcher)
         for abandoned in found:
             if abandoned.run_id in dispatcher.slots.running or not dispatcher.slots.free:
                 continue
-            if abandoned.attempts and self._on_trial:
+            if abandoned.run_id in dispatcher.unreadable:
                 continue
-            await self._take(dispatcher, abandoned, group)
+            if _is_last(abandoned) and self._on_trial:
+                continue
+            try:
+                await self._take(dispatcher, abandoned, group)
+            except UnreadableRun as unreadable:
+                await dispatcher.give_up(unreadable.run_id)
 
     async def _take(
         self, dispatcher: SharedDispatcher, abandoned: Abandoned, group: TaskGroup
@@ -159,7 +176,7 @@ class Sweeps:
         # Shielded for the moment of one commit: what was claimed is executed or put back.
         with anyio.CancelScope(shield=True):
             claim = await self._store.write(
-                shared_claims.take_over, self._worker, run_id, self._now(), _SILENCE
+                shared_claims.take_over, self._worker, run_id, self._now(), WORKER_SILENCE
             )
             if claim is None:
                 return
@@ -168,7 +185,7 @@ class Sweeps:
             if not dispatcher.execute(claim):
                 await dispatcher.put_back(claim)
                 return
-            if abandoned.attempts:
+            if _is_last(abandoned):
                 self._on_trial.add(run_id)
             group.start_soon(self._pass, claim)
 
@@ -194,3 +211,8 @@ class Sweeps:
             return
         finally:
             self._on_trial.discard(claim.run.id)
+
+
+def _is_last(abandoned: Abandoned) -> bool:
+    """Return whether the run is failed if its next process goes as well."""
+    return abandoned.attempts >= MAX_RUN_ATTEMPTS - 1
