@@ -307,6 +307,21 @@ MODEL_PROBE_TIMEOUT: Final = 3.0
 """Seconds within which an endpoint must answer that is tried when a server starts. Ours."""
 MAX_MODEL_LIST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of such a list; OpenRouter's, the longest known, has about 0.6 MB."""
+WORKER_SILENCE: Final = 10
+"""Seconds without a report after which a process that executes runs of a PostgreSQL database counts
+as gone, and the others take over its runs. Ours: five reports."""
+WORKER_REPORT_INTERVAL: Final = 2.0
+"""Seconds between two reports of such a process that it is alive. Ours."""
+SWEEP_INTERVAL: Final = 1.0
+"""Seconds between two sweeps of each process on PostgreSQL, for runs that expire or that nothing
+woke it for: what a lost notification costs. Ours."""
+MAX_CLAIM: Final = 16
+"""Runs that a process claims in one transaction, on PostgreSQL. Ours: a commit for each was four
+times slower."""
+POSTGRES_WRITERS: Final = 6
+"""Connections of a process for transactions that write, on PostgreSQL; each has a thread. Ours."""
+POSTGRES_READERS: Final = 3
+"""Connections of a process for those that only read. Ours."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
 MAX_KEPT_TRACES: Final = 10_000

@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command of this process's arguments, and exit with its code."""
-    if sys.argv[1:2] == ["serve"]:  # before anything is loaded that takes long
+    if sys.argv[1:2] in (["serve"], ["worker"]):  # before anything is loaded that takes long
         SIGNALS.install()
     try:
         code = _run()

@@ -31,7 +31,7 @@ from openai_runs._cli.ending import ERROR, TIMED_OUT, USAGE, Stop
 from openai_runs._cli.environment import secret
 from openai_runs._cli.outputs import say
 from openai_runs._cli.tokens import TokenCommand
-from openai_runs._protocol.hosts import is_loopback
+from openai_runs._protocol.hosts import is_database_url, is_loopback
 from openai_runs._protocol.spec import check_id
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "explained",
     "in_options",
     "reached",
+    "shown_db",
 ]
 
 API_KEY: Final = "OPENAI_API_KEY"
@@ -64,7 +65,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     base_url: str | None
     api_key_env: str | None
-    db: Path | None
+    db: str | None
+    """A file, or the URL of a PostgreSQL database."""
     model_url: str | None = None
     model_key_env: str | None = None
     api_version: str | None = None
@@ -94,11 +96,20 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         given = {
             "--base-url": self.base_url,
             "--api-key-env": self.api_key_env,
-            "--db": None if self.db is None else str(self.db),
+            "--db": None if self.db is None else shown_db(self.db),
         }
         if models:
             given |= {"--model-url": self.model_url, "--model-key-env": self.model_key_env}
         return "".join(f" {name} {shlex.quote(text)}" for name, text in given.items() if text)
+
+
+def shown_db(db: str) -> str:
+    """Return the database as it may be shown: of a URL, neither user nor password."""
+    if not is_database_url(db):
+        return db
+    from openai_runs.server.store import place_of  # needs the extras
+
+    return place_of(db)
 
 
 def connect(
@@ -134,14 +145,20 @@ async def reached(place: Place, *, at_work: bool, make: bool = False) -> AsyncIt
 
     Raises:
         Stop: There is no such server, or no such file.
+        ConfigError: The database at a URL cannot be used.
     """
     if place.db is None:
         async with connect(place) as client:
             yield client
         return
-    from openai_runs.server import LocalServer, serving_url  # loads the database's room
+    if is_database_url(place.db):
+        await _check_shared(place.db, at_work=at_work, make=make)
+        async with _idle(place.db, executes=False) as client:
+            yield client
+        return
+    from openai_runs.server import serving_url  # loads the database's room
 
-    if not make and not await anyio.to_thread.run_sync(place.db.is_file):
+    if not make and not await anyio.to_thread.run_sync(Path(place.db).is_file):
         sentence = f"there is no database '{place.db}': name another file with --db"
         raise Stop(sentence)
     url = await anyio.to_thread.run_sync(serving_url, place.db)
@@ -157,9 +174,45 @@ async def reached(place: Place, *, at_work: bool, make: bool = False) -> AsyncIt
         raise Stop(sentence)
     else:
         # Who only looks must not have runs carried out that wait for a server with a model.
-        idle = LocalServer(place.db, max_concurrent_runs=0)
-        async with idle as server, AsyncClient(server.url, api_key=None) as client:
+        async with _idle(place.db, max_concurrent_runs=0) as client:
             yield client
+
+
+@asynccontextmanager
+async def _idle(db: str, **options: Any) -> AsyncIterator[AsyncClient]:
+    """Yield a client of a server that executes nothing."""
+    from openai_runs.server import LocalServer
+
+    async with (
+        LocalServer(db, **options) as server,
+        AsyncClient(server.url, api_key=None) as client,
+    ):
+        yield client
+
+
+async def _check_shared(db: str, *, at_work: bool, make: bool) -> None:
+    """Refuse a database that a server of ours has not made, or that none is at work on.
+
+    Raises:
+        Stop: It is such a one.
+        ConfigError: It cannot be used.
+    """
+    from openai_runs.server.store import inspect_database
+
+    report = await anyio.to_thread.run_sync(inspect_database, db)
+    sentence = ""
+    if not report.version and not make:
+        sentence = (
+            f"database {report.place} has no tables of this package: name another one with --db; "
+            "`openai-runs serve` makes them"
+        )
+    elif at_work and not report.workers:
+        sentence = (
+            f"no process executes the runs of {report.place}: start one with `openai-runs worker "
+            f"--db {report.place}`, or look with `openai-runs runs show`"
+        )
+    if sentence:
+        raise Stop(sentence)
 
 
 async def echoes(client: AsyncClient) -> bool:
@@ -210,7 +263,7 @@ def explained(error: OpenAIRunsError, place: Place, *, timed: bool = False) -> S
         said, advice = said.removesuffix(f"; {error.advice}"), in_options(error.advice)
     if isinstance(error, ActiveRunError) and error.blocking_run_id and error.thread_id:
         advice = f"wait for it: {_command('wait', error.blocking_run_id, error.thread_id, place)}"
-    elif isinstance(error, ConfigError) and place.db is not None:
+    elif isinstance(error, ConfigError) and place.db and not is_database_url(place.db):
         advice = "name another file with --db"
     elif isinstance(error, AuthenticationError):
         advice = _about_key(place)
@@ -253,6 +306,12 @@ def _check(place: Place, url: str | None) -> None:
     if place.base_url is not None and (place.db is not None or place.model_url is not None):
         given = "--db" if place.db is not None else "--model-url"
         sentence = f"{given} is for the embedded server, --base-url for one that is there: use one"
+    elif is_database_url(place.db):
+        sentence = (
+            "--db: a server on a PostgreSQL database executes the runs of all its clients, so this "
+            "command starts none: start `openai-runs serve --db postgresql://...` and name its "
+            "address with --base-url"
+        )
     elif place.model_key_env is not None and place.model_url is None:
         sentence = "--model-key-env is the key of the endpoint that --model-url names: add that"
     elif place.api_key_env is not None and url is None and place.db is None:

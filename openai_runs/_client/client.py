@@ -20,7 +20,7 @@ from openai_runs._client.arguments import CallOptions
 from openai_runs._client.core.pipeline import Pipeline, with_extra_body
 from openai_runs._client.core.rate_limiter import LimitState, RateLimiter
 from openai_runs._client.core.state import ClientState
-from openai_runs._client.embedded import Embedded, find_server, make_server
+from openai_runs._client.embedded import Embedded, check_path, find_server, make_server
 from openai_runs._client.encoding import plain
 from openai_runs._client.polling.scheduler import Scheduler
 from openai_runs._client.polling.waiter import Waiter
@@ -262,8 +262,10 @@ class AsyncClient:
             seams: Sleep, clocks and random numbers, for tests.
 
         Raises:
-            ConfigError: The extra `server` is not installed (at the first request).
+            ConfigError: `path` is the URL of a database; or the extra `server` is not installed
+                (at the first request).
         """
+        check_path(path)
         client = cls.__new__(cls)
         make = partial(make_server, path, model_url=model_url, model_key=model_key)
         embedded = Embedded(

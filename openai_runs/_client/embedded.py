@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import anyio
 
 from openai_runs._extras import needs
+from openai_runs._protocol.hosts import is_database_url
 from openai_runs.errors import ConfigError
 
-__all__ = ["Embedded", "Server", "find_server", "make_server"]
+__all__ = ["Embedded", "Server", "check_path", "find_server", "make_server"]
 
 
 class Server(Protocol):
@@ -91,6 +92,22 @@ class Embedded:
         if self._lock is None:
             self._lock = anyio.Lock()
         return self._lock
+
+
+def check_path(path: str | Path | None) -> None:
+    """Refuse the URL of a database: its runs are not this client's alone.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if is_database_url(path):
+        message = (
+            "AsyncClient.local() is for a file, which one server has alone; a server on a "
+            "PostgreSQL database executes the runs of all its clients: start `openai-runs serve "
+            "--db postgresql://...`, or a LocalServer with that URL, and give AsyncClient its "
+            "address"
+        )
+        raise ConfigError(message)
 
 
 def make_server(

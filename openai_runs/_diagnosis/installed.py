@@ -20,8 +20,11 @@ _USER: Final = re.compile(r"//[^/@]*+@")
 _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "cli": ("cyclopts", "rich", "prompt_toolkit"),
     "server": ("sqlalchemy",),
+    "postgres": ("psycopg", "psycopg_pool", "procrastinate"),
 }
 """Extra -> the modules that it brings."""
+_OPTIONAL: Final = "postgres"
+"""The extra that only servers on PostgreSQL need."""
 
 
 def check_installed() -> Iterator[Finding]:
@@ -31,7 +34,10 @@ def check_installed() -> Iterator[Finding]:
     yield Finding(topic="package", state="ok", text=f"openai-runs {VERSION} with {known}")
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if find_spec(name) is None]
-        if missing:
+        if missing and extra == _OPTIONAL:
+            text = "not installed; only a database at postgresql:// needs it"
+            yield Finding(topic=f"extra {extra}", state="ok", text=text)
+        elif missing:
             yield Finding(
                 topic=f"extra {extra}",
                 state="warn",

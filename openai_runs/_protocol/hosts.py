@@ -1,4 +1,4 @@
-"""Whether a host is this machine, or the vendor's: by its name or address alone, without DNS."""
+"""What a host is, by its name or address alone, without DNS; and which URLs are a database's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 __all__ = [
     "is_azure_openai_host",
+    "is_database_url",
     "is_loopback",
     "is_loopback_authority",
     "is_loopback_origin",
@@ -20,6 +21,7 @@ _AZURE_OPENAI_HOSTS: Final = tuple(
     for service in ("openai", "cognitiveservices")
     for region in ("com", "us", "cn")
 )
+_DATABASE: Final = re.compile(r"postgres(ql)?://", re.IGNORECASE)
 _AUTHORITY: Final = r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?"
 
 
@@ -62,6 +64,15 @@ def is_loopback_origin(origin: str) -> bool:
     """
     _, _, authority = origin.partition("://")
     return is_loopback_authority(authority)
+
+
+def is_database_url(db: object) -> bool:
+    """Return whether this names a PostgreSQL database, which processes share, and no file.
+
+    >>> is_database_url("postgresql://db.example/runs"), is_database_url("runs.db")
+    (True, False)
+    """
+    return isinstance(db, str) and _DATABASE.match(db) is not None
 
 
 def is_azure_openai_host(host: str) -> bool:

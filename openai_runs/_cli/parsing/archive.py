@@ -17,7 +17,7 @@ def export(
     api_key_env: str | None = None,
     token_command: str | None = None,
     api_version: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     thread: Annotated[list[str] | None, Parameter(negative="")] = None,
     threads_file: Path | None = None,
     form: Annotated[Literal["responses"] | None, Parameter(name="--as")] = None,
@@ -66,7 +66,7 @@ def import_archive(
     *,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     dry_run: Switch = False,
 ) -> int:
     """Give a server of this package all threads of an export.

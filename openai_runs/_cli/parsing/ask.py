@@ -1,6 +1,5 @@
 """Arguments and help of `openai-runs ask`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -19,7 +18,7 @@ def ask(
     api_key_env: str | None = None,
     model_url: str | None = None,
     model_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     model: str | None = None,
     instructions: str | None = None,
     thread: str | None = None,

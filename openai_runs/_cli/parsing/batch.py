@@ -30,7 +30,7 @@ def batch_run(
     api_key_env: str | None = None,
     model_url: str | None = None,
     model_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
 ) -> int:
     """Start a run for each line of a file, and write what comes of it.
 

@@ -11,7 +11,7 @@ def doctor(
     *,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     model_url: str | None = None,
     model_key_env: str | None = None,
     model: str | None = None,

@@ -1,6 +1,5 @@
 """Arguments and help of `openai-runs runs`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openai_runs._cli.parsing.kinds import PageSize, Seconds, Switch
@@ -18,7 +17,7 @@ def show(
     thread: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """Show a run with its steps and the messages it wrote.
@@ -49,7 +48,7 @@ def wait(
     thread: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     timeout: Seconds = None,
     json: Switch = False,
 ) -> int:
@@ -81,7 +80,7 @@ def list_runs(
     after: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """List runs, the newest first.
@@ -116,7 +115,7 @@ def cancel(
     thread: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     timeout: Seconds = None,
     json: Switch = False,
 ) -> int:
@@ -147,7 +146,7 @@ def _target(
     thread: str | None,
     base_url: str | None,
     api_key_env: str | None,
-    db: Path | None,
+    db: str | None,
 ) -> "Target":
     from openai_runs._cli.commands.target import Target
     from openai_runs._cli.connecting import Place

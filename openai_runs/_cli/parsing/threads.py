@@ -1,7 +1,5 @@
 """Arguments and help of `openai-runs threads`."""
 
-from pathlib import Path
-
 from openai_runs._cli.parsing.kinds import PageSize, Switch
 
 __all__ = ["list_threads", "show_thread"]
@@ -13,7 +11,7 @@ def list_threads(
     after: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """List the threads of a server, the newest first.
@@ -46,7 +44,7 @@ def show_thread(
     after: str | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
-    db: Path | None = None,
+    db: str | None = None,
     json: Switch = False,
 ) -> int:
     """Show a thread with its last messages.

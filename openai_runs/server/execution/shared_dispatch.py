@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
+from openai_runs.config import MAX_CLAIM, SWEEP_INTERVAL, WORKER_SILENCE
 from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
 from openai_runs.server.execution.executor import Execution
 from openai_runs.server.execution.slots import Slots
@@ -28,14 +29,7 @@ from openai_runs.server.store.shared_claims import UnreadableRun
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["SILENCE", "SharedDispatcher"]
-
-SILENCE: Final = 10
-"""Seconds without a report that it is alive after which a process counts as gone."""
-_INTERVAL: Final = 1.0
-"""Seconds after which queued runs are looked for though nothing woke this process."""
-_TOGETHER: Final = 16
-"""Runs that are claimed in one transaction."""
+__all__ = ["SharedDispatcher"]
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -129,14 +123,14 @@ class SharedDispatcher:
                 await self._claim()
             except Exception:
                 _logger.exception("queued runs cannot be claimed")
-            with anyio.move_on_after(_INTERVAL):
+            with anyio.move_on_after(SWEEP_INTERVAL):
                 await self._woken.wait()
             self._woken = anyio.Event()
 
     async def _claim(self) -> None:
         """Claim what is queued, and begin to execute it."""
         while self._group is not None and (free := self.slots.free):
-            rows = min(free, _TOGETHER)
+            rows = min(free, MAX_CLAIM)
             # Shielded for the moment of one commit: what was claimed is executed or put back.
             with anyio.CancelScope(shield=True):
                 claimed = await self._claim_some(rows)
@@ -155,7 +149,7 @@ class SharedDispatcher:
                 self._worker,
                 self._now(),
                 rows,
-                silence=SILENCE,
+                silence=WORKER_SILENCE,
                 without=frozenset(self.unreadable),
             )
         except UnreadableRun as unreadable:

@@ -1,9 +1,9 @@
 """What processes do for each other where several share the database.
 
 Theory of operation. Each process says every few seconds that it is alive. Runs in progress of one
-that was silent for `SILENCE` seconds are taken over: claimed, in a new epoch, so that whoever had
-them writes nothing any more, be it back. A process that was itself cut off for a while takes over
-nothing until it has been well for `_WELL` seconds, since then all others look silent to it.
+that was silent for `WORKER_SILENCE` seconds are taken over: claimed, in a new epoch, so that
+whoever had them writes nothing any more, be it back. A process that was itself cut off for a while
+takes over nothing until it has been well for `_WELL` seconds: until then all others look silent.
 
 A run may kill its process. So each take-over counts, and at `MAX_RUN_ATTEMPTS` the run is failed.
 Before that it is taken over once only where no other such run is under way, since of several one
@@ -22,10 +22,16 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from openai_runs.config import MAX_RUN_ATTEMPTS, TRIAL_TIME
+from openai_runs.config import (
+    MAX_RUN_ATTEMPTS,
+    SWEEP_INTERVAL,
+    TRIAL_TIME,
+    WORKER_REPORT_INTERVAL,
+    WORKER_SILENCE,
+)
 from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
 from openai_runs.server.execution.executor import retry_unavailable
-from openai_runs.server.execution.shared_dispatch import SILENCE, SharedDispatcher
+from openai_runs.server.execution.shared_dispatch import SharedDispatcher
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import Claim, Store, claims, shared_claims
 from openai_runs.server.store.shared_claims import Abandoned, UnreadableRun
@@ -36,14 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweeps"]
 
-_INTERVAL: Final = 1.0
-"""Seconds between two sweeps of this process."""
-_REPORT_INTERVAL: Final = 2.0
-"""Seconds between two reports that this process is alive."""
 _WELL: Final = 6.0
 """Seconds that others have to report, once the database is there again: three times what it takes.
 
-Who is killed and whose database is gone as well is taken over after both, and `SILENCE` at most.
+Who is killed and whose database is gone as well is taken over after both, and after
+`WORKER_SILENCE` at most.
 """
 _ROWS: Final = 100
 """Runs of one sweep."""
@@ -102,20 +105,20 @@ class Sweeps:
         """Say that this process is alive, whatever else takes long."""
         while True:
             await self._try(self._report_once)
-            await anyio.sleep(_REPORT_INTERVAL)
+            await anyio.sleep(WORKER_REPORT_INTERVAL)
 
     async def _serve(self, group: TaskGroup) -> None:
         """Take over what others have left."""
         while True:
             if anyio.current_time() - self._well_since >= _WELL:
                 await self._try(lambda: self._take_over(group))
-            await anyio.sleep(_REPORT_INTERVAL)
+            await anyio.sleep(WORKER_REPORT_INTERVAL)
 
     async def _report_once(self) -> None:
         begun = anyio.current_time()
-        forgotten = 60 * SILENCE
+        forgotten = 60 * WORKER_SILENCE
         await self._store.write(shared_claims.report_alive, self._worker, forgotten)
-        if begun - self._reported_at > 2 * _REPORT_INTERVAL:
+        if begun - self._reported_at > 2 * WORKER_REPORT_INTERVAL:
             self._well_since = begun
             if self._dispatcher is not None:  # which claims nothing while this process is silent
                 self._dispatcher.wake()
@@ -125,7 +128,7 @@ class Sweeps:
         while True:
             await self._try(self._end_overdue)
             await self._try(self._end_cancelling)
-            await anyio.sleep(_INTERVAL)
+            await anyio.sleep(SWEEP_INTERVAL)
 
     async def _try(self, sweep: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -152,7 +155,7 @@ class Sweeps:
         if dispatcher is None:
             return
         self._on_trial.intersection_update(dispatcher.slots.running)
-        found = await self._store.read(shared_claims.find_abandoned, SILENCE, _ROWS)
+        found = await self._store.read(shared_claims.find_abandoned, WORKER_SILENCE, _ROWS)
         found += await self._find_strays(dispatcher)
         for abandoned in found:
             if abandoned.run_id in dispatcher.slots.running or not dispatcher.slots.free:
@@ -173,7 +176,7 @@ class Sweeps:
         # Shielded for the moment of one commit: what was claimed is executed or put back.
         with anyio.CancelScope(shield=True):
             claim = await self._store.write(
-                shared_claims.take_over, self._worker, run_id, self._now(), SILENCE
+                shared_claims.take_over, self._worker, run_id, self._now(), WORKER_SILENCE
             )
             if claim is None:
                 return

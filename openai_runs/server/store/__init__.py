@@ -8,14 +8,16 @@ on disk. What it does is a plain synchronous function that the caller names, of 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
+from openai_runs._extras import needs
+from openai_runs._protocol.hosts import is_database_url as is_url
+from openai_runs.errors import ConfigError
 from openai_runs.server.store.claims import Claim
 from openai_runs.server.store.database import Database
 from openai_runs.server.store.event_log import Chunk, Cut, Logged, Position
@@ -63,6 +65,7 @@ __all__ = [
     "StreamStart",
     "Transaction",
     "Unfinished",
+    "inspect_database",
     "inspect_file",
     "is_nonce",
     "is_url",
@@ -71,16 +74,8 @@ __all__ = [
     "serving_url",
 ]
 
-_URL: Final = re.compile(r"postgres(ql)?://", re.IGNORECASE)
-
-
-def is_url(db: object) -> bool:
-    """Return whether this names a PostgreSQL database, which processes share, and no file.
-
-    >>> is_url("postgresql://db.example/runs"), is_url("runs.db")
-    (True, False)
-    """
-    return isinstance(db, str) and _URL.match(db) is not None
+if TYPE_CHECKING:
+    from openai_runs.server.store.postgres.inspection import SharedReport
 
 
 def place_of(db: str | Path) -> str:
@@ -90,6 +85,17 @@ def place_of(db: str | Path) -> str:
     from openai_runs.server.store.postgres import connection  # needs the extra
 
     return connection.place_of(str(db))
+
+
+def inspect_database(url: str) -> SharedReport:
+    """Return what the database at the URL is; nothing in it changes. Blocks.
+
+    Raises:
+        ConfigError: It cannot be used, or the extra `postgres` is not installed.
+    """
+    from openai_runs.server.store.postgres import inspection  # needs the extra
+
+    return inspection.inspect_database(url)
 
 
 async def open_store(db: str | Path | None, on_change: Callable[[Change], None]) -> Store:
@@ -111,7 +117,8 @@ async def open_store(db: str | Path | None, on_change: Callable[[Change], None])
 def _open_shared(
     url: str, on_change: Callable[[Change], None], loop: asyncio.AbstractEventLoop
 ) -> Database:
-    # Needs the extra; and it takes a while to load.
-    from openai_runs.server.store.postgres.database import PostgresDatabase
-
+    try:  # only here, as it needs the extra, and takes a while to load
+        from openai_runs.server.store.postgres.database import PostgresDatabase
+    except ImportError as error:
+        raise ConfigError(needs("A database at postgresql://", error)) from error
     return PostgresDatabase(url, on_change, loop)

@@ -33,6 +33,7 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from openai_runs.config import POSTGRES_READERS, POSTGRES_WRITERS
 from openai_runs.server.api_errors import OutcomeUnknown, Refusal, Replay, StoreUnavailable
 from openai_runs.server.store import idempotency
 from openai_runs.server.store.damage import DamagedRow
@@ -65,9 +66,6 @@ __all__ = ["PostgresDatabase"]
 T = TypeVar("T")
 Work = Callable[[Transaction], T]
 
-_WRITERS: Final = 6
-"""Transactions of this process that write at the same time, each in a thread."""
-_READERS: Final = 3
 _PATIENCE: Final = 5.0
 """Seconds for which work is begun again while the database cannot be used."""
 _RETRY_PAUSE: Final = 0.1
@@ -135,14 +133,14 @@ class PostgresDatabase:
         self._pool: ConnectionPool[Raw] = ConnectionPool(
             kwargs={**options, "autocommit": True},
             min_size=1,
-            max_size=_WRITERS + _READERS,
+            max_size=POSTGRES_WRITERS + POSTGRES_READERS,
             max_idle=60.0,
             reconnect_timeout=1.0,
             name="openai_runs",
             open=False,
         )
-        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="openai_runs.writer")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="openai_runs.reader")
+        self._writers = ThreadPoolExecutor(POSTGRES_WRITERS, "openai_runs.writer")
+        self._readers = ThreadPoolExecutor(POSTGRES_READERS, "openai_runs.reader")
         self.jobs: Jobs | None = jobs.JobQueue(options)
         self._listener = Listener(url, options, self._process, self._hear)
         try:

@@ -20,7 +20,7 @@ from openai_runs.server.store.postgres.connection import Connection, Raw, place_
 from openai_runs.server.store.postgres.jobs import make_queue
 from openai_runs.server.store.schema import metadata
 
-__all__ = ["COMMITS", "prepare"]
+__all__ = ["COMMITS", "check_server", "prepare"]
 
 COMMITS: Final = "openai_runs_commits"
 """The table with the number of the last transaction that each writing thread has committed."""
@@ -42,7 +42,7 @@ def prepare(raw: Raw, url: str) -> None:
         ConfigError: It is too old, of another encoding, of a newer version, or another program's.
         psycopg.Error: It cannot be read or written.
     """
-    _check_server(raw, url)
+    check_server(raw, url)
     connection = Connection(raw)
     with raw.transaction():
         raw.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -55,7 +55,12 @@ def prepare(raw: Raw, url: str) -> None:
         connection.execute(f"DELETE FROM {COMMITS} WHERE at < now() - INTERVAL '1 day'")
 
 
-def _check_server(raw: Raw, url: str) -> None:
+def check_server(raw: Raw, url: str) -> None:
+    """Refuse a database server that is too old, and a database that cannot hold all texts.
+
+    Raises:
+        ConfigError: It is such a one.
+    """
     if raw.info.server_version < _OLDEST_SERVER:
         message = (
             f"database {place_of(url)} is PostgreSQL {raw.info.server_version // 10000}; at least "
