@@ -102,6 +102,12 @@ def texts_only(row: Any, body: Any) -> Any:
     return row if isinstance(body, str) else pytest.param(row, marks=about_file)
 
 
+MARKS = (
+    "postgresql: runs on PostgreSQL as well, not on a file of SQLite alone",
+    "sqlite(reason): is about the file, or what else PostgreSQL does not have",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of one database for all."""
     choices = (SQLITE, POSTGRESQL)
@@ -110,7 +116,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember the address of a server that is there, and name the folder of one that is not."""
+    """Add our marks; remember the address of a server, and name the folder of one to be made."""
+    for mark in MARKS:
+        config.addinivalue_line("markers", mark)
     if not hasattr(config, "workerinput"):
         postgres.settle_folder()
     config.stash[_DSN] = os.environ.get(postgres.DSN)

@@ -55,6 +55,11 @@ ALL = {
         "In headless Chromium: chats of the guides, connections cut, and all pages of the docs.",
         marked("browser", "--numprocesses=1"),
     ),
+    "chaos": Long(
+        "Servers and workers on one PostgreSQL, all killed, stopped, frozen, cut off.",
+        ["-m", "tests.chaos"],
+        "build/chaos/table.md",
+    ),
     "deploy": Long(
         "The guide's unit read by systemd, and a client that goes through the guide's nginx.",
         marked("deploy", "--numprocesses=0"),

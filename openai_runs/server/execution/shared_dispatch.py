@@ -4,26 +4,34 @@ Theory of operation. What is queued stands in the database alone. A process that
 claims the oldest queued runs for itself, several in one transaction, whenever something wakes it: a
 run that was queued by this process, a job (`store/postgres/jobs.py`), a slot that became free, or a
 second that has passed. No run is claimed twice, and none waits while a process has a free slot.
+
+A process that was silent for so long that others take over its runs claims nothing before it has
+reported again: they would take over that as well.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
 
-from openai_runs.config import MAX_CLAIM, SWEEP_INTERVAL
-from openai_runs.server.api_errors import OutcomeUnknown
-from openai_runs.server.execution.executor import Execution, retry_unavailable
+from openai_runs.config import MAX_CLAIM, SWEEP_INTERVAL, WORKER_SILENCE
+from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
+from openai_runs.server.execution.executor import Execution
 from openai_runs.server.execution.slots import Slots
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import Claim, Store, claims, shared_claims
+from openai_runs.server.store.database import Jobs
+from openai_runs.server.store.shared_claims import UnreadableRun
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 __all__ = ["SharedDispatcher"]
+
+_logger = logging.getLogger("openai_runs.server")
 
 
 class SharedDispatcher:
@@ -36,32 +44,52 @@ class SharedDispatcher:
         store: Store,
         worker: str,
         now: Callable[[], int],
+        *,
+        fail_run: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Keep the settings; `execute_run` raises nothing, `worker` names this process."""
+        """Keep the settings.
+
+        Args:
+            execute_run: Executes a claimed run; raises nothing.
+            max_concurrent: How many at the same time.
+            store: Where the runs are.
+            worker: The name of this process.
+            now: Unix seconds.
+            fail_run: Ends a run that cannot be claimed; raises nothing.
+        """
         self.slots = Slots(execute_run, max_concurrent)
         self._store = store
         self._worker = worker
         self._now = now
+        self._fail_run = fail_run
+        self.unreadable: set[str] = set()
+        """Runs that cannot be claimed, since the database is damaged there."""
         self._group: TaskGroup | None = None
         self._woken = anyio.Event()
         self._is_full = False
         """Whether runs may be queued that had no slot."""
         self._freed = anyio.Event()
+        self._waking = anyio.CancelScope()
 
     def start(self, group: TaskGroup) -> None:
         """Execute in this group what is queued from now on."""
         self._group = group
         group.start_soon(self._serve)
         if self._store.jobs is not None:
-            group.start_soon(self._store.jobs.serve, self._wake_when_free)
+            group.start_soon(self._serve_jobs, self._store.jobs)
 
     def stop(self) -> None:
         """Begin no more executions; those under way go on."""
         self._group = None
         self._freed.set()
+        self._waking.cancel()
 
     def put(self, run_id: str) -> None:
         """Claim queued runs, since one was queued here: whichever are the oldest."""
+        self.wake()
+
+    def wake(self) -> None:
+        """Claim queued runs, as far as there are slots."""
         self._woken.set()
 
     def execute(self, claim: Claim) -> bool:
@@ -85,9 +113,16 @@ class SharedDispatcher:
             await self._freed.wait()
         self._woken.set()
 
+    async def _serve_jobs(self, jobs: Jobs) -> None:
+        with self._waking:  # who stops leaves the jobs to others, which are woken at once
+            await jobs.serve(self._wake_when_free)
+
     async def _serve(self) -> None:
         while True:
-            await self._claim()
+            try:
+                await self._claim()
+            except Exception:
+                _logger.exception("queued runs cannot be claimed")
             with anyio.move_on_after(SWEEP_INTERVAL):
                 await self._woken.wait()
             self._woken = anyio.Event()
@@ -108,17 +143,34 @@ class SharedDispatcher:
         self._is_full = True
 
     async def _claim_some(self, rows: int) -> list[Claim]:
-        work = shared_claims.claim_queued
         try:
-            return await retry_unavailable(
-                lambda: self._store.write(work, self._worker, self._now(), rows)
+            return await self._store.write(
+                shared_claims.claim_queued,
+                self._worker,
+                self._now(),
+                rows,
+                silence=WORKER_SILENCE,
+                without=frozenset(self.unreadable),
             )
+        except UnreadableRun as unreadable:
+            await self.give_up(unreadable.run_id)
+            self.wake()
+            return []
+        except StoreUnavailable:  # the next claim meets what there is
+            return []
         except OutcomeUnknown:  # what was claimed is found by `sweeps`
             return []
+
+    async def give_up(self, run_id: str) -> None:
+        """Fail a run that cannot be claimed, and claim it no more."""
+        self.unreadable.add(run_id)
+        await self._fail_run(run_id)
 
     async def put_back(self, claim: Claim) -> None:
         """Queue a run again that this process has claimed."""
         try:
             await self._store.write(claims.put_back, claim.run.id, claim.epoch, self._now())
         except LostRace:  # it ended, or is being cancelled
+            return
+        except (StoreUnavailable, OutcomeUnknown):  # it is found by `sweeps`, of whichever process
             return

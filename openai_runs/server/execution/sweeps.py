@@ -3,11 +3,12 @@
 Theory of operation. Each process says every few seconds that it is alive. Runs in progress of one
 that was silent for `WORKER_SILENCE` seconds are taken over: claimed, in a new epoch, so that
 whoever had them writes nothing any more, be it back. A process that was itself cut off for a while
-takes over nothing until it has been well for as long, since then all others look silent to it.
+takes over nothing until it has been well for `_WELL` seconds, since then all others look silent to
+it.
 
-A run may kill its process. So each take-over counts, and a run that has had a process go more than
-once is taken over only where no other such run is under way, until it has lived for `TRIAL_TIME`
-seconds: then it counts from zero again. At `MAX_RUN_ATTEMPTS` it is failed.
+A run may kill its process. So each take-over counts, and at `MAX_RUN_ATTEMPTS` the run is failed.
+Before that it is taken over once only where no other such run is under way, since of several one
+may be guilty. A run that has lived for `TRIAL_TIME` seconds counts from zero again.
 
 Expiry, and the end of runs that are being cancelled, are swept for by each process: both are ended
 once, whoever comes first, and none depends on the process that was asked.
@@ -23,17 +24,18 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from openai_runs.config import (
+    MAX_RUN_ATTEMPTS,
     SWEEP_INTERVAL,
     TRIAL_TIME,
     WORKER_REPORT_INTERVAL,
     WORKER_SILENCE,
 )
-from openai_runs.server.api_errors import StoreUnavailable
+from openai_runs.server.api_errors import OutcomeUnknown, StoreUnavailable
 from openai_runs.server.execution.executor import retry_unavailable
 from openai_runs.server.execution.shared_dispatch import SharedDispatcher
 from openai_runs.server.objects.transitions import LostRace
 from openai_runs.server.store import Claim, Store, claims, shared_claims
-from openai_runs.server.store.shared_claims import Abandoned
+from openai_runs.server.store.shared_claims import Abandoned, UnreadableRun
 from openai_runs.types.runs import RunStatus
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweeps"]
 
+_WELL: Final = 6.0
+"""Seconds that others have to report, once the database is there again: three times what it takes.
+
+Who is killed and whose database is gone as well is taken over after both, and `WORKER_SILENCE` at
+most.
+"""
 _ROWS: Final = 100
 """Runs of one sweep."""
 
@@ -82,7 +90,8 @@ class Sweeps:
         """Sweep in this group."""
         group.start_soon(self._sweep)
         if self._dispatcher is not None:
-            group.start_soon(self._report, group)
+            group.start_soon(self._report)
+            group.start_soon(self._serve, group)
 
     async def leave(self) -> None:
         """Say that this process executes nothing any more: what it left can be taken over."""
@@ -90,26 +99,30 @@ class Sweeps:
             return
         try:
             await self._store.write(shared_claims.report_gone, self._worker)
-        except StoreUnavailable:
+        except (StoreUnavailable, OutcomeUnknown):
             _logger.warning("the database does not hear that this process ends")
 
-    async def _report(self, group: TaskGroup) -> None:
-        """Say that this process is alive, and take over what others have left."""
+    async def _report(self) -> None:
+        """Say that this process is alive, whatever else takes long."""
         while True:
-            await self._report_once()
-            if anyio.current_time() - self._well_since >= WORKER_SILENCE:
+            await self._try(self._report_once)
+            await anyio.sleep(WORKER_REPORT_INTERVAL)
+
+    async def _serve(self, group: TaskGroup) -> None:
+        """Take over what others have left."""
+        while True:
+            if anyio.current_time() - self._well_since >= _WELL:
                 await self._try(lambda: self._take_over(group))
             await anyio.sleep(WORKER_REPORT_INTERVAL)
 
     async def _report_once(self) -> None:
         begun = anyio.current_time()
         forgotten = 60 * WORKER_SILENCE
-        try:
-            await self._store.write(shared_claims.report_alive, self._worker, forgotten)
-        except StoreUnavailable:
-            return
+        await self._store.write(shared_claims.report_alive, self._worker, forgotten)
         if begun - self._reported_at > 2 * WORKER_REPORT_INTERVAL:
             self._well_since = begun
+            if self._dispatcher is not None:  # which claims nothing while this process is silent
+                self._dispatcher.wake()
         self._reported_at = begun
 
     async def _sweep(self) -> None:
@@ -121,7 +134,7 @@ class Sweeps:
     async def _try(self, sweep: Callable[[], Awaitable[None]]) -> None:
         try:
             await sweep()
-        except StoreUnavailable:  # the next one finds the same
+        except (StoreUnavailable, OutcomeUnknown):  # the next one finds what there is
             return
         except Exception:
             _logger.exception("a sweep failed")
@@ -142,14 +155,20 @@ class Sweeps:
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
+        self._on_trial.intersection_update(dispatcher.slots.running)
         found = await self._store.read(shared_claims.find_abandoned, WORKER_SILENCE, _ROWS)
         found += await self._find_strays(dispatcher)
         for abandoned in found:
             if abandoned.run_id in dispatcher.slots.running or not dispatcher.slots.free:
                 continue
-            if abandoned.attempts and self._on_trial:
+            if abandoned.run_id in dispatcher.unreadable:
                 continue
-            await self._take(dispatcher, abandoned, group)
+            if _is_last(abandoned) and self._on_trial:
+                continue
+            try:
+                await self._take(dispatcher, abandoned, group)
+            except UnreadableRun as unreadable:
+                await dispatcher.give_up(unreadable.run_id)
 
     async def _take(
         self, dispatcher: SharedDispatcher, abandoned: Abandoned, group: TaskGroup
@@ -167,7 +186,7 @@ class Sweeps:
             if not dispatcher.execute(claim):
                 await dispatcher.put_back(claim)
                 return
-            if abandoned.attempts:
+            if _is_last(abandoned):
                 self._on_trial.add(run_id)
             group.start_soon(self._pass, claim)
 
@@ -193,3 +212,8 @@ class Sweeps:
             return
         finally:
             self._on_trial.discard(claim.run.id)
+
+
+def _is_last(abandoned: Abandoned) -> bool:
+    """Return whether the run is failed if its next process goes as well."""
+    return abandoned.attempts >= MAX_RUN_ATTEMPTS - 1

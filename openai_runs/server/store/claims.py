@@ -234,14 +234,18 @@ def end(
     *,
     writings: list[Writing],
     epoch: int | None = None,
+    written_in: int | None = None,
 ) -> RunState | None:
     """End the run, its open steps and messages; None if it was over before.
 
-    Without `epoch` for those who end a run from outside: cancelling, expiry.
+    Without `epoch` for those who end a run from outside: cancelling, expiry. `written_in` is then
+    the epoch of what was written: of another than the run's, nothing is stored.
     """
     row = find_run(tx.connection, run_id)
     if row is None or row.epoch != (row.epoch if epoch is None else epoch):
         return None
+    if written_in not in {None, row.epoch}:  # another execution has the run, and its text is logged
+        ending, writings = Ending(status=ending.status), []
     return _end(tx, row, ending, now, writings=writings)
 
 

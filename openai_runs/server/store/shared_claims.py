@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from openai_runs.server.store.claims import Claim, claim_row
+from openai_runs.server.store.damage import DamagedRow
 from openai_runs.server.store.database import Connection
 from openai_runs.server.store.moves import RunChanged, find_run
 from openai_runs.server.store.schema import ACTIVE, runs, workers
@@ -33,6 +34,7 @@ from openai_runs.types.runs import RunStatus
 
 __all__ = [
     "Abandoned",
+    "UnreadableRun",
     "claim_queued",
     "find_abandoned",
     "find_cancelling",
@@ -53,6 +55,15 @@ class Abandoned(NamedTuple):
     """Processes in a row that went while they executed it."""
 
 
+class UnreadableRun(Exception):  # noqa: N818 - an outcome
+    """A row of the run is damaged; nothing was claimed, and the others can be."""
+
+    def __init__(self, run_id: str) -> None:
+        """Name the run."""
+        super().__init__(run_id)
+        self.run_id = run_id
+
+
 _NOW: Any = cast(extract("epoch", func.clock_timestamp()), BigInteger)
 _SILENT = bindparam("silence", type_=BigInteger)
 _ROWS: Final = bindparam("rows", type_=BigInteger)
@@ -62,7 +73,10 @@ _IN_ORDER: Final = {
 }
 _QUEUED: Final = Statement(
     _IN_ORDER[RunStatus.QUEUED]
-    .where(runs.c.deadline > bindparam("now"))
+    .where(
+        runs.c.deadline > bindparam("now"),
+        exists().where(workers.c.name == bindparam("worker"), workers.c.seen_at >= _NOW - _SILENT),
+    )
     .order_by(runs.c.seq)
     .limit(_ROWS)
     .with_for_update(skip_locked=True)
@@ -99,12 +113,26 @@ _LEAVE: Final = Statement(delete(workers).where(workers.c.name == bindparam("key
 _FORGET: Final = Statement(delete(workers).where(workers.c.seen_at < _NOW - _SILENT))
 
 
-def claim_queued(tx: Transaction, worker: str, now: int, rows: int) -> list[Claim]:
-    """Claim the oldest queued runs that nobody else is claiming now, at most so many."""
-    claimed = []
-    for (run_id,) in _QUEUED.all(tx.connection, now=now, rows=rows):
+def claim_queued(
+    tx: Transaction, worker: str, now: int, rows: int, *, silence: int, without: frozenset[str]
+) -> list[Claim]:
+    """Claim the oldest queued runs that nobody else is claiming now, at most so many.
+
+    None if this process was silent for so many seconds. `without` are left out.
+
+    Raises:
+        UnreadableRun: One of them is damaged.
+    """
+    claimed: list[Claim] = []
+    parameters = {"worker": worker, "now": now, "rows": rows + len(without), "silence": silence}
+    for (run_id,) in _QUEUED.all(tx.connection, **parameters):
+        if run_id in without or len(claimed) == rows:
+            continue
         row = find_run(tx.connection, run_id)
-        claim = None if row is None else claim_row(tx, run_id, row, now, worker=worker)
+        try:
+            claim = None if row is None else claim_row(tx, run_id, row, now, worker=worker)
+        except DamagedRow as damaged:
+            raise UnreadableRun(run_id) from damaged
         tx.write_log()
         if claim is not None:
             claimed.append(claim)
@@ -116,17 +144,24 @@ def take_over(tx: Transaction, worker: str, run_id: str, now: int, silence: int)
 
     None: it is neither by now, or somebody else claims it.
 
-    A run that has had too many processes go is failed instead.
+    A run that has had too many processes go is failed instead; of its own, none has gone.
+
+    Raises:
+        UnreadableRun: It is damaged.
     """
     if _TAKE.value(tx.connection, key=run_id, worker=worker, silence=silence) is None:
         return None
     row = find_run(tx.connection, run_id)
     if row is None:
         return None
+    attempts = row.attempts - 1 if row.worker == worker else row.attempts
+    counted = attempts if attempts >= 0 else None
     try:
-        return claim_row(tx, run_id, row, now, attempts=row.attempts, worker=worker)
+        return claim_row(tx, run_id, row, now, attempts=counted, worker=worker)
     except RunChanged:
         return None
+    except DamagedRow as damaged:
+        raise UnreadableRun(run_id) from damaged
 
 
 def find_abandoned(connection: Connection, silence: int, rows: int) -> list[Abandoned]:

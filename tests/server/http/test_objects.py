@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.server.support import FUNCTION, Caller, run_path
+
+pytestmark = pytest.mark.postgresql
 
 
 async def test_assistant_keeps_what_it_was_made_of(caller: Caller) -> None:

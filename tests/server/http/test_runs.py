@@ -12,6 +12,8 @@ from tests.canaries import CANARY_PROMPT
 from tests.server.conftest import Serve
 from tests.server.support import FUNCTION, Caller, run_path
 
+pytestmark = pytest.mark.postgresql
+
 CALLS = CallTools([Call("weather", {"city": "Oslo"}), Call("weather", {"city": "Rome"})])
 
 

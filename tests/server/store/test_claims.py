@@ -15,6 +15,8 @@ from openai_runs.types.runs import Run
 from tests.databases import Database, Db
 from tests.server.conftest import Serve
 
+pytestmark = pytest.mark.postgresql
+
 LARGE = "x" * 70_000
 LAST = {"truncation_strategy": {"type": "last_messages", "last_messages": 2}}
 

@@ -13,6 +13,8 @@ from tests.databases import Database
 from tests.server.conftest import Serve
 from tests.server.support import Caller, ManualClock, run_path
 
+pytestmark = pytest.mark.postgresql
+
 KEY = {"Idempotency-Key": "key-1"}
 
 

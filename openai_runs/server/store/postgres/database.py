@@ -7,7 +7,10 @@ another transaction, is begun again, for some seconds: nothing of it was committ
 
 A commit whose answer is lost may have been done. So each transaction that writes asks for its
 number before the commit, and when the connection breaks there, PostgreSQL itself is asked what
-became of it (`pg_xact_status`). Nothing is written twice, nor counts as written that is not.
+became of it (`pg_xact_status`). That alone would not do: after a crash, numbers of which nothing
+had reached the disk are given again, to transactions of others. So each leaves its number in a row
+of its thread as well, and only one that is found there was committed. Nothing is written twice, nor
+counts as written that is not.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import asyncio
 import logging
 import random
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +30,7 @@ from typing import Any, Final, TypeVar
 import anyio.to_thread
 import msgspec
 import psycopg
+from psycopg import errors
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from openai_runs.config import POSTGRES_READERS, POSTGRES_WRITERS
@@ -45,7 +50,7 @@ from openai_runs.server.store.postgres.connection import (
     unusable,
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
-from openai_runs.server.store.postgres.opening import prepare
+from openai_runs.server.store.postgres.opening import COMMITS, prepare
 from openai_runs.server.store.transaction import (
     Change,
     Moved,
@@ -68,11 +73,22 @@ _CONFLICTS: Final = 12
 """Times that work is begun again that met another transaction; more would be a fault of ours."""
 _CONFLICT_PAUSE: Final = 0.02
 """Seconds to wait before, at most, times how often it was."""
+_ASKED_AGAIN: Final = 0.5
+"""Seconds after which the pool is asked again for a connection."""
+_ENDED: Final = ("08", "57P")
+"""How the SQLSTATE begins of errors that end a connection."""
 _RESOLVE_TIME: Final = 30.0
 """Seconds for which a commit without an answer is asked for."""
 
-_NOTIFY: Final = """
-SELECT pg_current_xact_id_if_assigned()::text,
+_NOTIFY: Final = f"""
+WITH marked AS (
+    INSERT INTO {COMMITS} (writer, number, at)
+    SELECT %(writer)s, pg_current_xact_id_if_assigned()::text::bigint, now()
+    WHERE pg_current_xact_id_if_assigned() IS NOT NULL
+    ON CONFLICT (writer) DO UPDATE SET number = excluded.number, at = excluded.at
+    RETURNING number
+)
+SELECT (SELECT number FROM marked),
        (SELECT count(pg_notify(%(channel)s, %(process)s || ' ' || id))
         FROM unnest(%(ids)s::text[]) AS id)
 """
@@ -267,6 +283,18 @@ class PostgresDatabase:
             raise StoreUnavailable(words) from None
         time.sleep(_RETRY_PAUSE)
 
+    def _take_connection(self, deadline: float) -> Raw:
+        while True:
+            rest = max(_RETRY_PAUSE, deadline - time.monotonic())
+            try:
+                return self._pool.getconn(timeout=min(rest, _ASKED_AGAIN))
+            except (PoolTimeout, PoolClosed) as error:
+                # A pool that could not connect tries again for who asks, not for who waits.
+                if rest <= _ASKED_AGAIN or isinstance(error, PoolClosed):
+                    words = "there is no connection to it"
+                    _logger.warning("the database cannot be used: %s", words)
+                    raise StoreUnavailable(words) from None
+
     @contextmanager
     def _connected(self, deadline: float) -> Iterator[Raw]:
         """Yield a connection; one that is left in a transaction is rolled back or closed.
@@ -274,12 +302,7 @@ class PostgresDatabase:
         Raises:
             StoreUnavailable: There is none.
         """
-        try:
-            raw = self._pool.getconn(timeout=max(_RETRY_PAUSE, deadline - time.monotonic()))
-        except (PoolTimeout, PoolClosed):
-            words = "there is no connection to it"
-            _logger.warning("the database cannot be used: %s", words)
-            raise StoreUnavailable(words) from None
+        raw = self._take_connection(deadline)
         try:
             yield raw
         except BaseException:
@@ -318,11 +341,16 @@ class PostgresDatabase:
             jobs.remove(connection, begun)
         ids = [change.run_id for change in changes if isinstance(change, Outdated)]
         parameters = {"channel": CHANNEL, "process": self._process, "ids": ids}
+        parameters["writer"] = self._writer()
         number = connection.execute(_NOTIFY, parameters).fetchone()[0]
         self._commit(raw, number)
         return _Outcome(value=value, changes=changes)
 
-    def _commit(self, raw: Raw, number: str | None) -> None:
+    def _writer(self) -> str:
+        """Return the name of this thread, in which one transaction is under way at a time."""
+        return f"{self._process}-{threading.get_ident()}"
+
+    def _commit(self, raw: Raw, number: int | None) -> None:
         """Commit.
 
         Raises:
@@ -332,13 +360,15 @@ class PostgresDatabase:
         """
         try:
             raw.execute("COMMIT")
-        except psycopg.Error:
-            if number is None or not raw.closed:
+        except psycopg.Error as error:
+            # PostgreSQL may say that it ends the connection before the connection is closed.
+            ended = raw.closed or (error.sqlstate or "08").startswith(_ENDED)
+            if number is None or not ended:
                 raise
             if not self._was_committed(number):
                 raise _Aborted from None
 
-    def _was_committed(self, number: str) -> bool:
+    def _was_committed(self, number: int) -> bool:
         _logger.warning(
             "the connection was lost in a commit; the database is asked what became of it"
         )
@@ -346,19 +376,20 @@ class PostgresDatabase:
         while time.monotonic() < deadline:
             try:
                 with self._connected(deadline) as raw:
-                    sql = "SELECT pg_xact_status(%s::xid8)"
-                    row = raw.execute(sql, (number,)).fetchone()
-                    status = row[0] if row is not None else None
+                    row = raw.execute("SELECT pg_xact_status(%s::text::xid8)", (number,)).fetchone()
+                    if row is not None and row[0] == "aborted":
+                        return False
+                    if row is not None and row[0] != "in progress":
+                        # Or this number was given again: then it is not in our row.
+                        query = f"SELECT FROM {COMMITS} WHERE writer = %s AND number = %s"
+                        mark = (self._writer(), number)
+                        return raw.execute(query, mark).fetchone() is not None
             except StoreUnavailable:
                 break
+            except errors.InvalidParameterValue:  # the number was not given, or is to be again
+                return False
             except psycopg.OperationalError:
-                status = "in progress"
-            except psycopg.Error:  # it knows of no such transaction: another server took over
-                break
-            if status in {"committed", "aborted"}:
-                return bool(status == "committed")
-            if status is None:
-                break
+                pass
             time.sleep(_RETRY_PAUSE)
         raise OutcomeUnknown
 

@@ -25,6 +25,7 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ProcrastinateException
 from procrastinate.jobs import Status
 from procrastinate.schema import SchemaManager
+from procrastinate.worker import Worker
 
 if TYPE_CHECKING:
     from openai_runs.server.store.postgres.connection import Connection
@@ -49,6 +50,7 @@ _POLL: Final = 5.0
 _HEARTBEAT: Final = 5.0
 _STALLED: Final = 20.0
 """Seconds without a heartbeat after which the jobs of a process are removed."""
+_CLOSING: Final = 2.0
 _PAUSE: Final = 1.0
 """Seconds before procrastinate's worker is started again that has lost the database."""
 
@@ -85,23 +87,7 @@ class JobQueue:
         While `wake` waits, other processes get the jobs.
         """
         while True:
-            app = self._app(wake)
-            try:
-                async with app.open_async():
-                    await _remove_stalled(app)
-                    await app.run_worker_async(
-                        queues=[QUEUE],
-                        concurrency=1,
-                        install_signal_handlers=False,
-                        delete_jobs="always",
-                        fetch_job_polling_interval=_POLL,
-                        update_heartbeat_interval=_HEARTBEAT,
-                        stalled_worker_timeout=_STALLED,
-                        shutdown_graceful_timeout=0.0,
-                    )
-            except (psycopg.Error, ProcrastinateException, OSError) as error:
-                words = "the queue of jobs cannot be used: %s; runs are looked for each second"
-                _logger.warning(words, type(error).__name__)
+            await _Working(self._app(wake)).run()
             await anyio.sleep(_PAUSE)
 
     def _app(self, wake: Callable[[], Awaitable[None]]) -> App:
@@ -124,6 +110,64 @@ class JobQueue:
             await _remove_stalled(app)
 
         return app
+
+
+class _Working:
+    """A worker of procrastinate's, which is asked to stop where its caller is cancelled.
+
+    A scope of anyio's cancels again and again: procrastinate, and the pool that it uses, would be
+    cancelled in the midst of closing, and leave tasks and connections behind.
+    """
+
+    def __init__(self, app: App) -> None:
+        """Work for this app, which is not open yet."""
+        self._app = app
+        self._worker = Worker(
+            app=app,
+            queues=[QUEUE],
+            concurrency=1,
+            install_signal_handlers=False,
+            delete_jobs="always",
+            fetch_job_polling_interval=_POLL,
+            update_heartbeat_interval=_HEARTBEAT,
+            stalled_worker_timeout=_STALLED,
+            shutdown_graceful_timeout=0.0,
+        )
+        self._scope = anyio.CancelScope()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Open the app and work until there is an error, which is logged.
+
+        Cancellation: the worker stops, for which it has `_CLOSING` seconds.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._stop_when_cancelled)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._work()
+            except (psycopg.Error, ProcrastinateException, OSError) as error:
+                words = "the queue of jobs cannot be used: %s; runs are looked for each second"
+                _logger.warning(words, type(error).__name__)
+            group.cancel_scope.cancel()
+
+    async def _work(self) -> None:
+        try:
+            with self._scope:
+                await self._app.open_async()
+                await _remove_stalled(self._app)
+                if not self._stopping:
+                    await self._worker.run()  # type: ignore[no-untyped-call]
+        finally:
+            await self._app.close_async()
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stopping = True
+            self._scope.deadline = anyio.current_time() + _CLOSING
+            self._worker.stop()  # type: ignore[no-untyped-call]
 
 
 async def _commit_each(connection: psycopg.AsyncConnection[Any]) -> None:

@@ -20,7 +20,10 @@ from openai_runs.server.store.postgres.connection import Connection, Raw, place_
 from openai_runs.server.store.postgres.jobs import make_queue
 from openai_runs.server.store.schema import metadata
 
-__all__ = ["check_server", "prepare"]
+__all__ = ["COMMITS", "check_server", "prepare"]
+
+COMMITS: Final = "openai_runs_commits"
+"""The table with the number of the last transaction that each writing thread has committed."""
 
 _LOCK: Final = 7_230_411_860_527_113
 """Number of the advisory lock; any, but always the same."""
@@ -49,6 +52,7 @@ def prepare(raw: Raw, url: str) -> None:
             _record(connection, SCHEMA_VERSION)
         elif found < SCHEMA_VERSION:
             _upgrade(connection, url, found)
+        connection.execute(f"DELETE FROM {COMMITS} WHERE at < now() - INTERVAL '1 day'")
 
 
 def check_server(raw: Raw, url: str) -> None:
@@ -104,6 +108,8 @@ def _create(connection: Connection) -> None:
 
     metadata.create_all(create_mock_engine("postgresql://", define), checkfirst=False)
     connection.execute("CREATE TABLE openai_runs_schema (version BIGINT NOT NULL)")
+    columns = "writer TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL"
+    connection.execute(f"CREATE TABLE {COMMITS} ({columns}) WITH (fillfactor = 50)")
     make_queue(connection)
 
 
