@@ -3,8 +3,7 @@
 Theory of operation. Each process says every few seconds that it is alive. Runs in progress of one
 that was silent for `WORKER_SILENCE` seconds are taken over: claimed, in a new epoch, so that
 whoever had them writes nothing any more, be it back. A process that was itself cut off for a while
-takes over nothing until it has been well for `_WELL` seconds, since then all others look silent to
-it.
+takes over nothing until it has been well for `_WELL` seconds: until then all others look silent.
 
 A run may kill its process. So each take-over counts, and at `MAX_RUN_ATTEMPTS` the run is failed.
 Before that it is taken over once only where no other such run is under way, since of several one
@@ -46,8 +45,8 @@ __all__ = ["Sweeps"]
 _WELL: Final = 6.0
 """Seconds that others have to report, once the database is there again: three times what it takes.
 
-Who is killed and whose database is gone as well is taken over after both, and `WORKER_SILENCE` at
-most.
+Who is killed and whose database is gone as well is taken over after both, and after
+`WORKER_SILENCE` at most.
 """
 _ROWS: Final = 100
 """Runs of one sweep."""
