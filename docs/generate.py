@@ -18,7 +18,7 @@ from typing import Any
 
 import openai_runs.config
 import openai_runs.errors
-from docs import diagrams, recordings
+from docs import diagrams, recordings, scaling
 from openai_runs import AsyncClient
 from openai_runs._protocol.endpoints import ENDPOINTS
 from openai_runs._protocol.lifecycle import TRANSITIONS
@@ -256,6 +256,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli openai-runs serve": lambda: command_help("serve"),
     "cli openai-runs threads list": lambda: command_help("threads", "list"),
     "cli openai-runs threads show": lambda: command_help("threads", "show"),
+    "cli openai-runs worker": lambda: command_help("worker"),
     "cli openai-runs export": lambda: command_help("export"),
     "cli openai-runs import": lambda: command_help("import"),
     "defaults": defaults,
@@ -270,11 +271,13 @@ PARTS: dict[str, Callable[[], str]] = {
         for name in ("resources", "streams", "flows", "polling", "core", "tools")
     },
     "lifecycle table": lifecycle_table,
+    "scaling": scaling.figures,
 }
 """Name in a page's marker -> what makes the text."""
 FILES: dict[str, Callable[[], str]] = {
     "explain/layers.svg": layers_drawing,
     "explain/lifecycle.svg": lifecycle_drawing,
+    "explain/scaling.svg": scaling.drawing,
     "guides/pauses.svg": diagrams.pauses_drawing,
     "guides/reconnect.svg": diagrams.reconnect_drawing,
     "guides/relay.svg": diagrams.relay_drawing,

@@ -66,6 +66,7 @@ def test_help_names_no_command_that_is_not_built(in_process: InProcess) -> None:
         "runs",
         "serve",
         "threads",
+        "worker",
         "--help",
         "--version",
     ]

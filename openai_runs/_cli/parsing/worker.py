@@ -22,7 +22,7 @@ def worker(
     backend: Literal["echo", "chat"] | None = None,
     otel: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Execute the runs that servers on the same PostgreSQL database take in.
+    """Execute the runs that servers on PostgreSQL take in.
 
     Prints "executing runs" once it is at work. Any number of workers, on any number of machines,
     share the work; the runs of one that is killed are taken over within 20 seconds.

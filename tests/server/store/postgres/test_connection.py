@@ -9,7 +9,6 @@ from psycopg import errors
 from openai_runs.errors import ConfigError
 from openai_runs.server.store import is_url
 from openai_runs.server.store.postgres.connection import (
-    Connection,
     connection_options,
     is_conflict,
     is_passing,
@@ -58,30 +57,6 @@ def test_url_that_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> No
     assert "postgresql://USER:PASSWORD@HOST:PORT/NAME" in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
-
-
-def test_other_statements_are_executed_while_rows_are_read(postgres_db: str) -> None:
-    """What is left of the rows stays to be read."""
-    with psycopg.connect(postgres_db) as raw:
-        connection = Connection(raw)
-        rows = connection.each("SELECT generate_series(1, 40)")
-        first = [next(iter(rows))[0] for _ in range(3)]
-        one = connection.execute("SELECT 1").fetchone()
-        others = [row[0] for row in connection.each("SELECT generate_series(1, 2)")]
-
-        assert (first, one, others) == ([1, 2, 3], (1,), [1, 2])
-        assert [row[0] for row in rows] == [*range(4, 41)]
-
-
-def test_transaction_goes_on_where_rows_are_left_unread(postgres_db: str) -> None:
-    """Whoever stops early goes on with another statement."""
-    with psycopg.connect(postgres_db) as raw:
-        connection = Connection(raw)
-        for (text,) in connection.each("SELECT repeat('x', 9999) FROM generate_series(1, 9999)"):
-            assert len(text) == 9999
-            break
-
-        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_options_of_the_url_come_after_ours() -> None:
