@@ -43,7 +43,6 @@ ABOUT_NONE: dict[str, str] = {
     "server/store/postgres/jobs.py": "the queue",
     "server/store/postgres/listener.py": "the database",
     "server/store/postgres/opening.py": "the database",
-    "server/execution/shared_dispatch.py": "this process",
     "server/execution/sweeps.py": "this process",
     "server/execution/shared_dispatch.py": "many runs",
     "conversations/conversations.py": "a message, of which no run is known here",
