@@ -169,7 +169,11 @@ def _runs_on(item: pytest.Item, kind: str) -> bool:
 @pytest.fixture(scope="session")
 def postgres_url(request: pytest.FixtureRequest) -> str:
     """The URL of a PostgreSQL, begun by whoever asks first."""
-    return request.config.stash[_DSN] or postgres.running(Path(os.environ[postgres.FOLDER]))
+    there = request.config.stash[_DSN]
+    if there is not None:
+        return there
+    postgres.sweep()
+    return postgres.running(Path(os.environ[postgres.FOLDER]))
 
 
 @pytest.fixture(scope="session")

@@ -38,12 +38,14 @@ __all__ = [
     "running",
     "settle_folder",
     "stop_server",
+    "sweep",
 ]
 
 DSN = "OPENAI_RUNS_TEST_DSN"
 """Environment variable with the URL of a server to be used, as a user who may make databases."""
 FOLDER = "TEST_POSTGRES_FOLDER"
 """Environment variable by which the workers of a session know of the same folder."""
+_PREFIX = "openai-runs-postgres-"
 TABLES = {"openai_runs_schema", *metadata.tables}
 """Those of a database that a server has opened."""
 SETTINGS = {
@@ -57,8 +59,20 @@ SETTINGS = {
 
 def settle_folder() -> None:
     """Choose the folder of the session's server; nothing is made yet."""
-    name = f"openai-runs-postgres-{secrets.token_hex(6)}"
+    name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
     os.environ[FOLDER] = str(Path(tempfile.gettempdir(), name))
+
+
+def sweep() -> None:
+    """End the servers of sessions that were killed, and so could not."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*.lock"):
+        pid = lock.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            stop_server(lock.with_suffix(""))
+        except (ValueError, PermissionError):
+            continue  # of somebody else
 
 
 @contextmanager
@@ -102,7 +116,7 @@ def stop_server(folder: Path) -> None:
     """End the server in this folder, if there is one, and remove it."""
     if folder.exists():
         halt(folder)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another session may sweep too
     Path(f"{folder}.lock").unlink(missing_ok=True)
 
 

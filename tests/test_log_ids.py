@@ -43,6 +43,7 @@ ABOUT_NONE: dict[str, str] = {
     "server/store/postgres/listener.py": "the database",
     "server/store/postgres/opening.py": "the database",
     "server/execution/sweeps.py": "this process",
+    "server/execution/shared_dispatch.py": "many runs",
     "conversations/conversations.py": "a message, of which no run is known here",
     "web/chat.py": "the messages of all chats",
 }

@@ -141,6 +141,13 @@ class Caller:
                 self._journal.tries[type(error).__name__] += 1
             await asyncio.sleep(self._chance.uniform(0.05, 0.3))
 
+    def _body(self, key: str, kind: str, asked: str) -> dict[str, Any]:
+        return {
+            "assistant_id": self._assistant_id,
+            "additional_messages": [{"role": "user", "content": asked}],
+            "metadata": {"key": key, "kind": kind, "asked": asked},
+        }
+
     async def _create(self, key: str, thread_id: str, asked: str, kind: str, **more: Any) -> Run:
         # Of a thread that is busy, the refusal is kept under the key: the next try needs another.
         tries = count()
@@ -150,12 +157,7 @@ class Caller:
             nonlocal unused
             try:
                 run: Run = await client.runs.create(
-                    thread_id,
-                    assistant_id=self._assistant_id,
-                    additional_messages=[{"role": "user", "content": asked}],
-                    metadata={"key": key, "kind": kind, "asked": asked},
-                    idempotency_key=unused,
-                    **more,
+                    thread_id, **self._body(key, kind, asked), idempotency_key=unused, **more
                 )
             except ActiveRunError as error:
                 unused = f"{key}-{next(tries)}"
@@ -237,19 +239,16 @@ class Caller:
 
         async def read(client: AsyncClient) -> Any:
             nonlocal run, last, unused
-            options: dict[str, Any] = {"timeout": STUCK}
             if run is None:
                 stream = client.runs.stream(
                     thread_id,
-                    assistant_id=self._assistant_id,
-                    additional_messages=[{"role": "user", "content": asked}],
-                    metadata={"key": key, "kind": "stream", "asked": asked},
+                    **self._body(key, "stream", asked),
                     idempotency_key=unused,
-                    **options,
+                    timeout=STUCK,
                 )
             else:
                 stream = client.runs.follow(
-                    run.id, thread_id=thread_id, last_event_id=last, **options
+                    run.id, thread_id=thread_id, last_event_id=last, timeout=STUCK
                 )
             try:
                 async with stream:
@@ -275,12 +274,7 @@ class Caller:
     async def _raw(self, key: str, thread_id: str, asked: str) -> None:
         """Stream a run by hand, and read on at any server after the last event that came."""
         assert self._session is not None
-        body = {
-            "assistant_id": self._assistant_id,
-            "additional_messages": [{"role": "user", "content": asked}],
-            "metadata": {"key": key, "kind": "raw", "asked": asked},
-            "stream": True,
-        }
+        body = {**self._body(key, "raw", asked), "stream": True}
         stream = RawStream(self._session, thread_id, key, body)
         while not stream.done:
             url = self._chance.choice(self._urls)

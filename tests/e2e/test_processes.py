@@ -119,6 +119,16 @@ async def text_in(client: AsyncClient, run: Run) -> str:
     return answers[0].text
 
 
+async def read(stream: Any, pieces: list[str], ids: list[str], server: Process) -> None:
+    """Read the stream; in the middle of its text, the server is killed."""
+    async for event in stream:
+        ids.append(event.id)
+        if isinstance(event, MessageDeltaEvent):
+            pieces.append(event.data.text)
+            if len(pieces) == 20 and server.runs:
+                await server.kill()
+
+
 async def test_client_whose_server_is_killed_in_mid_stream_goes_on_at_another(
     start: Start, model: Model
 ) -> None:
@@ -130,15 +140,6 @@ async def test_client_whose_server_is_killed_in_mid_stream_goes_on_at_another(
     )
     pieces: list[str] = []
     ids: list[str] = []
-
-    async def read(stream: Any) -> None:
-        async for event in stream:
-            ids.append(event.id)
-            if isinstance(event, MessageDeltaEvent):
-                pieces.append(event.data.text)
-                if len(pieces) == 20 and first.runs:
-                    await first.kill()
-
     quick = PollPolicy(max_outage=0.5)
     async with (
         AsyncClient(f"http://127.0.0.1:{ports[0]}/v1", poll=quick) as client,
@@ -151,13 +152,13 @@ async def test_client_whose_server_is_killed_in_mid_stream_goes_on_at_another(
             async with client.runs.stream(
                 thread.id, assistant_id=assistant.id, additional_messages=[message]
             ) as stream:
-                await read(stream)
+                await read(stream, pieces, ids, first)
         assert stream.run is not None
         model.let_go.set()
         async with other.runs.follow(
             stream.run.id, thread_id=thread.id, last_event_id=ids[-1]
         ) as again:
-            await read(again)
+            await read(again, pieces, ids, first)
             result = await again.result()
 
     assert "".join(pieces) == text_of(asked)

@@ -93,13 +93,9 @@ class Engine:
         self._dispatcher: Dispatcher
         if store.is_shared:
             worker = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+            execute, fail = self._execute_run, self._fail_unread
             self._dispatcher = dispatcher = SharedDispatcher(
-                self._execute_run,
-                max_concurrent_runs,
-                store,
-                worker,
-                self._now,
-                fail_run=self._fail_unread,
+                execute, max_concurrent_runs, store, worker, self._now, fail_run=fail
             )
             self._sweeps = Sweeps(
                 store, worker, self._now, self._end, dispatcher if executes else None

@@ -21,17 +21,16 @@ from tests.server.dooming import Doomed, doomed
 from tests.server.support import Caller, ManualClock
 from tests.tiers import few
 
-pytestmark = pytest.mark.sqlite(
-    "counts the crashes of the only process; sweeps count those of several"
-)
-
 CRASHED = {
     "code": "server_error",
     "message": "The server crashed 3 times in a row within seconds of starting this run, "
     "so the run is not started again.",
 }
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.sqlite("counts the crashes of the only process; sweeps count those of several"),
+]
 
 
 async def start(caller: Caller, question: str, count: int = 1) -> list[Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from yarl import URL
 
 from tests.server.support import FUNCTION, Caller, run_path
 
@@ -178,3 +181,39 @@ async def test_line_breaks_in_metadata_are_inert(caller: Caller) -> None:
 
     assert reply.json["metadata"] == {"k": evil}
     assert "set-cookie" not in reply.headers
+
+
+ODD = {
+    "U+0000": "a%00b",
+    "no UTF-8": "%ff",
+    "half a surrogate": "%ed%a0%80",
+    "emoji": "%f0%9f%98%80",
+    "very long": "x" * 5000,
+    "quotes": "%27%22--",
+    "place of a parameter": "%25s%25(key)s:key",
+    "pattern": "%25_",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+async def test_odd_id_is_that_of_nothing(caller: Caller, odd: str) -> None:
+    """Whatever stands in its place: it is the request that is wrong, not the server."""
+    thread = await caller.thread("Hello")
+    url = f"{caller.url}/threads/{thread}/messages"
+    message = {"role": "user", "content": "x"}
+    asked: list[tuple[str, str, Any]] = [
+        ("GET", f"{caller.url}/threads/{odd}", None),
+        ("DELETE", f"{caller.url}/threads/{odd}", None),
+        ("POST", f"{caller.url}/threads/{odd}/messages", message),
+        ("GET", f"{url}/{odd}", None),
+        ("GET", f"{url}?after={odd}", None),
+    ]
+
+    statuses = set()
+    for method, address, body in asked:
+        sent = caller.session.request(method, URL(address, encoded=True), json=body)
+        async with sent as response:
+            statuses.add(response.status)
+
+    assert statuses <= {400, 404}
+    assert (await caller.messages({"thread_id": thread}))[0]["role"] == "user"

@@ -18,8 +18,6 @@ from tests.samples import differences
 from tests.server.conftest import Serve
 from tests.server.support import Caller, ManualClock, Reply, run_path
 
-pytestmark = pytest.mark.sqlite("about files of older versions")
-
 HOME = Path(__file__).parents[2] / "samples" / "databases"
 READER = Path(environments.__file__).parent / "read_everything.py"
 FILES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())
@@ -44,7 +42,10 @@ ENDED = {
 }
 """What is replayed of the runs that have ended; in 36fc0e1 only the cancel of one is logged."""
 
-pytestmark = pytest.mark.parametrize("name", FILES)
+pytestmark = [
+    pytest.mark.parametrize("name", FILES),
+    pytest.mark.sqlite("about files of older versions"),
+]
 
 
 def copy_of(name: str, folder: Path) -> Path:

@@ -99,11 +99,16 @@ class Listener:
             ):
                 end.shutdown(SHUT_RDWR)
             self._thread.join()
+            connection = self._connection or connection  # it may have opened another meanwhile
         connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection = psycopg.connect(**self._options, autocommit=True)
-        connection.execute(f"LISTEN {CHANNEL}")
+        try:
+            connection.execute(f"LISTEN {CHANNEL}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _serve(self) -> None:
