@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 # Not left to `AsyncClient.local()`: its first import reads files, which is not for the event loop.
 import openai_runs.server  # noqa: F401
-from docs import generate, recordings
+from docs import generate, recordings, scaling
 from openai_runs import AsyncClient, Run, errors
 from openai_runs._protocol.endpoints import ENDPOINTS
 from tests.suites import PLUGINS
@@ -178,6 +178,20 @@ def run_script(launcher: list[str], block: Block, folder: Path) -> str:
 def test_generated_parts_are_current() -> None:
     """CLI help, error tree, defaults, endpoints and life cycle are what the code says now."""
     assert generate.outdated(generate.wanted()) == [], "run `poe generate`"
+
+
+def test_figures_of_scaling_are_those_of_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tables, as they stand, with where and when they were measured; or that nobody has."""
+    monkeypatch.setattr(scaling, "RESULT", tmp_path / "scaling.md")
+    missing = scaling.figures()
+    tables = "| database | processes | runs/s |\n| --- | ---: | ---: |\n| SQLite | 1 | 9 |\n"
+    facts = "| date | 2026-11-29 |\n| commit | `abc` |\n| machine | 2 cores, Linux |\n"
+    scaling.RESULT.write_text(f"# scaling\n\n| | |\n| --- | --- |\n{facts}\n{tables}")
+
+    assert "poe long scaling" in missing
+    assert scaling.figures() == f"{tables}\n2026-11-29, commit `abc`, 2 cores, Linux.\n"
 
 
 def test_every_generated_part_is_shown() -> None:

@@ -201,10 +201,14 @@ async def sweep(asked: argparse.Namespace) -> int:
     """Run it, and print what came of it; return the exit code."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="openai-runs-chaos-"))
-    async with AsyncExitStack() as stack:
-        chaos = Chaos(asked, folder, stack)
-        await chaos.prepare()
-        found = await chaos.run()
+    try:
+        async with AsyncExitStack() as stack:
+            chaos = Chaos(asked, folder, stack)
+            await chaos.prepare()
+            found = await chaos.run()
+    except asyncio.CancelledError:  # Ctrl-C: all processes have been ended
+        shutil.rmtree(folder)
+        raise
     takeovers = chaos.watch.takeovers
     for name in ("lost", "doubled", "stuck", "failed", "garbled", "given_up"):
         print(f"{name}: {getattr(found, name)}")

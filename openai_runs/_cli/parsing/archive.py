@@ -39,7 +39,7 @@ def export(
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
         token_command: Command that prints a bearer token; asked again as tokens expire.
         api_version: The server is Azure AI Foundry (classic), and wants this: v1.
-        db: Export from this file of a server of this package.
+        db: Export from this file of a server of this package, or postgresql://HOST/NAME.
         thread: Export this thread only; repeatable. Needed where the server lists none.
         threads_file: File with the id of a thread on each line.
         form: responses: write each thread as input items of the Responses API, too.
@@ -84,7 +84,7 @@ def import_archive(
         folder: Folder of an export, or of files with a thread each.
         base_url: Server to import into, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Import into this file of a server of this package.
+        db: Import into this file of a server of this package, or postgresql://HOST/NAME.
         dry_run: Check everything, and write nothing.
     """
     from openai_runs._cli.commands.archive import Import, perform_import

@@ -20,7 +20,7 @@ def doctor(
 ) -> int:
     """Check the installation, a database, models and a server.
 
-    Each line is ok, warn or fail, with what to do next. Nothing is changed: the file is
+    Each line is ok, warn or fail, with what to do next. Nothing is changed: a database is
     opened for reading, the server is sent GETs, a model is asked for one word.
 
         openai-runs doctor
@@ -32,7 +32,8 @@ def doctor(
     Args:
         base_url: Server whose parts are tried, up to /v1; else OPENAI_BASE_URL, if that is set.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Database file: whether it is whole, its version, and which server has it.
+        db: Database file: whether it is whole, its version, and which server has it. Or
+            postgresql://HOST/NAME: whether it can be used, and who executes its runs.
         model_url: Chat-completions endpoint to try: its URL before /chat/completions.
         model_key_env: Environment variable that holds the key of that endpoint.
         model: Model to ask there; else the first that the endpoint lists.

@@ -33,7 +33,7 @@ def show(
         thread: Id of its thread; needed where the server does not list all runs.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Look into this file of a server of this package instead.
+        db: Look into this file of a server of this package, or postgresql://HOST/NAME, instead.
         json: Print one line of JSON: run, steps, messages, as the server sent them.
     """
     from openai_runs._cli.commands import runs
@@ -64,7 +64,7 @@ def wait(
         thread: Id of its thread; needed where the server does not list all runs.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Ask the server that has this file open instead.
+        db: Ask the server that has this file open instead, or postgresql://HOST/NAME.
         timeout: Seconds to wait at most; else what the run has left.
         json: Print the run as one line of JSON, as the server sent it.
     """
@@ -100,7 +100,7 @@ def list_runs(
         after: Go on after this run, the last one of the list before.
         base_url: Server that has them, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Look into this file of a server of this package instead.
+        db: Look into this file of a server of this package, or postgresql://HOST/NAME, instead.
         json: Print one line of JSON: the page, as the API has it.
     """
     from openai_runs._cli.commands import lists
@@ -139,7 +139,7 @@ def cancel(
         thread: Id of its thread; needed where the server does not list all runs.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Ask the server that has this file open instead.
+        db: Ask the server that has this file open instead, or postgresql://HOST/NAME.
         timeout: Seconds to wait at most; else what the run has left.
         json: Print the run as one line of JSON, as the API has it.
     """

@@ -26,7 +26,7 @@ def list_threads(
         after: Go on after this thread, the last one of the list before.
         base_url: Server that has them, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Look into this file of a server of this package instead.
+        db: Look into this file of a server of this package, or postgresql://HOST/NAME, instead.
         json: Print one line of JSON: the page, as the API has it.
     """
     from openai_runs._cli.commands import lists
@@ -59,7 +59,7 @@ def show_thread(
         after: Show those before this message, the oldest one that was shown.
         base_url: Server that has it, up to /v1; else OPENAI_BASE_URL.
         api_key_env: Environment variable that holds its key; else OPENAI_API_KEY.
-        db: Look into this file of a server of this package instead.
+        db: Look into this file of a server of this package, or postgresql://HOST/NAME, instead.
         json: Print one line of JSON: the thread, and the page of messages, newest first.
     """
     from openai_runs._cli.commands import lists

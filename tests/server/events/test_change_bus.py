@@ -193,6 +193,7 @@ class Holding:
                 await caller.post("/threads")
 
 
+@pytest.mark.sqlite("counts its statements; with PostgreSQL the answer is read once for all")
 async def test_held_requests_cost_no_query_and_no_thread_each(serve: Serve) -> None:
     """200 wait on one run, 50 on another: a commit wakes its own, with one answer for all."""
     caller = await serve(Hang(), Hang())
