@@ -1,9 +1,9 @@
 """Processes of the command line that need not import it: they are forked from one that has.
 
 Imports are most of what a command costs. So each pytest process starts a fork server at first
-use, `python -m tests.cli.forking`. It has no thread, no event loop and no connection; for each
-command it forks a process, which gets its own arguments, folder, environment, standard streams
-and coverage, and then does what `python -m openai_runs` does, to the end of the interpreter.
+use, `tests.cli.fork_server`. For each command it forks a process, which gets its own arguments,
+folder, environment, standard streams and coverage, and then does what `python -m openai_runs`
+does, to the end of the interpreter.
 
 The server ends when nobody holds the other end of its socket: so also when pytest is killed.
 """
@@ -13,26 +13,20 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import gc
-import importlib
 import json
 import os
-import pkgutil
-import runpy
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import coverage
+from tests.cli.fork_server import INT
 
 __all__ = ["Forked", "fork", "hear_interrupts", "is_forkable"]
 
-_INT = struct.Struct("i")
 _READ_AT_START = ("LANG", "LC_", "PYTHON")
 """What the variables begin with that an interpreter reads once, when it starts."""
 _ENVIRON = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
@@ -53,14 +47,14 @@ class Forked(asyncio.subprocess.Process):
         if stdin is not None:
             self._unread, self.stdin = await asyncio.open_connection(sock=stdin)
             writers.append(self.stdin)
-        (self.pid,) = _INT.unpack(await reports.readexactly(_INT.size))
+        (self.pid,) = INT.unpack(await reports.readexactly(INT.size))
         self._end = asyncio.create_task(self._until_ended(reports, writers))
 
     async def _until_ended(
         self, reports: asyncio.StreamReader, writers: Sequence[asyncio.StreamWriter]
     ) -> None:
         try:
-            (self._code,) = _INT.unpack(await reports.readexactly(_INT.size))
+            (self._code,) = INT.unpack(await reports.readexactly(INT.size))
         finally:
             for writer in writers:
                 writer.close()
@@ -157,60 +151,13 @@ def _server() -> socket.socket:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", "tests.cli.fork_server"],
             cwd=Path(__file__).resolve().parents[2],
             env=_ENVIRON,
-            stdin=theirs,
-            stdout=theirs,
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
             preexec_fn=hear_interrupts,
         )
     atexit.register(process.wait)
     atexit.register(ours.close)  # called before
     return ours
-
-
-def main() -> None:
-    """Be the server, and each process that it forks."""
-    commands = importlib.import_module("openai_runs._cli.commands")
-    for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
-        importlib.import_module(module.name)
-    importlib.import_module("openai_runs._cli.app")
-    gc.collect()
-    gc.freeze()  # or each process copies all of it when it looks for garbage
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that it forks end unattended
-    with socket.socket(fileno=os.dup(0)) as control:
-        while ends := socket.recv_fds(control, 1, 4)[1]:
-            if os.fork() == 0:
-                break
-            for end in ends:
-                os.close(end)
-        else:
-            return
-    _run(*ends)
-
-
-def _run(status: int, *ends: int) -> None:
-    """Fork the process of one command, wait for it in this one, and report how it ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with socket.socket(fileno=status) as reports:
-        arguments, folder, env = json.loads(reports.makefile().readline())
-        if pid := os.fork():
-            os.closerange(ends[0], ends[-1] + 1)
-            reports.sendall(_INT.pack(pid))
-            _, ended = os.waitpid(pid, 0)
-            reports.sendall(_INT.pack(os.waitstatus_to_exitcode(ended)))
-            os._exit(0)
-    for number, end in enumerate(ends):
-        os.dup2(end, number)
-        os.close(end)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(env)
-    sys.path[0] = folder
-    sys.argv[1:] = arguments
-    coverage.process_startup()  # if the environment asks for it
-    runpy.run_module("openai_runs", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()
