@@ -6,7 +6,6 @@ import asyncio
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import anyio
 
 from openai_runs.testing import RunsServer
 from tests.canaries import WATCH
+from tests.cli.forking import fork, hear_interrupts, is_forkable
 
 __all__ = [
     "COMMAND",
@@ -94,27 +94,31 @@ async def start(
     *,
     stdin: int = asyncio.subprocess.DEVNULL,
     stdout: int = asyncio.subprocess.PIPE,
+    fresh: bool = False,
 ) -> asyncio.subprocess.Process:
-    """Start the command in `folder`, on these ends of standard input and output."""
+    """Start the command in `folder`, on these ends of standard input and output.
+
+    Args:
+        arguments: Those of the command.
+        folder: Where it runs.
+        env: Variables that this process has not.
+        stdin: Standard input.
+        stdout: Standard output.
+        fresh: Whether the interpreter is started too; a fork has the modules imported already.
+    """
+    environ = clean_env(**env)
+    if not fresh and is_forkable(environ):
+        return await fork(arguments, folder, environ, stdin, stdout)
     return await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
         cwd=folder,
-        env=clean_env(**env),
+        env=environ,
         stdin=stdin,
         stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_hear_interrupts,
+        preexec_fn=hear_interrupts,
     )
-
-
-def _hear_interrupts() -> None:
-    # A shell starts its background jobs, and so perhaps pytest, with Ctrl-C ignored for good.
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # `nohup` starts what it is given without the latter
-        signal.signal(number, signal.SIG_DFL)
 
 
 async def execute(*arguments: str, folder: Path, **env: str) -> Finished:

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from openai_runs import AsyncClient
-from tests.cli.processes import COMMAND, clean_env, files_in, finish, launch, serving
+from tests.cli.processes import COMMAND, clean_env, files_in, finish, launch, serving, start
 from tests.server.store.test_old_files import copy_of
 
 ENDINGS = [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
@@ -68,7 +68,7 @@ async def test_first_signal_that_can_be_heard_ends_the_command(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     """As early as there is a handler: the exit code is that of a server which was stopped."""
-    process = await launch("serve", "--port", "0", folder=tmp_path)
+    process = await start(["serve", "--port", "0"], tmp_path, {}, fresh=True)  # still importing
     await until_heard(process.pid, signal.SIGHUP)  # the last that is set
     process.send_signal(number)
     left = await finish(process)
