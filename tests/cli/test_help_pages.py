@@ -11,9 +11,9 @@ from tests.cli.conftest import InProcess
 
 COMMANDS = [
     *("ask", "assistants", "assistants create", "assistants list", "assistants show"),
-    *("batch", "batch run", "batch status", "chat", "completion", "demo", "doctor"),
+    *("batch", "batch run", "batch status", "batch table", "chat", "completion", "demo", "doctor"),
     *("export", "import", "runs", "runs cancel", "runs list", "runs show", "runs wait", "serve"),
-    *("threads", "threads list", "threads show"),
+    *("threads", "threads list", "threads show", "worker"),
 ]
 
 
