@@ -57,11 +57,11 @@ async def _send(stream: SocketStream, case: Case) -> None:
                 await stream.send(piece)
         if case.ending == "half":
             await stream.send_eof()
+        if case.ending == "reset":
+            raw: socket.socket = stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except (anyio.BrokenResourceError, OSError):
         return  # closed by the server, which has read enough
-    if case.ending == "reset":
-        raw: socket.socket = stream.extra(SocketAttribute.raw_socket)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def _read(stream: SocketStream) -> bytes:
