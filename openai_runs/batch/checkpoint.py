@@ -44,7 +44,7 @@ CREATE TABLE items (
     run_id TEXT,
     tokens INTEGER NOT NULL DEFAULT 0,
     reason TEXT,                -- why it failed
-    retry TEXT,                 -- 'anew' or 'resume' if it may be retried
+    retry TEXT,                 -- 'anew', 'later' or 'resume' if it may be retried
     place INTEGER,              -- of the result among all results
     result BLOB                 -- a line of the output
 );
@@ -241,7 +241,7 @@ class Checkpoint:
     def retry_failed(self) -> None:
         """Begin those lines anew, or go on with them, that failed for what may pass; blocks."""
         with self._transaction() as database:
-            database.execute(f"{_RESTART} WHERE state = 'failed' AND retry = 'anew'")
+            database.execute(f"{_RESTART} WHERE state = 'failed' AND retry IN ('anew', 'later')")
             database.execute(f"{_RESUME} WHERE state = 'failed' AND retry = 'resume'")
 
     def adopt_file(self, name: str, file: LineFile) -> None:

@@ -11,7 +11,7 @@ one, is created with a key of job and settings; its id is written before the fir
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from openai_runs import (
     AsyncClient,
     ConfigError,
     LocalTool,
+    NotFoundError,
     OpenAIRunsError,
     Progress,
     Run,
@@ -134,6 +135,8 @@ class Work:
         digest = hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()[:32]
         found = await anyio.to_thread.run_sync(self._checkpoint.assistant, digest)
         if found is not None:
+            if self._progress.earlier != self._progress.total:
+                await _check_known(self._client.assistants.retrieve(found), found)
             return found
         key = f"batch_{self._checkpoint.job}_{digest}"
         made = await self._client.assistants.create(
@@ -242,8 +245,9 @@ class Work:
         Raises:
             OpenAIRunsError: The batch must end.
         """
+        thread_id = row.thread_id
         try:
-            thread_id = row.thread_id or await self._create_thread(line, row, key)
+            thread_id = thread_id or await self._create_thread(line, row, key)
             run_id = row.run_id or await self._create_run(line, row, key, thread_id)
             return await self._result(run_id, thread_id)
         except BatchError:
@@ -251,9 +255,19 @@ class Work:
         except OpenAIRunsError as error:
             if ends_batch(error):
                 raise
+            if isinstance(error, NotFoundError):
+                await self._check_server(thread_id)
             return error
         except (TypeError, ValueError, RecursionError) as error:
             return ConfigError(f"line {line.number} cannot be sent: {error}")
+
+    async def _check_server(self, thread_id: str | None) -> None:
+        """Raise what ends the batch if the server does not know what the batch has made on it."""
+        if self._assistant_id:
+            assistants = self._client.assistants
+            await _check_known(assistants.retrieve(self._assistant_id), self._assistant_id)
+        if thread_id is not None:
+            await _check_known(self._client.threads.retrieve(thread_id), thread_id)
 
     async def _result(self, run_id: str, thread_id: str) -> RunResult:
         runs = self._client.runs
@@ -310,6 +324,21 @@ class Work:
         """Return what makes the creates of this attempt the same in every process."""
         facts = f"{self._checkpoint.job}\n{row.attempt}\n{line.custom_id}"
         return f"batch_req_{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
+
+
+async def _check_known(retrieved: Awaitable[object], made: str) -> None:
+    """Retrieve what the batch has made.
+
+    Raises:
+        BatchError: The server does not know it.
+    """
+    try:
+        await retrieved
+    except NotFoundError as error:
+        msg = f"this server does not know {made}; is it the one of the last start?"
+        if made.startswith("thread"):
+            msg += " If the thread was deleted there, give its line another custom_id"
+        raise BatchError(msg) from error
 
 
 def _tokens(result: RunResult | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,87 @@ async def test_rejected_key_ends_the_batch(folder: Folder) -> None:
 
     assert errors_of(folder.path) == []
     assert (await folder.run()).completed == 2
+
+
+@asynccontextmanager
+async def other_server() -> AsyncIterator[AsyncClient]:
+    """Yield a client of a server that knows nothing of the batch."""
+    async with (
+        LocalServer(backend=EchoBackend()) as other,
+        AsyncClient(other.url, api_key=None) as client,
+    ):
+        yield client
+
+
+async def test_other_server_ends_the_batch_before_a_line_is_begun(folder: Folder) -> None:
+    """It does not know the assistant of the batch; on the first one the same call goes on."""
+    await folder.batch(assistant=ECHO).run(anonymous("one"), out=folder.out)
+    pairs = anonymous("one", "two", "three")
+
+    async with other_server() as client:
+        batch = Batch(client, checkpoint=folder.checkpoint, assistant=ECHO)
+        with pytest.raises(BatchError, match=r"does not know asst_.*the one of the last start\?"):
+            await batch.run(pairs, out=folder.out)
+
+    assert errors_of(folder.path) == []
+    assert (await folder.batch(assistant=ECHO).run(pairs, out=folder.out)).completed == 3
+
+
+async def test_other_server_ends_the_batch_where_a_line_was_begun(
+    folder: Folder, backend: Moody
+) -> None:
+    """It does not know the thread and the run; the line stays open, and has one run in the end."""
+    folder.write(a="wait")
+    async with anyio.create_task_group() as group:
+        group.start_soon(folder.run)
+        await backend.waiting.wait()
+        group.cancel_scope.cancel()
+    backend.open.set()
+
+    async with other_server() as client:
+        batch = Batch(client, checkpoint=folder.checkpoint)
+        with pytest.raises(BatchError, match=r"does not know thread_.*the one of the last start\?"):
+            await batch.run(read_jsonl(folder.source), out=folder.out)
+
+    assert errors_of(folder.path) == []
+    assert (await folder.run()).completed == 1
+    assert await anyio.to_thread.run_sync(folder.server.count, "runs") == 1
+
+
+async def test_assistant_that_is_deleted_meanwhile_ends_the_batch(
+    folder: Folder, backend: Moody
+) -> None:
+    """The lines after it stay open: no other would fare better."""
+    batch = folder.batch(assistant=ECHO, concurrency=1)
+
+    async def work() -> None:
+        with pytest.raises(BatchError, match="does not know asst_"):
+            await batch.run(anonymous("wait", "next", "last"), out=folder.out)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await backend.waiting.wait()
+        (made, *_) = (await folder.client.assistants.list(limit=1, order="desc")).data
+        await folder.client.assistants.delete(made.id)
+        backend.open.set()
+
+    assert errors_of(folder.path) == []
+    assert len(folder.results()) == 1
+
+
+async def test_assistant_of_a_line_that_was_missing_may_be_there_at_the_next_start(
+    folder: Folder,
+) -> None:
+    """Another server was asked, where the line failed: `retry_failed` sends it again."""
+    folder.write(a="hello")
+    async with other_server() as client:
+        batch = Batch(client, checkpoint=folder.checkpoint)
+        wrong = await batch.run(read_jsonl(folder.source), out=folder.out)
+    assert [reason[:3] for reason in wrong.reasons] == ["404"]
+
+    right = await folder.run(retry_failed=True)
+
+    assert (right.completed, right.failed) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
