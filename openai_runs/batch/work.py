@@ -37,7 +37,7 @@ from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Items, Line, Lines, chunks
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.results import ends_batch, error_line, error_of, how_to_retry, result_line
-from openai_runs.config import ADOPT_DELAY, BATCH_RETRY_PAUSE, MAX_RETRY_AFTER
+from openai_runs.config import ADOPT_DELAY, BATCH_RETRY_PAUSE, BATCH_WAITING, MAX_RETRY_AFTER
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -78,6 +78,8 @@ class Work:
         self._checkpoint = checkpoint
         self._files = files
         self._slots = anyio.Semaphore(settings.concurrency)
+        self._open = anyio.Semaphore(settings.concurrency + BATCH_WAITING)
+        """For lines in progress and those that wait for a retry."""
         self._failure: Exception | None = None
         """What ends the batch."""
         self._assistant_id = ""
@@ -158,6 +160,7 @@ class Work:
                         if row.is_over:
                             self._progress.earlier += not isinstance(items, Lines)
                             continue
+                        await self._open.acquire()
                         await self._slots.acquire()
                         if self._stopping.is_set():
                             return
@@ -170,46 +173,58 @@ class Work:
         self._stopping.set()
 
     async def _one(self, line: Line, row: Row, jobs: TaskGroup) -> None:
-        self._progress.running += 1
+        """Carry a line out in its slot, which others have while it waits for a retry."""
+        retries = self._settings.retries
         try:
-            try:
-                await self._carry_out(line, row)
-            finally:
-                self._progress.running -= 1
-                self._slots.release()
+            while True:
+                self._progress.running += 1
+                try:
+                    error = await self._carry_out(line, row, may_retry=retries > 0)
+                finally:
+                    self._progress.running -= 1
+                    self._slots.release()
+                if error is None:
+                    break
+                retries -= 1
+                row = Row("new", row.attempt + 1, None, None)
+                if not await self._has_slot_again(error):
+                    break
             self._report()
         except Exception as error:
             self._fail(error)
             jobs.cancel_scope.cancel()
+        finally:
+            self._open.release()
 
     def _report(self) -> None:
         if self._settings.on_progress is not None:
             self._settings.on_progress(self._progress)
 
-    async def _carry_out(self, line: Line, row: Row) -> None:
-        retries = self._settings.retries
-        while True:
-            key = self._key(line, row)
-            outcome = await self._attempt(line, row, key)
-            result = outcome if isinstance(outcome, RunResult) else None
-            error = error_of(outcome) if isinstance(outcome, RunResult) else outcome
-            if error is None or not retries or how_to_retry(error) != "anew":
-                await self._finish(line, key, result, error)
-                return
-            retries -= 1
-            tokens = _tokens(result)
-            self._progress.tokens += tokens
-            await self._checkpoint.restart(line.custom_id, tokens)
-            row = Row("new", row.attempt + 1, None, None)
-            await self._pause(error)
-            if self._stopping.is_set():
-                return
+    async def _carry_out(self, line: Line, row: Row, *, may_retry: bool) -> OpenAIRunsError | None:
+        """Carry out one attempt; return the error after which another is due."""
+        key = self._key(line, row)
+        outcome = await self._attempt(line, row, key)
+        result = outcome if isinstance(outcome, RunResult) else None
+        error = error_of(outcome) if isinstance(outcome, RunResult) else outcome
+        if error is None or not may_retry or how_to_retry(error) != "anew":
+            await self._finish(line, key, result, error)
+            return None
+        tokens = _tokens(result)
+        self._progress.tokens += tokens
+        await self._checkpoint.restart(line.custom_id, tokens)
+        return error
 
-    async def _pause(self, error: OpenAIRunsError) -> None:
+    async def _has_slot_again(self, error: OpenAIRunsError) -> bool:
+        """Wait until the retry is due and has a slot; return False if the batch stops."""
         asked = error.retry_after if isinstance(error, RunFailed) else None
         pause = BATCH_RETRY_PAUSE if asked is None else min(asked, MAX_RETRY_AFTER)
         with anyio.move_on_after(pause):
             await self._stopping.wait()
+        await self._slots.acquire()
+        if self._stopping.is_set():
+            self._slots.release()
+            return False
+        return True
 
     async def _finish(
         self, line: Line, key: str, result: RunResult | None, error: OpenAIRunsError | None

@@ -228,6 +228,26 @@ async def test_failure_that_may_pass_is_retried_when_asked(folder: Folder, backe
     assert status.reasons == {"invalid_prompt": 1}
 
 
+async def test_line_that_waits_for_its_retry_leaves_its_slot_to_others(
+    folder: Folder, backend: Moody
+) -> None:
+    """The only slot there is: all other lines end before the retries of the first two are due."""
+    folder.write(a="limited one", b="limited two", **{f"id{n}": f"fine {n}" for n in range(8)})
+
+    def stop(now: Progress) -> None:
+        if now.done == 8:
+            batch.stop()
+
+    batch = folder.batch(retry_failed=True, concurrency=1, progress=stop)
+    await batch.run(read_jsonl(folder.source), out=folder.out)
+
+    assert folder.results().keys() == {f"id{n}" for n in range(8)}
+    assert {question: n for question, n in backend.asked.items() if "limited" in question} == {
+        "limited one": 1,
+        "limited two": 1,
+    }
+
+
 async def test_failure_of_an_earlier_start_is_retried_when_asked(
     folder: Folder, backend: Moody
 ) -> None:
