@@ -236,6 +236,9 @@ BATCH_RETRY_PAUSE: Final = 5.0
 BATCH_WAITING: Final = 1000
 """Lines of a batch that wait for a retry at most, beside those in progress; ours: their bodies fit
 in memory."""
+BATCH_REJECTIONS: Final = 20
+"""Lines that the server rejects with the same answer, and none that it accepts, after which a batch
+ends; ours: as many as are in progress."""
 BATCH_LOG_INTERVAL: Final = 30.0
 """Seconds between two lines about a batch's progress, where there is no terminal."""
 MAX_CSV_VALUE: Final = 2**31 - 1

@@ -75,6 +75,11 @@ class Row(NamedTuple):
         """Return whether there is an outcome."""
         return self.state in {"done", "failed"}
 
+    @property
+    def may_change(self) -> bool:
+        """Return whether nothing was begun, or it failed without a run."""
+        return self.state == "new" or (self.state == "failed" and self.run_id is None)
+
 
 class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a batch has come, over all starts."""
@@ -91,6 +96,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     orphans: int
     """Threads that may exist beside those of the runs: a process ended while it created one. On
     a server that remembers idempotency keys there is none."""
+    retryable: int = 0
+    """Failed lines that `retry_failed` retries."""
     reasons: dict[str, int]
     """Failed lines by reason."""
     process: str | None
@@ -140,6 +147,8 @@ class Checkpoint:
         self._pass = int(self._meta("pass"))
         (last,) = self._one("SELECT coalesce(max(place), 0) FROM items")
         self._place: int = last
+        self._has_stale = False
+        """Whether the file of errors has lines that begin anew."""
 
     def _prepare(self) -> None:
         if self._one("PRAGMA application_id")[0] != _APPLICATION:
@@ -172,8 +181,11 @@ class Checkpoint:
         with self._transaction() as database:
             database.execute("UPDATE meta SET value = ? WHERE name = 'pass'", [self._pass])
 
-    async def enter(self, lines: Iterable[Line]) -> list[tuple[Line, Row]]:
+    async def enter(self, lines: Iterable[Line], errors: LineFile) -> list[tuple[Line, Row]]:
         """Return what is known of each line; new ones are entered.
+
+        A line of which no run can have been created may change: its error, if there is one, is
+        taken out of the file `errors`, and it begins anew.
 
         Raises:
             BatchError: A custom id comes twice, or its body is another than before.
@@ -181,15 +193,29 @@ class Checkpoint:
         Cancellation: is delayed while the file is written.
         """
         async with self._lock:
-            return await anyio.to_thread.run_sync(self._enter_all, lines)
+            return await anyio.to_thread.run_sync(self._enter_all, lines, errors)
 
-    def _enter_all(self, lines: Iterable[Line]) -> list[tuple[Line, Row]]:
-        with self._guard, self._transaction() as database:
-            return [(line, self._enter(database, line)) for line in lines]
+    def _enter_all(self, lines: Iterable[Line], errors: LineFile) -> list[tuple[Line, Row]]:
+        with self._guard:
+            self._has_stale = False
+            with self._transaction() as database:
+                entered = [(line, self._enter(database, line)) for line in lines]
+            if self._has_stale:
+                with self._explained():
+                    errors.replace(self._results("failed"))
+            return entered
+
+    def _failed(self) -> int:
+        (number,) = self._one("SELECT count(*) FROM items WHERE state = 'failed'")
+        return int(number)
+
+    def _results(self, state: str) -> Iterator[bytes]:
+        query = "SELECT result FROM items WHERE place IS NOT NULL AND state = ? ORDER BY place"
+        return (result for (result,) in self._database.execute(query, [state]))
 
     def _enter(self, database: sqlite3.Connection, line: Line) -> Row:
         query = (
-            "SELECT line, digest, pass, state, attempt, thread_id, run_id FROM items "
+            "SELECT line, digest, pass, retry, state, attempt, thread_id, run_id FROM items "
             "WHERE custom_id = ?"
         )
         found = database.execute(query, [line.custom_id]).fetchone()
@@ -198,14 +224,20 @@ class Checkpoint:
             insert = "INSERT INTO items (custom_id, line, digest, pass) VALUES (?, ?, ?, ?)"
             database.execute(insert, values)
             return Row("new", 1, None, None)
-        number, digest, seen, *known = found
+        number, digest, seen, retry, *known = found
         if seen == self._pass:
             msg = (
                 f"lines {number} and {line.number} of the input have the same custom_id "
                 f"{line.custom_id!r:.100}"
             )
             raise BatchError(msg)
+        row = Row(*known)
         if digest != line.digest:
+            if row.may_change and retry != "resume":
+                self._has_stale = self._has_stale or row.is_over
+                change = f"{_RESTART}, digest = ?, line = ?, pass = ? WHERE custom_id = ?"
+                database.execute(change, [line.digest, line.number, self._pass, line.custom_id])
+                return Row("new", row.attempt + 1, None, None)
             changed = "its row or the template" if line.is_row else "its body"
             msg = (
                 f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
@@ -215,7 +247,7 @@ class Checkpoint:
             raise BatchError(msg)
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
         database.execute(update, [line.number, self._pass, line.custom_id])
-        return Row(*known)
+        return row
 
     def assistant(self, digest: str) -> str | None:
         """Return the id of the assistant made for the batch, None if there is none yet; blocks.
@@ -261,12 +293,11 @@ class Checkpoint:
             with self._transaction() as database:
                 row = (f"file {name}", path)
                 database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
-        query = "SELECT result FROM items WHERE place IS NOT NULL AND state = ? ORDER BY place"
         with self._explained():
-            lines = (result for (result,) in self._database.execute(query, [name]))
+            lines = self._results(name)
             if name == "done":
                 file.repair(lines)
-            elif self._one("SELECT count(*) FROM items WHERE state = 'failed'")[0]:
+            elif self._failed():
                 file.replace(lines)
             elif not file.is_free():  # those of earlier starts are being retried
                 file.replace([])
@@ -416,6 +447,8 @@ def _status(database: sqlite3.Connection, path: Path, process: str | None) -> Ba
         )
     )
     (tokens,) = database.execute("SELECT coalesce(sum(tokens), 0) FROM items").fetchone()
+    query = "SELECT count(*) FROM items WHERE state = 'failed' AND retry IS NOT NULL"
+    (retryable,) = database.execute(query).fetchone()
     (orphans,) = database.execute("SELECT value FROM meta WHERE name = 'orphans'").fetchone()
     return BatchStatus(
         total=sum(states.values()),
@@ -425,6 +458,7 @@ def _status(database: sqlite3.Connection, path: Path, process: str | None) -> Ba
         waiting=states.get("new", 0),
         tokens=tokens,
         orphans=int(orphans),
+        retryable=retryable,
         reasons=reasons,
         process=process,
         out=_file(database, path, "done"),

@@ -21,6 +21,7 @@ import msgspec
 
 from openai_runs import (
     ActiveRunError,
+    APIStatusError,
     AsyncClient,
     ConfigError,
     LocalTool,
@@ -37,7 +38,13 @@ from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Items, Line, Lines, chunks
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.results import ends_batch, error_line, error_of, how_to_retry, result_line
-from openai_runs.config import ADOPT_DELAY, BATCH_RETRY_PAUSE, BATCH_WAITING, MAX_RETRY_AFTER
+from openai_runs.config import (
+    ADOPT_DELAY,
+    BATCH_REJECTIONS,
+    BATCH_RETRY_PAUSE,
+    BATCH_WAITING,
+    MAX_RETRY_AFTER,
+)
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -46,6 +53,8 @@ __all__ = ["Settings", "Work"]
 
 _OF_THREAD: Final = ("thread", "tool_resources")
 """Keys of a body that make the thread."""
+_FIRST_OF_SERVER: Final = 500
+"""Status from which on an answer says nothing about the request."""
 _FEATURES: Final = "openai-runs-features"
 
 
@@ -82,6 +91,9 @@ class Work:
         """For lines in progress and those that wait for a retry."""
         self._failure: Exception | None = None
         """What ends the batch."""
+        self._rejections: list[str] | None = []
+        """What the server has answered as long as it has rejected each line; None since it has
+        accepted one, or two answers were not the same."""
         self._assistant_id = ""
         """Of lines that name none."""
 
@@ -127,7 +139,7 @@ class Work:
                 )
                 msg = f"{place} no assistant_id: {way}"
                 raise BatchError(msg)
-        return await self._checkpoint.enter(chunk)
+        return await self._checkpoint.enter(chunk, self._files["failed"])
 
     async def _make_assistant(self, settings: Mapping[str, Any]) -> str:
         """Return the id of the batch's assistant, which is created once.
@@ -237,8 +249,10 @@ class Work:
                 line.custom_id, "done", line=text, file=file, tokens=tokens
             )
             self._progress.add(result)
+            self._rejections = None
             return
         assert error is not None
+        self._note_rejection(error)
         reason = self._progress.add(result or error)
         await self._checkpoint.finish(
             line.custom_id,
@@ -253,6 +267,26 @@ class Work:
         if most is not None and failed >= most:  # several may have failed meanwhile
             count = f"{failed} {'failure' if failed == 1 else 'failures'}"
             self._fail(BatchError(f"stopped after {count}, the last of them: {reason}"))
+
+    def _note_rejection(self, error: OpenAIRunsError) -> None:
+        """End the batch if all that came of its first lines is the same answer of the server."""
+        if (
+            self._rejections is None
+            or not isinstance(error, APIStatusError)
+            or error.status_code >= _FIRST_OF_SERVER
+        ):
+            self._rejections = None
+            return
+        self._rejections.append(error.message)
+        if len(set(self._rejections)) > 1:
+            self._rejections = None
+        elif len(self._rejections) >= BATCH_REJECTIONS:
+            msg = (
+                f"stopped, as the server has rejected each of the first {BATCH_REJECTIONS} lines "
+                f"with the same answer: {error.message}; start again with the template or the "
+                "lines put right: a line that has no run may change"
+            )
+            self._fail(BatchError(msg))
 
     async def _attempt(self, line: Line, row: Row, key: str) -> RunResult | OpenAIRunsError:
         """Return the result of the line's run, or why there is none.

@@ -88,6 +88,17 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
     assert "orphans" not in shown.out
 
 
+async def test_retry_is_advised_only_where_it_helps(tmp_path: Path, server: Site) -> None:
+    """Nothing is gained where a prompt was rejected."""
+    write(tmp_path, server, "bad")
+    hopeless = await finish(await launch(tmp_path, server.url))
+    write(tmp_path, server, "bad", "flaky")
+    hopeful = await finish(await launch(tmp_path, server.url))
+
+    assert "--retry-failed" not in hopeless.err
+    assert "; --retry-failed retries 1 of them\n" in hopeful.err
+
+
 async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> None:
     """With `--db` the server is inside of the command."""
     body = batch_line("", server.assistant_id, "Greet {name}!")["body"]
@@ -336,6 +347,7 @@ def test_log_has_a_line_now_and_then(
 ) -> None:
     """Where standard error is no terminal: what is done, at which rate, and what is left."""
     monkeypatch.setattr("openai_runs._cli.commands.batch.BATCH_LOG_INTERVAL", 0.005)
+    monkeypatch.setattr("openai_runs._cli.commands.batch._CHECK", 0.005)
     with (
         start_blocking_portal("asyncio") as portal,
         portal.wrap_async_context_manager(site(tmp_path / "server.db")) as server,
