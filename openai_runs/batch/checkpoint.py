@@ -9,6 +9,7 @@ result is a line, kept with its place in the output: the output files can be wri
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -23,11 +24,11 @@ import anyio.to_thread
 import msgspec
 
 from openai_runs.batch.errors import BatchError
-from openai_runs.batch.inputs import Line
+from openai_runs.batch.inputs import Line, digest_of, numbered_rows
 from openai_runs.batch.lock import Lock, holder
 from openai_runs.batch.output import LineFile
 
-__all__ = ["BatchStatus", "Checkpoint", "Row", "status"]
+__all__ = ["BatchStatus", "Checkpoint", "Row", "check_rows", "status"]
 
 _APPLICATION: Final = 0x6F726261
 """SQLite's `application_id` of a checkpoint."""
@@ -270,6 +271,13 @@ class Checkpoint:
             row = ("assistant", f"{assistant_id} {digest}")
             database.execute("INSERT INTO meta VALUES (?, ?)", row)
 
+    def keep_template(self, template: object) -> None:
+        """Write into what the rows of a file are filled, for who compares them later; blocks."""
+        text = msgspec.json.encode(template, order="sorted").decode()
+        name = f"template {hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [name, text])
+
     def retry_failed(self) -> None:
         """Begin those lines anew, or go on with them, that failed for what may pass; blocks."""
         with self._transaction() as database:
@@ -423,6 +431,42 @@ def status(checkpoint: str | Path) -> BatchStatus:
         BatchError: It is not there, or no checkpoint.
     """
     path = Path(checkpoint)
+    with _reading(path) as database:
+        return _status(database, path, holder(path))
+
+
+def check_rows(checkpoint: str | Path, rows: str | Path) -> None:
+    """Check that the results of a checkpoint belong to the rows of this CSV file.
+
+    A row that is not in the checkpoint is new, and no error.
+
+    Raises:
+        BatchError: A row is not what was asked about; no row has a result, though there are
+            some; a file cannot be read.
+    """
+    path = Path(checkpoint)
+    with _reading(path) as database:
+        query = "SELECT value FROM meta WHERE name LIKE 'template %'"
+        templates = [msgspec.json.decode(text) for (text,) in database.execute(query)]
+        query = "SELECT custom_id, digest FROM items WHERE place IS NOT NULL"
+        digests: dict[str, bytes] = dict(database.execute(query).fetchall())
+    found = 0
+    for number, custom_id, row in numbered_rows(Path(rows)):
+        digest = digests.get(custom_id)
+        found += digest is not None
+        if digest and templates and digest not in {digest_of(one, row) for one in templates}:
+            msg = (
+                f"line {number} of {rows}, custom_id {custom_id!r:.100}, is not the row that was "
+                "asked about: the file has changed since; give the one that the batch has read"
+            )
+            raise BatchError(msg)
+    if digests and not found:
+        msg = f"no row of {rows} has the id of a result: the results are of another file"
+        raise BatchError(msg)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         msg = f"there is no checkpoint {path}"
         raise BatchError(msg)
@@ -432,7 +476,7 @@ def status(checkpoint: str | Path) -> BatchStatus:
             if database.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
                 msg = f"{path} is no checkpoint of a batch"
                 raise BatchError(msg)
-            return _status(database, path, holder(path))
+            yield database
     except sqlite3.Error as error:
         msg = f"{path}: the checkpoint cannot be read: {error}"
         raise BatchError(msg) from error

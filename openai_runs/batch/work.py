@@ -129,6 +129,8 @@ class Work:
                 total += len(chunk)
                 self._progress.earlier += sum(row.is_over for _, row in entered)
         self._progress.total = total
+        if lines.template is not None:
+            await anyio.to_thread.run_sync(self._checkpoint.keep_template, lines.template)
 
     async def _enter(self, chunk: Sequence[Line]) -> list[tuple[Line, Row]]:
         for line in chunk:
