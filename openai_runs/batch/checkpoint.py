@@ -148,6 +148,8 @@ class Checkpoint:
         self._pass = int(self._meta("pass"))
         (last,) = self._one("SELECT coalesce(max(place), 0) FROM items")
         self._place: int = last
+        self.is_other_template = False
+        """Whether no earlier start had the template of this one, and there was one."""
         self._has_stale = False
         """Whether the file of errors has lines that begin anew."""
 
@@ -239,16 +241,29 @@ class Checkpoint:
                 change = f"{_RESTART}, digest = ?, line = ?, pass = ? WHERE custom_id = ?"
                 database.execute(change, [line.digest, line.number, self._pass, line.custom_id])
                 return Row("new", row.attempt + 1, None, None)
-            changed = "its row or the template" if line.is_row else "its body"
-            msg = (
-                f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
-                f"it was (as line {number}) when this checkpoint began: {changed} has "
-                "changed; give it another custom_id, or begin with another checkpoint and output"
-            )
-            raise BatchError(msg)
+            raise BatchError(self._change(line, number))
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
         database.execute(update, [line.number, self._pass, line.custom_id])
         return row
+
+    def _change(self, line: Line, number: int) -> str:
+        """Return what is said of a line that is not what it was on line `number`."""
+        changed = f"its {'row' if line.is_row else 'body'} has changed"
+        if self.is_other_template:
+            changed = "the template (--prompt) is not that of an earlier start"
+        before = "" if line.number == number else f" (as line {number})"
+        return (
+            f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what it "
+            f"was{before} when this checkpoint began: {changed}; give it another custom_id, or "
+            "begin with another checkpoint and output"
+        )
+
+    def compare_template(self, template: object) -> None:
+        """Note whether the rows of earlier starts were filled into others; blocks."""
+        query = "SELECT name FROM meta WHERE name LIKE 'template %'"
+        with self._explained():
+            known = {name for (name,) in self._database.execute(query)}
+        self.is_other_template = bool(known) and _template_row(template)[0] not in known
 
     def assistant(self, digest: str) -> str | None:
         """Return the id of the assistant made for the batch, None if there is none yet; blocks.
@@ -273,10 +288,8 @@ class Checkpoint:
 
     def keep_template(self, template: object) -> None:
         """Write into what the rows of a file are filled, for who compares them later; blocks."""
-        text = msgspec.json.encode(template, order="sorted").decode()
-        name = f"template {hashlib.sha256(text.encode()).hexdigest()[:32]}"
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [name, text])
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", _template_row(template))
 
     def retry_failed(self) -> None:
         """Begin those lines anew, or go on with them, that failed for what may pass; blocks."""
@@ -515,6 +528,12 @@ def _file(database: sqlite3.Connection, path: Path, name: str) -> str | None:
     query = "SELECT value FROM meta WHERE name = ?"
     found = database.execute(query, [f"file {name}"]).fetchone()
     return None if found is None else os.path.normpath(path.parent / found[0])
+
+
+def _template_row(template: object) -> tuple[str, str]:
+    """Return name and value of a template in the table `meta`."""
+    text = msgspec.json.encode(template, order="sorted").decode()
+    return f"template {hashlib.sha256(text.encode()).hexdigest()[:32]}", text
 
 
 def _make_private(path: Path) -> None:

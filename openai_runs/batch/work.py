@@ -122,6 +122,8 @@ class Work:
     async def _check(self, lines: Lines) -> None:
         """Read all lines of a file: what is wrong with one is found before anything is sent."""
         await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
+        if lines.template is not None:
+            await anyio.to_thread.run_sync(self._checkpoint.compare_template, lines.template)
         total = 0
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:

@@ -85,8 +85,24 @@ async def test_changed_template_is_named(folder: Folder) -> None:
     await folder.batch().run(read_csv(source, body), out=folder.out)
     changed = batch_line("", folder.server.assistant_id, "{q}!")["body"]
 
-    with pytest.raises(BatchError, match=r"'row-2', .*: its row or the template has changed"):
+    with pytest.raises(
+        BatchError, match=r"'row-2', is not what it was when .*: the template .--pr"
+    ):
         await folder.batch().run(read_csv(source, changed), out=folder.out)
+
+
+async def test_changed_row_is_named(folder: Folder) -> None:
+    """The template is that of the first start, so it is not blamed for it."""
+    source = folder.path / "in.csv"
+    source.write_text("q\nhello\n")
+    body = batch_line("", folder.server.assistant_id, "{q}")["body"]
+    await folder.batch().run(read_csv(source, body), out=folder.out)
+    source.write_text("q\nyou\n")
+
+    with pytest.raises(
+        BatchError, match=r"'row-2', is not what it was when .*: its row has change"
+    ):
+        await folder.batch().run(read_csv(source, body), out=folder.out)
 
 
 def rejected(text: str, **wrong: Any) -> dict[str, Any]:
