@@ -91,6 +91,8 @@ class Work:
         """For lines in progress and those that wait for a retry."""
         self._failure: Exception | None = None
         """What ends the batch."""
+        self._last_reason: str | None = None
+        """Of the last failure, once there are as many as may be."""
         self._rejections: list[str] | None = []
         """What the server has answered as long as it has rejected each line; None since it has
         accepted one, or two answers were not the same."""
@@ -110,14 +112,17 @@ class Work:
         elif isinstance(items, Sized):
             self._progress.total = len(items)
         self._report()
-        if self._settings.assistant is not None:
-            self._assistant_id = await self._make_assistant(self._settings.assistant)
         async with anyio.create_task_group() as jobs, anyio.create_task_group() as pulling:
             pulling.start_soon(self._stop_pulling, pulling)
             await self._pull(items, jobs)
             pulling.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
+        if self._last_reason is not None:
+            failed = self._progress.failed
+            count = f"{failed} {'failure' if failed == 1 else 'failures'}"
+            msg = f"stopped after {count}, the last of them: {self._last_reason}"
+            raise BatchError(msg)
 
     async def _check(self, lines: Lines) -> None:
         """Read all lines of a file: what is wrong with one is found before anything is sent."""
@@ -169,6 +174,8 @@ class Work:
 
     async def _pull(self, items: Lines | Items, jobs: TaskGroup) -> None:
         try:
+            if self._settings.assistant is not None:
+                self._assistant_id = await self._make_assistant(self._settings.assistant)
             await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
             async with aclosing(chunks(items)) as found:
                 async for chunk in found:
@@ -269,8 +276,8 @@ class Work:
         )
         failed, most = self._progress.failed, self._settings.max_failures
         if most is not None and failed >= most:  # several may have failed meanwhile
-            count = f"{failed} {'failure' if failed == 1 else 'failures'}"
-            self._fail(BatchError(f"stopped after {count}, the last of them: {reason}"))
+            self._last_reason = reason
+            self._stopping.set()
 
     def _note_rejection(self, error: OpenAIRunsError) -> None:
         """End the batch if all that came of its first lines is the same answer of the server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Progress
 from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl, status
@@ -400,8 +402,37 @@ async def test_failures_that_come_together_stop_the_batch(
 
 
 async def _stopped(folder: Folder, failures: int) -> None:
-    with pytest.raises(BatchError, match=r"^stopped after \d+ failures?, the last of them"):
-        await folder.run(concurrency=20, max_failures=failures)
+    batch = folder.batch(concurrency=20, max_failures=failures)
+    with pytest.raises(BatchError) as caught:
+        await batch.run(read_jsonl(folder.source), out=folder.out)
+    failed = batch.progress.failed
+    assert re.match(rf"stopped after {failed} failures?, the last of them", str(caught.value))
+
+
+async def test_stop_before_the_first_line_ends_the_wait_for_a_server_that_is_silent(
+    tmp_path: Path,
+) -> None:
+    """The assistant of the batch is asked for in vain; nothing is in progress."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    async with (
+        listener,
+        AsyncClient(f"http://127.0.0.1:{port}/v1", api_key=None) as client,
+        anyio.create_task_group() as group,
+    ):
+        batch = Batch(client, checkpoint=tmp_path / "batch.db", assistant=ECHO)
+
+        async def stop(stream: SocketStream) -> None:
+            async with stream:
+                batch.stop()
+                await anyio.sleep_forever()
+
+        group.start_soon(listener.serve, stop)
+        with anyio.fail_after(30):
+            status = await batch.run([("a", "Hello")], out=tmp_path / "out.jsonl")
+        group.cancel_scope.cancel()
+
+    assert (status.completed, status.failed) == (0, 0)
 
 
 async def test_stop_finishes_what_is_in_progress(folder: Folder, backend: Moody) -> None:

@@ -156,7 +156,7 @@ async def test_ctrl_c_finishes_what_is_in_progress(
     process = await launch(tmp_path, server.url, "--concurrency", "1")
     await backend.waiting.wait()
     process.send_signal(signal.SIGINT)
-    await read_until("finishing 1 lines in progress; Ctrl-C again leaves them", process.stderr)
+    await read_until("finishing 1 line in progress; Ctrl-C again leaves them", process.stderr)
     backend.open.set()
     done = await finish(process)
 

@@ -199,7 +199,14 @@ class _Interrupts:
         if self.count == 1:
             self._batch.stop()
             going = self._batch.progress.running
-            say(f"finishing {going} lines in progress; Ctrl-C again leaves them", dim=False)
+            leaves = "Ctrl-C again leaves them"
+            lines = "line" if going == 1 else "lines"
+            say(
+                f"finishing {going} {lines} in progress; {leaves}"
+                if going
+                else "nothing was begun",
+                dim=False,
+            )
         else:
             self.scope.cancel()
 
