@@ -233,6 +233,12 @@ BATCH_RETRIES: Final = 2
 """Retries of a line that failed, in one start with `--retry-failed`; as of a request."""
 BATCH_RETRY_PAUSE: Final = 5.0
 """Seconds before such a retry, where the failure names none. Ours."""
+BATCH_WAITING: Final = 1000
+"""Lines of a batch that wait for a retry at most, beside those in progress; ours: their bodies fit
+in memory."""
+BATCH_REJECTIONS: Final = 20
+"""Lines that the server rejects with the same answer, and none that it accepts, after which a batch
+ends; ours: as many as are in progress."""
 BATCH_LOG_INTERVAL: Final = 30.0
 """Seconds between two lines about a batch's progress, where there is no terminal."""
 MAX_CSV_VALUE: Final = 2**31 - 1

@@ -9,6 +9,7 @@ result is a line, kept with its place in the output: the output files can be wri
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -23,11 +24,11 @@ import anyio.to_thread
 import msgspec
 
 from openai_runs.batch.errors import BatchError
-from openai_runs.batch.inputs import Line
+from openai_runs.batch.inputs import Line, digest_of, numbered_rows
 from openai_runs.batch.lock import Lock, holder
 from openai_runs.batch.output import LineFile
 
-__all__ = ["BatchStatus", "Checkpoint", "Row", "status"]
+__all__ = ["BatchStatus", "Checkpoint", "Row", "check_rows", "status"]
 
 _APPLICATION: Final = 0x6F726261
 """SQLite's `application_id` of a checkpoint."""
@@ -44,7 +45,7 @@ CREATE TABLE items (
     run_id TEXT,
     tokens INTEGER NOT NULL DEFAULT 0,
     reason TEXT,                -- why it failed
-    retry TEXT,                 -- 'anew' or 'resume' if it may be retried
+    retry TEXT,                 -- 'anew', 'later' or 'resume' if it may be retried
     place INTEGER,              -- of the result among all results
     result BLOB                 -- a line of the output
 );
@@ -75,6 +76,11 @@ class Row(NamedTuple):
         """Return whether there is an outcome."""
         return self.state in {"done", "failed"}
 
+    @property
+    def may_change(self) -> bool:
+        """Return whether nothing was begun, or it failed without a run."""
+        return self.state == "new" or (self.state == "failed" and self.run_id is None)
+
 
 class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a batch has come, over all starts."""
@@ -91,6 +97,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     orphans: int
     """Threads that may exist beside those of the runs: a process ended while it created one. On
     a server that remembers idempotency keys there is none."""
+    retryable: int = 0
+    """Failed lines that `retry_failed` retries."""
     reasons: dict[str, int]
     """Failed lines by reason."""
     process: str | None
@@ -140,6 +148,10 @@ class Checkpoint:
         self._pass = int(self._meta("pass"))
         (last,) = self._one("SELECT coalesce(max(place), 0) FROM items")
         self._place: int = last
+        self.is_other_template = False
+        """Whether no earlier start had the template of this one, and there was one."""
+        self._has_stale = False
+        """Whether the file of errors has lines that begin anew."""
 
     def _prepare(self) -> None:
         if self._one("PRAGMA application_id")[0] != _APPLICATION:
@@ -172,8 +184,11 @@ class Checkpoint:
         with self._transaction() as database:
             database.execute("UPDATE meta SET value = ? WHERE name = 'pass'", [self._pass])
 
-    async def enter(self, lines: Iterable[Line]) -> list[tuple[Line, Row]]:
+    async def enter(self, lines: Iterable[Line], errors: LineFile) -> list[tuple[Line, Row]]:
         """Return what is known of each line; new ones are entered.
+
+        A line of which no run can have been created may change: its error, if there is one, is
+        taken out of the file `errors`, and it begins anew.
 
         Raises:
             BatchError: A custom id comes twice, or its body is another than before.
@@ -181,15 +196,29 @@ class Checkpoint:
         Cancellation: is delayed while the file is written.
         """
         async with self._lock:
-            return await anyio.to_thread.run_sync(self._enter_all, lines)
+            return await anyio.to_thread.run_sync(self._enter_all, lines, errors)
 
-    def _enter_all(self, lines: Iterable[Line]) -> list[tuple[Line, Row]]:
-        with self._guard, self._transaction() as database:
-            return [(line, self._enter(database, line)) for line in lines]
+    def _enter_all(self, lines: Iterable[Line], errors: LineFile) -> list[tuple[Line, Row]]:
+        with self._guard:
+            self._has_stale = False
+            with self._transaction() as database:
+                entered = [(line, self._enter(database, line)) for line in lines]
+            if self._has_stale:
+                with self._explained():
+                    errors.replace(self._results("failed"))
+            return entered
+
+    def _failed(self) -> int:
+        (number,) = self._one("SELECT count(*) FROM items WHERE state = 'failed'")
+        return int(number)
+
+    def _results(self, state: str) -> Iterator[bytes]:
+        query = "SELECT result FROM items WHERE place IS NOT NULL AND state = ? ORDER BY place"
+        return (result for (result,) in self._database.execute(query, [state]))
 
     def _enter(self, database: sqlite3.Connection, line: Line) -> Row:
         query = (
-            "SELECT line, digest, pass, state, attempt, thread_id, run_id FROM items "
+            "SELECT line, digest, pass, retry, state, attempt, thread_id, run_id FROM items "
             "WHERE custom_id = ?"
         )
         found = database.execute(query, [line.custom_id]).fetchone()
@@ -198,24 +227,43 @@ class Checkpoint:
             insert = "INSERT INTO items (custom_id, line, digest, pass) VALUES (?, ?, ?, ?)"
             database.execute(insert, values)
             return Row("new", 1, None, None)
-        number, digest, seen, *known = found
+        number, digest, seen, retry, *known = found
         if seen == self._pass:
             msg = (
                 f"lines {number} and {line.number} of the input have the same custom_id "
                 f"{line.custom_id!r:.100}"
             )
             raise BatchError(msg)
+        row = Row(*known)
         if digest != line.digest:
-            changed = "its row or the template" if line.is_row else "its body"
-            msg = (
-                f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what "
-                f"it was (as line {number}) when this checkpoint began: {changed} has "
-                "changed; give it another custom_id, or begin with another checkpoint and output"
-            )
-            raise BatchError(msg)
+            if row.may_change and retry != "resume":
+                self._has_stale = self._has_stale or row.is_over
+                change = f"{_RESTART}, digest = ?, line = ?, pass = ? WHERE custom_id = ?"
+                database.execute(change, [line.digest, line.number, self._pass, line.custom_id])
+                return Row("new", row.attempt + 1, None, None)
+            raise BatchError(self._change(line, number))
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
         database.execute(update, [line.number, self._pass, line.custom_id])
-        return Row(*known)
+        return row
+
+    def _change(self, line: Line, number: int) -> str:
+        """Return what is said of a line that is not what it was on line `number`."""
+        changed = f"its {'row' if line.is_row else 'body'} has changed"
+        if self.is_other_template:
+            changed = "the template (--prompt) is not that of an earlier start"
+        before = "" if line.number == number else f" (as line {number})"
+        return (
+            f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what it "
+            f"was{before} when this checkpoint began: {changed}; give it another custom_id, or "
+            "begin with another checkpoint and output"
+        )
+
+    def compare_template(self, template: object) -> None:
+        """Note whether the rows of earlier starts were filled into others; blocks."""
+        query = "SELECT name FROM meta WHERE name LIKE 'template %'"
+        with self._explained():
+            known = {name for (name,) in self._database.execute(query)}
+        self.is_other_template = bool(known) and _template_row(template)[0] not in known
 
     def assistant(self, digest: str) -> str | None:
         """Return the id of the assistant made for the batch, None if there is none yet; blocks.
@@ -238,10 +286,15 @@ class Checkpoint:
             row = ("assistant", f"{assistant_id} {digest}")
             database.execute("INSERT INTO meta VALUES (?, ?)", row)
 
+    def keep_template(self, template: object) -> None:
+        """Write into what the rows of a file are filled, for who compares them later; blocks."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", _template_row(template))
+
     def retry_failed(self) -> None:
         """Begin those lines anew, or go on with them, that failed for what may pass; blocks."""
         with self._transaction() as database:
-            database.execute(f"{_RESTART} WHERE state = 'failed' AND retry = 'anew'")
+            database.execute(f"{_RESTART} WHERE state = 'failed' AND retry IN ('anew', 'later')")
             database.execute(f"{_RESUME} WHERE state = 'failed' AND retry = 'resume'")
 
     def adopt_file(self, name: str, file: LineFile) -> None:
@@ -261,12 +314,11 @@ class Checkpoint:
             with self._transaction() as database:
                 row = (f"file {name}", path)
                 database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
-        query = "SELECT result FROM items WHERE place IS NOT NULL AND state = ? ORDER BY place"
         with self._explained():
-            lines = (result for (result,) in self._database.execute(query, [name]))
+            lines = self._results(name)
             if name == "done":
                 file.repair(lines)
-            elif self._one("SELECT count(*) FROM items WHERE state = 'failed'")[0]:
+            elif self._failed():
                 file.replace(lines)
             elif not file.is_free():  # those of earlier starts are being retried
                 file.replace([])
@@ -392,6 +444,42 @@ def status(checkpoint: str | Path) -> BatchStatus:
         BatchError: It is not there, or no checkpoint.
     """
     path = Path(checkpoint)
+    with _reading(path) as database:
+        return _status(database, path, holder(path))
+
+
+def check_rows(checkpoint: str | Path, rows: str | Path) -> None:
+    """Check that the results of a checkpoint belong to the rows of this CSV file.
+
+    A row that is not in the checkpoint is new, and no error.
+
+    Raises:
+        BatchError: A row is not what was asked about; no row has a result, though there are
+            some; a file cannot be read.
+    """
+    path = Path(checkpoint)
+    with _reading(path) as database:
+        query = "SELECT value FROM meta WHERE name LIKE 'template %'"
+        templates = [msgspec.json.decode(text) for (text,) in database.execute(query)]
+        query = "SELECT custom_id, digest FROM items WHERE place IS NOT NULL"
+        digests: dict[str, bytes] = dict(database.execute(query).fetchall())
+    found = 0
+    for number, custom_id, row in numbered_rows(Path(rows)):
+        digest = digests.get(custom_id)
+        found += digest is not None
+        if digest and templates and digest not in {digest_of(one, row) for one in templates}:
+            msg = (
+                f"line {number} of {rows}, custom_id {custom_id!r:.100}, is not the row that was "
+                "asked about: the file has changed since; give the one that the batch has read"
+            )
+            raise BatchError(msg)
+    if digests and not found:
+        msg = f"no row of {rows} has the id of a result: the results are of another file"
+        raise BatchError(msg)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         msg = f"there is no checkpoint {path}"
         raise BatchError(msg)
@@ -401,7 +489,7 @@ def status(checkpoint: str | Path) -> BatchStatus:
             if database.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
                 msg = f"{path} is no checkpoint of a batch"
                 raise BatchError(msg)
-            return _status(database, path, holder(path))
+            yield database
     except sqlite3.Error as error:
         msg = f"{path}: the checkpoint cannot be read: {error}"
         raise BatchError(msg) from error
@@ -416,6 +504,8 @@ def _status(database: sqlite3.Connection, path: Path, process: str | None) -> Ba
         )
     )
     (tokens,) = database.execute("SELECT coalesce(sum(tokens), 0) FROM items").fetchone()
+    query = "SELECT count(*) FROM items WHERE state = 'failed' AND retry IS NOT NULL"
+    (retryable,) = database.execute(query).fetchone()
     (orphans,) = database.execute("SELECT value FROM meta WHERE name = 'orphans'").fetchone()
     return BatchStatus(
         total=sum(states.values()),
@@ -425,6 +515,7 @@ def _status(database: sqlite3.Connection, path: Path, process: str | None) -> Ba
         waiting=states.get("new", 0),
         tokens=tokens,
         orphans=int(orphans),
+        retryable=retryable,
         reasons=reasons,
         process=process,
         out=_file(database, path, "done"),
@@ -437,6 +528,12 @@ def _file(database: sqlite3.Connection, path: Path, name: str) -> str | None:
     query = "SELECT value FROM meta WHERE name = ?"
     found = database.execute(query, [f"file {name}"]).fetchone()
     return None if found is None else os.path.normpath(path.parent / found[0])
+
+
+def _template_row(template: object) -> tuple[str, str]:
+    """Return name and value of a template in the table `meta`."""
+    text = msgspec.json.encode(template, order="sorted").decode()
+    return f"template {hashlib.sha256(text.encode()).hexdigest()[:32]}", text
 
 
 def _make_private(path: Path) -> None:

@@ -29,6 +29,8 @@ __all__ = [
     "Line",
     "Lines",
     "chunks",
+    "digest_of",
+    "numbered_rows",
     "plain_body",
     "read_csv",
     "read_jsonl",
@@ -73,8 +75,10 @@ class Line(NamedTuple):
 class Lines:
     """The lines of a file; made by `read_jsonl` and `read_csv`."""
 
-    def __init__(self, read: Callable[[], Iterator[Line]]) -> None:
+    def __init__(self, read: Callable[[], Iterator[Line]], template: Any = None) -> None:
         self._read = read
+        self.template = template
+        """What the rows of a CSV file are filled into; None where there is none."""
 
     def __iter__(self) -> Iterator[Line]:
         """Read the file from its start."""
@@ -115,7 +119,8 @@ def read_csv(path: str | Path, template: Body) -> Lines:
         BatchError: The template cannot be sent. When it is read: the template has a place that
             is no column, or none at all; a row has too many values or too few.
     """
-    return Lines(partial(_csv, Path(path), plain_body(_whole(template), "the template")))
+    plain = plain_body(_whole(template), "the template")
+    return Lines(partial(_csv, Path(path), plain), plain)
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -129,7 +134,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
     Raises:
         BatchError: It cannot be read; a row has too many values or too few.
     """
-    for _, custom_id, row in _rows(Path(path)):
+    for _, custom_id, row in numbered_rows(Path(path)):
         yield custom_id, row
 
 
@@ -215,11 +220,20 @@ def _checked(number: int, custom_id: object, body: object) -> Line:
     if fault or not isinstance(body, dict):
         raise _refused(number, f"body{fault}")
     try:
-        digest = hashlib.sha256(msgspec.json.encode(body, order="sorted")).digest()
+        digest = _digest(body)
         custom_id.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _refused(number, f"cannot be sent: {error}") from error
     return Line(number, custom_id, body, digest)
+
+
+def _digest(body: object) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).digest()
+
+
+def digest_of(template: object, row: Mapping[str, str]) -> bytes:
+    """Return the digest of the body that the template makes of a row, as its `Line` has it."""
+    return _digest(_filled(template, row))
 
 
 def _fault(body: object) -> str:
@@ -237,11 +251,11 @@ def _csv(path: Path, template: Any) -> Iterator[Line]:
     if fault := _fault(template):
         msg = f"the template{fault}"
         raise BatchError(msg)
-    for number, custom_id, row in _rows(path, partial(_check_places, path, template)):
+    for number, custom_id, row in numbered_rows(path, partial(_check_places, path, template)):
         yield _checked(number, custom_id, _filled(template, row))._replace(is_row=True)
 
 
-def _rows(
+def numbered_rows(
     path: Path, check: Callable[[list[str]], None] | None = None
 ) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Yield number, custom id and values of each row; `check` is given the columns first."""

@@ -66,6 +66,7 @@ class LineFile:
             with new.open("wb") as file:
                 file.writelines(lines)
             new.replace(self.path)
+            self.close()  # what is added goes to the new one
         except OSError as error:
             raise self._unusable(error) from error
 

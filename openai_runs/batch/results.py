@@ -12,6 +12,7 @@ from openai_runs import (
     APIStatusError,
     AuthenticationError,
     InternalServerError,
+    NotFoundError,
     OpenAIRunsError,
     PermissionDeniedError,
     RateLimitError,
@@ -43,11 +44,16 @@ def error_of(result: RunResult) -> RunError | None:
 
 
 def how_to_retry(error: OpenAIRunsError) -> str | None:
-    """Return `anew` (with another run), `resume` (with what there is), or None: no use."""
+    """Return how a line is retried that failed; None: no use.
+
+    `anew`: with another run; `later`: so, by the next start; `resume`: with what there is.
+    """
     if isinstance(error, RunFailed):
         return "anew" if error.retryable else None
     if isinstance(error, RunExpired):
         return "anew"
+    if isinstance(error, NotFoundError):
+        return "later"
     passing = RunRequiresAction | RunWaitTimeout | InternalServerError | APIConnectionError
     return "resume" if isinstance(error, passing) else None
 

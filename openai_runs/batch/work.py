@@ -11,7 +11,7 @@ one, is created with a key of job and settings; its id is written before the fir
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,9 +21,11 @@ import msgspec
 
 from openai_runs import (
     ActiveRunError,
+    APIStatusError,
     AsyncClient,
     ConfigError,
     LocalTool,
+    NotFoundError,
     OpenAIRunsError,
     Progress,
     Run,
@@ -36,7 +38,13 @@ from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Items, Line, Lines, chunks
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.results import ends_batch, error_line, error_of, how_to_retry, result_line
-from openai_runs.config import ADOPT_DELAY, BATCH_RETRY_PAUSE, MAX_RETRY_AFTER
+from openai_runs.config import (
+    ADOPT_DELAY,
+    BATCH_REJECTIONS,
+    BATCH_RETRY_PAUSE,
+    BATCH_WAITING,
+    MAX_RETRY_AFTER,
+)
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -45,6 +53,8 @@ __all__ = ["Settings", "Work"]
 
 _OF_THREAD: Final = ("thread", "tool_resources")
 """Keys of a body that make the thread."""
+_FIRST_OF_SERVER: Final = 500
+"""Status from which on an answer says nothing about the request."""
 _FEATURES: Final = "openai-runs-features"
 
 
@@ -77,8 +87,15 @@ class Work:
         self._checkpoint = checkpoint
         self._files = files
         self._slots = anyio.Semaphore(settings.concurrency)
+        self._open = anyio.Semaphore(settings.concurrency + BATCH_WAITING)
+        """For lines in progress and those that wait for a retry."""
         self._failure: Exception | None = None
         """What ends the batch."""
+        self._last_reason: str | None = None
+        """Of the last failure, once there are as many as may be."""
+        self._rejections: list[str] | None = []
+        """What the server has answered as long as it has rejected each line; None since it has
+        accepted one, or two answers were not the same."""
         self._assistant_id = ""
         """Of lines that name none."""
 
@@ -95,18 +112,23 @@ class Work:
         elif isinstance(items, Sized):
             self._progress.total = len(items)
         self._report()
-        if self._settings.assistant is not None:
-            self._assistant_id = await self._make_assistant(self._settings.assistant)
         async with anyio.create_task_group() as jobs, anyio.create_task_group() as pulling:
             pulling.start_soon(self._stop_pulling, pulling)
             await self._pull(items, jobs)
             pulling.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
+        if self._last_reason is not None:
+            failed = self._progress.failed
+            count = f"{failed} {'failure' if failed == 1 else 'failures'}"
+            msg = f"stopped after {count}, the last of them: {self._last_reason}"
+            raise BatchError(msg)
 
     async def _check(self, lines: Lines) -> None:
         """Read all lines of a file: what is wrong with one is found before anything is sent."""
         await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
+        if lines.template is not None:
+            await anyio.to_thread.run_sync(self._checkpoint.compare_template, lines.template)
         total = 0
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:
@@ -114,6 +136,8 @@ class Work:
                 total += len(chunk)
                 self._progress.earlier += sum(row.is_over for _, row in entered)
         self._progress.total = total
+        if lines.template is not None:
+            await anyio.to_thread.run_sync(self._checkpoint.keep_template, lines.template)
 
     async def _enter(self, chunk: Sequence[Line]) -> list[tuple[Line, Row]]:
         for line in chunk:
@@ -124,7 +148,7 @@ class Work:
                 )
                 msg = f"{place} no assistant_id: {way}"
                 raise BatchError(msg)
-        return await self._checkpoint.enter(chunk)
+        return await self._checkpoint.enter(chunk, self._files["failed"])
 
     async def _make_assistant(self, settings: Mapping[str, Any]) -> str:
         """Return the id of the batch's assistant, which is created once.
@@ -134,6 +158,8 @@ class Work:
         digest = hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()[:32]
         found = await anyio.to_thread.run_sync(self._checkpoint.assistant, digest)
         if found is not None:
+            if self._progress.earlier != self._progress.total:
+                await _check_known(self._client.assistants.retrieve(found), found)
             return found
         key = f"batch_{self._checkpoint.job}_{digest}"
         made = await self._client.assistants.create(
@@ -148,6 +174,8 @@ class Work:
 
     async def _pull(self, items: Lines | Items, jobs: TaskGroup) -> None:
         try:
+            if self._settings.assistant is not None:
+                self._assistant_id = await self._make_assistant(self._settings.assistant)
             await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
             async with aclosing(chunks(items)) as found:
                 async for chunk in found:
@@ -155,6 +183,7 @@ class Work:
                         if row.is_over:
                             self._progress.earlier += not isinstance(items, Lines)
                             continue
+                        await self._open.acquire()
                         await self._slots.acquire()
                         if self._stopping.is_set():
                             return
@@ -167,46 +196,58 @@ class Work:
         self._stopping.set()
 
     async def _one(self, line: Line, row: Row, jobs: TaskGroup) -> None:
-        self._progress.running += 1
+        """Carry a line out in its slot, which others have while it waits for a retry."""
+        retries = self._settings.retries
         try:
-            try:
-                await self._carry_out(line, row)
-            finally:
-                self._progress.running -= 1
-                self._slots.release()
+            while True:
+                self._progress.running += 1
+                try:
+                    error = await self._carry_out(line, row, may_retry=retries > 0)
+                finally:
+                    self._progress.running -= 1
+                    self._slots.release()
+                if error is None:
+                    break
+                retries -= 1
+                row = Row("new", row.attempt + 1, None, None)
+                if not await self._has_slot_again(error):
+                    break
             self._report()
         except Exception as error:
             self._fail(error)
             jobs.cancel_scope.cancel()
+        finally:
+            self._open.release()
 
     def _report(self) -> None:
         if self._settings.on_progress is not None:
             self._settings.on_progress(self._progress)
 
-    async def _carry_out(self, line: Line, row: Row) -> None:
-        retries = self._settings.retries
-        while True:
-            key = self._key(line, row)
-            outcome = await self._attempt(line, row, key)
-            result = outcome if isinstance(outcome, RunResult) else None
-            error = error_of(outcome) if isinstance(outcome, RunResult) else outcome
-            if error is None or not retries or how_to_retry(error) != "anew":
-                await self._finish(line, key, result, error)
-                return
-            retries -= 1
-            tokens = _tokens(result)
-            self._progress.tokens += tokens
-            await self._checkpoint.restart(line.custom_id, tokens)
-            row = Row("new", row.attempt + 1, None, None)
-            await self._pause(error)
-            if self._stopping.is_set():
-                return
+    async def _carry_out(self, line: Line, row: Row, *, may_retry: bool) -> OpenAIRunsError | None:
+        """Carry out one attempt; return the error after which another is due."""
+        key = self._key(line, row)
+        outcome = await self._attempt(line, row, key)
+        result = outcome if isinstance(outcome, RunResult) else None
+        error = error_of(outcome) if isinstance(outcome, RunResult) else outcome
+        if error is None or not may_retry or how_to_retry(error) != "anew":
+            await self._finish(line, key, result, error)
+            return None
+        tokens = _tokens(result)
+        self._progress.tokens += tokens
+        await self._checkpoint.restart(line.custom_id, tokens)
+        return error
 
-    async def _pause(self, error: OpenAIRunsError) -> None:
+    async def _has_slot_again(self, error: OpenAIRunsError) -> bool:
+        """Wait until the retry is due and has a slot; return False if the batch stops."""
         asked = error.retry_after if isinstance(error, RunFailed) else None
         pause = BATCH_RETRY_PAUSE if asked is None else min(asked, MAX_RETRY_AFTER)
         with anyio.move_on_after(pause):
             await self._stopping.wait()
+        await self._slots.acquire()
+        if self._stopping.is_set():
+            self._slots.release()
+            return False
+        return True
 
     async def _finish(
         self, line: Line, key: str, result: RunResult | None, error: OpenAIRunsError | None
@@ -219,8 +260,10 @@ class Work:
                 line.custom_id, "done", line=text, file=file, tokens=tokens
             )
             self._progress.add(result)
+            self._rejections = None
             return
         assert error is not None
+        self._note_rejection(error)
         reason = self._progress.add(result or error)
         await self._checkpoint.finish(
             line.custom_id,
@@ -233,8 +276,28 @@ class Work:
         )
         failed, most = self._progress.failed, self._settings.max_failures
         if most is not None and failed >= most:  # several may have failed meanwhile
-            count = f"{failed} {'failure' if failed == 1 else 'failures'}"
-            self._fail(BatchError(f"stopped after {count}, the last of them: {reason}"))
+            self._last_reason = reason
+            self._stopping.set()
+
+    def _note_rejection(self, error: OpenAIRunsError) -> None:
+        """End the batch if all that came of its first lines is the same answer of the server."""
+        if (
+            self._rejections is None
+            or not isinstance(error, APIStatusError)
+            or error.status_code >= _FIRST_OF_SERVER
+        ):
+            self._rejections = None
+            return
+        self._rejections.append(error.message)
+        if len(set(self._rejections)) > 1:
+            self._rejections = None
+        elif len(self._rejections) >= BATCH_REJECTIONS:
+            msg = (
+                f"stopped, as the server has rejected each of the first {BATCH_REJECTIONS} lines "
+                f"with the same answer: {error.message}; start again with the template or the "
+                "lines put right: a line that has no run may change"
+            )
+            self._fail(BatchError(msg))
 
     async def _attempt(self, line: Line, row: Row, key: str) -> RunResult | OpenAIRunsError:
         """Return the result of the line's run, or why there is none.
@@ -242,8 +305,9 @@ class Work:
         Raises:
             OpenAIRunsError: The batch must end.
         """
+        thread_id = row.thread_id
         try:
-            thread_id = row.thread_id or await self._create_thread(line, row, key)
+            thread_id = thread_id or await self._create_thread(line, row, key)
             run_id = row.run_id or await self._create_run(line, row, key, thread_id)
             return await self._result(run_id, thread_id)
         except BatchError:
@@ -251,9 +315,19 @@ class Work:
         except OpenAIRunsError as error:
             if ends_batch(error):
                 raise
+            if isinstance(error, NotFoundError):
+                await self._check_server(thread_id)
             return error
         except (TypeError, ValueError, RecursionError) as error:
             return ConfigError(f"line {line.number} cannot be sent: {error}")
+
+    async def _check_server(self, thread_id: str | None) -> None:
+        """Raise what ends the batch if the server does not know what the batch has made on it."""
+        if self._assistant_id:
+            assistants = self._client.assistants
+            await _check_known(assistants.retrieve(self._assistant_id), self._assistant_id)
+        if thread_id is not None:
+            await _check_known(self._client.threads.retrieve(thread_id), thread_id)
 
     async def _result(self, run_id: str, thread_id: str) -> RunResult:
         runs = self._client.runs
@@ -310,6 +384,21 @@ class Work:
         """Return what makes the creates of this attempt the same in every process."""
         facts = f"{self._checkpoint.job}\n{row.attempt}\n{line.custom_id}"
         return f"batch_req_{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
+
+
+async def _check_known(retrieved: Awaitable[object], made: str) -> None:
+    """Retrieve what the batch has made.
+
+    Raises:
+        BatchError: The server does not know it.
+    """
+    try:
+        await retrieved
+    except NotFoundError as error:
+        msg = f"this server does not know {made}; is it the one of the last start?"
+        if made.startswith("thread"):
+            msg += " If the thread was deleted there, give its line another custom_id"
+        raise BatchError(msg) from error
 
 
 def _tokens(result: RunResult | None) -> int:

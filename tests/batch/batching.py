@@ -92,6 +92,9 @@ class Moody(EchoBackend):
         if question.startswith("flaky") and self.asked[question] == 1:
             message = "Rate limit reached. Please try again in 10ms."
             raise ModelFailure(message, code="rate_limit_exceeded")
+        if question.startswith("limited"):
+            message = "Rate limit reached. Please try again in 60s."
+            raise ModelFailure(message, code="rate_limit_exceeded")
         if question.startswith("bad"):
             message = "No such thing."
             raise ModelFailure(message, code="invalid_prompt")

@@ -88,6 +88,17 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
     assert "orphans" not in shown.out
 
 
+async def test_retry_is_advised_only_where_it_helps(tmp_path: Path, server: Site) -> None:
+    """Nothing is gained where a prompt was rejected."""
+    write(tmp_path, server, "bad")
+    hopeless = await finish(await launch(tmp_path, server.url))
+    write(tmp_path, server, "bad", "flaky")
+    hopeful = await finish(await launch(tmp_path, server.url))
+
+    assert "--retry-failed" not in hopeless.err
+    assert "; --retry-failed retries 1 of them\n" in hopeful.err
+
+
 async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> None:
     """With `--db` the server is inside of the command."""
     body = batch_line("", server.assistant_id, "Greet {name}!")["body"]
@@ -145,7 +156,7 @@ async def test_ctrl_c_finishes_what_is_in_progress(
     process = await launch(tmp_path, server.url, "--concurrency", "1")
     await backend.waiting.wait()
     process.send_signal(signal.SIGINT)
-    await read_until("finishing 1 lines in progress; Ctrl-C again leaves them", process.stderr)
+    await read_until("finishing 1 line in progress; Ctrl-C again leaves them", process.stderr)
     backend.open.set()
     done = await finish(process)
 
@@ -336,6 +347,7 @@ def test_log_has_a_line_now_and_then(
 ) -> None:
     """Where standard error is no terminal: what is done, at which rate, and what is left."""
     monkeypatch.setattr("openai_runs._cli.commands.batch.BATCH_LOG_INTERVAL", 0.005)
+    monkeypatch.setattr("openai_runs._cli.commands.batch._CHECK", 0.005)
     with (
         start_blocking_portal("asyncio") as portal,
         portal.wrap_async_context_manager(site(tmp_path / "server.db")) as server,
@@ -392,6 +404,64 @@ async def test_table_of_other_rows_says_what_is_left_out(tmp_path: Path, server:
 
     assert done.out.splitlines()[1] == "id-1,two,two,"
     assert "left out: 1 of the results, whose ids no row of in.csv has\n" in done.err
+
+
+OTHER_ROWS = {
+    "row at the top": (
+        "q\nzero\none\ntwo\n",
+        "line 2 of in.csv, custom_id 'row-2', is not the row",
+    ),
+    "value changed": ("q\none\ntwo!\n", "line 3 of in.csv, custom_id 'row-3', is not the row"),
+    "sorted": ("q\ntwo\none\n", "line 2 of in.csv, custom_id 'row-2', is not the row"),
+    "column renamed": ("query\none\ntwo\n", "line 2 of in.csv, custom_id 'row-2', is not the"),
+    "other ids": ("custom_id,q\na,one\nb,two\n", "no row of in.csv has the id of a result"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ROWS)
+async def test_table_beside_rows_that_were_not_asked_about_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """As `batch run` refuses them: no answer stands beside another question."""
+    text, words = OTHER_ROWS[name]
+    await batch_of_csv(tmp_path, "q\none\ntwo\n")
+    (tmp_path / "in.csv").write_text(text)
+
+    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert words in done.err
+
+
+async def test_table_beside_more_rows_and_columns_is_printed(tmp_path: Path) -> None:
+    """Rows added at the end have no answer yet; a column that no prompt uses says nothing."""
+    await batch_of_csv(tmp_path, "q\none\ntwo\n")
+    (tmp_path / "in.csv").write_text("q,note\none,x\ntwo,y\nthree,z\n")
+
+    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[1:] == ["one,x,one,", "two,y,two,", "three,z,,"]
+
+
+async def test_table_knows_the_prompts_of_all_files_of_a_checkpoint(tmp_path: Path) -> None:
+    """Each row may have been asked about with one of them."""
+    await batch_of_csv(tmp_path, "custom_id,q\na,one\n")
+    await batch_of_csv(tmp_path, "custom_id,q\nb,two\n", prompt="Say {q}")
+    (tmp_path / "in.csv").write_text("custom_id,q\na,one\nb,two\n")
+
+    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[1:] == ["a,one,one,", "b,two,Say two,"]
+
+
+async def batch_of_csv(folder: Path, rows: str, *, prompt: str = "{q}") -> None:
+    """Carry out a batch of these rows."""
+    (folder / "in.csv").write_text(rows)
+    options = [*FILES, "--prompt", prompt, "--model", "echo", "--db", "runs.db"]
+    done = await execute("batch", "run", "in.csv", *options, folder=folder)
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(

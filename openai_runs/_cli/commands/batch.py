@@ -152,7 +152,8 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
     if found is None:
         say("nothing was begun", dim=False)
         return INTERRUPTED
-    _conclude(found, await anyio.to_thread.run_sync(_example, found))
+    example = await anyio.to_thread.run_sync(_example, found)
+    _conclude(found, example, was_retried=job.retry_failed)
     if interrupts.count:
         return INTERRUPTED
     return code_of("failed" if found.failed else "completed")
@@ -198,7 +199,14 @@ class _Interrupts:
         if self.count == 1:
             self._batch.stop()
             going = self._batch.progress.running
-            say(f"finishing {going} lines in progress; Ctrl-C again leaves them", dim=False)
+            leaves = "Ctrl-C again leaves them"
+            lines = "line" if going == 1 else "lines"
+            say(
+                f"finishing {going} {lines} in progress; {leaves}"
+                if going
+                else "nothing was begun",
+                dim=False,
+            )
         else:
             self.scope.cancel()
 
@@ -287,7 +295,7 @@ def _example(found: BatchStatus) -> str:
     return ""
 
 
-def _conclude(found: BatchStatus, example: str) -> None:
+def _conclude(found: BatchStatus, example: str, *, was_retried: bool) -> None:
     """Say what has come of it all."""
     left = found.going + found.waiting
     parts = [f"all starts: {found.completed:,} completed, {found.failed:,} failed"]
@@ -298,7 +306,8 @@ def _conclude(found: BatchStatus, example: str) -> None:
     say("; ".join(parts), dim=False)
     if found.reasons:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.reasons.items())
-        say(f"failed: {reasons}; --retry-failed retries what may pass", dim=False)
+        advice = f"; --retry-failed retries {found.retryable:,} of them" if found.retryable else ""
+        say(f"failed: {reasons}{'' if was_retried else advice}", dim=False)
     if example:
         say(printable(f"the first that failed, {example}"), dim=False)
     if found.orphans:

@@ -10,6 +10,7 @@ from typing import Final
 from openai_runs._cli.ending import Stop
 from openai_runs._cli.outputs import print_piece, printable, say
 from openai_runs.batch import BatchError, BatchResult, read_results, read_rows, status
+from openai_runs.batch.checkpoint import check_rows
 from openai_runs.config import MAX_CSV_VALUE
 
 __all__ = ["print_table"]
@@ -24,12 +25,14 @@ def print_table(checkpoint: Path, rows: Path | None) -> int:
     """Print what came of each line as a row of CSV, beside the row that was asked about.
 
     Raises:
-        Stop: A file cannot be read.
+        Stop: A file cannot be read, or the rows are not those that were asked about.
         Closed: Nobody reads it.
     """
     csv.field_size_limit(MAX_CSV_VALUE)  # for the whole process, which is ours
     try:
         results = _results(checkpoint)
+        if rows is not None:
+            check_rows(checkpoint, rows)
         lines = _plain(results) if rows is None else _beside(rows, results)
         before = "" if sys.stdout.isatty() else _BOM
         for line in lines:
