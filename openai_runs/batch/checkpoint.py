@@ -28,10 +28,12 @@ from openai_runs.batch.inputs import Line, digest_of, numbered_rows
 from openai_runs.batch.lock import Lock, holder
 from openai_runs.batch.output import LineFile
 
-__all__ = ["BatchStatus", "Checkpoint", "Row", "check_rows", "status"]
+__all__ = ["BatchStatus", "Checkpoint", "Row", "check_rows", "is_checkpoint", "status"]
 
 _APPLICATION: Final = 0x6F726261
 """SQLite's `application_id` of a checkpoint."""
+_HEADER: Final = 72
+"""Bytes of a SQLite file up to the end of its `application_id`."""
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -446,6 +448,16 @@ def status(checkpoint: str | Path) -> BatchStatus:
     path = Path(checkpoint)
     with _reading(path) as database:
         return _status(database, path, holder(path))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether the file is the checkpoint of a batch; nothing in it or beside it changes."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER)
+    except OSError:
+        return False  # whoever asks has more to say about it
+    return header.startswith(b"SQLite format 3\0") and header[-4:] == _APPLICATION.to_bytes(4)
 
 
 def check_rows(checkpoint: str | Path, rows: str | Path) -> None:

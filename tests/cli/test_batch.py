@@ -148,6 +148,17 @@ async def test_model_makes_the_assistant_of_lines_that_name_none(tmp_path: Path)
     assert len({body["assistant_id"] for body in bodies}) == 1
 
 
+async def test_model_that_an_echo_does_not_ask_is_a_warning(tmp_path: Path) -> None:
+    """As `ask` has it: the answers would be the questions."""
+    (tmp_path / "in.csv").write_text("q\none\n")
+    options = [*FILES, "--prompt", "{q}", "--db", "runs.db", "--model", "gpt-4o"]
+
+    done = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
+
+    assert done.code == 0
+    assert "echo: no model. The server repeats the text and does not ask gpt-4o" in done.err
+
+
 async def test_ctrl_c_finishes_what_is_in_progress(
     tmp_path: Path, server: Site, backend: Moody
 ) -> None:
