@@ -39,7 +39,8 @@ async def check_database(db: str) -> list[Finding]:
     except ConfigError as error:
         advice = "name another one with --db; `openai-runs serve` makes a file that is not there"
         return [Finding(topic="database", state="fail", text=str(error), advice=advice)]
-    if report.problem and await anyio.to_thread.run_sync(is_checkpoint, path):
+    is_of_batch = await anyio.to_thread.run_sync(is_checkpoint, path)
+    if report.problem and is_of_batch:
         text = f"{path}: it is the checkpoint of a batch, not the database of a server"
         advice = f"`openai-runs batch status {path}` shows how far the batch is"
         return [Finding(topic="database", state="fail", text=text, advice=advice)]

@@ -34,7 +34,7 @@ async def test_lines_become_results_in_the_form_of_the_vendor(folder: Folder) ->
     assert result["response"]["body"]["text"] == "hello"
     (error,) = errors_of(folder.path)
     assert error["custom_id"] == "b"
-    assert error["error"]["code"] == "invalid_prompt"
+    assert error["error"] == {"code": "invalid_prompt", "message": "No such thing."}
     assert error["response"]["body"]["status"] == "failed"
     assert (status.total, status.completed, status.failed) == (2, 1, 1)
     assert status.out == str(folder.out)

@@ -76,9 +76,7 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
 
     assert done.code == 4
     assert "failed: invalid_prompt 1" in done.err
-    assert re.search(
-        r"^the first that failed, id-1: run .* No such thing\.", done.err, re.MULTILINE
-    )
+    assert "\nthe first that failed, id-1: No such thing.\n" in done.err
     assert shown.code == 0
     assert "failed       1\n" in shown.out
     assert "1 x invalid_prompt" in shown.out
@@ -397,8 +395,7 @@ async def test_table_has_each_row_with_its_answer(tmp_path: Path, server: Site) 
     header, ada, alan, grace = csv.reader(StringIO(table.out.removeprefix("\ufeff")))
     assert header == ["name", "q", "answer", "error"]
     assert ada == ["Ada", 'Größe, "a"\nb', 'Größe, "a"\nb', ""]
-    assert alan[:3] == ["Alan", "bad one", ""]
-    assert "No such thing." in alan[3]
+    assert alan == ["Alan", "bad one", "", "No such thing."]
     assert grace == ["Grace", "wait", "", ""]
     assert [row[0] for row in csv.reader(StringIO(plain.out.removeprefix("\ufeff")))] == [
         *("custom_id", "row-3", "row-4")
