@@ -30,7 +30,7 @@ async def check_database(db: str) -> list[Finding]:
     """
     if is_database_url(db):
         return await _check_shared(db)
-    from openai_runs.batch.checkpoint import is_checkpoint  # needs POSIX
+    from openai_runs.batch.comparing import is_checkpoint  # needs POSIX
     from openai_runs.server.store import inspect_file  # needs the extra
 
     path = Path(db)
