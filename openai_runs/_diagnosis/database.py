@@ -30,6 +30,7 @@ async def check_database(db: str) -> list[Finding]:
     """
     if is_database_url(db):
         return await _check_shared(db)
+    from openai_runs.batch.comparing import is_checkpoint  # needs POSIX
     from openai_runs.server.store import inspect_file  # needs the extra
 
     path = Path(db)
@@ -38,6 +39,11 @@ async def check_database(db: str) -> list[Finding]:
     except ConfigError as error:
         advice = "name another one with --db; `openai-runs serve` makes a file that is not there"
         return [Finding(topic="database", state="fail", text=str(error), advice=advice)]
+    is_of_batch = await anyio.to_thread.run_sync(is_checkpoint, path)
+    if report.problem and is_of_batch:
+        text = f"{path}: it is the checkpoint of a batch, not the database of a server"
+        advice = f"`openai-runs batch status {path}` shows how far the batch is"
+        return [Finding(topic="database", state="fail", text=text, advice=advice)]
     return [_file(path, report), *_lock(report)]
 
 

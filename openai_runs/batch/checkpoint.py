@@ -24,13 +24,13 @@ import anyio.to_thread
 import msgspec
 
 from openai_runs.batch.errors import BatchError
-from openai_runs.batch.inputs import Line, digest_of, numbered_rows
-from openai_runs.batch.lock import Lock, holder
+from openai_runs.batch.inputs import Line
+from openai_runs.batch.lock import Lock, holder, make_private
 from openai_runs.batch.output import LineFile
 
-__all__ = ["BatchStatus", "Checkpoint", "Row", "check_rows", "status"]
+__all__ = ["APPLICATION", "BatchStatus", "Checkpoint", "Row", "reading", "status"]
 
-_APPLICATION: Final = 0x6F726261
+APPLICATION: Final = 0x6F726261
 """SQLite's `application_id` of a checkpoint."""
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -131,7 +131,7 @@ class Checkpoint:
         self._file_lock = Lock(path)
         try:
             with self._explained():
-                _make_private(path)
+                make_private(path)
                 self._database = sqlite3.connect(
                     path, isolation_level=None, check_same_thread=False
                 )
@@ -154,7 +154,7 @@ class Checkpoint:
         """Whether the file of errors has lines that begin anew."""
 
     def _prepare(self) -> None:
-        if self._one("PRAGMA application_id")[0] != _APPLICATION:
+        if self._one("PRAGMA application_id")[0] != APPLICATION:
             if self._one("SELECT count(*) FROM sqlite_schema")[0]:
                 msg = f"{self._path} is no checkpoint of a batch"
                 raise BatchError(msg)
@@ -163,7 +163,7 @@ class Checkpoint:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.executescript(
                 f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES {rows};"
-                f"PRAGMA application_id = {_APPLICATION}; COMMIT"
+                f"PRAGMA application_id = {APPLICATION}; COMMIT"
             )
         self._database.execute("PRAGMA synchronous = FULL")
 
@@ -207,10 +207,6 @@ class Checkpoint:
                 with self._explained():
                     errors.replace(self._results("failed"))
             return entered
-
-    def _failed(self) -> int:
-        (number,) = self._one("SELECT count(*) FROM items WHERE state = 'failed'")
-        return int(number)
 
     def _results(self, state: str) -> Iterator[bytes]:
         query = "SELECT result FROM items WHERE place IS NOT NULL AND state = ? ORDER BY place"
@@ -318,7 +314,7 @@ class Checkpoint:
             lines = self._results(name)
             if name == "done":
                 file.repair(lines)
-            elif self._failed():
+            elif self._one("SELECT count(*) FROM items WHERE state = 'failed'")[0]:
                 file.replace(lines)
             elif not file.is_free():  # those of earlier starts are being retried
                 file.replace([])
@@ -444,49 +440,24 @@ def status(checkpoint: str | Path) -> BatchStatus:
         BatchError: It is not there, or no checkpoint.
     """
     path = Path(checkpoint)
-    with _reading(path) as database:
+    with reading(path) as database:
         return _status(database, path, holder(path))
 
 
-def check_rows(checkpoint: str | Path, rows: str | Path) -> None:
-    """Check that the results of a checkpoint belong to the rows of this CSV file.
-
-    A row that is not in the checkpoint is new, and no error.
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a checkpoint that a process may work on.
 
     Raises:
-        BatchError: A row is not what was asked about; no row has a result, though there are
-            some; a file cannot be read.
+        BatchError: It is not there, or no checkpoint.
     """
-    path = Path(checkpoint)
-    with _reading(path) as database:
-        query = "SELECT value FROM meta WHERE name LIKE 'template %'"
-        templates = [msgspec.json.decode(text) for (text,) in database.execute(query)]
-        query = "SELECT custom_id, digest FROM items WHERE place IS NOT NULL"
-        digests: dict[str, bytes] = dict(database.execute(query).fetchall())
-    found = 0
-    for number, custom_id, row in numbered_rows(Path(rows)):
-        digest = digests.get(custom_id)
-        found += digest is not None
-        if digest and templates and digest not in {digest_of(one, row) for one in templates}:
-            msg = (
-                f"line {number} of {rows}, custom_id {custom_id!r:.100}, is not the row that was "
-                "asked about: the file has changed since; give the one that the batch has read"
-            )
-            raise BatchError(msg)
-    if digests and not found:
-        msg = f"no row of {rows} has the id of a result: the results are of another file"
-        raise BatchError(msg)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         msg = f"there is no checkpoint {path}"
         raise BatchError(msg)
     try:
         # Not read-only: SQLite would leave its -wal and -shm files beside it.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
-            if database.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
+            if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
                 msg = f"{path} is no checkpoint of a batch"
                 raise BatchError(msg)
             yield database
@@ -534,9 +505,3 @@ def _template_row(template: object) -> tuple[str, str]:
     """Return name and value of a template in the table `meta`."""
     text = msgspec.json.encode(template, order="sorted").decode()
     return f"template {hashlib.sha256(text.encode()).hexdigest()[:32]}", text
-
-
-def _make_private(path: Path) -> None:
-    """Make the file, readable for its owner alone; a link is not followed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(path, flags, 0o600))

@@ -15,7 +15,7 @@ from typing import Final
 
 from openai_runs.batch.errors import BatchError
 
-__all__ = ["Lock", "holder"]
+__all__ = ["Lock", "holder", "make_private"]
 
 _MAX_BYTES: Final = 100
 """Bytes read of a lock file; a process id is shorter."""
@@ -80,3 +80,9 @@ def _pid(fd: int) -> str:
 
 def _path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.lock")
+
+
+def make_private(path: Path) -> None:
+    """Make the file, readable for its owner alone; a link is not followed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(path, flags, 0o600))

@@ -68,9 +68,11 @@ def error_line(
 ) -> bytes:
     """Return the line of an error, with the run if there is one, and what that wrote."""
     response, code = None, type(error).__name__
+    message = error.message if isinstance(error, APIError) else str(error)
     if isinstance(error, RunError) and isinstance(error.run, Run):
-        response = _response(error.run, result)
-        code = error.run.last_error.code if error.run.last_error else error.run.status
+        response, code = _response(error.run, result), error.run.status
+        if error.run.last_error is not None:  # ids and status stand in the run
+            code, message = error.run.last_error.code, error.run.last_error.message
     elif isinstance(error, APIStatusError):
         response = {
             "status_code": error.status_code,
@@ -78,7 +80,6 @@ def error_line(
             "body": error.body,
         }
         code = error.code or code
-    message = error.message if isinstance(error, APIError) else str(error)
     return _line(line_id, custom_id, response, {"code": code, "message": message})
 
 

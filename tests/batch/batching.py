@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
 __all__ = [
+    "ECHO",
     "TOOLS",
     "Folder",
     "Moody",
     "Site",
+    "anonymous",
     "batch_line",
     "errors_of",
     "launch",
@@ -232,3 +234,12 @@ class Folder:
     def results(self) -> dict[str, str]:
         """Return the text of each result."""
         return {one["custom_id"]: one["response"]["body"]["text"] for one in results_of(self.out)}
+
+
+ECHO = {"model": "echo", "instructions": "Repeat."}
+
+
+def anonymous(*texts: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return pairs whose bodies name no assistant."""
+    pairs = [(text, {"role": "user", "content": text}) for text in texts]
+    return [(text, {"thread": {"messages": [message]}}) for text, message in pairs]

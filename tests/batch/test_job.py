@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
 
-from openai_runs import AsyncClient, AuthenticationError, BadRequestError, Progress
+from openai_runs import AsyncClient, AuthenticationError, Progress
 from openai_runs.batch import Batch, BatchError, BatchStatus, read_csv, read_jsonl, status
 from openai_runs.server import EchoBackend, LocalServer
-from tests.batch.batching import Folder, Moody, batch_line, errors_of, results_of, write_lines
+from tests.batch.batching import (
+    Folder,
+    Moody,
+    batch_line,
+    errors_of,
+    results_of,
+    write_lines,
+)
 
 
 async def test_lines_become_results_in_the_form_of_the_vendor(folder: Folder) -> None:
@@ -34,7 +39,7 @@ async def test_lines_become_results_in_the_form_of_the_vendor(folder: Folder) ->
     assert result["response"]["body"]["text"] == "hello"
     (error,) = errors_of(folder.path)
     assert error["custom_id"] == "b"
-    assert error["error"]["code"] == "invalid_prompt"
+    assert error["error"] == {"code": "invalid_prompt", "message": "No such thing."}
     assert error["response"]["body"]["status"] == "failed"
     assert (status.total, status.completed, status.failed) == (2, 1, 1)
     assert status.out == str(folder.out)
@@ -107,77 +112,6 @@ async def test_changed_row_is_named(folder: Folder) -> None:
         await folder.batch().run(read_csv(source, body), out=folder.out)
 
 
-def rejected(text: str, **wrong: Any) -> dict[str, Any]:
-    """Return a template that the server rejects."""
-    return {"thread": {"messages": [{"role": "user", "content": text}]}, **wrong}
-
-
-async def test_rejection_of_each_line_ends_the_batch_and_the_template_may_be_mended(
-    folder: Folder,
-) -> None:
-    """A typo costs the first lines, and no run; put right, all of them have results."""
-    source = folder.path / "in.csv"
-    source.write_text("q\n" + "".join(f"text {n}\n" for n in range(100)))
-    wrong = read_csv(source, rejected("{q}", tread={}))
-
-    with pytest.raises(BatchError, match=r"rejected each of the first 20 lines .*tread.*may chan"):
-        await folder.batch(assistant=ECHO).run(wrong, out=folder.out)
-    assert 20 <= len(errors_of(folder.path)) < 40
-
-    right = read_csv(source, rejected("{q}"))
-    mended = await folder.batch(assistant=ECHO).run(right, out=folder.out)
-
-    assert (mended.completed, mended.failed) == (100, 0)
-    assert errors_of(folder.path) == []
-    assert folder.results()["row-2"] == "text 0"
-    assert await anyio.to_thread.run_sync(folder.server.count, "runs") == 100
-
-
-async def test_rejected_lines_end_no_batch_that_has_results(folder: Folder) -> None:
-    """Many bad rows among good ones, or several kinds of them, are no fault of the template."""
-    bad = [(f"id{n}", rejected("x", tread={})) for n in range(30)]
-    other = ("other", rejected("x", treed={}))
-
-    one = await folder.batch(assistant=ECHO, concurrency=1).run(
-        [*anonymous("fine"), *bad], out=folder.out
-    )
-    again = Batch(folder.client, checkpoint=folder.path / "two.db", assistant=ECHO, concurrency=1)
-    two = await again.run([other, *bad], out=folder.path / "two.jsonl")
-
-    assert (one.completed, one.failed) == (1, 30)
-    assert (two.completed, two.failed) == (0, 31)
-
-
-async def test_line_that_was_rejected_may_change(folder: Folder) -> None:
-    """It has no run; one that failed with a run, beside it, may not."""
-    pairs = [("a", rejected("a", tread={})), ("b", rejected("bad")), ("c", rejected("c"))]
-    await folder.batch(assistant=ECHO).run(pairs, out=folder.out)
-
-    pairs[0] = ("a", rejected("a"))
-    status = await folder.batch(assistant=ECHO).run(pairs, out=folder.out)
-    pairs[1] = ("b", rejected("good"))
-    with pytest.raises(BatchError, match="custom_id 'b', is not what it was"):
-        await folder.batch(assistant=ECHO).run(pairs, out=folder.out)
-
-    assert (status.completed, status.failed) == (2, 1)
-    assert [one["custom_id"] for one in errors_of(folder.path)] == ["b"]
-
-
-async def test_line_that_changes_leaves_the_file_of_errors_to_those_that_fail_now(
-    folder: Folder,
-) -> None:
-    """The file is written anew while the batch is at work, and no line of it is lost."""
-    pairs = [(name, rejected(name, tread={})) for name in ("a", "b")]
-    await folder.batch(assistant=ECHO).run([*pairs, ("c", rejected("c"))], out=folder.out)
-
-    pairs[1] = ("b", rejected("b"))
-    await folder.batch(assistant=ECHO, concurrency=1).run(
-        [("d", rejected("bad d")), pairs[0], pairs[1], ("e", rejected("bad e"))], out=folder.out
-    )
-
-    assert [one["custom_id"] for one in errors_of(folder.path)] == ["a", "d", "e"]
-
-
 async def test_custom_id_that_comes_twice_is_named_with_both_lines(folder: Folder) -> None:
     """Nothing is sent before: all lines of a file are checked first."""
     line = batch_line("a", folder.server.assistant_id, "hello")
@@ -188,71 +122,6 @@ async def test_custom_id_that_comes_twice_is_named_with_both_lines(folder: Folde
         await folder.run()
 
     assert folder.server.requests == requests
-
-
-ECHO = {"model": "echo", "instructions": "Repeat."}
-
-
-def anonymous(*texts: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return pairs whose bodies name no assistant."""
-    pairs = [(text, {"role": "user", "content": text}) for text in texts]
-    return [(text, {"thread": {"messages": [message]}}) for text, message in pairs]
-
-
-async def test_lines_without_an_assistant_get_that_of_the_batch(folder: Folder) -> None:
-    """It is made once for the checkpoint; a line that names one keeps it."""
-    pairs = anonymous("one", "two")
-    named = batch_line("", folder.server.assistant_id, "three")["body"]
-
-    await folder.batch(assistant=ECHO).run(pairs[:1], out=folder.out)
-    await folder.batch(assistant=ECHO).run([*pairs, ("three", named)], out=folder.out)
-
-    runs = {one["custom_id"]: one["response"]["body"] for one in results_of(folder.out)}
-    assert runs["one"]["assistant_id"] == runs["two"]["assistant_id"]
-    assert runs["one"]["assistant_id"] != folder.server.assistant_id
-    assert runs["one"]["instructions"] == "Repeat."
-    assert runs["three"]["assistant_id"] == folder.server.assistant_id
-    assert await anyio.to_thread.run_sync(folder.server.count, "assistants") == 2
-
-
-async def test_assistant_of_other_settings_is_an_error(folder: Folder) -> None:
-    """Results of two assistants in one file would look the same."""
-    await folder.batch(assistant=ECHO).run(anonymous("one"), out=folder.out)
-    other = {**ECHO, "instructions": "Shout."}
-
-    with pytest.raises(BatchError, match="the settings of the assistant are not what they were"):
-        await folder.batch(assistant=other).run(anonymous("one", "two"), out=folder.out)
-
-
-async def test_assistant_that_the_server_refuses_may_be_mended(folder: Folder) -> None:
-    """No line has failed, and the checkpoint takes the other settings."""
-    wrong = {"model": "echo", "temperature": 99}
-    with pytest.raises(BadRequestError):
-        await folder.batch(assistant=wrong).run(anonymous("one"), out=folder.out)
-
-    status = await folder.batch(assistant=ECHO).run(anonymous("one"), out=folder.out)
-
-    assert (status.completed, status.failed) == (1, 0)
-
-
-async def test_line_without_any_assistant_is_an_error(folder: Folder) -> None:
-    """It is named; of a CSV file it is the template, before anything is sent."""
-    source = folder.path / "in.csv"
-    source.write_text("q\nhello\n")
-    requests = folder.server.requests
-
-    with pytest.raises(BatchError, match="line 1 of the input: body has no assistant_id"):
-        await folder.batch().run(anonymous("one"), out=folder.out)
-    with pytest.raises(BatchError, match="^rows have no assistant_id: put one into the body, or"):
-        await folder.batch().run(read_csv(source, {"instructions": "{q}"}), out=folder.out)
-
-    assert folder.server.requests == requests
-
-
-async def test_assistant_needs_a_model(folder: Folder) -> None:
-    """It is known before anything is opened."""
-    with pytest.raises(ValueError, match="assistant has no model"):
-        folder.batch(assistant={"instructions": "Repeat."})
 
 
 async def test_progress_is_called_as_lines_end(folder: Folder) -> None:
@@ -409,32 +278,6 @@ async def _stopped(folder: Folder, failures: int) -> None:
     assert re.match(rf"stopped after {failed} failures?, the last of them", str(caught.value))
 
 
-async def test_stop_before_the_first_line_ends_the_wait_for_a_server_that_is_silent(
-    tmp_path: Path,
-) -> None:
-    """The assistant of the batch is asked for in vain; nothing is in progress."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(SocketAttribute.local_port)
-    async with (
-        listener,
-        AsyncClient(f"http://127.0.0.1:{port}/v1", api_key=None) as client,
-        anyio.create_task_group() as group,
-    ):
-        batch = Batch(client, checkpoint=tmp_path / "batch.db", assistant=ECHO)
-
-        async def stop(stream: SocketStream) -> None:
-            async with stream:
-                batch.stop()
-                await anyio.sleep_forever()
-
-        group.start_soon(listener.serve, stop)
-        with anyio.fail_after(30):
-            status = await batch.run([("a", "Hello")], out=tmp_path / "out.jsonl")
-        group.cancel_scope.cancel()
-
-    assert (status.completed, status.failed) == (0, 0)
-
-
 async def test_stop_finishes_what_is_in_progress(folder: Folder, backend: Moody) -> None:
     """And begins nothing else; the next start does."""
     folder.write(a="wait", b="next", c="last")
@@ -482,87 +325,6 @@ async def test_rejected_key_ends_the_batch(folder: Folder) -> None:
 
     assert errors_of(folder.path) == []
     assert (await folder.run()).completed == 2
-
-
-@asynccontextmanager
-async def other_server() -> AsyncIterator[AsyncClient]:
-    """Yield a client of a server that knows nothing of the batch."""
-    async with (
-        LocalServer(backend=EchoBackend()) as other,
-        AsyncClient(other.url, api_key=None) as client,
-    ):
-        yield client
-
-
-async def test_other_server_ends_the_batch_before_a_line_is_begun(folder: Folder) -> None:
-    """It does not know the assistant of the batch; on the first one the same call goes on."""
-    await folder.batch(assistant=ECHO).run(anonymous("one"), out=folder.out)
-    pairs = anonymous("one", "two", "three")
-
-    async with other_server() as client:
-        batch = Batch(client, checkpoint=folder.checkpoint, assistant=ECHO)
-        with pytest.raises(BatchError, match=r"does not know asst_.*the one of the last start\?"):
-            await batch.run(pairs, out=folder.out)
-
-    assert errors_of(folder.path) == []
-    assert (await folder.batch(assistant=ECHO).run(pairs, out=folder.out)).completed == 3
-
-
-async def test_other_server_ends_the_batch_where_a_line_was_begun(
-    folder: Folder, backend: Moody
-) -> None:
-    """It does not know the thread and the run; the line stays open, and has one run in the end."""
-    folder.write(a="wait")
-    async with anyio.create_task_group() as group:
-        group.start_soon(folder.run)
-        await backend.waiting.wait()
-        group.cancel_scope.cancel()
-    backend.open.set()
-
-    async with other_server() as client:
-        batch = Batch(client, checkpoint=folder.checkpoint)
-        with pytest.raises(BatchError, match=r"does not know thread_.*the one of the last start\?"):
-            await batch.run(read_jsonl(folder.source), out=folder.out)
-
-    assert errors_of(folder.path) == []
-    assert (await folder.run()).completed == 1
-    assert await anyio.to_thread.run_sync(folder.server.count, "runs") == 1
-
-
-async def test_assistant_that_is_deleted_meanwhile_ends_the_batch(
-    folder: Folder, backend: Moody
-) -> None:
-    """The lines after it stay open: no other would fare better."""
-    batch = folder.batch(assistant=ECHO, concurrency=1)
-
-    async def work() -> None:
-        with pytest.raises(BatchError, match="does not know asst_"):
-            await batch.run(anonymous("wait", "next", "last"), out=folder.out)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(work)
-        await backend.waiting.wait()
-        (made, *_) = (await folder.client.assistants.list(limit=1, order="desc")).data
-        await folder.client.assistants.delete(made.id)
-        backend.open.set()
-
-    assert errors_of(folder.path) == []
-    assert len(folder.results()) == 1
-
-
-async def test_assistant_of_a_line_that_was_missing_may_be_there_at_the_next_start(
-    folder: Folder,
-) -> None:
-    """Another server was asked, where the line failed: `retry_failed` sends it again."""
-    folder.write(a="hello")
-    async with other_server() as client:
-        batch = Batch(client, checkpoint=folder.checkpoint)
-        wrong = await batch.run(read_jsonl(folder.source), out=folder.out)
-    assert [reason[:3] for reason in wrong.reasons] == ["404"]
-
-    right = await folder.run(retry_failed=True)
-
-    assert (right.completed, right.failed) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async generator"])

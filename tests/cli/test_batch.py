@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import json
 import re
 import resource
 import signal
 from collections.abc import AsyncIterator
-from io import StringIO
 from pathlib import Path
 
 import anyio.to_thread
@@ -76,9 +74,7 @@ async def test_batch_with_failures_exits_with_4_and_names_their_reasons(
 
     assert done.code == 4
     assert "failed: invalid_prompt 1" in done.err
-    assert re.search(
-        r"^the first that failed, id-1: run .* No such thing\.", done.err, re.MULTILINE
-    )
+    assert "\nthe first that failed, id-1: No such thing.\n" in done.err
     assert shown.code == 0
     assert "failed       1\n" in shown.out
     assert "1 x invalid_prompt" in shown.out
@@ -146,6 +142,17 @@ async def test_model_makes_the_assistant_of_lines_that_name_none(tmp_path: Path)
     assert {body["text"] for body in bodies} == {"Greet Ada!", "Greet Alan!"}
     assert {body["instructions"] for body in bodies} == {"Be kind."}
     assert len({body["assistant_id"] for body in bodies}) == 1
+
+
+async def test_model_that_an_echo_does_not_ask_is_a_warning(tmp_path: Path) -> None:
+    """As `ask` has it: the answers would be the questions."""
+    (tmp_path / "in.csv").write_text("q\none\n")
+    options = [*FILES, "--prompt", "{q}", "--db", "runs.db", "--model", "gpt-4o"]
+
+    done = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
+
+    assert done.code == 0
+    assert "echo: no model. The server repeats the text and does not ask gpt-4o" in done.err
 
 
 async def test_ctrl_c_finishes_what_is_in_progress(
@@ -369,117 +376,3 @@ async def test_failures_up_to_the_limit_end_the_command(tmp_path: Path, server: 
 
     assert done.code == 1
     assert "stopped after 2 failures, the last of them: invalid_prompt" in done.err
-
-
-async def test_table_has_each_row_with_its_answer(tmp_path: Path, server: Site) -> None:
-    """In the order of the rows, errors and lines without an outcome included."""
-    source = tmp_path / "in.csv"
-    source.write_text('name,q\nAda,"Größe, ""a""\nb"\nAlan,bad one\nGrace,wait\n', "utf-8")
-    options = [*FILES, "--prompt", "{q}", "--model", "echo", "--base-url", server.url]
-    stopped = ["--max-failures", "1", "--concurrency", "1"]
-    await execute("batch", "run", "in.csv", *options, *stopped, folder=tmp_path)
-
-    table = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
-    plain = await execute("batch", "table", "batch.db", folder=tmp_path)
-
-    assert (table.code, table.err, plain.code) == (0, "", 0)
-    header, ada, alan, grace = csv.reader(StringIO(table.out.removeprefix("\ufeff")))
-    assert header == ["name", "q", "answer", "error"]
-    assert ada == ["Ada", 'Größe, "a"\nb', 'Größe, "a"\nb', ""]
-    assert alan[:3] == ["Alan", "bad one", ""]
-    assert "No such thing." in alan[3]
-    assert grace == ["Grace", "wait", "", ""]
-    assert [row[0] for row in csv.reader(StringIO(plain.out.removeprefix("\ufeff")))] == [
-        *("custom_id", "row-3", "row-4")
-    ]
-
-
-async def test_table_of_other_rows_says_what_is_left_out(tmp_path: Path, server: Site) -> None:
-    """No result is lost without a word."""
-    write(tmp_path, server, "one", "two")
-    (tmp_path / "in.csv").write_text("custom_id,q\nid-1,two\n")
-    await finish(await launch(tmp_path, server.url))
-
-    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
-
-    assert done.out.splitlines()[1] == "id-1,two,two,"
-    assert "left out: 1 of the results, whose ids no row of in.csv has\n" in done.err
-
-
-OTHER_ROWS = {
-    "row at the top": (
-        "q\nzero\none\ntwo\n",
-        "line 2 of in.csv, custom_id 'row-2', is not the row",
-    ),
-    "value changed": ("q\none\ntwo!\n", "line 3 of in.csv, custom_id 'row-3', is not the row"),
-    "sorted": ("q\ntwo\none\n", "line 2 of in.csv, custom_id 'row-2', is not the row"),
-    "column renamed": ("query\none\ntwo\n", "line 2 of in.csv, custom_id 'row-2', is not the"),
-    "other ids": ("custom_id,q\na,one\nb,two\n", "no row of in.csv has the id of a result"),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_ROWS)
-async def test_table_beside_rows_that_were_not_asked_about_is_refused(
-    tmp_path: Path, name: str
-) -> None:
-    """As `batch run` refuses them: no answer stands beside another question."""
-    text, words = OTHER_ROWS[name]
-    await batch_of_csv(tmp_path, "q\none\ntwo\n")
-    (tmp_path / "in.csv").write_text(text)
-
-    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
-
-    assert (done.code, done.out) == (1, "")
-    assert words in done.err
-
-
-async def test_table_beside_more_rows_and_columns_is_printed(tmp_path: Path) -> None:
-    """Rows added at the end have no answer yet; a column that no prompt uses says nothing."""
-    await batch_of_csv(tmp_path, "q\none\ntwo\n")
-    (tmp_path / "in.csv").write_text("q,note\none,x\ntwo,y\nthree,z\n")
-
-    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
-
-    assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[1:] == ["one,x,one,", "two,y,two,", "three,z,,"]
-
-
-async def test_table_knows_the_prompts_of_all_files_of_a_checkpoint(tmp_path: Path) -> None:
-    """Each row may have been asked about with one of them."""
-    await batch_of_csv(tmp_path, "custom_id,q\na,one\n")
-    await batch_of_csv(tmp_path, "custom_id,q\nb,two\n", prompt="Say {q}")
-    (tmp_path / "in.csv").write_text("custom_id,q\na,one\nb,two\n")
-
-    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
-
-    assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[1:] == ["a,one,one,", "b,two,Say two,"]
-
-
-async def batch_of_csv(folder: Path, rows: str, *, prompt: str = "{q}") -> None:
-    """Carry out a batch of these rows."""
-    (folder / "in.csv").write_text(rows)
-    options = [*FILES, "--prompt", prompt, "--model", "echo", "--db", "runs.db"]
-    done = await execute("batch", "run", "in.csv", *options, folder=folder)
-    assert done.code == 0, done.err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["no.db"], "there is no checkpoint no.db"),
-        (["batch.db", "--rows", "no.csv"], "no.csv: can"),
-    ],
-    ids=["no-checkpoint", "no-rows"],
-)
-async def test_table_of_no_file_is_an_error(
-    tmp_path: Path, server: Site, arguments: list[str], words: str
-) -> None:
-    """It is named, and nothing is printed."""
-    write(tmp_path, server, "one")
-    await finish(await launch(tmp_path, server.url))
-
-    done = await execute("batch", "table", *arguments, folder=tmp_path)
-
-    assert (done.code, done.out) == (1, "")
-    assert words in done.err

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from openai_runs.batch.checkpoint import Checkpoint
 from openai_runs.server import LocalServer
 from openai_runs.testing import RunsServer
 from tests.cli.conftest import InProcess
@@ -47,6 +48,21 @@ async def test_database_is_checked_and_its_server_named(tmp_path: Path) -> None:
     assert "free: no server has the file" in free.out
     assert "'none.db' is not there" in " ".join(missing.out.split())
     assert files_in(tmp_path) == ["kept.db", "kept.db.lock"]
+
+
+def test_checkpoint_of_a_batch_is_no_database_to_restore(
+    in_process: InProcess, tmp_path: Path
+) -> None:
+    """The command that reads it is named."""
+    Checkpoint(tmp_path / "batch.db").close()
+
+    done = in_process("doctor", "--db", "batch.db")
+
+    assert done.code == 1
+    text = " ".join(done.out.split())
+    assert "batch.db: it is the checkpoint of a batch" in text
+    assert "`openai-runs batch status batch.db`" in text
+    assert "restore" not in text
 
 
 def model(request: Received) -> Action:

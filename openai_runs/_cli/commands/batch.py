@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openai_runs import AsyncClient, OpenAIRunsError, Progress, RateLimits
+from openai_runs._cli.answering import warn_of_echo
 from openai_runs._cli.connecting import Place, connect, explained
 from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
@@ -142,6 +143,7 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
         found = None
         try:
             with interrupts.scope:
+                await warn_of_echo(client, job.model, job.place)
                 async with _shown(batch.progress, client):
                     found = await batch.run(lines, out=job.out, errors=job.errors)
         finally:

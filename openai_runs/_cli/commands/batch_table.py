@@ -10,7 +10,7 @@ from typing import Final
 from openai_runs._cli.ending import Stop
 from openai_runs._cli.outputs import print_piece, printable, say
 from openai_runs.batch import BatchError, BatchResult, read_results, read_rows, status
-from openai_runs.batch.checkpoint import check_rows
+from openai_runs.batch.comparing import check_rows
 from openai_runs.config import MAX_CSV_VALUE
 
 __all__ = ["print_table"]
