@@ -163,6 +163,7 @@ export class Chat {
               reader.pause = FIRST_PAUSE, hasBegun = true;
               problem = event.event === "done" ? "" : BROKEN;
               if (!this.#showed(event, reader)) return true;
+              if (reader.other) break;
             }
           }
         } catch (error) {
@@ -173,6 +174,10 @@ export class Chat {
             return this.#fail({ code: "not_sent", message: `${UNREACHABLE} ${advice}` });
           }
           problem = hasBegun ? BROKEN : UNREACHABLE;
+        }
+        if (reader.other) { // the answer to a message that was sent here; what follows is asked for
+          await reader.other.ended;
+          Object.assign(reader, { runId: "", lastId: "", isDone: false, other: null }), problem = "";
         }
         if (reader.signal.aborted || (reader.isDone && !reader.untilIdle)) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
@@ -188,14 +193,16 @@ export class Chat {
 
   #open() {
     const controller = new AbortController();
-    const place = { runId: "", lastId: "", status: "", isDone: false };
+    const place = { runId: "", lastId: "", status: "", isDone: false, other: null };
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
+    reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
     return reader;
   }
 
   #end(reader) {
     this.#readers.delete(reader);
+    reader.end();
     this.#regain(reader);
   }
 
@@ -256,6 +263,8 @@ export class Chat {
       return this.#fail(error);
     }
     this.#regain(reader);
+    const runId = event.startsWith("thread.run.") ? JSON.parse(data).id : reader.runId;
+    if ((reader.other = this.#otherReaderOf(runId, reader))) return true;
     if (id) reader.lastId = id;
     if (event === "done") {
       // A run that waits for tools goes on, and a run that has ended is over.
@@ -273,6 +282,14 @@ export class Chat {
       this.#on.status({ runId: id, status, message: last_error?.message });
     }
     return true;
+  }
+
+  /** Return who else reads this run, where this one leaves it to them: a delta is added once. */
+  #otherReaderOf(runId, reader) {
+    if (!runId || !reader.untilIdle) return null;
+    const isFirst = (other) => !other.untilIdle || !reader.runId;
+    const others = [...this.#readers].filter((other) => other !== reader);
+    return others.find((other) => other.runId === runId && isFirst(other)) ?? null;
   }
 
   #write(id, text, isDone) {
