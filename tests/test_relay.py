@@ -144,21 +144,6 @@ async def test_browser_is_shown_nothing_of_how_the_answer_was_made(
     }
 
 
-async def test_browser_is_shown_why_a_run_failed(
-    runs_server: RunsServer, runs_client: AsyncClient
-) -> None:
-    """The error's code and its text, and nothing that may stand beside them."""
-    runs_server.fail("rate_limit_exceeded", "Too much at once.")
-    run = await started(runs_client)
-
-    stream = runs_client.runs.follow(run.id, thread_id=run.thread_id)
-    seen = frames_of([part async for part in relay.sse(stream)])
-
-    failed = msgspec.json.decode(seen[-2].data)
-    assert failed["status"] == "failed"
-    assert failed["last_error"] == {"code": "rate_limit_exceeded", "message": "Too much at once."}
-
-
 async def test_message_is_shown_without_metadata_and_attachments(told: Told) -> None:
     """Its text is what it is there for; a field that nobody knows is not shown either."""
     broadcaster, _, client = told
