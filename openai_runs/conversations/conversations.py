@@ -182,7 +182,7 @@ class Conversations:
         )
         hashed = None
         if idempotency_key is not None:
-            hashed = sha256(idempotency_key.encode()).hexdigest()[:32]  # of any length
+            hashed = sha256(idempotency_key.encode(errors="surrogatepass")).hexdigest()[:32]
         return Reply(self._access, options, key, text, message_key=hashed)
 
     async def stop(self, key: Key) -> bool:
