@@ -50,7 +50,7 @@ async def test_page_goes_on_after_the_back_end_has_lost_the_run(
 async def test_page_asks_for_its_history_until_the_server_is_back(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
-    """It says so; what is sent meanwhile is sent then; the answer at work is followed."""
+    """It says so, also of what is sent meanwhile, which is sent then; the answer at work is followed."""
     model = Paced()
     async with serve_on_way(model, monkeypatch) as (url, way):
         await open_page(tab, url)
@@ -60,6 +60,7 @@ async def test_page_asks_for_its_history_until_the_server_is_back(
         await tab.reload()
         await tab.until(CONNECTION, RECONNECTING)
         await ask(tab, "2")
+        await tab.until(SHOWN, "2 (sending ...)")
         way.open()
         await tab.until(SHOWN, "1|Hello |2")
         await tab.until(CONNECTION, "")
