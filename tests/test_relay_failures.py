@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -23,7 +25,7 @@ from tests.relaying import frames_of, started
     ],
 )
 async def test_browser_is_shown_why_a_run_failed(
-    code: str,
+    code: Any,
     words: str,
     runs_server: RunsServer,
     runs_client: AsyncClient,

@@ -76,16 +76,21 @@ export class Chat {
     return this.#read((signal, reader) => this.#ask(signal, reader), true);
   }
 
-  /** Cancel the answer at work; a message that waits is answered next. */
+  /** Cancel the answer that is shown at work; a message that waits is answered next. */
   async stop() {
-    const begun = [...this.#readers].filter((reader) => reader.runId && !reader.untilIdle);
-    const response = await this.#fetch("/stop", { method: "POST" }).catch(() => null);
+    const isAtWork = ({ runId, status }) => runId && !OVER.has(status);
+    const runId = [...this.#readers].find(isAtWork)?.runId ?? "";
+    // The request may have to wait for one of the browser's connections: it says which run is meant.
+    const query = runId ? `?run_id=${encodeURIComponent(runId)}` : "";
+    const response = await this.#fetch(`/stop${query}`, { method: "POST" }).catch(() => null);
     if (!response) {
       const message = `${UNREACHABLE} The answer is not stopped: try again.`;
       return this.#on.error({ code: "unreachable", message });
     }
     if (!response.ok) return this.#on.error(await errorOf(response));
-    for (const reader of begun) {
+    if (!await response.json().catch(() => false)) return; // it is over
+    for (const reader of this.#readers) {
+      if (reader.runId !== runId || !runId || reader.untilIdle) continue;
       this.#on.status({ runId: reader.runId, status: "cancelled" });
       reader.controller.abort();
     }

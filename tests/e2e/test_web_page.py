@@ -50,7 +50,7 @@ async def test_page_goes_on_after_the_back_end_has_lost_the_run(
 async def test_page_asks_for_its_history_until_the_server_is_back(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
-    """It says so, also of what is sent meanwhile, which is sent then; the answer at work is followed."""
+    """It says so; what is sent meanwhile is marked, and sent then; the answer at work goes on."""
     model = Paced()
     async with serve_on_way(model, monkeypatch) as (url, way):
         await open_page(tab, url)
@@ -198,6 +198,23 @@ async def test_error_of_the_page_is_no_lost_connection(
 
 
 WORDS = [f"{n} " for n in range(100)]
+
+
+async def test_stop_that_comes_late_cancels_no_other_answer(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """It waits for a connection, while the answer that was meant ends and the next one begins."""
+    model = ScriptedBackend([Say(["Well"] * 30, pause=0.02)] * 8)
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        for n in range(8):
+            await ask(tab, str(n))
+        await tab.until(f'{SHOWN}.includes("WellWell").toString()', "true")
+        for _ in range(3):
+            await tab.value('document.querySelector("#stop").click()')
+        await tab.until(f'({SHOWN}.split("Well").length - 1).toString()', "240")
+
+
 SHOWINGS = """(() => {
     window.showings = [];
     new MutationObserver(() => { window.showings.push(SHOWN); }).observe(
