@@ -60,6 +60,12 @@ _FAILURES: Final[tuple[tuple[type[OpenAIRunsError], str, str], ...]] = (
 )
 """Error -> the code and message a browser is sent; the first class that fits. The error's own
 text may name hosts, ids of requests, or a tool's output: it is logged."""
+_RUN_FAILURES: Final = {
+    "rate_limit_exceeded": "Too much is asked of the assistant at present: try again later.",
+    "invalid_prompt": "The assistant cannot answer this.",
+}
+"""`last_error.code` of a run -> the message a browser is sent; the run's own text is logged."""
+_RUN_FAILURE: Final = "The answer failed."
 _UNKNOWN_FAILURE: Final = ["server_error", "The answer could not be made."]
 
 _logger = logging.getLogger("openai_runs.relay")
@@ -169,7 +175,8 @@ def sse(
             the stream's own `on_cancel` says, which by default leaves it.
         full: Send every event as the server sent it. Else a browser is sent what it can show:
             messages without metadata and attachments; of a run its ids, its status, and why it
-            failed; no steps, instructions, tools, metadata or events of unknown kinds.
+            failed, as a code and a fixed sentence; no steps, instructions, tools, metadata or
+            events of unknown kinds.
         heartbeat: Seconds without a frame after which a comment is sent, so that proxies keep
             the connection. None is sent while local tools run, and while a run is waited for
             because its stream cannot be resumed.
@@ -234,8 +241,16 @@ def _reduced(event: Event, names: tuple[str, ...]) -> bytes:
     shown = {name: whole[name] for name in names if name in whole}
     error = shown.get("last_error")
     if isinstance(error, dict):
-        shown["last_error"] = {name: error.get(name) for name in ("code", "message")}
+        shown["last_error"] = _shown_error(error, whole)
     return msgspec.json.encode(shown)
+
+
+def _shown_error(error: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a browser is shown of why a run failed, and log the rest."""
+    code, ids = error.get("code"), {"run_id": run.get("id"), "thread_id": run.get("thread_id")}
+    words = "a relayed run failed: %s: %s"
+    _logger.warning(words, code, error.get("message"), extra=ids)
+    return {"code": code, "message": _RUN_FAILURES.get(str(code), _RUN_FAILURE)}
 
 
 def error_frame(error: Exception) -> bytes:

@@ -29,6 +29,7 @@ AT_ONCE: dict[str, Any] = {
     "retry": RetryPolicy(initial=0, maximum=0),
     "poll": PollPolicy(initial=0, maximum=0),
 }
+GONE = {"error": {"message": "gone", "code": "stream_position_lost"}}
 Told = tuple[Broadcaster, HostileServer, AsyncClient]
 
 
@@ -114,6 +115,33 @@ async def test_browser_is_sent_that_the_connection_to_the_run_is_lost_and_is_bac
     assert seen[-1].event == "done"
 
 
+@pytest.mark.parametrize("status", [404, 409, 422])
+async def test_browser_is_sent_that_the_connection_is_back_where_the_run_is_polled(
+    status: int,
+) -> None:
+    """While the run goes on: such as of a server that makes the turn again after its restart."""
+    broadcaster = Broadcaster(resumes=True)
+    broadcaster.cuts = [len(b"".join(broadcaster.frames[:8]))]
+    broadcaster.status = "in_progress"
+    lost = Answer(status, GONE, broadcaster.features)
+    async with (
+        HostileServer(broadcaster) as server,
+        AsyncClient(base_url=server.url, api_key=CANARY_KEY, **AT_ONCE) as client,
+    ):
+        server.answer_with(lambda one: lost if one.path.endswith("/stream") else broadcaster(one))
+        async with relay.sse(client.runs.stream("thread_1", assistant_id="asst_1")) as frames:
+            body = b""
+            while b"event: reconnected\n" not in body:
+                body += await anext(frames)
+            broadcaster.status = "completed"
+            body += b"".join([one async for one in frames])
+    seen = frames_of(body)
+
+    assert text_of(seen) == broadcaster.text
+    assert [one.event for one in seen if "connect" in one.event] == ["reconnecting", "reconnected"]
+    assert seen[-1].event == "done"
+
+
 async def _open_after(way: Way, failures: int) -> None:
     while way.rejected < failures:  # noqa: ASYNC110 - nobody announces a connection
         await anyio.sleep(0.01)
@@ -142,21 +170,6 @@ async def test_browser_is_shown_nothing_of_how_the_answer_was_made(
         "last_error": None,
         "incomplete_details": None,
     }
-
-
-async def test_browser_is_shown_why_a_run_failed(
-    runs_server: RunsServer, runs_client: AsyncClient
-) -> None:
-    """The error's code and its text, and nothing that may stand beside them."""
-    runs_server.fail("rate_limit_exceeded", "Too much at once.")
-    run = await started(runs_client)
-
-    stream = runs_client.runs.follow(run.id, thread_id=run.thread_id)
-    seen = frames_of([part async for part in relay.sse(stream)])
-
-    failed = msgspec.json.decode(seen[-2].data)
-    assert failed["status"] == "failed"
-    assert failed["last_error"] == {"code": "rate_limit_exceeded", "message": "Too much at once."}
 
 
 async def test_message_is_shown_without_metadata_and_attachments(told: Told) -> None:

@@ -182,10 +182,10 @@ class Conversations:
         )
         hashed = None
         if idempotency_key is not None:
-            hashed = sha256(idempotency_key.encode()).hexdigest()[:32]  # of any length
+            hashed = sha256(idempotency_key.encode(errors="surrogatepass")).hexdigest()[:32]
         return Reply(self._access, options, key, text, message_key=hashed)
 
-    async def stop(self, key: Key) -> bool:
+    async def stop(self, key: Key, run_id: str | None = None) -> bool:
         """Cancel the answer at work, of whichever process; return whether there is one.
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
@@ -194,13 +194,15 @@ class Conversations:
 
         Args:
             key: Names the conversation.
+            run_id: The run that is meant: a request may come late, and nothing is cancelled where
+                another one is at work by then. None: whichever is at work.
 
         Raises:
             APIError: The cancel failed.
 
         Cancellation: the answer may be cancelled all the same.
         """
-        return await self._access.stop(write_key(key), Record.stop)
+        return await self._access.stop(write_key(key), lambda record: record.stop(run_id))
 
     async def reset(self, key: Key) -> None:
         """Begin a new thread with the next message, and stop the answer at work.

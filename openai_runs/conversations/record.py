@@ -259,10 +259,11 @@ class Record(msgspec.Struct):
         over = Answered(claim.ids, claim.thread_id, claim.run_id)
         self.answered = [*self.answered, over][-_KEPT:]
 
-    def stop(self) -> Claim | None:
-        """Mark the claim as stopped and return it."""
-        if self.claim is not None:
-            self.claim.is_stopped = True
+    def stop(self, run_id: str | None = None) -> Claim | None:
+        """Mark the claim as stopped and return it; None where it has another run than this."""
+        if self.claim is None or run_id not in (None, self.claim.run_id):
+            return None
+        self.claim.is_stopped = True
         return self.claim
 
     def reset(self) -> Claim | None:

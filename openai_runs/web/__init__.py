@@ -11,6 +11,7 @@ from openai_runs.web.chat import Chat, History, ShownMessage
 from openai_runs.web.errors import (
     EmptyMessageError,
     ErrorResponse,
+    InvalidTextError,
     TooManyMessagesError,
     error_response,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "EmptyMessageError",
     "ErrorResponse",
     "History",
+    "InvalidTextError",
     "ShownMessage",
     "TooManyMessagesError",
     "error_response",

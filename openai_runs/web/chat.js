@@ -76,16 +76,21 @@ export class Chat {
     return this.#read((signal, reader) => this.#ask(signal, reader), true);
   }
 
-  /** Cancel the answer at work; a message that waits is answered next. */
+  /** Cancel the answer that is shown at work; a message that waits is answered next. */
   async stop() {
-    const begun = [...this.#readers].filter((reader) => reader.runId && !reader.untilIdle);
-    const response = await this.#fetch("/stop", { method: "POST" }).catch(() => null);
+    const isAtWork = ({ runId, status }) => runId && !OVER.has(status);
+    const runId = [...this.#readers].find(isAtWork)?.runId ?? "";
+    // The request may have to wait for one of the browser's connections: it says which run is meant.
+    const query = runId ? `?run_id=${encodeURIComponent(runId)}` : "";
+    const response = await this.#fetch(`/stop${query}`, { method: "POST" }).catch(() => null);
     if (!response) {
       const message = `${UNREACHABLE} The answer is not stopped: try again.`;
       return this.#on.error({ code: "unreachable", message });
     }
     if (!response.ok) return this.#on.error(await errorOf(response));
-    for (const reader of begun) {
+    if (!await response.json().catch(() => false)) return; // it is over
+    for (const reader of this.#readers) {
+      if (reader.runId !== runId || !runId || reader.untilIdle) continue;
       this.#on.status({ runId: reader.runId, status: "cancelled" });
       reader.controller.abort();
     }
@@ -163,6 +168,7 @@ export class Chat {
               reader.pause = FIRST_PAUSE, hasBegun = true;
               problem = event.event === "done" ? "" : BROKEN;
               if (!this.#showed(event, reader)) return true;
+              if (reader.other) break;
             }
           }
         } catch (error) {
@@ -173,6 +179,10 @@ export class Chat {
             return this.#fail({ code: "not_sent", message: `${UNREACHABLE} ${advice}` });
           }
           problem = hasBegun ? BROKEN : UNREACHABLE;
+        }
+        if (reader.other) { // the answer to a message that was sent here; what follows is asked for
+          await reader.other.ended;
+          Object.assign(reader, { runId: "", lastId: "", isDone: false, other: null }), problem = "";
         }
         if (reader.signal.aborted || (reader.isDone && !reader.untilIdle)) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
@@ -188,14 +198,16 @@ export class Chat {
 
   #open() {
     const controller = new AbortController();
-    const place = { runId: "", lastId: "", status: "", isDone: false };
+    const place = { runId: "", lastId: "", status: "", isDone: false, other: null };
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
+    reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
     return reader;
   }
 
   #end(reader) {
     this.#readers.delete(reader);
+    reader.end();
     this.#regain(reader);
   }
 
@@ -256,6 +268,8 @@ export class Chat {
       return this.#fail(error);
     }
     this.#regain(reader);
+    const runId = event.startsWith("thread.run.") ? JSON.parse(data).id : reader.runId;
+    if ((reader.other = this.#otherReaderOf(runId, reader))) return true;
     if (id) reader.lastId = id;
     if (event === "done") {
       // A run that waits for tools goes on, and a run that has ended is over.
@@ -273,6 +287,14 @@ export class Chat {
       this.#on.status({ runId: id, status, message: last_error?.message });
     }
     return true;
+  }
+
+  /** Return who else reads this run, where this one leaves it to them: a delta is added once. */
+  #otherReaderOf(runId, reader) {
+    if (!runId || !reader.untilIdle) return null;
+    const isFirst = (other) => !other.untilIdle || !reader.runId;
+    const others = [...this.#readers].filter((other) => other !== reader);
+    return others.find((other) => other.runId === runId && isFirst(other)) ?? null;
   }
 
   #write(id, text, isDone) {

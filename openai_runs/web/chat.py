@@ -29,7 +29,12 @@ from openai_runs.config import (
     check_timeout,
 )
 from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
-from openai_runs.web.errors import EmptyMessageError, TooManyMessagesError, has_traceback
+from openai_runs.web.errors import (
+    EmptyMessageError,
+    InvalidTextError,
+    TooManyMessagesError,
+    has_traceback,
+)
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
 from openai_runs.web.tasks import Tasks
 
@@ -41,6 +46,7 @@ OnDisconnect = Literal["continue", "cancel"]
 _WAIT: Final = b": wait\n\n"
 """A comment."""
 _DONE: Final = b"event: done\ndata: [DONE]\n\n"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 _POLL: Final = 0.1
 """Seconds between two polls of the store for a run that is being created."""
@@ -175,6 +181,7 @@ class Chat(Conversations):
 
         Raises:
             EmptyMessageError: `text` has nothing but white space.
+            InvalidTextError: `text` has half of a surrogate pair.
             TooManyMessagesError: So many messages of this user wait already.
             APIError: The assistant or the thread is not on the server.
             OpenAIRunsError: The answer could not be begun.
@@ -185,9 +192,7 @@ class Chat(Conversations):
         if not self._tasks.is_open:
             message = "the chat is not open; use it in its `async with` block"
             raise RuntimeError(message)
-        if not text.strip():
-            message = "a message has nothing but white space"
-            raise EmptyMessageError(message)
+        _check_text(text)
         cancels = self._cancels if on_disconnect is None else _checked(on_disconnect) == "cancel"
         reply = self.reply(key, text, idempotency_key=idempotency_key, **arguments)
         if self._waiting[key] >= self._max_waiting:
@@ -342,6 +347,15 @@ class Chat(Conversations):
 async def _nothing() -> AsyncGenerator[bytes]:
     """Yield nothing but a comment: a browser asks again where it has seen no `done`."""
     yield _WAIT
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        message = "a message has nothing but white space"
+        raise EmptyMessageError(message)
+    if found := _SURROGATE.search(text):
+        message = f"a message has half of a surrogate pair at {found.start()}"
+        raise InvalidTextError(message)
 
 
 def _checked(on_disconnect: OnDisconnect) -> OnDisconnect:

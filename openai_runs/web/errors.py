@@ -44,6 +44,7 @@ from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 __all__ = [
     "EmptyMessageError",
     "ErrorResponse",
+    "InvalidTextError",
     "TooManyMessagesError",
     "error_response",
     "has_traceback",
@@ -58,6 +59,10 @@ _MAX_RETRY_AFTER: Final = 86_400
 
 class EmptyMessageError(OpenAIRunsError):
     """A message has nothing but white space."""
+
+
+class InvalidTextError(OpenAIRunsError):
+    """A message has half of a surrogate pair, which is no character and cannot be sent on."""
 
 
 class TooManyMessagesError(OpenAIRunsError):
@@ -92,6 +97,7 @@ _ROWS: Final = (
     _Row(
         EmptyMessageError, 400, _CALLER, "empty_message", "The message is empty: write something."
     ),
+    _Row(InvalidTextError, 400, _CALLER, "invalid_text", "The message is no valid text."),
     _Row(TooManyMessagesError, 429, "rate_limit_error", "too_many_messages", "Wait for answers."),
     _Row(DuplicateMessageError, 409, _CALLER, "conflict", "The message was sent before."),
     _Row(ActiveRunError, 409, _CALLER, "active_run", "An answer is being written: wait."),
@@ -121,12 +127,14 @@ _ROWS: Final = (
     _Row(OpenAIRunsError, 502, _SERVER, "server_error", _UPSTREAM),
 )
 """Error -> what a browser is answered; the first class that fits."""
+_TOO_LARGE: Final = _Row(APIError, 413, _CALLER, "message_too_long", "The message is too long.")
+"""In place of a row, where the server of the API has answered with 413."""
 
 
 def error_response(error: OpenAIRunsError) -> ErrorResponse:
     """Return what a browser is answered where this error ends its request, and log the error.
 
-    Errors that another request can avoid keep their status: 400, 404, 409 and 429, with
+    Errors that another request can avoid keep their status: 400, 404, 409, 413 and 429, with
     `Retry-After` where the error says when. A key that is refused, and what goes wrong at the
     server of the API, are 502; no connection to it is 503, and no answer in time 504. The log
     record is under `openai_runs.web`: a warning, or from 500 on an error. It has no
@@ -135,8 +143,11 @@ def error_response(error: OpenAIRunsError) -> ErrorResponse:
     Args:
         error: What was raised.
     """
-    kind = APITimeoutError if getattr(error, "status_code", None) == 408 else type(error)
-    row = next(row for row in _ROWS if issubclass(kind, row.kind))
+    status = getattr(error, "status_code", None)
+    kind = APITimeoutError if status == 408 else type(error)
+    row = _TOO_LARGE
+    if status != 413:
+        row = next(row for row in _ROWS if issubclass(kind, row.kind))
     _log(error, row.status)
     headers = {}
     seconds = getattr(error, "retry_after", None)

@@ -184,6 +184,19 @@ async def test_stop_ends_the_answer_at_work(bot: Bot, elsewhere: bool) -> None:
         assert await shown(conversations.reply(KEY, "2")) == ["next"]
 
 
+async def test_stop_that_comes_late_leaves_the_next_answer_alone(bot: Bot) -> None:
+    """Where it names the run that it means, which is over by then."""
+    bot.model.add("first", "second")
+
+    async with bot.conversations() as conversations:
+        async with conversations.reply(KEY, "1") as reply:
+            run = (await reply.result()).run
+        async with conversations.reply(KEY, "2") as reply:
+            assert not await conversations.stop(KEY, run.id)
+            assert (await reply.result()).run.status == "completed"
+        assert not await conversations.stop(KEY, "run_of_another")
+
+
 async def test_stop_before_the_run_is_known_cancels_it_then(bot: Bot) -> None:
     """Nothing is lost between the create and the first event."""
     bot.model.add(Hang())

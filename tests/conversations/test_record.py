@@ -140,6 +140,24 @@ def test_stopped_claim_learns_so_when_its_run_is_known(is_reset: bool) -> None:
     assert made.thread_id == (None if is_reset else "thread_2")
 
 
+@pytest.mark.parametrize("named", ["run_1", "run_2", None, ""])
+@pytest.mark.parametrize("known", ["run_1", None])
+def test_stop_of_a_run_that_is_not_at_work_stops_nothing(
+    named: str | None, known: str | None
+) -> None:
+    """Neither a run that came after it, nor one that is being created."""
+    made = record(("a", ALIVE))
+    assert begin(made, 1, "a", together=False) is Next.ANSWER
+    if known is not None:
+        assert not made.start("a", thread_id="thread_1", run_id=known)
+    assert made.claim is not None
+
+    stopped = made.stop(named)
+
+    assert (stopped is made.claim) is (named is None or named == known)
+    assert made.claim.is_stopped is (stopped is not None)
+
+
 ADOPTIONS = {
     "nothing left": ([], None),
     "somebody waits": ([("a", DEAD), ("b", ALIVE)], None),

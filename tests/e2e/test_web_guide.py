@@ -65,8 +65,11 @@ async def test_chat_answers_streams_and_remembers(
     async with serve(name, model, monkeypatch) as url, aiohttp.ClientSession(cookie_jar=jar) as web:
         async with web.get(f"{url}/") as response:
             assert "/chat.js" in await response.text()
+            assert response.headers["Cache-Control"] == "no-store"
+            assert int(response.cookies["user"]["max-age"]) > 30 * 24 * 3600
         async with web.get(f"{url}/chat.js") as response:
             assert response.content_type.endswith("/javascript")
+            assert response.headers["Cache-Control"] == "no-cache"
             assert await response.text() == SCRIPT.read_text()
         async with web.post(f"{url}/chat", json={"text": QUESTION}) as response:
             first = frames_of(await response.read())
@@ -278,7 +281,7 @@ async def test_page_stops_an_answer_and_shows_errors(
         await tab.value('document.querySelector("#stop").click()')
         await tab.until(STATUS, "cancelled")
         await ask(tab, "2")
-        await tab.until(STATUS, "Too much.")
+        await tab.until(STATUS, "The answer failed.")
         await tab.value('document.querySelector("form").elements.text.removeAttribute("maxlength")')
         await ask(tab, "x" * 5000)
         await tab.until(STATUS, "text: String should have at most 4000 characters")

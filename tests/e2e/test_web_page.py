@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_runs.server import ScriptedBackend
+from openai_runs.server import Say, ScriptedBackend
 from openai_runs.testing import FaultProxy
 from tests.e2e.browsing import Tab
 from tests.e2e.chat_page import (
@@ -50,7 +50,7 @@ async def test_page_goes_on_after_the_back_end_has_lost_the_run(
 async def test_page_asks_for_its_history_until_the_server_is_back(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
-    """It says so; what is sent meanwhile is sent then; the answer at work is followed."""
+    """It says so; what is sent meanwhile is marked, and sent then; the answer at work goes on."""
     model = Paced()
     async with serve_on_way(model, monkeypatch) as (url, way):
         await open_page(tab, url)
@@ -60,6 +60,7 @@ async def test_page_asks_for_its_history_until_the_server_is_back(
         await tab.reload()
         await tab.until(CONNECTION, RECONNECTING)
         await ask(tab, "2")
+        await tab.until(SHOWN, "2 (sending ...)")
         way.open()
         await tab.until(SHOWN, "1|Hello |2")
         await tab.until(CONNECTION, "")
@@ -194,3 +195,74 @@ async def test_error_of_the_page_is_no_lost_connection(
         await open_page(tab, url)
         await tab.value(f"void {script}")
         await tab.until("window.thrown", "TypeError 0")
+
+
+WORDS = [f"{n} " for n in range(100)]
+
+
+async def test_stop_that_comes_late_cancels_no_other_answer(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """It waits for a connection, while the answer that was meant ends and the next one begins."""
+    model = ScriptedBackend([Say(["Well"] * 30, pause=0.02)] * 8)
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        for n in range(8):
+            await ask(tab, str(n))
+        await tab.until(f'{SHOWN}.includes("WellWell").toString()', "true")
+        for _ in range(3):
+            await tab.value('document.querySelector("#stop").click()')
+        await tab.until(f'({SHOWN}.split("Well").length - 1).toString()', "240")
+
+
+SHOWINGS = """(() => {
+    window.showings = [];
+    new MutationObserver(() => { window.showings.push(SHOWN); }).observe(
+        document.querySelector("main"), { childList: true, subtree: true, characterData: true });
+})()"""
+"""Script that keeps all that the page shows from now on."""
+
+
+@pytest.mark.parametrize("is_answering", [True, False], ids=["during", "after"])
+async def test_page_shows_no_text_twice_when_a_message_is_sent_after_a_reload(
+    is_answering: bool, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Whoever follows leaves the answer to the one that sent; the page has two readers then."""
+    words = "".join(WORDS)
+    model = ScriptedBackend([Say(WORDS, pause=0.02)] * 2)
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await ask(tab, "a")
+        await tab.until(f'{SHOWN}.includes(" 9 ").toString()', "true")
+        await tab.reload()
+        await tab.until(f'{SHOWN}.includes(" 9 ").toString()', "true")
+        await tab.value(SHOWINGS.replace("SHOWN", SHOWN))
+        if not is_answering:
+            await tab.until(STATUS, "completed")
+        await ask(tab, "b")
+        await tab.until(SHOWN, f"a|{words}|b|{words}")
+        showings = await tab.value("window.showings")
+
+    answers = {one.split("|b|")[1] for one in showings if "|b|" in one[2:]}
+    assert [one for one in answers if not words.startswith(one)] == []
+
+
+async def test_page_follows_what_another_tab_has_sent_after_its_own_answer(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """The reader that has left an answer to another one asks for the next."""
+    words = "".join(WORDS)
+    model = ScriptedBackend([Say(WORDS, pause=0.02)] * 3)
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(f'{SHOWN}.includes(" 9 ").toString()', "true")
+        await tab.reload()
+        await tab.until(f'{SHOWN}.includes(" 9 ").toString()', "true")
+        await ask(tab, "2")
+        await tab.until(f'{SHOWN}.includes("|2|0 1 2 ").toString()', "true")
+        await tab.value(
+            """void fetch("/chat", { method: "POST", body: JSON.stringify({ text: "3" }),
+                headers: { "Content-Type": "application/json" } })"""
+        )
+        await tab.until(SHOWN, "|".join(["1", words, "2", words, words]))

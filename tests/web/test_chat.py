@@ -208,7 +208,7 @@ async def test_failed_run_is_shown_with_its_reason(serve: Any) -> None:
         after = await browser.ask("2")
 
     assert statuses_of(seen)[-1] == "failed"
-    assert b"Too much." in seen[-2].data
+    assert b"The answer failed." in seen[-2].data
     assert (text_of(seen), text_of(after)) == ("half", "next")
 
 

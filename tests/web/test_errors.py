@@ -11,7 +11,12 @@ import pytest
 from openai_runs import Run, errors
 from openai_runs.conversations import DuplicateMessageError, LeaseLostError
 from openai_runs.types.runs import RunLastError
-from openai_runs.web import EmptyMessageError, TooManyMessagesError, error_response
+from openai_runs.web import (
+    EmptyMessageError,
+    InvalidTextError,
+    TooManyMessagesError,
+    error_response,
+)
 from tests.support import run_json
 
 SECRET = "sk-secret at http://upstream.internal:8080/v1/threads/thread_1"
@@ -41,7 +46,7 @@ TABLE: dict[str, tuple[errors.OpenAIRunsError, int, str]] = {
     "404": (status_error(errors.NotFoundError, 404), 404, "not_found"),
     "408": (status_error(errors.APIStatusError, 408), 504, "upstream_timeout"),
     "409": (status_error(errors.ConflictError, 409), 409, "conflict"),
-    "413": (status_error(errors.APIStatusError, 413), 502, "upstream_error"),
+    "413": (status_error(errors.APIStatusError, 413), 413, "message_too_long"),
     "422": (status_error(errors.UnprocessableEntityError, 422), 400, "bad_request"),
     "429": (status_error(errors.RateLimitError, 429), 429, "rate_limit_exceeded"),
     "500": (status_error(errors.InternalServerError, 500), 502, "upstream_error"),
@@ -61,6 +66,7 @@ TABLE: dict[str, tuple[errors.OpenAIRunsError, int, str]] = {
     "config": (errors.ConfigError(SECRET), 500, "server_error"),
     "lease": (LeaseLostError(SECRET), 503, "lease_lost"),
     "empty": (EmptyMessageError(SECRET), 400, "empty_message"),
+    "invalid-text": (InvalidTextError(SECRET), 400, "invalid_text"),
     "many": (TooManyMessagesError(SECRET), 429, "too_many_messages"),
     "duplicate": (DuplicateMessageError(SECRET), 409, "conflict"),
     "any": (errors.OpenAIRunsError(SECRET), 502, "server_error"),

@@ -162,6 +162,8 @@ class Reconnector:
         """Attempts since the last event was received."""
         self.is_pointless = False
         """Whether the same event would break the stream again."""
+        self.is_rejected = False
+        """Whether the server is back, and rejects the request: the run is polled."""
 
     async def reconnect(
         self, request: StreamRequest, ids: Mapping[str, str], last_id: str
@@ -207,6 +209,7 @@ class Reconnector:
             extra = {**ids_of(error), **ids}
             _LOG.debug(words, ids["run_id"], type(error).__name__, extra=extra)
             if not is_transient(error):
+                self.is_rejected = True
                 return None  # such as 409: the server no longer has that event; the run is polled
         run = await self._fetcher.poll_until_seen(ids)
         return run if run.is_active else None

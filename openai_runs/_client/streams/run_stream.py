@@ -98,8 +98,11 @@ class RunStream(NotAwaited, Generic[T]):
 
     @property
     def is_reconnecting(self) -> bool:
-        """Return whether the connection was lost, and the run is not at its end."""
-        return self._session.state is State.RECOVERING
+        """Return whether the connection was lost, and the run is not at its end.
+
+        Not where the server is back and cannot go on from the last event: the run is polled then.
+        """
+        return self._session.is_reconnecting
 
     @property
     def last_event_id(self) -> str:

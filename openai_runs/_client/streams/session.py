@@ -497,12 +497,19 @@ class StreamSession:
             self.snapshot.outputs_submitted()
             self._begin_recovery("the run has moved on since")
 
+    @property
+    def is_reconnecting(self) -> bool:
+        """Whether there is no connection, and none to a server that only lets the run be polled."""
+        return self.state is State.RECOVERING and not self._reconnector.is_rejected
+
     async def _recover(self) -> None:
         """RECOVERING: reconnect where that can be done. Else, or VERIFYING: poll and backfill."""
         try:
             opened = None
-            if self.state is State.RECOVERING:
+            if self.is_reconnecting:
                 opened = await self._reconnector.reconnect(self._request, self._ids, self.last_id)
+                if self._reconnector.is_rejected:
+                    return  # whoever shows that the connection is lost learns first that it is back
             if opened is None:
                 await self._backfill()
             else:
@@ -574,7 +581,7 @@ class StreamSession:
         """Enter RECOVERING: reconnect or poll, as `Reconnector.reconnect` decides."""
         words = "the stream of run %s is recovered: %s"
         _LOG.debug(words, self._ids.get("run_id"), reason, extra=self._ids)
-        self.recovered = True
+        self.recovered, self._reconnector.is_rejected = True, False
         self._move(State.RECOVERING)
 
     def _disconnect(self, error: OpenAIRunsError | None, *, is_end: bool = False) -> None:
