@@ -13,11 +13,11 @@ from typing import Final, TypeVar
 import anyio
 import msgspec
 
-from openai_runs import AsyncClient, BadRequestError, NotFoundError
+from openai_runs import AsyncClient, BadRequestError, ConfigError, NotFoundError
 from openai_runs.conversations.record import Claim, Record
 from openai_runs.conversations.store import Entry, Store
 
-__all__ = ["Access", "Key", "read_key", "write_key"]
+__all__ = ["Access", "Key", "check_text", "read_key", "write_key"]
 
 T = TypeVar("T")
 Key = str | int | tuple[str | int, ...]
@@ -27,16 +27,43 @@ _KEYS: Final[msgspec.json.Decoder[Key]] = msgspec.json.Decoder(Key)
 _RECORDS: Final = msgspec.json.Decoder(Record)
 
 
+def check_text(name: str, text: object) -> None:
+    """Raise unless this is a text that can be stored and sent.
+
+    Args:
+        name: The argument's, for the error.
+        text: What was given.
+
+    Raises:
+        TypeError: It is no text.
+        ConfigError: It holds half of a surrogate pair.
+    """
+    if not isinstance(text, str):
+        msg = f"{name} must be a str, got {type(text).__name__}"
+        raise TypeError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = (
+            f"{name} holds half of a surrogate pair, which cannot be sent; "
+            "text.encode('utf-8', 'replace').decode() replaces it"
+        )
+        raise ConfigError(msg) from None
+
+
 def write_key(key: Key) -> str:
     """Return a key as the store has it.
 
     Raises:
         TypeError: It is no key.
+        ConfigError: A text in it holds half of a surrogate pair.
     """
     parts = key if isinstance(key, tuple) else (key,)
     if not parts or not all(isinstance(part, str | int) for part in parts):
         msg = f"key must be a str, an int or a tuple of them, got {key!r}"
         raise TypeError(msg)
+    for part in parts:
+        check_text("key", str(part))
     return msgspec.json.encode(key).decode()
 
 

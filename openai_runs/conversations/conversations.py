@@ -12,10 +12,11 @@ from typing import Any, Final, get_args
 from uuid import uuid4
 
 import anyio
+import msgspec
 
 from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
-from openai_runs.conversations.access import Access, Key, read_key, write_key
+from openai_runs.conversations.access import Access, Key, check_text, read_key, write_key
 from openai_runs.conversations.record import Record, Status
 from openai_runs.conversations.reply import LeaseLostError, Options, Reply, WhenBusy
 from openai_runs.conversations.store import SQLiteStore, Store
@@ -172,9 +173,12 @@ class Conversations:
             **arguments: What `client.runs.stream` takes, for this run; also those of the class.
 
         Raises:
-            TypeError: An argument is of the wrong kind, or is set by this class.
+            TypeError: An argument is of the wrong kind, such as the `text` of a photo, which is
+                None, or is set by this class.
+            ConfigError: A text holds half of a surrogate pair.
             ValueError: `when_busy` is none of the three.
         """
+        check_text("text", text)
         mode = self._options.when_busy if when_busy is None else _mode(when_busy)
         merged = {**self._options.arguments, **_checked(arguments)}
         options = self._options._replace(
@@ -182,6 +186,7 @@ class Conversations:
         )
         hashed = None
         if idempotency_key is not None:
+            check_text("idempotency_key", idempotency_key)
             hashed = sha256(idempotency_key.encode()).hexdigest()[:32]  # of any length
         return Reply(self._access, options, key, text, message_key=hashed)
 
@@ -227,18 +232,35 @@ class Conversations:
         all that was left in the conversation. Where somebody who is alive waits in the same
         conversation, those messages are answered there.
 
+        A record that cannot be read is logged once, and passed over.
+
         Cancellation: ends the search.
         """
         closing = self._access.closing
+        unreadable: set[str] = set()
         while not closing.is_set():
             for key in await self._access.store.open_keys():
-                owner, access = uuid4().hex, self._access
-                adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
-                message_id = await access.change(key, adopt)
-                if message_id is not None:
-                    yield Reply(access, self._options, read_key(key), "", (owner, message_id))
+                if key in unreadable:
+                    continue
+                try:
+                    reply = await self._adopt(key)
+                except msgspec.MsgspecError:
+                    unreadable.add(key)
+                    _logger.exception("the record of conversation %s cannot be read", key)
+                    continue
+                if reply is not None:
+                    yield reply
             with anyio.move_on_after(self._access.lease / 2):
                 await closing.wait()
+
+    async def _adopt(self, key: str) -> Reply | None:
+        """Return a reply to what was left in a conversation; None if there is nothing."""
+        owner, access = uuid4().hex, self._access
+        adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
+        message_id = await access.change(key, adopt)
+        if message_id is None:
+            return None
+        return Reply(access, self._options, read_key(key), "", (owner, message_id))
 
     async def answer_abandoned(self, answer: Callable[[Reply], Awaitable[object]]) -> None:
         """Call a function with each reply of `abandoned`, in a task of its own, until `aclose`.
