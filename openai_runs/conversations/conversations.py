@@ -96,8 +96,20 @@ class Conversations:
         self._is_own_store = isinstance(store, str | os.PathLike)
         opened = SQLiteStore(store) if isinstance(store, str | os.PathLike) else store
         self._access = Access(client, opened, lease)
-        listed = None if tools is None else list(tools)
-        self._options = Options(assistant_id, _mode(when_busy), every, listed, _checked(arguments))
+        self._options = Options(
+            assistant_id, _mode(when_busy), every, _listed(tools), _checked(arguments)
+        )
+        self._check()
+
+    def _check(self, options: Options | None = None) -> None:
+        """Raise what the stream of a run would raise for these arguments; nothing is sent."""
+        options = options or self._options
+        self.client.runs.stream(
+            "thread",
+            assistant_id=options.assistant_id,
+            tools=options.tools,
+            **options.arguments,
+        )
 
     def __repr__(self) -> str:
         return f"<Conversations of {self._options.assistant_id} in {self._access.store!r}>"
@@ -181,9 +193,9 @@ class Conversations:
         check_text("text", text)
         mode = self._options.when_busy if when_busy is None else _mode(when_busy)
         merged = {**self._options.arguments, **_checked(arguments)}
-        options = self._options._replace(
-            when_busy=mode, arguments=merged, tools=merged.pop("tools", self._options.tools)
-        )
+        tools = _listed(merged.pop("tools", self._options.tools))
+        options = self._options._replace(when_busy=mode, arguments=merged, tools=tools)
+        self._check(options)
         hashed = None
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
@@ -291,6 +303,12 @@ def _mode(when_busy: WhenBusy) -> WhenBusy:
         msg = f"when_busy must be 'queue', 'join' or 'interrupt', got {when_busy!r}"
         raise ValueError(msg)
     return when_busy
+
+
+def _listed(tools: Any) -> Any:
+    """Return tools that can be read more than once; what is no list is refused by `_check`."""
+    is_iterator = isinstance(tools, Iterable) and not isinstance(tools, str | Mapping)
+    return list(tools) if is_iterator else tools
 
 
 def _checked(arguments: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -178,7 +178,14 @@ class Reply:
         return await self._block.__aexit__(kind, error, trace)
 
     def __aiter__(self) -> AsyncIterator[str]:
-        """Yield all of the answer's text so far, at most every `every` seconds."""
+        """Yield all of the answer's text so far, at most every `every` seconds.
+
+        Raises:
+            TypeError: The reply is not entered.
+        """
+        if self._block is None:
+            msg = "a reply is iterated in its block: `async with conversations.reply(...) as reply`"
+            raise TypeError(msg)
         return self._snapshots()
 
     async def result(self) -> RunResult:

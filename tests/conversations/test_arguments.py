@@ -9,6 +9,8 @@ import pytest
 
 from openai_runs import ConfigError
 from openai_runs.conversations import Entry, Reply, SQLiteStore
+from openai_runs.server import Call, CallTools
+from openai_runs.text import write_messages
 from tests.conversations.talking import KEY, Bot, shown
 
 HALF = "\ud83d"
@@ -79,3 +81,59 @@ async def test_abandoned_passes_over_a_record_that_cannot_be_read(
     assert [one.message for one in caplog.records if one.levelname == "ERROR"] == [
         'the record of conversation "ada" cannot be read'
     ]
+
+
+async def test_reply_that_is_iterated_without_its_block_is_an_error(bot: Bot) -> None:
+    """It would yield nothing, since nothing was sent; also where it is passed on."""
+
+    async def send(text: str) -> None:
+        raise AssertionError(text)
+
+    async with bot.conversations() as conversations:
+        with pytest.raises(TypeError, match="async with"):
+            [text async for text in conversations.reply(KEY, "hi")]
+        with pytest.raises(TypeError, match="async with"):
+            await write_messages(conversations.reply(KEY, "hi"), send, send_again, limit=400)
+
+    assert not bot.file.exists()
+
+
+async def send_again(_: None, text: str) -> None:
+    """Edit nothing."""
+    raise AssertionError(text)
+
+
+def weather() -> str:
+    """Return the weather."""
+    return "sunny"
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        pytest.param({"foo": 1}, "'foo'", id="unknown"),
+        pytest.param({"tools": weather}, r"write tools=\[weather\]", id="one-tool"),
+        pytest.param({"tools": 7}, "tools must be a list", id="tools-are-a-number"),
+        pytest.param({"timeout": "1"}, "timeout", id="timeout-is-a-text"),
+    ],
+)
+async def test_argument_that_no_run_takes_is_an_error_at_once(
+    bot: Bot, options: dict[str, Any], wanted: str
+) -> None:
+    """Of the class where it is made, of a reply where that is made: nothing is stored."""
+    with pytest.raises(TypeError, match=wanted):
+        bot.conversations(**options)
+    async with bot.conversations() as conversations:
+        with pytest.raises(TypeError, match=wanted):
+            conversations.reply(KEY, "hi", **options)
+
+    assert not bot.file.exists()
+
+
+async def test_tools_are_read_once(bot: Bot) -> None:
+    """An iterator of them serves all runs."""
+    bot.model.add(CallTools([Call("weather")]), "a", CallTools([Call("weather")]), "b")
+
+    async with bot.conversations(tools=iter([weather])) as conversations:
+        assert await shown(conversations.reply(KEY, "1")) == ["a"]
+        assert await shown(conversations.reply(KEY, "2")) == ["b"]
