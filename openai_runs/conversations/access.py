@@ -81,6 +81,8 @@ class Access:
         self.lease = lease
         self.closing = anyio.Event()
         """Set when the replies that are open have to end."""
+        self.on_stop: dict[str, Callable[[], None]] = {}
+        """By owner of a claim in this process: what ends its tools."""
         self._changes: dict[str, anyio.Event] = {}
         self._open: set[anyio.Event] = set()
 
@@ -134,12 +136,19 @@ class Access:
     async def stop(self, key: str, move: Callable[[Record], Claim | None]) -> bool:
         """Stop the answer at work, of whichever process; return whether there is one.
 
-        Where its run is not known yet, its holder cancels it as soon as it is.
+        Where its run is not known yet, its holder cancels it as soon as it is. Tools at work end
+        at once in this process, and when the lease is renewed in another one.
         """
         claim = await self.change(key, move)
-        if claim is not None and claim.run_id is not None and claim.thread_id is not None:
-            await self.cancel(claim.run_id, claim.thread_id)
-        return claim is not None
+        if claim is None:
+            return False
+        try:
+            if claim.run_id is not None and claim.thread_id is not None:
+                await self.cancel(claim.run_id, claim.thread_id)
+        finally:
+            if (end_tools := self.on_stop.get(claim.owner)) is not None:
+                end_tools()
+        return True
 
     async def cancel(self, run_id: str, thread_id: str) -> None:
         """Cancel a run, unless it is over."""

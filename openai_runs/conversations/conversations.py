@@ -207,13 +207,16 @@ class Conversations:
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
 
-        Its reply ends with `RunCancelled`. Messages that wait are answered next.
+        Its reply ends with `RunCancelled`, and a tool that runs for it is cancelled: at once in
+        this process, within a quarter of the lease in another one. A sync tool finishes in its
+        thread; its output is discarded. Messages that wait are answered next.
 
         Args:
             key: Names the conversation.
 
         Raises:
-            APIError: The cancel failed.
+            APIError: The cancel failed, as where the server is unreachable. The stop is kept in
+                the store: whoever answers cancels again when the lease is renewed.
 
         Cancellation: the answer may be cancelled all the same.
         """

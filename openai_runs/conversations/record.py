@@ -241,6 +241,10 @@ class Record(msgspec.Struct):
         else:
             claim.until = 0.0
 
+    def is_stopped(self, owner: str) -> bool:
+        """Return whether the owner answers, and has been stopped."""
+        return self.claim is not None and self.claim.owner == owner and self.claim.is_stopped
+
     def leave(self, owner: str) -> None:
         """Let the leases of an owner expire: what it has is left as by a kill."""
         for message in self.waiting:

@@ -32,6 +32,7 @@ from openai_runs import (
 from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import Access, Key, write_key
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
+from openai_runs.conversations.stopping import StoppableWait
 
 __all__ = ["DuplicateMessageError", "LeaseLostError", "Options", "Reply", "WhenBusy"]
 
@@ -136,6 +137,7 @@ class Reply:
         self._answered: Answered | None = None
         self._run_id: str | None = None
         self._is_left = False
+        self._wait = StoppableWait(access)
 
     def __repr__(self) -> str:
         state = "not opened; use `async with`" if self._block is None else repr(self._stream)
@@ -198,7 +200,7 @@ class Reply:
             OpenAIRunsError: See `RunStream.result`; also where no run could be created.
         """
         if self._stream is not None:
-            return await self._stream.result()
+            return await self._wait.unless_stopped(self._stream.result)
         if self._result is None:
             answered = self._answered
             if answered is None or answered.run_id is None or answered.thread_id is None:
@@ -211,7 +213,9 @@ class Reply:
 
     async def _snapshots(self) -> AsyncIterator[str]:
         if self._stream is not None:
-            async for text in self._stream.text_snapshots(every=self._options.every):
+            snapshots = self._stream.text_snapshots(every=self._options.every)
+            following = partial(anext, snapshots, None)
+            while (text := await self._wait.unless_stopped(following)) is not None:
                 yield text
         elif self._result is not None and self._result.text:
             yield self._result.text
@@ -229,6 +233,7 @@ class Reply:
                 async with anyio.create_task_group() as tasks:
                     try:
                         await self._add()
+                        self._access.on_stop[self._owner] = self._stop
                         tasks.start_soon(self._renew)
                         tasks.start_soon(self._leave_at_close)
                         async with self._claimed():
@@ -260,14 +265,20 @@ class Reply:
     async def _renew(self) -> None:
         while True:
             await anyio.sleep(self._access.lease / _RENEWALS)
-            renew = partial(
-                Record.renew,
-                message_id=self._id,
-                owner=self._owner,
-                until=self._access.until,
-            )
-            if not await self._access.change(self._key, renew):
+            renew = partial(self._renew_in, until=self._access.until)
+            is_held, is_stopped = await self._access.change(self._key, renew)
+            if not is_held:
                 raise self._lost()
+            if is_stopped:
+                await self._wait.cancel_again()
+                self._wait.stop()
+
+    def _renew_in(self, record: Record, *, until: float) -> tuple[bool, bool]:
+        is_held = record.renew(message_id=self._id, owner=self._owner, until=until)
+        return is_held, record.is_stopped(self._owner)
+
+    def _stop(self) -> None:
+        self._wait.stop()
 
     async def _leave_at_close(self) -> None:
         await self._access.closing.wait()
@@ -296,6 +307,7 @@ class Reply:
 
         with anyio.CancelScope(shield=True):
             await self._access.change(self._key, end)
+        self._access.on_stop.pop(self._owner, None)
         self._access.notify(self._key)
 
     def _is_cut(self, error: Exception | None) -> bool:
@@ -396,7 +408,9 @@ class Reply:
         if run.id != self._run_id:
             self._run_id = run.id
             if await self._start(run.thread_id, run.id):
+                self._wait.is_stopped = True
                 await self._access.cancel(run.id, run.thread_id)
+        self._wait.see(run, is_at_tools=run.needs_action)
 
     async def _start(self, thread_id: str, run_id: str | None) -> bool:
         start = partial(Record.start, owner=self._owner, thread_id=thread_id, run_id=run_id)
@@ -420,13 +434,14 @@ class Reply:
                 stream = await self._open(claim)
                 stream.set_on_cancel("leave")
                 async with stream:
-                    result = await stream.result()
+                    result = await self._wait.unless_stopped(stream.result)
             self.earlier.append(result)
         except _FINAL:
             run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
         await self._access.change(self._key, partial(Record.end_recovered, owner=self._owner))
+        self._run_id, self._wait = None, StoppableWait(self._access)
 
     async def _resume(self, claim: Claim) -> RunResult | None:
         """Return the result of the claim's run; None if it cannot be found."""
@@ -438,13 +453,16 @@ class Reply:
         if claim.is_stopped:
             await self._access.cancel(run.id, run.thread_id)
         arguments = {k: v for k, v in self._options.arguments.items() if k in _RESUMING}
-        result = await self._access.client.runs.resume(
+        self._wait.see(run, is_at_tools=True)
+        resume = partial(
+            self._access.client.runs.resume,
             run.id,
             thread_id=run.thread_id,
             tools=self._options.tools or [],
             on_timeout="cancel",
             **arguments,
         )
+        result = await self._wait.unless_stopped(resume)
         await self._start(run.thread_id, run.id)
         return result
 
