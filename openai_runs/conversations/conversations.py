@@ -181,7 +181,8 @@ class Conversations:
             when_busy: In place of that of the class.
             idempotency_key: Names the message in its conversation, where it may be delivered more
                 than once. Entering the reply to a second one raises `DuplicateMessageError`; the
-                last 100 keys are remembered.
+                last 100 keys are remembered. The key of a message that no run has, since the
+                server was unreachable, is forgotten: it may come again.
             **arguments: What `client.runs.stream` takes, for this run; also those of the class.
 
         Raises:

@@ -296,13 +296,17 @@ class Reply:
     async def _end(self, failure: Exception | None) -> None:
         """End the claim; one whose run may go on is left, as by a process that was killed."""
         is_cut = self._is_cut(failure)
+        is_created = isinstance(failure, APIError) and failure.maybe_created
 
         def end(record: Record) -> None:
             if self._is_left:
                 record.leave(owner=self._owner)
                 return
+            if self._message_key is not None and not is_created:
+                is_unsent = failure is not None
+                record.forget(self._id, self._message_key, is_unsent=is_unsent)
             has_run = record.claim is not None and record.claim.run_id is not None
-            leave = is_cut and (has_run or self._is_adopted)
+            leave = is_cut and (has_run or self._is_adopted or is_created)
             record.end(self._id, self._owner, leave=leave)
 
         with anyio.CancelScope(shield=True):
