@@ -100,10 +100,11 @@ class Reply:
     """The reply to one message, as an async context manager. Made by `Conversations.reply`.
 
     Entering waits for the message's claim. Iterating yields all of the answer so far, again and
-    again, for a message that is edited in place. Leaving the block before the answer's end, or
-    being cancelled in it, cancels the run; leaving it lets the next message have its claim. A run
-    whose connection is lost goes on: `StreamInterrupted` leaves it to the next reply, as a
-    process that was killed does.
+    again, for a message that is edited in place. Where a process was killed in mid-answer, that
+    answer comes first, as in `earlier`, and a blank line. Leaving the block before the answer's
+    end, or being cancelled in it, cancels the run; leaving it lets the next message have its
+    claim. A run whose connection is lost goes on: `StreamInterrupted` leaves it to the next
+    reply, as a process that was killed does.
 
     Iterating and `result` raise what `RunStream.text_snapshots` and `RunStream.result` raise:
     `RunCancelled` where the reply was stopped or interrupted.
@@ -124,7 +125,11 @@ class Reply:
         self.text = text
         """The message; empty where a process that was killed had received it."""
         self.earlier: list[RunResult] = []
-        """Answers that a process which was killed had begun, and that were waited for."""
+        """Answers that a process which was killed had begun, and that were waited for.
+
+        Iterating yields their text before that of the reply; those that were stopped are left
+        out there.
+        """
         self._access = access
         self._options = options
         self._key = write_key(key)
@@ -212,13 +217,17 @@ class Reply:
         return self._result
 
     async def _snapshots(self) -> AsyncIterator[str]:
+        wanted = [result for result in self.earlier if result.run.status != "cancelled"]
+        earlier = _joined(*(result.text for result in wanted))
+        if earlier:
+            yield earlier
         if self._stream is not None:
             snapshots = self._stream.text_snapshots(every=self._options.every)
             following = partial(anext, snapshots, None)
             while (text := await self._wait.unless_stopped(following)) is not None:
-                yield text
+                yield _joined(earlier, text)
         elif self._result is not None and self._result.text:
-            yield self._result.text
+            yield _joined(earlier, self._result.text)
         if self.run is not None:
             self.run.raise_for_status()
 
@@ -478,3 +487,7 @@ class Reply:
             return await runs.recover(thread_id, idempotency_key=claim.key)
         except NotFoundError:
             return None
+
+
+def _joined(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text)
