@@ -298,8 +298,11 @@ async def _answer(answer: Callable[[Reply], Awaitable[object]], reply: Reply) ->
         await answer(reply)
     except LeaseLostError:
         return  # another process answers
-    except Exception:
-        _logger.exception("an abandoned message of conversation %r was not answered", reply.key)
+    except Exception as error:
+        named = {name: getattr(error, name, None) for name in ("run_id", "thread_id")}
+        ids = {name: value for name, value in named.items() if isinstance(value, str)}
+        message = "an abandoned message of conversation %r was not answered"
+        _logger.exception(message, reply.key, extra=ids)
 
 
 def _mode(when_busy: WhenBusy) -> WhenBusy:

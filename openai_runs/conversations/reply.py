@@ -6,6 +6,7 @@ the block is open, and ends with it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -38,6 +39,7 @@ __all__ = ["DuplicateMessageError", "LeaseLostError", "Options", "Reply", "WhenB
 
 WhenBusy = Literal["queue", "join", "interrupt"]
 
+_logger = logging.getLogger("openai_runs.conversations")
 _RENEWALS: Final = 4
 """Times a lease is renewed before it would expire."""
 _EXPIRED: Final = "its lease expired"
@@ -320,8 +322,18 @@ class Reply:
 
         with anyio.CancelScope(shield=True):
             await self._access.change(self._key, end)
+        self._log(failure)
         self._access.on_stop.pop(self._owner, None)
         self._access.notify(self._key)
+
+    def _log(self, failure: Exception | None) -> None:
+        run = getattr(failure, "run", None) or self.run
+        ended = type(failure).__name__ if failure is not None else "left"
+        state = (
+            "answered with a later one" if self.is_merged else ended if run is None else run.status
+        )
+        ids = {} if run is None else {"run_id": run.id, "thread_id": run.thread_id}
+        _logger.info("message %d of conversation %s: %s", self._id, self._key, state, extra=ids)
 
     def _is_cut(self, error: Exception | None) -> bool:
         """Return whether an error is of the way to the run, and says nothing of the run."""
