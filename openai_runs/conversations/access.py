@@ -17,12 +17,30 @@ from openai_runs import AsyncClient, BadRequestError, ConfigError, NotFoundError
 from openai_runs.conversations.record import Claim, Record
 from openai_runs.conversations.store import Entry, Store
 
-__all__ = ["Access", "Key", "check_text", "read_key", "write_key"]
+__all__ = ["RESUMING", "Access", "Key", "check_text", "read_key", "write_key"]
 
 T = TypeVar("T")
 Key = str | int | tuple[str | int, ...]
 """Names a conversation, such as a user and a channel."""
 
+RESUMING: Final = frozenset(
+    {
+        "approve",
+        "extra_headers",
+        "extra_query",
+        "interval",
+        "max_output_bytes",
+        "max_parallel",
+        "max_rounds",
+        "on_tool_call",
+        "poll",
+        "request_timeout",
+        "response_format",
+        "timeout",
+        "tool_timeout",
+    }
+)
+"""Arguments of a run that also apply where it is resumed."""
 _KEYS: Final[msgspec.json.Decoder[Key]] = msgspec.json.Decoder(Key)
 _RECORDS: Final = msgspec.json.Decoder(Record)
 

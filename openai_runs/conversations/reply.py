@@ -31,7 +31,7 @@ from openai_runs import (
     UnprocessableEntityError,
 )
 from openai_runs.config import CONVERSATION_POLL
-from openai_runs.conversations.access import Access, Key, write_key
+from openai_runs.conversations.access import RESUMING, Access, Key, write_key
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
 from openai_runs.conversations.stopping import StoppableWait
 
@@ -46,26 +46,6 @@ _EXPIRED: Final = "its lease expired"
 _CLOSED: Final = "its conversations were closed"
 _FIRST_PAUSE: Final = 0.05
 _PAUSE_FACTOR: Final = 1.5
-_RESUMING: Final = frozenset(
-    {
-        "approve",
-        "extra_headers",
-        "extra_query",
-        "interval",
-        "max_output_bytes",
-        "max_parallel",
-        "max_rounds",
-        "on_tool_call",
-        "poll",
-        "request_timeout",
-        "response_format",
-        "timeout",
-        "tool_timeout",
-    }
-)
-"""Arguments of a run that also apply where it is resumed."""
-
-
 _FINAL: Final = (
     BadRequestError,
     ConflictError,
@@ -477,7 +457,7 @@ class Reply:
             return None
         if claim.is_stopped:
             await self._access.cancel(run.id, run.thread_id)
-        arguments = {k: v for k, v in self._options.arguments.items() if k in _RESUMING}
+        arguments = {k: v for k, v in self._options.arguments.items() if k in RESUMING}
         self._wait.see(run, is_at_tools=True)
         resume = partial(
             self._access.client.runs.resume,
