@@ -1,7 +1,7 @@
 """Conversations of a bot: a thread for each key, one answer at a time, in order.
 
 Written on public names only. `record` holds the rules, with the table of moves, `store` what is
-kept where, `reply` what is done in a claim.
+kept where, `reply` what is done in a claim, `stopping` how it is stopped.
 """
 
 from openai_runs.conversations.conversations import Conversations

@@ -13,18 +13,60 @@ from typing import Final, TypeVar
 import anyio
 import msgspec
 
-from openai_runs import AsyncClient, BadRequestError, NotFoundError
+from openai_runs import AsyncClient, BadRequestError, ConfigError, NotFoundError
 from openai_runs.conversations.record import Claim, Record
 from openai_runs.conversations.store import Entry, Store
 
-__all__ = ["Access", "Key", "read_key", "write_key"]
+__all__ = ["RESUMING", "Access", "Key", "check_text", "read_key", "write_key"]
 
 T = TypeVar("T")
 Key = str | int | tuple[str | int, ...]
 """Names a conversation, such as a user and a channel."""
 
+RESUMING: Final = frozenset(
+    {
+        "approve",
+        "extra_headers",
+        "extra_query",
+        "interval",
+        "max_output_bytes",
+        "max_parallel",
+        "max_rounds",
+        "on_tool_call",
+        "poll",
+        "request_timeout",
+        "response_format",
+        "timeout",
+        "tool_timeout",
+    }
+)
+"""Arguments of a run that also apply where it is resumed."""
 _KEYS: Final[msgspec.json.Decoder[Key]] = msgspec.json.Decoder(Key)
 _RECORDS: Final = msgspec.json.Decoder(Record)
+
+
+def check_text(name: str, text: object) -> None:
+    """Raise unless this is a text that can be stored and sent.
+
+    Args:
+        name: The argument's, for the error.
+        text: What was given.
+
+    Raises:
+        TypeError: It is no text.
+        ConfigError: It holds half of a surrogate pair.
+    """
+    if not isinstance(text, str):
+        msg = f"{name} must be a str, got {type(text).__name__}"
+        raise TypeError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = (
+            f"{name} holds half of a surrogate pair, which cannot be sent; "
+            "text.encode('utf-8', 'replace').decode() replaces it"
+        )
+        raise ConfigError(msg) from None
 
 
 def write_key(key: Key) -> str:
@@ -32,11 +74,14 @@ def write_key(key: Key) -> str:
 
     Raises:
         TypeError: It is no key.
+        ConfigError: A text in it holds half of a surrogate pair.
     """
     parts = key if isinstance(key, tuple) else (key,)
     if not parts or not all(isinstance(part, str | int) for part in parts):
         msg = f"key must be a str, an int or a tuple of them, got {key!r}"
         raise TypeError(msg)
+    for part in parts:
+        check_text("key", str(part))
     return msgspec.json.encode(key).decode()
 
 
@@ -54,6 +99,8 @@ class Access:
         self.lease = lease
         self.closing = anyio.Event()
         """Set when the replies that are open have to end."""
+        self.on_stop: dict[str, Callable[[], None]] = {}
+        """By owner of a claim in this process: what ends its tools."""
         self._changes: dict[str, anyio.Event] = {}
         self._open: set[anyio.Event] = set()
 
@@ -107,12 +154,19 @@ class Access:
     async def stop(self, key: str, move: Callable[[Record], Claim | None]) -> bool:
         """Stop the answer at work, of whichever process; return whether there is one.
 
-        Where its run is not known yet, its holder cancels it as soon as it is.
+        Where its run is not known yet, its holder cancels it as soon as it is. Tools at work end
+        at once in this process, and when the lease is renewed in another one.
         """
         claim = await self.change(key, move)
-        if claim is not None and claim.run_id is not None and claim.thread_id is not None:
-            await self.cancel(claim.run_id, claim.thread_id)
-        return claim is not None
+        if claim is None:
+            return False
+        try:
+            if claim.run_id is not None and claim.thread_id is not None:
+                await self.cancel(claim.run_id, claim.thread_id)
+        finally:
+            if (end_tools := self.on_stop.get(claim.owner)) is not None:
+                end_tools()
+        return True
 
     async def cancel(self, run_id: str, thread_id: str) -> None:
         """Cancel a run, unless it is over."""

@@ -12,10 +12,11 @@ from typing import Any, Final, get_args
 from uuid import uuid4
 
 import anyio
+import msgspec
 
 from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
-from openai_runs.conversations.access import Access, Key, read_key, write_key
+from openai_runs.conversations.access import Access, Key, check_text, read_key, write_key
 from openai_runs.conversations.record import Record, Status
 from openai_runs.conversations.reply import LeaseLostError, Options, Reply, WhenBusy
 from openai_runs.conversations.store import SQLiteStore, Store
@@ -95,8 +96,20 @@ class Conversations:
         self._is_own_store = isinstance(store, str | os.PathLike)
         opened = SQLiteStore(store) if isinstance(store, str | os.PathLike) else store
         self._access = Access(client, opened, lease)
-        listed = None if tools is None else list(tools)
-        self._options = Options(assistant_id, _mode(when_busy), every, listed, _checked(arguments))
+        self._options = Options(
+            assistant_id, _mode(when_busy), every, _listed(tools), _checked(arguments)
+        )
+        self._check()
+
+    def _check(self, options: Options | None = None) -> None:
+        """Raise what the stream of a run would raise for these arguments; nothing is sent."""
+        options = options or self._options
+        self.client.runs.stream(
+            "thread",
+            assistant_id=options.assistant_id,
+            tools=options.tools,
+            **options.arguments,
+        )
 
     def __repr__(self) -> str:
         return f"<Conversations of {self._options.assistant_id} in {self._access.store!r}>"
@@ -168,21 +181,26 @@ class Conversations:
             when_busy: In place of that of the class.
             idempotency_key: Names the message in its conversation, where it may be delivered more
                 than once. Entering the reply to a second one raises `DuplicateMessageError`; the
-                last 100 keys are remembered.
+                last 100 keys are remembered. The key of a message that no run has, since the
+                server was unreachable, is forgotten: it may come again.
             **arguments: What `client.runs.stream` takes, for this run; also those of the class.
 
         Raises:
-            TypeError: An argument is of the wrong kind, or is set by this class.
+            TypeError: An argument is of the wrong kind, such as the `text` of a photo, which is
+                None, or is set by this class.
+            ConfigError: A text holds half of a surrogate pair.
             ValueError: `when_busy` is none of the three.
         """
+        check_text("text", text)
         mode = self._options.when_busy if when_busy is None else _mode(when_busy)
         merged = {**self._options.arguments, **_checked(arguments)}
-        options = self._options._replace(
-            when_busy=mode, arguments=merged, tools=merged.pop("tools", self._options.tools)
-        )
+        tools = _listed(merged.pop("tools", self._options.tools))
+        options = self._options._replace(when_busy=mode, arguments=merged, tools=tools)
+        self._check(options)
         hashed = None
         if idempotency_key is not None:
-            hashed = sha256(idempotency_key.encode(errors="surrogatepass")).hexdigest()[:32]
+            check_text("idempotency_key", idempotency_key)
+            hashed = sha256(idempotency_key.encode()).hexdigest()[:32]  # of any length
         return Reply(self._access, options, key, text, message_key=hashed)
 
     async def stop(self, key: Key, run_id: str | None = None) -> bool:
@@ -190,7 +208,9 @@ class Conversations:
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
 
-        Its reply ends with `RunCancelled`. Messages that wait are answered next.
+        Its reply ends with `RunCancelled`, and a tool that runs for it is cancelled: at once in
+        this process, within a quarter of the lease in another one. A sync tool finishes in its
+        thread; its output is discarded. Messages that wait are answered next.
 
         Args:
             key: Names the conversation.
@@ -198,7 +218,8 @@ class Conversations:
                 another one is at work by then. None: whichever is at work.
 
         Raises:
-            APIError: The cancel failed.
+            APIError: The cancel failed, as where the server is unreachable. The stop is kept in
+                the store: whoever answers cancels again when the lease is renewed.
 
         Cancellation: the answer may be cancelled all the same.
         """
@@ -229,18 +250,35 @@ class Conversations:
         all that was left in the conversation. Where somebody who is alive waits in the same
         conversation, those messages are answered there.
 
+        A record that cannot be read is logged once, and passed over.
+
         Cancellation: ends the search.
         """
         closing = self._access.closing
+        unreadable: set[str] = set()
         while not closing.is_set():
             for key in await self._access.store.open_keys():
-                owner, access = uuid4().hex, self._access
-                adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
-                message_id = await access.change(key, adopt)
-                if message_id is not None:
-                    yield Reply(access, self._options, read_key(key), "", (owner, message_id))
+                if key in unreadable:
+                    continue
+                try:
+                    reply = await self._adopt(key)
+                except msgspec.MsgspecError:
+                    unreadable.add(key)
+                    _logger.exception("the record of conversation %s cannot be read", key)
+                    continue
+                if reply is not None:
+                    yield reply
             with anyio.move_on_after(self._access.lease / 2):
                 await closing.wait()
+
+    async def _adopt(self, key: str) -> Reply | None:
+        """Return a reply to what was left in a conversation; None if there is nothing."""
+        owner, access = uuid4().hex, self._access
+        adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
+        message_id = await access.change(key, adopt)
+        if message_id is None:
+            return None
+        return Reply(access, self._options, read_key(key), "", (owner, message_id))
 
     async def answer_abandoned(self, answer: Callable[[Reply], Awaitable[object]]) -> None:
         """Call a function with each reply of `abandoned`, in a task of its own, until `aclose`.
@@ -262,8 +300,11 @@ async def _answer(answer: Callable[[Reply], Awaitable[object]], reply: Reply) ->
         await answer(reply)
     except LeaseLostError:
         return  # another process answers
-    except Exception:
-        _logger.exception("an abandoned message of conversation %r was not answered", reply.key)
+    except Exception as error:
+        named = {name: getattr(error, name, None) for name in ("run_id", "thread_id")}
+        ids = {name: value for name, value in named.items() if isinstance(value, str)}
+        message = "an abandoned message of conversation %r was not answered"
+        _logger.exception(message, reply.key, extra=ids)
 
 
 def _mode(when_busy: WhenBusy) -> WhenBusy:
@@ -271,6 +312,12 @@ def _mode(when_busy: WhenBusy) -> WhenBusy:
         msg = f"when_busy must be 'queue', 'join' or 'interrupt', got {when_busy!r}"
         raise ValueError(msg)
     return when_busy
+
+
+def _listed(tools: Any) -> Any:
+    """Return tools that can be read more than once; what is no list is refused by `_check`."""
+    is_iterator = isinstance(tools, Iterable) and not isinstance(tools, str | Mapping)
+    return list(tools) if is_iterator else tools
 
 
 def _checked(arguments: Mapping[str, Any]) -> Mapping[str, Any]:

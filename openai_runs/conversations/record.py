@@ -154,6 +154,22 @@ class Record(msgspec.Struct):
         self.waiting.append(Message(self.last_id, text, owner, until))
         return self.last_id
 
+    def forget(self, message_id: int, key: str, *, is_unsent: bool) -> None:
+        """Forget the key of a message that no run has: it is answered when it comes again.
+
+        Args:
+            message_id: The message.
+            key: What it came with.
+            is_unsent: Whether no run was created for it where it is claimed.
+        """
+        claim = self.claim
+        is_waiting = any(message.id == message_id for message in self.waiting)
+        is_claimed = claim is not None and message_id in claim.ids
+        has_no_run = is_unsent and (claim is None or claim.run_id is None)
+        over = [one for one in self.answered if message_id in one.ids]
+        if is_waiting or (is_claimed and has_no_run) or any(one.run_id is None for one in over):
+            self.keys = [one for one in self.keys if one != key]
+
     def begin(
         self, message_id: int, owner: str, *, now: float, until: float, key: str, together: bool
     ) -> Position:
@@ -240,6 +256,10 @@ class Record(msgspec.Struct):
             self._close(claim)
         else:
             claim.until = 0.0
+
+    def is_stopped(self, owner: str) -> bool:
+        """Return whether the owner answers, and has been stopped."""
+        return self.claim is not None and self.claim.owner == owner and self.claim.is_stopped
 
     def leave(self, owner: str) -> None:
         """Let the leases of an owner expire: what it has is left as by a kill."""

@@ -6,6 +6,7 @@ the block is open, and ends with it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -30,39 +31,21 @@ from openai_runs import (
     UnprocessableEntityError,
 )
 from openai_runs.config import CONVERSATION_POLL
-from openai_runs.conversations.access import Access, Key, write_key
+from openai_runs.conversations.access import RESUMING, Access, Key, write_key
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
+from openai_runs.conversations.stopping import StoppableWait
 
 __all__ = ["DuplicateMessageError", "LeaseLostError", "Options", "Reply", "WhenBusy"]
 
 WhenBusy = Literal["queue", "join", "interrupt"]
 
+_logger = logging.getLogger("openai_runs.conversations")
 _RENEWALS: Final = 4
 """Times a lease is renewed before it would expire."""
 _EXPIRED: Final = "its lease expired"
 _CLOSED: Final = "its conversations were closed"
 _FIRST_PAUSE: Final = 0.05
 _PAUSE_FACTOR: Final = 1.5
-_RESUMING: Final = frozenset(
-    {
-        "approve",
-        "extra_headers",
-        "extra_query",
-        "interval",
-        "max_output_bytes",
-        "max_parallel",
-        "max_rounds",
-        "on_tool_call",
-        "poll",
-        "request_timeout",
-        "response_format",
-        "timeout",
-        "tool_timeout",
-    }
-)
-"""Arguments of a run that also apply where it is resumed."""
-
-
 _FINAL: Final = (
     BadRequestError,
     ConflictError,
@@ -99,10 +82,11 @@ class Reply:
     """The reply to one message, as an async context manager. Made by `Conversations.reply`.
 
     Entering waits for the message's claim. Iterating yields all of the answer so far, again and
-    again, for a message that is edited in place. Leaving the block before the answer's end, or
-    being cancelled in it, cancels the run; leaving it lets the next message have its claim. A run
-    whose connection is lost goes on: `StreamInterrupted` leaves it to the next reply, as a
-    process that was killed does.
+    again, for a message that is edited in place. Where a process was killed in mid-answer, that
+    answer comes first, as in `earlier`, and a blank line. Leaving the block before the answer's
+    end, or being cancelled in it, cancels the run; leaving it lets the next message have its
+    claim. A run whose connection is lost goes on: `StreamInterrupted` leaves it to the next
+    reply, as a process that was killed does.
 
     Iterating and `result` raise what `RunStream.text_snapshots` and `RunStream.result` raise:
     `RunCancelled` where the reply was stopped or interrupted.
@@ -123,7 +107,11 @@ class Reply:
         self.text = text
         """The message; empty where a process that was killed had received it."""
         self.earlier: list[RunResult] = []
-        """Answers that a process which was killed had begun, and that were waited for."""
+        """Answers that a process which was killed had begun, and that were waited for.
+
+        Iterating yields their text before that of the reply; those that were stopped are left
+        out there.
+        """
         self._access = access
         self._options = options
         self._key = write_key(key)
@@ -136,6 +124,7 @@ class Reply:
         self._answered: Answered | None = None
         self._run_id: str | None = None
         self._is_left = False
+        self._wait = StoppableWait(access)
 
     def __repr__(self) -> str:
         state = "not opened; use `async with`" if self._block is None else repr(self._stream)
@@ -178,7 +167,14 @@ class Reply:
         return await self._block.__aexit__(kind, error, trace)
 
     def __aiter__(self) -> AsyncIterator[str]:
-        """Yield all of the answer's text so far, at most every `every` seconds."""
+        """Yield all of the answer's text so far, at most every `every` seconds.
+
+        Raises:
+            TypeError: The reply is not entered.
+        """
+        if self._block is None:
+            msg = "a reply is iterated in its block: `async with conversations.reply(...) as reply`"
+            raise TypeError(msg)
         return self._snapshots()
 
     async def result(self) -> RunResult:
@@ -191,7 +187,7 @@ class Reply:
             OpenAIRunsError: See `RunStream.result`; also where no run could be created.
         """
         if self._stream is not None:
-            return await self._stream.result()
+            return await self._wait.unless_stopped(self._stream.result)
         if self._result is None:
             answered = self._answered
             if answered is None or answered.run_id is None or answered.thread_id is None:
@@ -203,11 +199,17 @@ class Reply:
         return self._result
 
     async def _snapshots(self) -> AsyncIterator[str]:
+        wanted = [result for result in self.earlier if result.run.status != "cancelled"]
+        earlier = _joined(*(result.text for result in wanted))
+        if earlier:
+            yield earlier
         if self._stream is not None:
-            async for text in self._stream.text_snapshots(every=self._options.every):
-                yield text
+            snapshots = self._stream.text_snapshots(every=self._options.every)
+            following = partial(anext, snapshots, None)
+            while (text := await self._wait.unless_stopped(following)) is not None:
+                yield _joined(earlier, text)
         elif self._result is not None and self._result.text:
-            yield self._result.text
+            yield _joined(earlier, self._result.text)
         if self.run is not None:
             self.run.raise_for_status()
 
@@ -222,6 +224,7 @@ class Reply:
                 async with anyio.create_task_group() as tasks:
                     try:
                         await self._add()
+                        self._access.on_stop[self._owner] = self._stop
                         tasks.start_soon(self._renew)
                         tasks.start_soon(self._leave_at_close)
                         async with self._claimed():
@@ -253,14 +256,20 @@ class Reply:
     async def _renew(self) -> None:
         while True:
             await anyio.sleep(self._access.lease / _RENEWALS)
-            renew = partial(
-                Record.renew,
-                message_id=self._id,
-                owner=self._owner,
-                until=self._access.until,
-            )
-            if not await self._access.change(self._key, renew):
+            renew = partial(self._renew_in, until=self._access.until)
+            is_held, is_stopped = await self._access.change(self._key, renew)
+            if not is_held:
                 raise self._lost()
+            if is_stopped:
+                await self._wait.cancel_again()
+                self._wait.stop()
+
+    def _renew_in(self, record: Record, *, until: float) -> tuple[bool, bool]:
+        is_held = record.renew(message_id=self._id, owner=self._owner, until=until)
+        return is_held, record.is_stopped(self._owner)
+
+    def _stop(self) -> None:
+        self._wait.stop()
 
     async def _leave_at_close(self) -> None:
         await self._access.closing.wait()
@@ -278,18 +287,33 @@ class Reply:
     async def _end(self, failure: Exception | None) -> None:
         """End the claim; one whose run may go on is left, as by a process that was killed."""
         is_cut = self._is_cut(failure)
+        is_created = isinstance(failure, APIError) and failure.maybe_created
 
         def end(record: Record) -> None:
             if self._is_left:
                 record.leave(owner=self._owner)
                 return
+            if self._message_key is not None and not is_created:
+                is_unsent = failure is not None
+                record.forget(self._id, self._message_key, is_unsent=is_unsent)
             has_run = record.claim is not None and record.claim.run_id is not None
-            leave = is_cut and (has_run or self._is_adopted)
+            leave = is_cut and (has_run or self._is_adopted or is_created)
             record.end(self._id, self._owner, leave=leave)
 
         with anyio.CancelScope(shield=True):
             await self._access.change(self._key, end)
+        self._log(failure)
+        self._access.on_stop.pop(self._owner, None)
         self._access.notify(self._key)
+
+    def _log(self, failure: Exception | None) -> None:
+        run = getattr(failure, "run", None) or self.run
+        ended = type(failure).__name__ if failure is not None else "left"
+        state = (
+            "answered with a later one" if self.is_merged else ended if run is None else run.status
+        )
+        ids = {} if run is None else {"run_id": run.id, "thread_id": run.thread_id}
+        _logger.info("message %d of conversation %s: %s", self._id, self._key, state, extra=ids)
 
     def _is_cut(self, error: Exception | None) -> bool:
         """Return whether an error is of the way to the run, and says nothing of the run."""
@@ -389,7 +413,9 @@ class Reply:
         if run.id != self._run_id:
             self._run_id = run.id
             if await self._start(run.thread_id, run.id):
+                self._wait.is_stopped = True
                 await self._access.cancel(run.id, run.thread_id)
+        self._wait.see(run, is_at_tools=run.needs_action)
 
     async def _start(self, thread_id: str, run_id: str | None) -> bool:
         start = partial(Record.start, owner=self._owner, thread_id=thread_id, run_id=run_id)
@@ -413,13 +439,14 @@ class Reply:
                 stream = await self._open(claim)
                 stream.set_on_cancel("leave")
                 async with stream:
-                    result = await stream.result()
+                    result = await self._wait.unless_stopped(stream.result)
             self.earlier.append(result)
         except _FINAL:
             run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
         await self._access.change(self._key, partial(Record.end_recovered, owner=self._owner))
+        self._run_id, self._wait = None, StoppableWait(self._access)
 
     async def _resume(self, claim: Claim) -> RunResult | None:
         """Return the result of the claim's run; None if it cannot be found."""
@@ -430,14 +457,17 @@ class Reply:
             return None
         if claim.is_stopped:
             await self._access.cancel(run.id, run.thread_id)
-        arguments = {k: v for k, v in self._options.arguments.items() if k in _RESUMING}
-        result = await self._access.client.runs.resume(
+        arguments = {k: v for k, v in self._options.arguments.items() if k in RESUMING}
+        self._wait.see(run, is_at_tools=True)
+        resume = partial(
+            self._access.client.runs.resume,
             run.id,
             thread_id=run.thread_id,
             tools=self._options.tools or [],
             on_timeout="cancel",
             **arguments,
         )
+        result = await self._wait.unless_stopped(resume)
         await self._start(run.thread_id, run.id)
         return result
 
@@ -449,3 +479,7 @@ class Reply:
             return await runs.recover(thread_id, idempotency_key=claim.key)
         except NotFoundError:
             return None
+
+
+def _joined(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text)

@@ -51,3 +51,10 @@ async def shown(reply: Reply) -> list[str]:
     """Return the snapshots of a reply."""
     async with reply:
         return [text async for text in reply]
+
+
+async def during(reply: Reply, act: Callable[[], Awaitable[object]]) -> None:
+    """Enter a reply, and act at each of its snapshots."""
+    async with reply:
+        async for _ in reply:
+            await act()

@@ -1,6 +1,5 @@
 """Replies before the real server: order, stop, reset, tools, and what killed processes left."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
@@ -14,18 +13,11 @@ from openai_runs import (
     RunFailed,
     RunRequiresAction,
 )
-from openai_runs.conversations import Conversations, LeaseLostError, Reply, SQLiteStore
+from openai_runs.conversations import Conversations, LeaseLostError, SQLiteStore
 from openai_runs.conversations.record import Record
 from openai_runs.server import Call, CallTools, Fail, Hang, Say
 from tests.conversations.crowd import until
-from tests.conversations.talking import KEY, Bot, shown
-
-
-async def during(reply: Reply, act: Callable[[], Awaitable[object]]) -> None:
-    """Enter a reply, and act at each of its snapshots."""
-    async with reply:
-        async for _ in reply:
-            await act()
+from tests.conversations.talking import KEY, Bot, during, shown
 
 
 async def fail() -> None:

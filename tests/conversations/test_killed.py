@@ -7,10 +7,11 @@ import pytest
 
 from openai_runs import (
     NotFoundError,
+    RunFailed,
 )
 from openai_runs.conversations import Reply
 from openai_runs.conversations.record import Record
-from openai_runs.server import Call, CallTools, Hang, Say
+from openai_runs.server import Call, CallTools, Fail, Hang, Say
 from tests.conversations.talking import KEY, Bot, shown
 
 
@@ -112,8 +113,9 @@ async def test_messages_that_waited_are_answered_with_the_next(bot: Bot) -> None
     await left(bot, "1", waiting="2")
 
     async with bot.conversations() as conversations:
-        assert await shown(conversations.reply(KEY, "3")) == ["to all others"]
+        texts = await shown(conversations.reply(KEY, "3"))
 
+    assert texts == ["to the dead", "to the dead\n\nto all others"]
     assert await bot.texts() == ["1", "to the dead", "2", "3", "to all others"]
 
 
@@ -186,7 +188,10 @@ async def test_left_claim_without_a_thread_is_answered_on_a_new_one(bot: Bot) ->
     async with bot.record() as change:
         await change(forget)
     async with bot.conversations() as conversations:
-        assert await shown(conversations.reply(KEY, "2")) == ["to the living"]
+        assert await shown(conversations.reply(KEY, "2")) == [
+            "to the dead",
+            "to the dead\n\nto the living",
+        ]
 
     assert await bot.texts() == ["1", "to the dead", "2", "to the living"]
 
@@ -207,3 +212,37 @@ async def test_reply_that_is_given_up_leaves_what_it_recovers(bot: Bot) -> None:
         await bot.client.runs.cancel_and_wait(run.id, thread_id=run.thread_id)
         assert await shown(conversations.reply(KEY, "3")) == ["to the living"]
     assert await bot.texts() == ["1", "For ever", "3", "to the living"]
+
+
+@pytest.mark.parametrize("run", STATES, ids=["not created", "id not noted", "id noted"])
+async def test_answer_of_a_killed_process_is_yielded_before_that_to_a_new_message(
+    bot: Bot, run: str
+) -> None:
+    """Who writes before `abandoned` finds the conversation is shown both."""
+    bot.model.add("to the dead", Say("to the living", chunk=3, pause=0.02))
+    await left(bot, "1", run=run)
+
+    async with bot.conversations() as conversations:
+        texts = await shown(conversations.reply(KEY, "2"))
+
+    assert texts[0] == "to the dead"
+    assert texts[-1] == "to the dead\n\nto the living"
+    assert all(later.startswith(text) for text, later in zip(texts, texts[1:], strict=False))
+
+
+async def test_answer_of_a_killed_process_is_yielded_where_the_next_one_fails(bot: Bot) -> None:
+    """It does not depend on the new run."""
+    bot.model.add("to the dead", Fail())
+    await left(bot, "1", run="known")
+    texts: list[str] = []
+
+    async def read(reply: Reply) -> None:
+        async with reply:
+            async for text in reply:
+                texts.append(text)  # noqa: PERF401 - what came before the error counts
+
+    async with bot.conversations() as conversations:
+        with pytest.raises(RunFailed):
+            await read(conversations.reply(KEY, "2"))
+
+    assert texts == ["to the dead"]
