@@ -199,8 +199,11 @@ class Conversations:
         self._check(options)
         hashed = None
         if idempotency_key is not None:
-            check_text("idempotency_key", idempotency_key)
-            hashed = sha256(idempotency_key.encode()).hexdigest()[:32]  # of any length
+            if not isinstance(idempotency_key, str):
+                msg = f"idempotency_key must be a str, got {type(idempotency_key).__name__}"
+                raise TypeError(msg)
+            # Of any length, and of any bytes that aiohttp has read as a header.
+            hashed = sha256(idempotency_key.encode(errors="surrogatepass")).hexdigest()[:32]
         return Reply(self._access, options, key, text, message_key=hashed)
 
     async def stop(self, key: Key, run_id: str | None = None) -> bool:
@@ -303,8 +306,8 @@ async def _answer(answer: Callable[[Reply], Awaitable[object]], reply: Reply) ->
     except Exception as error:
         named = {name: getattr(error, name, None) for name in ("run_id", "thread_id")}
         ids = {name: value for name, value in named.items() if isinstance(value, str)}
-        message = "an abandoned message of conversation %r was not answered"
-        _logger.exception(message, reply.key, extra=ids)
+        words = "an abandoned message of conversation %r was not answered"
+        _logger.exception(words, reply.key, extra=ids)
 
 
 def _mode(when_busy: WhenBusy) -> WhenBusy:
