@@ -32,9 +32,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the workers of `--numprocesses=auto`: more than cores, since many tests wait."""
+    """Return the workers of `--numprocesses=auto`: two a core and one, since many tests wait."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) + ((cores or 1) + 1) // 2
+    return 2 * (cores or 1) + 1
 
 
 def pytest_collection() -> None:

@@ -75,6 +75,10 @@ class Forked(asyncio.subprocess.Process):
         if self._code is None:
             os.kill(self.pid, signal)
 
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """End the process by force."""
         self.send_signal(signal.SIGKILL)
