@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from openai_runs import AsyncClient, PollPolicy, RetryPolicy
@@ -110,8 +111,11 @@ async def test_message_of_a_killed_process_outlasts_an_outage(tmp_path: Path) ->
         store = SQLiteStore(tmp_path / "chat.db")
         change = Access(site.client, store, 0).change
         await change('"ada"', partial(Record.add, text="1", owner="killed", until=0))
-        while await change('"ada"', lambda record: record.claim is None or record.claim.until):
-            pass  # adopted, and left again
+        # Until it is adopted, and left again; without a pause this would keep the file locked.
+        while await change(  # noqa: ASYNC110 - another task's doing
+            '"ada"', lambda record: record.claim is None or record.claim.until
+        ):
+            await anyio.sleep(0.02)
         way.open()
         await is_idle(site)
         history = await site.browser().history()

@@ -23,8 +23,6 @@ from tests.databases import Database, execute
 from tests.server.conftest import Serve
 from tests.server.support import ManualClock
 
-pytestmark = pytest.mark.postgresql
-
 NAMES = {"sqlite": "SQLite 3.", "postgresql": "PostgreSQL "}
 
 

@@ -16,8 +16,6 @@ from tests.samples import load
 from tests.server.conftest import Serve
 from tests.server.support import Caller, Reply, run_path
 
-pytestmark = pytest.mark.postgresql
-
 THREAD: dict[str, Any] = load("archives/single/thread_1.json")
 
 

@@ -7,8 +7,6 @@ import pytest
 from tests.server.conftest import Serve
 from tests.server.support import Caller, run_path
 
-pytestmark = pytest.mark.postgresql
-
 
 @pytest.mark.parametrize("path", ["/threads", "/runs"])
 async def test_list_of_all_is_empty_where_there_is_nothing(caller: Caller, path: str) -> None:

@@ -10,8 +10,6 @@ import pytest
 from openai_runs.config import MAX_ANSWER_BYTES
 from tests.server.support import Caller
 
-pytestmark = pytest.mark.postgresql
-
 
 async def five_messages(caller: Caller) -> tuple[str, list[str]]:
     """Return a thread and the ids of its messages, oldest first."""
