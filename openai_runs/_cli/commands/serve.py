@@ -8,7 +8,7 @@ import errno
 import gc
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -24,7 +24,7 @@ from openai_runs._protocol.hosts import is_loopback
 from openai_runs._tracing import ServerTracing
 from openai_runs.config import MODEL_PROBE_TIMEOUT, VERSION
 from openai_runs.errors import ConfigError
-from openai_runs.server import Backend, EchoBackend, LocalServer
+from openai_runs.server import Backend, EchoBackend, LocalServer, Worker
 from openai_runs.server.backends.probe import EndpointState, probe_endpoints
 from openai_runs.server.listening import max_model_connections, raise_descriptor_limit
 from openai_runs.server.log_filter import ContentFilter
@@ -37,8 +37,7 @@ __all__ = [
     "log_to_stderr",
     "make_tracing",
     "perform",
-    "say_lines",
-    "say_reachable",
+    "run_until_signal",
     "spare_collections",
     "state_facts",
 ]
@@ -154,21 +153,36 @@ async def _serve(server: LocalServer, settings: Settings) -> int:
         raise _explained(error, settings) from error
     if starting.cancelled_caught:
         return stopped(SIGNALS.received)
+    return await run_until_signal(
+        server, lambda: banner(server, settings), lambda: f"listening on {server.url}"
+    )
+
+
+async def run_until_signal(
+    started: LocalServer | Worker, describe: Callable[[], list[str]], ready: Callable[[], str]
+) -> int:
+    """Print what has started, and close it when a signal comes; return the exit code.
+
+    Args:
+        started: What is at work.
+        describe: Returns its banner.
+        ready: Returns the line for standard output.
+    """
     try:
         spare_collections()
-        say_lines(banner(server, settings))
-        print(f"listening on {server.url}", flush=True)
+        _say(describe())
+        print(ready(), flush=True)
         async with anyio.create_task_group() as background:
-            background.start_soon(say_reachable, server.backend)
+            background.start_soon(_say_reachable, started.backend)
             with SIGNALS.cancelling():
                 await anyio.sleep_forever()
             background.cancel_scope.cancel()
         with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
-            say_lines(["stopping once running work is done; again: at once"])
+            _say(["stopping once running work is done; again: at once"])
         with SIGNALS.cancelling(2) as draining:
-            await server.drain()
+            await started.drain()
     finally:
-        await server.aclose()
+        await started.aclose()
     return stopped(SIGNALS.received, finished=not draining.cancelled_caught)
 
 
@@ -201,10 +215,10 @@ def describe_backend(backend: Backend) -> str:
     return f"chat: {', '.join(getattr(backend, 'endpoint_urls', []))}"
 
 
-async def say_reachable(backend: Backend) -> None:
+async def _say_reachable(backend: Backend) -> None:
     """Say once of each model endpoint whether it can be reached, or why not."""
     states = await probe_endpoints(backend, MODEL_PROBE_TIMEOUT)
-    say_lines([f"{'model':<{_COLUMN}}{_state_of(state)}" for state in states])
+    _say([f"{'model':<{_COLUMN}}{_state_of(state)}" for state in states])
 
 
 def _state_of(state: EndpointState) -> str:
@@ -220,7 +234,7 @@ def _state_of(state: EndpointState) -> str:
     return f"{state.url}: reachable, {len(state.models)} models: {names}{more}"
 
 
-def say_lines(lines: list[str]) -> None:
+def _say(lines: list[str]) -> None:
     with suppress(Closed):  # a server goes on where nobody reads what it says
         for line in lines:
             say(line, dim=False)

@@ -2,18 +2,14 @@
 
 import asyncio
 import os
-from contextlib import suppress
 
-import anyio
 import msgspec
 
 from openai_runs._cli.commands.serve import (
     describe_backend,
     log_to_stderr,
     make_tracing,
-    say_lines,
-    say_reachable,
-    spare_collections,
+    run_until_signal,
     state_facts,
 )
 from openai_runs._cli.ending import USAGE, Stop, stopped
@@ -72,20 +68,5 @@ async def _serve(worker: Worker, settings: Settings) -> int:
         raise Stop(str(error)) from error
     if starting.cancelled_caught:
         return stopped(SIGNALS.received)
-    try:
-        spare_collections()
-        backend = describe_backend(worker.backend)
-        say_lines(state_facts({"backend": backend, "database": place_of(settings.db)}))
-        print("executing runs", flush=True)
-        async with anyio.create_task_group() as background:
-            background.start_soon(say_reachable, worker.backend)
-            with SIGNALS.cancelling():
-                await anyio.sleep_forever()
-            background.cancel_scope.cancel()
-        with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
-            say_lines(["stopping once running work is done; again: at once"])
-        with SIGNALS.cancelling(2) as draining:
-            await worker.drain()
-    finally:
-        await worker.aclose()
-    return stopped(SIGNALS.received, finished=not draining.cancelled_caught)
+    facts = {"backend": describe_backend(worker.backend), "database": place_of(settings.db)}
+    return await run_until_signal(worker, lambda: state_facts(facts), lambda: "executing runs")

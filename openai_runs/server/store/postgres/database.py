@@ -247,8 +247,6 @@ class PostgresDatabase:
                 return self._carry_out(work, once, deadline)
             except idempotency.KeyReused as reused:
                 return _Outcome(error=reused.refusal)
-            except _Aborted as aborted:
-                error: Exception = aborted
             except Exception as caught:
                 error = caught
             try:
@@ -333,7 +331,7 @@ class PostgresDatabase:
         tx = Transaction(connection)
         value = work(tx)
         tx.write_log()
-        changes = _told(tx.changes)
+        changes = _announced(tx.changes)
         moves = {change.id: change.status for change in tx.changes if isinstance(change, Moved)}
         if queued := [run_id for run_id, status in moves.items() if status == RunStatus.QUEUED]:
             jobs.defer(connection, queued)
@@ -411,10 +409,10 @@ def _do(tx: Transaction, work: Work[Any], once: Once | None) -> Any:
     return value
 
 
-def _told(changes: list[Change]) -> list[Change]:
+def _announced(changes: list[Change]) -> list[Change]:
     """Return what is announced here: what runs moved, and first which are to be read again."""
     ids = dict.fromkeys(
         change.run_id if not isinstance(change, RunState) else change.id for change in changes
     )
-    told: list[Change] = [Outdated(run_id) for run_id in ids]
-    return told + [change for change in changes if isinstance(change, Moved | Removed)]
+    outdated: list[Change] = [Outdated(run_id) for run_id in ids]
+    return outdated + [change for change in changes if isinstance(change, Moved | Removed)]
