@@ -252,7 +252,9 @@ class Engine:
     def _stop(self, run_id: str) -> None:
         """Stop whatever still works on a run that is over."""
         self._timer.discard(run_id)
-        self._slots.cancel(run_id)
+        execution = self._slots.running.get(run_id)
+        if execution is not None and not execution.is_ending:  # that costs more than it would do
+            execution.scope.cancel()
         if self._tracing is not None:
             self._tracing.forget(run_id)
 

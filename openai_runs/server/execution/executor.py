@@ -86,6 +86,8 @@ class Execution:
         """In a trial of the run: the trials before it in which the server crashed."""
         self.abandoned = False
         """Whether it was cancelled and goes on all the same; its run was put back."""
+        self.is_ending = False
+        """Whether all that it still does is to store the end of the run."""
         self.span: Span | None = None
 
 
@@ -179,6 +181,7 @@ class Executor:
         if execution.span is not None:
             code = None if ending.error is None else ending.error.code
             execution.span.set_outcome(ending.status, ending.usage, error_type=code)
+        execution.is_ending = True
         await self._end(claim, draft, ending)
 
     async def _end(self, claim: Claim, draft: Draft, ending: Ending) -> None:
@@ -210,7 +213,6 @@ class Executor:
                     failure.__cause__ = error
                 except Exception as error:  # raised below, and not as one of a group
                     failure = error
-            group.cancel_scope.cancel()
         if flusher.failure is not None or failure is not None:
             try:
                 raise flusher.failure or failure  # type: ignore[misc]  # one of them is there

@@ -58,7 +58,8 @@ class Flusher:
         """Store in this group what is written meanwhile; what cannot be stored cancels it.
 
         It begins in a moment, or at once if somebody reads: most answers that come at once are
-        whole before that. Cancelling the group lets a write that is under way come to its end.
+        whole before that. At the end the group is cancelled if it has begun; a write that is under
+        way comes to its end.
         """
         run_id = self._claim.run.id
         self._group = group
@@ -69,6 +70,9 @@ class Flusher:
                 yield
         finally:
             timer.cancel()
+            if self._group is None:
+                group.cancel_scope.cancel()
+            self._group = None
 
     def flush_soon(self) -> None:
         """Have what there is stored soon: there is much, or somebody has come to read it."""

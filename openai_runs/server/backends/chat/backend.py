@@ -7,7 +7,7 @@ import math
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from difflib import get_close_matches
 from functools import cached_property
@@ -164,12 +164,13 @@ class ChatBackend:
         while True:
             spoken = False
             try:
-                async with aclosing(self._attempt(negotiation.encode(), request.headers)) as events:
-                    async for event in events:
-                        if not spoken:
-                            negotiation.accepted()
-                        spoken = True
-                        yield event
+                async with aclosing(self._attempt(negotiation.encode(), request.headers)) as pieces:
+                    async for events in pieces:
+                        for event in events:
+                            if not spoken:
+                                negotiation.accepted()
+                            spoken = True
+                            yield event
                 return
             except AttemptFailed as failed:
                 refusal = None if spoken else failed.refusal
@@ -276,8 +277,10 @@ class ChatBackend:
         """
         await self._transport.aclose()
 
-    async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[ModelEvent]:
-        """Ask once, and yield what is answered."""
+    async def _attempt(
+        self, body: bytes, headers: Mapping[str, str]
+    ) -> AsyncGenerator[Iterator[ModelEvent]]:
+        """Ask once, and yield for each piece of the answer what it says."""
         deadline = anyio.current_time() + self._first_token_timeout
         try:
             reply = await self._transport.exchange(
@@ -296,14 +299,16 @@ class ChatBackend:
         try:
             if not 200 <= reply.status < 300:
                 raise await self._refused(reply)
-            async with aclosing(self._read(reply, deadline)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(self._read(reply, deadline)) as pieces:
+                async for events in pieces:
+                    yield events
         finally:
             reply.close()
 
-    async def _read(self, reply: StreamReply, deadline: float) -> AsyncGenerator[ModelEvent]:
-        """Yield what an answer says, as it comes; `deadline` is that of its first token."""
+    async def _read(
+        self, reply: StreamReply, deadline: float
+    ) -> AsyncGenerator[Iterator[ModelEvent]]:
+        """Yield what each piece of an answer says; `deadline` is that of its first token."""
         reader, size = (
             AnswerReader(self._secrets, think=self._think, echo=EchoCollector(self._echo)),
             0,
@@ -328,11 +333,9 @@ class ChatBackend:
             for begin in range(0, len(piece), _SLICE_BYTES):
                 if begin:
                     await anyio.lowlevel.checkpoint()
-                for event in reader.feed(piece[begin : begin + _SLICE_BYTES]):
-                    yield event
+                yield reader.feed(piece[begin : begin + _SLICE_BYTES])
             deadline = self._next_deadline(reader, deadline, is_progress=reader.progress > before)
-        for event in reader.finish(ending, why):
-            yield event
+        yield reader.finish(ending, why)
 
     def _next_deadline(self, reader: AnswerReader, deadline: float, *, is_progress: bool) -> float:
         """Return until when more is waited for.

@@ -173,13 +173,12 @@ class AnswerReader:
         return self._verdict is not None or self._unwrapper.is_complete
 
     def feed(self, piece: bytes) -> Iterator[ModelEvent]:
-        """Yield the events that the bytes complete.
+        """Return the events that the bytes complete; they are read as they are taken.
 
         Raises:
             AttemptFailed: They are no answer, or say that the call failed.
         """
-        if not self.is_done:
-            yield from self._guarded(self._unwrapper.feed(piece))
+        return iter(()) if self.is_done else self._guarded(self._unwrapper.feed(piece))
 
     def finish(self, ending: Ending, why: str = "") -> Iterator[ModelEvent]:
         """Yield the last events, a `Finish` if the answer is whole.
