@@ -135,7 +135,9 @@ export class Chat {
     return fetch(this.#url + path, { ...options, headers: { ...this.#headers, ...headers } });
   }
 
-  #ask(signal, { runId, lastId }) {
+  #ask(signal, reader) {
+    const { runId, lastId } = reader;
+    reader.asked++;
     const headers = lastId ? { "Last-Event-ID": lastId } : {};
     const query = runId ? `?run_id=${encodeURIComponent(runId)}` : "";
     return this.#fetch(`/events${query}`, { headers, signal });
@@ -186,7 +188,10 @@ export class Chat {
         }
         if (reader.signal.aborted || (reader.isDone && !reader.untilIdle)) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
-        else if (isAccepted && !reader.runId) reader.untilIdle = true; // which answer it is, nobody knows
+        else if (isAccepted && !reader.runId && !reader.untilIdle) { // which answer it is, nobody knows
+          if (!problem && await this.#isFollowed(reader)) return true;
+          reader.untilIdle = true;
+        }
         await this.#pause(reader, problem);
         if (reader.signal.aborted) return true;
         if (isAccepted) request = (signal, reader) => this.#ask(signal, reader);
@@ -198,7 +203,7 @@ export class Chat {
 
   #open() {
     const controller = new AbortController();
-    const place = { runId: "", lastId: "", status: "", isDone: false, other: null };
+    const place = { runId: "", lastId: "", status: "", isDone: false, other: null, asked: 0 };
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
     reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
@@ -295,6 +300,20 @@ export class Chat {
     const isFirst = (other) => !other.untilIdle || !reader.runId;
     const others = [...this.#readers].filter((other) => other !== reader);
     return others.find((other) => other.runId === runId && isFirst(other)) ?? null;
+  }
+
+  /**
+   * Return whether another reader has shown all that was answered since, once nothing more is: each
+   * would hold a connection, of which a browser has six.
+   */
+  async #isFollowed(reader) {
+    for (;;) {
+      const other = [...this.#readers].find((one) => one !== reader && one.untilIdle);
+      if (!other || reader.signal.aborted) return reader.signal.aborted;
+      const { asked } = other;
+      await other.ended;
+      if (other.asked > asked) return true;
+    }
   }
 
   #write(id, text, isDone) {

@@ -23,6 +23,7 @@ from openai_runs import APIError, AsyncClient, NotFoundError, RunStream, StreamI
 from openai_runs._log_ids import ids_of
 from openai_runs.config import (
     CHAT_DRAIN,
+    CHAT_MAX_HELD,
     CHAT_MAX_WAITING,
     HEARTBEAT_INTERVAL,
     check_count,
@@ -167,9 +168,12 @@ class Chat(Conversations):
 
         What goes wrong before the first frame is raised, so that the browser can be answered
         with an error status; later it is the frame `error`, as of `relay.sse`. A message that
-        still waits in line after `heartbeat` seconds has its response begun. Frames that are
-        not taken never hold up the answer: where `CHAT_BUFFER_BYTES` wait, they end early,
-        without `done`, and the browser comes back with `follow`.
+        still waits in line after `heartbeat` seconds has its response begun. Where
+        `CHAT_MAX_HELD` messages of this user wait or are answered, the frames of the next one
+        end as soon as it is stored, without `done`, so that the browser keeps connections for
+        other requests; it follows the answer with `follow`. Frames that are not taken never
+        hold up the answer: where `CHAT_BUFFER_BYTES` wait, they end early, without `done`, and
+        the browser comes back with `follow`.
 
         Args:
             key: Names the conversation: the user, as your application knows them.
@@ -200,6 +204,8 @@ class Chat(Conversations):
             raise TooManyMessagesError(message)
         self._waiting[key] += 1
         buffer = FrameBuffer(cancels=cancels)
+        if self._waiting[key] > CHAT_MAX_HELD and not cancels:
+            reply.keep(buffer.end)
         self._tasks.start(self._answer, reply, buffer)
         try:
             with anyio.move_on_after(self._heartbeat):
