@@ -213,8 +213,8 @@ CHAT_MAX_WAITING: Final = 20
 CHAT_MAX_HELD: Final = 3
 """Messages of one user whose requests stay open for their answers: half of the six connections that
 a browser opens to one host over HTTP/1.1."""
-CHAT_DRAIN: Final = 5.0
-"""Seconds that answers at work have when a chat is closed; as `SERVER_PATIENCE`."""
+CHAT_DRAIN: Final = 1.0
+"""Seconds that answers at work have when a chat is closed, before they are left. Ours."""
 STREAM_DRAIN: Final = 1.0
 """Seconds in which a stream may say that it is done, after the last event of its run."""
 
