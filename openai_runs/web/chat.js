@@ -36,6 +36,7 @@ const LOST = "stream_interrupted"; // the back end has lost the run, which may g
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 const UNREACHABLE = "The server cannot be reached.";
 const BROKEN = "The connection was lost.";
+const SILENCE = 10000, SILENT = "The server is silent."; // milliseconds without an event
 
 /**
  * One user's chat. The endpoints are `url` (POST, a message), and below it `events` (GET, the
@@ -45,17 +46,22 @@ const BROKEN = "The connection was lost.";
  * onStatus({runId, status, message}): of the run that answers; `message` says why it failed.
  * onError({code, message, status, retryAfter}): something cannot be done; `message` says what to do.
  * onConnection({isLost, message}): the connection was lost, and is tried again; or it is back.
+ * onSilence({isSilent, message}): nothing was heard for `silence` milliseconds; or it is again.
  */
 export class Chat {
   #url; #headers; #on; #readers = new Set(); #lost = new Set(); #texts = new Map();
+  #silence; #timer; #isSilent = false;
 
   constructor({
-    url = "/chat", headers = {},
+    url = "/chat", headers = {}, silence = SILENCE,
     onMessage, onStatus = () => {}, onError = () => {}, onConnection = () => {},
+    onSilence = () => {},
   }) {
     this.#url = url;
     this.#headers = headers;
+    this.#silence = silence;
     this.#on = { message: onMessage, status: onStatus, error: onError, connection: onConnection };
+    this.#on.silence = onSilence;
   }
 
   /** Send a message, and return once its answer has ended; true where it was accepted. */
@@ -207,11 +213,13 @@ export class Chat {
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
     reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
+    if (this.#readers.size === 1) this.#listen();
     return reader;
   }
 
   #end(reader) {
     this.#readers.delete(reader);
+    if (!this.#readers.size) this.#listen();
     reader.end();
     this.#regain(reader);
   }
@@ -228,7 +236,19 @@ export class Chat {
     });
   }
 
+  /** Begin to wait for the next event, and say so where none comes. */
+  #listen() {
+    clearTimeout(this.#timer);
+    if (this.#isSilent) this.#on.silence({ isSilent: this.#isSilent = false, message: "" });
+    if (!this.#readers.size) return;
+    this.#timer = setTimeout(() => {
+      if (this.#lost.size) return this.#listen(); // that it is lost has been said
+      this.#on.silence({ isSilent: this.#isSilent = true, message: SILENT });
+    }, this.#silence);
+  }
+
   #lose(reader, message) {
+    this.#listen();
     this.#lost.add(reader);
     this.#on.connection({ isLost: true, message });
   }
@@ -255,6 +275,7 @@ export class Chat {
 
   /** Show an event; return whether there may be more. What the page throws is no lost connection. */
   #showed(event, reader) {
+    this.#listen();
     try {
       return this.#show(event, reader);
     } catch (error) {

@@ -91,6 +91,27 @@ async def test_page_says_that_it_reconnects_until_it_is_back(
         await tab.until(STATUS, "completed")
 
 
+async def test_page_says_that_the_server_is_silent_until_it_is_not(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """In mid-answer, and after a reload."""
+    page, model = page_folder / "page.html", Paced()
+    page.write_text(page.read_text().replace("new Chat({", "new Chat({ silence: 300,"))
+    silent = "The server is silent. Waiting ..."
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Hello ")
+        await tab.until(CONNECTION, silent)
+        await tab.reload()
+        await tab.until(SHOWN, "1|Hello ")
+        await tab.until(CONNECTION, silent)
+        model.go_on.set()
+        await tab.until(SHOWN, f"1|{model.text}")
+        await tab.until(STATUS, "completed")
+        await tab.until(CONNECTION, "")
+
+
 async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
