@@ -269,7 +269,7 @@ export class Chat {
   async #showAnswered() {
     const { messages } = await this.history();
     for (const message of messages) {
-      if (message.role === "assistant") this.#write(message.id, message.text, true);
+      if (message.role === "assistant" && message.text) this.#write(message.id, message.text, true);
     }
   }
 

@@ -15,7 +15,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import anyio
@@ -44,6 +43,7 @@ from openai_runs.web.errors import (
     has_traceback,
 )
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
+from openai_runs.web.history import History, ShownMessage, shown_messages
 from openai_runs.web.responses import Responses
 from openai_runs.web.tasks import Tasks
 
@@ -59,32 +59,12 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 _POLL: Final = 0.1
 """Seconds between two polls of the store for a run that is being created."""
+_RUNS: Final = 100
+"""Newest runs whose ends a history knows."""
 _PAUSE: Final = 10.0
 """Seconds after which a search that failed is begun again."""
 
 _logger = logging.getLogger("openai_runs.web")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownMessage:
-    """A message as a page shows it. Made by `Chat.history`."""
-
-    id: str
-    role: str
-    """`user` or `assistant`."""
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """A page of a chat's messages, and what waits for an answer. Made by `Chat.history`."""
-
-    messages: list[ShownMessage]
-    """The oldest first."""
-    before: str | None
-    """Where the page before this one ends; None: there is none."""
-    waiting: list[str]
-    """Texts that no run has yet: the user has sent them, and `messages` does not list them."""
 
 
 class Chat(Conversations):
@@ -290,7 +270,7 @@ class Chat(Conversations):
     async def history(self, key: Key, *, before: str | None = None, limit: int = 20) -> History:
         """Return the newest messages of a conversation, or those before a message.
 
-        Endpoint: GET /threads/{thread_id}/messages
+        Endpoint: GET /threads/{thread_id}/messages and GET /threads/{thread_id}/runs
 
         Args:
             key: Names the conversation.
@@ -311,12 +291,12 @@ class Chat(Conversations):
         page = await self.client.messages.list(
             status.thread_id, order="desc", limit=limit, after=before
         )
-        shown = [
-            ShownMessage(id=message.id, role=str(message.role), text=message.text)
-            for message in reversed(page.data)
-        ]
+        runs = await self.client.runs.list(status.thread_id, order="desc", limit=_RUNS)
+        messages = page.data[::-1]
         return History(
-            messages=shown, before=shown[0].id if shown and page.has_more else None, waiting=waiting
+            messages=shown_messages(messages, runs.data, is_newest=before is None),
+            before=messages[0].id if messages and page.has_more else None,
+            waiting=waiting,
         )
 
     # --- the tasks

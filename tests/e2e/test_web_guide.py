@@ -288,6 +288,8 @@ async def test_page_stops_an_answer_and_shows_errors(
         await ask(tab, "3")
         await tab.until(STATUS, "completed")
         await tab.until(f'{SHOWN}.endsWith("|3|fine").toString()', "true")
+        await tab.reload()
+        await tab.until(SHOWN, "1|Well,  (stopped)|2| (failed)|3|fine")
 
 
 @pytest.mark.browser
