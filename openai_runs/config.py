@@ -22,6 +22,7 @@ __all__ = [
     "CANCEL_GRACE",
     "CHAT_BUFFER_BYTES",
     "CHAT_DRAIN",
+    "CHAT_MAX_HELD",
     "CHAT_MAX_WAITING",
     "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
@@ -209,8 +210,11 @@ CHAT_BUFFER_BYTES: Final = 1_048_576
 """Bytes that wait for a browser which reads slowly, before it has to come back. Ours."""
 CHAT_MAX_WAITING: Final = 20
 """Messages of one user that wait or are answered at a time, in one process of a chat. Ours."""
-CHAT_DRAIN: Final = 5.0
-"""Seconds that answers at work have when a chat is closed; as `SERVER_PATIENCE`."""
+CHAT_MAX_HELD: Final = 3
+"""Messages of one user whose requests stay open for their answers: half of the six connections that
+a browser opens to one host over HTTP/1.1."""
+CHAT_DRAIN: Final = 1.0
+"""Seconds that answers at work have when a chat is closed, before they are left. Ours."""
 STREAM_DRAIN: Final = 1.0
 """Seconds in which a stream may say that it is done, after the last event of its run."""
 

@@ -7,7 +7,7 @@ the block is open, and ends with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -123,7 +123,8 @@ class Reply:
         self._result: RunResult | None = None
         self._answered: Answered | None = None
         self._run_id: str | None = None
-        self._is_left = False
+        self._is_left = self._is_kept = False
+        self._on_added: Callable[[], None] | None = None
         self._wait = StoppableWait(access)
 
     def __repr__(self) -> str:
@@ -149,6 +150,17 @@ class Reply:
     def is_merged(self) -> bool:
         """Return whether the reply to a later message answers this one; it yields nothing here."""
         return self._answered is not None
+
+    def keep(self, on_added: Callable[[], None]) -> None:
+        """Have the message left to `abandoned` where the server cannot be reached.
+
+        For a sender that is not there any more when it is answered. To be called before the
+        block is entered.
+
+        Args:
+            on_added: Called once the message is in its conversation.
+        """
+        self._is_kept, self._on_added = True, on_added
 
     async def __aenter__(self) -> Reply:
         """Add the message to its conversation, and wait for its claim."""
@@ -252,6 +264,8 @@ class Reply:
             if not self._id:
                 msg = f"conversation {self._key} has received this message before"
                 raise DuplicateMessageError(msg)
+        if self._on_added is not None:
+            self._on_added()
 
     async def _renew(self) -> None:
         while True:
@@ -290,7 +304,7 @@ class Reply:
         is_created = isinstance(failure, APIError) and failure.maybe_created
 
         def end(record: Record) -> None:
-            if self._is_left:
+            if self._is_left or (self._is_kept and is_cut):
                 record.leave(owner=self._owner)
                 return
             if self._message_key is not None and not is_created:

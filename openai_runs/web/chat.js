@@ -36,6 +36,7 @@ const LOST = "stream_interrupted"; // the back end has lost the run, which may g
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 const UNREACHABLE = "The server cannot be reached.";
 const BROKEN = "The connection was lost.";
+const SILENCE = 10000, SILENT = "The server is silent."; // milliseconds without an event
 
 /**
  * One user's chat. The endpoints are `url` (POST, a message), and below it `events` (GET, the
@@ -45,17 +46,22 @@ const BROKEN = "The connection was lost.";
  * onStatus({runId, status, message}): of the run that answers; `message` says why it failed.
  * onError({code, message, status, retryAfter}): something cannot be done; `message` says what to do.
  * onConnection({isLost, message}): the connection was lost, and is tried again; or it is back.
+ * onSilence({isSilent, message}): nothing was heard for `silence` milliseconds; or it is again.
  */
 export class Chat {
   #url; #headers; #on; #readers = new Set(); #lost = new Set(); #texts = new Map();
+  #silence; #timer; #isSilent = false;
 
   constructor({
-    url = "/chat", headers = {},
+    url = "/chat", headers = {}, silence = SILENCE,
     onMessage, onStatus = () => {}, onError = () => {}, onConnection = () => {},
+    onSilence = () => {},
   }) {
     this.#url = url;
     this.#headers = headers;
+    this.#silence = silence;
     this.#on = { message: onMessage, status: onStatus, error: onError, connection: onConnection };
+    this.#on.silence = onSilence;
   }
 
   /** Send a message, and return once its answer has ended; true where it was accepted. */
@@ -135,7 +141,9 @@ export class Chat {
     return fetch(this.#url + path, { ...options, headers: { ...this.#headers, ...headers } });
   }
 
-  #ask(signal, { runId, lastId }) {
+  #ask(signal, reader) {
+    const { runId, lastId } = reader;
+    reader.asked++;
     const headers = lastId ? { "Last-Event-ID": lastId } : {};
     const query = runId ? `?run_id=${encodeURIComponent(runId)}` : "";
     return this.#fetch(`/events${query}`, { headers, signal });
@@ -186,7 +194,10 @@ export class Chat {
         }
         if (reader.signal.aborted || (reader.isDone && !reader.untilIdle)) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
-        else if (isAccepted && !reader.runId) reader.untilIdle = true; // which answer it is, nobody knows
+        else if (isAccepted && !reader.runId && !reader.untilIdle) { // which answer it is, nobody knows
+          if (!problem && await this.#isFollowed(reader)) return true;
+          reader.untilIdle = true;
+        }
         await this.#pause(reader, problem);
         if (reader.signal.aborted) return true;
         if (isAccepted) request = (signal, reader) => this.#ask(signal, reader);
@@ -198,15 +209,17 @@ export class Chat {
 
   #open() {
     const controller = new AbortController();
-    const place = { runId: "", lastId: "", status: "", isDone: false, other: null };
+    const place = { runId: "", lastId: "", status: "", isDone: false, other: null, asked: 0 };
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
     reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
+    if (this.#readers.size === 1) this.#listen();
     return reader;
   }
 
   #end(reader) {
     this.#readers.delete(reader);
+    if (!this.#readers.size) this.#listen();
     reader.end();
     this.#regain(reader);
   }
@@ -223,7 +236,19 @@ export class Chat {
     });
   }
 
+  /** Begin to wait for the next event, and say so where none comes. */
+  #listen() {
+    clearTimeout(this.#timer);
+    if (this.#isSilent) this.#on.silence({ isSilent: this.#isSilent = false, message: "" });
+    if (!this.#readers.size) return;
+    this.#timer = setTimeout(() => {
+      if (this.#lost.size) return this.#listen(); // that it is lost has been said
+      this.#on.silence({ isSilent: this.#isSilent = true, message: SILENT });
+    }, this.#silence);
+  }
+
   #lose(reader, message) {
+    this.#listen();
     this.#lost.add(reader);
     this.#on.connection({ isLost: true, message });
   }
@@ -244,12 +269,13 @@ export class Chat {
   async #showAnswered() {
     const { messages } = await this.history();
     for (const message of messages) {
-      if (message.role === "assistant") this.#write(message.id, message.text, true);
+      if (message.role === "assistant" && message.text) this.#write(message.id, message.text, true);
     }
   }
 
   /** Show an event; return whether there may be more. What the page throws is no lost connection. */
   #showed(event, reader) {
+    this.#listen();
     try {
       return this.#show(event, reader);
     } catch (error) {
@@ -295,6 +321,20 @@ export class Chat {
     const isFirst = (other) => !other.untilIdle || !reader.runId;
     const others = [...this.#readers].filter((other) => other !== reader);
     return others.find((other) => other.runId === runId && isFirst(other)) ?? null;
+  }
+
+  /**
+   * Return whether another reader has shown all that was answered since, once nothing more is: each
+   * would hold a connection, of which a browser has six.
+   */
+  async #isFollowed(reader) {
+    for (;;) {
+      const other = [...this.#readers].find((one) => one !== reader && one.untilIdle);
+      if (!other || reader.signal.aborted) return reader.signal.aborted;
+      const { asked } = other;
+      await other.ended;
+      if (other.asked > asked) return true;
+    }
   }
 
   #write(id, text, isDone) {

@@ -10,11 +10,11 @@ What may not live here: anything of a web framework.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import anyio
@@ -22,13 +22,20 @@ import anyio
 from openai_runs import APIError, AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
 from openai_runs._log_ids import ids_of
 from openai_runs.config import (
+    CANCEL_GRACE,
     CHAT_DRAIN,
+    CHAT_MAX_HELD,
     CHAT_MAX_WAITING,
     HEARTBEAT_INTERVAL,
     check_count,
     check_timeout,
 )
-from openai_runs.conversations import Conversations, DuplicateMessageError, Reply
+from openai_runs.conversations import (
+    Conversations,
+    DuplicateMessageError,
+    LeaseLostError,
+    Reply,
+)
 from openai_runs.web.errors import (
     EmptyMessageError,
     InvalidTextError,
@@ -36,6 +43,8 @@ from openai_runs.web.errors import (
     has_traceback,
 )
 from openai_runs.web.frame_buffer import FrameBuffer, frames_of
+from openai_runs.web.history import History, ShownMessage, shown_messages
+from openai_runs.web.responses import Responses
 from openai_runs.web.tasks import Tasks
 
 __all__ = ["Chat", "History", "ShownMessage"]
@@ -50,32 +59,12 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 _POLL: Final = 0.1
 """Seconds between two polls of the store for a run that is being created."""
+_RUNS: Final = 100
+"""Newest runs whose ends a history knows."""
 _PAUSE: Final = 10.0
 """Seconds after which a search that failed is begun again."""
 
 _logger = logging.getLogger("openai_runs.web")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownMessage:
-    """A message as a page shows it. Made by `Chat.history`."""
-
-    id: str
-    role: str
-    """`user` or `assistant`."""
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """A page of a chat's messages, and what waits for an answer. Made by `Chat.history`."""
-
-    messages: list[ShownMessage]
-    """The oldest first."""
-    before: str | None
-    """Where the page before this one ends; None: there is none."""
-    waiting: list[str]
-    """Texts that no run has yet: the user has sent them, and `messages` does not list them."""
 
 
 class Chat(Conversations):
@@ -85,8 +74,9 @@ class Chat(Conversations):
     of `send`. When it comes back, after a reload or a lost connection, it follows the answer
     at work by GET: the frames of `follow`. The page code for both is `SCRIPT`.
 
-    Leaving the block ends the answers at work: they have `drain` seconds, then their runs are
-    cancelled. As long as it is open, messages that a killed process has left are answered, too.
+    Leaving the block ends all responses, without `done`. The answers at work have `drain` seconds,
+    then they are left to the next process: runs go on at the server. As long as it is open,
+    messages that another process has left are answered, too.
 
     Example:
         ```python
@@ -105,7 +95,8 @@ class Chat(Conversations):
         heartbeat: Seconds without a frame after which a comment is sent, so that proxies keep
             the connection.
         max_waiting: Messages of one user that may wait or be answered at a time in this process.
-        drain: Seconds that answers at work have when the block is left.
+        drain: Seconds that answers at work have when the block is left, before they are left to
+            the next process.
         **options: What else `Conversations` takes: `store`, `when_busy`, `tools`, `timeout`.
 
     Raises:
@@ -133,24 +124,37 @@ class Chat(Conversations):
         self._waiting: Counter[Key] = Counter()
         self._search = anyio.CancelScope()
         self._tasks = Tasks()
+        self._responses = Responses()
 
     async def __aenter__(self) -> Chat:
         """Begin to answer."""
         await super().__aenter__()
         await self._tasks.open()
         self._search = anyio.CancelScope()
+        self._responses = Responses()
         self._tasks.start(self._answer_abandoned)
         return self
 
-    async def aclose(self) -> None:
-        """End the answers at work, and close the store that was opened here.
+    def end_responses(self) -> None:
+        """Have all responses end, without `done`: their browsers come back to the next process.
 
-        Cancellation: ends them at once, and closes the store.
+        `lifespan` and `cleanup_ctx` call it when a signal asks the process to end: servers wait for
+        open responses before they close an application.
         """
+        self._responses.end()
+
+    async def aclose(self) -> None:
+        """End the responses, leave what is not answered, and close the store that was opened here.
+
+        Cancellation: cancels the answers at once, and closes the store.
+        """
+        self.end_responses()
         self._search.cancel()
+        leaving = asyncio.get_running_loop().call_later(self._drain, self._access.closing.set)
         try:
-            await self._tasks.aclose(self._drain)
+            await self._tasks.aclose(self._drain + CANCEL_GRACE)
         finally:
+            leaving.cancel()
             with anyio.CancelScope(shield=True):
                 await super().aclose()
 
@@ -167,9 +171,12 @@ class Chat(Conversations):
 
         What goes wrong before the first frame is raised, so that the browser can be answered
         with an error status; later it is the frame `error`, as of `relay.sse`. A message that
-        still waits in line after `heartbeat` seconds has its response begun. Frames that are
-        not taken never hold up the answer: where `CHAT_BUFFER_BYTES` wait, they end early,
-        without `done`, and the browser comes back with `follow`.
+        still waits in line after `heartbeat` seconds has its response begun. Where
+        `CHAT_MAX_HELD` messages of this user wait or are answered, the frames of the next one
+        end as soon as it is stored, without `done`, so that the browser keeps connections for
+        other requests; it follows the answer with `follow`. Frames that are not taken never
+        hold up the answer: where `CHAT_BUFFER_BYTES` wait, they end early, without `done`, and
+        the browser comes back with `follow`.
 
         Args:
             key: Names the conversation: the user, as your application knows them.
@@ -200,6 +207,9 @@ class Chat(Conversations):
             raise TooManyMessagesError(message)
         self._waiting[key] += 1
         buffer = FrameBuffer(cancels=cancels)
+        self._responses.add(buffer)
+        if self._responses.is_over or (self._waiting[key] > CHAT_MAX_HELD and not cancels):
+            reply.keep(buffer.end)
         self._tasks.start(self._answer, reply, buffer)
         try:
             with anyio.move_on_after(self._heartbeat):
@@ -218,7 +228,7 @@ class Chat(Conversations):
 
     async def follow(
         self, key: Key, run_id: str | None = None, *, last_event_id: str | None = None
-    ) -> AsyncGenerator[bytes] | relay.Frames | None:
+    ) -> AsyncGenerator[bytes] | None:
         """Return the frames of the answer at work, or of a run that the browser names.
 
         Endpoint: as `runs.follow`
@@ -254,12 +264,13 @@ class Chat(Conversations):
         stream = self.client.runs.follow(
             run_id, thread_id=status.thread_id, last_event_id=last_event_id
         )
-        return await relay.sse(stream, on_disconnect="continue", heartbeat=self._heartbeat)
+        frames = await relay.sse(stream, on_disconnect="continue", heartbeat=self._heartbeat)
+        return self._responses.cut(frames)
 
     async def history(self, key: Key, *, before: str | None = None, limit: int = 20) -> History:
         """Return the newest messages of a conversation, or those before a message.
 
-        Endpoint: GET /threads/{thread_id}/messages
+        Endpoint: GET /threads/{thread_id}/messages and GET /threads/{thread_id}/runs
 
         Args:
             key: Names the conversation.
@@ -280,12 +291,12 @@ class Chat(Conversations):
         page = await self.client.messages.list(
             status.thread_id, order="desc", limit=limit, after=before
         )
-        shown = [
-            ShownMessage(id=message.id, role=str(message.role), text=message.text)
-            for message in reversed(page.data)
-        ]
+        runs = await self.client.runs.list(status.thread_id, order="desc", limit=_RUNS)
+        messages = page.data[::-1]
         return History(
-            messages=shown, before=shown[0].id if shown and page.has_more else None, waiting=waiting
+            messages=shown_messages(messages, runs.data, is_newest=before is None),
+            before=messages[0].id if messages and page.has_more else None,
+            waiting=waiting,
         )
 
     # --- the tasks
@@ -297,6 +308,8 @@ class Chat(Conversations):
                 await self._relay(reply, buffer)
         except DuplicateMessageError:
             buffer.put(_WAIT)
+        except LeaseLostError:
+            buffer.end()  # another process answers: the browser comes back, and follows it
         except Exception as error:
             if buffer.is_open.is_set():  # else the request ends with the error, and logs it
                 trace = has_traceback(error)
@@ -304,6 +317,7 @@ class Chat(Conversations):
             buffer.fail(error, relay.error_frame(error))
         finally:
             buffer.end()
+            self._responses.discard(buffer)
             self._waiting[reply.key] -= 1
             if not self._waiting[reply.key]:
                 del self._waiting[reply.key]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from openai_runs import AsyncClient
-from openai_runs.server import LocalServer, ScriptedBackend
+from openai_runs.server import LocalServer
 from tests.e2e.browsing import Tab
 from tests.relaying import serve_aiohttp, serve_asgi
 from tests.test_docs import PAGES_FOLDER, Block, blocks_of
@@ -53,9 +53,7 @@ def program(name: str) -> Block:
 
 
 @asynccontextmanager
-async def serve(
-    name: str, model: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[str]:
+async def serve(name: str, model: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """Serve a program of the guide, as its users do."""
     async with serve_on_way(model, monkeypatch, name) as (url, _):
         yield url

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_runs.server import Say, ScriptedBackend
+from openai_runs.server import Hang, Say, ScriptedBackend
 from openai_runs.testing import FaultProxy
 from tests.e2e.browsing import Tab
 from tests.e2e.chat_page import (
@@ -89,6 +89,27 @@ async def test_page_says_that_it_reconnects_until_it_is_back(
         model.go_on.set()
         await tab.until(SHOWN, f"1|{model.text}")
         await tab.until(STATUS, "completed")
+
+
+async def test_page_says_that_the_server_is_silent_until_it_is_not(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """In mid-answer, and after a reload."""
+    page, model = page_folder / "page.html", Paced()
+    page.write_text(page.read_text().replace("new Chat({", "new Chat({ silence: 300,"))
+    silent = "The server is silent. Waiting ..."
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Hello ")
+        await tab.until(CONNECTION, silent)
+        await tab.reload()
+        await tab.until(SHOWN, "1|Hello ")
+        await tab.until(CONNECTION, silent)
+        model.go_on.set()
+        await tab.until(SHOWN, f"1|{model.text}")
+        await tab.until(STATUS, "completed")
+        await tab.until(CONNECTION, "")
 
 
 async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
@@ -203,16 +224,60 @@ WORDS = [f"{n} " for n in range(100)]
 async def test_stop_that_comes_late_cancels_no_other_answer(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
-    """It waits for a connection, while the answer that was meant ends and the next one begins."""
-    model = ScriptedBackend([Say(["Well"] * 30, pause=0.02)] * 8)
+    """It is held up on its way, while the answer that was meant ends and the next one begins."""
+    model = ScriptedBackend([Say(["Well"] * 30, pause=0.02), Say(["So"] * 30, pause=0.02)])
+    hold_stop = """(() => {
+        const send = window.fetch;
+        window.fetch = async (url, options) => {
+            if (url.includes("/stop")) {
+                await new Promise((resume) => { window.sendStop = resume; });
+                window.stopAnswer = await (await send(url, options)).clone().text();
+            }
+            return send(url, options);
+        };
+    })()"""
     async with serve("chat.py", model, monkeypatch) as url:
         await open_page(tab, url)
-        for n in range(8):
-            await ask(tab, str(n))
+        await tab.value(hold_stop)
+        await ask(tab, "1")
+        await ask(tab, "2")
         await tab.until(f'{SHOWN}.includes("WellWell").toString()', "true")
-        for _ in range(3):
-            await tab.value('document.querySelector("#stop").click()')
-        await tab.until(f'({SHOWN}.split("Well").length - 1).toString()', "240")
+        await tab.value('document.querySelector("#stop").click()')
+        await tab.until(f'{SHOWN}.includes("So").toString()', "true")
+        await tab.value("window.sendStop()")
+        await tab.until("window.stopAnswer", "false")
+        await tab.until(SHOWN, f"1|2|{'Well' * 30}|{'So' * 30}")
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["same-tab", "other-tab"])
+async def test_stop_is_done_at_once_although_many_messages_wait(
+    is_other: bool, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """A browser has six connections to a host for all its tabs; all messages are answered."""
+    model = ScriptedBackend([Hang("Well, "), *(f"answer {n}" for n in range(2, 11))])
+    open_other = """(async () => {
+        const { Chat } = await import("/chat.js");
+        window.other = new Chat({ onMessage: () => {}, onStatus: ({ status }) => {
+            window.otherStatus = status;
+        } });
+        window.other.follow();
+    })()"""
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Well, ")
+        if is_other:
+            await tab.value(f"void {open_other}")
+            await tab.until("window.otherStatus", "in_progress")
+        questions = [str(n) for n in range(2, 11)]
+        for question in questions:
+            await ask(tab, question)
+        await tab.until(SHOWN, "|".join(["1", "Well, ", *questions]))
+        stop = "other.stop()" if is_other else 'document.querySelector("#stop").click()'
+        await tab.value(f"void {stop}")
+        answers = [f"answer {n}" for n in questions]
+        await tab.until(SHOWN, "|".join(["1", "Well, ", *questions, *answers]))
+        await tab.until(STATUS, "completed")
 
 
 SHOWINGS = """(() => {

@@ -13,7 +13,15 @@ from openai_runs import AsyncClient, PollPolicy, RetryPolicy
 from openai_runs.server import Fail, Hang, LocalServer, Say, ScriptedBackend
 from openai_runs.web import Chat
 from tests.relaying import Paced, frames_of, text_of, until_text
-from tests.web.serving import FRAMEWORKS, ids_of, serve_chat, serve_site, statuses_of, until_busy
+from tests.web.serving import (
+    FRAMEWORKS,
+    ids_of,
+    is_idle,
+    serve_chat,
+    serve_site,
+    statuses_of,
+    until_busy,
+)
 
 NO_RETRY: dict[str, Any] = {
     "retry": RetryPolicy(max_retries=0),
@@ -287,6 +295,31 @@ async def test_message_that_waits_long_has_its_response_begun(serve: Any) -> Non
                 assert frames_of(begin) == []
                 await browser.stop()
                 assert text_of(frames_of(await second.read())) == "second"
+
+
+async def test_messages_that_wait_hold_three_requests_at_most(serve: Any) -> None:
+    """A browser has six connections: further ones end once stored, and are answered in turn."""
+    model = ScriptedBackend([Hang("Well, "), *"23456"])
+    async with serve(model) as site:
+        browser, answers = site.browser(), []
+
+        async def ask(text: str) -> None:
+            answers.append(text_of(await browser.ask(text)))
+
+        async with browser.send("1") as first, anyio.create_task_group() as tasks:
+            await until_text(first.content.iter_any(), "Well, ")
+            for n in (1, 2):
+                tasks.start_soon(ask, str(n + 1))
+                await until_busy(site, n)
+            for text in "456":
+                assert await browser.ask(text) == []
+            assert (await site.chat.status("ada")).waiting == list("23456")
+            await browser.stop()
+        await is_idle(site)
+        newest = [one["text"] for one in (await browser.history())["messages"]]
+
+    assert answers == ["2", "3"]
+    assert newest == ["5", "6", "6"]
 
 
 async def test_chat_that_is_not_open_says_so(tmp_path: Path) -> None:

@@ -143,23 +143,49 @@ async def test_browser_that_comes_back_while_tools_run_has_the_rest_after_them(s
     assert statuses_of(rest)[-1] == "completed"
 
 
-async def test_application_that_ends_leaves_no_answer_behind(tmp_path: Path) -> None:
-    """An answer has `drain` seconds; then its run is cancelled, and the conversation is free."""
-    async with serve_chat("aiohttp", ScriptedBackend([Hang("a"), "next"]), tmp_path) as site:
+@pytest.mark.parametrize("on_disconnect", ["continue", "cancel"])
+async def test_application_that_ends_leaves_its_answer_to_the_next(
+    tmp_path: Path, on_disconnect: str
+) -> None:
+    """After `drain` seconds: its run goes on, and a browser that comes back follows it."""
+    model = Paced()
+    async with serve_chat("aiohttp", model, tmp_path) as site:
         again = partial(AsyncClient, str(site.client.base_url))
-        async with serve_site("aiohttp", site, again, tmp_path, drain=0.05):
-            browser = site.browser()
-            async with browser.send("1") as response:
-                begin = frames_of(await until_text(response.content.iter_any(), "a"))
-                response.close()
-        run_id, _ = ids_of(begin)
+        async with serve_site(
+            "aiohttp", site, again, tmp_path, drain=0.05, on_disconnect=on_disconnect
+        ):
+            response = await site.browser().send("1").__aenter__()
+            begin = frames_of(await until_text(response.content.iter_any(), "Hello "))
+            site.chat.end_responses()
+            rest = frames_of(await response.read())
         async with serve_site("aiohttp", site, again, tmp_path):
-            thread_id = (await site.chat.status("ada")).thread_id
-            run = await site.client.runs.wait(run_id, thread_id=thread_id)
-            after = text_of(await site.browser().ask("2"))
+            async with site.browser().follow(*ids_of(begin)) as followed:
+                model.go_on.set()
+                seen = frames_of(await followed.read())
+            await is_idle(site)
+            history = await site.browser().history()
 
-    assert run.status == "cancelled"
-    assert after == "next"
+    assert rest == []
+    assert (text_of(seen), seen[-1].event) == ("you", "done")
+    assert [one["text"] for one in history["messages"]] == ["1", model.text]
+
+
+async def test_responses_that_follow_and_wait_end_with_the_application(serve: Any) -> None:
+    """Without `done`, also those to come: a message that is sent by then is stored."""
+    async with serve(Paced(), heartbeat=0.05) as site:
+        browser = site.browser()
+        async with browser.send("1") as first:
+            await until_text(first.content.iter_any(), "Hello ")
+            async with browser.follow() as followed, browser.send("2") as second:
+                await until_text(followed.content.iter_any(), "Hello ")
+                site.chat.end_responses()
+                bodies = [frames_of(await one.read()) for one in (first, followed, second)]
+        third = await browser.ask("3")
+        waiting = (await browser.history())["waiting"]
+
+    assert bodies == [[], [], []]
+    assert third == []
+    assert waiting == ["2", "3"]
 
 
 async def test_answer_at_work_has_time_to_end_when_the_application_ends(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from openai_runs.conversations.record import Record
 from openai_runs.server import Hang, ScriptedBackend
 from tests.relaying import Paced, frames_of, text_of, until_text
 from tests.web.outages import Way, way_to
-from tests.web.serving import Site, ids_of, is_idle, serve_chat, serve_site, statuses_of
+from tests.web.serving import Site, ids_of, is_idle, serve_chat, serve_site, statuses_of, until_busy
 
 IMPATIENT: dict[str, Any] = {
     "retry": RetryPolicy(max_retries=0),
@@ -102,6 +102,32 @@ async def test_next_message_is_answered_after_the_run_that_was_lost(tmp_path: Pa
 
     assert statuses_of(answer)[-1] == "completed"
     assert [one["text"] for one in page["messages"]] == [model.text, "2", model.text]
+
+
+async def test_message_that_holds_no_connection_outlasts_an_outage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its browser has been answered: no error would be seen, so it is answered after the outage."""
+    async with serve_on_way(ScriptedBackend([Hang("Well, "), *"234"]), tmp_path) as (site, way):
+        browser = site.browser()
+        async with (
+            browser.send("1") as first,
+            anyio.create_task_group() as tasks,
+        ):
+            await until_text(first.content.iter_any(), "Well, ")
+            for n in (1, 2):
+                tasks.start_soon(browser.ask, str(n + 1))
+                await until_busy(site, n)
+            assert await browser.ask("4") == []
+            way.close()
+            while "message 4 of" not in caplog.text:  # noqa: ASYNC110 - another task's doing
+                await anyio.sleep(0.02)
+            way.open()
+            await site.chat.stop("ada")
+        await is_idle(site)
+        page = await browser.history()
+
+    assert [one["text"] for one in page["messages"]][-2:] == ["4", "2"]
 
 
 async def test_message_of_a_killed_process_outlasts_an_outage(tmp_path: Path) -> None:
