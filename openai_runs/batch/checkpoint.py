@@ -262,22 +262,22 @@ class Checkpoint:
         self.is_other_template = bool(known) and _template_row(template)[0] not in known
 
     def assistant(self, digest: str) -> str | None:
-        """Return the id of the assistant made for the batch, None if there is none yet; blocks.
+        """Return the id of the batch's assistant, None if there is none yet; blocks.
 
         Raises:
-            BatchError: It was made of other settings.
+            BatchError: It was made of other settings, or is another.
         """
         found, _, made_of = self._meta("assistant").partition(" ")
         if found and made_of != digest:
             msg = (
-                f"the settings of the assistant are not what they were when {found} was made for "
-                "this checkpoint: give the same, or begin with another checkpoint"
+                f"the assistant is not what it was at the first start, {found}: give the same "
+                "settings or id, or begin with another checkpoint"
             )
             raise BatchError(msg)
         return found or None
 
     def keep_assistant(self, assistant_id: str, digest: str) -> None:
-        """Write that this assistant was made of settings with this digest; blocks."""
+        """Write that this is the assistant, of settings or an id with this digest; blocks."""
         with self._transaction() as database:
             row = ("assistant", f"{assistant_id} {digest}")
             database.execute("INSERT INTO meta VALUES (?, ?)", row)
