@@ -11,10 +11,11 @@ import anyio
 import anyio.to_thread
 
 from openai_runs import AsyncClient, LocalTool, Progress, RetryPolicy, tool
-from openai_runs.batch.checkpoint import BatchStatus, Checkpoint
+from openai_runs.batch.checkpoint import Checkpoint
 from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Items, Lines, plain_body
 from openai_runs.batch.output import LineFile
+from openai_runs.batch.status import BatchStatus
 from openai_runs.batch.work import Settings, Work
 from openai_runs.config import BATCH_CONCURRENCY, BATCH_PATIENCE, BATCH_RETRIES, check_count
 

@@ -132,7 +132,9 @@ class Work:
         """Read all lines of a file: what is wrong with one is found before anything is sent."""
         await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
         if lines.template is not None:
-            await anyio.to_thread.run_sync(self._checkpoint.compare_template, lines.template)
+            checkpoint, name = self._checkpoint, lines.id_column
+            await anyio.to_thread.run_sync(checkpoint.compare_template, lines.template)
+            await anyio.to_thread.run_sync(checkpoint.keep_id_column, name)
         total = 0
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:

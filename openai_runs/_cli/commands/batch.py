@@ -65,6 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     errors: Path | None
     prompt: str | None
     template: Path | None
+    id_column: str | None
     assistant: str | None
     model: str | None
     instructions: str | None
@@ -353,6 +354,8 @@ def _wrong_kind(job: Job) -> str:
     """Return why the input is not what the other options say; "" if it is."""
     suffix = job.source.suffix.lower()
     given = [name for name in ("prompt", "template") if getattr(job, name) is not None]
+    if suffix != ".csv" and job.id_column is not None:
+        return "--id-column is for a CSV file: each line of JSON has its custom_id"
     if suffix in _SHEETS:
         return f"{job.source} is no CSV file: save it as CSV UTF-8, with a name that ends in .csv"
     if suffix == ".csv" and not given:
@@ -367,7 +370,7 @@ def _lines(job: Job) -> Lines:
     if template is None:
         return read_jsonl(job.source)
     csv.field_size_limit(MAX_CSV_VALUE)  # for the whole process, which is ours
-    return read_csv(job.source, template)
+    return read_csv(job.source, template, id_column=job.id_column)
 
 
 def _template(path: Path) -> dict[str, Any]:

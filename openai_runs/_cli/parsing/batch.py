@@ -20,6 +20,7 @@ def batch_run(
     errors: Path | None = None,
     prompt: str | None = None,
     template: Path | None = None,
+    id_column: str | None = None,
     assistant: str | None = None,
     model: str | None = None,
     instructions: str | None = None,
@@ -52,6 +53,7 @@ def batch_run(
         errors: File for the lines of all others; else beside OUT, as NAME.errors.jsonl.
         prompt: Message of each row of a CSV, with {column} for a value.
         template: JSON file with the whole body of each row, in place of --prompt.
+        id_column: Column of a CSV that names its rows; else custom_id, or the line.
         assistant: Assistant of lines that name none.
         model: Model of an assistant that is made once for them instead.
         instructions: Instructions of the one that is made.
@@ -77,6 +79,7 @@ def batch_run(
             errors=errors,
             prompt=prompt,
             template=template,
+            id_column=id_column,
             assistant=assistant,
             model=model,
             instructions=instructions,
