@@ -59,6 +59,7 @@ __all__ = [
     "MAX_KEPT_TRACES",
     "MAX_KNOWN_MODELS",
     "MAX_LOCK_BYTES",
+    "MAX_MESSAGE_CHARS",
     "MAX_MODEL_LIST_BYTES",
     "MAX_OUTPUT_BYTES",
     "MAX_PAGE_BYTES",
@@ -204,6 +205,9 @@ STREAM_IDLE: Final = 30.0
 """Seconds without an event before the run is polled; our server's heartbeat is 15 s."""
 CONVERSATION_LEASE: Final = 15.0
 """Seconds after which a conversation is free whose process was killed; renewed every quarter."""
+MAX_MESSAGE_CHARS: Final = 256_000
+"""Characters of one message; OpenAI refuses longer ones. A longer text of a conversation is sent
+in several."""
 CONVERSATION_POLL: Final = 1.0
 """Seconds between two polls of a store, at most, for a turn that another process has. Ours."""
 CHAT_BUFFER_BYTES: Final = 1_048_576

@@ -16,8 +16,10 @@ from openai_runs._cli.parsing.archive import export, import_archive
 from openai_runs._cli.parsing.ask import ask
 from openai_runs._cli.parsing.assistants import (
     create_assistant,
+    delete_assistant,
     list_assistants,
     show_assistant,
+    update_assistant,
 )
 from openai_runs._cli.parsing.batch import batch_run, batch_status, batch_table
 from openai_runs._cli.parsing.chat import chat
@@ -77,7 +79,7 @@ _threads: Final = App(
     name="threads", help="List threads, and show what was said.", help_epilogue=""
 )
 _assistants: Final = App(
-    name="assistants", help="Create assistants, list them, and show one.", help_epilogue=""
+    name="assistants", help="Create, list, show, update and delete assistants.", help_epilogue=""
 )
 _batch: Final = App(
     name="batch", help="Carry out many runs from a file, and go on after a crash.", help_epilogue=""
@@ -158,8 +160,20 @@ _add(
     name="create",
     help_epilogue=exit_codes(0, 1, 2, 130, 141, done="created"),
 )
+_add(
+    _assistants,
+    delete_assistant,
+    name="delete",
+    help_epilogue=exit_codes(0, 1, 2, 130, 141, done="deleted"),
+)
 _add(_assistants, list_assistants, name="list", help_epilogue=_SHOWN)
 _add(_assistants, show_assistant, name="show", help_epilogue=_SHOWN)
+_add(
+    _assistants,
+    update_assistant,
+    name="update",
+    help_epilogue=exit_codes(0, 1, 2, 130, 141, done="changed"),
+)
 _add(_app, export, help_epilogue=_DONE)
 _add(_app, import_archive, name="import", help_epilogue=_DONE)
 _app.command(_batch)

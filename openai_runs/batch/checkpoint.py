@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,13 +25,12 @@ import msgspec
 
 from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Line
-from openai_runs.batch.lock import Lock, holder, make_private
+from openai_runs.batch.lock import Lock, make_private
 from openai_runs.batch.output import LineFile
+from openai_runs.batch.status import APPLICATION, BatchStatus, status_in
 
-__all__ = ["APPLICATION", "BatchStatus", "Checkpoint", "Row", "reading", "status"]
+__all__ = ["Checkpoint", "Row"]
 
-APPLICATION: Final = 0x6F726261
-"""SQLite's `application_id` of a checkpoint."""
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -80,33 +79,6 @@ class Row(NamedTuple):
     def may_change(self) -> bool:
         """Return whether nothing was begun, or it failed without a run."""
         return self.state == "new" or (self.state == "failed" and self.run_id is None)
-
-
-class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a batch has come, over all starts."""
-
-    total: int
-    """Lines known so far: all of them, where the input is a file."""
-    completed: int
-    failed: int
-    going: int
-    """Lines for which something was begun and which have no outcome."""
-    waiting: int
-    """Lines for which nothing was begun."""
-    tokens: int
-    orphans: int
-    """Threads that may exist beside those of the runs: a process ended while it created one. On
-    a server that remembers idempotency keys there is none."""
-    retryable: int = 0
-    """Failed lines that `retry_failed` retries."""
-    reasons: dict[str, int]
-    """Failed lines by reason."""
-    process: str | None
-    """The id of the process that works on it."""
-    out: str | None = None
-    """The file of the results; None before the first start has opened it."""
-    errors: str | None = None
-    """The file of all others."""
 
 
 class _Pending:
@@ -176,7 +148,7 @@ class Checkpoint:
     def status(self) -> BatchStatus:
         """Return how far the batch has come; blocks."""
         with self._explained():
-            return _status(self._database, self._path, None)
+            return status_in(self._database, self._path, None)
 
     def begin_pass(self) -> None:
         """Begin to read the input: a custom id may be seen once from now on; blocks."""
@@ -262,25 +234,43 @@ class Checkpoint:
         self.is_other_template = bool(known) and _template_row(template)[0] not in known
 
     def assistant(self, digest: str) -> str | None:
-        """Return the id of the assistant made for the batch, None if there is none yet; blocks.
+        """Return the id of the batch's assistant, None if there is none yet; blocks.
 
         Raises:
-            BatchError: It was made of other settings.
+            BatchError: It was made of other settings, or is another.
         """
         found, _, made_of = self._meta("assistant").partition(" ")
         if found and made_of != digest:
             msg = (
-                f"the settings of the assistant are not what they were when {found} was made for "
-                "this checkpoint: give the same, or begin with another checkpoint"
+                f"the assistant is not what it was at the first start, {found}: give the same "
+                "settings or id, or begin with another checkpoint"
             )
             raise BatchError(msg)
         return found or None
 
     def keep_assistant(self, assistant_id: str, digest: str) -> None:
-        """Write that this assistant was made of settings with this digest; blocks."""
+        """Write that this is the assistant, of settings or an id with this digest; blocks."""
         with self._transaction() as database:
             row = ("assistant", f"{assistant_id} {digest}")
             database.execute("INSERT INTO meta VALUES (?, ?)", row)
+
+    def keep_id_column(self, name: str | None) -> None:
+        """Write, before the first row, which column has the ids, and check it later; blocks.
+
+        Raises:
+            BatchError: They have not: each row would be carried out again under another id.
+        """
+        known = self._meta("id column") or None
+        if not self._one("SELECT count(*) FROM items")[0]:
+            with self._transaction() as database:
+                row = ("id column", name or "")
+                database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+        elif known != name:
+            of = "the ids of earlier starts are "
+            of += f"those of the column {known!r}" if known else "not those of a column by name"
+            with_it = f"with id_column={known!r} (--id-column)" if known else "without --id-column"
+            msg = f"{of}: go on {with_it}, or begin with another checkpoint and output"
+            raise BatchError(msg)
 
     def keep_template(self, template: object) -> None:
         """Write into what the rows of a file are filled, for who compares them later; blocks."""
@@ -428,77 +418,6 @@ class Checkpoint:
         with self._explained():
             found = self._database.execute(query, [name]).fetchone()
         return "" if found is None else str(found[0])
-
-
-def status(checkpoint: str | Path) -> BatchStatus:
-    """Return how far the batch of a checkpoint has come, also while a process works on it.
-
-    Args:
-        checkpoint: The file.
-
-    Raises:
-        BatchError: It is not there, or no checkpoint.
-    """
-    path = Path(checkpoint)
-    with reading(path) as database:
-        return _status(database, path, holder(path))
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a checkpoint that a process may work on.
-
-    Raises:
-        BatchError: It is not there, or no checkpoint.
-    """
-    if not path.is_file():
-        msg = f"there is no checkpoint {path}"
-        raise BatchError(msg)
-    try:
-        # Not read-only: SQLite would leave its -wal and -shm files beside it.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
-            if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
-                msg = f"{path} is no checkpoint of a batch"
-                raise BatchError(msg)
-            yield database
-    except sqlite3.Error as error:
-        msg = f"{path}: the checkpoint cannot be read: {error}"
-        raise BatchError(msg) from error
-
-
-def _status(database: sqlite3.Connection, path: Path, process: str | None) -> BatchStatus:
-    states = dict(database.execute("SELECT state, count(*) FROM items GROUP BY state"))
-    reasons = dict(
-        database.execute(
-            "SELECT reason, count(*) FROM items WHERE state = 'failed' GROUP BY reason "
-            "ORDER BY count(*) DESC"
-        )
-    )
-    (tokens,) = database.execute("SELECT coalesce(sum(tokens), 0) FROM items").fetchone()
-    query = "SELECT count(*) FROM items WHERE state = 'failed' AND retry IS NOT NULL"
-    (retryable,) = database.execute(query).fetchone()
-    (orphans,) = database.execute("SELECT value FROM meta WHERE name = 'orphans'").fetchone()
-    return BatchStatus(
-        total=sum(states.values()),
-        completed=states.get("done", 0),
-        failed=states.get("failed", 0),
-        going=sum(states.get(state, 0) for state in ("thread", "run", "going")),
-        waiting=states.get("new", 0),
-        tokens=tokens,
-        orphans=int(orphans),
-        retryable=retryable,
-        reasons=reasons,
-        process=process,
-        out=_file(database, path, "done"),
-        errors=_file(database, path, "failed"),
-    )
-
-
-def _file(database: sqlite3.Connection, path: Path, name: str) -> str | None:
-    """Return the file for the results of a state; it is kept relative to the checkpoint."""
-    query = "SELECT value FROM meta WHERE name = ?"
-    found = database.execute(query, [f"file {name}"]).fetchone()
-    return None if found is None else os.path.normpath(path.parent / found[0])
 
 
 def _template_row(template: object) -> tuple[str, str]:

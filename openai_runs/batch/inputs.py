@@ -34,7 +34,6 @@ __all__ = [
     "plain_body",
     "read_csv",
     "read_jsonl",
-    "read_rows",
 ]
 
 Body = Mapping[str, Any] | str
@@ -75,10 +74,17 @@ class Line(NamedTuple):
 class Lines:
     """The lines of a file; made by `read_jsonl` and `read_csv`."""
 
-    def __init__(self, read: Callable[[], Iterator[Line]], template: Any = None) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Iterator[Line]],
+        template: Any = None,
+        id_column: str | None = None,
+    ) -> None:
         self._read = read
         self.template = template
         """What the rows of a CSV file are filled into; None where there is none."""
+        self.id_column = id_column
+        """The column that has the custom ids, where one was named."""
 
     def __iter__(self) -> Iterator[Line]:
         """Read the file from its start."""
@@ -102,40 +108,27 @@ def read_jsonl(path: str | Path) -> Lines:
     return Lines(partial(_jsonl, Path(path)))
 
 
-def read_csv(path: str | Path, template: Body) -> Lines:
+def read_csv(path: str | Path, template: Body, *, id_column: str | None = None) -> Lines:
     """Return a line for each row of a CSV file, whose first row has the names of the columns.
 
     Args:
-        path: The file, in UTF-8, with commas; it is read when the batch runs. The column
-            `custom_id` has the custom ids; without it they are `row-2`, `row-3`, ... by the line
-            of the file, for a row of several lines the last of them.
+        path: The file, in UTF-8, with commas; it is read when the batch runs.
         template: The body of each row, or only its prompt, for lines of the batch's assistant. In
             all texts `{column}` stands for a value; other braces stand for themselves. A
             `response_format` may be a type.
+        id_column: The column that has the custom ids; None: `custom_id`, and without such a column
+            they are `row-2`, `row-3`, ... by the line of the file, for a row of several lines the
+            last of them.
 
     Rows without any value are left out, as spreadsheets add them.
 
     Raises:
         BatchError: The template cannot be sent. When it is read: the template has a place that
-            is no column, or none at all; a row has too many values or too few.
+            is no column, or none at all; `id_column` is no column; a row has too many values or
+            too few.
     """
     plain = plain_body(_whole(template), "the template")
-    return Lines(partial(_csv, Path(path), plain), plain)
-
-
-def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield custom id and values of each row of a CSV file, as `read_csv` reads it.
-
-    For what stands beside the results: `dict(read_rows(path))[result.custom_id]` is the row.
-
-    Args:
-        path: The file.
-
-    Raises:
-        BatchError: It cannot be read; a row has too many values or too few.
-    """
-    for _, custom_id, row in numbered_rows(Path(path)):
-        yield custom_id, row
+    return Lines(partial(_csv, Path(path), plain, id_column), plain, id_column)
 
 
 async def chunks(items: Lines | Items) -> AsyncGenerator[list[Line]]:
@@ -247,16 +240,17 @@ def _fault(body: object) -> str:
     return ".stream: a batch cannot stream" if body.get("stream") else ""
 
 
-def _csv(path: Path, template: Any) -> Iterator[Line]:
+def _csv(path: Path, template: Any, id_column: str | None) -> Iterator[Line]:
     if fault := _fault(template):
         msg = f"the template{fault}"
         raise BatchError(msg)
-    for number, custom_id, row in numbered_rows(path, partial(_check_places, path, template)):
+    check = partial(_check_places, path, template, id_column or _ID_COLUMN)
+    for number, custom_id, row in numbered_rows(path, id_column, check):
         yield _checked(number, custom_id, _filled(template, row))._replace(is_row=True)
 
 
 def numbered_rows(
-    path: Path, check: Callable[[list[str]], None] | None = None
+    path: Path, id_column: str | None = None, check: Callable[[list[str]], None] | None = None
 ) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Yield number, custom id and values of each row; `check` is given the columns first."""
     start = 1
@@ -269,9 +263,11 @@ def numbered_rows(
                 if not any(value.strip() for value in values):
                     continue
                 if columns:
-                    yield number, *_row(number, columns, values)
+                    row = _row(number, columns, values)
+                    yield number, row.get(id_column or _ID_COLUMN, f"row-{number}"), row
                     continue
                 columns = _columns(number, values)
+                _check_id_column(path, id_column, columns)
                 if check is not None:
                     check(columns)
         if not columns:
@@ -293,13 +289,21 @@ def _columns(number: int, values: list[str]) -> list[str]:
     return names
 
 
-def _row(number: int, columns: list[str], values: list[str]) -> tuple[str, dict[str, str]]:
+def _check_id_column(path: Path, name: str | None, columns: list[str]) -> None:
+    if name is not None and name not in columns:
+        meant = _similar(name, columns)
+        hint = "" if meant is None else f"; did you mean {meant}?"
+        shown = ", ".join(columns)
+        msg = f"{path}: has no column {name!r} for the ids; there are {shown}{hint}"
+        raise BatchError(msg)
+
+
+def _row(number: int, columns: list[str], values: list[str]) -> dict[str, str]:
     if len(values) != len(columns):
         count = f"{len(values)} {'value' if len(values) == 1 else 'values'}"
         why = f"has {count} for {len(columns)} columns"
         raise _refused(number, f"{why}; one with a comma in it stands in double quotes")
-    row = dict(zip(columns, values, strict=True))
-    return row.get(_ID_COLUMN, f"row-{number}"), row
+    return dict(zip(columns, values, strict=True))
 
 
 def _not_csv(path: Path, line: int, error: csv.Error) -> BatchError:
@@ -327,7 +331,7 @@ def _not_utf8(path: Path) -> BatchError:
     return BatchError(f"{path}: is not UTF-8")  # changed since
 
 
-def _check_places(path: Path, template: object, columns: list[str]) -> None:
+def _check_places(path: Path, template: object, id_column: str, columns: list[str]) -> None:
     """Refuse a template with a place of no column, or none; other braces stand for themselves."""
     places = _PLACE.findall(msgspec.json.encode(template).decode())
     shown = ", ".join(columns)
@@ -342,7 +346,7 @@ def _check_places(path: Path, template: object, columns: list[str]) -> None:
             separator = "tabs" if found[0] == "\t" else repr(found[0])
             msg = f"{path}: its columns are separated by {separator}, not by commas: {msg}"
         raise BatchError(msg)
-    usable = [name for name in columns if name and name != _ID_COLUMN]
+    usable = [name for name in columns if name and name != id_column]
     if usable and not any(name in places for name in columns):
         msg = (
             f"no column is used, so all rows would be the same: write {{{usable[0]}}} where the "

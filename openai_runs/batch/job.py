@@ -11,10 +11,11 @@ import anyio
 import anyio.to_thread
 
 from openai_runs import AsyncClient, LocalTool, Progress, RetryPolicy, tool
-from openai_runs.batch.checkpoint import BatchStatus, Checkpoint
+from openai_runs.batch.checkpoint import Checkpoint
 from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Items, Lines, plain_body
 from openai_runs.batch.output import LineFile
+from openai_runs.batch.status import BatchStatus
 from openai_runs.batch.work import Settings, Work
 from openai_runs.config import BATCH_CONCURRENCY, BATCH_PATIENCE, BATCH_RETRIES, check_count
 
@@ -40,8 +41,9 @@ class Batch:
         max_failures: Failures in one start after which no further line is begun.
         progress: Called with the `Progress` once the lines of a file are checked, and each time
             one ends, its outcome written. What it raises ends the batch.
-        assistant: The body of a `POST /assistants`, with `model`. The assistant is created once
-            for the checkpoint, and lines without `assistant_id` get it.
+        assistant: Of lines without `assistant_id`: the id of one that is there; or the body of a
+            `POST /assistants`, with `model`, of one that is created once for the checkpoint, and
+            named after it unless the body has a `name`.
 
     Raises:
         BatchError: `assistant` cannot be sent.
@@ -59,12 +61,12 @@ class Batch:
         retry_failed: bool = False,
         max_failures: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        assistant: Mapping[str, Any] | None = None,
+        assistant: Mapping[str, Any] | str | None = None,
     ) -> None:
         if progress is not None and not callable(progress):
             msg = f"progress must be callable, got {progress!r}"
             raise TypeError(msg)
-        if assistant is not None and not isinstance(assistant.get("model"), str):
+        if isinstance(assistant, Mapping) and not isinstance(assistant.get("model"), str):
             msg = "assistant has no model"
             raise ValueError(msg)
         self._path = Path(checkpoint)
@@ -72,6 +74,7 @@ class Batch:
         """How far this start has come."""
         self._settings = Settings(
             client=client.with_options(retry=RetryPolicy(patience=BATCH_PATIENCE)),
+            name=self._path.stem.encode(errors="replace").decode(),
             tools=[one if isinstance(one, LocalTool) else tool(one) for one in tools],
             concurrency=check_count("concurrency", concurrency),
             retries=BATCH_RETRIES if retry_failed else 0,

@@ -55,6 +55,8 @@ _OF_THREAD: Final = ("thread", "tool_resources")
 """Keys of a body that make the thread."""
 _FIRST_OF_SERVER: Final = 500
 """Status from which on an answer says nothing about the request."""
+_MAX_NAME: Final = 200
+"""Characters of an assistant's name; the API takes 256."""
 _FEATURES: Final = "openai-runs-features"
 
 
@@ -62,6 +64,8 @@ class Settings(NamedTuple):
     """How a batch is carried out."""
 
     client: AsyncClient
+    name: str
+    """By which people know the batch."""
     tools: Sequence[LocalTool[Any, Any]]
     concurrency: int
     retries: int
@@ -70,8 +74,8 @@ class Settings(NamedTuple):
     """Set: no further line is begun."""
     progress: Progress
     on_progress: Callable[[Progress], object] | None
-    assistant: dict[str, Any] | None
-    """Of what to make the assistant of lines without `assistant_id`."""
+    assistant: dict[str, Any] | str | None
+    """Of what to make the assistant of lines without `assistant_id`, or its id."""
 
 
 class Work:
@@ -128,7 +132,9 @@ class Work:
         """Read all lines of a file: what is wrong with one is found before anything is sent."""
         await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
         if lines.template is not None:
-            await anyio.to_thread.run_sync(self._checkpoint.compare_template, lines.template)
+            checkpoint, name = self._checkpoint, lines.id_column
+            await anyio.to_thread.run_sync(checkpoint.compare_template, lines.template)
+            await anyio.to_thread.run_sync(checkpoint.keep_id_column, name)
         total = 0
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:
@@ -144,28 +150,44 @@ class Work:
             if "assistant_id" not in line.body and self._settings.assistant is None:
                 place = "rows have" if line.is_row else f"line {line.number} of the input: body has"
                 way = (
-                    "put one into the body, or give the batch an assistant (assistant= or --model)"
+                    "put one into the body, or give the batch an assistant (assistant=, "
+                    "--assistant or --model)"
                 )
                 msg = f"{place} no assistant_id: {way}"
                 raise BatchError(msg)
         return await self._checkpoint.enter(chunk, self._files["failed"])
 
-    async def _make_assistant(self, settings: Mapping[str, Any]) -> str:
-        """Return the id of the batch's assistant, which is created once.
-
-        Killed before its id is written, it is created with the same key again.
-        """
-        digest = hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()[:32]
+    async def _get_assistant(self, wanted: dict[str, Any] | str) -> str:
+        """Return the id of the batch's assistant: the one that is wanted, or that it has made."""
+        digest = _digest(wanted)
         found = await anyio.to_thread.run_sync(self._checkpoint.assistant, digest)
         if found is not None:
             if self._progress.earlier != self._progress.total:
                 await _check_known(self._client.assistants.retrieve(found), found)
             return found
-        key = f"batch_{self._checkpoint.job}_{digest}"
+        if isinstance(wanted, str):
+            await self._check_there(wanted)
+            assistant_id = wanted
+        else:
+            assistant_id = await self._make_assistant(wanted)
+        await anyio.to_thread.run_sync(self._checkpoint.keep_assistant, assistant_id, digest)
+        return assistant_id
+
+    async def _check_there(self, assistant_id: str) -> None:
+        try:
+            await self._client.assistants.retrieve(assistant_id)
+        except NotFoundError as error:
+            msg = f"this server has no assistant {assistant_id}; assistants list shows those it has"
+            raise BatchError(msg) from error
+
+    async def _make_assistant(self, settings: Mapping[str, Any]) -> str:
+        """Create the assistant once: killed before its id is written, with the same key again."""
+        name = f"batch {self._settings.name}"[:_MAX_NAME]
+        sent = {"name": name, **settings}
+        key = f"batch_{self._checkpoint.job}_{_digest(sent)}"
         made = await self._client.assistants.create(
-            model=settings["model"], extra_body=settings, idempotency_key=key
+            model=sent["model"], extra_body=sent, idempotency_key=key
         )
-        await anyio.to_thread.run_sync(self._checkpoint.keep_assistant, made.id, digest)
         return made.id
 
     async def _stop_pulling(self, pulling: TaskGroup) -> None:
@@ -175,7 +197,7 @@ class Work:
     async def _pull(self, items: Lines | Items, jobs: TaskGroup) -> None:
         try:
             if self._settings.assistant is not None:
-                self._assistant_id = await self._make_assistant(self._settings.assistant)
+                self._assistant_id = await self._get_assistant(self._settings.assistant)
             await anyio.to_thread.run_sync(self._checkpoint.begin_pass)
             async with aclosing(chunks(items)) as found:
                 async for chunk in found:
@@ -384,6 +406,10 @@ class Work:
         """Return what makes the creates of this attempt the same in every process."""
         facts = f"{self._checkpoint.job}\n{row.attempt}\n{line.custom_id}"
         return f"batch_req_{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:32]
 
 
 async def _check_known(retrieved: Awaitable[object], made: str) -> None:

@@ -1,12 +1,19 @@
 """Conversations of a bot: a thread for each key, one answer at a time, in order.
 
 Written on public names only. `record` holds the rules, with the table of moves, `store` what is
-kept where, `reply` what is done in a claim, `stopping` how it is stopped.
+kept where, `reply` what is done in a claim, `creating` how its run is created, `stopping` how it is
+stopped.
 """
 
 from openai_runs.conversations.conversations import Conversations
+from openai_runs.conversations.errors import (
+    DuplicateMessageError,
+    LeaseLostError,
+    ThreadGoneError,
+    UnreadableRecordError,
+)
 from openai_runs.conversations.record import Status
-from openai_runs.conversations.reply import DuplicateMessageError, LeaseLostError, Reply
+from openai_runs.conversations.reply import Reply
 from openai_runs.conversations.store import Change, Entry, SQLiteStore, Store
 
 __all__ = [
@@ -19,4 +26,6 @@ __all__ = [
     "SQLiteStore",
     "Status",
     "Store",
+    "ThreadGoneError",
+    "UnreadableRecordError",
 ]

@@ -5,6 +5,7 @@ What may not live here: requests about runs, but for the cancel of one that is s
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,20 @@ import anyio
 import msgspec
 
 from openai_runs import AsyncClient, BadRequestError, ConfigError, NotFoundError
+from openai_runs.conversations.errors import UnreadableRecordError
 from openai_runs.conversations.record import Claim, Record
 from openai_runs.conversations.store import Entry, Store
 
-__all__ = ["RESUMING", "Access", "Key", "check_text", "read_key", "write_key"]
+__all__ = [
+    "RESUMING",
+    "Access",
+    "Key",
+    "check_text",
+    "read_key",
+    "write_key",
+]
+
+_logger = logging.getLogger("openai_runs.conversations")
 
 T = TypeVar("T")
 Key = str | int | tuple[str | int, ...]
@@ -131,16 +142,48 @@ class Access:
         """Return when a lease that begins now expires."""
         return self.now + self.lease
 
-    async def change(self, key: str, move: Callable[[Record], T]) -> T:
-        """Make a move of a conversation, and return what it returns."""
+    async def change(
+        self, key: str, move: Callable[[Record], T], *, replace_unreadable: bool = False
+    ) -> T:
+        """Make a move of a conversation, and return what it returns.
+
+        Args:
+            key: The conversation's.
+            move: What changes the record.
+            replace_unreadable: Whether a record that cannot be read is replaced by an empty one.
+
+        Raises:
+            UnreadableRecordError: The record cannot be read.
+        """
+        replaced = 0
 
         def on_data(data: bytes | None) -> tuple[Entry | None, T]:
-            record = Record() if data is None else _RECORDS.decode(data)
+            nonlocal replaced
+            replaced = 0
+            try:
+                record = Record() if data is None else _RECORDS.decode(data)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+                if not replace_unreadable:
+                    raise self._unreadable(key, error) from error
+                record, replaced = Record(), len(data or b"")
             answer = move(record)
             written = msgspec.json.encode(record)
             return (None if written == data else Entry(written, record.is_open)), answer
 
-        return await self.store.change(key, on_data)
+        answer = await self.store.change(key, on_data)
+        if replaced:
+            words = (
+                "the record of conversation %s could not be read, and is replaced by an empty one: "
+                "its %d bytes are gone, with the messages that waited in it; a run at work goes on"
+            )
+            _logger.warning(words, key, replaced)
+        return answer
+
+    def _unreadable(self, key: str, error: Exception) -> UnreadableRecordError:
+        return UnreadableRecordError(
+            f"the record of conversation {key} in {self.store!r} cannot be read: {error}; "
+            f"await conversations.reset({read_key(key)!r}) replaces it by an empty one"
+        )
 
     def next_change(self, key: str) -> anyio.Event:
         """Return an event that is set when an answer of this process ends."""
@@ -151,13 +194,19 @@ class Access:
         if (event := self._changes.pop(key, None)) is not None:
             event.set()
 
-    async def stop(self, key: str, move: Callable[[Record], Claim | None]) -> bool:
+    async def stop(
+        self,
+        key: str,
+        move: Callable[[Record], Claim | None],
+        *,
+        replace_unreadable: bool = False,
+    ) -> bool:
         """Stop the answer at work, of whichever process; return whether there is one.
 
         Where its run is not known yet, its holder cancels it as soon as it is. Tools at work end
         at once in this process, and when the lease is renewed in another one.
         """
-        claim = await self.change(key, move)
+        claim = await self.change(key, move, replace_unreadable=replace_unreadable)
         if claim is None:
             return False
         try:

@@ -17,8 +17,10 @@ import msgspec
 from openai_runs import AsyncClient
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, check_text, read_key, write_key
+from openai_runs.conversations.creating import MissingThread, Options, WhenBusy
+from openai_runs.conversations.errors import LeaseLostError, UnreadableRecordError
 from openai_runs.conversations.record import Record, Status
-from openai_runs.conversations.reply import LeaseLostError, Options, Reply, WhenBusy
+from openai_runs.conversations.reply import Reply
 from openai_runs.conversations.store import SQLiteStore, Store
 
 __all__ = ["Conversations"]
@@ -67,6 +69,9 @@ class Conversations:
         when_busy: What becomes of messages that come while another one is answered. `queue`:
             each has a run of its own. `join`: all that wait are answered together by the next
             run. `interrupt`: the run at work is cancelled, and then as `join`.
+        missing_thread: What becomes of a message whose thread is not at the server any more.
+            `raise`: its reply raises `ThreadGoneError`, until a `reset`. `new`: it begins a new
+            thread, without what was said before, and a warning is logged.
         every: Seconds between two snapshots of an answer, at least.
         lease: Seconds after which a process that does not renew its lease counts as killed. The
             clocks of all that share a store have to agree much better.
@@ -86,6 +91,7 @@ class Conversations:
         assistant_id: str,
         store: str | os.PathLike[str] | Store = "conversations.db",
         when_busy: WhenBusy = "queue",
+        missing_thread: MissingThread = "raise",
         every: float = 1.0,
         lease: float = CONVERSATION_LEASE,
         tools: Iterable[Any] | None = None,
@@ -96,8 +102,16 @@ class Conversations:
         self._is_own_store = isinstance(store, str | os.PathLike)
         opened = SQLiteStore(store) if isinstance(store, str | os.PathLike) else store
         self._access = Access(client, opened, lease)
+        if missing_thread not in get_args(MissingThread):
+            msg = f"missing_thread must be 'raise' or 'new', got {missing_thread!r}"
+            raise ValueError(msg)
         self._options = Options(
-            assistant_id, _mode(when_busy), every, _listed(tools), _checked(arguments)
+            assistant_id=assistant_id,
+            missing_thread=missing_thread,
+            when_busy=_mode(when_busy),
+            every=every,
+            tools=_listed(tools),
+            arguments=_checked(arguments),
         )
         self._check()
 
@@ -156,6 +170,9 @@ class Conversations:
 
         Args:
             key: Names the conversation.
+
+        Raises:
+            UnreadableRecordError: Its record cannot be read; the text says how to go on.
 
         Cancellation: changes nothing.
         """
@@ -223,6 +240,7 @@ class Conversations:
         Raises:
             APIError: The cancel failed, as where the server is unreachable. The stop is kept in
                 the store: whoever answers cancels again when the lease is renewed.
+            UnreadableRecordError: The record cannot be read; `reset` replaces it.
 
         Cancellation: the answer may be cancelled all the same.
         """
@@ -233,7 +251,8 @@ class Conversations:
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel, where there is one
 
-        The old thread is left on the server.
+        The old thread is left on the server. A record that cannot be read, as one that is damaged
+        or of another version, is replaced by an empty one, and a warning logged.
 
         Args:
             key: Names the conversation.
@@ -243,7 +262,7 @@ class Conversations:
 
         Cancellation: the next message may begin a new thread all the same.
         """
-        await self._access.stop(write_key(key), Record.reset)
+        await self._access.stop(write_key(key), Record.reset, replace_unreadable=True)
 
     async def abandoned(self) -> AsyncIterator[Reply]:
         """Yield a reply for each conversation whose messages a process has left, until `aclose`.
@@ -265,7 +284,7 @@ class Conversations:
                     continue
                 try:
                     reply = await self._adopt(key)
-                except msgspec.MsgspecError:
+                except (UnreadableRecordError, msgspec.MsgspecError):  # the record, or its key
                     unreadable.add(key)
                     _logger.exception("the record of conversation %s cannot be read", key)
                     continue

@@ -238,6 +238,19 @@ class Record(msgspec.Struct):
         claim.run_id = run_id
         return claim.is_stopped
 
+    def start_over(self, owner: str, *, key: str) -> Claim | None:
+        """Have the owner's claim begin on a new thread, under a new key; None: it has none.
+
+        After a reset the conversation keeps the thread that it has since.
+        """
+        claim = self.claim
+        if claim is None or claim.owner != owner:
+            return None
+        if not claim.is_reset:
+            self.thread_id = None
+        claim.key, claim.thread_id, claim.run_id = key, None, None
+        return claim
+
     def end(self, message_id: int, owner: str, *, leave: bool = False) -> None:
         """End the claim of a message's owner, or forget the message if it still waits.
 

@@ -7,37 +7,37 @@ the block is open, and ends with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final
 from uuid import uuid4
 
 import anyio
 
 from openai_runs import (
     APIError,
-    BadRequestError,
-    ConflictError,
     NotFoundError,
     OpenAIRunsError,
     Run,
-    RunError,
     RunResult,
     RunStream,
     StreamInterrupted,
-    ToolError,
-    UnprocessableEntityError,
 )
 from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import RESUMING, Access, Key, write_key
+from openai_runs.conversations.creating import Options, has_thread, stream_of
+from openai_runs.conversations.errors import (
+    DuplicateMessageError,
+    LeaseLostError,
+    ThreadGoneError,
+    is_final,
+)
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
 from openai_runs.conversations.stopping import StoppableWait
 
-__all__ = ["DuplicateMessageError", "LeaseLostError", "Options", "Reply", "WhenBusy"]
-
-WhenBusy = Literal["queue", "join", "interrupt"]
+__all__ = ["Reply"]
 
 _logger = logging.getLogger("openai_runs.conversations")
 _RENEWALS: Final = 4
@@ -46,36 +46,6 @@ _EXPIRED: Final = "its lease expired"
 _CLOSED: Final = "its conversations were closed"
 _FIRST_PAUSE: Final = 0.05
 _PAUSE_FACTOR: Final = 1.5
-_FINAL: Final = (
-    BadRequestError,
-    ConflictError,
-    NotFoundError,
-    RunError,
-    ToolError,
-    UnprocessableEntityError,
-)
-"""Errors of a recovery that would come again."""
-
-
-class LeaseLostError(OpenAIRunsError):
-    """Another process answers the message.
-
-    This one was suspended for longer than its lease, or its conversations were closed.
-    """
-
-
-class DuplicateMessageError(OpenAIRunsError):
-    """The message had been received before, and has its answer elsewhere."""
-
-
-class Options(NamedTuple):
-    """How messages are answered."""
-
-    assistant_id: str
-    when_busy: WhenBusy
-    every: float
-    tools: list[Any] | None
-    arguments: Mapping[str, Any]
 
 
 class Reply:
@@ -333,8 +303,8 @@ class Reply:
         """Return whether an error is of the way to the run, and says nothing of the run."""
         if self._stream is not None and (run := self._stream.run) is not None:
             return isinstance(error, StreamInterrupted) and error.run_id == run.id
-        is_api = isinstance(error, APIError | StreamInterrupted) and not isinstance(error, _FINAL)
-        return is_api and self._result is None
+        is_api = isinstance(error, APIError | StreamInterrupted)
+        return is_api and not is_final(error) and self._result is None
 
     # --- the claim
 
@@ -354,8 +324,8 @@ class Reply:
         if self._result is not None:
             yield
             return
-        self._stream = await self._open(position.claim)
-        async with self._stream:
+        async with await self._opened(position.claim, self._take):
+            assert self._stream is not None
             try:
                 yield
             except StreamInterrupted as error:
@@ -399,27 +369,56 @@ class Reply:
         is_older = self._id not in claim.ids and not claim.is_stopped
         return self._options.when_busy == "interrupt" and is_older
 
+    def _take(self, stream: RunStream) -> None:
+        self._stream = stream
+
+    async def _opened(self, claim: Claim, before: Callable[[RunStream], None]) -> RunStream:
+        """Return the stream of the claim's run, once the server has accepted that.
+
+        Args:
+            claim: Whose run it is.
+            before: Called with the stream before anything is sent.
+
+        Raises:
+            ThreadGoneError: The thread is not at the server, and no new one is wanted.
+        """
+        client = self._access.client
+        try:
+            return await self._sent(claim, before)
+        except NotFoundError as error:
+            if claim.thread_id is None or await has_thread(client, claim.thread_id):
+                raise
+            if self._options.missing_thread == "raise":
+                thread_id, key = claim.thread_id, self._key
+                raise ThreadGoneError(
+                    error, thread_id=thread_id, stored_key=key, key=self.key
+                ) from error
+        words = (
+            "thread %s of conversation %s is gone at the server: it goes on in a new one, without "
+            "what was said before"
+        )
+        ids = {"thread_id": claim.thread_id}
+        _logger.warning(words, claim.thread_id, self._key, extra=ids)
+        begin = partial(Record.start_over, owner=self._owner, key=uuid4().hex)
+        begun = await self._access.change(self._key, begin)
+        if begun is None:
+            raise self._lost()
+        return await self._sent(begun, before)
+
+    async def _sent(self, claim: Claim, before: Callable[[RunStream], None]) -> RunStream:
+        stream = await self._open(claim)
+        before(stream)
+        return await stream.__aenter__()
+
     async def _open(self, claim: Claim) -> RunStream:
         """Return the stream of the claim's run, which is created under the claim's key."""
         client, thread_id = self._access.client, claim.thread_id
         if thread_id is None:
             thread_id = (await client.threads.create()).id
             await self._start(thread_id, None)
-        arguments = dict(self._options.arguments)
-        if self._options.tools is not None:
-            arguments["tools"] = self._options.tools
-        return client.runs.stream(
-            thread_id,
-            assistant_id=self._options.assistant_id,
-            additional_messages=[
-                {"role": "user", "content": message.text} for message in claim.messages
-            ],
-            idempotency_key=claim.key,
-            on_active_run="wait",
-            on_status=self._on_status,
-            on_timeout="cancel",
-            on_cancel="leave" if self._is_left else "cancel",
-            **arguments,
+        on_status, is_left = self._on_status, self._is_left
+        return stream_of(
+            client, self._options, claim, thread_id, on_status=on_status, is_left=is_left
         )
 
     async def _on_status(self, run: Run) -> None:
@@ -450,12 +449,13 @@ class Reply:
         try:
             result = await self._resume(claim)
             if result is None:
-                stream = await self._open(claim)
-                stream.set_on_cancel("leave")
+                stream = await self._opened(claim, _leave)
                 async with stream:
                     result = await self._wait.unless_stopped(stream.result)
             self.earlier.append(result)
-        except _FINAL:
+        except OpenAIRunsError as error:
+            if not is_final(error):
+                raise
             run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
@@ -493,6 +493,10 @@ class Reply:
             return await runs.recover(thread_id, idempotency_key=claim.key)
         except NotFoundError:
             return None
+
+
+def _leave(stream: RunStream) -> None:
+    stream.set_on_cancel("leave")
 
 
 def _joined(*texts: str) -> str:

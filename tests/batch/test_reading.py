@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anyio.to_thread
 import msgspec
 import pydantic
 import pytest
@@ -25,7 +26,7 @@ from openai_runs.server import (
 )
 from openai_runs.types import UnknownItem
 from openai_runs.types.messages import RefusalContent, Text, TextContent, UnknownContent
-from tests.batch.batching import Folder, batch_line, site, write_lines
+from tests.batch.batching import ECHO, Folder, batch_line, site, write_lines
 
 
 class Ticket(msgspec.Struct):
@@ -294,3 +295,98 @@ def test_line_without_messages_has_its_text(tmp_path: Path) -> None:
     (result,) = read_results(tmp_path / "out.jsonl", response_format=Ticket)
 
     assert (result.text, result.parsed) == (JSON, Ticket(urgent=True))
+
+
+def checked(source: Path, checkpoint: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return the rows, once they are compared with the checkpoint."""
+    return list(read_rows(source, checkpoint=checkpoint))
+
+
+MOVED = "id,q\nc,three\na,one\nb,two\n"
+
+
+async def test_rows_that_have_ids_of_their_own_may_move(folder: Folder) -> None:
+    """The checkpoint knows the column: rows are paired by it, and nothing is sent again."""
+    source = folder.path / "in.csv"
+    source.write_text("id,q\na,one\nb,two\n")
+    await folder.batch(assistant=ECHO).run(read_csv(source, "{q}", id_column="id"), out=folder.out)
+    source.write_text(MOVED)
+
+    status = await folder.batch(assistant=ECHO).run(
+        read_csv(source, "{q}", id_column="id"), out=folder.out
+    )
+
+    results = {result.custom_id: result.text for result in read_results(folder.out)}
+    rows = await anyio.to_thread.run_sync(checked, source, folder.checkpoint)
+    assert status.total == 3
+    assert results == {"a": "one", "b": "two", "c": "three"}
+    assert [(results[custom_id], row["q"]) for custom_id, row in rows] == [
+        *(("three", "three"), ("one", "one"), ("two", "two"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        pytest.param("id", None, "those of the column 'id': go on with id_column='id'", id="left"),
+        pytest.param(None, "id", "not those of a column by name: go on without", id="new"),
+        pytest.param("id", "q", "those of the column 'id'", id="other"),
+    ],
+)
+async def test_other_column_of_ids_is_an_error(
+    folder: Folder, first: str | None, second: str | None, wanted: str
+) -> None:
+    """All rows would be carried out again, each under another id."""
+    source = folder.path / "in.csv"
+    source.write_text(MOVED)
+    batch = folder.batch(assistant=ECHO)
+    await batch.run(read_csv(source, "{q}", id_column=first), out=folder.out)
+
+    with pytest.raises(BatchError, match=wanted):
+        await batch.run(read_csv(source, "{q}", id_column=second), out=folder.out)
+
+
+async def test_column_of_ids_is_known_after_a_start_that_found_a_wrong_row(folder: Folder) -> None:
+    """The rows before it are in the checkpoint; once it is right, the same start goes on."""
+    source = folder.path / "in.csv"
+    good = "id,q\n" + "".join(f"{n},text {n}\n" for n in range(501))
+    source.write_text(good + "wrong\n")
+    lines = read_csv(source, "{q}", id_column="id")
+    with pytest.raises(BatchError, match="has 1 value for 2 columns"):
+        await folder.batch(assistant=ECHO).run(lines, out=folder.out)
+    source.write_text(good)
+
+    assert (await folder.batch(assistant=ECHO).run(lines, out=folder.out)).completed == 501
+
+
+async def test_column_of_ids_that_is_not_there_is_an_error(folder: Folder) -> None:
+    """It names those that are."""
+    source = folder.path / "in.csv"
+    source.write_text("Id,q\na,one\n")
+
+    with pytest.raises(BatchError, match="has no column 'id' for the ids; there are Id, q; did"):
+        await folder.batch(assistant=ECHO).run(
+            read_csv(source, "{q}", id_column="id"), out=folder.out
+        )
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param("q\nzero\none\ntwo\n", id="row-at-the-top"),
+        pytest.param("q\ntwo\none\n", id="sorted"),
+        pytest.param("q\none\nTWO\n", id="changed"),
+        pytest.param("custom_id,q\nx,one\ny,two\n", id="other-ids"),
+    ],
+)
+async def test_rows_that_were_not_asked_about_are_refused_before_the_first(
+    folder: Folder, now: str
+) -> None:
+    """Answers would stand beside the wrong rows."""
+    source = folder.path / "in.csv"
+    source.write_text("q\none\ntwo\n")
+    await folder.batch(assistant=ECHO).run(read_csv(source, "{q}"), out=folder.out)
+    source.write_text(now)
+
+    with pytest.raises(BatchError, match="is not the row that was asked about|of another file"):
+        await anyio.to_thread.run_sync(checked, source, folder.checkpoint)

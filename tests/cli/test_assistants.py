@@ -163,3 +163,70 @@ def test_refusal_of_the_server_is_one_sentence(
 
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert words in done.err
+
+
+def test_assistant_is_updated_with_what_is_given(in_process: InProcess, tmp_path: Path) -> None:
+    """All else stays as it is; the id alone on standard output."""
+    (tmp_path / "new.md").write_text("Be brief.")
+    where = ["--db", "u.db"]
+    given = ["--model", "echo", "--name", "Bob", "--instructions", "Be kind.", *where]
+    made = created(in_process("assistants", "create", *given))
+
+    first = in_process("assistants", "update", made, "--name", "Ada", *where)
+    second = in_process(
+        "assistants", "update", made, "--instructions-file", "new.md", "--json", *where
+    )
+
+    assert (first.code, first.out, first.err) == (0, f"{made}\n", "")
+    found = json.loads(second.out)
+    assert (found["id"], found["model"], found["name"]) == (made, "echo", "Ada")
+    assert found["instructions"] == "Be brief."
+
+
+def test_update_without_a_change_is_refused(in_process: InProcess) -> None:
+    """Nothing would be sent."""
+    made = created(in_process("assistants", "create", "--model", "echo", "--db", "n.db"))
+
+    done = in_process("assistants", "update", made, "--db", "n.db")
+
+    assert (done.code, done.out) == (2, "")
+    assert "nothing to change: give --model, --name, --instructions or --tools" in done.err
+
+
+def test_assistant_is_deleted_and_gone(in_process: InProcess) -> None:
+    """The id on standard output; a second time there is none."""
+    where = ["--db", "d.db"]
+    made = created(in_process("assistants", "create", "--model", "echo", *where))
+
+    done = in_process("assistants", "delete", made, *where)
+    again = in_process("assistants", "delete", made, *where)
+    listed = in_process("assistants", "list", *where)
+
+    assert (done.code, done.out, done.err) == (0, f"{made} deleted\n", "")
+    assert (again.code, again.out) == (1, "")
+    assert made in again.err
+    assert made not in listed.out
+
+
+def test_deletion_is_printed_as_json(in_process: InProcess) -> None:
+    """As the API has it."""
+    where = ["--db", "j.db"]
+    made = created(in_process("assistants", "create", "--model", "echo", *where))
+
+    done = in_process("assistants", "delete", made, "--json", *where)
+
+    assert json.loads(done.out) == {"id": made, "object": "assistant.deleted", "deleted": True}
+
+
+@pytest.mark.parametrize("command", ["delete", "update"])
+@pytest.mark.parametrize("given", ["run_1", "thread_1", "../threads/thread_1"])
+def test_id_of_something_else_is_neither_deleted_nor_updated(
+    in_process: InProcess, command: str, given: str
+) -> None:
+    """Before anything is sent."""
+    name = ["--name", "Ada"] if command == "update" else []
+
+    done = in_process("assistants", command, given, *name, "--base-url", "http://127.0.0.1:9/v1")
+
+    assert (done.code, done.out) == (2, "")
+    assert given in done.err

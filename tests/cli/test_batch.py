@@ -95,6 +95,26 @@ async def test_retry_is_advised_only_where_it_helps(tmp_path: Path, server: Site
     assert "; --retry-failed retries 1 of them\n" in hopeful.err
 
 
+async def test_rows_are_answered_by_the_assistant_that_is_named(
+    tmp_path: Path, server: Site
+) -> None:
+    """As with `ask`; what is no assistant's id, or comes beside --model, is refused."""
+    (tmp_path / "in.csv").write_text("q\nAda\n")
+    options = [*FILES, "--prompt", "{q}", "--base-url", server.url, "--assistant"]
+
+    twice = await execute(
+        "batch", "run", "in.csv", *options, "asst_1", "--model", "echo", folder=tmp_path
+    )
+    other = await execute("batch", "run", "in.csv", *options, "run_1", folder=tmp_path)
+    done = await execute("batch", "run", "in.csv", *options, server.assistant_id, folder=tmp_path)
+
+    assert (twice.code, other.code, done.code) == (2, 2, 0)
+    assert "--assistant has its model: use one of --assistant and --model" in twice.err
+    assert "'run_1' is the id of a run, and that of an assistant is needed" in other.err
+    (result,) = results_of(tmp_path / "out.jsonl")
+    assert result["response"]["body"]["assistant_id"] == server.assistant_id
+
+
 async def test_csv_is_filled_into_a_template(tmp_path: Path, server: Site) -> None:
     """With `--db` the server is inside of the command."""
     body = batch_line("", server.assistant_id, "Greet {name}!")["body"]

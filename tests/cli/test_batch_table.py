@@ -132,3 +132,22 @@ async def test_table_of_no_file_is_an_error(
 
     assert (done.code, done.out) == (1, "")
     assert words in done.err
+
+
+async def test_table_pairs_rows_by_the_column_that_names_them(tmp_path: Path, server: Site) -> None:
+    """`batch run --id-column` has said which; a start without it is refused."""
+    source = tmp_path / "in.csv"
+    source.write_text("id,q\na,one\nb,two\n")
+    options = [*FILES, "--prompt", "{q}", "--model", "echo", "--base-url", server.url]
+    run = await execute("batch", "run", "in.csv", *options, "--id-column", "id", folder=tmp_path)
+    source.write_text("id,q\nc,three\nb,two\na,one\n")
+
+    table = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+    other = await execute("batch", "run", "in.csv", *options, folder=tmp_path)
+
+    assert run.code == 0, run.err
+    assert table.out.removeprefix("\ufeff").splitlines() == [
+        *("id,q,answer,error", "c,three,,", "b,two,two,", "a,one,one,")
+    ]
+    assert (table.code, table.err, other.code) == (0, "", 1)
+    assert "go on with id_column='id' (--id-column)" in other.err

@@ -10,7 +10,8 @@ import pytest
 from tests.cli.conftest import InProcess
 
 COMMANDS = [
-    *("ask", "assistants", "assistants create", "assistants list", "assistants show"),
+    *("ask", "assistants", "assistants create", "assistants delete", "assistants list"),
+    *("assistants show", "assistants update"),
     *("batch", "batch run", "batch status", "batch table", "chat", "completion", "demo", "doctor"),
     *("export", "import", "runs", "runs cancel", "runs list", "runs show", "runs wait", "serve"),
     *("threads", "threads list", "threads show", "worker"),

@@ -1,4 +1,4 @@
-"""`openai-runs assistants create` and `assistants show`."""
+"""`openai-runs assistants create`, `update`, `delete` and `show`."""
 
 import shlex
 from pathlib import Path
@@ -15,7 +15,7 @@ from openai_runs._cli.functions import load_functions
 from openai_runs._cli.outputs import print_json, print_text, printable, say
 from openai_runs.types import Assistant
 
-__all__ = ["Draft", "create", "show"]
+__all__ = ["Draft", "create", "delete", "show", "update"]
 
 _COLUMN: Final = 14
 """Characters before the words."""
@@ -24,7 +24,7 @@ _COLUMN: Final = 14
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """What the command was given."""
 
-    model: str
+    model: str | None
     name: str | None
     instructions: str | None
     instructions_file: Path | None
@@ -40,13 +40,7 @@ def create(draft: Draft) -> int:
         Stop: The arguments cannot work, or the server refuses them.
         Closed: Nobody reads it.
     """
-    arguments: dict[str, Any] = {
-        "model": draft.model,
-        "name": draft.name,
-        "instructions": _instructions(draft),
-        "tools": load_functions(draft.tools) or None,
-    }
-    given = {name: value for name, value in arguments.items() if value is not None}
+    given = _given(draft)
 
     async def work(client: AsyncClient) -> None:
         assistant = await client.assistants.create(**given)
@@ -57,6 +51,42 @@ def create(draft: Draft) -> int:
             say(f"ask it: {_next(assistant, draft)}")
 
     return carry_out_at(draft.place, work, make=True)
+
+
+def update(assistant_id: str, draft: Draft) -> int:
+    """Change what was given of the assistant, and print its id; return the exit code.
+
+    Raises:
+        Stop: The arguments cannot work, or the server refuses them.
+        Closed: Nobody reads it.
+    """
+    check_ids(draft.place, assistant=assistant_id)
+    given = _given(draft)
+    if not given:
+        sentence = "nothing to change: give --model, --name, --instructions or --tools"
+        raise Stop(sentence, USAGE)
+
+    async def work(client: AsyncClient) -> None:
+        assistant = await client.assistants.update(assistant_id, **given)
+        print_json(assistant.to_dict()) if draft.json else print_text(printable(assistant.id))
+
+    return carry_out_at(draft.place, work)
+
+
+def delete(assistant_id: str, place: Place, *, as_json: bool) -> int:
+    """Delete the assistant, and print its id; return the exit code.
+
+    Raises:
+        Stop: It cannot be deleted.
+        Closed: Nobody reads it.
+    """
+    check_ids(place, assistant=assistant_id)
+
+    async def work(client: AsyncClient) -> None:
+        deleted = await client.assistants.delete(assistant_id)
+        print_json(deleted.to_dict()) if as_json else print_text(printable(f"{deleted.id} deleted"))
+
+    return carry_out_at(place, work)
 
 
 def show(assistant_id: str, place: Place, *, as_json: bool) -> int:
@@ -73,6 +103,17 @@ def show(assistant_id: str, place: Place, *, as_json: bool) -> int:
         print_json(assistant.to_dict()) if as_json else print_text(_described(assistant))
 
     return carry_out_at(place, work)
+
+
+def _given(draft: Draft) -> dict[str, Any]:
+    """Return the arguments of the call: what the command was given."""
+    arguments: dict[str, Any] = {
+        "model": draft.model,
+        "name": draft.name,
+        "instructions": _instructions(draft),
+        "tools": load_functions(draft.tools) or None,
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _described(assistant: Assistant) -> str:

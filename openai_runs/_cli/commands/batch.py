@@ -23,7 +23,7 @@ from rich.text import Text
 
 from openai_runs import AsyncClient, OpenAIRunsError, Progress, RateLimits
 from openai_runs._cli.answering import warn_of_echo
-from openai_runs._cli.connecting import Place, connect, explained
+from openai_runs._cli.connecting import Place, check_ids, connect, explained
 from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
@@ -65,6 +65,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     errors: Path | None
     prompt: str | None
     template: Path | None
+    id_column: str | None
+    assistant: str | None
     model: str | None
     instructions: str | None
     tools: tuple[str, ...]
@@ -83,6 +85,7 @@ def carry_out_job(job: Job) -> int:
         Closed: Nobody reads standard error any more.
     """
     _check(job)
+    check_ids(job.place, assistant=job.assistant)
     lines = _lines(job)
     tools = load_functions(job.tools)
     try:
@@ -161,10 +164,10 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
     return code_of("failed" if found.failed else "completed")
 
 
-def _assistant(job: Job) -> dict[str, str] | None:
-    """Return the settings of the assistant to make, if one is asked for."""
+def _assistant(job: Job) -> dict[str, str] | str | None:
+    """Return the assistant's id, or the settings of one to make, if one is asked for."""
     if job.model is None:
-        return None
+        return job.assistant
     settings = {"model": job.model, "instructions": job.instructions}
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -329,6 +332,8 @@ def _check(job: Job) -> None:
         )
     elif job.rpm is not None and place.url(os.environ) is None:
         sentence = "--rpm is for a server that is there: use --base-url"
+    elif job.assistant is not None and job.model is not None:
+        sentence = "--assistant has its model: use one of --assistant and --model"
     elif job.instructions is not None and job.model is None:
         sentence = "--instructions are those of an assistant that --model makes"
     elif place.db is not None and Path(place.db).resolve() in _paths(job):
@@ -349,6 +354,8 @@ def _wrong_kind(job: Job) -> str:
     """Return why the input is not what the other options say; "" if it is."""
     suffix = job.source.suffix.lower()
     given = [name for name in ("prompt", "template") if getattr(job, name) is not None]
+    if suffix != ".csv" and job.id_column is not None:
+        return "--id-column is for a CSV file: each line of JSON has its custom_id"
     if suffix in _SHEETS:
         return f"{job.source} is no CSV file: save it as CSV UTF-8, with a name that ends in .csv"
     if suffix == ".csv" and not given:
@@ -363,7 +370,7 @@ def _lines(job: Job) -> Lines:
     if template is None:
         return read_jsonl(job.source)
     csv.field_size_limit(MAX_CSV_VALUE)  # for the whole process, which is ours
-    return read_csv(job.source, template)
+    return read_csv(job.source, template, id_column=job.id_column)
 
 
 def _template(path: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Final
 from openai_runs._cli.ending import Stop
 from openai_runs._cli.outputs import print_piece, printable, say
 from openai_runs.batch import BatchError, BatchResult, read_results, read_rows, status
-from openai_runs.batch.comparing import check_rows
 from openai_runs.config import MAX_CSV_VALUE
 
 __all__ = ["print_table"]
@@ -31,9 +30,8 @@ def print_table(checkpoint: Path, rows: Path | None) -> int:
     csv.field_size_limit(MAX_CSV_VALUE)  # for the whole process, which is ours
     try:
         results = _results(checkpoint)
-        if rows is not None:
-            check_rows(checkpoint, rows)
-        lines = _plain(results) if rows is None else _beside(rows, results)
+        found = None if rows is None else read_rows(rows, checkpoint=checkpoint)
+        lines = _plain(results) if found is None else _beside(rows, found, results)
         before = "" if sys.stdout.isatty() else _BOM
         for line in lines:
             text = io.StringIO()
@@ -63,14 +61,16 @@ def _plain(results: Iterable[BatchResult]) -> Iterator[Iterable[str]]:
         yield result.custom_id, *_cells(result)
 
 
-def _beside(rows: Path, results: Iterable[BatchResult]) -> Iterator[Iterable[str]]:
+def _beside(
+    path: Path | None, rows: Iterable[tuple[str, dict[str, str]]], results: Iterable[BatchResult]
+) -> Iterator[Iterable[str]]:
     """Yield the rows in their order; what has none is counted on standard error."""
     left = {result.custom_id: result for result in results}
     is_first = True
-    for custom_id, row in read_rows(rows):
+    for custom_id, row in rows:
         if is_first:
             yield *row, *_ADDED
             is_first = False
         yield *row.values(), *_cells(left.pop(custom_id, None))
     if left:
-        say(f"left out: {len(left):,} of the results, whose ids no row of {rows} has", dim=False)
+        say(f"left out: {len(left):,} of the results, whose ids no row of {path} has", dim=False)

@@ -20,6 +20,8 @@ def batch_run(
     errors: Path | None = None,
     prompt: str | None = None,
     template: Path | None = None,
+    id_column: str | None = None,
+    assistant: str | None = None,
     model: str | None = None,
     instructions: str | None = None,
     tools: Tools = None,
@@ -51,11 +53,13 @@ def batch_run(
         errors: File for the lines of all others; else beside OUT, as NAME.errors.jsonl.
         prompt: Message of each row of a CSV, with {column} for a value.
         template: JSON file with the whole body of each row, in place of --prompt.
-        model: Model of an assistant, made once for lines that name none.
-        instructions: Instructions of that assistant.
+        id_column: Column of a CSV that names its rows; else custom_id, or the line.
+        assistant: Assistant of lines that name none.
+        model: Model of an assistant that is made once for them instead.
+        instructions: Instructions of the one that is made.
         tools: MODULE:FUNCTION or FILE.py:FUNCTION that answers tool calls of the runs; repeatable.
         concurrency: Lines in progress at most.
-        rpm: Requests per minute at most, polls included.
+        rpm: HTTP requests a minute at most, of all lines together; a line takes four or more.
         retry_failed: Retry what failed for a reason that may pass, also in earlier starts.
         max_failures: Failures after which no further line is begun.
         base_url: Server to send to, up to /v1; else OPENAI_BASE_URL.
@@ -75,6 +79,8 @@ def batch_run(
             errors=errors,
             prompt=prompt,
             template=template,
+            id_column=id_column,
+            assistant=assistant,
             model=model,
             instructions=instructions,
             tools=tuple(tools or ()),

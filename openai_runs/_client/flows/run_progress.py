@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from openai_runs._client.flows.results import RunResult
@@ -14,6 +14,8 @@ __all__ = ["Progress"]
 
 _HOUR = 3600.0
 _MINUTE = 60.0
+_RECENT = 20
+"""Ended items that the rate is made of at least, so that slow runs have one."""
 
 
 class Progress:
@@ -40,6 +42,8 @@ class Progress:
         class."""
         self._monotonic = monotonic
         self._began = monotonic()
+        self._marks = deque([(self._began, 0)])
+        """Times, a second apart or more, with the items that had ended since the start."""
 
     @property
     def failed(self) -> int:
@@ -58,15 +62,19 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Return the items done per second since the start."""
-        return (self.completed + self.failed) / max(self.seconds, 0.001)
+        """Return the items done per second: in the last minute, or for the last 20 if longer."""
+        now, ended, marks = self._monotonic(), self.completed + self.failed, self._marks
+        while len(marks) > 1 and marks[1][0] <= now - _MINUTE and marks[1][1] <= ended - _RECENT:
+            marks.popleft()
+        return (ended - marks[0][1]) / max(now - marks[0][0], 0.001)
 
     @property
     def seconds_left(self) -> float | None:
-        """Return the seconds until all items are done, at the rate so far; None: not known."""
-        if self.total is None or not self.rate:
+        """Return the seconds until all items are done, at the present rate; None: not known."""
+        rate = self.rate
+        if self.total is None or not rate:
             return None
-        return max(self.total - self.done, 0) / self.rate
+        return max(self.total - self.done, 0) / rate
 
     def add(self, outcome: RunResult | OpenAIRunsError) -> str | None:
         """Count the outcome of an item; return the reason if it failed.
@@ -81,6 +89,9 @@ class Progress:
             self.completed += 1
         else:
             self.reasons[reason] += 1
+        now = self._monotonic()
+        if now - self._marks[-1][0] >= 1:
+            self._marks.append((now, self.completed + self.failed))
         return reason
 
     def __str__(self) -> str:
@@ -89,7 +100,7 @@ class Progress:
         parts = [f"{self.done:,}{of_total} done"]
         if self.running:
             parts.append(f"{self.running} running")
-        parts += self._of_this_start()
+        parts += self._of_this_start(self.rate)
         left = self.seconds_left
         if left and self.running:
             parts.append(f"{_spoken(left)} left")
@@ -98,16 +109,17 @@ class Progress:
     def summary(self) -> str:
         """Return what was done since the start in one line, earlier starts apart; "" if nothing."""
         ended = self.completed + self.failed
-        return ", ".join([f"{ended:,} done", *self._of_this_start()]) if ended else ""
+        rate = ended / max(self.seconds, 0.001)
+        return ", ".join([f"{ended:,} done", *self._of_this_start(rate)]) if ended else ""
 
-    def _of_this_start(self) -> list[str]:
+    def _of_this_start(self, rate: float) -> list[str]:
         parts = []
         if self.failed:
             reasons = ", ".join(f"{name} {n}" for name, n in self.reasons.most_common(3))
             parts.append(f"{self.failed:,} failed ({reasons})")
         if self.tokens:
             parts.append(f"{self.tokens:,} tokens")
-        return [*parts, f"{self.rate:.1f}/s"]
+        return [*parts, f"{rate:.1f}/s"]
 
     def __repr__(self) -> str:
         return f"<Progress: {self}>"

@@ -127,3 +127,44 @@ async def test_progress_must_be_callable(client: AsyncClient) -> None:
     wrong: Any = True
     with pytest.raises(TypeError, match="progress must be callable"):
         client.runs.map([], concurrency=1, assistant_id="asst_1", progress=wrong)
+
+
+def ended(counted: Progress, clock: SimulatedClock, number: int, *, each: float) -> None:
+    """Have items complete, one in so many seconds."""
+    for _ in range(number):
+        clock.now += each
+        counted.add(result())
+
+
+def test_rate_is_that_of_the_last_minute_where_it_has_changed() -> None:
+    """After an hour at one item a second, the time left is that of the pace now."""
+    clock = SimulatedClock()
+    counted = Progress(10_000, clock.monotonic)
+    ended(counted, clock, 3600, each=1)
+    ended(counted, clock, 700, each=0.1)
+
+    assert counted.rate == pytest.approx(10, rel=0.05)
+    assert counted.seconds_left == pytest.approx(570, rel=0.05)
+    assert counted.summary().endswith(", 1.2/s")  # of all of this start
+
+
+def test_rate_of_slow_runs_is_that_of_the_last_twenty() -> None:
+    """A minute has none of them."""
+    clock = SimulatedClock()
+    counted = Progress(200, clock.monotonic)
+    ended(counted, clock, 50, each=10)
+    ended(counted, clock, 30, each=100)
+
+    assert counted.rate == pytest.approx(0.01)
+    assert counted.seconds_left == pytest.approx(12_000)
+
+
+def test_rate_falls_while_nothing_ends() -> None:
+    """As where the server is down: the time left grows."""
+    clock = SimulatedClock()
+    counted = Progress(1000, clock.monotonic)
+    ended(counted, clock, 500, each=1)
+    before = counted.rate
+    clock.now += 600
+
+    assert counted.rate < before / 5
