@@ -45,6 +45,7 @@ ABOUT_NONE: dict[str, str] = {
     "server/store/postgres/opening.py": "the database",
     "server/execution/sweeps.py": "this process",
     "server/execution/shared_dispatch.py": "many runs",
+    "conversations/access.py": "a record that cannot be read",
     "conversations/conversations.py": "a message, of which no run is known here",
     "web/chat.py": "the messages of all chats",
 }
