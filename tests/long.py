@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+FOUND = "What was found."
+"""How the part of a result begins that people write, and that the next run keeps."""
 
 
 class Long(NamedTuple):
@@ -151,7 +153,7 @@ def page(
     }
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     head = f"# {name}\n\n{ALL[name].what} Last run by `poe long {name}`:\n\n"
-    return f"{head}| | |\n| --- | --- |\n{table}{kept_table(name)}"
+    return f"{head}| | |\n| --- | --- |\n{table}{kept_table(name)}{findings(name)}"
 
 
 def kept_table(name: str) -> str:
@@ -160,6 +162,13 @@ def kept_table(name: str) -> str:
     if path is None or not (ROOT / path).exists():
         return ""
     return f"\n{(ROOT / path).read_text()}"
+
+
+def findings(name: str) -> str:
+    """Return what people wrote under the last result, from `FOUND` on."""
+    kept = RESULTS / f"{name}.md"
+    _, word, text = (kept.read_text() if kept.exists() else "").partition(f"\n{FOUND}")
+    return word + text
 
 
 def main(arguments: list[str]) -> int:

@@ -92,3 +92,14 @@ def test_table_is_kept_beside_the_result(monkeypatch: pytest.MonkeyPatch, tmp_pa
     text = long.page("soak", tested="a", code=0, figures="soak: 1", seconds=1, command=["-m", "a"])
 
     assert text.endswith("| result | soak: 1 |\n\n| figure |\n")
+
+
+@pytest.mark.parametrize("name", ["chaos", "soak"])
+def test_what_was_found_is_kept_when_a_name_is_run_again(name: str) -> None:
+    """It is written by people, and stands under the figures of the last run."""
+    _, found, words = (long.RESULTS / f"{name}.md").read_text().partition(long.FOUND)
+
+    text = long.page(name, tested="0", code=0, figures="", seconds=1, command=[])
+
+    assert words
+    assert text.endswith(f"\n\n{found}{words}")
