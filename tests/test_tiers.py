@@ -91,7 +91,7 @@ def test_table_is_kept_beside_the_result(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     text = long.page("soak", tested="a", code=0, figures="soak: 1", seconds=1, command=["-m", "a"])
 
-    assert text.endswith("| result | soak: 1 |\n\n| figure |\n")
+    assert "| result | soak: 1 |\n\n| figure |\n" in text
 
 
 @pytest.mark.parametrize("name", ["chaos", "soak"])
