@@ -347,7 +347,7 @@ async def test_other_column_of_ids_is_an_error(
 
 
 async def test_column_of_ids_is_known_after_a_start_that_found_a_wrong_row(folder: Folder) -> None:
-    """The rows before it are in the checkpoint; once it is right, the same start goes on."""
+    """The rows before it are in the checkpoint, so another column is refused from then on."""
     source = folder.path / "in.csv"
     good = "id,q\n" + "".join(f"{n},text {n}\n" for n in range(501))
     source.write_text(good + "wrong\n")
@@ -356,7 +356,8 @@ async def test_column_of_ids_is_known_after_a_start_that_found_a_wrong_row(folde
         await folder.batch(assistant=ECHO).run(lines, out=folder.out)
     source.write_text(good)
 
-    assert (await folder.batch(assistant=ECHO).run(lines, out=folder.out)).completed == 501
+    with pytest.raises(BatchError, match="are those of the column 'id': go on with id_column='id'"):
+        await folder.batch(assistant=ECHO).run(read_csv(source, "{q}"), out=folder.out)
 
 
 async def test_column_of_ids_that_is_not_there_is_an_error(folder: Folder) -> None:
