@@ -130,6 +130,11 @@ async def test_message_that_holds_no_connection_outlasts_an_outage(
     assert [one["text"] for one in page["messages"]][-2:] == ["4", "2"]
 
 
+def is_untried(record: Record) -> bool:
+    """Return whether the message still waits to be adopted, left again, or answered."""
+    return bool(record.waiting) if record.claim is None else record.claim.until > 0
+
+
 async def test_message_of_a_killed_process_outlasts_an_outage(tmp_path: Path) -> None:
     """Nobody else would send it again: the search tries it until the server can be reached."""
     async with serve_on_way(ScriptedBackend(["answer"]), tmp_path) as (site, way):
@@ -137,10 +142,8 @@ async def test_message_of_a_killed_process_outlasts_an_outage(tmp_path: Path) ->
         store = SQLiteStore(tmp_path / "chat.db")
         change = Access(site.client, store, 0).change
         await change('"ada"', partial(Record.add, text="1", owner="killed", until=0))
-        # Until it is adopted, and left again; without a pause this would keep the file locked.
-        while await change(  # noqa: ASYNC110 - another task's doing
-            '"ada"', lambda record: record.claim is None or record.claim.until
-        ):
+        # Without a pause this would keep the file locked.
+        while await change('"ada"', is_untried):  # noqa: ASYNC110 - another task's doing
             await anyio.sleep(0.02)
         way.open()
         await is_idle(site)

@@ -97,7 +97,9 @@ def said_on_terminal(text: str, columns: int, monkeypatch: pytest.MonkeyPatch) -
     with os.fdopen(theirs, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         say(text)
-        shown = os.read(ours, 65536).decode()
+        shown = ""
+        while not shown.endswith("\n"):  # a terminal may pass on a part first
+            shown += os.read(ours, 65536).decode()
     os.close(ours)
     return shown
 
