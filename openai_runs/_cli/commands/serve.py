@@ -231,7 +231,8 @@ def _state_of(state: EndpointState) -> str:
         return f"{state.url}: reachable"
     names = ", ".join(state.models[:_SHOWN_MODELS])
     more = ", ..." if len(state.models) > _SHOWN_MODELS else ""
-    return f"{state.url}: reachable, {len(state.models)} models: {names}{more}"
+    count = f"{len(state.models)} models" if len(state.models) > 1 else "1 model"
+    return f"{state.url}: reachable, {count}: {names}{more}"
 
 
 def _say(lines: list[str]) -> None:

@@ -60,6 +60,8 @@ _TOO_LONG: Final = f"{ENDPOINT} sent a longer answer than is read."
 _SILENT: Final = f"{ENDPOINT} did not answer"
 _USER: Final = re.compile(r"//[^/@]*+@")
 _NO_PATH: Final = frozenset({404, 405})
+_STOPPED: Final = 0.1
+"""Seconds that a time-out comes late where this process was stopped, and not the model silent."""
 _MAX_COMPARED: Final = 200
 """Models of a list whose names are compared with the one that is not there."""
 _MAX_LISTED: Final = 5
@@ -193,7 +195,7 @@ class ChatBackend:
         where, run = self._shown, request.run
         words = "run %s: the model endpoint %s failed: %s"
         ids: LogIds = {"run_id": run.id, "thread_id": run.thread_id}
-        _logger.info(words, run.id, where, failed.cause, extra=ids)
+        _logger.warning(words, run.id, where, failed.cause, extra=ids)
         status, content = failed.refusal or (0, b"")
         said = words_of(content, self._secrets)
         known = ""
@@ -293,7 +295,8 @@ class ChatBackend:
             )
         except APIConnectionError as error:
             if isinstance(error, APITimeoutError) and error.sent:
-                raise AttemptFailed(ModelFailure(self._silence()), again=True) from error
+                said = self._silence()
+                raise AttemptFailed(ModelFailure(said), again=True, cause=said) from error
             raise lost(error) from error
         assert isinstance(reply, StreamReply)
         try:
@@ -313,29 +316,30 @@ class ChatBackend:
             AnswerReader(self._secrets, think=self._think, echo=EchoCollector(self._echo)),
             0,
         )
-        ending, why = Ending.CLEAN, ""
+        ending = Ending.CLEAN, "", ""
         while not reader.is_done:
             try:
-                with anyio.fail_after(deadline - anyio.current_time()):
-                    piece = await reply.read()
+                piece = await _next_piece(reply, deadline)
             except TimeoutError:
-                ending, why = Ending.SILENT, self._silence(reader)
+                said = self._silence(reader)
+                ending = Ending.SILENT, said, said
                 break
             except APIConnectionError as error:
-                ending, why = Ending.LOST, lost(error).failure.message
+                failed = lost(error)
+                ending = Ending.LOST, failed.failure.message, failed.cause
                 break
             size += len(piece)
             if not piece:
                 break
             if size > self._max_answer_bytes:
-                raise AttemptFailed(ModelFailure(_TOO_LONG))
+                raise AttemptFailed(ModelFailure(_TOO_LONG), cause=_TOO_LONG)
             before = reader.progress
             for begin in range(0, len(piece), _SLICE_BYTES):
                 if begin:
                     await anyio.lowlevel.checkpoint()
                 yield reader.feed(piece[begin : begin + _SLICE_BYTES])
             deadline = self._next_deadline(reader, deadline, is_progress=reader.progress > before)
-        yield reader.finish(ending, why)
+        yield reader.finish(*ending)
 
     def _next_deadline(self, reader: AnswerReader, deadline: float, *, is_progress: bool) -> float:
         """Return until when more is waited for.
@@ -369,6 +373,23 @@ class ChatBackend:
         except APIConnectionError:
             pass  # the status says enough
         return bytes(content)
+
+
+async def _next_piece(reply: StreamReply, deadline: float) -> bytes:
+    """Return the next bytes of an answer; none at its end.
+
+    Raises:
+        TimeoutError: None came in time, though this process was not stopped meanwhile.
+    """
+    while True:
+        try:
+            with anyio.fail_after(deadline - anyio.current_time()):
+                return await reply.read()
+        except TimeoutError:
+            late = anyio.current_time() - deadline
+            if late < _STOPPED:
+                raise
+            deadline += 2 * late
 
 
 def _checked_url(base_url: str) -> str:

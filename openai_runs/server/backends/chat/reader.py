@@ -180,18 +180,20 @@ class AnswerReader:
         """
         return iter(()) if self.is_done else self._guarded(self._unwrapper.feed(piece))
 
-    def finish(self, ending: Ending, why: str = "") -> Iterator[ModelEvent]:
+    def finish(self, ending: Ending, why: str = "", cause: str = "") -> Iterator[ModelEvent]:
         """Yield the last events, a `Finish` if the answer is whole.
 
         Args:
             ending: How it ended.
             why: What is said of a connection that was lost or fell silent.
+            cause: What is logged of it, without anything that came from the endpoint.
 
         Raises:
             AttemptFailed: It is not whole.
         """
+        cut = AttemptFailed(ModelFailure(why), again=True, cause=cause)
         if ending == Ending.LOST and not self.progress:
-            raise AttemptFailed(ModelFailure(why), again=True)
+            raise cut
         try:
             if not self.is_done:
                 yield from self._guarded(self._unwrapper.finish())
@@ -199,10 +201,10 @@ class AnswerReader:
             if ending == Ending.CLEAN:
                 raise
             # What was cut off is of less interest than what has cut it off.
-            raise AttemptFailed(ModelFailure(why), again=True) from None
+            raise cut from None
         self._flush()
         yield from self._passed_on()
-        failure = self._failure(ending, why)
+        failure = self._failure(ending, cut)
         if failure is not None:
             raise failure
         yield from self._calls.finish()
@@ -346,24 +348,25 @@ class AnswerReader:
             self.progress += any(self._usage.get(name) != counts[name] for name in counts)
             self._usage |= counts
 
-    def _failure(self, ending: Ending, why: str) -> AttemptFailed | None:
+    def _failure(self, ending: Ending, cut: AttemptFailed) -> AttemptFailed | None:
         """Return why the answer is not whole; None: it is."""
         if ending == Ending.LOST and not self.is_done:
-            return AttemptFailed(ModelFailure(why), again=True)
+            return cut
         if self._verdict == Verdict.UNKNOWN:
             said = f"The model stopped with {self._word!r}, which is no word for a whole answer."
-            return AttemptFailed(ModelFailure(said))
+            return AttemptFailed(ModelFailure(said), cause="an unknown finish reason")
         if not self._calls.are_named and self._verdict in (None, Verdict.DONE):
-            return AttemptFailed(ModelFailure("The model called a tool without a name."))
+            said = "The model called a tool without a name."
+            return AttemptFailed(ModelFailure(said), cause=said)
         if self._verdict is None and ending == Ending.SILENT and not self.is_done:
-            return AttemptFailed(ModelFailure(why), again=True)
+            return cut
         if not self._spoke and (
             self._verdict is None or (self._verdict == Verdict.DONE and not self._is_empty_text)
         ):
             return self._empty()
         if self._verdict is None and not self.is_done and not self._is_called:
             said = "The model's answer ended without a reason, so it may be cut short."
-            return AttemptFailed(ModelFailure(said))
+            return AttemptFailed(ModelFailure(said), cause=said)
         return None
 
     @property
@@ -374,7 +377,7 @@ class AnswerReader:
         said = excerpt(self._unwrapper.head, EXCERPT_CHARS // 2, secrets=self._secrets)
         what = f"; the endpoint sent {said!r}" if said else ""
         sentence = f"The model said nothing: the answer was empty{what}."
-        return AttemptFailed(ModelFailure(sentence), again=True)
+        return AttemptFailed(ModelFailure(sentence), again=True, cause="the answer was empty")
 
     def _unreadable(self, content: bytes) -> AttemptFailed:
         said = words_of(content, self._secrets) or excerpt(content, secrets=self._secrets)
@@ -382,7 +385,12 @@ class AnswerReader:
         is_busy = not self._is_stream and (is_limit or is_loading(said))
         sentence = f"The model endpoint sent no chat completion, but {said[:EXCERPT_CHARS]!r}."
         code = "rate_limit_exceeded" if is_busy and is_limit else "server_error"
-        return AttemptFailed(ModelFailure(sentence, code=code), again=is_busy, is_busy=is_busy)
+        return AttemptFailed(
+            ModelFailure(sentence, code=code),
+            again=is_busy,
+            is_busy=is_busy,
+            cause="it sent no chat completion",
+        )
 
 
 def _is_chunk(value: dict[str, Any]) -> bool:

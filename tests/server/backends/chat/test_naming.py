@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from tests.server.backends.chat.test_backend import Ask, answer, ask, endpoint
+from openai_runs.config import RetryPolicy
+from tests.server.backends.chat.test_backend import Ask, Stalled, answer, ask, endpoint
+from tests.server.backends.chat.test_reader import DONE, HEAD, chunk
 
 __all__ = ["ask"]
 
@@ -29,6 +31,35 @@ async def test_failure_names_the_endpoint_without_its_secrets(
     )
     assert "prompt" not in caplog.text
     assert "pass-word" not in caplog.text + json.dumps(run)
+
+
+SECRET = chunk(content="said of a prompt")
+UNFINISHED = HEAD.replace(b"connection: close", b"content-length: 99999\r\nconnection: close")
+CAUSES: dict[str, tuple[bytes, str]] = {
+    "cut": (HEAD + SECRET, "The model's answer ended without a reason"),
+    "silent": (Stalled(HEAD + SECRET), "The model endpoint did not answer within 0.1 s, after it"),
+    "lost": (UNFINISHED + SECRET, "lost"),
+    "empty": (HEAD + DONE, "the answer was empty"),
+    "no answer": (answer(b"said of a prompt"), "it sent no chat completion"),
+    "a word": (HEAD + SECRET + chunk(finish="prompted"), "an unknown finish reason"),
+    "an error": (answer({"error": {"message": "said of a prompt"}}), "server_error"),
+}
+
+
+@pytest.mark.parametrize("how", CAUSES)
+async def test_log_says_why_a_model_failed_and_quotes_nothing(
+    ask: Ask, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a warning, in the words of the run where they are ours."""
+    reply, words = CAUSES[how]
+    caplog.set_level("INFO")
+    async with endpoint(reply) as used:
+        await ask(used, idle_timeout=0.1, retry=RetryPolicy(max_retries=0))
+    (record,) = (one for one in caplog.records if "the model endpoint" in one.getMessage())
+
+    assert record.levelname == "WARNING"
+    assert words in record.getMessage()
+    assert "prompt" not in caplog.text
 
 
 @pytest.mark.parametrize(
