@@ -192,6 +192,29 @@ async def test_create_is_repeated_when_it_is_one_too_many(odd: Odd, client: Asyn
     await check_whole(client)
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/html; charset=utf-8", "application/x-ndjson"]
+)
+@pytest.mark.parametrize(
+    "before", [b"", b": hi\n\n", b"\xef\xbb\xbf\n"], ids=["", "comment", "mark"]
+)
+@pytest.mark.parametrize("ending", ["whole", "cut", "open"])
+async def test_stream_of_another_type_is_read(
+    odd: Odd, client: AsyncClient, kind: str, before: bytes, ending: str
+) -> None:
+    """It is told by how it begins, and read as it comes."""
+    end = HALF if ending == "cut" else None
+
+    def create() -> Action:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode()
+        content = head + before + b"".join(odd.frames(0, end))
+        return Stall(content) if ending == "open" else Raw(content)
+
+    odd.on_create = create
+
+    await check_whole(client)
+
+
 async def test_web_page_in_place_of_a_stream_is_an_error_that_quotes_it(
     odd: Odd, client: AsyncClient
 ) -> None:
