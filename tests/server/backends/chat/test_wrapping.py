@@ -20,6 +20,7 @@ def repeating(text: str, finish: str | None = "stop") -> dict[str, Any]:
 
 
 PRETTY = json.dumps({"choices": [{"message": {"content": "Hello back."}}]}, indent=1)
+WHOLE = b'{"choices": [{"message": {"content": "Hello back."}, "finish_reason": "stop"}]}'
 WRAPPED: dict[str, bytes] = {
     "errors that are none": body(
         *(
@@ -32,6 +33,13 @@ WRAPPED: dict[str, bytes] = {
     "no blank lines": b"".join(b"data: " + json.dumps(v).encode() + b"\n" for v in STREAM),
     "carriage returns": body(*STREAM, "[DONE]").replace(b"\n", b"\r\n"),
     "only carriage returns": body(*STREAM, "[DONE]").replace(b"\n", b"\r"),
+    "blanks before each line": b"".join(b"  " + event(v) for v in [*STREAM, "[DONE]"]),
+    "a byte order mark before each event": b"".join(b"\xef\xbb\xbf" + event(v) for v in STREAM),
+    "a NUL at each end": b"".join(b"\0" + event(v).rstrip() + b"\0\n\n" for v in STREAM) + b"\0",
+    "a whole answer with NULs around": b"\0" + WHOLE + b"\0\0",
+    "events of several lines, one of them prefixed": b"".join(
+        b"data: " + json.dumps(v, indent=1).encode() + b"\n\n" for v in STREAM
+    ),
     "no space after the colon": body(*STREAM).replace(b"data: ", b"data:"),
     "a byte order mark": b"\xef\xbb\xbf" + body(*STREAM),
     "names, ids, comments, pings": b": hi\n\nretry: 3\n\n"
