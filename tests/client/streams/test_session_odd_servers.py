@@ -240,3 +240,38 @@ async def test_streams_that_are_always_empty_are_given_up(
     with pytest.raises(StreamInterrupted, match="before the run.s id was received"):
         await played(client)
     assert len(server.requests) < 8
+
+
+WORDS: dict[str, bytes] = {
+    "an error": b'{"error":{"message":"no room here","code":"rate_limit_exceeded"}}',
+    "words": b"no room here",
+    "a page": b"<html><title>no room here</title></html>",
+    "half an event": b": hi\n\ndata: no room here",
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+async def test_words_in_the_place_of_events_are_in_the_error(
+    odd: Odd, client: AsyncClient, what: str
+) -> None:
+    """Where they come each time, and no run is found."""
+
+    def create() -> Action:
+        odd.broadcaster.metadata = {}
+        return odd.send(WORDS[what])
+
+    odd.on_create = create
+
+    with pytest.raises(StreamInterrupted, match="no room here"):
+        await played(client)
+
+
+@pytest.mark.parametrize("what", WORDS)
+async def test_words_in_the_place_of_events_cost_no_run(
+    odd: Odd, client: AsyncClient, what: str
+) -> None:
+    """The run that was made all the same is found, and emitted."""
+    answers = [odd.send(WORDS[what])]
+    odd.on_create = lambda: answers.pop() if answers else odd.send(*odd.frames(), DONE)
+
+    await check_whole(client)
