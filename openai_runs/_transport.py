@@ -59,6 +59,10 @@ _LARGE_BODY: Final = 1 << 20
 """Bytes above which aiohttp wants a file to read from, so as not to hold up the event loop."""
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE"})
 """Methods of requests that are sent again where their connection was lost."""
+_BEGINNINGS: Final = (b"event:", b"data:", b"id:", b"retry:", b":")
+"""Of streams of events."""
+_LONGEST_BEGINNING: Final = 16
+"""Bytes in which one stands, blank lines before it included."""
 _POLL: Final = getattr(select, "poll", None)
 """Not there on Windows."""
 
@@ -77,9 +81,19 @@ class StreamReply:
     """An answer that is read as it comes; to be closed by its owner."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, method: str, shown: str, secrets: tuple[str, ...]
+        self,
+        response: aiohttp.ClientResponse,
+        method: str,
+        shown: str,
+        secrets: tuple[str, ...],
+        *,
+        begun: bytes = b"",
     ) -> None:
-        """Wrap a response whose head has come; none of its errors repeats a secret."""
+        """Wrap a response whose head has come; none of its errors repeats a secret.
+
+        `begun` are bytes of the answer that were read before.
+        """
+        self._begun = begun
         self.secrets = secrets
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -98,6 +112,9 @@ class StreamReply:
 
         Cancellation: loses nothing; the next call returns what came.
         """
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            return begun
         try:
             return await self._response.content.readany()
         except asyncio.CancelledError:
@@ -205,7 +222,8 @@ class Transport:
                 stream, until its head is there.
             max_bytes: The most that is read of the decompressed answer, if it is no stream.
             stream: Whether to return a `StreamReply`, to be closed, where the server answers
-                with success and anything but JSON or a web page; "any": whatever it answers.
+                with success and anything but JSON or a web page, whatever its type says; "any":
+                whatever it answers.
 
         Raises:
             APITimeoutError: It took longer than `timeout`, or connecting took too long.
@@ -223,19 +241,19 @@ class Transport:
                 to, data = URL(url, encoded=True), None if body is None else _payload(body)
                 how = self._bodiless if body is None and method != "GET" else self._always
                 response = await session.request(method, to, data=data, headers=headers, **how)
-                if stream == "any" or (
-                    stream and response.status < 300 and _is_stream(response.content_type)
-                ):
-                    return StreamReply(response, method, _shown(url), secrets_of(headers, url))
-                # Read by hand: aiohttp releases the connection once the answer is read.
-                try:
+                may_stream = stream is not False and response.status < 300
+                if stream == "any" or (may_stream and _is_stream(response.content_type)):
+                    return _stream_reply(response, method, url, headers)
+                try:  # by hand: aiohttp releases the connection once the answer is read
                     content = await response.content.readany()
+                    if may_stream and _begins_stream(content):
+                        return _stream_reply(response, method, url, headers, content)
                     if not response.content.at_eof() or len(content) > max_bytes:
                         content = await _read_on(response, content, max_bytes, _shown(url))
+                    return Reply(response.status, response.headers, content)
                 except BaseException:
                     response.close()
                     raise
-                return Reply(response.status, response.headers, content)
             failure, cause = _too_late(method, _shown(url), timeout), None
         except asyncio.CancelledError:
             if is_cancelled():
@@ -441,6 +459,25 @@ def _closed_under(method: str, shown: str) -> APIConnectionError:
 def _is_stream(content_type: str) -> bool:
     """Return whether an answer that may be a stream is one, by whatever name, and no page."""
     return "json" not in content_type and "html" not in content_type
+
+
+def _stream_reply(
+    response: aiohttp.ClientResponse,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    begun: bytes = b"",
+) -> StreamReply:
+    return StreamReply(response, method, _shown(url), secrets_of(headers, url), begun=begun)
+
+
+def _begins_stream(content: bytes) -> bool:
+    """Return whether an answer begins as events do, which neither JSON nor a page does.
+
+    >>> _begins_stream(b"event: thread.run.created"), _begins_stream(b'{"data": []}')
+    (True, False)
+    """
+    return content[:_LONGEST_BEGINNING].lstrip(b"\xef\xbb\xbf\r\n").startswith(_BEGINNINGS)
 
 
 async def _read_on(

@@ -13,6 +13,7 @@ import anyio
 
 from openai_runs._client.core.size_limit import SizeLimit
 from openai_runs._protocol.create_marker import strip_marker_from_event
+from openai_runs._protocol.error_mapping import excerpt
 from openai_runs._protocol.events import StreamFault, UnreadableEvent, read_event
 from openai_runs._protocol.json_repair import PieceRepair
 from openai_runs._protocol.sse import EventTooLarge, Frame, SSEParser
@@ -27,6 +28,8 @@ __all__ = ["EventReader", "Gaps"]
 _LOG: Final = logging.getLogger("openai_runs.client")
 _MARKER: Final = ADOPTION_KEY.encode()
 _DELTA: Final = ".delta"
+_MAX_HEAD: Final = 2000
+"""Bytes of what is no event that are kept for the error."""
 _LOGGED: Final = 10
 """Events that cannot be read, of one stream, that are logged."""
 
@@ -75,6 +78,8 @@ class EventReader:
         self._parser = SSEParser()
         self._failure: StreamError | APIConnectionError | EventTooLarge | None = None
         self._is_done = self._has_events = self._run_has_ended = False
+        self._head = b""
+        """The beginning of what came, as long as no event has come."""
         self.is_alive = False
         """Whether any bytes were received since this was last set to False."""
 
@@ -102,15 +107,31 @@ class EventReader:
             while not self._is_done:
                 chunk = await self._reply.read()
                 if not chunk:
+                    self._check_words()
                     return None
                 self.is_alive = True
                 events = self._events_in(chunk)
+                if not self._has_events and len(self._head) < _MAX_HEAD:
+                    self._head += chunk[:_MAX_HEAD]
                 if events:
                     return events
                 if self._failure is not None:
                     raise self._failure
             return None
         return []
+
+    def _check_words(self) -> None:
+        """Raise what stands in the place of the events, if that is not just nothing.
+
+        Raises:
+            APIConnectionError: It is no event.
+        """
+        lines = [line for line in self._head.splitlines() if not line.startswith(b":")]
+        said = b"" if self._has_events else b"\n".join(lines).strip()
+        if said:
+            words = excerpt(said, secrets=self._reply.secrets)
+            message = f"the stream held no event, but {words!r}"
+            raise APIConnectionError(message)
 
     def _events_in(self, chunk: bytes) -> list[Event]:
         events: list[Event] = []

@@ -240,8 +240,8 @@ class Reconnector:
 
 def interrupted(error: OpenAIRunsError, cause: OpenAIRunsError | None) -> StreamInterrupted:
     """Return the error of a stream that `cause` interrupted and whose recovery failed."""
-    if isinstance(error, StreamInterrupted):
-        return error
     how = f" ({cause})" if cause is not None else ""
+    if isinstance(error, StreamInterrupted):
+        return StreamInterrupted(f"{error.message}{how}") if how else error
     message = f"the stream was interrupted{how}, and recovery failed: {error}"
     return StreamInterrupted(message)

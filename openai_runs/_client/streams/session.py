@@ -519,7 +519,8 @@ class StreamSession:
             if isinstance(error, RunWaitTimeout) or self._timer.seconds_left() <= 0:
                 raise
             lost = interrupted(error, self._failure)
-            raise self._explain(lost) from (self._failure if lost is error else error)
+            is_end = isinstance(error, StreamInterrupted)
+            raise self._explain(lost) from (self._failure if is_end else error)
 
     async def _backfill(self) -> None:
         """Wait for the run and emit the events that were missed."""

@@ -63,8 +63,8 @@ class _Endpoint(_Table, frozen=True, kw_only=True):
     first_token_timeout: float | UnsetType = UNSET
     idle_timeout: float | UnsetType = UNSET
     think: str | UnsetType = UNSET
-    forms: dict[str, str] | UnsetType = UNSET
-    echo: dict[str, str] | UnsetType = UNSET
+    forms: dict[str, Any] | UnsetType = UNSET
+    echo: dict[str, Any] | UnsetType = UNSET
 
 
 class _Row(_Table, frozen=True, kw_only=True):

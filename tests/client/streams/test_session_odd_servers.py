@@ -192,6 +192,29 @@ async def test_create_is_repeated_when_it_is_one_too_many(odd: Odd, client: Asyn
     await check_whole(client)
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/html; charset=utf-8", "application/x-ndjson"]
+)
+@pytest.mark.parametrize(
+    "before", [b"", b": hi\n\n", b"\xef\xbb\xbf\n"], ids=["", "comment", "mark"]
+)
+@pytest.mark.parametrize("ending", ["whole", "cut", "open"])
+async def test_stream_of_another_type_is_read(
+    odd: Odd, client: AsyncClient, kind: str, before: bytes, ending: str
+) -> None:
+    """It is told by how it begins, and read as it comes."""
+    end = HALF if ending == "cut" else None
+
+    def create() -> Action:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode()
+        content = head + before + b"".join(odd.frames(0, end))
+        return Stall(content) if ending == "open" else Raw(content)
+
+    odd.on_create = create
+
+    await check_whole(client)
+
+
 async def test_web_page_in_place_of_a_stream_is_an_error_that_quotes_it(
     odd: Odd, client: AsyncClient
 ) -> None:
@@ -217,3 +240,38 @@ async def test_streams_that_are_always_empty_are_given_up(
     with pytest.raises(StreamInterrupted, match="before the run.s id was received"):
         await played(client)
     assert len(server.requests) < 8
+
+
+WORDS: dict[str, bytes] = {
+    "an error": b'{"error":{"message":"no room here","code":"rate_limit_exceeded"}}',
+    "words": b"no room here",
+    "a page": b"<html><title>no room here</title></html>",
+    "half an event": b": hi\n\ndata: no room here",
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+async def test_words_in_the_place_of_events_are_in_the_error(
+    odd: Odd, client: AsyncClient, what: str
+) -> None:
+    """Where they come each time, and no run is found."""
+
+    def create() -> Action:
+        odd.broadcaster.metadata = {}
+        return odd.send(WORDS[what])
+
+    odd.on_create = create
+
+    with pytest.raises(StreamInterrupted, match="no room here"):
+        await played(client)
+
+
+@pytest.mark.parametrize("what", WORDS)
+async def test_words_in_the_place_of_events_cost_no_run(
+    odd: Odd, client: AsyncClient, what: str
+) -> None:
+    """The run that was made all the same is found, and emitted."""
+    answers = [odd.send(WORDS[what])]
+    odd.on_create = lambda: answers.pop() if answers else odd.send(*odd.frames(), DONE)
+
+    await check_whole(client)

@@ -63,7 +63,7 @@ _APPENDED: Final = frozenset({"text", "summary", "thinking"})
 """Fields of an item of a list that come in pieces."""
 _CLOSING: Final = ("signature", "data")
 """Fields that end an item without index: what comes next is another item."""
-_RULES: Final = frozenset({Rule.APPEND, Rule.INDEX, Rule.LAST, Rule.NEVER})
+_RULES: Final = (Rule.APPEND, Rule.INDEX, Rule.LAST, Rule.NEVER)
 
 _Fields: TypeAlias = dict[str, "_Value"]
 
@@ -76,7 +76,7 @@ def echo_rules(more: Mapping[str, str] | None = None) -> Mapping[str, str]:
     """
     for name, rule in (more or {}).items():
         if rule not in _RULES:
-            message = f"echo: {name!r} must be one of {', '.join(sorted(_RULES))}, got {rule!r}"
+            message = f"echo: {name!r} must be one of {', '.join(_RULES)}, got {rule!r}"
             raise ConfigError(message)
         if name in _SENT_ANYWAY:
             message = f"echo: {name!r} is sent in any case, and not as it came"

@@ -19,7 +19,7 @@ from openai_runs._protocol.masking import mask_value
 from openai_runs._protocol.retry import is_retryable, retry_after
 from openai_runs.errors import APIConnectionError
 from openai_runs.server.backends.base import ModelFailure
-from openai_runs.server.backends.chat.words import is_loading, is_rate_limit
+from openai_runs.server.backends.chat.words import is_loading, is_passing, is_rate_limit
 
 __all__ = [
     "ENDPOINT",
@@ -44,12 +44,6 @@ _FINAL: Final = frozenset({401, 402, 413, 422})
 """What no endpoint answers that will answer later, whatever it says."""
 _QUOTED: Final = re.compile(r"'[^']*+'|\"[^\"]*+\"")
 """What an error repeats of the request."""
-_PASSING: Final = re.compile(
-    r"server.?error|internal.?(?:server.?)?error|time.?out|timed.?out|unavailable|upstream"
-    r"|bad.?gateway|connection.?(?:reset|error|closed|lost)",
-    re.I,
-)
-"""What an error without a status says that another attempt may not meet."""
 _SHORT: Final = 40
 """Characters of a message that says too little to be alone."""
 _TELLING: Final = frozenset(
@@ -70,7 +64,16 @@ _NO_MODEL: Final = re.compile(
     re.I,
 )
 """How endpoints say that they do not have a model."""
-_CODES: Final = ("status_code", "error_code", "errorCode", "err_code", "errcode", "errCode", "code")
+_CODES: Final = (
+    "status_code",
+    "statusCode",
+    "error_code",
+    "errorCode",
+    "err_code",
+    "errcode",
+    "errCode",
+    "code",
+)
 _ERROR_WORDS: Final = (
     "error_msg", "error_message", "errorMsg", "errorMessage", "err_msg", "errmsg", "errMsg",
 )  # fmt: skip
@@ -206,8 +209,8 @@ def error_inside(value: Any, secrets: Collection[str] = (), *, in_stream: bool) 
     status = _status(value, facts)
     is_limit = status == 429 or _is_limit(facts, said)
     is_busy = is_limit or is_loading(said) or "overload" in named
-    is_passing = status >= 500 or (not status and _PASSING.search(f"{named} {said}") is not None)
-    again = (is_busy or is_passing) and is_retryable(
+    may_pass = status >= 500 or (not status and is_passing(f"{named} {said}"))
+    again = (is_busy or may_pass) and is_retryable(
         429 if is_busy else status or 500, {}, facts.get("code")
     )
     where = "failed in mid-answer" if in_stream else "answered with an error"
@@ -368,7 +371,7 @@ def _status(value: Any, facts: Mapping[str, str]) -> int:
     error = error.get("error", error) if isinstance(error, dict) else error
     named = [facts.get("code")]
     if isinstance(error, dict):
-        named += [str(error.get(name)) for name in ("status", "status_code", "code")]
+        named += [str(error.get(name)) for name in ("status", "status_code", "statusCode", "code")]
     found = (one for one in named if one is not None and len(one) == 3 and one.isascii())
     return next((int(one) for one in found if one.isdigit() and one[0] in "45"), 0)
 

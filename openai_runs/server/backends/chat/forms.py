@@ -53,7 +53,7 @@ _MISSING: Final = (
 )  # fmt: skip
 _ROLES: Final = (
     "alternat", " only user", "invalid role", "invalid message role", " should be ",
-    " must be one of ", " must be in ", " must be either ",
+    " one of ", " must be in ", " must be either ", " supported values ", " permitted ",
 )  # fmt: skip
 _OPENS: Final = (
     "alternat", " first ", " must start ", " must begin ", " start with ", " starts with ",
@@ -78,14 +78,18 @@ _FOREIGN: Final = {
     "n't": " not",
     "n\u2019t": " not",
     "\u4e0d\u652f\u6301": " not supported ",
+    "\u4e0d\u80fd\u4e3a\u7a7a": " must not be empty ",
     "\u8d85\u957f": " too long ",
     "\u8d85\u8fc7": " exceeds ",
-    "\u4e0a\u4e0b\u6587\u957f\u5ea6": " context length ",
+    "\u4e0a\u4e0b\u6587": " context ",
+    "\u957f\u5ea6": " length ",
 }
 """What stands for words of this table: short forms, and Chinese."""
 _TEMPLATE: Final = frozenset({"instructions", "opening", "closing", "content", "ids"})
 """What the chat template of a model refuses; some endpoints answer 500 then."""
-_PLAIN_REFUSAL: Final = " unsupported param"
+_PLAIN_REFUSALS: Final = (
+    " unsupported param", " unexpected keyword ", " extra inputs ", " unknown field ",
+)  # fmt: skip
 """What tells a refusal of a field from a fault, where the status is 500."""
 _VAGUE: Final = ("stream", "ids", "content", "opening", "closing", "instructions")
 """Rows whose names also stand in complaints about others; they come last, in this order."""
@@ -141,7 +145,8 @@ FORMS: Final[Mapping[str, _Row]] = {
     "response_format": _Row(
         ("send", "json_object", "omit"),
         (" response_format ", " response format ", " responseformat ", " json_schema ",
-         " json schema ", " json_object ", " json mode ", " structured output"),
+         " json schema ", " json_object ", " json mode ", " structured output",
+         " response mime type ", " response_mime_type ", " response schema ", " response_schema "),
         (" must be ", " should be ", "invalid"),
     ),
     "reasoning_effort": _Row(
@@ -150,6 +155,9 @@ FORMS: Final[Mapping[str, _Row]] = {
     "temperature": _Row(_SENT, (" temperature ",)),
     "top_p": _Row(_SENT, (" top_p ", " topp ")),
     "strict": _Row(_SENT, (" strict ",)),
+    "detail": _Row(
+        _SENT, (" image_url detail ", " image detail ", " field detail ", " parameter detail ")
+    ),
     "content": _Row(
         ("empty", "omit", "null"),
         (" content ", " contents ", " empty "),
@@ -321,8 +329,9 @@ def _changed(
     """Return the change that one complaint asks for: of the row that it names first."""
     found: list[tuple[int, str]] = []
     words, path = plain(claim.text), plain(" ".join(claim.path))
+    is_plain = status < 500 or status == 501 or any(each in words for each in _PLAIN_REFUSALS)
     for name in _used(body):
-        if status < 500 or status == 501 or _PLAIN_REFUSAL in words or name in _TEMPLATE:
+        if is_plain or name in _TEMPLATE:
             place = _place(_row(name), words, path)
             if place is not None:
                 found.append((place, name))
@@ -387,6 +396,9 @@ def _used(body: Mapping[str, Any]) -> list[str]:
     used |= {
         "max_tokens": not {"max_tokens", "max_completion_tokens"}.isdisjoint(body),
         "strict": any("strict" in each for each in [formats, *functions]),
+        "detail": any(
+            "detail" in part.get("image_url", ()) for m in messages for part in _parts(m)
+        ),
         "content": any("tool_calls" in m and not m.get("content") for m in messages),
         "ids": bool(calls),
         "opening": not talk or talk[0]["role"] != "user",
@@ -403,3 +415,9 @@ def _used(body: Mapping[str, Any]) -> list[str]:
         *(f"{_ECHO}{name}" for name in sorted(echoed)),
         *(n for n, is_used in used.items() if is_used),
     ]
+
+
+def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the parts of a content that has some."""
+    content = message.get("content")
+    return content if isinstance(content, list) else []

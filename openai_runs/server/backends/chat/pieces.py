@@ -15,14 +15,34 @@ __all__ = ["THINK", "Arguments", "Halves", "Thoughts", "check_think"]
 
 THINK: Final = ("keep", "strip", "separate")
 """What may be done with thoughts in the text."""
-_TAG: Final = re.compile(r"<(/?)(think|thinking|thought)>|\[(/?)(THINK)\]", re.I)
-_TAG_START: Final = re.compile(
-    r"(?:<(?:/?(?:t(?:h(?:i(?:n(?:k(?:i(?:n(?:g)?)?)?)?)?|o(?:u(?:g(?:h(?:t)?)?)?)?)?)?)?)?"
-    r"|\[(?:/?(?:T(?:H(?:I(?:N(?:K)?)?)?)?)?)?)\Z",
+_TAGS: Final = (
+    *("<think>", "<thinking>", "<thought>", "<reasoning>", "<seed:think>"),
+    *("[THINK]", "\u25c1think\u25b7"),
+)
+"""What begins a thought; it ends with the same and a slash behind the first character."""
+
+
+def _beginning(tag: str) -> str:
+    """Return a pattern for what may become a tag.
+
+    >>> _beginning("<a>")
+    '<(?:/(?:a(?:)?)?|a(?:)?)?'
+    """
+    rest = ""
+    for one in reversed(tag[1:-1]):
+        rest = f"{re.escape(one)}(?:{rest})?"
+    return f"{re.escape(tag[0])}(?:/(?:{rest})?|{rest})?"
+
+
+_TAG: Final = re.compile(
+    "|".join(
+        f"{re.escape(tag[0])}(/?)({re.escape(tag[1:-1])}){re.escape(tag[-1])}" for tag in _TAGS
+    ),
     re.I,
 )
+_TAG_START: Final = re.compile(rf"(?:{'|'.join(map(_beginning, _TAGS))})\Z", re.I)
 """What may become a tag, at the end of a piece."""
-_LONGEST_TAG: Final = len("</thinking>")
+_LONGEST_TAG: Final = max(map(len, _TAGS)) + 1
 _MARK: Final = re.compile(r'["\\{}\[\]]')
 """What begins or ends something in a JSON text, or escapes what does."""
 _MAX_DEPTH: Final = 500
@@ -81,7 +101,7 @@ class Thoughts:
 
     def add(self, piece: str) -> Iterable[tuple[bool, str]]:
         """Return what this piece completes: whether it is a thought, and the text."""
-        may_begin_tag = "<" in piece or "[" in piece
+        may_begin_tag = "<" in piece or "[" in piece or "\u25c1" in piece
         if may_begin_tag or self._held or (self._at_start and not self._keeps):
             return self._split(piece)
         return [(bool(self._within), piece)] if piece else ()
@@ -89,7 +109,8 @@ class Thoughts:
     def _split(self, piece: str) -> Iterator[tuple[bool, str]]:
         text, start = self._held + piece, 0
         for tag in [] if self._keeps else list(_TAG.finditer(text)):
-            name, is_end = (tag[2] or tag[4]).lower(), bool(tag[1] or tag[3])
+            *_, slash, name = (group.lower() for group in tag.groups() if group is not None)
+            is_end = bool(slash)
             if is_end != bool(self._within) or (is_end and name != self._within):
                 continue
             yield from self._emit(text[start : tag.start()], before_tag=True)

@@ -50,6 +50,7 @@ from openai_runs.server.backends.chat.words import (
     Verdict,
     finish_word,
     is_loading,
+    is_passing,
     is_rate_limit,
     is_unspecified,
     verdict,
@@ -155,6 +156,10 @@ class AnswerReader:
         self._is_empty_text = False
         """Whether the model has said an empty text, which is an answer if it also says so."""
         self._is_stream = False
+        self._texts: list[str] = []
+        """The pieces of text that came, as they came."""
+        self._length = 0
+        """Characters of them."""
         self.is_done = False
         """Whether the endpoint has said `[DONE]`."""
         self.has_begun = False
@@ -254,7 +259,7 @@ class AnswerReader:
         if text:
             self.has_begun = True
             self.progress += 1
-            self._add_text(self._thoughts.add(self._halves.add(text)))
+            self._take_text(text)
         else:
             self._is_empty_text = True
 
@@ -262,7 +267,9 @@ class AnswerReader:
         """Read a chunk, a whole answer, or an error in its place."""
         if value is None or value == "":
             return
-        error = value if event == "error" else error_of(value)
+        error = error_of(value)
+        if error is None and event == "error":
+            error = value
         if error is not None:
             if isinstance(error, bytes):
                 error = words_of(error, self._secrets)
@@ -286,12 +293,12 @@ class AnswerReader:
             self._is_stream = True
             self._say(delta, whole=False)
         elif isinstance(message, dict) and not is_repeated:
-            self._say(message, whole=not is_chunk)
+            self._say(message, whole=not is_chunk, may_repeat=self._is_stream)
         elif isinstance(text, str):
             self._say({"content": text}, whole=False)
         self._add_word(_reason_of(choice))
 
-    def _say(self, delta: dict[str, Any], *, whole: bool) -> None:
+    def _say(self, delta: dict[str, Any], *, whole: bool, may_repeat: bool = False) -> None:
         self._echo.add_message(delta)
         for name, value in delta.items():
             if value and name != "role":
@@ -301,8 +308,10 @@ class AnswerReader:
         content = delta.get("content")
         text = f"{_text_of(content)}{_text_of(delta.get('refusal'))}"
         self._is_empty_text = self._is_empty_text or (content is not None and not text)
+        if may_repeat:
+            text = self._without_repeated(text)
         if text:
-            self._add_text(self._thoughts.add(self._halves.add(text)))
+            self._take_text(text)
         pieces = delta.get("tool_calls") or _legacy_call(delta.get("function_call"))
         if pieces:
             self._add_calls(pieces, whole=whole)
@@ -312,6 +321,15 @@ class AnswerReader:
             self._echo.add_call(number, item)
             self._spoke = True
             self._events += events
+
+    def _take_text(self, text: str) -> None:
+        self._texts.append(text)
+        self._length += len(text)
+        self._add_text(self._thoughts.add(self._halves.add(text)))
+
+    def _without_repeated(self, text: str) -> str:
+        """Return what a message adds to the pieces before it, all of which it may repeat."""
+        return text if len(text) < self._length else text.removeprefix("".join(self._texts))
 
     def _add_text(self, parts: Iterable[tuple[bool, str]]) -> None:
         for is_thought, text in parts:
@@ -387,7 +405,7 @@ class AnswerReader:
         code = "rate_limit_exceeded" if is_busy and is_limit else "server_error"
         return AttemptFailed(
             ModelFailure(sentence, code=code),
-            again=is_busy,
+            again=is_busy or (not self._is_stream and is_passing(said)),
             is_busy=is_busy,
             cause="it sent no chat completion",
         )

@@ -135,7 +135,7 @@ def _in_words(tools: list[dict[str, Any]], choice: Any) -> tuple[list[dict[str, 
 
 def _messages(request: ModelRequest, forms: Mapping[str, str], instructions: str) -> list[_Sent]:
     """Return the thread and the run's turns, in a shape that endpoints take."""
-    messages = [{"role": m.role, "content": _content(m)} for m in request.messages]
+    messages = [{"role": m.role, "content": _content(m, forms)} for m in request.messages]
     messages = [message for message in messages if message["content"]]
     used: set[str] = set()
     for turn in request.turns:
@@ -150,7 +150,7 @@ def _messages(request: ModelRequest, forms: Mapping[str, str], instructions: str
     return _instructed(messages, instructions, forms["instructions"])
 
 
-def _content(message: Message) -> str | list[_Sent]:
+def _content(message: Message, forms: Mapping[str, str]) -> str | list[_Sent]:
     """Return the content, empty if nothing is said in it."""
     parts: list[_Sent] = []
     for part in message.content:
@@ -160,9 +160,10 @@ def _content(message: Message) -> str | list[_Sent]:
             case RefusalContent():
                 parts += _text_part(part.refusal)
             case ImageURLContent():
-                parts.append(
-                    {"type": "image_url", "image_url": msgspec.to_builtins(part.image_url)}
-                )
+                image = msgspec.to_builtins(part.image_url)
+                if forms["detail"] == "omit" or image.get("detail") in (None, "auto"):
+                    image.pop("detail", None)
+                parts.append({"type": "image_url", "image_url": image})
             case ImageFileContent():
                 problem = (
                     f"Message {message.id} holds an uploaded image, and this server has no files; "

@@ -6,7 +6,15 @@ import re
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["Verdict", "finish_word", "is_loading", "is_rate_limit", "is_unspecified", "verdict"]
+__all__ = [
+    "Verdict",
+    "finish_word",
+    "is_loading",
+    "is_passing",
+    "is_rate_limit",
+    "is_unspecified",
+    "verdict",
+]
 
 
 class Verdict(Enum):
@@ -112,13 +120,23 @@ _VERDICTS: Final = {
     **dict.fromkeys(_FILTER, Verdict.FILTER),
 }
 _RATE_LIMIT: Final = re.compile(
-    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|rate exceeded|\b429\b", re.I
+    r"rate.?limit|too.?many.?requests|resource.?exhausted|throttl|rate exceeded|\b429\b"
+    r"|qps|slow.?down|(?:requests|tokens).per.(?:second|minute)|request.limit|concurrency.{0,20}limit"
+    r"|limit.{0,20}concurren|并发|频繁|限流|限速",
+    re.I,
 )
+_PASSING: Final = re.compile(
+    r"server.?error|internal.?(?:server.?)?error|time.?out|timed.?out|unavailable|upstream"
+    r"|bad.?gateway|connection.?(?:reset|error|closed|lost)",
+    re.I,
+)
+"""What an error without a status says that another attempt may not meet."""
 _BUSY: Final = (
     "warming up", "warmup", "starting up", "startup", "is starting", "cold start", "coldstart",
     "overload", "try again later", "try again in", "at capacity",
     "temporarily unavailable", "temporarily exceeded", "high demand", "too busy", "server busy",
-    "cold boot",
+    "cold boot", "is busy", "queue is full", "please retry", "retry later", "no free slot",
+    "no slot available", "繁忙", "过载", "稍后再试", "稍后重试",
 )  # fmt: skip
 """What an endpoint says that will answer later."""
 _LOADING: Final = ("loading", "not ready", "downloading", "not yet loaded", "not loaded yet")
@@ -178,6 +196,15 @@ def is_rate_limit(text: str) -> bool:
     (True, True)
     """
     return _RATE_LIMIT.search(text) is not None
+
+
+def is_passing(text: str) -> bool:
+    """Return whether an error text is of a fault that another attempt may not meet.
+
+    >>> is_passing("502 Bad Gateway"), is_passing("The worker died")
+    (True, False)
+    """
+    return _PASSING.search(text) is not None
 
 
 def is_loading(text: str) -> bool:

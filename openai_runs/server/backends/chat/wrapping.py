@@ -18,6 +18,8 @@ __all__ = ["DONE", "Payload", "Unreadable", "Unwrapper", "is_done"]
 
 DONE: Final = "[DONE]"
 _BOM: Final = b"\xef\xbb\xbf"
+_BEFORE: Final = b" \t\v\f\0" + _BOM
+"""What a line is read without, at its beginning."""
 _USUAL: Final = b"data: {"
 """How most lines begin."""
 _FIELD: Final = re.compile(rb"(data|event|id|retry)(?::[ ]?(.*))?\Z|(error):(.*)\Z", re.DOTALL)
@@ -160,11 +162,13 @@ class Unwrapper:
             self._json.append(line)
         elif (usual := self._usual_value(line)) is not None:
             return [Payload("", usual)]
-        elif not line or line.isspace():
+        elif not (line := line.lstrip(_BEFORE).rstrip(b"\0")):
             return self._dispatch()
         elif (field := _FIELD.match(line)) is not None:
             return self._field(field[1] or field[3], field[2] or field[4] or b"")
-        elif line.lstrip()[:1] in (b"{", b"["):
+        elif self._data and not line.startswith(b":"):
+            self._data.append(line)  # a value over several lines, of which the first is prefixed
+        elif line[:1] in (b"{", b"["):
             return self._json_line(line)
         elif not line.startswith(b":"):
             self._refuse(line)

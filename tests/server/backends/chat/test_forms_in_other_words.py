@@ -8,8 +8,8 @@ import pytest
 
 from openai_runs.server.backends.chat.forms import DEFAULTS, Refusal, other_forms
 from openai_runs.server.backends.chat.truncation import is_context_full
-from tests.server.backends.chat.asked import asked, built
-from tests.server.backends.chat.test_forms import error, full
+from tests.server.backends.chat.asked import asked, built, message
+from tests.server.backends.chat.test_forms import error, full, pydantic
 
 WORDED: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "temperature-that-alone-is-allowed": (
@@ -57,6 +57,52 @@ WORDED: dict[str, tuple[int, bytes, dict[str, str]]] = {
         error(json.dumps({"message": "parallel_tool_calls: Extra inputs are not permitted"})),
         {"parallel_tool_calls": "omit"},
     ),
+    "system-that-is-no-value": (
+        400,
+        error(
+            "Invalid value: 'system'. Supported values are: 'user' and 'assistant'.",
+            param="messages[0].role",
+        ),
+        {"instructions": "user"},
+    ),
+    "system-that-is-not-one-of": (
+        400,
+        error("'system' is not one of ['user', 'assistant'] - 'messages.0.role'"),
+        {"instructions": "user"},
+    ),
+    "system-that-is-no-literal": (
+        422,
+        pydantic(
+            ["body", "messages", 0, "role"],
+            text="value is not a valid enumeration member; permitted: 'user', 'assistant'",
+        ),
+        {"instructions": "user"},
+    ),
+    "content-that-is-empty-in-chinese": (
+        400,
+        error("messages 参数非法：content 不能为空"),
+        {"content": "omit"},
+    ),
+    "format-by-its-mime-type": (
+        400,
+        error("Function calling with a response mime type: 'application/json' is unsupported"),
+        {"response_format": "json_object"},
+    ),
+    "keyword-of-a-500": (
+        500,
+        error("create() got an unexpected keyword argument 'stream_options'"),
+        {"stream_options": "omit"},
+    ),
+    "extra-input-of-a-500": (
+        500,
+        error("parallel_tool_calls: Extra inputs are not permitted"),
+        {"parallel_tool_calls": "omit"},
+    ),
+    "unknown-field-of-a-500": (
+        500,
+        b'{"error": "json: unknown field \\"top_p\\""}',
+        {"top_p": "omit"},
+    ),
     "param-of-a-500": (
         500,
         error("Unsupported param: parallel_tool_calls"),
@@ -85,3 +131,53 @@ def test_thread_without_messages_is_opened_where_that_is_refused(text: str) -> N
     body = built(asked(instructions="Greet the user."))
 
     assert other_forms(Refusal(400, error(text)), body, DEFAULTS, set()) == {"opening": "user"}
+
+
+DETAIL: dict[str, tuple[int, bytes]] = {
+    "by its path": (
+        400,
+        error("Unknown field: detail", param="messages[0].content[1].image_url.detail"),
+    ),
+    "by its place": (
+        422,
+        pydantic(["body", "messages", 0, "content", 1, "image_url", "detail"]),
+    ),
+    "by its name": (400, error("Unsupported parameter: image_url.detail")),
+    "alone": (400, b'{"message": "json: unknown field \\"detail\\""}'),
+}
+
+
+@pytest.mark.parametrize("how", DETAIL)
+def test_detail_of_an_image_is_left_out_where_it_is_refused(how: str) -> None:
+    """And nothing else of the image."""
+    image = {"type": "image_url", "image_url": {"url": "https://a.example/b.png", "detail": "low"}}
+    request = asked(message("user", "What is it?", image))
+    changes = other_forms(Refusal(*DETAIL[how]), built(request), DEFAULTS, set())
+
+    assert changes == {"detail": "omit"}
+    assert built(request, **changes)["messages"][0]["content"][1] == {
+        "type": "image_url",
+        "image_url": {"url": "https://a.example/b.png"},
+    }
+
+
+@pytest.mark.parametrize("detail", ["auto", None])
+def test_detail_that_is_the_default_is_not_sent(detail: str | None) -> None:
+    """Some endpoints know no such field."""
+    image = {"type": "image_url", "image_url": {"url": "https://a.example/b.png", "detail": detail}}
+
+    sent = built(asked(message("user", image)))["messages"][0]["content"][0]["image_url"]
+    assert sent == {"url": "https://a.example/b.png"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u8f93\u5165\u957f\u5ea6\u8d85\u8fc7\u6a21\u578b\u6700\u5927\u4e0a\u4e0b\u6587",
+        "\u8d85\u8fc7\u6700\u5927\u4e0a\u4e0b\u6587\u957f\u5ea6\u9650\u5236",
+    ],
+    ids=["input exceeds context", "exceeds context length"],
+)
+def test_full_context_is_told_in_chinese(text: str) -> None:
+    """In whatever order the words stand."""
+    assert is_context_full(400, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,16 @@ from openai_runs.server.backends.base import FinishReason, ToolCallDelta
 from tests.server.backends.chat.reading import ROLE, Read, body, delta, event
 
 STREAM = [delta(ROLE), delta("Hello "), delta("back."), delta(finish="stop")]
+
+
+def repeating(text: str, finish: str | None = "stop") -> dict[str, Any]:
+    """Return a chunk with nothing new in its delta, and the message so far beside it."""
+    choice = {"index": 0, "delta": {}, "message": {"content": text}, "finish_reason": finish}
+    return {"object": "chat.completion.chunk", "choices": [choice]}
+
+
 PRETTY = json.dumps({"choices": [{"message": {"content": "Hello back."}}]}, indent=1)
+WHOLE = b'{"choices": [{"message": {"content": "Hello back."}, "finish_reason": "stop"}]}'
 WRAPPED: dict[str, bytes] = {
     "errors that are none": body(
         *(
@@ -23,6 +33,13 @@ WRAPPED: dict[str, bytes] = {
     "no blank lines": b"".join(b"data: " + json.dumps(v).encode() + b"\n" for v in STREAM),
     "carriage returns": body(*STREAM, "[DONE]").replace(b"\n", b"\r\n"),
     "only carriage returns": body(*STREAM, "[DONE]").replace(b"\n", b"\r"),
+    "blanks before each line": b"".join(b"  " + event(v) for v in [*STREAM, "[DONE]"]),
+    "a byte order mark before each event": b"".join(b"\xef\xbb\xbf" + event(v) for v in STREAM),
+    "a NUL at each end": b"".join(b"\0" + event(v).rstrip() + b"\0\n\n" for v in STREAM) + b"\0",
+    "a whole answer with NULs around": b"\0" + WHOLE + b"\0\0",
+    "events of several lines, one of them prefixed": b"".join(
+        b"data: " + json.dumps(v, indent=1).encode() + b"\n\n" for v in STREAM
+    ),
     "no space after the colon": body(*STREAM).replace(b"data: ", b"data:"),
     "a byte order mark": b"\xef\xbb\xbf" + body(*STREAM),
     "names, ids, comments, pings": b": hi\n\nretry: 3\n\n"
@@ -83,6 +100,19 @@ WRAPPED: dict[str, bytes] = {
             "choices": [{"message": {"content": "Hello back."}, "finish_reason": "stop"}],
         },
     ),
+    "the whole once more in the last chunk": body(*STREAM[:-1], repeating("Hello back."), "[DONE]"),
+    "the message so far beside each delta": body(
+        STREAM[0],
+        *(
+            {"choices": [one["choices"][0] | {"message": {"content": so_far}}]}
+            for one, so_far in zip(
+                STREAM[1:], ("Hello ", "Hello back.", "Hello back."), strict=True
+            )
+        ),
+    ),
+    "the message so far, ahead of the deltas": body(
+        STREAM[1], repeating("Hello back.", None), STREAM[-1]
+    ),
 }
 
 
@@ -96,192 +126,6 @@ def test_no_wrapping_loses_the_answer(how: str, size: int) -> None:
     assert read.text == "Hello back."
     assert read.finish is not None
     assert read.finish.reason == FinishReason.STOP
-
-
-ERRORS: dict[str, tuple[bytes, str, str, bool]] = {
-    "a body": (b'{"error": {"message": "no such model"}}', "no such model", "server_error", False),
-    "a list": (
-        b'[{"error": {"code": 400, "message": "missing a thought_signature."}}]',
-        "missing a thought_signature.",
-        "invalid_prompt",
-        False,
-    ),
-    "a 429 by its code": (
-        b'{"error": {"message": "worker limit reached", "type": "rate_limit", "code": 429}}',
-        "worker limit reached",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "a 429 as text": (
-        b'{"error": {"message": "wait", "code": "429"}}',
-        "wait",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "a 429 by its status": (
-        b'{"error": {"message": "quota", "status": "RESOURCE_EXHAUSTED", "code": 429}}',
-        "quota",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "a 429 by its words": (
-        b'data: {"error": "Too many requests, slow down"}\n\n',
-        "slow down",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "a 429 on a page": (
-        b"<html><title>429 Too Many Requests</title></html>",
-        "429 Too Many Requests",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "a base_resp": (
-        b'{"choices": null, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}',
-        "rate limit",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "an error_msg": (
-        b'{"error_code": 17, "error_msg": "daily limit reached"}',
-        "daily limit reached",
-        "server_error",
-        False,
-    ),
-    "a quota": (
-        b'{"error": {"message": "pay", "code": "insufficient_quota", "status": 429}}',
-        "pay",
-        "rate_limit_exceeded",
-        False,
-    ),
-    "a 503 in a 200": (
-        b'{"error": {"message": "down", "code": 503}}',
-        "down",
-        "server_error",
-        True,
-    ),
-    "a model that loads": (
-        b'{"error": "Model m is currently loading", "estimated_time": 20}',
-        "currently loading",
-        "server_error",
-        True,
-    ),
-    "an object": (
-        b'data: {"object": "error", "message": "cache is full", "code": 400}\n\n',
-        "cache is full",
-        "invalid_prompt",
-        False,
-    ),
-    "a type": (b'data: {"type": "error", "message": "full"}\n\n', "full", "server_error", False),
-    "an event": (b'event: error\ndata: {"message": "full"}\n\n', "full", "server_error", False),
-    "an event in words": (
-        b"event: error\ndata: it is full\n\n",
-        "it is full",
-        "server_error",
-        False,
-    ),
-    "a choice": (
-        b'data: {"choices": [{"delta": {}, "error": {"message": "full", "code": 502}}]}\n\n',
-        "full",
-        "server_error",
-        True,
-    ),
-    "an error field": (
-        b'error: {"code": 503, "message": "Loading model", "type": "unavailable_error"}\n\n',
-        "Loading model",
-        "server_error",
-        True,
-    ),
-    "an error field in words": (b"error: it is full\n\n", "it is full", "server_error", False),
-    "no choices, but an error_message": (
-        b'{"id": "", "choices": null, "error_type": "BadRequest", "error_message": "too long"}',
-        "too long",
-        "server_error",
-        False,
-    ),
-    "no choices, but an errorMessage": (
-        b'data: {"choices": [], "errorMessage": "no worker", "errorCode": 500}\n\n',
-        "no worker",
-        "server_error",
-        True,
-    ),
-    "no choices, but a message and a code": (
-        b'data: {"choices": null, "message": "quota is used up", "code": 429}\n\n',
-        "quota is used up",
-        "rate_limit_exceeded",
-        True,
-    ),
-    "a status in digits": (
-        b'{"status": "439", "msg": "the token expired", "body": null}',
-        "the token expired",
-        "server_error",
-        False,
-    ),
-    "a status in words": (
-        b'data: {"status": "error", "reason": "the worker died"}\n\n',
-        "the worker died",
-        "server_error",
-        False,
-    ),
-    "no success": (
-        b'data: {"success": false, "choices": [], "msg": "no worker"}\n\n',
-        "no worker",
-        "server_error",
-        False,
-    ),
-    "a type in words": (
-        b'data: {"type": "overloaded_error", "message": {"text": "wait"}}\n\n',
-        "wait",
-        "server_error",
-        True,
-    ),
-    "a time-out without a code": (
-        b'data: {"error": {"message": "Upstream idle timeout exceeded"}, "choices": []}\n\n',
-        "Upstream idle timeout exceeded",
-        "server_error",
-        True,
-    ),
-    "a server error without a code": (
-        b'data: {"error": {"message": "we had an error", "type": "server_error"}}\n\n',
-        "we had an error",
-        "server_error",
-        True,
-    ),
-    "a detail": (b'{"detail": "not found"}', "not found", "server_error", False),
-    "errors": (
-        b'{"errors": [{"message": "one"}, {"message": "two"}]}',
-        "one; two",
-        "server_error",
-        False,
-    ),
-    "a page": (b"<!doctype html><title>Sign in</title>", "Sign in", "server_error", False),
-    "words": (b"upstream connect error", "upstream connect error", "server_error", False),
-    "another JSON": (b'{"ok": true}', "ok", "server_error", False),
-    "half a JSON": (b'{"choices": [{"mess', "mess", "server_error", False),
-    "a number": (b"data: 17\n\n", "17", "server_error", False),
-}
-
-
-@pytest.mark.parametrize("size", [1, 1 << 20], ids=["byte by byte", "whole"])
-@pytest.mark.parametrize("how", ERRORS)
-def test_error_within_a_200_is_told_in_its_words(how: str, size: int) -> None:
-    """With its code, and whether another attempt may help."""
-    content, words, code, again = ERRORS[how]
-    read = Read(content, size=size)
-
-    assert words in read.message
-    assert read.failed is not None
-    assert (read.failed.failure.code, read.failed.again) == (code, again)
-
-
-@pytest.mark.parametrize("how", ERRORS)
-def test_error_within_an_answer_keeps_its_text(how: str) -> None:
-    """What was said before is kept, and what was held back of it too."""
-    content = body(delta("Half <thi")) + ERRORS[how][0].rstrip() + b"\n\ndata: [DONE]\n\n"
-    read = Read(content, think="strip")
-
-    assert read.text == "Half <thi"
-    assert read.failed is not None
 
 
 FINE: dict[str, dict[str, object]] = {
