@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeAlias
 
 from openai_runs._extras import needs
 from openai_runs.errors import ConfigError
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Connection",
     "Raw",
+    "configure",
+    "connect",
     "connection_options",
     "is_conflict",
     "is_passing",
     "place_of",
     "problem_of",
+    "setting_session",
     "unusable",
 ]
 
@@ -36,12 +39,25 @@ _SESSION: Final = {
     # A process that is frozen or cut off must not keep its locks: others go on with its runs.
     "idle_in_transaction_session_timeout": "10s",
     "lock_timeout": "10s",
+    # What the role or the database has for programs of other kinds.
+    "idle_session_timeout": "0",  # who listens is idle for hours
+    "default_transaction_isolation": "read committed",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10s",
     "jit": "off",  # every statement is short
 }
+_SET: Final = """
+SELECT set_config(name, value, false)
+FROM unnest(%(names)s::text[], %(values)s::text[]) AS ours (name, value)
+JOIN pg_settings USING (name)
+WHERE source <> 'client'
+"""
+"""What the URL or the environment says stays; what this version of PostgreSQL lacks is left out.
+
+Not among the options of a connection: PgBouncer refuses those, and they hide PGOPTIONS.
+"""
 _CONNECTING: Final = {
     "application_name": "openai_runs",
     "connect_timeout": "5",
@@ -104,9 +120,33 @@ def connection_options(url: str) -> dict[str, Any]:
         given = None
     if given is None or not _is_plausible(given):
         raise ConfigError(_UNREADABLE)  # no words of the driver, which quote it with the password
-    session = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-    options = f"{session} {given.pop('options', '')}".strip()
-    return {**_CONNECTING, **given, "options": options}
+    return {**_CONNECTING, **given}
+
+
+def connect(options: Mapping[str, Any]) -> Raw:
+    """Return a connection that was opened with these options, with our settings of a session.
+
+    Raises:
+        psycopg.Error: It cannot be opened.
+    """
+    raw = psycopg.connect(**options, autocommit=True)
+    try:
+        configure(raw)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def configure(raw: Raw) -> None:
+    """Give a new session our settings."""
+    raw.execute(*setting_session())
+
+
+def setting_session(**more: str) -> tuple[LiteralString, dict[str, list[str]]]:
+    """Return the statement that gives a session our settings and these, and its parameters."""
+    settings = {**_SESSION, **more}
+    return _SET, {"names": list(settings), "values": list(settings.values())}
 
 
 def _is_plausible(given: Mapping[str, Any]) -> bool:

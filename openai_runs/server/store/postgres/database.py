@@ -43,6 +43,8 @@ from openai_runs.server.store.postgres import jobs
 from openai_runs.server.store.postgres.connection import (
     Connection,
     Raw,
+    configure,
+    connect,
     connection_options,
     is_conflict,
     is_passing,
@@ -125,13 +127,14 @@ class PostgresDatabase:
         self._process = secrets.token_hex(8)
         options = connection_options(url)
         try:
-            with psycopg.connect(**options, autocommit=True) as first:
+            with connect(options) as first:
                 prepare(first, url)
                 self.version = f"PostgreSQL {first.info.parameter_status('server_version')}"
         except psycopg.Error as error:
             raise unusable(url, error) from error
         self._pool: ConnectionPool[Raw] = ConnectionPool(
             kwargs={**options, "autocommit": True},
+            configure=configure,
             min_size=1,
             max_size=POSTGRES_WRITERS + POSTGRES_READERS,
             max_idle=60.0,

@@ -18,6 +18,7 @@ from openai_runs.server.store.migrations import SCHEMA_VERSION
 from openai_runs.server.store.postgres.connection import (
     Connection,
     Raw,
+    connect,
     connection_options,
     place_of,
     unusable,
@@ -75,7 +76,7 @@ def inspect_database(url: str) -> SharedReport:
     """
     options = connection_options(url)
     try:
-        with psycopg.connect(**options, autocommit=True) as raw:
+        with connect(options) as raw:
             check_server(raw, url)
             with _only_reading(raw):
                 report = _read(raw, url)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import psycopg
 
 from openai_runs.errors import ConfigError
-from openai_runs.server.store.postgres.connection import place_of
+from openai_runs.server.store.postgres.connection import connect, place_of
 
 __all__ = ["CHANNEL", "Listener"]
 
@@ -103,7 +103,7 @@ class Listener:
         connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(**self._options, autocommit=True)
+        connection = connect(self._options)
         try:
             connection.execute(f"LISTEN {CHANNEL}")
         except BaseException:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import aiohttp
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import conninfo, errors
 
 from openai_runs.errors import ConfigError
+from openai_runs.server import LocalServer, ScriptedBackend
 from openai_runs.server.store import is_url
 from openai_runs.server.store.postgres.connection import (
+    connect,
     connection_options,
     is_conflict,
     is_passing,
     place_of,
     unusable,
 )
+from tests.databases import execute
+from tests.postgres import changed_url
+from tests.server.store.postgres.proxying import PostgresProxy
+from tests.server.support import Caller
 
 SECRET = "s3cr3t"
 
@@ -64,8 +71,66 @@ def test_options_of_the_url_come_after_ours() -> None:
     options = connection_options("postgresql://h/d?options=-csearch_path%3Dx&connect_timeout=60")
 
     assert options["connect_timeout"] == "60"
-    assert options["options"].endswith(" -csearch_path=x")
-    assert "-c idle_in_transaction_session_timeout=" in options["options"]
+    assert options["options"] == "-csearch_path=x"
+
+
+def setting(url: str, name: str) -> str:
+    """Return a setting of a session of ours."""
+    with connect(connection_options(url)) as raw:
+        row = raw.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+OURS = {
+    "idle_in_transaction_session_timeout": ("1h", "10s"),
+    "lock_timeout": ("1h", "10s"),
+    "idle_session_timeout": ("1s", "0"),
+    "default_transaction_isolation": ("serializable", "read committed"),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_session_has_our_settings_whatever_the_database_has(
+    new_postgres_db: str, name: str
+) -> None:
+    """Those are for programs of other kinds: one that listens is idle for hours."""
+    theirs, ours = OURS[name]
+    database = conninfo.conninfo_to_dict(new_postgres_db)["dbname"]
+    execute(new_postgres_db, f"ALTER DATABASE {database} SET {name} = '{theirs}'")
+
+    assert setting(new_postgres_db, name) == ours
+
+
+def test_session_keeps_what_the_url_says(postgres_db: str) -> None:
+    """Whoever writes it there means this program."""
+    url = changed_url(postgres_db, options="-clock_timeout=7s")
+
+    assert setting(url, "lock_timeout") == "7s"
+    assert setting(url, "idle_in_transaction_session_timeout") == "10s"
+
+
+def test_session_keeps_what_the_environment_says(
+    postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGOPTIONS is read, as by PostgreSQL's own tools."""
+    monkeypatch.setenv("PGOPTIONS", "-csearch_path=theirs -clock_timeout=7s")
+
+    assert setting(postgres_db, "search_path") == "theirs"
+    assert setting(postgres_db, "lock_timeout") == "7s"
+
+
+async def test_server_is_opened_through_a_pool_that_refuses_options(proxy: PostgresProxy) -> None:
+    """PgBouncer takes few parameters at the start of a connection, and no options."""
+    proxy.cut_at("options\0", answered=False)
+
+    server = LocalServer(proxy.url, ScriptedBackend(["Hi!"]))
+    async with server, aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        run = await caller.settled(await caller.start())
+
+    assert run["status"] == "completed"
+    assert proxy.cuts == 0
 
 
 @pytest.mark.parametrize("db", ["postgresql://h/d", "postgres://h/d", "POSTGRESQL://h/d"])
