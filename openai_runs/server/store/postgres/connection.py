@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeAlias
 
 from openai_runs._extras import needs
+from openai_runs.config import POSTGRES_SILENCE
 from openai_runs.errors import ConfigError
 from openai_runs.server.api_errors import invalid
 
 try:
     import psycopg
     from psycopg import conninfo, errors
+
+    from openai_runs.server.store.postgres.session import Session
 except ImportError as error:
     raise ConfigError(needs("A database at postgresql://", error)) from error
 
@@ -123,14 +126,19 @@ def connection_options(url: str) -> dict[str, Any]:
     return {**_CONNECTING, **given}
 
 
-def connect(options: Mapping[str, Any]) -> Raw:
+def connect(options: Mapping[str, Any], silence: float = POSTGRES_SILENCE) -> Raw:
     """Return a connection that was opened with these options, with our settings of a session.
+
+    Args:
+        options: Those of the driver.
+        silence: Seconds without a word of the server after which a statement fails.
 
     Raises:
         psycopg.Error: It cannot be opened.
     """
-    raw = psycopg.connect(**options, autocommit=True)
+    raw = Session.connect(**options, autocommit=True)
     try:
+        raw.silence = silence
         configure(raw)
     except BaseException:
         raw.close()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import threading
@@ -53,6 +54,7 @@ from openai_runs.server.store.postgres.connection import (
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
 from openai_runs.server.store.postgres.opening import COMMITS, prepare
+from openai_runs.server.store.postgres.session import Session
 from openai_runs.server.store.transaction import (
     Change,
     Moved,
@@ -127,7 +129,7 @@ class PostgresDatabase:
         self._process = secrets.token_hex(8)
         options = connection_options(url)
         try:
-            with connect(options) as first:
+            with connect(options, silence=math.inf) as first:  # an upgrade may take long
                 prepare(first, url)
                 self.version = f"PostgreSQL {first.info.parameter_status('server_version')}"
         except psycopg.Error as error:
@@ -135,6 +137,7 @@ class PostgresDatabase:
         self._pool: ConnectionPool[Raw] = ConnectionPool(
             kwargs={**options, "autocommit": True},
             configure=configure,
+            connection_class=Session,
             min_size=1,
             max_size=POSTGRES_WRITERS + POSTGRES_READERS,
             max_idle=60.0,

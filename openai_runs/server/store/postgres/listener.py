@@ -28,6 +28,8 @@ __all__ = ["CHANNEL", "Listener"]
 CHANNEL: Final = "openai_runs"
 _CHECKED: Final = 5.0
 """Seconds without a notification after which the connection is checked."""
+_SILENT: Final = 10.0
+"""Seconds without an answer to that check after which it is opened again."""
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0)
 """Seconds before it is opened again; the last one again and again."""
 _HELLO_TIME: Final = 2.0
@@ -103,7 +105,7 @@ class Listener:
         connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = connect(self._options)
+        connection = connect(self._options, silence=_SILENT)
         try:
             connection.execute(f"LISTEN {CHANNEL}")
         except BaseException:

@@ -133,6 +133,19 @@ def test_connection_that_says_nothing_is_checked(
     assert proxy.cuts == 1
 
 
+def test_connection_whose_server_never_answers_is_opened_again(
+    proxy: PostgresProxy, postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy whose server is gone: what is sent is acknowledged, and that is all."""
+    monkeypatch.setattr(listener, "_CHECKED", 0.05)
+    monkeypatch.setattr(listener, "_SILENT", 0.2)
+    with listening(proxy.url) as (_, heard):
+        proxy.silence()
+        assert heard.get(timeout=30) is None
+        notify(postgres_db, "p2 run_1")
+        assert heard.get(timeout=30) == "run_1"
+
+
 def test_it_is_stopped_while_the_database_is_away(
     proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
