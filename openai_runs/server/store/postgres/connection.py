@@ -86,22 +86,32 @@ _PASSING: Final = (
 )
 _ADVICE: Final = {
     "08": "is PostgreSQL running there, and does the address say so?",
+    "25": "name the primary: this is a standby, or the user may only read",
     "28": "check the user and the password",
     "3D": "create the database first, or name another",
+    "3F": "create the schema that search_path names, or name another",
     "42": "the user needs rights to create tables in the schema, or the tables are another's",
     "53": "PostgreSQL has no space, memory or connections left",
+    "SSL": "check sslmode and sslrootcert of the URL",
 }
 """What to do, by the class of the SQLSTATE."""
 _REFUSED: Final = (
+    ("too many", "53"),  # for all, for a role, for a database
+    ("remaining connection slots", "53"),
     ("password", "28"),
     ("authentication", "28"),
     ("role ", "28"),
     ("pg_hba", "28"),
+    ("permission denied", "28"),  # to connect
     ("does not exist", "3D"),  # a database, since a role would be found above
-    ("too many", "53"),
-    ("remaining connection slots", "53"),
 )
 """The class of a refused connection, by the server's words: no SQLSTATE comes with those."""
+_NOT_MADE: Final = (
+    ("no password supplied", "28"),
+    ("SSL", "SSL"),
+    ("certificate", "SSL"),
+)
+"""The same of a connection that was not made, by the words of libpq."""
 _PORTS: Final = re.compile(r"[\d,]*")
 
 
@@ -246,9 +256,13 @@ def unusable(url: str, error: Exception) -> ConfigError:
     words = (str(error).strip() or "no answer").splitlines()[0].rstrip(".")
     _, refused, said = words.partition("FATAL:")
     if refused:
-        found = (state for word, state in _REFUSED if word in said)
-        state, words = next(found, "XX"), said.strip()
+        state, words = _class_of(said, _REFUSED, "XX"), said.strip()
     else:
-        state = getattr(error, "sqlstate", None) or "08"
-    advice = _ADVICE.get(state[:2], "look at PostgreSQL's log")
+        known: str | None = getattr(error, "sqlstate", None)
+        state = known[:2] if known else _class_of(words, _NOT_MADE, "08")
+    advice = _ADVICE.get(state, "look at PostgreSQL's log")
     return ConfigError(f"cannot use database {place_of(url)}: {words}; {advice}")
+
+
+def _class_of(words: str, classes: Iterable[tuple[str, str]], otherwise: str) -> str:
+    return next((state for word, state in classes if word in words), otherwise)

@@ -167,6 +167,41 @@ ERRORS: dict[str, tuple[Exception, str, str]] = {
         "too many clients",
         "connections left",
     ),
+    "full for the role": (
+        psycopg.OperationalError('failed: FATAL:  too many connections for role "x"'),
+        "too many connections",
+        "connections left",
+    ),
+    "may not connect": (
+        psycopg.OperationalError('failed: FATAL:  permission denied for database "x"\nDETAIL: no'),
+        "permission denied",
+        "check the user",
+    ),
+    "no password": (
+        psycopg.OperationalError('to "h", port 1 failed: fe_sendauth: no password supplied'),
+        "no password supplied",
+        "check the user and the password",
+    ),
+    "no tls": (
+        psycopg.OperationalError("failed: server does not support SSL, but SSL was required"),
+        "does not support SSL",
+        "check sslmode",
+    ),
+    "no root": (
+        psycopg.OperationalError('failed: root certificate file "/x.pem" does not exist\nEither'),
+        "root certificate file",
+        "check sslmode and sslrootcert",
+    ),
+    "no schema": (
+        errors.InvalidSchemaName("no schema has been selected to create in"),
+        "no schema",
+        "create the schema",
+    ),
+    "standby": (
+        errors.ReadOnlySqlTransaction("cannot execute DELETE in a read-only transaction"),
+        "read-only",
+        "name the primary",
+    ),
     "setting": (
         psycopg.OperationalError('failed: FATAL:  unrecognized parameter "x"'),
         "unrecognized",
