@@ -39,6 +39,8 @@ class PostgresProxy:
         """How many were."""
         self.refusing_after_cut = False
         """Whether that begins with the next cut."""
+        self.losing: bytes | None = None
+        """What the server says with this in it is lost."""
         self._flowing = threading.Event()
         self._flowing.set()
         self._silent: set[tuple[socket.socket, socket.socket]] = set()
@@ -131,7 +133,8 @@ class PostgresProxy:
                     self.refusing = True
                     self.cut_all()
                 return False
-            other.sendall(data)
+            if one is client or self.losing is None or self.losing not in data:
+                other.sendall(data)
         return True
 
 
