@@ -32,6 +32,12 @@ _OLDEST_SERVER: Final = 140000
 _FIRST_VERSION: Final = 5
 """The schema version of the first release on PostgreSQL; older ones are SQLite's."""
 
+_UNLIMITED: Final = """
+SELECT set_config(name, '0', true) FROM pg_settings
+WHERE name IN ('lock_timeout', 'statement_timeout', 'transaction_timeout')
+"""
+"""For one transaction; older versions lack one of them."""
+
 _logger = logging.getLogger("openai_runs.server")
 
 
@@ -45,7 +51,7 @@ def prepare(raw: Raw, url: str) -> None:
     check_server(raw, url)
     connection = Connection(raw)
     with raw.transaction():
-        raw.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        _wait_for_turn(raw)
         found = _find_version(connection, url)
         if found == 0:
             _create(connection)
@@ -53,6 +59,17 @@ def prepare(raw: Raw, url: str) -> None:
         elif found < SCHEMA_VERSION:
             _upgrade(connection, url, found)
         connection.execute(f"DELETE FROM {COMMITS} WHERE at < now() - INTERVAL '1 day'")
+
+
+def _wait_for_turn(raw: Raw) -> None:
+    """Wait for who makes or upgrades the tables now, and lift limits of time: both may take long.
+
+    Not that of locks for the upgrade itself: while it waits for one of a table, so does who reads.
+    """
+    row = raw.execute("SELECT current_setting('lock_timeout')").fetchone()
+    raw.execute(_UNLIMITED)
+    raw.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    raw.execute("SELECT set_config('lock_timeout', %s, true)", row)
 
 
 def check_server(raw: Raw, url: str) -> None:

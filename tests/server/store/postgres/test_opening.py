@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer
 from openai_runs.server.store.migrations import MIGRATIONS, SCHEMA_VERSION, Migration
 from openai_runs.server.store.postgres import opening
+from openai_runs.server.store.postgres.connection import connect, connection_options
 from tests.databases import execute
 from tests.postgres import changed_url
 
@@ -127,6 +129,30 @@ async def test_schema_of_its_own_may_be_named_in_the_url(new_postgres_db: str) -
     query = "SELECT tablename FROM pg_tables WHERE schemaname = 'ours'"
     assert ("openai_runs_schema",) in execute(new_postgres_db, query)
     assert execute(new_postgres_db, "SELECT * FROM threads") == []
+
+
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_process_waits_for_who_upgrades_however_long_that_takes(
+    postgres_db: str, limit: str
+) -> None:
+    """The limits of a session are for statements, which are short."""
+    url = changed_url(postgres_db, options=f"-c{limit}=50")
+    long = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event = 'advisory' AND clock_timestamp() - query_start > INTERVAL '0.2 s'"
+    )
+
+    def prepared() -> None:
+        with connect(connection_options(url)) as raw:
+            opening.prepare(raw, url)
+
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_db) as upgrading:
+        upgrading.execute("SELECT pg_advisory_xact_lock(%s)", (opening._LOCK,))
+        waiting = threads.submit(prepared)
+        while not waiting.done() and execute(postgres_db, long) == [(0,)]:
+            pass
+        upgrading.rollback()
+        waiting.result(timeout=30)
 
 
 async def test_database_is_upgraded_once(
