@@ -24,7 +24,7 @@ from openai_runs.server.store.postgres.connection import (
     unusable,
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
-from openai_runs.server.store.postgres.opening import check_server
+from openai_runs.server.store.postgres.opening import check_server, seconds_ahead
 
 __all__ = ["SharedReport", "inspect_database"]
 
@@ -61,6 +61,8 @@ class SharedReport(msgspec.Struct, frozen=True, kw_only=True):
     in_progress: int = 0
     oldest_seconds: int = 0
     """Seconds since the oldest run that is not over was created."""
+    clock_ahead: float = 0.0
+    """Seconds by which the clock of this machine is ahead of the database's."""
     problem: str = ""
     """Why servers cannot use it; empty: nothing was found."""
 
@@ -80,10 +82,11 @@ def inspect_database(url: str) -> SharedReport:
             check_server(raw, url)
             with _only_reading(raw):
                 report = _read(raw, url)
+            ahead = seconds_ahead(raw)
             problem = _find_problem(raw, url, options)
     except psycopg.Error as error:
         raise unusable(url, error) from error
-    return msgspec.structs.replace(report, problem=problem)
+    return msgspec.structs.replace(report, clock_ahead=ahead, problem=problem)
 
 
 @contextmanager

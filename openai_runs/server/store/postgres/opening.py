@@ -9,10 +9,12 @@ with ours: its jobs are written in our transactions.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Final
 
 from sqlalchemy import create_mock_engine
 
+from openai_runs.config import CLOCK_TOLERANCE
 from openai_runs.errors import ConfigError
 from openai_runs.server.store.database import DIALECTS
 from openai_runs.server.store.migrations import MIGRATIONS, SCHEMA_VERSION
@@ -20,7 +22,7 @@ from openai_runs.server.store.postgres.connection import Connection, Raw, place_
 from openai_runs.server.store.postgres.jobs import make_queue
 from openai_runs.server.store.schema import metadata
 
-__all__ = ["COMMITS", "check_server", "prepare"]
+__all__ = ["COMMITS", "check_server", "prepare", "seconds_ahead"]
 
 COMMITS: Final = "openai_runs_commits"
 """The table with the number of the last transaction that each writing thread has committed."""
@@ -59,6 +61,17 @@ def prepare(raw: Raw, url: str) -> None:
         elif found < SCHEMA_VERSION:
             _upgrade(connection, url, found)
         connection.execute(f"DELETE FROM {COMMITS} WHERE at < now() - INTERVAL '1 day'")
+    if abs(ahead := seconds_ahead(raw)) > CLOCK_TOLERANCE:
+        words = "the clock of this machine is %+.0f s from that of database %s; runs expire by it"
+        _logger.warning(words, ahead, place_of(url))
+
+
+def seconds_ahead(raw: Raw) -> float:
+    """Return by how much the clock of this machine is ahead of the database's."""
+    begun = time.time()
+    query = "SELECT extract(epoch FROM clock_timestamp())::float8"
+    row: Any = raw.execute(query).fetchone()
+    return (begun + time.time()) / 2 - float(row[0])
 
 
 def _wait_for_turn(raw: Raw) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,23 @@ def test_process_waits_for_who_upgrades_however_long_that_takes(
             pass
         upgrading.rollback()
         waiting.result(timeout=30)
+
+
+@pytest.mark.parametrize("seconds", [0, 60, -60])
+def test_clock_that_differs_from_the_databases_is_warned_of(
+    postgres_db: str,
+    seconds: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that is ahead lets the runs of all processes expire early."""
+    now = time.time
+    with connect(connection_options(postgres_db)) as raw, monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now() + seconds)
+        opening.prepare(raw, postgres_db)
+
+    warned = f"the clock of this machine is {seconds:+d} s from that of database"
+    assert (warned in caplog.text) == bool(seconds)
 
 
 async def test_database_is_upgraded_once(
