@@ -82,7 +82,7 @@ class Listener:
         self.stop()
         message = (
             f"database {place_of(self._url)}: a NOTIFY did not arrive within {_HELLO_TIME:g} s, so "
-            "processes could not hear of each other. PgBouncer in transaction mode loses "
+            "processes could not notify each other. PgBouncer in transaction mode loses "
             "notifications: connect to PostgreSQL itself, or to a pool in session mode"
         )
         raise ConfigError(message)
