@@ -146,7 +146,7 @@ class Listener:
         while not self._stopped.wait(pause):
             try:
                 self._connection = self._connect()
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:  # the latter: no descriptor is left
                 _logger.debug("no connection to hear of changes: %s", type(error).__name__)
                 pause = next(pauses, _PAUSES[-1])
                 continue

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any, Final
 
+import anyio.from_thread
 from sqlalchemy import create_mock_engine
 
 from openai_runs.config import CLOCK_TOLERANCE
@@ -36,9 +38,11 @@ _FIRST_VERSION: Final = 5
 
 _UNLIMITED: Final = """
 SELECT set_config(name, '0', true) FROM pg_settings
-WHERE name IN ('lock_timeout', 'statement_timeout', 'transaction_timeout')
+WHERE name IN ('statement_timeout', 'transaction_timeout')
 """
 """For one transaction; older versions lack one of them."""
+_TURN_PAUSE: Final = 0.05
+"""Seconds between two tries to be the one that makes or upgrades the tables."""
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -77,12 +81,13 @@ def seconds_ahead(raw: Raw) -> float:
 def _wait_for_turn(raw: Raw) -> None:
     """Wait for who makes or upgrades the tables now, and lift limits of time: both may take long.
 
-    Not that of locks for the upgrade itself: while it waits for one of a table, so does who reads.
+    Cancellation: of whoever waits for this thread of anyio's, ends it.
     """
-    row = raw.execute("SELECT current_setting('lock_timeout')").fetchone()
     raw.execute(_UNLIMITED)
-    raw.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    raw.execute("SELECT set_config('lock_timeout', %s, true)", row)
+    while raw.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,)).fetchone() != (True,):
+        with suppress(RuntimeError):  # it is no thread of anyio's
+            anyio.from_thread.check_cancelled()
+        time.sleep(_TURN_PAUSE)
 
 
 def check_server(raw: Raw, url: str) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psycopg
 import pytest
 from psycopg import conninfo
@@ -132,16 +133,19 @@ async def test_schema_of_its_own_may_be_named_in_the_url(new_postgres_db: str) -
     assert execute(new_postgres_db, "SELECT * FROM threads") == []
 
 
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE '%pg_try_advisory%' AND pid <> pg_backend_pid()
+AND clock_timestamp() - xact_start > INTERVAL '0.2 s'
+"""
+
+
 @pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
 def test_process_waits_for_who_upgrades_however_long_that_takes(
     postgres_db: str, limit: str
 ) -> None:
     """The limits of a session are for statements, which are short."""
     url = changed_url(postgres_db, options=f"-c{limit}=50")
-    long = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND wait_event = 'advisory' AND clock_timestamp() - query_start > INTERVAL '0.2 s'"
-    )
 
     def prepared() -> None:
         with connect(connection_options(url)) as raw:
@@ -150,10 +154,25 @@ def test_process_waits_for_who_upgrades_however_long_that_takes(
     with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_db) as upgrading:
         upgrading.execute("SELECT pg_advisory_xact_lock(%s)", (opening._LOCK,))
         waiting = threads.submit(prepared)
-        while not waiting.done() and execute(postgres_db, long) == [(0,)]:
+        while not waiting.done() and execute(postgres_db, WAITING) == [(0,)]:
             pass
+        assert not waiting.done()
         upgrading.rollback()
         waiting.result(timeout=30)
+
+
+async def test_process_that_waits_for_who_upgrades_can_be_stopped(postgres_db: str) -> None:
+    """A signal ends its start, and leaves no transaction behind."""
+    with psycopg.connect(postgres_db) as upgrading:
+        upgrading.execute("SELECT pg_advisory_xact_lock(%s)", (opening._LOCK,))
+        async with anyio.create_task_group() as group:
+            group.start_soon(LocalServer(postgres_db).start)
+            with anyio.fail_after(30):
+                while execute(postgres_db, WAITING) == [(0,)]:  # noqa: ASYNC110 - no event
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+        assert execute(postgres_db, WAITING) == [(0,)]
 
 
 @pytest.mark.parametrize("seconds", [0, 60, -60])
