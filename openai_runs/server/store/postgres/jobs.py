@@ -28,6 +28,7 @@ from procrastinate.schema import SchemaManager
 from procrastinate.worker import Worker
 
 from openai_runs.server.store.postgres.connection import setting_session
+from openai_runs.server.store.postgres.session import AsyncSession
 
 if TYPE_CHECKING:
     from openai_runs.server.store.postgres.connection import Connection
@@ -95,6 +96,7 @@ class JobQueue:
         connector = PsycopgConnector(
             kwargs=self._options,
             configure=_configure,
+            connection_class=AsyncSession,
             min_size=1,
             max_size=2,
             name="openai_runs.jobs",
