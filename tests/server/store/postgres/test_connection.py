@@ -51,6 +51,12 @@ UNREADABLE = {
     "no value": "postgresql://me@h/db?s3cr3t",
     "port": "postgresql://me@h:s3cr3t/db",
     "nul": "postgresql://me:\0s3cr3t@h/db",
+    "sqlalchemy": "postgresql+psycopg://me:s3cr3t@h/db",
+    "jdbc": "jdbc:postgresql://h/db?password=s3cr3t",
+    "another database": "mysql://me:s3cr3t@h/db",
+    "capitals": "POSTGRESQL://me:s3cr3t@h/db",
+    "space": " postgresql://me:s3cr3t@h/db",
+    "quotes": "'postgresql://me:s3cr3t@h/db'",
 }
 
 
@@ -64,6 +70,16 @@ def test_url_that_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> No
     assert "postgresql://USER:PASSWORD@HOST:PORT/NAME" in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE)
+async def test_url_that_cannot_be_read_is_not_taken_for_a_file(url: str) -> None:
+    """A file of that name would show the password."""
+    with pytest.raises(ConfigError) as refused:
+        await LocalServer(url).start()
+
+    assert SECRET not in str(refused.value)
+    assert "postgresql://USER:PASSWORD@HOST:PORT/NAME" in str(refused.value)
 
 
 def test_options_of_the_url_come_after_ours() -> None:
