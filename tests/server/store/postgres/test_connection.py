@@ -130,10 +130,11 @@ def test_session_keeps_what_the_environment_says(
     postgres_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PGOPTIONS is read, as by PostgreSQL's own tools."""
-    monkeypatch.setenv("PGOPTIONS", "-csearch_path=theirs -clock_timeout=7s")
+    with monkeypatch.context() as patched:
+        patched.setenv("PGOPTIONS", "-csearch_path=theirs -clock_timeout=7s")
+        found = [setting(postgres_db, name) for name in ("search_path", "lock_timeout")]
 
-    assert setting(postgres_db, "search_path") == "theirs"
-    assert setting(postgres_db, "lock_timeout") == "7s"
+    assert found == ["theirs", "7s"]
 
 
 async def test_server_is_opened_through_a_pool_that_refuses_options(proxy: PostgresProxy) -> None:
