@@ -338,6 +338,12 @@ POSTGRES_WRITERS: Final = 6
 """Connections of a process for transactions that write, on PostgreSQL; each has a thread. Ours."""
 POSTGRES_READERS: Final = 3
 """Connections of a process for those that only read. Ours."""
+POSTGRES_SILENCE: Final = 30.0
+"""Seconds without a word of PostgreSQL after which a statement has failed; a lock is waited for
+less long. Ours."""
+CLOCK_TOLERANCE: Final = 5.0
+"""Seconds by which a machine's clock may differ from PostgreSQL's without a warning. Ours: runs
+expire by it, and NTP keeps milliseconds."""
 DRAIN_GRACE: Final = 10.0
 """Seconds a stopping server lets running work finish."""
 MAX_KEPT_TRACES: Final = 10_000

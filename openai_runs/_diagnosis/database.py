@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from openai_runs._diagnosis.finding import Finding
 from openai_runs._protocol.hosts import is_database_url
+from openai_runs.config import CLOCK_TOLERANCE
 from openai_runs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ async def _check_shared(url: str) -> list[Finding]:
     except ConfigError as error:
         # What to do stands in its sentence.
         return [Finding(topic="database", state="fail", text=str(error))]
-    found = [_reached(report), _schema(report)]
+    found = [_reached(report), *_clock(report), _schema(report)]
     if report.problem:
         found.append(Finding(topic="notifications", state="fail", text=report.problem))
     else:
@@ -72,6 +73,14 @@ def _reached(report: SharedReport) -> Finding:
         return Finding(topic="database", state="ok", text=text)
     advice = "raise max_connections of PostgreSQL: each process of ours opens up to 13"
     return Finding(topic="database", state="warn", text=text, advice=advice)
+
+
+def _clock(report: SharedReport) -> Iterator[Finding]:
+    """Yield whether the clocks differ, if they do."""
+    if abs(report.clock_ahead) > CLOCK_TOLERANCE:
+        text = f"that of this machine is {report.clock_ahead:+.0f} s from PostgreSQL's"
+        advice = "set both by NTP: each process lets runs expire by its own"
+        yield Finding(topic="clock", state="warn", text=text, advice=advice)
 
 
 def _schema(report: SharedReport) -> Finding:

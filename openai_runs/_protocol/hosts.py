@@ -21,7 +21,8 @@ _AZURE_OPENAI_HOSTS: Final = tuple(
     for service in ("openai", "cognitiveservices")
     for region in ("com", "us", "cn")
 )
-_DATABASE: Final = re.compile(r"postgres(ql)?://", re.IGNORECASE)
+_DATABASE: Final = re.compile(r"[\s'\"]*[a-z][a-z0-9+.:-]*://", re.IGNORECASE)
+"""Any URL: one of another form, as of a library, must not be taken for a file and shown."""
 _AUTHORITY: Final = r"(?P<host>\[[^\[\]@/?#\s]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openai_runs import AsyncClient, ConfigError
+from openai_runs._diagnosis.database import check_database
 from openai_runs.server import LocalServer, ScriptedBackend, Worker
 from tests.archive.world import populate, script
 from tests.canaries import CANARY_KEY
@@ -86,6 +88,20 @@ async def test_doctor_examines_a_database(db: str, tmp_path: Path) -> None:
     )
     assert "workers           1 at work" in busy.out
     assert CANARY_KEY not in idle.out + waiting.out + busy.out
+
+
+async def test_doctor_warns_of_a_clock_that_differs(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process lets runs expire by its own clock, those of others too."""
+    now = time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now() + 60)
+        found = {one.topic: one for one in await check_database(db)}
+
+    assert found["clock"].state == "warn"
+    assert "+60 s from PostgreSQL's" in found["clock"].text
+    assert "clock" not in {one.topic for one in await check_database(db)}
 
 
 async def test_doctor_changes_nothing_in_an_empty_database(

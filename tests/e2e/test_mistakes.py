@@ -21,6 +21,8 @@ from openai_runs.testing import RunsServer
 from tests.cli.processes import Finished, execute, finish, launch, read_until, received
 from tests.e2e.mistaken import KEY, MISTAKES, Scene
 from tests.e2e.misused import MISUSES
+from tests.e2e.shared import COMMANDS as SHARED
+from tests.e2e.shared import place
 from tests.transport.wire import free_port
 
 COLUMNS: Final = 80
@@ -36,6 +38,8 @@ REPLACED: Final = (
     (r"after \d+\.\d s", "after 1.0 s"),
     (r"process id \d+", "process id 1"),
     (r"'[^' ]*/(runs\.db)'", r"'\1'"),
+    (r"postgresql://\S*/test_\w+", "postgresql://db.internal/runs"),
+    (r"test_nowhere", "runs"),
 )
 """Pattern -> what stands for it."""
 
@@ -143,6 +147,18 @@ async def test_mistake_on_the_command_line(name: str, tmp_path: Path) -> None:
         assert arguments[0] in done.err.splitlines()[-1] or name == "$ unknown command"
 
 
+@pytest.mark.parametrize("name", SHARED)
+async def test_mistake_about_a_shared_database(
+    name: str, new_postgres_db: str, tmp_path: Path
+) -> None:
+    """One sentence: the place without its secrets, PostgreSQL's words, and what to do."""
+    with place(name, new_postgres_db) as db:
+        done = await execute(*SHARED[name], "--db", db, folder=tmp_path)
+
+    assert done.code in {1, 2}
+    assert on_terminal(done.err) == TEXTS[name]
+
+
 INTERRUPTED: Final = {
     "$ Ctrl-C in ask": ["ask", "Hi", "--base-url", "{url}"],
     "$ Ctrl-C in runs wait": [
@@ -202,5 +218,5 @@ async def test_interrupted_command(name: str, tmp_path: Path) -> None:
 
 def test_each_text_is_of_a_mistake() -> None:
     """No text is left of a mistake that nobody makes any more, and there are enough of them."""
-    assert set(TEXTS) == {*IN_PYTHON, *COMMANDS, *INTERRUPTED}
+    assert set(TEXTS) == {*IN_PYTHON, *COMMANDS, *SHARED, *INTERRUPTED}
     assert len(TEXTS) >= 25

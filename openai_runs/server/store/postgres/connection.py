@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeAlias
 
 from openai_runs._extras import needs
+from openai_runs.config import POSTGRES_SILENCE
 from openai_runs.errors import ConfigError
 from openai_runs.server.api_errors import invalid
 
 try:
     import psycopg
     from psycopg import conninfo, errors
+
+    from openai_runs.server.store.postgres.session import Session
 except ImportError as error:
     raise ConfigError(needs("A database at postgresql://", error)) from error
 
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Connection",
     "Raw",
+    "configure",
+    "connect",
     "connection_options",
     "is_conflict",
     "is_passing",
     "place_of",
     "problem_of",
+    "setting_session",
     "unusable",
 ]
 
@@ -36,12 +42,25 @@ _SESSION: Final = {
     # A process that is frozen or cut off must not keep its locks: others go on with its runs.
     "idle_in_transaction_session_timeout": "10s",
     "lock_timeout": "10s",
+    # What the role or the database has for programs of other kinds.
+    "idle_session_timeout": "0",  # who listens is idle for hours
+    "default_transaction_isolation": "read committed",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10s",
     "jit": "off",  # every statement is short
 }
+_SET: Final = """
+SELECT set_config(name, value, false)
+FROM unnest(%(names)s::text[], %(values)s::text[]) AS ours (name, value)
+JOIN pg_settings USING (name)
+WHERE source <> 'client'
+"""
+"""What the URL or the environment says stays; what this version of PostgreSQL lacks is left out.
+
+Not among the options of a connection: PgBouncer refuses those, and they hide PGOPTIONS.
+"""
 _CONNECTING: Final = {
     "application_name": "openai_runs",
     "connect_timeout": "5",
@@ -67,22 +86,32 @@ _PASSING: Final = (
 )
 _ADVICE: Final = {
     "08": "is PostgreSQL running there, and does the address say so?",
+    "25": "name the primary: this is a standby, or the user may only read",
     "28": "check the user and the password",
     "3D": "create the database first, or name another",
+    "3F": "create the schema that search_path names, or name another",
     "42": "the user needs rights to create tables in the schema, or the tables are another's",
     "53": "PostgreSQL has no space, memory or connections left",
+    "SSL": "check sslmode and sslrootcert of the URL",
 }
 """What to do, by the class of the SQLSTATE."""
 _REFUSED: Final = (
+    ("too many", "53"),  # for all, for a role, for a database
+    ("remaining connection slots", "53"),
     ("password", "28"),
     ("authentication", "28"),
     ("role ", "28"),
     ("pg_hba", "28"),
+    ("permission denied", "28"),  # to connect
     ("does not exist", "3D"),  # a database, since a role would be found above
-    ("too many", "53"),
-    ("remaining connection slots", "53"),
 )
 """The class of a refused connection, by the server's words: no SQLSTATE comes with those."""
+_NOT_MADE: Final = (
+    ("no password supplied", "28"),
+    ("SSL", "SSL"),
+    ("certificate", "SSL"),
+)
+"""The same of a connection that was not made, by the words of libpq."""
 _PORTS: Final = re.compile(r"[\d,]*")
 
 
@@ -104,9 +133,38 @@ def connection_options(url: str) -> dict[str, Any]:
         given = None
     if given is None or not _is_plausible(given):
         raise ConfigError(_UNREADABLE)  # no words of the driver, which quote it with the password
-    session = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-    options = f"{session} {given.pop('options', '')}".strip()
-    return {**_CONNECTING, **given, "options": options}
+    return {**_CONNECTING, **given}
+
+
+def connect(options: Mapping[str, Any], silence: float = POSTGRES_SILENCE) -> Raw:
+    """Return a connection that was opened with these options, with our settings of a session.
+
+    Args:
+        options: Those of the driver.
+        silence: Seconds without a word of the server after which a statement fails.
+
+    Raises:
+        psycopg.Error: It cannot be opened.
+    """
+    raw = Session.connect(**options, autocommit=True)
+    try:
+        raw.silence = silence
+        configure(raw)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def configure(raw: Raw) -> None:
+    """Give a new session our settings."""
+    raw.execute(*setting_session())
+
+
+def setting_session(**more: str) -> tuple[LiteralString, dict[str, list[str]]]:
+    """Return the statement that gives a session our settings and these, and its parameters."""
+    settings = {**_SESSION, **more}
+    return _SET, {"names": list(settings), "values": list(settings.values())}
 
 
 def _is_plausible(given: Mapping[str, Any]) -> bool:
@@ -198,9 +256,13 @@ def unusable(url: str, error: Exception) -> ConfigError:
     words = (str(error).strip() or "no answer").splitlines()[0].rstrip(".")
     _, refused, said = words.partition("FATAL:")
     if refused:
-        found = (state for word, state in _REFUSED if word in said)
-        state, words = next(found, "XX"), said.strip()
+        state, words = _class_of(said, _REFUSED, "XX"), said.strip()
     else:
-        state = getattr(error, "sqlstate", None) or "08"
-    advice = _ADVICE.get(state[:2], "look at PostgreSQL's log")
+        known: str | None = getattr(error, "sqlstate", None)
+        state = known[:2] if known else _class_of(words, _NOT_MADE, "08")
+    advice = _ADVICE.get(state, "look at PostgreSQL's log")
     return ConfigError(f"cannot use database {place_of(url)}: {words}; {advice}")
+
+
+def _class_of(words: str, classes: Iterable[tuple[str, str]], otherwise: str) -> str:
+    return next((state for word, state in classes if word in words), otherwise)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import threading
@@ -43,6 +44,8 @@ from openai_runs.server.store.postgres import jobs
 from openai_runs.server.store.postgres.connection import (
     Connection,
     Raw,
+    configure,
+    connect,
     connection_options,
     is_conflict,
     is_passing,
@@ -51,6 +54,7 @@ from openai_runs.server.store.postgres.connection import (
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
 from openai_runs.server.store.postgres.opening import COMMITS, prepare
+from openai_runs.server.store.postgres.session import Session
 from openai_runs.server.store.transaction import (
     Change,
     Moved,
@@ -125,13 +129,15 @@ class PostgresDatabase:
         self._process = secrets.token_hex(8)
         options = connection_options(url)
         try:
-            with psycopg.connect(**options, autocommit=True) as first:
+            with connect(options, silence=math.inf) as first:  # an upgrade may take long
                 prepare(first, url)
                 self.version = f"PostgreSQL {first.info.parameter_status('server_version')}"
         except psycopg.Error as error:
             raise unusable(url, error) from error
         self._pool: ConnectionPool[Raw] = ConnectionPool(
             kwargs={**options, "autocommit": True},
+            configure=configure,
+            connection_class=Session,
             min_size=1,
             max_size=POSTGRES_WRITERS + POSTGRES_READERS,
             max_idle=60.0,

@@ -18,12 +18,13 @@ from openai_runs.server.store.migrations import SCHEMA_VERSION
 from openai_runs.server.store.postgres.connection import (
     Connection,
     Raw,
+    connect,
     connection_options,
     place_of,
     unusable,
 )
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
-from openai_runs.server.store.postgres.opening import check_server
+from openai_runs.server.store.postgres.opening import check_server, seconds_ahead
 
 __all__ = ["SharedReport", "inspect_database"]
 
@@ -60,6 +61,8 @@ class SharedReport(msgspec.Struct, frozen=True, kw_only=True):
     in_progress: int = 0
     oldest_seconds: int = 0
     """Seconds since the oldest run that is not over was created."""
+    clock_ahead: float = 0.0
+    """Seconds by which the clock of this machine is ahead of the database's."""
     problem: str = ""
     """Why servers cannot use it; empty: nothing was found."""
 
@@ -75,14 +78,15 @@ def inspect_database(url: str) -> SharedReport:
     """
     options = connection_options(url)
     try:
-        with psycopg.connect(**options, autocommit=True) as raw:
+        with connect(options) as raw:
             check_server(raw, url)
             with _only_reading(raw):
                 report = _read(raw, url)
+            ahead = seconds_ahead(raw)
             problem = _find_problem(raw, url, options)
     except psycopg.Error as error:
         raise unusable(url, error) from error
-    return msgspec.structs.replace(report, problem=problem)
+    return msgspec.structs.replace(report, clock_ahead=ahead, problem=problem)
 
 
 @contextmanager

@@ -27,6 +27,9 @@ from procrastinate.jobs import Status
 from procrastinate.schema import SchemaManager
 from procrastinate.worker import Worker
 
+from openai_runs.server.store.postgres.connection import setting_session
+from openai_runs.server.store.postgres.session import AsyncSession
+
 if TYPE_CHECKING:
     from openai_runs.server.store.postgres.connection import Connection
 
@@ -78,8 +81,7 @@ class JobQueue:
 
     def __init__(self, options: dict[str, Any]) -> None:
         """Keep what connections are opened with."""
-        session = f"{options.get('options', '')} -c synchronous_commit=off".strip()
-        self._options = {**options, "options": session}
+        self._options = options
 
     async def serve(self, wake: Callable[[], Awaitable[None]]) -> None:
         """Call `wake` for each job that this process gets, one after the other; never returns.
@@ -93,7 +95,8 @@ class JobQueue:
     def _app(self, wake: Callable[[], Awaitable[None]]) -> App:
         connector = PsycopgConnector(
             kwargs=self._options,
-            configure=_commit_each,
+            configure=_configure,
+            connection_class=AsyncSession,
             min_size=1,
             max_size=2,
             name="openai_runs.jobs",
@@ -170,8 +173,9 @@ class _Working:
             self._worker.stop()  # type: ignore[no-untyped-call]
 
 
-async def _commit_each(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _configure(connection: psycopg.AsyncConnection[Any]) -> None:
     await connection.set_autocommit(True)
+    await connection.execute(*setting_session(synchronous_commit="off"))
 
 
 async def _remove_stalled(app: App) -> None:

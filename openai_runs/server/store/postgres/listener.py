@@ -21,13 +21,15 @@ from typing import Any, Final
 import psycopg
 
 from openai_runs.errors import ConfigError
-from openai_runs.server.store.postgres.connection import place_of
+from openai_runs.server.store.postgres.connection import connect, place_of
 
 __all__ = ["CHANNEL", "Listener"]
 
 CHANNEL: Final = "openai_runs"
 _CHECKED: Final = 5.0
 """Seconds without a notification after which the connection is checked."""
+_SILENT: Final = 10.0
+"""Seconds without an answer to that check after which it is opened again."""
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0)
 """Seconds before it is opened again; the last one again and again."""
 _HELLO_TIME: Final = 2.0
@@ -80,7 +82,7 @@ class Listener:
         self.stop()
         message = (
             f"database {place_of(self._url)}: a NOTIFY did not arrive within {_HELLO_TIME:g} s, so "
-            "processes could not hear of each other. PgBouncer in transaction mode loses "
+            "processes could not notify each other. PgBouncer in transaction mode loses "
             "notifications: connect to PostgreSQL itself, or to a pool in session mode"
         )
         raise ConfigError(message)
@@ -103,7 +105,7 @@ class Listener:
         connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(**self._options, autocommit=True)
+        connection = connect(self._options, silence=_SILENT)
         try:
             connection.execute(f"LISTEN {CHANNEL}")
         except BaseException:
@@ -144,7 +146,7 @@ class Listener:
         while not self._stopped.wait(pause):
             try:
                 self._connection = self._connect()
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:  # the latter: no descriptor is left
                 _logger.debug("no connection to hear of changes: %s", type(error).__name__)
                 pause = next(pauses, _PAUSES[-1])
                 continue

@@ -9,10 +9,14 @@ with ours: its jobs are written in our transactions.
 from __future__ import annotations
 
 import logging
+import time
+from contextlib import suppress
 from typing import Any, Final
 
+import anyio.from_thread
 from sqlalchemy import create_mock_engine
 
+from openai_runs.config import CLOCK_TOLERANCE
 from openai_runs.errors import ConfigError
 from openai_runs.server.store.database import DIALECTS
 from openai_runs.server.store.migrations import MIGRATIONS, SCHEMA_VERSION
@@ -20,7 +24,7 @@ from openai_runs.server.store.postgres.connection import Connection, Raw, place_
 from openai_runs.server.store.postgres.jobs import make_queue
 from openai_runs.server.store.schema import metadata
 
-__all__ = ["COMMITS", "check_server", "prepare"]
+__all__ = ["COMMITS", "check_server", "prepare", "seconds_ahead"]
 
 COMMITS: Final = "openai_runs_commits"
 """The table with the number of the last transaction that each writing thread has committed."""
@@ -31,6 +35,14 @@ _OLDEST_SERVER: Final = 140000
 """As libpq writes version 14, the oldest that is still kept up."""
 _FIRST_VERSION: Final = 5
 """The schema version of the first release on PostgreSQL; older ones are SQLite's."""
+
+_UNLIMITED: Final = """
+SELECT set_config(name, '0', true) FROM pg_settings
+WHERE name IN ('statement_timeout', 'transaction_timeout')
+"""
+"""For one transaction; older versions lack one of them."""
+_TURN_PAUSE: Final = 0.05
+"""Seconds between two tries to be the one that makes or upgrades the tables."""
 
 _logger = logging.getLogger("openai_runs.server")
 
@@ -45,7 +57,7 @@ def prepare(raw: Raw, url: str) -> None:
     check_server(raw, url)
     connection = Connection(raw)
     with raw.transaction():
-        raw.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        _wait_for_turn(raw)
         found = _find_version(connection, url)
         if found == 0:
             _create(connection)
@@ -53,6 +65,29 @@ def prepare(raw: Raw, url: str) -> None:
         elif found < SCHEMA_VERSION:
             _upgrade(connection, url, found)
         connection.execute(f"DELETE FROM {COMMITS} WHERE at < now() - INTERVAL '1 day'")
+    if abs(ahead := seconds_ahead(raw)) > CLOCK_TOLERANCE:
+        words = "the clock of this machine is %+.0f s from that of database %s; runs expire by it"
+        _logger.warning(words, ahead, place_of(url))
+
+
+def seconds_ahead(raw: Raw) -> float:
+    """Return by how much the clock of this machine is ahead of the database's."""
+    begun = time.time()
+    query = "SELECT extract(epoch FROM clock_timestamp())::float8"
+    row: Any = raw.execute(query).fetchone()
+    return (begun + time.time()) / 2 - float(row[0])
+
+
+def _wait_for_turn(raw: Raw) -> None:
+    """Wait for who makes or upgrades the tables now, and lift limits of time: both may take long.
+
+    Cancellation: of whoever waits for this thread of anyio's, ends it.
+    """
+    raw.execute(_UNLIMITED)
+    while raw.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,)).fetchone() != (True,):
+        with suppress(RuntimeError):  # it is no thread of anyio's
+            anyio.from_thread.check_cancelled()
+        time.sleep(_TURN_PAUSE)
 
 
 def check_server(raw: Raw, url: str) -> None:

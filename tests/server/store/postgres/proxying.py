@@ -39,8 +39,12 @@ class PostgresProxy:
         """How many were."""
         self.refusing_after_cut = False
         """Whether that begins with the next cut."""
+        self.losing: bytes | None = None
+        """What the server says with this in it is lost."""
         self._flowing = threading.Event()
         self._flowing.set()
+        self._silent: set[tuple[socket.socket, socket.socket]] = set()
+        self._closed = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_at(self, statement: str, *, answered: bool) -> None:
@@ -58,6 +62,10 @@ class PostgresProxy:
         """Pass nothing on, as a network that loses all packets."""
         self._flowing.clear()
 
+    def silence(self) -> None:
+        """Pass nothing on any more for the connections that are there, whose server is gone."""
+        self._silent.update(self._pairs)
+
     def let_go(self) -> None:
         """Pass on again, also what was held up."""
         self._flowing.set()
@@ -65,6 +73,7 @@ class PostgresProxy:
     def close(self) -> None:
         """End all of it."""
         self.refusing = True
+        self._closed.set()
         self.let_go()
         self._listener.close()
         self.cut_all()
@@ -105,6 +114,9 @@ class PostgresProxy:
         """Pass on what is there; return whether the connection goes on."""
         ready, _, _ = select.select([client, server], [], [])
         self._flowing.wait()
+        if (client, server) in self._silent:
+            self._closed.wait()
+            return False
         for one, other in ((client, server), (server, client)):
             if one not in ready:
                 continue
@@ -121,7 +133,8 @@ class PostgresProxy:
                     self.refusing = True
                     self.cut_all()
                 return False
-            other.sendall(data)
+            if one is client or self.losing is None or self.losing not in data:
+                other.sendall(data)
         return True
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import aiohttp
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import conninfo, errors
 
 from openai_runs.errors import ConfigError
+from openai_runs.server import LocalServer, ScriptedBackend
 from openai_runs.server.store import is_url
 from openai_runs.server.store.postgres.connection import (
+    connect,
     connection_options,
     is_conflict,
     is_passing,
     place_of,
     unusable,
 )
+from tests.databases import execute
+from tests.postgres import changed_url
+from tests.server.store.postgres.proxying import PostgresProxy
+from tests.server.support import Caller
 
 SECRET = "s3cr3t"
 
@@ -44,6 +51,12 @@ UNREADABLE = {
     "no value": "postgresql://me@h/db?s3cr3t",
     "port": "postgresql://me@h:s3cr3t/db",
     "nul": "postgresql://me:\0s3cr3t@h/db",
+    "sqlalchemy": "postgresql+psycopg://me:s3cr3t@h/db",
+    "jdbc": "jdbc:postgresql://h/db?password=s3cr3t",
+    "another database": "mysql://me:s3cr3t@h/db",
+    "capitals": "POSTGRESQL://me:s3cr3t@h/db",
+    "space": " postgresql://me:s3cr3t@h/db",
+    "quotes": "'postgresql://me:s3cr3t@h/db'",
 }
 
 
@@ -59,13 +72,82 @@ def test_url_that_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> No
     assert refused.value.__context__ is None
 
 
+@pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE)
+async def test_url_that_cannot_be_read_is_not_taken_for_a_file(url: str) -> None:
+    """A file of that name would show the password."""
+    with pytest.raises(ConfigError) as refused:
+        await LocalServer(url).start()
+
+    assert SECRET not in str(refused.value)
+    assert "postgresql://USER:PASSWORD@HOST:PORT/NAME" in str(refused.value)
+
+
 def test_options_of_the_url_come_after_ours() -> None:
     """Whoever names a schema or a limit in the URL gets it."""
     options = connection_options("postgresql://h/d?options=-csearch_path%3Dx&connect_timeout=60")
 
     assert options["connect_timeout"] == "60"
-    assert options["options"].endswith(" -csearch_path=x")
-    assert "-c idle_in_transaction_session_timeout=" in options["options"]
+    assert options["options"] == "-csearch_path=x"
+
+
+def setting(url: str, name: str) -> str:
+    """Return a setting of a session of ours."""
+    with connect(connection_options(url)) as raw:
+        row = raw.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+OURS = {
+    "idle_in_transaction_session_timeout": ("1h", "10s"),
+    "lock_timeout": ("1h", "10s"),
+    "idle_session_timeout": ("1s", "0"),
+    "default_transaction_isolation": ("serializable", "read committed"),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_session_has_our_settings_whatever_the_database_has(
+    new_postgres_db: str, name: str
+) -> None:
+    """Those are for programs of other kinds: one that listens is idle for hours."""
+    theirs, ours = OURS[name]
+    database = conninfo.conninfo_to_dict(new_postgres_db)["dbname"]
+    execute(new_postgres_db, f"ALTER DATABASE {database} SET {name} = '{theirs}'")
+
+    assert setting(new_postgres_db, name) == ours
+
+
+def test_session_keeps_what_the_url_says(postgres_db: str) -> None:
+    """Whoever writes it there means this program."""
+    url = changed_url(postgres_db, options="-clock_timeout=7s")
+
+    assert setting(url, "lock_timeout") == "7s"
+    assert setting(url, "idle_in_transaction_session_timeout") == "10s"
+
+
+def test_session_keeps_what_the_environment_says(
+    postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGOPTIONS is read, as by PostgreSQL's own tools."""
+    with monkeypatch.context() as patched:
+        patched.setenv("PGOPTIONS", "-csearch_path=theirs -clock_timeout=7s")
+        found = [setting(postgres_db, name) for name in ("search_path", "lock_timeout")]
+
+    assert found == ["theirs", "7s"]
+
+
+async def test_server_is_opened_through_a_pool_that_refuses_options(proxy: PostgresProxy) -> None:
+    """PgBouncer takes few parameters at the start of a connection, and no options."""
+    proxy.cut_at("options\0", answered=False)
+
+    server = LocalServer(proxy.url, ScriptedBackend(["Hi!"]))
+    async with server, aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        run = await caller.settled(await caller.start())
+
+    assert run["status"] == "completed"
+    assert proxy.cuts == 0
 
 
 @pytest.mark.parametrize("db", ["postgresql://h/d", "postgres://h/d", "POSTGRESQL://h/d"])
@@ -101,6 +183,41 @@ ERRORS: dict[str, tuple[Exception, str, str]] = {
         psycopg.OperationalError("failed: FATAL:  sorry, too many clients already"),
         "too many clients",
         "connections left",
+    ),
+    "full for the role": (
+        psycopg.OperationalError('failed: FATAL:  too many connections for role "x"'),
+        "too many connections",
+        "connections left",
+    ),
+    "may not connect": (
+        psycopg.OperationalError('failed: FATAL:  permission denied for database "x"\nDETAIL: no'),
+        "permission denied",
+        "check the user",
+    ),
+    "no password": (
+        psycopg.OperationalError('to "h", port 1 failed: fe_sendauth: no password supplied'),
+        "no password supplied",
+        "check the user and the password",
+    ),
+    "no tls": (
+        psycopg.OperationalError("failed: server does not support SSL, but SSL was required"),
+        "does not support SSL",
+        "check sslmode",
+    ),
+    "no root": (
+        psycopg.OperationalError('failed: root certificate file "/x.pem" does not exist\nEither'),
+        "root certificate file",
+        "check sslmode and sslrootcert",
+    ),
+    "no schema": (
+        errors.InvalidSchemaName("no schema has been selected to create in"),
+        "no schema",
+        "create the schema",
+    ),
+    "standby": (
+        errors.ReadOnlySqlTransaction("cannot execute DELETE in a read-only transaction"),
+        "read-only",
+        "name the primary",
     ),
     "setting": (
         psycopg.OperationalError('failed: FATAL:  unrecognized parameter "x"'),

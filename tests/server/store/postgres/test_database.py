@@ -18,6 +18,7 @@ from openai_runs.server.objects.builders import build_assistant, build_thread
 from openai_runs.server.store import Change, Store, open_store, operations, rows, runs
 from openai_runs.server.store.postgres import database
 from openai_runs.server.store.postgres.database import PostgresDatabase
+from openai_runs.server.store.postgres.session import Session
 from openai_runs.server.store.transaction import Transaction
 from openai_runs.types.assistants import CreateAssistant
 from openai_runs.types.threads import CreateThread, Thread
@@ -98,6 +99,38 @@ async def test_read_is_done_again_when_the_connection_breaks(
             assert found.id == work.thread.id
 
     assert proxy.cuts == 3
+
+
+async def test_work_is_done_on_another_connection_when_the_server_of_one_never_answers(
+    proxy: PostgresProxy, postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy whose server is gone, where a new one is within reach."""
+    monkeypatch.setattr(Session, "silence", 0.2)
+    first, second = Adding(), Adding()
+    async with opened(proxy.url) as opened_database:
+        await opened_database.write(first)
+        proxy.silence()
+        with anyio.fail_after(30):
+            await opened_database.write(second)
+            await opened_database.read(
+                lambda connection: rows.find(connection, Thread, first.thread.id)
+            )
+
+    assert sorted(threads(postgres_db)) == sorted([first.thread.id, second.thread.id])
+
+
+async def test_database_is_closed_while_the_server_never_answers(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work under way has failed then, and a process can end."""
+    monkeypatch.setattr(Session, "silence", 0.2)
+    async with opened(proxy.url) as opened_database:
+        await opened_database.write(Adding())
+        proxy.hold()
+        with anyio.fail_after(60):
+            with pytest.raises(StoreUnavailable):
+                await opened_database.write(Adding())
+            await opened_database.aclose()
 
 
 @pytest.mark.parametrize("answered", [False, True])

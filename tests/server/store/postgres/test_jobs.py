@@ -8,9 +8,12 @@ import logging
 import aiohttp
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from openai_runs.server import LocalServer, ScriptedBackend
+from openai_runs.server.store.postgres.jobs import QUEUE, TASK
+from openai_runs.server.store.postgres.session import AsyncSession, Session
 from tests.databases import execute
 from tests.server.store.postgres.proxying import PostgresProxy
 from tests.server.support import Caller
@@ -50,6 +53,24 @@ async def test_queue_is_served_again_when_the_database_is_back(
         run = await caller.settled(await caller.start())
 
     assert run["status"] == "completed"
+
+
+async def test_queue_is_served_again_when_the_server_of_its_connections_never_answers(
+    proxy: PostgresProxy, postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy whose server is gone: others are opened, to the new one."""
+    server = LocalServer(proxy.url, ScriptedBackend(["Before."]))
+    async with server, aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        await caller.settled(await caller.start())
+        proxy.silence()
+        for kind in (Session, AsyncSession):
+            monkeypatch.setattr(kind, "silence", 0.2)
+        job = f"INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES ('{QUEUE}', '{TASK}')"
+        await anyio.to_thread.run_sync(execute, postgres_db, job)
+        with anyio.fail_after(30):
+            while execute(postgres_db, "SELECT FROM procrastinate_jobs"):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
 
 
 async def test_queue_ends_while_the_database_is_away(proxy: PostgresProxy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 import time
@@ -18,6 +19,7 @@ from openai_runs.server import LocalServer
 from openai_runs.server.store.postgres import listener
 from openai_runs.server.store.postgres.connection import connection_options
 from openai_runs.server.store.postgres.listener import CHANNEL, Listener
+from openai_runs.server.store.postgres.session import Session
 from tests.databases import execute
 from tests.server.store.postgres.proxying import PostgresProxy
 
@@ -131,6 +133,43 @@ def test_connection_that_says_nothing_is_checked(
         assert heard.get(timeout=30) is None
 
     assert proxy.cuts == 1
+
+
+def test_connection_whose_server_never_answers_is_opened_again(
+    proxy: PostgresProxy, postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy whose server is gone: what is sent is acknowledged, and that is all."""
+    monkeypatch.setattr(listener, "_CHECKED", 0.05)
+    monkeypatch.setattr(listener, "_SILENT", 0.2)
+    with listening(proxy.url) as (_, heard):
+        proxy.silence()
+        assert heard.get(timeout=30) is None
+        notify(postgres_db, "p2 run_1")
+        assert heard.get(timeout=30) == "run_1"
+
+
+def test_connection_is_opened_again_once_the_process_has_descriptors(
+    postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver needs one to connect; a process at its limit must not be deaf for good."""
+    opened, failed = Session.connect, threading.Event()
+
+    def connect(**options: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(**options)
+
+    with listening(postgres_db) as (_, heard):
+        monkeypatch.setattr(Session, "connect", connect)
+        execute(
+            postgres_db,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        assert heard.get(timeout=30) is None
+
+    assert failed.is_set()
 
 
 def test_it_is_stopped_while_the_database_is_away(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psycopg
 import pytest
 from psycopg import conninfo
@@ -16,6 +19,7 @@ from openai_runs.errors import ConfigError
 from openai_runs.server import LocalServer
 from openai_runs.server.store.migrations import MIGRATIONS, SCHEMA_VERSION, Migration
 from openai_runs.server.store.postgres import opening
+from openai_runs.server.store.postgres.connection import connect, connection_options
 from tests.databases import execute
 from tests.postgres import changed_url
 
@@ -127,6 +131,65 @@ async def test_schema_of_its_own_may_be_named_in_the_url(new_postgres_db: str) -
     query = "SELECT tablename FROM pg_tables WHERE schemaname = 'ours'"
     assert ("openai_runs_schema",) in execute(new_postgres_db, query)
     assert execute(new_postgres_db, "SELECT * FROM threads") == []
+
+
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE '%pg_try_advisory%' AND pid <> pg_backend_pid()
+AND clock_timestamp() - xact_start > INTERVAL '0.2 s'
+"""
+
+
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_process_waits_for_who_upgrades_however_long_that_takes(
+    postgres_db: str, limit: str
+) -> None:
+    """The limits of a session are for statements, which are short."""
+    url = changed_url(postgres_db, options=f"-c{limit}=50")
+
+    def prepared() -> None:
+        with connect(connection_options(url)) as raw:
+            opening.prepare(raw, url)
+
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_db) as upgrading:
+        upgrading.execute("SELECT pg_advisory_xact_lock(%s)", (opening._LOCK,))
+        waiting = threads.submit(prepared)
+        while not waiting.done() and execute(postgres_db, WAITING) == [(0,)]:
+            pass
+        assert not waiting.done()
+        upgrading.rollback()
+        waiting.result(timeout=30)
+
+
+async def test_process_that_waits_for_who_upgrades_can_be_stopped(postgres_db: str) -> None:
+    """A signal ends its start, and leaves no transaction behind."""
+    with psycopg.connect(postgres_db) as upgrading:
+        upgrading.execute("SELECT pg_advisory_xact_lock(%s)", (opening._LOCK,))
+        async with anyio.create_task_group() as group:
+            group.start_soon(LocalServer(postgres_db).start)
+            with anyio.fail_after(30):
+                while execute(postgres_db, WAITING) == [(0,)]:  # noqa: ASYNC110 - no event
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+        assert execute(postgres_db, WAITING) == [(0,)]
+
+
+@pytest.mark.parametrize("seconds", [0, 60, -60])
+def test_clock_that_differs_from_the_databases_is_warned_of(
+    postgres_db: str,
+    seconds: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that is ahead lets the runs of all processes expire early."""
+    now = time.time
+    with connect(connection_options(postgres_db)) as raw, monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now() + seconds)
+        opening.prepare(raw, postgres_db)
+
+    warned = f"the clock of this machine is {seconds:+d} s from that of database"
+    assert (warned in caplog.text) == bool(seconds)
 
 
 async def test_database_is_upgraded_once(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import aiohttp
 import psycopg
 import pytest
 
+from openai_runs.server import LocalServer, ScriptedBackend
 from openai_runs.server.api_errors import Refusal
 from openai_runs.server.store.postgres.connection import Connection
+from tests.server.support import Caller
 
 NUMBERS = "SELECT n, repeat('x', %(size)s) FROM generate_series(1, %(rows)s) AS n"
 
@@ -55,3 +58,19 @@ def test_character_that_cannot_be_stored_is_a_refusal_of_the_request(
         list(getattr(connection, how)("SELECT %(text)s::text", {"text": "a\0b"}))
 
     assert refused.value.status_code == 400
+
+
+async def test_texts_and_metadata_may_hold_the_character_zero(postgres_db: str) -> None:
+    """They are stored as JSON, which escapes it; an id is not, and a request for it is a 400."""
+    server = LocalServer(postgres_db, ScriptedBackend(["a\0b"]))
+    async with server, aiohttp.ClientSession() as session:
+        caller = Caller(session, server.url)
+        thread = await caller.post("/threads", {"metadata": {"\0": "c\0d"}})
+        run = await caller.settled(await caller.start("e\0f"))
+        listed = await caller.get(f"/threads/{run['thread_id']}/messages?order=asc")
+        refused = await caller.send("GET", "/threads/thread_%00")
+
+    assert thread["metadata"] == {"\0": "c\0d"}
+    texts = [message["content"][0]["text"]["value"] for message in listed["data"]]
+    assert texts == ["e\0f", "a\0b"]
+    assert refused.status == 400
