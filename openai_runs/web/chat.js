@@ -40,7 +40,7 @@ const SILENCE = 10000, SILENT = "The server is silent."; // milliseconds without
 
 /**
  * One user's chat. The endpoints are `url` (POST, a message), and below it `events` (GET, the
- * answer at work), `history` (GET) and `stop` (POST).
+ * answer at work), `history` (GET), `stop` (POST) and `reset` (POST).
  *
  * onMessage({id, role, text, isDone}): a message as it is by now; replace the one with this id.
  * onStatus({runId, status, message}): of the run that answers; `message` says why it failed.
@@ -132,6 +132,17 @@ export class Chat {
     }
   }
 
+  /** Begin a new conversation, and leave the old one; true where that is done. */
+  async reset() {
+    const response = await this.#fetch("/reset", { method: "POST" }).catch(() => null);
+    if (!response) {
+      const message = `${UNREACHABLE} No new conversation is begun: try again.`;
+      return this.#fail({ code: "unreachable", message });
+    }
+    const error = response.ok ? null : await errorOf(response);
+    return isDoneLater(error) || this.#fail(error);
+  }
+
   /** Stop reading; the answers go on. */
   close() {
     for (const reader of this.#readers) reader.controller.abort();
@@ -164,7 +175,10 @@ export class Chat {
           }
           if (!isOf(response, "text/event-stream")) {
             const error = await errorOf(response);
-            if (!isPassing(response)) return this.#fail(error);
+            if (!isPassing(response)) {
+              this.#fail(error);
+              return isAccepted && !untilIdle; // a message whose answer cannot be read was sent
+            }
             if (!isAccepted) {
               return this.#fail({ ...error, message: `${error.message} Send it again later.` });
             }
@@ -351,6 +365,11 @@ function isOf(response, type) {
 /** Return whether the same request may succeed later. */
 function isPassing(response) {
   return response.status >= 500 || response.status === 429;
+}
+
+/** Return whether a stop or a reset needs no other attempt: the back end keeps it for its server. */
+function isDoneLater(error) {
+  return !error || error.code.startsWith("upstream_");
 }
 
 /** Return whether `fetch` or a body failed, and no code. */
