@@ -31,7 +31,7 @@ export async function* readEvents(response) {
 }
 
 const FIRST_PAUSE = 1000, LONGEST_PAUSE = 15000; // milliseconds between two attempts
-const MOST_SENDS = 4; // of a message whose request breaks before its answer begins
+const MOST_SENDS = 4; // of a message whose request breaks, or finds no server, before its answer begins
 const LOST = "stream_interrupted"; // the back end has lost the run, which may go on
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 const UNREACHABLE = "The server cannot be reached.";
@@ -179,8 +179,9 @@ export class Chat {
               this.#fail(error);
               return isAccepted && !untilIdle; // a message whose answer cannot be read was sent
             }
-            if (!isAccepted) {
-              return this.#fail({ ...error, message: `${error.message} Send it again later.` });
+            if (!isAccepted && !(isOfOutage(error) && ++failures < MOST_SENDS)) {
+              const when = error.retryAfter ? `in ${error.retryAfter} s` : "later";
+              return this.#fail({ ...error, message: `${error.message} Send it again ${when}.` });
             }
             problem = error.message;
           } else {
@@ -365,6 +366,11 @@ function isOf(response, type) {
 /** Return whether the same request may succeed later. */
 function isPassing(response) {
   return response.status >= 500 || response.status === 429;
+}
+
+/** Return whether something on the way was down: the back end's server, or the back end itself. */
+function isOfOutage({ code, status }) {
+  return status === 503 || (code === "refused" && status >= 500); // refused: by a proxy, without a code
 }
 
 /** Return whether a stop or a reset needs no other attempt: the back end keeps it for its server. */

@@ -201,9 +201,7 @@ def _response(
     whole = {"error": facts, **(others or {})}
     try:
         body = msgspec.json.encode(whole)
-    except (
-        UnicodeEncodeError
-    ):  # the halves of characters that a request has named; JSON escapes them
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
         body = json.dumps(msgspec.to_builtins(whole, str_keys=True)).encode()
     return ErrorResponse(status, {**headers, **content}, body)
 

@@ -133,6 +133,59 @@ async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
         await tab.until(SHOWN, "1 (not sent)|2|fine")
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_page_sends_a_message_again_until_the_server_is_back(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """The back end answers at once that it is down: the message is sent again, and answered once."""
+    async with serve_on_way(ScriptedBackend(["fine"]), monkeypatch) as (url, way):
+        await open_page(tab, url)
+        await tab.until(HAS_FOLLOWED, "true")
+        way.close()
+        await ask(tab, "1")
+        await tab.until(CONNECTION, RECONNECTING)
+        way.open()
+        await tab.until(SHOWN, "1|fine")
+        await tab.until(CONNECTION, "")
+
+
+async def test_page_sends_a_message_again_where_that_can_help(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Four times to what is down, be it behind a proxy; once to what refuses it."""
+    script = """(async () => {
+        const { Chat } = await import("/chat.js");
+        const pause = window.setTimeout;
+        window.setTimeout = (resume) => pause(resume);
+        const said = [];
+        for (const [body, status] of ANSWERS) {
+            let sent = 0;
+            const headers = { "Retry-After": "5" };
+            window.fetch = async () => (sent++, new Response(body, { status, headers }));
+            const onError = ({ message }) => said.push(`${sent} ${message}`);
+            await new Chat({ onError }).send("1");
+        }
+        window.setTimeout = pause;
+        window.said = said.join("|");
+    })()"""
+    answers = [
+        ('{"error": {"message": "Down.", "code": "upstream_unreachable"}}', 503),
+        ("<h1>Bad gateway</h1>", 502),
+        ('{"error": {"message": "Refused.", "code": "upstream_error"}}', 502),
+        ('{"error": {"message": "Wait.", "code": "too_many_messages"}}', 429),
+    ]
+    async with serve("chat.py", ScriptedBackend(), monkeypatch) as url:
+        await open_page(tab, url)
+        await tab.value(f"void {script.replace('ANSWERS', json.dumps(answers))}")
+        words = [
+            "4 Down. Send it again in 5 s.",
+            "4 The server cannot answer at present (502). Send it again in 5 s.",
+            "1 Refused. Send it again in 5 s.",
+            "1 Wait. Send it again in 5 s.",
+        ]
+        await tab.until("window.said", "|".join(words))
+
+
 async def test_page_sends_no_blank_message_and_asks_for_no_icon(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
