@@ -234,7 +234,9 @@ class Conversations:
         return Reply(self._access, options, key, text, message_key=hashed)
 
     async def stop(self, key: Key, run_id: str | None = None) -> bool:
-        """Cancel the answer at work, of whichever process; return whether there is one.
+        """Cancel the answer at work, of whichever process; return whether there is one to cancel.
+
+        False also where its run had ended by itself when the stop came.
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
 

@@ -302,6 +302,61 @@ async def test_stop_that_comes_late_cancels_no_other_answer(
         await tab.until(SHOWN, f"1|2|{'Well' * 30}|{'So' * 30}")
 
 
+async def test_status_after_a_stop_is_that_of_the_run(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """`stopping` until the run has ended; the stop that is held up finds it completed."""
+    model = Paced()
+    hold_stop = """(() => {
+        const send = window.fetch;
+        window.fetch = async (url, options) => {
+            if (!url.includes("/stop")) return send(url, options);
+            const response = await send(url.split("?")[0] + "?run_id=none", options);
+            await new Promise((resume) => { window.endStop = resume; });
+            return new Response("true"); // as of a back end before this one
+        };
+    })()"""
+    keep = """(() => {
+        window.statuses = [];
+        const place = document.querySelector("#status");
+        new MutationObserver(() => window.statuses.push(place.textContent)).observe(
+            place, { childList: true });
+    })()"""
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await tab.value(hold_stop)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Hello ")
+        await tab.value(f"{keep}; document.querySelector('#stop').click()")
+        await tab.until(STATUS, "stopping ...")
+        await tab.until("typeof window.endStop", "function")
+        await tab.value("window.endStop()")
+        model.go_on.set()
+        await tab.until(SHOWN, f"1|{model.text}")
+        await tab.until(STATUS, "completed")
+        statuses = await tab.value("window.statuses")
+
+    assert statuses == ["stopping ...", "completed"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_stop_while_the_server_is_down_is_no_error(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """The page says that it is carried out later, and shows the end when it was."""
+    async with serve_on_way(ScriptedBackend([Hang("Well, ")]), monkeypatch) as (url, way):
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Well, ")
+        way.close()
+        await tab.value('document.querySelector("#stop").click()')
+        later = "The answer is stopped as soon as the assistant can be reached."
+        await tab.until(STATUS, later)
+        way.open()
+        await tab.until(STATUS, "cancelled")
+        await tab.until(SHOWN, "1|Well,  (stopped)")
+
+
 @pytest.mark.parametrize("is_other", [False, True], ids=["same-tab", "other-tab"])
 async def test_stop_is_done_at_once_although_many_messages_wait(
     is_other: bool, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
@@ -329,7 +384,7 @@ async def test_stop_is_done_at_once_although_many_messages_wait(
         stop = "other.stop()" if is_other else 'document.querySelector("#stop").click()'
         await tab.value(f"void {stop}")
         answers = [f"answer {n}" for n in questions]
-        await tab.until(SHOWN, "|".join(["1", "Well, ", *questions, *answers]))
+        await tab.until(SHOWN, "|".join(["1", "Well,  (stopped)", *questions, *answers]))
         await tab.until(STATUS, "completed")
 
 
