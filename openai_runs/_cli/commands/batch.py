@@ -28,7 +28,7 @@ from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_text, printable, say
-from openai_runs._cli.terminal.outage import reconnecting
+from openai_runs._cli.terminal.outage import held_back, reconnecting
 from openai_runs.batch import (
     Batch,
     BatchError,
@@ -142,7 +142,7 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
             progress=_Begin(),
             assistant=_assistant(job),
         )
-        interrupts = _Interrupts(batch)
+        interrupts = _Interrupts(batch, client)
         found = None
         try:
             with interrupts.scope:
@@ -188,8 +188,9 @@ class _Begin:
 class _Interrupts:
     """Ctrl-C: the first stops the batch, the second leaves it."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, client: AsyncClient) -> None:
         self._batch = batch
+        self._client = client
         self.scope = anyio.CancelScope()
         """In which the batch runs."""
         self.count = 0
@@ -203,26 +204,25 @@ class _Interrupts:
         self.count += 1
         if self.count == 1:
             self._batch.stop()
-            going = self._batch.progress.running
-            leaves = "Ctrl-C again leaves them"
-            lines = "line" if going == 1 else "lines"
-            say(
-                f"finishing {going} {lines} in progress; {leaves}"
-                if going
-                else "nothing was begun",
-                dim=False,
-            )
+            say(self._first(self._batch.progress.running), dim=False)
         else:
             self.scope.cancel()
 
+    def _first(self, going: int) -> str:
+        if not going:
+            return "nothing was begun"
+        lines = "line" if going == 1 else "lines"
+        parts = [f"finishing {going} {lines} in progress", held_back(self._client)]
+        return "; ".join(filter(None, [*parts, "Ctrl-C again leaves them"]))
+
 
 class _Log:
-    """Lines about a batch, where there is no bar: now and then, and where the server is lost."""
+    """Lines about a batch without a bar: now and then, and where the server is lost or refuses."""
 
     def __init__(self, progress: Progress, client: AsyncClient) -> None:
         self._progress = progress
         self._client = client
-        self._is_lost = False
+        self._is_lost = self._is_held_back = False
         self._due = time.monotonic() + BATCH_LOG_INTERVAL
 
     def __call__(self) -> None:
@@ -233,9 +233,13 @@ class _Log:
                 say(f"{outage.reason}; reconnecting for up to {BATCH_PATIENCE:g} s", dim=False)
             else:
                 say("the server answers again", dim=False)
+        refused = held_back(self._client)
+        if self._is_held_back != bool(refused):
+            self._is_held_back = bool(refused)
+            say(refused or "429s hold nothing back any more", dim=False)
         if time.monotonic() >= self._due:
             self._due += BATCH_LOG_INTERVAL
-            say(", ".join(filter(None, [str(self._progress), lost])))
+            say(", ".join(filter(None, [str(self._progress), lost, refused])))
 
 
 @asynccontextmanager
@@ -253,7 +257,7 @@ async def _shown(progress: Progress, client: AsyncClient) -> AsyncIterator[None]
         rows = Table.grid()
         rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
         rows.add_row(Text(printable(str(progress))))
-        if lost := reconnecting(client):
+        if lost := reconnecting(client) or held_back(client):
             rows.add_row(Text(lost, style="yellow", overflow="ellipsis", no_wrap=True))
         return rows
 
