@@ -111,6 +111,7 @@ class Work:
 
         Cancellation: leaves what is in progress to the next start.
         """
+        self._assistant_id = await anyio.to_thread.run_sync(self._checkpoint.kept_assistant)
         if isinstance(items, Lines):
             await self._check(items)
         elif isinstance(items, Sized):
@@ -147,7 +148,8 @@ class Work:
 
     async def _enter(self, chunk: Sequence[Line]) -> list[tuple[Line, Row]]:
         for line in chunk:
-            if "assistant_id" not in line.body and self._settings.assistant is None:
+            is_given = self._settings.assistant is not None or self._assistant_id
+            if "assistant_id" not in line.body and not is_given:
                 place = "rows have" if line.is_row else f"line {line.number} of the input: body has"
                 way = (
                     "put one into the body, or give the batch an assistant (assistant=, "
@@ -160,7 +162,7 @@ class Work:
     async def _get_assistant(self, wanted: dict[str, Any] | str) -> str:
         """Return the id of the batch's assistant: the one that is wanted, or that it has made."""
         digest = _digest(wanted)
-        found = await anyio.to_thread.run_sync(self._checkpoint.assistant, digest)
+        found = await anyio.to_thread.run_sync(self._checkpoint.assistant, wanted, digest)
         if found is not None:
             if self._progress.earlier != self._progress.total:
                 await _check_known(self._client.assistants.retrieve(found), found)
@@ -170,7 +172,8 @@ class Work:
             assistant_id = wanted
         else:
             assistant_id = await self._make_assistant(wanted)
-        await anyio.to_thread.run_sync(self._checkpoint.keep_assistant, assistant_id, digest)
+        keep = self._checkpoint.keep_assistant
+        await anyio.to_thread.run_sync(keep, assistant_id, wanted, digest)
         return assistant_id
 
     async def _check_there(self, assistant_id: str) -> None:
