@@ -11,6 +11,7 @@ one, is created with a key of job and settings; its id is written before the fir
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -35,7 +36,7 @@ from openai_runs import (
 )
 from openai_runs.batch.checkpoint import Checkpoint, Row
 from openai_runs.batch.errors import BatchError
-from openai_runs.batch.inputs import Items, Line, Lines, chunks
+from openai_runs.batch.inputs import Blanks, Items, Line, Lines, chunks
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.results import ends_batch, error_line, error_of, how_to_retry, result_line
 from openai_runs.config import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "Work"]
 
+_logger = logging.getLogger("openai_runs.batch")
 _OF_THREAD: Final = ("thread", "tool_resources")
 """Keys of a body that make the thread."""
 _FIRST_OF_SERVER: Final = 500
@@ -136,13 +138,17 @@ class Work:
             checkpoint, name = self._checkpoint, lines.id_column
             await anyio.to_thread.run_sync(checkpoint.compare_template, lines.template)
             await anyio.to_thread.run_sync(checkpoint.keep_id_column, name)
-        total = 0
+        total, blanks = 0, Blanks()
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:
                 entered = await self._enter(chunk)
                 total += len(chunk)
                 self._progress.earlier += sum(row.is_over for _, row in entered)
+                for line in (line for line, row in entered if not row.is_over):
+                    blanks.add(line)
         self._progress.total = total
+        for sentence in blanks.sentences() if total else ["the input has no lines"]:
+            _logger.warning("%s", sentence)
         if lines.template is not None:
             await anyio.to_thread.run_sync(self._checkpoint.keep_template, lines.template)
 
@@ -317,10 +323,11 @@ class Work:
         if len(set(self._rejections)) > 1:
             self._rejections = None
         elif len(self._rejections) >= BATCH_REJECTIONS:
+            said = error.message.removesuffix(".")
             msg = (
                 f"stopped, as the server has rejected each of the first {BATCH_REJECTIONS} lines "
-                f"with the same answer: {error.message}; start again with the template or the "
-                "lines put right: a line that has no run may change"
+                f"with the same answer: {said}; start again with the template or the lines put "
+                "right: a line that has no run may change"
             )
             self._fail(BatchError(msg))
 
