@@ -343,13 +343,7 @@ def _example(found: BatchStatus) -> str:
 
 def _conclude(found: BatchStatus, example: str, *, was_retried: bool) -> None:
     """Say what has come of it all."""
-    left = found.going + found.waiting
-    parts = [f"all starts: {found.completed:,} completed, {found.failed:,} failed"]
-    if left:
-        begun = f", {found.going:,} of them begun" if found.going else ""
-        parts.append(f"{left:,} left{begun}: the same command goes on")
-    parts.append(f"{found.tokens:,} tokens")
-    say("; ".join(parts), dim=False)
+    say(f"all starts: {found}", dim=False)
     if found.reasons:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.reasons.items())
         advice = f"; --retry-failed retries {found.retryable:,} of them" if found.retryable else ""
