@@ -223,6 +223,17 @@ class Checkpoint:
         if known and _template_row(template)[0] not in known:
             self._other_template = list(known.values())[-1]
 
+    def last_server(self) -> str:
+        """Return the address of the server of the last start; "" if there is none yet; blocks."""
+        return self._meta("server")
+
+    async def keep_server(self, url: str) -> None:
+        """Write that the server there knows what the batch has made.
+
+        Cancellation: is delayed while the file is written.
+        """
+        await self._write("INSERT OR REPLACE INTO meta VALUES ('server', ?)", [url])
+
     def kept_assistant(self) -> str:
         """Return the id of the batch's assistant; "" if there is none yet; blocks."""
         return self._meta("assistant").partition(" ")[0]

@@ -104,6 +104,9 @@ class Work:
         accepted one, or two answers were not the same."""
         self._assistant_id = ""
         """Of lines that name none."""
+        self._last_server = ""
+        """Its address at the last start."""
+        self._is_server_kept = False
 
     async def run(self, items: Lines | Items) -> None:
         """Carry out each line that has no outcome.
@@ -114,6 +117,7 @@ class Work:
         Cancellation: leaves what is in progress to the next start.
         """
         self._assistant_id = await anyio.to_thread.run_sync(self._checkpoint.kept_assistant)
+        self._last_server = await anyio.to_thread.run_sync(self._checkpoint.last_server)
         if isinstance(items, Lines):
             await self._check(items)
         elif isinstance(items, Sized):
@@ -171,7 +175,7 @@ class Work:
         found = await anyio.to_thread.run_sync(self._checkpoint.assistant, wanted, digest)
         if found is not None:
             if self._progress.earlier != self._progress.total:
-                await _check_known(self._client.assistants.retrieve(found), found)
+                await self._check_known(self._client.assistants.retrieve(found), found)
             return found
         if isinstance(wanted, str):
             await self._check_there(wanted)
@@ -357,9 +361,25 @@ class Work:
         """Raise what ends the batch if the server does not know what the batch has made on it."""
         if self._assistant_id:
             assistants = self._client.assistants
-            await _check_known(assistants.retrieve(self._assistant_id), self._assistant_id)
+            await self._check_known(assistants.retrieve(self._assistant_id), self._assistant_id)
         if thread_id is not None:
-            await _check_known(self._client.threads.retrieve(thread_id), thread_id)
+            await self._check_known(self._client.threads.retrieve(thread_id), thread_id)
+
+    async def _check_known(self, retrieved: Awaitable[object], made: str) -> None:
+        """Retrieve what the batch has made.
+
+        Raises:
+            BatchError: The server does not know it.
+        """
+        try:
+            await retrieved
+        except NotFoundError as error:
+            last = self._last_server
+            where = f", then at {last}" if last and last != self._client.base_url else ""
+            msg = f"this server does not know {made}; is it the one of the last start{where}?"
+            if made.startswith("thread"):
+                msg += " If the thread was deleted there, give its line another custom_id"
+            raise BatchError(msg) from error
 
     async def _result(self, run_id: str, thread_id: str) -> RunResult:
         runs = self._client.runs
@@ -374,6 +394,9 @@ class Work:
             sent.setdefault("tool_resources", line.body["tool_resources"])
         thread = await self._client.threads.create(extra_body=sent, idempotency_key=f"{key}-thread")
         await self._checkpoint.move(line.custom_id, "run", thread_id=thread.id)
+        if not self._is_server_kept:
+            self._is_server_kept = True
+            await self._checkpoint.keep_server(self._client.base_url or "")
         if row.state == "thread" and not _remembers_keys(thread):
             await self._checkpoint.count_orphan()
         return thread.id
@@ -420,21 +443,6 @@ class Work:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:32]
-
-
-async def _check_known(retrieved: Awaitable[object], made: str) -> None:
-    """Retrieve what the batch has made.
-
-    Raises:
-        BatchError: The server does not know it.
-    """
-    try:
-        await retrieved
-    except NotFoundError as error:
-        msg = f"this server does not know {made}; is it the one of the last start?"
-        if made.startswith("thread"):
-            msg += " If the thread was deleted there, give its line another custom_id"
-        raise BatchError(msg) from error
 
 
 def _tokens(result: RunResult | None) -> int:
