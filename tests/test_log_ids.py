@@ -27,6 +27,7 @@ ABOUT = re.compile(
 )
 """Among the arguments of a call: an id, or words that name one."""
 ABOUT_NONE: dict[str, str] = {
+    "batch/work.py": "rows, and nothing that was sent",
     "_client/core/background.py": "a task that serves many runs was cancelled by what it awaited",
     "server/backends/chat/negotiation.py": "an endpoint",
     "server/backends/routing.py": "an endpoint",

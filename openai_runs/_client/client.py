@@ -364,7 +364,8 @@ class AsyncClient:
     def outage(self) -> Outage | None:
         """Since when the server gives this client and its copies no usable answer; None: it does.
 
-        For a display of a long wait, which retries for as long as its policy says.
+        For a display of a long wait, which retries for as long as its policy says. A 429 is an
+        answer: `limits.refused_for` and `limits.paused` say what they hold back.
         """
         failure = self._state.failure
         if failure is None:

@@ -9,6 +9,7 @@ Started again after a crash or a `kill -9`, the same lines go on where they were
 created twice. `read_results("out.jsonl")` yields what came of them. Needs POSIX (`flock`).
 """
 
+from openai_runs import Progress
 from openai_runs.batch.comparing import read_rows
 from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Lines, read_csv, read_jsonl
@@ -23,6 +24,7 @@ __all__ = [
     "BatchStatus",
     "Failure",
     "Lines",
+    "Progress",
     "read_csv",
     "read_jsonl",
     "read_results",

@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from openai_runs.batch.changes import assistant_change, line_change
 from openai_runs.batch.errors import BatchError
 from openai_runs.batch.inputs import Line
 from openai_runs.batch.lock import Lock, make_private
@@ -120,8 +121,8 @@ class Checkpoint:
         self._pass = int(self._meta("pass"))
         (last,) = self._one("SELECT coalesce(max(place), 0) FROM items")
         self._place: int = last
-        self.is_other_template = False
-        """Whether no earlier start had the template of this one, and there was one."""
+        self._other_template: str | None = None
+        """That of the last start, where no earlier one had the template of this one."""
         self._has_stale = False
         """Whether the file of errors has lines that begin anew."""
 
@@ -209,31 +210,35 @@ class Checkpoint:
                 change = f"{_RESTART}, digest = ?, line = ?, pass = ? WHERE custom_id = ?"
                 database.execute(change, [line.digest, line.number, self._pass, line.custom_id])
                 return Row("new", row.attempt + 1, None, None)
-            raise BatchError(self._change(line, number))
+            raise BatchError(line_change(line, number, self._other_template))
         update = "UPDATE items SET line = ?, pass = ? WHERE custom_id = ?"
         database.execute(update, [line.number, self._pass, line.custom_id])
         return row
 
-    def _change(self, line: Line, number: int) -> str:
-        """Return what is said of a line that is not what it was on line `number`."""
-        changed = f"its {'row' if line.is_row else 'body'} has changed"
-        if self.is_other_template:
-            changed = "the template (--prompt) is not that of an earlier start"
-        before = "" if line.number == number else f" (as line {number})"
-        return (
-            f"line {line.number} of the input, custom_id {line.custom_id!r:.100}, is not what it "
-            f"was{before} when this checkpoint began: {changed}; give it another custom_id, or "
-            "begin with another checkpoint and output"
-        )
-
     def compare_template(self, template: object) -> None:
         """Note whether the rows of earlier starts were filled into others; blocks."""
-        query = "SELECT name FROM meta WHERE name LIKE 'template %'"
+        query = "SELECT name, value FROM meta WHERE name LIKE 'template %' ORDER BY rowid"
         with self._explained():
-            known = {name for (name,) in self._database.execute(query)}
-        self.is_other_template = bool(known) and _template_row(template)[0] not in known
+            known = dict(self._database.execute(query).fetchall())
+        if known and _template_row(template)[0] not in known:
+            self._other_template = list(known.values())[-1]
 
-    def assistant(self, digest: str) -> str | None:
+    def last_server(self) -> str:
+        """Return the address of the server of the last start; "" if there is none yet; blocks."""
+        return self._meta("server")
+
+    async def keep_server(self, url: str) -> None:
+        """Write that the server there knows what the batch has made.
+
+        Cancellation: is delayed while the file is written.
+        """
+        await self._write("INSERT OR REPLACE INTO meta VALUES ('server', ?)", [url])
+
+    def kept_assistant(self) -> str:
+        """Return the id of the batch's assistant; "" if there is none yet; blocks."""
+        return self._meta("assistant").partition(" ")[0]
+
+    def assistant(self, wanted: dict[str, Any] | str, digest: str) -> str | None:
         """Return the id of the batch's assistant, None if there is none yet; blocks.
 
         Raises:
@@ -241,18 +246,16 @@ class Checkpoint:
         """
         found, _, made_of = self._meta("assistant").partition(" ")
         if found and made_of != digest:
-            msg = (
-                f"the assistant is not what it was at the first start, {found}: give the same "
-                "settings or id, or begin with another checkpoint"
-            )
-            raise BatchError(msg)
+            known = msgspec.json.decode(self._meta("assistant wanted"))
+            raise BatchError(assistant_change(found, known, wanted))
         return found or None
 
-    def keep_assistant(self, assistant_id: str, digest: str) -> None:
+    def keep_assistant(self, assistant_id: str, wanted: dict[str, Any] | str, digest: str) -> None:
         """Write that this is the assistant, of settings or an id with this digest; blocks."""
+        made_of = msgspec.json.encode(wanted).decode()
         with self._transaction() as database:
-            row = ("assistant", f"{assistant_id} {digest}")
-            database.execute("INSERT INTO meta VALUES (?, ?)", row)
+            rows = ("assistant", f"{assistant_id} {digest}", "assistant wanted", made_of)
+            database.execute("INSERT INTO meta VALUES (?, ?), (?, ?)", rows)
 
     def keep_id_column(self, name: str | None) -> None:
         """Write, before the first row, which column has the ids, and check it later; blocks.
@@ -291,15 +294,15 @@ class Checkpoint:
         """
         path = os.path.relpath(file.path, self._path.parent)  # the folder may be moved
         if self._meta(f"file {name}") != path:
-            if not file.is_free():
+            if not file.is_free() and not self._meta(f"past {name} {path}"):
                 msg = (
                     f"{file.path} exists already, and was not written from {self._path}: name "
                     "another file, or move it away"
                 )
                 raise BatchError(msg)
             with self._transaction() as database:
-                row = (f"file {name}", path)
-                database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+                rows = (f"file {name}", path, f"past {name} {path}", "1")
+                database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?), (?, ?)", rows)
         with self._explained():
             lines = self._results(name)
             if name == "done":

@@ -10,6 +10,7 @@ import csv
 import difflib
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count, islice
@@ -24,6 +25,7 @@ from openai_runs._client.tools.json_schema import response_format
 from openai_runs.batch.errors import BatchError
 
 __all__ = [
+    "Blanks",
     "Body",
     "Items",
     "Line",
@@ -46,6 +48,8 @@ _URL: Final = "/v1/threads/runs"
 _FORM: Final = "each line must be one JSON object"
 _CHUNK: Final = 500
 """Lines of a file that are read and checked at once."""
+_SHOWN: Final = 5
+"""Ids that are named at most of rows with a fault."""
 _ID_COLUMN: Final = "custom_id"
 _PLACE: Final = re.compile(r"\{([^{}]+)\}")
 """Where a template has the value of a column."""
@@ -69,6 +73,35 @@ class Line(NamedTuple):
     """Of the body, whatever its spaces and the order of its keys."""
     is_row: bool = False
     """Whether it is a row of a CSV file, filled into a template."""
+    blank: tuple[str, ...] = ()
+    """Columns that the template names and that have nothing in this row."""
+
+
+class Blanks:
+    """Rows with nothing in a column that the template names."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, line: Line) -> None:
+        """Count a row."""
+        for name in line.blank:
+            self._counts[name] += 1
+            ids = self._found.setdefault(name, [])
+            if len(ids) < _SHOWN:
+                ids.append(line.custom_id)
+
+    def sentences(self) -> list[str]:
+        """Return one for each column."""
+        return [self._sentence(name, ids) for name, ids in self._found.items()]
+
+    def _sentence(self, name: str, ids: list[str]) -> str:
+        number = self._counts[name]
+        shown = ", ".join([*(f"{one:.100}" for one in ids), *["..."] * (number > len(ids))])
+        return (
+            f"{number:,} {'row has' if number == 1 else 'rows have'} nothing in {{{name}}}: {shown}"
+        )
 
 
 class Lines:
@@ -245,8 +278,13 @@ def _csv(path: Path, template: Any, id_column: str | None) -> Iterator[Line]:
         msg = f"the template{fault}"
         raise BatchError(msg)
     check = partial(_check_places, path, template, id_column or _ID_COLUMN)
+    places = set(_places(template))
     for number, custom_id, row in numbered_rows(path, id_column, check):
-        yield _checked(number, custom_id, _filled(template, row))._replace(is_row=True)
+        if not custom_id:
+            raise _refused(number, f"its column {id_column or _ID_COLUMN!r:.100} is empty")
+        blank = tuple(name for name, value in row.items() if name in places and not value.strip())
+        line = _checked(number, custom_id, _filled(template, row))
+        yield line._replace(is_row=True, blank=blank)
 
 
 def numbered_rows(
@@ -294,16 +332,29 @@ def _check_id_column(path: Path, name: str | None, columns: list[str]) -> None:
         meant = _similar(name, columns)
         hint = "" if meant is None else f"; did you mean {meant}?"
         shown = ", ".join(columns)
-        msg = f"{path}: has no column {name!r} for the ids; there are {shown}{hint}"
+        why = f"{_separated(columns)}has no column {name!r} for the ids"
+        msg = f"{path}: {why}; there are {shown}{hint}"
         raise BatchError(msg)
 
 
 def _row(number: int, columns: list[str], values: list[str]) -> dict[str, str]:
     if len(values) != len(columns):
         count = f"{len(values)} {'value' if len(values) == 1 else 'values'}"
-        why = f"has {count} for {len(columns)} columns"
-        raise _refused(number, f"{why}; one with a comma in it stands in double quotes")
+        of = f"{len(columns)} {'column' if len(columns) == 1 else 'columns'}"
+        way = "one with a comma in it stands in double quotes"
+        if len(values) < len(columns):
+            way = "one that is empty has its comma all the same"
+        raise _refused(number, f"{_separated(columns)}has {count} for {of}; {way}")
     return dict(zip(columns, values, strict=True))
+
+
+def _separated(columns: list[str]) -> str:
+    """Return what stands between the columns in place of commas; "" where it is no other."""
+    found = _SEPARATORS.search(columns[0]) if len(columns) == 1 else None
+    if found is None:
+        return ""
+    separator = "tabs" if found[0] == "\t" else repr(found[0])
+    return f"its columns are separated by {separator}, and must be by commas: "
 
 
 def _not_csv(path: Path, line: int, error: csv.Error) -> BatchError:
@@ -333,7 +384,7 @@ def _not_utf8(path: Path) -> BatchError:
 
 def _check_places(path: Path, template: object, id_column: str, columns: list[str]) -> None:
     """Refuse a template with a place of no column, or none; other braces stand for themselves."""
-    places = _PLACE.findall(msgspec.json.encode(template).decode())
+    places = _places(template)
     shown = ", ".join(columns)
     for name in places:
         meant = _similar(name, columns)
@@ -342,10 +393,8 @@ def _check_places(path: Path, template: object, id_column: str, columns: list[st
         msg = f"{{{name}}} is no column; there are {shown}"
         if meant:
             msg += f"; did you mean {{{meant}}}?"
-        if len(columns) == 1 and (found := _SEPARATORS.search(shown)):
-            separator = "tabs" if found[0] == "\t" else repr(found[0])
-            msg = f"{path}: its columns are separated by {separator}, not by commas: {msg}"
-        raise BatchError(msg)
+        separated = _separated(columns)
+        raise BatchError(f"{path}: {separated}{msg}" if separated else msg)
     usable = [name for name in columns if name and name != id_column]
     if usable and not any(name in places for name in columns):
         msg = (
@@ -353,6 +402,11 @@ def _check_places(path: Path, template: object, id_column: str, columns: list[st
             f"value belongs; there are {shown}"
         )
         raise BatchError(msg)
+
+
+def _places(template: object) -> list[str]:
+    """Return what stands in braces in the texts of a template."""
+    return _PLACE.findall(msgspec.json.encode(template).decode())
 
 
 def _similar(name: str, columns: list[str]) -> str | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+import asyncio
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import anyio
@@ -96,6 +99,29 @@ class Batch:
     def is_stopping(self) -> bool:
         """Return whether no further line is begun."""
         return self._settings.stopping.is_set()
+
+    @contextmanager
+    def stop_on_interrupt(self) -> Iterator[None]:
+        """Let the first Ctrl-C stop the batch; a second one ends the program as without this.
+
+        For a coroutine of `asyncio.run` in the main thread, around `await batch.run(...)`.
+
+        Raises:
+            ValueError: This is not the main thread, which alone receives signals.
+        """
+        loop = asyncio.get_running_loop()
+        before = signal.getsignal(signal.SIGINT)
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGINT, before)
+            loop.call_soon_threadsafe(self.stop)  # which wakes the loop
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) is interrupt:
+                signal.signal(signal.SIGINT, before)
 
     async def run(
         self,

@@ -46,6 +46,14 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     errors: str | None = None
     """The file of all others."""
 
+    def __str__(self) -> str:
+        """Return it in one line."""
+        parts = [f"{self.completed:,} completed, {self.failed:,} failed"]
+        if left := self.going + self.waiting:
+            begun = f", {self.going:,} of them begun" if self.going else ""
+            parts.append(f"{left:,} left{begun}: the same command goes on")
+        return "; ".join([*parts, f"{self.tokens:,} tokens"])
+
 
 def status(checkpoint: str | Path) -> BatchStatus:
     """Return how far the batch of a checkpoint has come, also while a process works on it.

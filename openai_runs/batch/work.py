@@ -11,6 +11,7 @@ one, is created with a key of job and settings; its id is written before the fir
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -35,7 +36,7 @@ from openai_runs import (
 )
 from openai_runs.batch.checkpoint import Checkpoint, Row
 from openai_runs.batch.errors import BatchError
-from openai_runs.batch.inputs import Items, Line, Lines, chunks
+from openai_runs.batch.inputs import Blanks, Items, Line, Lines, chunks
 from openai_runs.batch.output import LineFile
 from openai_runs.batch.results import ends_batch, error_line, error_of, how_to_retry, result_line
 from openai_runs.config import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "Work"]
 
+_logger = logging.getLogger("openai_runs.batch")
 _OF_THREAD: Final = ("thread", "tool_resources")
 """Keys of a body that make the thread."""
 _FIRST_OF_SERVER: Final = 500
@@ -102,6 +104,9 @@ class Work:
         accepted one, or two answers were not the same."""
         self._assistant_id = ""
         """Of lines that name none."""
+        self._last_server = ""
+        """Its address at the last start."""
+        self._is_server_kept = False
 
     async def run(self, items: Lines | Items) -> None:
         """Carry out each line that has no outcome.
@@ -111,6 +116,8 @@ class Work:
 
         Cancellation: leaves what is in progress to the next start.
         """
+        self._assistant_id = await anyio.to_thread.run_sync(self._checkpoint.kept_assistant)
+        self._last_server = await anyio.to_thread.run_sync(self._checkpoint.last_server)
         if isinstance(items, Lines):
             await self._check(items)
         elif isinstance(items, Sized):
@@ -135,19 +142,24 @@ class Work:
             checkpoint, name = self._checkpoint, lines.id_column
             await anyio.to_thread.run_sync(checkpoint.compare_template, lines.template)
             await anyio.to_thread.run_sync(checkpoint.keep_id_column, name)
-        total = 0
+        total, blanks = 0, Blanks()
         async with aclosing(chunks(lines)) as found:
             async for chunk in found:
                 entered = await self._enter(chunk)
                 total += len(chunk)
                 self._progress.earlier += sum(row.is_over for _, row in entered)
+                for line in (line for line, row in entered if not row.is_over):
+                    blanks.add(line)
         self._progress.total = total
+        for sentence in blanks.sentences() if total else ["the input has no lines"]:
+            _logger.warning("%s", sentence)
         if lines.template is not None:
             await anyio.to_thread.run_sync(self._checkpoint.keep_template, lines.template)
 
     async def _enter(self, chunk: Sequence[Line]) -> list[tuple[Line, Row]]:
         for line in chunk:
-            if "assistant_id" not in line.body and self._settings.assistant is None:
+            is_given = self._settings.assistant is not None or self._assistant_id
+            if "assistant_id" not in line.body and not is_given:
                 place = "rows have" if line.is_row else f"line {line.number} of the input: body has"
                 way = (
                     "put one into the body, or give the batch an assistant (assistant=, "
@@ -160,17 +172,18 @@ class Work:
     async def _get_assistant(self, wanted: dict[str, Any] | str) -> str:
         """Return the id of the batch's assistant: the one that is wanted, or that it has made."""
         digest = _digest(wanted)
-        found = await anyio.to_thread.run_sync(self._checkpoint.assistant, digest)
+        found = await anyio.to_thread.run_sync(self._checkpoint.assistant, wanted, digest)
         if found is not None:
             if self._progress.earlier != self._progress.total:
-                await _check_known(self._client.assistants.retrieve(found), found)
+                await self._check_known(self._client.assistants.retrieve(found), found)
             return found
         if isinstance(wanted, str):
             await self._check_there(wanted)
             assistant_id = wanted
         else:
             assistant_id = await self._make_assistant(wanted)
-        await anyio.to_thread.run_sync(self._checkpoint.keep_assistant, assistant_id, digest)
+        keep = self._checkpoint.keep_assistant
+        await anyio.to_thread.run_sync(keep, assistant_id, wanted, digest)
         return assistant_id
 
     async def _check_there(self, assistant_id: str) -> None:
@@ -314,10 +327,11 @@ class Work:
         if len(set(self._rejections)) > 1:
             self._rejections = None
         elif len(self._rejections) >= BATCH_REJECTIONS:
+            said = error.message.removesuffix(".")
             msg = (
                 f"stopped, as the server has rejected each of the first {BATCH_REJECTIONS} lines "
-                f"with the same answer: {error.message}; start again with the template or the "
-                "lines put right: a line that has no run may change"
+                f"with the same answer: {said}; start again with the template or the lines put "
+                "right: a line that has no run may change"
             )
             self._fail(BatchError(msg))
 
@@ -347,9 +361,25 @@ class Work:
         """Raise what ends the batch if the server does not know what the batch has made on it."""
         if self._assistant_id:
             assistants = self._client.assistants
-            await _check_known(assistants.retrieve(self._assistant_id), self._assistant_id)
+            await self._check_known(assistants.retrieve(self._assistant_id), self._assistant_id)
         if thread_id is not None:
-            await _check_known(self._client.threads.retrieve(thread_id), thread_id)
+            await self._check_known(self._client.threads.retrieve(thread_id), thread_id)
+
+    async def _check_known(self, retrieved: Awaitable[object], made: str) -> None:
+        """Retrieve what the batch has made.
+
+        Raises:
+            BatchError: The server does not know it.
+        """
+        try:
+            await retrieved
+        except NotFoundError as error:
+            last = self._last_server
+            where = f", then at {last}" if last and last != self._client.base_url else ""
+            msg = f"this server does not know {made}; is it the one of the last start{where}?"
+            if made.startswith("thread"):
+                msg += " If the thread was deleted there, give its line another custom_id"
+            raise BatchError(msg) from error
 
     async def _result(self, run_id: str, thread_id: str) -> RunResult:
         runs = self._client.runs
@@ -364,6 +394,9 @@ class Work:
             sent.setdefault("tool_resources", line.body["tool_resources"])
         thread = await self._client.threads.create(extra_body=sent, idempotency_key=f"{key}-thread")
         await self._checkpoint.move(line.custom_id, "run", thread_id=thread.id)
+        if not self._is_server_kept:
+            self._is_server_kept = True
+            await self._checkpoint.keep_server(self._client.base_url or "")
         if row.state == "thread" and not _remembers_keys(thread):
             await self._checkpoint.count_orphan()
         return thread.id
@@ -410,21 +443,6 @@ class Work:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:32]
-
-
-async def _check_known(retrieved: Awaitable[object], made: str) -> None:
-    """Retrieve what the batch has made.
-
-    Raises:
-        BatchError: The server does not know it.
-    """
-    try:
-        await retrieved
-    except NotFoundError as error:
-        msg = f"this server does not know {made}; is it the one of the last start?"
-        if made.startswith("thread"):
-            msg += " If the thread was deleted there, give its line another custom_id"
-        raise BatchError(msg) from error
 
 
 def _tokens(result: RunResult | None) -> int:

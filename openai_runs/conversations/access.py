@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 import anyio
@@ -52,6 +52,7 @@ RESUMING: Final = frozenset(
     }
 )
 """Arguments of a run that also apply where it is resumed."""
+_STOPPED: Final = frozenset({"cancelled", "cancelling"})
 _KEYS: Final[msgspec.json.Decoder[Key]] = msgspec.json.Decoder(Key)
 _RECORDS: Final = msgspec.json.Decoder(Record)
 
@@ -201,7 +202,7 @@ class Access:
         *,
         replace_unreadable: bool = False,
     ) -> bool:
-        """Stop the answer at work, of whichever process; return whether there is one.
+        """Stop the answer at work, of whichever process; return whether it does not end otherwise.
 
         Where its run is not known yet, its holder cancels it as soon as it is. Tools at work end
         at once in this process, and when the lease is renewed in another one.
@@ -211,15 +212,22 @@ class Access:
             return False
         try:
             if claim.run_id is not None and claim.thread_id is not None:
-                await self.cancel(claim.run_id, claim.thread_id)
+                return await self.cancel(claim.run_id, claim.thread_id)
         finally:
             if (end_tools := self.on_stop.get(claim.owner)) is not None:
                 end_tools()
         return True
 
-    async def cancel(self, run_id: str, thread_id: str) -> None:
-        """Cancel a run, unless it is over."""
+    async def cancel(self, run_id: str, thread_id: str) -> bool:
+        """Cancel a run, unless it is over; return whether it does not end otherwise."""
+        runs = self.client.runs
         try:
-            await self.client.runs.cancel(run_id, thread_id=thread_id)
-        except (BadRequestError, NotFoundError):
-            return  # it has ended, or its thread is deleted
+            await runs.cancel(run_id, thread_id=thread_id)
+        except NotFoundError:
+            return False  # its thread is deleted
+        except BadRequestError:
+            with suppress(NotFoundError):
+                run = await runs.retrieve(run_id, thread_id=thread_id)
+                return run.status in _STOPPED
+            return False
+        return True

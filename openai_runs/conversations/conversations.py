@@ -14,11 +14,15 @@ from uuid import uuid4
 import anyio
 import msgspec
 
-from openai_runs import AsyncClient
+from openai_runs import AsyncClient, NotFoundError
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, check_text, read_key, write_key
-from openai_runs.conversations.creating import MissingThread, Options, WhenBusy
-from openai_runs.conversations.errors import LeaseLostError, UnreadableRecordError
+from openai_runs.conversations.creating import MissingThread, Options, WhenBusy, has_thread
+from openai_runs.conversations.errors import (
+    LeaseLostError,
+    ThreadGoneError,
+    UnreadableRecordError,
+)
 from openai_runs.conversations.record import Record, Status
 from openai_runs.conversations.reply import Reply
 from openai_runs.conversations.store import SQLiteStore, Store
@@ -178,6 +182,12 @@ class Conversations:
         """
         return await self._access.change(write_key(key), Record.status)
 
+    async def _gone(self, key: Key, thread_id: str, error: NotFoundError) -> ThreadGoneError | None:
+        """Return the error that says that a conversation's thread is gone; None: it is there."""
+        if await has_thread(self.client, thread_id):
+            return None
+        return ThreadGoneError(error, thread_id=thread_id, stored_key=write_key(key), key=key)
+
     def reply(
         self,
         key: Key,
@@ -224,7 +234,9 @@ class Conversations:
         return Reply(self._access, options, key, text, message_key=hashed)
 
     async def stop(self, key: Key, run_id: str | None = None) -> bool:
-        """Cancel the answer at work, of whichever process; return whether there is one.
+        """Cancel the answer at work, of whichever process; return whether there is one to cancel.
+
+        False also where its run had ended by itself when the stop came.
 
         Endpoint: POST /threads/{thread_id}/runs/{run_id}/cancel
 

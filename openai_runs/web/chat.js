@@ -31,18 +31,20 @@ export async function* readEvents(response) {
 }
 
 const FIRST_PAUSE = 1000, LONGEST_PAUSE = 15000; // milliseconds between two attempts
-const MOST_SENDS = 4; // of a message whose request breaks before its answer begins
+const MOST_SENDS = 4; // of a message whose request breaks, or finds no server, before its answer begins
 const LOST = "stream_interrupted"; // the back end has lost the run, which may go on
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 const UNREACHABLE = "The server cannot be reached.";
+const STOPPED_LATER = "The answer is stopped as soon as the assistant can be reached.";
 const BROKEN = "The connection was lost.";
 const SILENCE = 10000, SILENT = "The server is silent."; // milliseconds without an event
 
 /**
  * One user's chat. The endpoints are `url` (POST, a message), and below it `events` (GET, the
- * answer at work), `history` (GET) and `stop` (POST).
+ * answer at work), `history` (GET), `stop` (POST) and `reset` (POST).
  *
- * onMessage({id, role, text, isDone}): a message as it is by now; replace the one with this id.
+ * onMessage({id, role, text, isDone, status}): a message as it is by now; replace the one with this
+ * id. `status` is how its run ended where it is not whole, as in `history`.
  * onStatus({runId, status, message}): of the run that answers; `message` says why it failed.
  * onError({code, message, status, retryAfter}): something cannot be done; `message` says what to do.
  * onConnection({isLost, message}): the connection was lost, and is tried again; or it is back.
@@ -82,10 +84,13 @@ export class Chat {
     return this.#read((signal, reader) => this.#ask(signal, reader), true);
   }
 
-  /** Cancel the answer that is shown at work; a message that waits is answered next. */
+  /**
+   * Cancel the answer that is shown at work; a message that waits is answered next. `stopping` is
+   * its status until the run has ended, which may be otherwise than by the stop.
+   */
   async stop() {
-    const isAtWork = ({ runId, status }) => runId && !OVER.has(status);
-    const runId = [...this.#readers].find(isAtWork)?.runId ?? "";
+    const reader = [...this.#readers].find(isAtWork), runId = reader?.runId ?? "";
+    if (reader) this.#on.status({ runId, status: "stopping" });
     // The request may have to wait for one of the browser's connections: it says which run is meant.
     const query = runId ? `?run_id=${encodeURIComponent(runId)}` : "";
     const response = await this.#fetch(`/stop${query}`, { method: "POST" }).catch(() => null);
@@ -93,13 +98,11 @@ export class Chat {
       const message = `${UNREACHABLE} The answer is not stopped: try again.`;
       return this.#on.error({ code: "unreachable", message });
     }
-    if (!response.ok) return this.#on.error(await errorOf(response));
-    if (!await response.json().catch(() => false)) return; // it is over
-    for (const reader of this.#readers) {
-      if (reader.runId !== runId || !runId || reader.untilIdle) continue;
-      this.#on.status({ runId: reader.runId, status: "cancelled" });
-      reader.controller.abort();
-    }
+    if (response.ok) return; // the run itself says how it ends
+    const error = await errorOf(response);
+    if (!isDoneLater(error)) return this.#on.error(error);
+    if (reader && !isAtWork(reader)) return; // it has ended meanwhile
+    this.#on.status({ runId, status: "stopping", message: STOPPED_LATER });
   }
 
   /**
@@ -130,6 +133,17 @@ export class Chat {
     } finally {
       this.#end(reader);
     }
+  }
+
+  /** Begin a new conversation, and leave the old one; true where that is done. */
+  async reset() {
+    const response = await this.#fetch("/reset", { method: "POST" }).catch(() => null);
+    if (!response) {
+      const message = `${UNREACHABLE} No new conversation is begun: try again.`;
+      return this.#fail({ code: "unreachable", message });
+    }
+    const error = response.ok ? null : await errorOf(response);
+    return isDoneLater(error) || this.#fail(error);
   }
 
   /** Stop reading; the answers go on. */
@@ -164,9 +178,13 @@ export class Chat {
           }
           if (!isOf(response, "text/event-stream")) {
             const error = await errorOf(response);
-            if (!isPassing(response)) return this.#fail(error);
-            if (!isAccepted) {
-              return this.#fail({ ...error, message: `${error.message} Send it again later.` });
+            if (!isPassing(response)) {
+              this.#fail(error);
+              return isAccepted && !untilIdle; // a message whose answer cannot be read was sent
+            }
+            if (!isAccepted && !(isOfOutage(error) && ++failures < MOST_SENDS)) {
+              const when = error.retryAfter ? `in ${error.retryAfter} s` : "later";
+              return this.#fail({ ...error, message: `${error.message} Send it again ${when}.` });
             }
             problem = error.message;
           } else {
@@ -209,8 +227,9 @@ export class Chat {
 
   #open() {
     const controller = new AbortController();
-    const place = { runId: "", lastId: "", status: "", isDone: false, other: null, asked: 0 };
+    const place = { runId: "", lastId: "", status: "", messageId: "", isDone: false };
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
+    Object.assign(reader, { other: null, asked: 0 });
     reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
     if (this.#readers.size === 1) this.#listen();
@@ -268,8 +287,8 @@ export class Chat {
   /** Show what was answered while nothing of it could be read. */
   async #showAnswered() {
     const { messages } = await this.history();
-    for (const message of messages) {
-      if (message.role === "assistant" && message.text) this.#write(message.id, message.text, true);
+    for (const { id, role, text, status } of messages) {
+      if (role === "assistant" && (text || status)) this.#write(id, text, true, status);
     }
   }
 
@@ -302,15 +321,20 @@ export class Chat {
       reader.isDone = reader.status === "" || OVER.has(reader.status);
     } else if (event === "thread.message.delta") {
       const { id, delta } = JSON.parse(data);
-      this.#write(id, (this.#texts.get(id) ?? "") + wordsOf(delta.content), false);
+      this.#write(reader.messageId = id, (this.#texts.get(id) ?? "") + wordsOf(delta.content), false);
     } else if (event.startsWith("thread.message.")) {
       // These have the text as it is by then, and so take the place of all that came before.
       const { id, role, content } = JSON.parse(data);
-      if (role === "assistant") this.#write(id, wordsOf(content), /completed$|incomplete$/.test(event));
+      if (role !== "assistant") return true;
+      this.#write(reader.messageId = id, wordsOf(content), /completed$|incomplete$/.test(event));
     } else if (event.startsWith("thread.run.")) {
       const { id, status, last_error } = JSON.parse(data);
+      if (id !== reader.runId) reader.messageId = id; // of an answer without a word, as in `history`
       Object.assign(reader, { runId: id, status });
       this.#on.status({ runId: id, status, message: last_error?.message });
+      if (OVER.has(status) && status !== "completed") {
+        this.#write(reader.messageId, this.#texts.get(reader.messageId) ?? "", true, status);
+      }
     }
     return true;
   }
@@ -337,10 +361,15 @@ export class Chat {
     }
   }
 
-  #write(id, text, isDone) {
+  #write(id, text, isDone, status) {
     this.#texts.set(id, text);
-    this.#on.message({ id, role: "assistant", text, isDone });
+    this.#on.message({ id, role: "assistant", text, isDone, status });
   }
+}
+
+/** Return whether a reader shows a run that has not ended. */
+function isAtWork({ runId, status }) {
+  return runId && !OVER.has(status);
 }
 
 /** Return whether it is an answer of this type, and not a page of a proxy or for signing in. */
@@ -351,6 +380,16 @@ function isOf(response, type) {
 /** Return whether the same request may succeed later. */
 function isPassing(response) {
   return response.status >= 500 || response.status === 429;
+}
+
+/** Return whether something on the way was down: the back end's server, or the back end itself. */
+function isOfOutage({ code, status }) {
+  return status === 503 || (code === "refused" && status >= 500); // refused: by a proxy, without a code
+}
+
+/** Return whether a stop or a reset needs no other attempt: the back end keeps it for its server. */
+function isDoneLater(error) {
+  return !error || error.code.startsWith("upstream_");
 }
 
 /** Return whether `fetch` or a body failed, and no code. */

@@ -35,6 +35,7 @@ from openai_runs.conversations import (
     DuplicateMessageError,
     LeaseLostError,
     Reply,
+    ThreadGoneError,
 )
 from openai_runs.web.errors import (
     EmptyMessageError,
@@ -97,7 +98,8 @@ class Chat(Conversations):
         max_waiting: Messages of one user that may wait or be answered at a time in this process.
         drain: Seconds that answers at work have when the block is left, before they are left to
             the next process.
-        **options: What else `Conversations` takes: `store`, `when_busy`, `tools`, `timeout`.
+        **options: What else `Conversations` takes: `store`, `when_busy`,
+            `missing_thread`, `tools`, `timeout`.
 
     Raises:
         TypeError: An argument is of the wrong kind, or is set by this class.
@@ -190,7 +192,8 @@ class Chat(Conversations):
             EmptyMessageError: `text` has nothing but white space.
             InvalidTextError: `text` has half of a surrogate pair.
             TooManyMessagesError: So many messages of this user wait already.
-            APIError: The assistant or the thread is not on the server.
+            APIError: The assistant is not on the server.
+            ThreadGoneError: The thread is not on the server; not with `missing_thread="new"`.
             OpenAIRunsError: The answer could not be begun.
             RuntimeError: The chat is not open.
 
@@ -217,8 +220,9 @@ class Chat(Conversations):
         except BaseException:
             buffer.leave()
             raise
-        if isinstance(buffer.error, NotFoundError):  # no mistake of the browser's, which names none
-            message = f"the assistant or the thread is not on the server: {buffer.error}"
+        is_gone = isinstance(buffer.error, ThreadGoneError)
+        if isinstance(buffer.error, NotFoundError) and not is_gone:  # the browser names no object
+            message = f"the assistant is not on the server: {buffer.error}"
             raise APIError(message) from buffer.error
         if buffer.error is not None:
             raise buffer.error
@@ -243,6 +247,7 @@ class Chat(Conversations):
 
         Raises:
             NotFoundError: The conversation has no such run.
+            ThreadGoneError: The thread is not on the server.
             APIError: The run cannot be followed.
 
         Cancellation: changes nothing.
@@ -264,7 +269,10 @@ class Chat(Conversations):
         stream = self.client.runs.follow(
             run_id, thread_id=status.thread_id, last_event_id=last_event_id
         )
-        frames = await relay.sse(stream, on_disconnect="continue", heartbeat=self._heartbeat)
+        try:
+            frames = await relay.sse(stream, on_disconnect="continue", heartbeat=self._heartbeat)
+        except NotFoundError as error:
+            raise await self._gone(key, status.thread_id, error) or error from error.__cause__
         return self._responses.cut(frames)
 
     async def history(self, key: Key, *, before: str | None = None, limit: int = 20) -> History:
@@ -279,6 +287,8 @@ class Chat(Conversations):
 
         Raises:
             NotFoundError: `before` can be no message.
+            ThreadGoneError: The thread is not on the server; with `missing_thread="new"` the
+                history is empty instead.
             APIError: The messages cannot be listed.
             ValueError: `limit` is out of bounds.
         """
@@ -286,12 +296,19 @@ class Chat(Conversations):
             raise _not_found(message_id=before)
         status = await self.status(key)
         waiting = status.waiting if before is None else []
+        empty = History(messages=[], before=None, waiting=waiting)
         if status.thread_id is None:
-            return History(messages=[], before=None, waiting=waiting)
-        page = await self.client.messages.list(
-            status.thread_id, order="desc", limit=limit, after=before
-        )
-        runs = await self.client.runs.list(status.thread_id, order="desc", limit=_RUNS)
+            return empty
+        try:
+            page = await self.client.messages.list(
+                status.thread_id, order="desc", limit=limit, after=before
+            )
+            runs = await self.client.runs.list(status.thread_id, order="desc", limit=_RUNS)
+        except NotFoundError as error:
+            gone = await self._gone(key, status.thread_id, error)
+            if gone is not None and self._options.missing_thread == "new":
+                return empty  # as the next message begins
+            raise gone or error from error.__cause__
         messages = page.data[::-1]
         return History(
             messages=shown_messages(messages, runs.data, is_newest=before is None),

@@ -8,6 +8,7 @@ sentence.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ from openai_runs import (
     UnprocessableEntityError,
 )
 from openai_runs._log_ids import ids_of
-from openai_runs.conversations import DuplicateMessageError, LeaseLostError
+from openai_runs.conversations import DuplicateMessageError, LeaseLostError, ThreadGoneError
 
 __all__ = [
     "EmptyMessageError",
@@ -101,6 +102,13 @@ _ROWS: Final = (
     _Row(TooManyMessagesError, 429, "rate_limit_error", "too_many_messages", "Wait for answers."),
     _Row(DuplicateMessageError, 409, _CALLER, "conflict", "The message was sent before."),
     _Row(ActiveRunError, 409, _CALLER, "active_run", "An answer is being written: wait."),
+    _Row(
+        ThreadGoneError,
+        410,
+        _CALLER,
+        "thread_gone",
+        "This conversation is not there any more: begin a new one.",
+    ),
     _Row(NotFoundError, 404, _CALLER, "not_found", "There is no such object. Reload the page."),
     _Row(ConflictError, 409, _CALLER, "conflict", "The request contradicts an earlier one."),
     _Row(BadRequestError, 400, _CALLER, "bad_request", "The request was rejected."),
@@ -190,7 +198,11 @@ def _response(
 ) -> ErrorResponse:
     facts = {"message": row.message, "type": row.type, "param": param, "code": row.code}
     content = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    body = msgspec.json.encode({"error": facts, **(others or {})})
+    whole = {"error": facts, **(others or {})}
+    try:
+        body = msgspec.json.encode(whole)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
+        body = json.dumps(msgspec.to_builtins(whole, str_keys=True)).encode()
     return ErrorResponse(status, {**headers, **content}, body)
 
 

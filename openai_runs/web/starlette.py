@@ -6,7 +6,7 @@ installed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from openai_runs import OpenAIRunsError, relay
-from openai_runs.web.errors import ErrorResponse, error_response, rejection
+from openai_runs.web.errors import ErrorResponse, InvalidTextError, error_response, rejection
 from openai_runs.web.opening import MakeClient, MakeOther, opened
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 __all__ = ["EXCEPTION_HANDLERS", "lifespan", "respond"]
+
+_ECHOED: Final = frozenset({"input"})
+"""What FastAPI says of an error beside its kind, place and text: what was sent, of any length."""
 
 
 async def _answer(request: Request, error: Exception) -> Response:
@@ -42,14 +45,25 @@ async def _reject(request: Request, error: Exception) -> Response:
 
 async def _reject_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    details = jsonable_encoder(error.errors())
-    names = [str(one["loc"][-1]) for one in details]
+    details = [
+        {name: value for name, value in one.items() if name not in _ECHOED}
+        for one in error.errors()
+    ]
+    if any(one["type"] == "string_unicode" for one in details):
+        return await _answer(request, InvalidTextError("a text has half of a surrogate pair"))
+    details = jsonable_encoder(details)
+    names = [_name_of(one["loc"]) for one in details]
     said = "; ".join(f"{name}: {one['msg']}" for name, one in zip(names, details, strict=True))
     if any(one["loc"][0] == "cookie" for one in details):
         said += ". Reload the page, or sign in again."
     return _as_response(
         rejection(422, said, code="invalid_request", param=names[0], detail=details)
     )
+
+
+def _name_of(place: Sequence[str | int]) -> str:
+    """Return the name of the field that a place is in, without its index: of no JSON, the body."""
+    return next(part for part in reversed(place) if isinstance(part, str))
 
 
 def _as_response(answer: ErrorResponse) -> Response:
@@ -59,7 +73,8 @@ def _as_response(answer: ErrorResponse) -> Response:
 EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {OpenAIRunsError: _answer, HTTPException: _reject}
 """For `FastAPI(exception_handlers=EXCEPTION_HANDLERS)`, or Starlette's: each error of this
 package is answered as `error_response` says. An `HTTPException`, and what FastAPI's validation
-rejects, is answered in the same shape, with FastAPI's `detail` beside it."""
+rejects, is answered in the same shape, with FastAPI's `detail` beside it, but for
+the `input` there."""
 
 try:
     from fastapi.encoders import jsonable_encoder

@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from openai_runs.batch import Batch, BatchError, read_jsonl, status
-from tests.batch.batching import Folder, Moody, results_of
+from tests.batch.batching import Folder, Moody, errors_of, results_of
 
 
 @pytest.mark.parametrize("left", [0, 1, 5, 300], ids=["all", "a-byte", "five-bytes", "300-bytes"])
@@ -37,6 +37,34 @@ async def test_missing_output_is_written_anew(folder: Folder) -> None:
     await folder.batch().run(read_jsonl(folder.source), out=other)
 
     assert other.read_bytes() == folder.out.read_bytes()
+
+
+async def test_results_may_go_back_to_the_first_file(folder: Folder) -> None:
+    """It has what this checkpoint wrote, and gets what came since, failures included."""
+    other = folder.path / "other.jsonl"
+    folder.write(a="one", b="bad one")
+    await folder.run()
+    folder.write(a="one", b="bad one", c="two", d="bad two")
+    await folder.batch().run(read_jsonl(folder.source), out=other)
+
+    status = await folder.run()
+
+    assert status.out == str(folder.out)
+    assert folder.out.read_bytes() == other.read_bytes()
+    assert [one["custom_id"] for one in errors_of(folder.path)] == ["b", "d"]
+
+
+async def test_first_file_with_something_else_is_not_written_to(folder: Folder) -> None:
+    """Somebody used its name meanwhile."""
+    folder.write(a="one")
+    await folder.run()
+    await folder.batch().run(read_jsonl(folder.source), out=folder.path / "other.jsonl")
+    folder.out.write_text("mine\n")
+
+    with pytest.raises(BatchError, match=r"out\.jsonl does not hold what this checkpoint"):
+        await folder.run()
+
+    assert folder.out.read_text() == "mine\n"
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.errors.jsonl"])

@@ -248,7 +248,10 @@ def test_mark_on_top_of_json_lines_is_left_out(tmp_path: Path) -> None:
 
 CSV: dict[str, tuple[str, str]] = {
     "an unknown column": ("a,b\n1,2\n", r"\{q\} is no column; there are a, b$"),
-    "too few values": ("q,b\n1\n", "line 2 .* has 1 value for 2 columns"),
+    "too few values": (
+        "q,b\n1\n",
+        "line 2 .* has 1 value for 2 columns; one that is empty has its comma",
+    ),
     "too many values": ("q,b\n1,2,3\n", "line 2 .* has 3 values .* stands in double quotes"),
     "a column twice": ("q,q\n1,2\n", "line 1 .* same name 'q'"),
     "an open quote": (
@@ -264,8 +267,9 @@ CSV: dict[str, tuple[str, str]] = {
         r"in\.csv: line 3 is not UTF-8 \(byte 0xfc\): save it as CSV UTF-8",
     ),
     "another encoding of the columns": ("q\udcff\n", "line 1 is not UTF-8"),
-    "semicolons": ("q;b\n1;2\n", "its columns are separated by ';', not by commas"),
-    "tabs": ("q\tb\n1\t2\n", "its columns are separated by tabs, not by commas"),
+    "semicolons": ("q;b\n1;2\n", "its columns are separated by ';', and must be by"),
+    "tabs": ("q\tb\n1\t2\n", "its columns are separated by tabs, and must be by commas"),
+    "semicolons and a comma": ("q;b\n1,5;2\n", "separated by ';', and must be by commas"),
 }
 
 
@@ -287,3 +291,23 @@ def test_file_that_is_not_there_is_named(tmp_path: Path, read: Any) -> None:
     """The reason is the system's."""
     with pytest.raises(BatchError, match=r"in\.jsonl: cannot be read: No such file"):
         list(read(tmp_path / "in.jsonl"))
+
+
+NAMED: dict[str, tuple[str, str | None, str]] = {
+    "an empty id": ("id,q\na,1\n,2\n", "id", "line 3 of the input: its column 'id' is empty"),
+    "an empty custom_id": ("custom_id,q\n,2\n", None, "its column 'custom_id' is empty"),
+    "semicolons": ("id;q\na;1\n", "id", r"in\.csv: its columns are separated by ';', .* no column"),
+    "tabs": ("id\tq\na\t1\n", "id", r"in\.csv: its columns are separated by tabs, .* no column"),
+    "a value with a comma": ("q\n1,2\n", None, "2 values for 1 column; one with a comma"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_csv_whose_rows_have_no_names_is_refused(tmp_path: Path, name: str) -> None:
+    """In the words of the file: its columns, and what separates them."""
+    text, id_column, why = NAMED[name]
+    path = tmp_path / "in.csv"
+    path.write_text(text)
+
+    with pytest.raises(BatchError, match=why):
+        list(read_csv(path, "Say {q}", id_column=id_column))

@@ -72,6 +72,20 @@ async def test_rejected_line_is_an_error_with_the_answer(folder: Folder) -> None
     assert [reason[:3] for reason in status.reasons] == ["404"]
 
 
+async def test_status_is_one_line(folder: Folder) -> None:
+    """For a log, or the end of a program."""
+    folder.write(a="hello", b="bad", c="you")
+
+    with pytest.raises(BatchError):
+        await folder.run(concurrency=1, max_failures=1)
+    left = await anyio.to_thread.run_sync(status, folder.checkpoint)
+    whole = await folder.run()
+
+    tokens = f"{left.tokens:,} tokens"
+    assert str(left) == f"1 completed, 1 failed; 1 left: the same command goes on; {tokens}"
+    assert str(whole) == f"2 completed, 1 failed; {whole.tokens:,} tokens"
+
+
 async def test_changed_line_is_named(folder: Folder) -> None:
     """The same custom id with another body would be another run under an old result."""
     folder.write(a="hello", b="you")

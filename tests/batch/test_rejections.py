@@ -24,7 +24,9 @@ async def test_rejection_of_each_line_ends_the_batch_and_the_template_may_be_men
     source.write_text("q\n" + "".join(f"text {n}\n" for n in range(100)))
     wrong = read_csv(source, rejected("{q}", tread={}))
 
-    with pytest.raises(BatchError, match=r"rejected each of the first 20 lines .*tread.*may chan"):
+    with pytest.raises(
+        BatchError, match=r"rejected each of the first 20 lines .*'tread'; start .*may chan"
+    ):
         await folder.batch(assistant=ECHO).run(wrong, out=folder.out)
     assert 20 <= len(errors_of(folder.path)) < 40
 

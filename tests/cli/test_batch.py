@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 import anyio.to_thread
 import pytest
@@ -27,6 +28,13 @@ from tests.batch.batching import (
 from tests.cli.conftest import InProcess
 from tests.cli.processes import COMMAND, clean_env, execute, finish, read_until, run_on_terminal
 
+
+class HasAssistant(Protocol):
+    """A server with an assistant."""
+
+    assistant_id: str
+
+
 FILES = ["--out", "out.jsonl", "--checkpoint", "batch.db"]
 URL = ["--base-url", "http://127.0.0.1:9/v1"]
 
@@ -44,7 +52,7 @@ async def server(backend: Moody, tmp_path: Path) -> AsyncIterator[Site]:
         yield served
 
 
-def write(folder: Path, server: Site, *texts: str) -> None:
+def write(folder: Path, server: HasAssistant, *texts: str) -> None:
     """Write the input: a line for each text."""
     lines = [batch_line(f"id-{n}", server.assistant_id, text) for n, text in enumerate(texts)]
     write_lines(folder / "in.jsonl", lines)

@@ -34,10 +34,10 @@ async def test_table_has_each_row_with_its_answer(tmp_path: Path, server: Site) 
 
     assert (table.code, table.err, plain.code) == (0, "", 0)
     header, ada, alan, grace = csv.reader(StringIO(table.out.removeprefix("\ufeff")))
-    assert header == ["name", "q", "answer", "error"]
-    assert ada == ["Ada", 'Größe, "a"\nb', 'Größe, "a"\nb', ""]
-    assert alan == ["Alan", "bad one", "", "No such thing."]
-    assert grace == ["Grace", "wait", "", ""]
+    assert header == ["name", "q", "answer", "error", "status"]
+    assert ada == ["Ada", 'Größe, "a"\nb', 'Größe, "a"\nb', "", "completed"]
+    assert alan == ["Alan", "bad one", "", "No such thing.", "failed"]
+    assert grace == ["Grace", "wait", "", "", "pending"]
     assert [row[0] for row in csv.reader(StringIO(plain.out.removeprefix("\ufeff")))] == [
         *("custom_id", "row-3", "row-4")
     ]
@@ -51,7 +51,7 @@ async def test_table_of_other_rows_says_what_is_left_out(tmp_path: Path, server:
 
     done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
 
-    assert done.out.splitlines()[1] == "id-1,two,two,"
+    assert done.out.splitlines()[1] == "id-1,two,two,,completed"
     assert "left out: 1 of the results, whose ids no row of in.csv has\n" in done.err
 
 
@@ -90,7 +90,11 @@ async def test_table_beside_more_rows_and_columns_is_printed(tmp_path: Path) -> 
     done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
 
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[1:] == ["one,x,one,", "two,y,two,", "three,z,,"]
+    assert done.out.splitlines()[1:] == [
+        "one,x,one,,completed",
+        "two,y,two,,completed",
+        "three,z,,,pending",
+    ]
 
 
 async def test_table_knows_the_prompts_of_all_files_of_a_checkpoint(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ async def test_table_knows_the_prompts_of_all_files_of_a_checkpoint(tmp_path: Pa
     done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
 
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[1:] == ["a,one,one,", "b,two,Say two,"]
+    assert done.out.splitlines()[1:] == ["a,one,one,,completed", "b,two,Say two,,completed"]
 
 
 async def batch_of_csv(folder: Path, rows: str, *, prompt: str = "{q}") -> None:
@@ -147,7 +151,38 @@ async def test_table_pairs_rows_by_the_column_that_names_them(tmp_path: Path, se
 
     assert run.code == 0, run.err
     assert table.out.removeprefix("\ufeff").splitlines() == [
-        *("id,q,answer,error", "c,three,,", "b,two,two,", "a,one,one,")
+        "id,q,answer,error,status",
+        *("c,three,,,pending", "b,two,two,,completed", "a,one,one,,completed"),
     ]
     assert (table.code, table.err, other.code) == (0, "", 1)
     assert "go on with id_column='id' (--id-column)" in other.err
+
+
+async def test_table_of_a_table_has_columns_of_other_names(tmp_path: Path) -> None:
+    """So it may be the input of another batch, and that one's table too."""
+    await batch_of_csv(tmp_path, "answer,error,status\none,,open\n", prompt="{answer}")
+    options = ["--rows", "in.csv"]
+
+    first = await execute("batch", "table", "batch.db", *options, folder=tmp_path)
+    (tmp_path / "two").mkdir()
+    await batch_of_csv(tmp_path / "two", first.out, prompt="{answer_2}!")
+    second = await execute("batch", "table", "batch.db", *options, folder=tmp_path / "two")
+
+    names = "answer,error,status,answer_2,error_2,status_2"
+    assert first.out.removeprefix("\ufeff").splitlines() == [*(names, "one,,open,one,,completed")]
+    assert second.out.removeprefix("\ufeff").splitlines() == [
+        f"{names},answer_3,error_3,status_3",
+        "one,,open,one,,completed,one!,,completed",
+    ]
+
+
+async def test_empty_answer_is_known_from_one_that_is_not_there(tmp_path: Path) -> None:
+    """By its status."""
+    await batch_of_csv(tmp_path, "id,q\na,one\nb,\n")
+    (tmp_path / "in.csv").write_text("id,q\na,one\nb,\nc,three\n")
+
+    done = await execute("batch", "table", "batch.db", "--rows", "in.csv", folder=tmp_path)
+
+    assert done.out.splitlines()[1:] == [
+        *("a,one,one,,completed", "b,,,,completed", "c,three,,,pending")
+    ]

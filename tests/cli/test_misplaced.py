@@ -20,6 +20,11 @@ OF_ASSISTANT = (
 OF_MESSAGE = "'msg_1' is the id of a message, and that of a thread is needed"
 ID_ALONE = "Write the id alone: `openai-runs {0}`"
 OTHERS = {
+    # A word that is no command.
+    "map": "Available commands: demo, serve, worker, ask, chat, doctor, completion, runs, threads, "
+    "assistants, export, import, batch",
+    "runs sho": 'Did you mean "show"? Available commands: cancel, list, show, wait',
+    "batch map": 'Unknown command "map". Available commands: run, status, table',
     # An id of another kind, where one is taken.
     "runs show thread_1 --db c.db": OF_THREAD.format(" --db c.db"),
     "runs wait thread_1 --base-url http://h/v1": OF_THREAD.format(" --base-url http://h/v1"),

@@ -46,7 +46,8 @@ def on_the_wall(seconds: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["describing", "ending", "outputs", "usage.ids", "terminal.wrapping"]
+    "name",
+    ["describing", "ending", "outputs", "usage.ids", "terminal.wrapping", "commands.batch_table"],
 )
 def test_examples_in_docstrings_hold(name: str) -> None:
     """What a docstring shows is what happens."""

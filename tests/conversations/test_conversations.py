@@ -340,3 +340,15 @@ async def test_store_of_the_callers_own_is_used_and_not_closed(bot: Bot) -> None
 
     assert await store.open_keys() == []
     await store.aclose()
+
+
+async def test_stop_of_a_run_that_has_ended_by_itself_stops_nothing(bot: Bot) -> None:
+    """The run was completed at the server before the cancel arrived: the answer is false."""
+    bot.model.add("a")
+
+    async with bot.conversations() as conversations:
+        async with conversations.reply(KEY, "1") as reply:
+            assert reply.stream is not None
+            await reply.stream.until_done()
+            assert await conversations.stop(KEY) is False
+            assert (await reply.result()).text == "a"

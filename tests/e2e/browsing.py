@@ -64,7 +64,7 @@ class Tab:
         with anyio.move_on_after(20):
             while (found := await self.value(script)) != wanted:  # noqa: ASYNC110 - it tells nobody
                 await anyio.sleep(0.02)
-        assert found == wanted
+        assert found == wanted, (found, wanted)
 
 
 @asynccontextmanager

@@ -133,6 +133,59 @@ async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
         await tab.until(SHOWN, "1 (not sent)|2|fine")
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_page_sends_a_message_again_until_the_server_is_back(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """The back end answers at once that it is down: the message is sent again, and answered once."""
+    async with serve_on_way(ScriptedBackend(["fine"]), monkeypatch) as (url, way):
+        await open_page(tab, url)
+        await tab.until(HAS_FOLLOWED, "true")
+        way.close()
+        await ask(tab, "1")
+        await tab.until(CONNECTION, RECONNECTING)
+        way.open()
+        await tab.until(SHOWN, "1|fine")
+        await tab.until(CONNECTION, "")
+
+
+async def test_page_sends_a_message_again_where_that_can_help(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Four times to what is down, be it behind a proxy; once to what refuses it."""
+    script = """(async () => {
+        const { Chat } = await import("/chat.js");
+        const pause = window.setTimeout;
+        window.setTimeout = (resume) => pause(resume);
+        const said = [];
+        for (const [body, status] of ANSWERS) {
+            let sent = 0;
+            const headers = { "Retry-After": "5" };
+            window.fetch = async () => (sent++, new Response(body, { status, headers }));
+            const onError = ({ message }) => said.push(`${sent} ${message}`);
+            await new Chat({ onError }).send("1");
+        }
+        window.setTimeout = pause;
+        window.said = said.join("|");
+    })()"""
+    answers = [
+        ('{"error": {"message": "Down.", "code": "upstream_unreachable"}}', 503),
+        ("<h1>Bad gateway</h1>", 502),
+        ('{"error": {"message": "Refused.", "code": "upstream_error"}}', 502),
+        ('{"error": {"message": "Wait.", "code": "too_many_messages"}}', 429),
+    ]
+    async with serve("chat.py", ScriptedBackend(), monkeypatch) as url:
+        await open_page(tab, url)
+        await tab.value(f"void {script.replace('ANSWERS', json.dumps(answers))}")
+        words = [
+            "4 Down. Send it again in 5 s.",
+            "4 The server cannot answer at present (502). Send it again in 5 s.",
+            "1 Refused. Send it again in 5 s.",
+            "1 Wait. Send it again in 5 s.",
+        ]
+        await tab.until("window.said", "|".join(words))
+
+
 async def test_page_sends_no_blank_message_and_asks_for_no_icon(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
@@ -249,6 +302,61 @@ async def test_stop_that_comes_late_cancels_no_other_answer(
         await tab.until(SHOWN, f"1|2|{'Well' * 30}|{'So' * 30}")
 
 
+async def test_status_after_a_stop_is_that_of_the_run(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """`stopping` until the run has ended; the stop that is held up finds it completed."""
+    model = Paced()
+    hold_stop = """(() => {
+        const send = window.fetch;
+        window.fetch = async (url, options) => {
+            if (!url.includes("/stop")) return send(url, options);
+            const response = await send(url.split("?")[0] + "?run_id=none", options);
+            await new Promise((resume) => { window.endStop = resume; });
+            return new Response("true"); // as of a back end before this one
+        };
+    })()"""
+    keep = """(() => {
+        window.statuses = [];
+        const place = document.querySelector("#status");
+        new MutationObserver(() => window.statuses.push(place.textContent)).observe(
+            place, { childList: true });
+    })()"""
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await tab.value(hold_stop)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Hello ")
+        await tab.value(f"{keep}; document.querySelector('#stop').click()")
+        await tab.until(STATUS, "stopping ...")
+        await tab.until("typeof window.endStop", "function")
+        await tab.value("window.endStop()")
+        model.go_on.set()
+        await tab.until(SHOWN, f"1|{model.text}")
+        await tab.until(STATUS, "completed")
+        statuses = await tab.value("window.statuses")
+
+    assert statuses == ["stopping ...", "completed"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_stop_while_the_server_is_down_is_no_error(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """The page says that it is carried out later, and shows the end when it was."""
+    async with serve_on_way(ScriptedBackend([Hang("Well, ")]), monkeypatch) as (url, way):
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Well, ")
+        way.close()
+        await tab.value('document.querySelector("#stop").click()')
+        later = "The answer is stopped as soon as the assistant can be reached."
+        await tab.until(STATUS, later)
+        way.open()
+        await tab.until(STATUS, "cancelled")
+        await tab.until(SHOWN, "1|Well,  (stopped)")
+
+
 @pytest.mark.parametrize("is_other", [False, True], ids=["same-tab", "other-tab"])
 async def test_stop_is_done_at_once_although_many_messages_wait(
     is_other: bool, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
@@ -276,7 +384,7 @@ async def test_stop_is_done_at_once_although_many_messages_wait(
         stop = "other.stop()" if is_other else 'document.querySelector("#stop").click()'
         await tab.value(f"void {stop}")
         answers = [f"answer {n}" for n in questions]
-        await tab.until(SHOWN, "|".join(["1", "Well, ", *questions, *answers]))
+        await tab.until(SHOWN, "|".join(["1", "Well,  (stopped)", *questions, *answers]))
         await tab.until(STATUS, "completed")
 
 

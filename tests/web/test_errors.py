@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from openai_runs import Run, errors
-from openai_runs.conversations import DuplicateMessageError, LeaseLostError
+from openai_runs.conversations import DuplicateMessageError, LeaseLostError, ThreadGoneError
 from openai_runs.types.runs import RunLastError
 from openai_runs.web import (
     EmptyMessageError,
@@ -65,6 +65,16 @@ TABLE: dict[str, tuple[errors.OpenAIRunsError, int, str]] = {
     "tool": (errors.ToolError(SECRET), 500, "tool_error"),
     "config": (errors.ConfigError(SECRET), 500, "server_error"),
     "lease": (LeaseLostError(SECRET), 503, "lease_lost"),
+    "thread-gone": (
+        ThreadGoneError(
+            status_error(errors.NotFoundError, 404),
+            thread_id="thread_1",
+            stored_key=SECRET,
+            key=SECRET,
+        ),
+        410,
+        "thread_gone",
+    ),
     "empty": (EmptyMessageError(SECRET), 400, "empty_message"),
     "invalid-text": (InvalidTextError(SECRET), 400, "invalid_text"),
     "many": (TooManyMessagesError(SECRET), 429, "too_many_messages"),
@@ -84,7 +94,7 @@ def test_error_is_answered_without_what_it_says_when(row: str) -> None:
     assert (answer.status, facts["code"]) == (status, code)
     assert facts.keys() == {"message", "type", "param", "code"}
     assert facts["param"] is None
-    for hidden in ("sk-secret", "upstream.internal", "thread_", "run_1", "req_1", "assistant_id"):
+    for hidden in ("sk-secret", "upstream.internal", "thread_1", "run_1", "req_1", "assistant_id"):
         assert hidden.encode() not in answer.body
     assert answer.headers["Content-Type"] == "application/json"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
 from typing import Annotated, Any
 
 import aiohttp
@@ -14,8 +16,10 @@ from starlette.routing import Route
 
 from openai_runs.web import aiohttp as on_aiohttp
 from openai_runs.web import starlette as on_starlette
+from openai_runs.web.errors import rejection
 from tests.relaying import serve_aiohttp, serve_asgi
 
+JSON = {"Content-Type": "application/json"}
 ALLOW = {"Allow": "PUT"}
 
 
@@ -149,3 +153,66 @@ async def test_answer_that_is_no_plain_rejection_keeps_what_it_says(
             status
         ]
         assert (answer["error"]["code"], answer["detail"]) == (code, detail)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(r"a\ud83d b", id="cut-emoji"),
+        pytest.param(r"\udc4d\ud83d", id="swapped"),
+        pytest.param(r"\udfff" + "x" * 9, id="too-long-as-well"),
+    ],
+)
+async def test_half_a_surrogate_pair_that_fastapi_finds_is_no_text(text: str) -> None:
+    """As where `send` finds it: 400, and no server error."""
+    async with (
+        _fastapi() as url,
+        aiohttp.ClientSession(cookies={"user": "a"}) as session,
+        session.post(url, data=f'{{"text": "{text}"}}', headers=JSON) as response,
+    ):
+        answer = await response.json()
+
+    assert (response.status, answer["error"]["code"]) == (400, "invalid_text")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{"text": "%s"}' % ("long " * 100_000), id="text"),
+        pytest.param('{"text": ["%s"]}' % ("long " * 100_000), id="list"),
+        pytest.param('{"other": "%s"}' % ("long " * 100_000), id="missing"),
+        pytest.param('"%s"' % ("long " * 100_000), id="no-object"),
+    ],
+)
+async def test_what_was_sent_is_not_sent_back(body: str) -> None:
+    """However long it is, the answer says in some words what is wrong with it."""
+    async with (
+        _fastapi() as url,
+        aiohttp.ClientSession(cookies={"user": "a"}) as session,
+        session.post(url, data=body, headers=JSON) as response,
+    ):
+        answer = await response.read()
+
+    assert response.status == 422
+    assert len(answer) < 1000
+
+
+async def test_body_that_is_no_json_is_named() -> None:
+    """Not by the place of the first wrong byte."""
+    async with (
+        _fastapi() as url,
+        aiohttp.ClientSession(cookies={"user": "a"}) as session,
+        session.post(url, data="no", headers=JSON) as response,
+    ):
+        error = (await response.json())["error"]
+
+    assert (error["message"], error["param"]) == ("body: JSON decode error", "body")
+
+
+def test_rejection_says_what_no_utf_8_can_hold() -> None:
+    """A detail of the application's that repeats half of a character is no server error."""
+    answer = rejection(400, "no: \ud83d", detail={"said": "\udc4d", "at": date(2026, 1, 2)})
+    said = json.loads(answer.body)
+
+    assert said["error"]["message"] == "no: \ud83d"
+    assert said["detail"] == {"said": "\udc4d", "at": "2026-01-02"}

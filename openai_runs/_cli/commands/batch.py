@@ -5,8 +5,8 @@ import csv
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from openai_runs._cli.ending import INTERRUPTED, USAGE, Stop, code_of
 from openai_runs._cli.functions import load_functions
 from openai_runs._cli.interrupting import carry_out
 from openai_runs._cli.outputs import print_text, printable, say
-from openai_runs._cli.terminal.outage import reconnecting
+from openai_runs._cli.terminal.outage import held_back, reconnecting
 from openai_runs.batch import (
     Batch,
     BatchError,
@@ -49,7 +49,7 @@ _SHEETS: Final = {".tsv", ".tab", ".xls", ".xlsx", ".ods"}
 """Ends of the names of tables that are no CSV."""
 _PROMPT: Final = "'Sum up: {column}', or --template"
 _MAX_EXAMPLE: Final = 300
-"""Characters that are shown of an error."""
+"""Characters that are shown of an error or a prompt."""
 _REFRESH: Final = 0.2
 """Seconds between two drawings of it."""
 _CHECK: Final = 0.5
@@ -139,20 +139,15 @@ async def _run(job: Job, lines: Lines, tools: list[Callable[..., Any]]) -> int:
             concurrency=job.concurrency,
             retry_failed=job.retry_failed,
             max_failures=job.max_failures,
-            progress=_Begin(),
+            progress=_Begin(lines),
             assistant=_assistant(job),
         )
-        interrupts = _Interrupts(batch)
+        interrupts = _Interrupts(batch, client)
         found = None
-        try:
-            with interrupts.scope:
-                await warn_of_echo(client, job.model, job.place)
-                async with _shown(batch.progress, client):
-                    found = await batch.run(lines, out=job.out, errors=job.errors)
-        finally:
-            interrupts.end()
-            if ended := batch.progress.summary():
-                say(f"this start: {ended}", dim=False)
+        with _summed_up(job, batch, interrupts), interrupts.scope:
+            await warn_of_echo(client, job.model, job.place)
+            async with _shown(batch.progress, client):
+                found = await batch.run(lines, out=job.out, errors=job.errors)
     found = found or await anyio.to_thread.run_sync(_left, job.checkpoint)
     if found is None:
         say("nothing was begun", dim=False)
@@ -172,24 +167,69 @@ def _assistant(job: Job) -> dict[str, str] | str | None:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-class _Begin:
-    """Says once how many lines there are, where no bar does."""
+@contextmanager
+def _summed_up(job: Job, batch: Batch, interrupts: "_Interrupts") -> Iterator[None]:
+    """Say what this start has done and, where a signal or an error ends it, what is left."""
+    is_signalled = is_over = False
+    try:
+        yield
+        is_over = True
+    except asyncio.CancelledError:
+        is_signalled = True
+        raise
+    finally:
+        interrupts.end()
+        if ended := batch.progress.summary():
+            say(f"this start: {ended}", dim=False)
+        found = None
+        if not is_over and (ended or is_signalled):
+            with suppress(BatchError):  # what ends the batch is said itself
+                found = _left(job.checkpoint)
+        if found is not None:
+            _conclude(found, "", was_retried=job.retry_failed)
 
-    def __init__(self) -> None:
-        self._is_said = Console(stderr=True).is_terminal
+
+class _Begin:
+    """Says once how many lines there are, where no bar does, and the first filled prompt."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._is_said = False
 
     def __call__(self, progress: Progress) -> None:
-        if not self._is_said:
-            self._is_said = True
+        if self._is_said:
+            return
+        self._is_said = True
+        if not Console(stderr=True).is_terminal:
             of_total = f"{progress.done:,} of {progress.total or 0:,} lines done"
             say(f"{of_total}; progress each {BATCH_LOG_INTERVAL:g} s")
+        if progress.done != progress.total and (first := _first_prompt(self._lines)):
+            say(printable(f"the first prompt: {first}"), dim=False)
+
+
+def _first_prompt(lines: Lines) -> str:
+    """Return what the first row of a CSV asks; "" where that is not one text, or no CSV."""
+    if lines.template is None:
+        return ""
+    for line in islice(lines, 1):
+        match line.body:
+            case {"thread": {"messages": [{"content": str(prompt)}, *_]}}:
+                return _cut(prompt)
+    return ""
+
+
+def _cut(text: str) -> str:
+    """Return a text in one line of no more than some hundred characters."""
+    shown = " ".join(text.split())
+    return f"{shown[:_MAX_EXAMPLE]}..." if len(shown) > _MAX_EXAMPLE else shown
 
 
 class _Interrupts:
     """Ctrl-C: the first stops the batch, the second leaves it."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, client: AsyncClient) -> None:
         self._batch = batch
+        self._client = client
         self.scope = anyio.CancelScope()
         """In which the batch runs."""
         self.count = 0
@@ -203,26 +243,25 @@ class _Interrupts:
         self.count += 1
         if self.count == 1:
             self._batch.stop()
-            going = self._batch.progress.running
-            leaves = "Ctrl-C again leaves them"
-            lines = "line" if going == 1 else "lines"
-            say(
-                f"finishing {going} {lines} in progress; {leaves}"
-                if going
-                else "nothing was begun",
-                dim=False,
-            )
+            say(self._first(self._batch.progress.running), dim=False)
         else:
             self.scope.cancel()
 
+    def _first(self, going: int) -> str:
+        if not going:
+            return "nothing was begun"
+        lines = "line" if going == 1 else "lines"
+        parts = [f"finishing {going} {lines} in progress", held_back(self._client)]
+        return "; ".join(filter(None, [*parts, "Ctrl-C again leaves them"]))
+
 
 class _Log:
-    """Lines about a batch, where there is no bar: now and then, and where the server is lost."""
+    """Lines about a batch without a bar: now and then, and where the server is lost or refuses."""
 
     def __init__(self, progress: Progress, client: AsyncClient) -> None:
         self._progress = progress
         self._client = client
-        self._is_lost = False
+        self._is_lost = self._is_held_back = False
         self._due = time.monotonic() + BATCH_LOG_INTERVAL
 
     def __call__(self) -> None:
@@ -233,9 +272,13 @@ class _Log:
                 say(f"{outage.reason}; reconnecting for up to {BATCH_PATIENCE:g} s", dim=False)
             else:
                 say("the server answers again", dim=False)
+        refused = held_back(self._client)
+        if self._is_held_back != bool(refused):
+            self._is_held_back = bool(refused)
+            say(refused or "429s hold nothing back any more", dim=False)
         if time.monotonic() >= self._due:
             self._due += BATCH_LOG_INTERVAL
-            say(", ".join(filter(None, [str(self._progress), lost])))
+            say(", ".join(filter(None, [str(self._progress), lost, refused])))
 
 
 @asynccontextmanager
@@ -253,7 +296,7 @@ async def _shown(progress: Progress, client: AsyncClient) -> AsyncIterator[None]
         rows = Table.grid()
         rows.add_row(ProgressBar(total=progress.total, completed=progress.done, width=_BAR))
         rows.add_row(Text(printable(str(progress))))
-        if lost := reconnecting(client):
+        if lost := reconnecting(client) or held_back(client):
             rows.add_row(Text(lost, style="yellow", overflow="ellipsis", no_wrap=True))
         return rows
 
@@ -294,21 +337,13 @@ def _example(found: BatchStatus) -> str:
         return ""
     for result in islice(read_results(found.errors), 1):
         if result.error is not None:
-            shown = " ".join(result.error.message.split())
-            cut = f"{shown[:_MAX_EXAMPLE]}..." if len(shown) > _MAX_EXAMPLE else shown
-            return f"{result.custom_id}: {cut}"
+            return f"{result.custom_id}: {_cut(result.error.message)}"
     return ""
 
 
 def _conclude(found: BatchStatus, example: str, *, was_retried: bool) -> None:
     """Say what has come of it all."""
-    left = found.going + found.waiting
-    parts = [f"all starts: {found.completed:,} completed, {found.failed:,} failed"]
-    if left:
-        begun = f", {found.going:,} of them begun" if found.going else ""
-        parts.append(f"{left:,} left{begun}: the same command goes on")
-    parts.append(f"{found.tokens:,} tokens")
-    say("; ".join(parts), dim=False)
+    say(f"all starts: {found}", dim=False)
     if found.reasons:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.reasons.items())
         advice = f"; --retry-failed retries {found.retryable:,} of them" if found.retryable else ""

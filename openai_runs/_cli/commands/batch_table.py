@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,10 @@ from openai_runs.config import MAX_CSV_VALUE
 
 __all__ = ["print_table"]
 
-_ADDED: Final = ("answer", "error")
+_ADDED: Final = ("answer", "error", "status")
 """Columns beside those of the rows."""
+_PENDING: Final = "pending"
+"""Status of a row without an outcome."""
 _BOM: Final = "\ufeff"
 """By which spreadsheets know UTF-8."""
 
@@ -48,11 +50,23 @@ def _results(checkpoint: Path) -> Iterator[BatchResult]:
     return iter(()) if found.out is None else read_results(found.out, errors=found.errors)
 
 
-def _cells(result: BatchResult | None) -> tuple[str, str]:
-    """Return the values of the added columns; of a line without an outcome they are empty."""
+def _cells(result: BatchResult | None) -> tuple[str, str, str]:
+    """Return the values of the added columns."""
     if result is None:
-        return "", ""
-    return result.text, "" if result.error is None else result.error.message
+        return "", "", _PENDING
+    if result.error is None:
+        return result.text, "", "completed"
+    return result.text, result.error.message, "failed"
+
+
+def _added(columns: Collection[str]) -> list[str]:
+    """Return the names of the added columns, with a number where the rows have such a name.
+
+    >>> _added(["answer", "answer_2", "q"])
+    ['answer_3', 'error', 'status']
+    """
+    numbered = ([name, *(f"{name}_{n}" for n in range(2, len(columns) + 3))] for name in _ADDED)
+    return [next(one for one in names if one not in columns) for names in numbered]
 
 
 def _plain(results: Iterable[BatchResult]) -> Iterator[Iterable[str]]:
@@ -69,7 +83,7 @@ def _beside(
     is_first = True
     for custom_id, row in rows:
         if is_first:
-            yield *row, *_ADDED
+            yield *row, *_added(row)
             is_first = False
         yield *row.values(), *_cells(left.pop(custom_id, None))
     if left:

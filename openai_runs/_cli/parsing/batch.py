@@ -119,7 +119,8 @@ def batch_table(
 ) -> int:
     """Print the results of a batch as CSV, for a spreadsheet, also while it is at work.
 
-    Each has its text as `answer`; `error` says why a line did not complete.
+    Each has its text as `answer`; `error` says why a line did not complete, and `status`
+    whether it did: completed, failed or pending.
 
         openai-runs batch table a.db --rows tickets.csv > answers.csv
 

@@ -1,4 +1,4 @@
-"""What is shown of a server that gives no answer while a command waits: since when, and why."""
+"""What is shown of a server that gives no answer, or 429s, while a command waits: since when."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from rich.text import Text
 from openai_runs import AsyncClient, Run
 from openai_runs._cli.outputs import printable
 
-__all__ = ["reconnecting", "waiting_for"]
+__all__ = ["held_back", "reconnecting", "waiting_for"]
 
 _MOMENT: Final = 1.0
 """Seconds of a failure that nobody needs to know of."""
@@ -30,6 +30,16 @@ def reconnecting(client: AsyncClient, *, why: bool = True) -> str:
         return ""
     reason = f": {outage.reason}" if why else ""
     return printable(f"reconnecting for {outage.seconds:.0f} s{reason}")
+
+
+def held_back(client: AsyncClient) -> str:
+    """Return since when 429s hold requests back, and until when; an empty text where none do."""
+    limits = client.limits
+    if limits.refused_for is None:
+        return ""
+    since = f" for {limits.refused_for:.0f} s" if limits.refused_for >= _MOMENT else ""
+    pause = f", next request in {limits.paused:.0f} s" if limits.paused >= _MOMENT else ""
+    return f"held back by 429{since}{pause}"
 
 
 class _Waiting(ProgressColumn):

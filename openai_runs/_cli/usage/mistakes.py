@@ -17,6 +17,8 @@ from openai_runs._cli.usage.ids import a, kind_of, uses
 
 __all__ = ["explain"]
 
+_COMMANDS: Final = "Available commands:"
+"""Behind which cyclopts names the first of them."""
 _OF_PLACE: Final = ("--base-url", "--api-key-env", "--db")
 """Options that say which server is meant."""
 
@@ -34,6 +36,9 @@ def explain(error: CycloptsError, app: App, arguments: Sequence[str]) -> str:
         case UnknownCommandError(unused_tokens=[str(token), *_]) if kind := kind_of(token):
             known = uses(token, _place(arguments))
             return f"'{token}' is the id of {a(kind)}, and no command{known}"
+        case UnknownCommandError():
+            names = ", ".join(name for name in apps[-1] if not name.startswith("-"))
+            return f"{said.partition(_COMMANDS)[0]}{_COMMANDS} {names}"
         case UnknownOptionError():
             return _instead(error, command, _names(apps[-1])) or said
     return said

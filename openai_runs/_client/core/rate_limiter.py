@@ -71,6 +71,8 @@ class LimitState(Printed, msgspec.Struct, frozen=True, kw_only=True):
     """Transient 429s."""
     paused: float
     """Seconds for which the last `Retry-After` still pauses all requests."""
+    refused_for: float | None = None
+    """Seconds since the first of the 429s that hold requests back; None: none does."""
     rate: float | None
     """Requests a second that can be kept up now; None: any number."""
     remaining_requests: int | None
@@ -122,6 +124,7 @@ class RateLimiter:
         self._calls_in_row = 0
         self._poll_wanted_until = 0.0
         self._waited = 0.0
+        self._refused_since: float | None = None
 
     async def acquire(self, operation: str, deadline: float | None) -> Permit:
         """Return the permit for an ordinary call, in the order in which the calls came.
@@ -209,8 +212,12 @@ class RateLimiter:
             self._rules.on_headers(RateLimit.from_headers(headers), number, now)
         if status != HTTPStatus.TOO_MANY_REQUESTS:
             self._rules.on_answer(refused=False, asked=None, number=number, now=now)
+            if not self._rules.paused(now):  # else it was sent before the pause began
+                self._refused_since = None
         elif error is not None and retry.is_retryable(status, error.headers, error.code):
             self._refusals += 1
+            if self._refused_since is None:
+                self._refused_since = now
             self._rules.on_answer(refused=True, asked=error.retry_after, number=number, now=now)
         if status >= HTTPStatus.BAD_REQUEST:
             self._return_tokens(permit.tokens)
@@ -248,6 +255,7 @@ class RateLimiter:
             waited=self._waited,
             refusals=self._refusals,
             paused=rules.paused(now),
+            refused_for=None if self._refused_since is None else now - self._refused_since,
             rate=rules.rate(now),
             remaining_requests=rules.requests.remaining(now),
             reset_requests=rules.requests.reset(now),

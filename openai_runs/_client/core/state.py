@@ -27,6 +27,10 @@ class Outage(NamedTuple):
     reason: str
     """Of that failure."""
 
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"no usable answer for {self.seconds:.0f} s: {self.reason}"
+
 
 class ClientState:
     """What a client and its copies share."""

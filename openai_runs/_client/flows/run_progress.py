@@ -21,7 +21,8 @@ _RECENT = 20
 class Progress:
     """How far many runs have come; made by `runs.map` and `openai_runs.batch`.
 
-    `str(progress)` is one line for a log.
+    `str(progress)` is one line for a log. It has `total`, `earlier`, `running`, `completed`,
+    `failed`, `done`, `tokens`, `reasons`, `seconds`, `rate` and `seconds_left`.
     """
 
     def __init__(

@@ -39,6 +39,7 @@ async def test_outage_lasts_from_the_first_failure_to_the_next_answer(
     assert copied is not None
     assert second is not None
     assert first.reason.startswith("no connection to 127.0.0.1:")
+    assert str(first) == f"no usable answer for {first.seconds:.0f} s: {first.reason}"
     assert (first.reason, second.reason) == (copied.reason, copied.reason)
     assert 0 <= first.seconds < second.seconds
 

@@ -114,6 +114,7 @@ async def test_retry_after_of_one_call_keeps_all_back() -> None:
         with pytest.raises(RateLimitError):
             await client.with_options(max_retries=0).runs.create("t", assistant_id="a")
         assert client.limits.paused == 30
+        assert client.limits.refused_for == 0
         copy = client.with_options(request_timeout=9)
         await copy.runs.retrieve("run_0", thread_id="thread_1")
         state = copy.limits
@@ -121,7 +122,7 @@ async def test_retry_after_of_one_call_keeps_all_back() -> None:
     assert len(handler.refused) == 1
     assert handler.times[1] - handler.times[0] >= 30
     assert state.refusals == 1
-    assert state.paused == 0
+    assert (state.paused, state.refused_for) == (0, None)
 
 
 async def test_used_up_quota_keeps_nobody_back() -> None:

@@ -195,7 +195,7 @@ class ChatBackend:
         where, run = self._shown, request.run
         words = "run %s: the model endpoint %s failed: %s"
         ids: LogIds = {"run_id": run.id, "thread_id": run.thread_id}
-        _logger.warning(words, run.id, where, failed.cause, extra=ids)
+        _logger.info(words, run.id, where, failed.cause, extra=ids)
         status, content = failed.refusal or (0, b"")
         said = words_of(content, self._secrets)
         known = ""
