@@ -97,11 +97,13 @@ async def test_page_says_that_the_server_is_silent_until_it_is_not(
     """In mid-answer, and after a reload."""
     page, model = page_folder / "page.html", Paced()
     page.write_text(page.read_text().replace("new Chat({", "new Chat({ silence: 300,"))
-    silent = "The server is silent. Waiting ..."
+    silent = "The server is silent. Waiting ..."  # the next comment comes after 15 s
+    quiet = "No word yet. Waiting ..."
     async with serve("chat.py", model, monkeypatch) as url:
         await open_page(tab, url)
         await ask(tab, "1")
         await tab.until(SHOWN, "1|Hello ")
+        await tab.until(CONNECTION, quiet)
         await tab.until(CONNECTION, silent)
         await tab.reload()
         await tab.until(SHOWN, "1|Hello ")
@@ -110,6 +112,67 @@ async def test_page_says_that_the_server_is_silent_until_it_is_not(
         await tab.until(SHOWN, f"1|{model.text}")
         await tab.until(STATUS, "completed")
         await tab.until(CONNECTION, "")
+
+
+async def test_page_says_that_a_message_waits_until_it_has_a_run(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Not the status of the run before, nor over that of a run at work."""
+    script = """(async () => {
+        const { Chat } = await import("/chat.js");
+        const event = (name, data) => `event: ${name}\\ndata: ${JSON.stringify(data)}\\n\\n`;
+        const run = (id, status) => event(`thread.run.${status}`, { id, status });
+        const bodies = [];
+        window.fetch = async () => new Response(new ReadableStream({ start(sink) {
+            bodies.push((text) => {
+                sink.enqueue(new TextEncoder().encode(text));
+                if (text.includes("[DONE]")) sink.close();
+            });
+        } }), { headers: { "Content-Type": "text/event-stream" } });
+        const said = [];
+        const onStatus = ({ status }) => said.push(status);
+        const chat = new Chat({ onStatus, onMessage: () => {} });
+        const until = async (count) => {
+            while (said.length < count) await new Promise((resume) => setTimeout(resume));
+        };
+        const first = chat.send("1");
+        await until(1);
+        bodies[0](run("run_1", "in_progress"));
+        await until(2);
+        const second = chat.send("2");
+        while (bodies.length < 2) await new Promise((resume) => setTimeout(resume));
+        bodies[0](run("run_1", "completed") + event("done", "[DONE]"));
+        await until(4);
+        bodies[1](run("run_2", "completed") + event("done", "[DONE]"));
+        await Promise.all([first, second]);
+        window.said = said.join(" ");
+    })()"""
+    async with serve("chat.py", ScriptedBackend(), monkeypatch) as url:
+        await open_page(tab, url)
+        await tab.until(HAS_FOLLOWED, "true")
+        await tab.value(f"void {script}")
+        await tab.until("window.said", "waiting in_progress completed waiting completed")
+
+
+async def test_page_scrolls_with_the_answer_unless_its_reader_has_scrolled_up(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Also to the end of a long history that is loaded."""
+    is_at_end = """(innerHeight + scrollY
+        > document.documentElement.scrollHeight - 2).toString() + (scrollY > 0)"""
+    long = "\n".join(WORDS)
+    async with serve("chat.py", ScriptedBackend([long, long]), monkeypatch) as url:
+        await open_page(tab, url)
+        await ask(tab, "1")
+        await tab.until(STATUS, "completed")
+        await tab.until(is_at_end, "truetrue")
+        await tab.reload()
+        await tab.until(SHOWN, f"1|{long}")
+        await tab.until(is_at_end, "truetrue")
+        await tab.value("scrollTo(0, 0)")
+        await ask(tab, "2")
+        await tab.until(SHOWN, f"1|{long}|2|{long}")
+        await tab.until(is_at_end, "falsefalse")
 
 
 async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
@@ -137,7 +200,7 @@ async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
 async def test_page_sends_a_message_again_until_the_server_is_back(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
-    """The back end answers at once that it is down: the message is sent again, and answered once."""
+    """The back end answers at once that it is down: it is sent again, and answered once."""
     async with serve_on_way(ScriptedBackend(["fine"]), monkeypatch) as (url, way):
         await open_page(tab, url)
         await tab.until(HAS_FOLLOWED, "true")
