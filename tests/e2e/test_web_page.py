@@ -114,6 +114,40 @@ async def test_page_says_that_the_server_is_silent_until_it_is_not(
         await tab.until(CONNECTION, "")
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_message_that_was_not_sent_is_in_the_field_again(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """After a reload that comes before the history, and after a refusal; not once it was sent."""
+    field = 'document.querySelector("form")?.elements.text.value'
+    async with serve_on_way(ScriptedBackend(["a", "fine"]), monkeypatch) as (url, way):
+        await open_page(tab, url)
+        await ask(tab, "0")
+        await tab.until(STATUS, "completed")
+        way.close()
+        await tab.reload()
+        await tab.until(CONNECTION, RECONNECTING)
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1 (sending ...)")
+        await tab.until(field, "")
+        await tab.reload()
+        await tab.until(field, "1")
+        await tab.until(CONNECTION, RECONNECTING)
+        way.open()
+        await tab.until(HAS_FOLLOWED, "true")
+        refuse = "window.real = fetch; window.fetch = async () => new Response('', {status: 403})"
+        await tab.value(f"void ({refuse.split(';')[0]}); void ({refuse.split(';')[1]})")
+        await ask(tab, "1")
+        await tab.until(SHOWN, "0|a|1 (not sent)")
+        await tab.until(field, "1")
+        await tab.value("void (window.fetch = window.real)")
+        await ask(tab, "1")
+        await tab.until(SHOWN, "0|a|1 (not sent)|1|fine")
+        await tab.reload()
+        await tab.until(SHOWN, "0|a|1|fine")
+        await tab.until(field, "")
+
+
 async def test_page_says_that_a_message_waits_until_it_has_a_run(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
