@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Final, get_args
@@ -291,28 +290,35 @@ class Conversations:
         closing = self._access.closing
         unreadable: set[str] = set()
         while not closing.is_set():
+            again = self._access.now + self._access.lease / 2
             for key in await self._access.store.open_keys():
                 if key in unreadable:
                     continue
                 try:
-                    reply = await self._adopt(key)
+                    reply, held_until = await self._adopt(key)
                 except (UnreadableRecordError, msgspec.MsgspecError):  # the record, or its key
                     unreadable.add(key)
                     _logger.exception("the record of conversation %s cannot be read", key)
                     continue
+                again = min(again, held_until or again)  # of whom is alive it is renewed before
                 if reply is not None:
                     yield reply
-            with anyio.move_on_after(self._access.lease / 2):
+            with anyio.move_on_after(again - self._access.now):
                 await closing.wait()
 
-    async def _adopt(self, key: str) -> Reply | None:
-        """Return a reply to what was left in a conversation; None if there is nothing."""
+    async def _adopt(self, key: str) -> tuple[Reply | None, float]:
+        """Return a reply to what was left in a conversation, if any, or when a lease expires."""
         owner, access = uuid4().hex, self._access
-        adopt = partial(Record.adopt, owner=owner, now=access.now, until=access.until)
-        message_id = await access.change(key, adopt)
+        now, until = access.now, access.until
+
+        def adopt(record: Record) -> tuple[int | None, float]:
+            held_until = record.held_until(now)
+            return record.adopt(owner, now=now, until=until), held_until
+
+        message_id, held_until = await access.change(key, adopt)
         if message_id is None:
-            return None
-        return Reply(access, self._options, read_key(key), "", (owner, message_id))
+            return None, held_until
+        return Reply(access, self._options, read_key(key), "", (owner, message_id)), 0.0
 
     async def answer_abandoned(self, answer: Callable[[Reply], Awaitable[object]]) -> None:
         """Call a function with each reply of `abandoned`, in a task of its own, until `aclose`.

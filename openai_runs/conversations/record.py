@@ -306,6 +306,13 @@ class Record(msgspec.Struct):
             self.claim.is_reset = True
         return self.stop()
 
+    def held_until(self, now: float) -> float:
+        """Return when the leases of all that wait or answer have expired; 0 where none holds."""
+        leases = [message.until for message in self.waiting]
+        if self.claim is not None:
+            leases.append(self.claim.until)
+        return max((until for until in leases if until > now), default=0.0)
+
     def adopt(self, owner: str, *, now: float, until: float) -> int | None:
         """Take the last message of processes that were killed, where nobody else will.
 

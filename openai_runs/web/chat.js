@@ -2,13 +2,14 @@
 // An ES module without dependencies; `openai_runs.web.SCRIPT` is its path.
 
 /** Yield the server-sent events of a response as {event, data, id}, however it is cut. */
-export async function* readEvents(response) {
+export async function* readEvents(response, onBytes = () => {}) {
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
   let text = "", event = "", data = [], id = "";
   try {
     for (;;) {
       const { done, value } = await reader.read();
+      onBytes();
       if (done) return; // an event that has not ended is dropped, as EventSource does
       text += decoder.decode(value, { stream: true });
       const lines = text.replace(/\r\n|\r(?!$)/g, "\n").split("\n");
@@ -37,7 +38,8 @@ const OVER = new Set(["completed", "incomplete", "failed", "cancelled", "expired
 const UNREACHABLE = "The server cannot be reached.";
 const STOPPED_LATER = "The answer is stopped as soon as the assistant can be reached.";
 const BROKEN = "The connection was lost.";
-const SILENCE = 10000, SILENT = "The server is silent."; // milliseconds without an event
+const SILENCE = 10000; // milliseconds without an event; three times as long without a byte
+const NO_WORD = "No word yet.", SILENT = "The server is silent.";
 
 /**
  * One user's chat. The endpoints are `url` (POST, a message), and below it `events` (GET, the
@@ -48,11 +50,12 @@ const SILENCE = 10000, SILENT = "The server is silent."; // milliseconds without
  * onStatus({runId, status, message}): of the run that answers; `message` says why it failed.
  * onError({code, message, status, retryAfter}): something cannot be done; `message` says what to do.
  * onConnection({isLost, message}): the connection was lost, and is tried again; or it is back.
- * onSilence({isSilent, message}): nothing was heard for `silence` milliseconds; or it is again.
+ * onSilence({isSilent, message}): no event came for `silence` milliseconds; or one has. It says
+ * whether the connection still has signs of life.
  */
 export class Chat {
   #url; #headers; #on; #readers = new Set(); #lost = new Set(); #texts = new Map();
-  #silence; #timer; #isSilent = false;
+  #silence; #timer; #heard = 0; #isSilent = false; #said; #isWaiting = false;
 
   constructor({
     url = "/chat", headers = {}, silence = SILENCE,
@@ -188,9 +191,10 @@ export class Chat {
             }
             problem = error.message;
           } else {
-            isAccepted = true;
+            if (!isAccepted) reader.isSent = isAccepted = true;
             this.#regain(reader);
-            for await (const event of readEvents(response)) {
+            this.#sayWaiting();
+            for await (const event of readEvents(response, () => { this.#heard = Date.now(); })) {
               reader.pause = FIRST_PAUSE, hasBegun = true;
               problem = event.event === "done" ? "" : BROKEN;
               if (!this.#showed(event, reader)) return true;
@@ -229,7 +233,7 @@ export class Chat {
     const controller = new AbortController();
     const place = { runId: "", lastId: "", status: "", messageId: "", isDone: false };
     const reader = { controller, signal: controller.signal, pause: FIRST_PAUSE, ...place };
-    Object.assign(reader, { other: null, asked: 0 });
+    Object.assign(reader, { other: null, asked: 0, isSent: false });
     reader.ended = new Promise((end) => { reader.end = end; });
     this.#readers.add(reader);
     if (this.#readers.size === 1) this.#listen();
@@ -241,6 +245,17 @@ export class Chat {
     if (!this.#readers.size) this.#listen();
     reader.end();
     this.#regain(reader);
+    if (this.#readers.size || !this.#isWaiting) return;
+    this.#isWaiting = false; // another reader has shown the answer
+    if (this.#said) this.#on.status(this.#said);
+  }
+
+  /** Say that a message which was sent has no run yet, unless another run is at work. */
+  #sayWaiting() {
+    const readers = [...this.#readers];
+    if (readers.some(isAtWork) || !readers.some(({ isSent }) => isSent)) return;
+    this.#isWaiting = true;
+    this.#on.status({ runId: "", status: "waiting" });
   }
 
   /** Wait before the next attempt; a problem is why the connection is lost. */
@@ -260,10 +275,15 @@ export class Chat {
     clearTimeout(this.#timer);
     if (this.#isSilent) this.#on.silence({ isSilent: this.#isSilent = false, message: "" });
     if (!this.#readers.size) return;
-    this.#timer = setTimeout(() => {
+    this.#heard = Date.now();
+    const say = () => {
       if (this.#lost.size) return this.#listen(); // that it is lost has been said
-      this.#on.silence({ isSilent: this.#isSilent = true, message: SILENT });
-    }, this.#silence);
+      // Between words the back end sends comments, so that a model that thinks is no silence.
+      const message = Date.now() - this.#heard < 3 * this.#silence ? NO_WORD : SILENT;
+      this.#on.silence({ isSilent: this.#isSilent = true, message });
+      this.#timer = setTimeout(say, this.#silence);
+    };
+    this.#timer = setTimeout(say, this.#silence);
   }
 
   #lose(reader, message) {
@@ -331,7 +351,10 @@ export class Chat {
       const { id, status, last_error } = JSON.parse(data);
       if (id !== reader.runId) reader.messageId = id; // of an answer without a word, as in `history`
       Object.assign(reader, { runId: id, status });
-      this.#on.status({ runId: id, status, message: last_error?.message });
+      reader.isSent = false;
+      this.#on.status(this.#said = { runId: id, status, message: last_error?.message });
+      this.#isWaiting = false;
+      if (OVER.has(status)) this.#sayWaiting();
       if (OVER.has(status) && status !== "completed") {
         this.#write(reader.messageId, this.#texts.get(reader.messageId) ?? "", true, status);
       }

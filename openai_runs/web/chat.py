@@ -13,13 +13,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any, Final, Literal
 
 import anyio
 
-from openai_runs import APIError, AsyncClient, NotFoundError, RunStream, StreamInterrupted, relay
+from openai_runs import (
+    APIError,
+    AsyncClient,
+    ConfigError,
+    NotFoundError,
+    RunStream,
+    StreamInterrupted,
+    relay,
+)
 from openai_runs._log_ids import ids_of
 from openai_runs.config import (
     CANCEL_GRACE,
@@ -129,13 +138,28 @@ class Chat(Conversations):
         self._responses = Responses()
 
     async def __aenter__(self) -> Chat:
-        """Begin to answer."""
+        """Begin to answer.
+
+        Raises:
+            ConfigError: The store's file cannot be used.
+        """
         await super().__aenter__()
+        if self._is_own_store:
+            await self._check_store()
         await self._tasks.open()
         self._search = anyio.CancelScope()
         self._responses = Responses()
         self._tasks.start(self._answer_abandoned)
         return self
+
+    async def _check_store(self) -> None:
+        """Open the file of the store: an application that cannot use it does not start."""
+        store = self._access.store
+        try:
+            await store.open_keys()
+        except (sqlite3.Error, OSError) as error:
+            message = f"{store!r} cannot be used for the conversations: {error}"
+            raise ConfigError(message) from error
 
     def end_responses(self) -> None:
         """Have all responses end, without `done`: their browsers come back to the next process.
@@ -328,7 +352,8 @@ class Chat(Conversations):
         except LeaseLostError:
             buffer.end()  # another process answers: the browser comes back, and follows it
         except Exception as error:
-            if buffer.is_open.is_set():  # else the request ends with the error, and logs it
+            is_logged = not buffer.is_open.is_set() or error is buffer.sent_error
+            if not is_logged:  # by the request, which ends with it, or by who has sent its frame
                 trace = has_traceback(error)
                 _logger.warning("an answer failed: %s", error, exc_info=trace, extra=ids_of(error))
             buffer.fail(error, relay.error_frame(error))
@@ -350,6 +375,7 @@ class Chat(Conversations):
                     buffer.put(frame)
             if isinstance(frames.error, StreamInterrupted):
                 buffer.end()  # it has been sent
+                buffer.sent_error = frames.error
                 raise frames.error  # so that the run is left to the search
 
     def _stream_of(self, reply: Reply) -> RunStream | None:

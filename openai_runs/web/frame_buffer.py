@@ -34,6 +34,8 @@ class FrameBuffer:
         """Set once there is something to send, or an error in its place."""
         self.error: Exception | None = None
         """What went wrong before there was anything to send."""
+        self.sent_error: Exception | None = None
+        """What `relay.sse` has sent as a frame, and logged."""
         self._cancels = cancels
         self._chunks: list[bytes] = []
         self._waiting_bytes = 0

@@ -346,9 +346,8 @@ async def test_stop_of_a_run_that_has_ended_by_itself_stops_nothing(bot: Bot) ->
     """The run was completed at the server before the cancel arrived: the answer is false."""
     bot.model.add("a")
 
-    async with bot.conversations() as conversations:
-        async with conversations.reply(KEY, "1") as reply:
-            assert reply.stream is not None
-            await reply.stream.until_done()
-            assert await conversations.stop(KEY) is False
-            assert (await reply.result()).text == "a"
+    async with bot.conversations() as conversations, conversations.reply(KEY, "1") as reply:
+        assert reply.stream is not None
+        await reply.stream.until_done()
+        assert await conversations.stop(KEY) is False
+        assert (await reply.result()).text == "a"

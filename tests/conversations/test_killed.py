@@ -1,5 +1,6 @@
 """What a process that was killed has left: runs to be found, messages to be answered."""
 
+import time
 from functools import partial
 
 import anyio
@@ -82,6 +83,27 @@ async def test_claim_of_a_killed_process_is_shown_where_nobody_writes(bot: Bot, 
 
     assert answers == ["to the dead", "to those behind"]
     assert await bot.texts() == ["1", "to the dead", "2", "to those behind"]
+
+
+@pytest.mark.parametrize("is_claimed", [False, True], ids=["waiting", "claimed"])
+async def test_abandoned_yields_a_conversation_as_soon_as_its_lease_has_expired(
+    bot: Bot, is_claimed: bool
+) -> None:
+    """Not when it searches next anyway, which would be in an hour here."""
+    bot.model.add("a")
+
+    def add(record: Record) -> None:
+        until = time.time() + 0.2
+        record.add("1", "dead", until)
+        if is_claimed:
+            record.begin(1, "dead", now=0.0, until=until, key="key", together=False)
+
+    async with bot.record() as change:
+        await change(add)
+    async with bot.conversations(lease=7200) as conversations:
+        async for reply in conversations.abandoned():
+            assert await shown(reply) == ["a"]
+            break
 
 
 async def test_abandoned_messages_are_answered_until_the_close(

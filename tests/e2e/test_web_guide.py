@@ -287,6 +287,8 @@ async def test_page_stops_an_answer_and_shows_errors(
         await ask(tab, "x" * 5000)
         await tab.until(STATUS, "The message is 1000 characters too long: shorten it.")
         await tab.until('document.querySelector("form").elements.text.value', "x" * 5000)
+        await ask(tab, "x" * 4001)
+        await tab.until(STATUS, "The message is 1 character too long: shorten it.")
         await ask(tab, "3")
         await tab.until(STATUS, "completed")
         await tab.until(f'{SHOWN}.endsWith("|3|fine").toString()', "true")

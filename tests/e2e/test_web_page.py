@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from openai_runs.server import Hang, Say, ScriptedBackend
+from openai_runs.server import Say, ScriptedBackend
 from openai_runs.testing import FaultProxy
 from tests.e2e.browsing import Tab
 from tests.e2e.chat_page import (
     CONNECTION,
-    HAS_FOLLOWED,
     RECONNECTING,
     SHOWN,
     STATUS,
@@ -97,11 +96,13 @@ async def test_page_says_that_the_server_is_silent_until_it_is_not(
     """In mid-answer, and after a reload."""
     page, model = page_folder / "page.html", Paced()
     page.write_text(page.read_text().replace("new Chat({", "new Chat({ silence: 300,"))
-    silent = "The server is silent. Waiting ..."
+    silent = "The server is silent. Waiting ..."  # the next comment comes after 15 s
+    quiet = "No word yet. Waiting ..."
     async with serve("chat.py", model, monkeypatch) as url:
         await open_page(tab, url)
         await ask(tab, "1")
         await tab.until(SHOWN, "1|Hello ")
+        await tab.until(CONNECTION, quiet)
         await tab.until(CONNECTION, silent)
         await tab.reload()
         await tab.until(SHOWN, "1|Hello ")
@@ -112,78 +113,25 @@ async def test_page_says_that_the_server_is_silent_until_it_is_not(
         await tab.until(CONNECTION, "")
 
 
-async def test_page_says_what_to_do_where_a_message_cannot_be_sent(
+async def test_page_scrolls_with_the_answer_unless_its_reader_has_scrolled_up(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
-    """It tries for some seconds, and says so; a stop is not tried again."""
-    async with serve("chat.py", ScriptedBackend(["fine"]), monkeypatch) as url, way_to(url) as way:
-        await open_page(tab, way.url)
-        await tab.until(HAS_FOLLOWED, "true")
-        way.close()
-        await tab.value('document.querySelector("#stop").click()')
-        words = "The server cannot be reached. The answer is not stopped: try again."
-        await tab.until(STATUS, words)
+    """Also to the end of a long history that is loaded."""
+    is_at_end = """(innerHeight + scrollY
+        > document.documentElement.scrollHeight - 2).toString() + (scrollY > 0)"""
+    long = "\n".join(WORDS)
+    async with serve("chat.py", ScriptedBackend([long, long]), monkeypatch) as url:
+        await open_page(tab, url)
         await ask(tab, "1")
-        await tab.until(CONNECTION, "The server cannot be reached. Reconnecting ...")
-        words = "Once it can, reload the page to see whether the message is there."
-        await tab.until(STATUS, f"The server cannot be reached. {words}")
-        way.open()
-        await tab.until(CONNECTION, "")
+        await tab.until(STATUS, "completed")
+        await tab.until(is_at_end, "truetrue")
+        await tab.reload()
+        await tab.until(SHOWN, f"1|{long}")
+        await tab.until(is_at_end, "truetrue")
+        await tab.value("scrollTo(0, 0)")
         await ask(tab, "2")
-        await tab.until(SHOWN, "1 (not sent)|2|fine")
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_page_sends_a_message_again_until_the_server_is_back(
-    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
-) -> None:
-    """The back end answers at once that it is down: the message is sent again, and answered once."""
-    async with serve_on_way(ScriptedBackend(["fine"]), monkeypatch) as (url, way):
-        await open_page(tab, url)
-        await tab.until(HAS_FOLLOWED, "true")
-        way.close()
-        await ask(tab, "1")
-        await tab.until(CONNECTION, RECONNECTING)
-        way.open()
-        await tab.until(SHOWN, "1|fine")
-        await tab.until(CONNECTION, "")
-
-
-async def test_page_sends_a_message_again_where_that_can_help(
-    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
-) -> None:
-    """Four times to what is down, be it behind a proxy; once to what refuses it."""
-    script = """(async () => {
-        const { Chat } = await import("/chat.js");
-        const pause = window.setTimeout;
-        window.setTimeout = (resume) => pause(resume);
-        const said = [];
-        for (const [body, status] of ANSWERS) {
-            let sent = 0;
-            const headers = { "Retry-After": "5" };
-            window.fetch = async () => (sent++, new Response(body, { status, headers }));
-            const onError = ({ message }) => said.push(`${sent} ${message}`);
-            await new Chat({ onError }).send("1");
-        }
-        window.setTimeout = pause;
-        window.said = said.join("|");
-    })()"""
-    answers = [
-        ('{"error": {"message": "Down.", "code": "upstream_unreachable"}}', 503),
-        ("<h1>Bad gateway</h1>", 502),
-        ('{"error": {"message": "Refused.", "code": "upstream_error"}}', 502),
-        ('{"error": {"message": "Wait.", "code": "too_many_messages"}}', 429),
-    ]
-    async with serve("chat.py", ScriptedBackend(), monkeypatch) as url:
-        await open_page(tab, url)
-        await tab.value(f"void {script.replace('ANSWERS', json.dumps(answers))}")
-        words = [
-            "4 Down. Send it again in 5 s.",
-            "4 The server cannot answer at present (502). Send it again in 5 s.",
-            "1 Refused. Send it again in 5 s.",
-            "1 Wait. Send it again in 5 s.",
-        ]
-        await tab.until("window.said", "|".join(words))
+        await tab.until(SHOWN, f"1|{long}|2|{long}")
+        await tab.until(is_at_end, "falsefalse")
 
 
 async def test_page_sends_no_blank_message_and_asks_for_no_icon(
@@ -272,120 +220,6 @@ async def test_error_of_the_page_is_no_lost_connection(
 
 
 WORDS = [f"{n} " for n in range(100)]
-
-
-async def test_stop_that_comes_late_cancels_no_other_answer(
-    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
-) -> None:
-    """It is held up on its way, while the answer that was meant ends and the next one begins."""
-    model = ScriptedBackend([Say(["Well"] * 30, pause=0.02), Say(["So"] * 30, pause=0.02)])
-    hold_stop = """(() => {
-        const send = window.fetch;
-        window.fetch = async (url, options) => {
-            if (url.includes("/stop")) {
-                await new Promise((resume) => { window.sendStop = resume; });
-                window.stopAnswer = await (await send(url, options)).clone().text();
-            }
-            return send(url, options);
-        };
-    })()"""
-    async with serve("chat.py", model, monkeypatch) as url:
-        await open_page(tab, url)
-        await tab.value(hold_stop)
-        await ask(tab, "1")
-        await ask(tab, "2")
-        await tab.until(f'{SHOWN}.includes("WellWell").toString()', "true")
-        await tab.value('document.querySelector("#stop").click()')
-        await tab.until(f'{SHOWN}.includes("So").toString()', "true")
-        await tab.value("window.sendStop()")
-        await tab.until("window.stopAnswer", "false")
-        await tab.until(SHOWN, f"1|2|{'Well' * 30}|{'So' * 30}")
-
-
-async def test_status_after_a_stop_is_that_of_the_run(
-    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
-) -> None:
-    """`stopping` until the run has ended; the stop that is held up finds it completed."""
-    model = Paced()
-    hold_stop = """(() => {
-        const send = window.fetch;
-        window.fetch = async (url, options) => {
-            if (!url.includes("/stop")) return send(url, options);
-            const response = await send(url.split("?")[0] + "?run_id=none", options);
-            await new Promise((resume) => { window.endStop = resume; });
-            return new Response("true"); // as of a back end before this one
-        };
-    })()"""
-    keep = """(() => {
-        window.statuses = [];
-        const place = document.querySelector("#status");
-        new MutationObserver(() => window.statuses.push(place.textContent)).observe(
-            place, { childList: true });
-    })()"""
-    async with serve("chat.py", model, monkeypatch) as url:
-        await open_page(tab, url)
-        await tab.value(hold_stop)
-        await ask(tab, "1")
-        await tab.until(SHOWN, "1|Hello ")
-        await tab.value(f"{keep}; document.querySelector('#stop').click()")
-        await tab.until(STATUS, "stopping ...")
-        await tab.until("typeof window.endStop", "function")
-        await tab.value("window.endStop()")
-        model.go_on.set()
-        await tab.until(SHOWN, f"1|{model.text}")
-        await tab.until(STATUS, "completed")
-        statuses = await tab.value("window.statuses")
-
-    assert statuses == ["stopping ...", "completed"]
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_stop_while_the_server_is_down_is_no_error(
-    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
-) -> None:
-    """The page says that it is carried out later, and shows the end when it was."""
-    async with serve_on_way(ScriptedBackend([Hang("Well, ")]), monkeypatch) as (url, way):
-        await open_page(tab, url)
-        await ask(tab, "1")
-        await tab.until(SHOWN, "1|Well, ")
-        way.close()
-        await tab.value('document.querySelector("#stop").click()')
-        later = "The answer is stopped as soon as the assistant can be reached."
-        await tab.until(STATUS, later)
-        way.open()
-        await tab.until(STATUS, "cancelled")
-        await tab.until(SHOWN, "1|Well,  (stopped)")
-
-
-@pytest.mark.parametrize("is_other", [False, True], ids=["same-tab", "other-tab"])
-async def test_stop_is_done_at_once_although_many_messages_wait(
-    is_other: bool, page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
-) -> None:
-    """A browser has six connections to a host for all its tabs; all messages are answered."""
-    model = ScriptedBackend([Hang("Well, "), *(f"answer {n}" for n in range(2, 11))])
-    open_other = """(async () => {
-        const { Chat } = await import("/chat.js");
-        window.other = new Chat({ onMessage: () => {}, onStatus: ({ status }) => {
-            window.otherStatus = status;
-        } });
-        window.other.follow();
-    })()"""
-    async with serve("chat.py", model, monkeypatch) as url:
-        await open_page(tab, url)
-        await ask(tab, "1")
-        await tab.until(SHOWN, "1|Well, ")
-        if is_other:
-            await tab.value(f"void {open_other}")
-            await tab.until("window.otherStatus", "in_progress")
-        questions = [str(n) for n in range(2, 11)]
-        for question in questions:
-            await ask(tab, question)
-        await tab.until(SHOWN, "|".join(["1", "Well, ", *questions]))
-        stop = "other.stop()" if is_other else 'document.querySelector("#stop").click()'
-        await tab.value(f"void {stop}")
-        answers = [f"answer {n}" for n in questions]
-        await tab.until(SHOWN, "|".join(["1", "Well,  (stopped)", *questions, *answers]))
-        await tab.until(STATUS, "completed")
 
 
 SHOWINGS = """(() => {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openai_runs import AsyncClient
+from openai_runs import AsyncClient, ConfigError
 from openai_runs.conversations import SQLiteStore
 from openai_runs.conversations.access import Access
 from openai_runs.conversations.record import Record
@@ -321,6 +321,26 @@ async def test_store_that_fails_is_an_error_of_the_request(tmp_path: Path) -> No
 
     assert (failed, answer) == (500, "answer")
     assert SECRET.encode() not in body
+
+
+@pytest.mark.parametrize("kind", ["garbage", "folder", "no-folder"])
+async def test_application_does_not_start_when_its_store_cannot_be_used(
+    kind: str, tmp_path: Path
+) -> None:
+    """The error names the file; nothing is left open, and it starts once the file is away."""
+    path = tmp_path / "chat.db"
+    if kind == "garbage":
+        path.write_bytes(b"no database " * 1000)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = tmp_path / "none" / "chat.db"
+    async with AsyncClient("http://127.0.0.1:9/v1") as client:
+        chat = Chat(client, assistant_id="asst_1", store=path)
+        with pytest.raises(ConfigError, match=str(path)):
+            await chat.__aenter__()
+        async with Chat(client, assistant_id="asst_1", store=tmp_path / "other.db"):
+            pass
 
 
 async def test_application_may_be_closed_in_another_task(tmp_path: Path) -> None:

@@ -153,6 +153,18 @@ async def test_message_of_a_killed_process_outlasts_an_outage(tmp_path: Path) ->
     assert [one["text"] for one in history["messages"]] == ["1", "answer"]
 
 
+async def test_answer_that_is_lost_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By who relays it; the chat, which leaves the run to its search, says nothing more of it."""
+    async with serve_on_way(Paced(), tmp_path) as (site, way):
+        await lose(site, way, "Hello ")
+    found = [one.getMessage() for one in caplog.records]
+
+    assert len([one for one in found if "a relayed stream failed" in one]) == 1
+    assert [one for one in found if "an answer failed" in one] == []
+
+
 async def test_server_that_is_down_is_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
