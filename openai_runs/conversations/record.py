@@ -117,16 +117,19 @@ class Position(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Where a conversation is, in whichever process."""
+    """Where a conversation is, in whichever process.
+
+    Attributes:
+        thread_id: None before the first answer is begun, and after a reset.
+        run_id: The run at work; None where there is none, or it is not known yet.
+        is_busy: Whether a message waits, or is answered.
+        waiting: Texts of the messages that no run has yet, in order.
+    """
 
     thread_id: str | None
-    """None before the first answer is begun, and after a reset."""
     run_id: str | None
-    """The run at work; None where there is none, or it is not known yet."""
     is_busy: bool
-    """Whether a message waits, or is answered."""
     waiting: list[str]
-    """Texts of the messages that no run has yet, in order."""
 
 
 class Record(msgspec.Struct):
