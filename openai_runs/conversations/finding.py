@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from openai_runs import AsyncClient, NotFoundError, Run, RunResult
+from openai_runs import AsyncClient, NotFoundError, Run, RunResult, StreamInterrupted
+from openai_runs.conversations.creating import has_thread
+from openai_runs.conversations.errors import ThreadGoneError
 from openai_runs.conversations.record import Claim
 
-__all__ = ["find_run", "joined", "results_of", "text_of"]
+__all__ = ["find_run", "joined", "raise_if_gone", "results_of", "text_of"]
 
 
 async def find_run(client: AsyncClient, claim: Claim) -> Run | None:
@@ -23,6 +25,22 @@ async def find_run(client: AsyncClient, claim: Claim) -> Run | None:
         return await client.runs.recover(claim.thread_id, idempotency_key=claim.key)
     except NotFoundError:
         return None
+
+
+async def raise_if_gone(
+    client: AsyncClient, error: StreamInterrupted, *, stored_key: str, key: object
+) -> None:
+    """Do nothing unless a stream was interrupted since its thread is not at the server any more.
+
+    Raises:
+        ThreadGoneError: It is not.
+    """
+    cause, thread_id = error.__cause__, error.thread_id
+    if not isinstance(cause, NotFoundError) or thread_id is None:
+        return
+    if not await has_thread(client, thread_id):
+        gone = ThreadGoneError(cause, thread_id=thread_id, stored_key=stored_key, key=key)
+        raise gone from error
 
 
 async def results_of(

@@ -12,7 +12,7 @@ from openai_runs import Run
 from openai_runs._log_ids import ids_of
 from openai_runs.conversations.errors import DuplicateMessageError
 
-__all__ = ["Outcome", "Outcomes"]
+__all__ = ["Outcome", "Outcomes", "log_new_thread"]
 
 _logger = logging.getLogger("openai_runs.conversations")
 
@@ -62,3 +62,12 @@ class Outcomes:
         elif self._is_out and run is not None and run.is_terminal:
             self._is_out = False
             _logger.warning("messages are answered again", extra=ids)
+
+
+def log_new_thread(thread_id: str, key: str) -> None:
+    """Warn that a conversation goes on without what was said before."""
+    words = (
+        "thread %s of conversation %s is gone at the server: it goes on in a new one, without "
+        "what was said before"
+    )
+    _logger.warning(words, thread_id, key, extra={"thread_id": thread_id})

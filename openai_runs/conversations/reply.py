@@ -6,12 +6,11 @@ the block is open, and ends with it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import anyio
@@ -27,21 +26,22 @@ from openai_runs import (
 )
 from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import RESUMING, Access, Key, write_key
-from openai_runs.conversations.creating import Options, has_thread, stream_of
+from openai_runs.conversations.creating import Options, has_thread, leave, stream_of
 from openai_runs.conversations.errors import (
     DuplicateMessageError,
     LeaseLostError,
     ThreadGoneError,
     is_final,
 )
-from openai_runs.conversations.finding import find_run, joined, results_of, text_of
-from openai_runs.conversations.outcomes import Outcome
+from openai_runs.conversations.finding import find_run, joined, raise_if_gone, results_of, text_of
+from openai_runs.conversations.outcomes import Outcome, log_new_thread
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
 from openai_runs.conversations.stopping import StoppableWait
 
 __all__ = ["Reply"]
 
-_logger = logging.getLogger("openai_runs.conversations")
+T = TypeVar("T")
+
 _RENEWALS: Final = 4
 """Times a lease is renewed before it would expire."""
 _EXPIRED: Final = "its lease expired"
@@ -182,7 +182,7 @@ class Reply:
             OpenAIRunsError: See `RunStream.result`; also where no run could be created.
         """
         if self._stream is not None:
-            return await self._wait.unless_stopped(self._stream.result)
+            return await self._unless_gone(self._stream.result)
         if self._result is None:
             answered = self._answered
             if answered is None or answered.run_id is None or answered.thread_id is None:
@@ -201,12 +201,21 @@ class Reply:
         if self._stream is not None:
             snapshots = self._stream.text_snapshots(every=self._options.every)
             following = partial(anext, snapshots, None)
-            while (text := await self._wait.unless_stopped(following)) is not None:
+            while (text := await self._unless_gone(following)) is not None:
                 yield joined(earlier, text)
         elif self._result is not None and self._result.text:
             yield joined(earlier, self._result.text)
         if self.run is not None:
             self.run.raise_for_status()
+
+    async def _unless_gone(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Return what a wait for the stream returns; where its thread is gone, say so."""
+        try:
+            return await self._wait.unless_stopped(wait)
+        except StreamInterrupted as error:
+            if self._options.missing_thread == "raise":  # else the next reply begins a new one
+                await raise_if_gone(self._access.client, error, stored_key=self._key, key=self.key)
+            raise
 
     def _see_earlier(self, record: Record) -> None:
         record.see_earlier(self._id, self._owner)
@@ -410,16 +419,10 @@ class Reply:
             if claim.thread_id is None or await has_thread(client, claim.thread_id):
                 raise
             if self._options.missing_thread == "raise":
-                thread_id, key = claim.thread_id, self._key
                 raise ThreadGoneError(
-                    error, thread_id=thread_id, stored_key=key, key=self.key
+                    error, thread_id=claim.thread_id, stored_key=self._key, key=self.key
                 ) from error
-        words = (
-            "thread %s of conversation %s is gone at the server: it goes on in a new one, without "
-            "what was said before"
-        )
-        ids = {"thread_id": claim.thread_id}
-        _logger.warning(words, claim.thread_id, self._key, extra=ids)
+        log_new_thread(claim.thread_id, self._key)
         begin = partial(Record.start_over, owner=self._owner, key=uuid4().hex)
         begun = await self._access.change(self._key, begin)
         if begun is None:
@@ -471,7 +474,7 @@ class Reply:
         try:
             result = await self._resume(claim)
             if result is None:
-                stream = await self._opened(claim, _leave)
+                stream = await self._opened(claim, leave)
                 async with stream:
                     result = await self._wait.unless_stopped(stream.result)
             self._recovered[result.run.id] = result
@@ -506,7 +509,3 @@ class Reply:
         result = await self._wait.unless_stopped(resume)
         await self._start(run.thread_id, run.id)
         return result
-
-
-def _leave(stream: RunStream) -> None:
-    stream.set_on_cancel("leave")
