@@ -27,6 +27,7 @@ __all__ = [
     "CLOSING_MEMORY",
     "CONNECT_TIMEOUT",
     "CONVERSATION_LEASE",
+    "CONVERSATION_MAX_PAUSE",
     "CONVERSATION_POLL",
     "DEFAULT_RUN_LIFETIME",
     "DRAIN_GRACE",
@@ -210,6 +211,9 @@ MAX_MESSAGE_CHARS: Final = 256_000
 in several."""
 CONVERSATION_POLL: Final = 1.0
 """Seconds between two polls of a store, at most, for a turn that another process has. Ours."""
+CONVERSATION_MAX_PAUSE: Final = 60.0
+"""Seconds between two tries to answer a message that was left, at most, unless half the lease is
+longer. Ours."""
 CHAT_BUFFER_BYTES: Final = 1_048_576
 """Bytes that wait for a browser which reads slowly, before it has to come back. Ours."""
 CHAT_MAX_WAITING: Final = 20

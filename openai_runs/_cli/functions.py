@@ -1,8 +1,10 @@
 """Functions of the user's, by the name of their module or its file."""
 
+import ast
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -15,6 +17,8 @@ __all__ = ["FORM", "load_functions"]
 FORM: Final = "MODULE:FUNCTION"
 """How a function is named."""
 _SUFFIX: Final = ".py"
+_SHOWN: Final = 5
+"""Functions that are listed where none is named."""
 
 
 def load_functions(names: Iterable[str]) -> list[Callable[..., Any]]:
@@ -44,7 +48,9 @@ def _load(name: str) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         kind = "file" if is_file else "module"
-        raise _wrong(name, f"the {kind} {place} has no function {attribute}")
+        here = ", ".join(_functions_of(module))
+        known = f"; it has {here}" if here else ""
+        raise _wrong(name, f"the {kind} {place} has no function {attribute}{known}")
     try:
         tool(found)
     except TypeError as error:
@@ -60,7 +66,35 @@ def _meant(name: str) -> str:
     """Return an example that is close to what was written."""
     place, _, attribute = name.partition(":")
     module = place if place.endswith(_SUFFIX) or _is_dotted(place) else Path(place).stem
-    return f", such as {module}:{attribute or 'look_up'}" if module else ""
+    if not module or attribute:
+        return f", such as {module}:{attribute}" if module else ""
+    names = _defined_in(Path(module) if module.endswith(_SUFFIX) else _file_of(module))
+    return ", such as " + " or ".join(f"{module}:{one}" for one in names or ["look_up"])
+
+
+def _file_of(module: str) -> Path:
+    return Path(*module.split(".")).with_suffix(_SUFFIX)
+
+
+def _defined_in(path: Path) -> list[str]:
+    """Return the public functions of a file, which is not executed; none if it cannot be read."""
+    try:
+        tree = ast.parse(path.expanduser().read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [one.name for one in tree.body if isinstance(one, kinds)]
+    return [name for name in names if not name.startswith("_")][:_SHOWN]
+
+
+def _functions_of(module: ModuleType) -> list[str]:
+    """Return the public functions that a module defines."""
+    own = [name for name, one in vars(module).items() if _is_own(module, one)]
+    return [name for name in own if not name.startswith("_")][:_SHOWN]
+
+
+def _is_own(module: ModuleType, one: object) -> bool:
+    return isfunction(one) and one.__module__ == module.__name__
 
 
 def _of_file(name: str, path: Path) -> ModuleType:

@@ -16,6 +16,7 @@ import msgspec
 
 from openai_runs import AsyncClient, BadRequestError, ConfigError, NotFoundError
 from openai_runs.conversations.errors import UnreadableRecordError
+from openai_runs.conversations.outcomes import Outcomes
 from openai_runs.conversations.record import Claim, Record
 from openai_runs.conversations.store import Entry, Store
 
@@ -113,6 +114,7 @@ class Access:
         """Set when the replies that are open have to end."""
         self.on_stop: dict[str, Callable[[], None]] = {}
         """By owner of a claim in this process: what ends its tools."""
+        self.outcomes = Outcomes()
         self._changes: dict[str, anyio.Event] = {}
         self._open: set[anyio.Event] = set()
 

@@ -13,15 +13,16 @@ from uuid import uuid4
 import anyio
 import msgspec
 
-from openai_runs import AsyncClient, NotFoundError
+from openai_runs import AsyncClient, NotFoundError, OpenAIRunsError
+from openai_runs._log_ids import ids_of
 from openai_runs.config import CONVERSATION_LEASE, check_timeout
 from openai_runs.conversations.access import Access, Key, check_text, read_key, write_key
 from openai_runs.conversations.creating import MissingThread, Options, WhenBusy, has_thread
 from openai_runs.conversations.errors import (
-    LeaseLostError,
     ThreadGoneError,
     UnreadableRecordError,
 )
+from openai_runs.conversations.offers import Offer
 from openai_runs.conversations.record import Record, Status
 from openai_runs.conversations.reply import Reply
 from openai_runs.conversations.store import SQLiteStore, Store
@@ -283,16 +284,21 @@ class Conversations:
         all that was left in the conversation. Where somebody who is alive waits in the same
         conversation, those messages are answered there.
 
+        What a reply has left again, as while the server cannot be reached, is yielded again after
+        half the lease at least, and then after twice as long each time, up to a minute.
+
         A record that cannot be read is logged once, and passed over.
 
         Cancellation: ends the search.
         """
         closing = self._access.closing
         unreadable: set[str] = set()
+        offers: dict[str, Offer] = {}
         while not closing.is_set():
             again = self._access.now + self._access.lease / 2
             for key in await self._access.store.open_keys():
-                if key in unreadable:
+                previous = offers.get(key)
+                if key in unreadable or (previous is not None and not previous.is_due):
                     continue
                 try:
                     reply, held_until = await self._adopt(key)
@@ -302,6 +308,7 @@ class Conversations:
                     continue
                 again = min(again, held_until or again)  # of whom is alive it is renewed before
                 if reply is not None:
+                    offers[key] = Offer(reply, previous, self._access.lease / 2)
                     yield reply
             with anyio.move_on_after(again - self._access.now):
                 await closing.wait()
@@ -323,7 +330,8 @@ class Conversations:
     async def answer_abandoned(self, answer: Callable[[Reply], Awaitable[object]]) -> None:
         """Call a function with each reply of `abandoned`, in a task of its own, until `aclose`.
 
-        To be run beside the rest of a bot. What the function raises is logged.
+        To be run beside the rest of a bot. What the function raises is logged, unless the message
+        is answered later: an outage of the server is logged once.
 
         Args:
             answer: Enters the reply, and sends its texts to where `reply.key` says.
@@ -336,15 +344,15 @@ class Conversations:
 
 
 async def _answer(answer: Callable[[Reply], Awaitable[object]], reply: Reply) -> None:
+    words = "an abandoned message of conversation %s was not answered: %s: %s"
     try:
         await answer(reply)
-    except LeaseLostError:
-        return  # another process answers
+    except OpenAIRunsError as error:
+        level = logging.DEBUG if reply.is_left else logging.ERROR  # an outage is logged once
+        key, name = write_key(reply.key), type(error).__name__
+        _logger.log(level, words, key, name, error, extra=ids_of(error))
     except Exception as error:
-        named = {name: getattr(error, name, None) for name in ("run_id", "thread_id")}
-        ids = {name: value for name, value in named.items() if isinstance(value, str)}
-        words = "an abandoned message of conversation %r was not answered"
-        _logger.exception(words, reply.key, extra=ids)
+        _logger.exception(words, write_key(reply.key), type(error).__name__, error)
 
 
 def _mode(when_busy: WhenBusy) -> WhenBusy:

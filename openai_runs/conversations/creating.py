@@ -12,7 +12,7 @@ from openai_runs import AsyncClient, NotFoundError, Run, RunStream
 from openai_runs.config import MAX_MESSAGE_CHARS
 from openai_runs.conversations.record import Claim
 
-__all__ = ["MissingThread", "Options", "WhenBusy", "has_thread", "stream_of"]
+__all__ = ["MissingThread", "Options", "WhenBusy", "has_thread", "leave", "stream_of"]
 
 WhenBusy = Literal["queue", "join", "interrupt"]
 MissingThread = Literal["raise", "new"]
@@ -66,6 +66,11 @@ def stream_of(
         on_cancel="leave" if is_left else "cancel",
         **arguments,
     )
+
+
+def leave(stream: RunStream) -> None:
+    """Let the run go on where its stream is left."""
+    stream.set_on_cancel("leave")
 
 
 async def has_thread(client: AsyncClient, thread_id: str) -> bool:

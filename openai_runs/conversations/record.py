@@ -9,6 +9,7 @@ has expired was killed. `begin` is asked by whoever waits, again and again, and 
     none       -           is next in line                   makes the claim: ANSWER
     none       -           has others before it              WAIT
     none       -           is not in line any more           LOST
+    recovered  -           anybody else                      as where there is none
     any        -           was answered with another         ANSWERED
     of others  holds       anybody                           WAIT
     of others  expired     one of its messages               takes the claim over: RESUME
@@ -18,6 +19,9 @@ has expired was killed. `begin` is asked by whoever waits, again and again, and 
 Next in line is, where each message has a run of its own (`queue`), the first message whose lease
 holds: those before it are of processes that were killed, and its run answers them, too. Where
 messages are answered together, it is the last one whose lease holds, and its run answers all.
+
+A claim that was recovered has its answer, which nobody has seen yet. It stays until the next claim
+has it in `earlier`, and comes back where that one ends before its reply has shown it.
 
 A claim has a key before its run is created, and the run's id as soon as it is known: so the next
 holder finds the run of a process that was killed, or sends the same create under the same key.
@@ -67,6 +71,10 @@ class Claim(msgspec.Struct):
     is_stopped: bool = False
     is_reset: bool = False
     """Whether the conversation goes on in another thread."""
+    is_recovered: bool = False
+    """Whether its run is over, and its answer waits to be shown."""
+    earlier: list[Claim] = []
+    """Those that were recovered, and are shown with this one."""
 
     @property
     def ids(self) -> list[int]:
@@ -80,6 +88,7 @@ class Answered(msgspec.Struct):
     ids: list[int]
     thread_id: str | None
     run_id: str | None
+    is_stopped: bool = False
 
 
 class Next(Enum):
@@ -108,16 +117,19 @@ class Position(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Where a conversation is, in whichever process."""
+    """Where a conversation is, in whichever process.
+
+    Attributes:
+        thread_id: None before the first answer is begun, and after a reset.
+        run_id: The run at work; None where there is none, or it is not known yet.
+        is_busy: Whether a message waits, or is answered.
+        waiting: Texts of the messages that no run has yet, in order.
+    """
 
     thread_id: str | None
-    """None before the first answer is begun, and after a reset."""
     run_id: str | None
-    """The run at work; None where there is none, or it is not known yet."""
     is_busy: bool
-    """Whether a message waits, or is answered."""
     waiting: list[str]
-    """Texts of the messages that no run has yet, in order."""
 
 
 class Record(msgspec.Struct):
@@ -157,6 +169,8 @@ class Record(msgspec.Struct):
     def forget(self, message_id: int, key: str, *, is_unsent: bool) -> None:
         """Forget the key of a message that no run has: it is answered when it comes again.
 
+        Not where it was stopped: nobody wants that answer.
+
         Args:
             message_id: The message.
             key: What it came with.
@@ -166,8 +180,10 @@ class Record(msgspec.Struct):
         is_waiting = any(message.id == message_id for message in self.waiting)
         is_claimed = claim is not None and message_id in claim.ids
         has_no_run = is_unsent and (claim is None or claim.run_id is None)
-        over = [one for one in self.answered if message_id in one.ids]
-        if is_waiting or (is_claimed and has_no_run) or any(one.run_id is None for one in over):
+        is_stopped = claim is not None and claim.is_stopped
+        over = [one for one in self.answered if message_id in one.ids and not one.is_stopped]
+        is_unanswered = is_claimed and has_no_run and not is_stopped
+        if is_waiting or is_unanswered or any(one.run_id is None for one in over):
             self.keys = [one for one in self.keys if one != key]
 
     def begin(
@@ -186,14 +202,19 @@ class Record(msgspec.Struct):
         for over in self.answered:
             if message_id in over.ids:
                 return Position(Next.ANSWERED, over)
-        if self.claim is not None:
-            return self._position_at(self.claim, message_id, owner, now, until)
+        claim = self.claim
+        if claim is not None and (not claim.is_recovered or message_id in claim.ids):
+            return self._position_at(claim, message_id, owner, now, until)
         selected = self._line_up(message_id, now, together=together)
         if selected is None:
             is_mine = any(one.id == message_id and one.owner == owner for one in self.waiting)
             return Position(Next.WAIT if is_mine else Next.LOST)
         self.waiting = [message for message in self.waiting if message not in selected]
-        self.claim = Claim(message_id, selected, owner, until, key, self.thread_id)
+        earlier: list[Claim] = []
+        if claim is not None:
+            earlier, claim.earlier = [*claim.earlier, claim], []
+            self._close(claim)
+        self.claim = Claim(message_id, selected, owner, until, key, self.thread_id, earlier=earlier)
         return Position(Next.ANSWER, self.claim)
 
     def _position_at(
@@ -203,7 +224,7 @@ class Record(msgspec.Struct):
         if claim.owner != owner:
             if claim.until > now:
                 return Position(Next.WAIT, claim)
-            claim.owner, claim.until = owner, until
+            claim.owner, claim.until, claim.is_recovered = owner, until, False
             if is_mine:
                 claim.lead = message_id
         return Position(Next.RESUME if is_mine else Next.RECOVER, claim)
@@ -265,14 +286,16 @@ class Record(msgspec.Struct):
         claim = self.claim
         if claim is None or claim.owner != owner:
             return
+        claim.until = 0.0
         if message_id in claim.ids and not leave:
             self._close(claim)
-        else:
-            claim.until = 0.0
 
     def is_stopped(self, owner: str) -> bool:
         """Return whether the owner answers, and has been stopped."""
-        return self.claim is not None and self.claim.owner == owner and self.claim.is_stopped
+        claim = self.claim
+        if claim is None or claim.owner != owner or claim.is_recovered:
+            return False
+        return claim.is_stopped
 
     def leave(self, owner: str) -> None:
         """Let the leases of an owner expire: what it has is left as by a kill."""
@@ -282,22 +305,40 @@ class Record(msgspec.Struct):
         if self.claim is not None and self.claim.owner == owner:
             self.claim.until = 0.0
 
-    def end_recovered(self, owner: str) -> None:
+    def end_recovered(self, owner: str, *, has_answer: bool) -> None:
         """End a claim that the owner has recovered; its own message goes on waiting."""
-        if self.claim is not None and self.claim.owner == owner:
-            self._close(self.claim)
+        claim = self.claim
+        if claim is None or claim.owner != owner:
+            return
+        if has_answer:
+            claim.is_recovered = True
+        else:
+            self._close(claim)
+
+    def see_earlier(self, message_id: int, owner: str) -> None:
+        """Note that the reply to the owner's message has shown what was recovered before it."""
+        claim = self.claim
+        if claim is not None and claim.owner == owner and message_id in claim.ids:
+            claim.earlier = []
 
     def _close(self, claim: Claim) -> None:
+        """End a claim; what was recovered before it, and is not seen, comes back."""
         self.claim = None
-        over = Answered(claim.ids, claim.thread_id, claim.run_id)
+        over = Answered(claim.ids, claim.thread_id, claim.run_id, claim.is_stopped)
         self.answered = [*self.answered, over][-_KEPT:]
+        if claim.earlier:
+            *before, last = claim.earlier
+            last.owner, last.until, last.earlier = claim.owner, claim.until, before
+            self.answered = [one for one in self.answered if one.ids != last.ids]
+            self.claim = last
 
     def stop(self, run_id: str | None = None) -> Claim | None:
         """Mark the claim as stopped and return it; None where it has another run than this."""
-        if self.claim is None or run_id not in (None, self.claim.run_id):
+        claim = self.claim
+        if claim is None or claim.is_recovered or run_id not in (None, claim.run_id):
             return None
-        self.claim.is_stopped = True
-        return self.claim
+        claim.is_stopped = True
+        return claim
 
     def reset(self) -> Claim | None:
         """Forget the thread; mark the claim as stopped and return it."""
@@ -325,7 +366,7 @@ class Record(msgspec.Struct):
         if claim is not None:
             if claim.until > now:
                 return None
-            claim.owner, claim.until = owner, until
+            claim.owner, claim.until, claim.is_recovered = owner, until, False
             return claim.lead
         if not self.waiting:
             return None

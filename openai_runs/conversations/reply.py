@@ -6,12 +6,11 @@ the block is open, and ends with it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import anyio
@@ -27,19 +26,22 @@ from openai_runs import (
 )
 from openai_runs.config import CONVERSATION_POLL
 from openai_runs.conversations.access import RESUMING, Access, Key, write_key
-from openai_runs.conversations.creating import Options, has_thread, stream_of
+from openai_runs.conversations.creating import Options, has_thread, leave, stream_of
 from openai_runs.conversations.errors import (
     DuplicateMessageError,
     LeaseLostError,
     ThreadGoneError,
     is_final,
 )
+from openai_runs.conversations.finding import find_run, joined, raise_if_gone, results_of, text_of
+from openai_runs.conversations.outcomes import Outcome, log_new_thread
 from openai_runs.conversations.record import Answered, Claim, Next, Position, Record
 from openai_runs.conversations.stopping import StoppableWait
 
 __all__ = ["Reply"]
 
-_logger = logging.getLogger("openai_runs.conversations")
+T = TypeVar("T")
+
 _RENEWALS: Final = 4
 """Times a lease is renewed before it would expire."""
 _EXPIRED: Final = "its lease expired"
@@ -80,8 +82,10 @@ class Reply:
         """Answers that a process which was killed had begun, and that were waited for.
 
         Iterating yields their text before that of the reply; those that were stopped are left
-        out there.
+        out there. They count as shown once that text is yielded, or the block is left without an
+        error: else the next reply to the conversation has them again.
         """
+        self._recovered: dict[str, RunResult] = {}
         self._access = access
         self._options = options
         self._key = write_key(key)
@@ -93,7 +97,7 @@ class Reply:
         self._result: RunResult | None = None
         self._answered: Answered | None = None
         self._run_id: str | None = None
-        self._is_left = self._is_kept = False
+        self._is_handed_over = self._is_kept = self._is_left = False
         self._on_added: Callable[[], None] | None = None
         self._wait = StoppableWait(access)
 
@@ -121,14 +125,23 @@ class Reply:
         """Return whether the reply to a later message answers this one; it yields nothing here."""
         return self._answered is not None
 
-    def keep(self, on_added: Callable[[], None]) -> None:
+    @property
+    def is_left(self) -> bool:
+        """Return whether the message is kept in the store, and is answered later; after the block.
+
+        By `abandoned`, the next reply of the conversation, or another process.
+        """
+        return self._is_left
+
+    def keep(self, on_added: Callable[[], None] | None = None) -> None:
         """Have the message left to `abandoned` where the server cannot be reached.
 
         For a sender that is not there any more when it is answered. To be called before the
         block is entered.
 
         Args:
-            on_added: Called once the message is in its conversation.
+            on_added: Called once the message is in its conversation: from then on it is answered,
+                also after a kill, and may be acknowledged.
         """
         self._is_kept, self._on_added = True, on_added
 
@@ -169,7 +182,7 @@ class Reply:
             OpenAIRunsError: See `RunStream.result`; also where no run could be created.
         """
         if self._stream is not None:
-            return await self._wait.unless_stopped(self._stream.result)
+            return await self._unless_gone(self._stream.result)
         if self._result is None:
             answered = self._answered
             if answered is None or answered.run_id is None or answered.thread_id is None:
@@ -181,19 +194,31 @@ class Reply:
         return self._result
 
     async def _snapshots(self) -> AsyncIterator[str]:
-        wanted = [result for result in self.earlier if result.run.status != "cancelled"]
-        earlier = _joined(*(result.text for result in wanted))
+        earlier = text_of(self.earlier)
         if earlier:
             yield earlier
+            await self._access.change(self._key, self._see_earlier)
         if self._stream is not None:
             snapshots = self._stream.text_snapshots(every=self._options.every)
             following = partial(anext, snapshots, None)
-            while (text := await self._wait.unless_stopped(following)) is not None:
-                yield _joined(earlier, text)
+            while (text := await self._unless_gone(following)) is not None:
+                yield joined(earlier, text)
         elif self._result is not None and self._result.text:
-            yield _joined(earlier, self._result.text)
+            yield joined(earlier, self._result.text)
         if self.run is not None:
             self.run.raise_for_status()
+
+    async def _unless_gone(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Return what a wait for the stream returns; where its thread is gone, say so."""
+        try:
+            return await self._wait.unless_stopped(wait)
+        except StreamInterrupted as error:
+            if self._options.missing_thread == "raise":  # else the next reply begins a new one
+                await raise_if_gone(self._access.client, error, stored_key=self._key, key=self.key)
+            raise
+
+    def _see_earlier(self, record: Record) -> None:
+        record.see_earlier(self._id, self._owner)
 
     # --- the lease
 
@@ -201,6 +226,7 @@ class Reply:
     async def _held(self) -> AsyncIterator[None]:
         """Hold a place in the conversation, and its lease, as long as the block is open."""
         failure: Exception | None = None
+        is_clean = False
         try:
             with self._access.opened():
                 async with anyio.create_task_group() as tasks:
@@ -211,10 +237,11 @@ class Reply:
                         tasks.start_soon(self._leave_at_close)
                         async with self._claimed():
                             yield
+                        is_clean = True
                     except Exception as error:  # raised below: a task group would wrap it
                         failure = error
                     finally:
-                        await self._end(failure)
+                        await self._end(failure, is_clean=is_clean)
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -261,43 +288,41 @@ class Reply:
 
     def _lost(self, reason: str = _EXPIRED) -> LeaseLostError:
         """Leave the run and the message to another process, and return the error that says so."""
-        self._is_left = True
+        self._is_handed_over = True
         if self._stream is not None:
             self._stream.set_on_cancel("leave")
         return LeaseLostError(
             f"message {self._id} of conversation {self._key} is left to another process: {reason}"
         )
 
-    async def _end(self, failure: Exception | None) -> None:
+    async def _end(self, failure: Exception | None, *, is_clean: bool) -> None:
         """End the claim; one whose run may go on is left, as by a process that was killed."""
         is_cut = self._is_cut(failure)
         is_created = isinstance(failure, APIError) and failure.maybe_created
 
-        def end(record: Record) -> None:
-            if self._is_left or (self._is_kept and is_cut):
+        def end(record: Record) -> bool:
+            if is_clean:
+                self._see_earlier(record)
+            claim = record.claim
+            has_run = claim is not None and claim.run_id is not None
+            is_unsent = record.is_stopped(self._owner) and not has_run and not is_created
+            is_kept = (self._is_kept or self._is_adopted) and not is_unsent
+            if self._is_handed_over or (is_kept and is_cut):
                 record.leave(owner=self._owner)
-                return
+                return True
             if self._message_key is not None and not is_created:
-                is_unsent = failure is not None
-                record.forget(self._id, self._message_key, is_unsent=is_unsent)
-            has_run = record.claim is not None and record.claim.run_id is not None
-            leave = is_cut and (has_run or self._is_adopted or is_created)
+                record.forget(self._id, self._message_key, is_unsent=failure is not None)
+            leave = is_cut and (has_run or is_created)
             record.end(self._id, self._owner, leave=leave)
+            return leave and claim is not None and self._id in claim.ids
 
         with anyio.CancelScope(shield=True):
-            await self._access.change(self._key, end)
-        self._log(failure)
+            self._is_left = await self._access.change(self._key, end)
+        run = getattr(failure, "run", None) or self.run
+        outcome = Outcome(failure, run, is_cut=is_cut, is_left=self._is_left)
+        self._access.outcomes.log(self._id, self._key, outcome, is_merged=self.is_merged)
         self._access.on_stop.pop(self._owner, None)
         self._access.notify(self._key)
-
-    def _log(self, failure: Exception | None) -> None:
-        run = getattr(failure, "run", None) or self.run
-        ended = type(failure).__name__ if failure is not None else "left"
-        state = (
-            "answered with a later one" if self.is_merged else ended if run is None else run.status
-        )
-        ids = {} if run is None else {"run_id": run.id, "thread_id": run.thread_id}
-        _logger.info("message %d of conversation %s: %s", self._id, self._key, state, extra=ids)
 
     def _is_cut(self, error: Exception | None) -> bool:
         """Return whether an error is of the way to the run, and says nothing of the run."""
@@ -319,6 +344,11 @@ class Reply:
             yield
             return
         assert position.claim is not None
+        self.earlier = await results_of(
+            self._access.client, position.claim.earlier, self._recovered
+        )
+        if self.earlier and not text_of(self.earlier):  # there is nothing to show
+            await self._access.change(self._key, self._see_earlier)
         if position.next is Next.RESUME:
             self._result = await self._resume(position.claim)
         if self._result is not None:
@@ -389,16 +419,10 @@ class Reply:
             if claim.thread_id is None or await has_thread(client, claim.thread_id):
                 raise
             if self._options.missing_thread == "raise":
-                thread_id, key = claim.thread_id, self._key
                 raise ThreadGoneError(
-                    error, thread_id=thread_id, stored_key=key, key=self.key
+                    error, thread_id=claim.thread_id, stored_key=self._key, key=self.key
                 ) from error
-        words = (
-            "thread %s of conversation %s is gone at the server: it goes on in a new one, without "
-            "what was said before"
-        )
-        ids = {"thread_id": claim.thread_id}
-        _logger.warning(words, claim.thread_id, self._key, extra=ids)
+        log_new_thread(claim.thread_id, self._key)
         begin = partial(Record.start_over, owner=self._owner, key=uuid4().hex)
         begun = await self._access.change(self._key, begin)
         if begun is None:
@@ -416,7 +440,7 @@ class Reply:
         if thread_id is None:
             thread_id = (await client.threads.create()).id
             await self._start(thread_id, None)
-        on_status, is_left = self._on_status, self._is_left
+        on_status, is_left = self._on_status, self._is_handed_over
         return stream_of(
             client, self._options, claim, thread_id, on_status=on_status, is_left=is_left
         )
@@ -442,6 +466,7 @@ class Reply:
         Where that cannot succeed the claim ends all the same: the next run answers its messages,
         as far as they are on the thread.
         """
+        has_answer = False
         self._run_id = None
         if self._options.when_busy == "interrupt":
             stopped = await self._access.change(self._key, Record.stop)
@@ -449,24 +474,24 @@ class Reply:
         try:
             result = await self._resume(claim)
             if result is None:
-                stream = await self._opened(claim, _leave)
+                stream = await self._opened(claim, leave)
                 async with stream:
                     result = await self._wait.unless_stopped(stream.result)
-            self.earlier.append(result)
+            self._recovered[result.run.id] = result
+            has_answer = True
         except OpenAIRunsError as error:
             if not is_final(error):
                 raise
             run_id, thread_id = self._run_id or claim.run_id, claim.thread_id
             if run_id is not None and thread_id is not None:
                 await self._access.cancel(run_id, thread_id)
-        await self._access.change(self._key, partial(Record.end_recovered, owner=self._owner))
+        end = partial(Record.end_recovered, owner=self._owner, has_answer=has_answer)
+        await self._access.change(self._key, end)
         self._run_id, self._wait = None, StoppableWait(self._access)
 
     async def _resume(self, claim: Claim) -> RunResult | None:
         """Return the result of the claim's run; None if it cannot be found."""
-        if claim.thread_id is None:
-            return None
-        run = await self._find(claim, claim.thread_id)
+        run = await find_run(self._access.client, claim)
         if run is None:
             return None
         if claim.is_stopped:
@@ -484,20 +509,3 @@ class Reply:
         result = await self._wait.unless_stopped(resume)
         await self._start(run.thread_id, run.id)
         return result
-
-    async def _find(self, claim: Claim, thread_id: str) -> Run | None:
-        runs = self._access.client.runs
-        try:
-            if claim.run_id is not None:
-                return await runs.retrieve(claim.run_id, thread_id=thread_id)
-            return await runs.recover(thread_id, idempotency_key=claim.key)
-        except NotFoundError:
-            return None
-
-
-def _leave(stream: RunStream) -> None:
-    stream.set_on_cancel("leave")
-
-
-def _joined(*texts: str) -> str:
-    return "\n\n".join(text for text in texts if text)

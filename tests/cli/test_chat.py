@@ -80,7 +80,8 @@ async def test_tools_of_a_module_are_called(tmp_path: Path) -> None:
 
 async def test_commands_begin_with_a_slash(tmp_path: Path) -> None:
     """/help, /thread, /new, /quit; two slashes are a message, and what is unknown is said."""
-    lines = "/thread\n//etc\n/thread\n/new\n/thread\n/nope\n/thread a/b\n/help\n/quit\nnever\n"
+    lines = "/thread\n//etc\n/thread\n/new\n/thread\n/nope\n/thread a/b\n/new a b\n"
+    lines += "/help\n/quit\nnever\n"
 
     done = await piped(lines, folder=tmp_path)
 
@@ -90,9 +91,10 @@ async def test_commands_begin_with_a_slash(tmp_path: Path) -> None:
     first, new, again = (line.removeprefix("thread ") for line in said[1:4])
     assert first != new
     assert new == again
-    assert said[4] == "there is no /nope of this kind; /help lists the commands"
+    assert said[4] == "unknown command /nope; /help lists the commands"
     assert "a/b" in said[5]
-    assert [line.split()[0] for line in said[6:10]] == ["/help", "/new", "/thread", "/quit"]
+    assert said[6] == "/new does not take 'a b'; /help lists the commands"
+    assert [line.split()[0] for line in said[7:11]] == ["/help", "/new", "/thread", "/quit"]
 
 
 async def test_piped_chat_ends_with_the_code_of_its_last_run(
@@ -151,6 +153,28 @@ async def test_interrupt_stops_the_answer_and_not_the_chat(
     runs = [run.status async for run in runs_client.runs.list(found[1], order="asc")]
     assert runs == ["cancelled", "completed"]
     assert [one async for one in runs_client.assistants.list()] == []
+
+
+async def test_interrupt_is_shown_at_once_where_the_server_does_not_answer(
+    runs_server: RunsServer, tmp_path: Path
+) -> None:
+    """The cancel is given up after a while, and nothing says that it was sent."""
+    runs_server.hang(text="Once upon")
+    runs_server.hang_connection(method="POST", path="runs/*/cancel")
+    async with at_terminal("chat", "--base-url", runs_server.url, folder=tmp_path) as terminal:
+        await terminal.until(READY)
+        await ask(terminal, "first")
+        await terminal.until("Once upon")
+        await terminal.type(CTRL_C)
+        await terminal.until("stopping")
+        await terminal.until("was given up")
+        await terminal.until("stopped")
+        await terminal.type(CTRL_D)
+        await terminal.until("openai-runs chat --thread ")
+        code = await terminal.end()
+
+    assert code == 0
+    assert "asked to cancel" not in terminal.shown
 
 
 async def test_interrupt_at_the_prompt_gives_up_the_line(

@@ -22,6 +22,12 @@ def look_up(order: str) -> str:
     """
     return f"order {order} left our warehouse"
 '''
+MANY = """
+from json import dumps
+async def look_up_order(order: str) -> str: ...
+def _hidden() -> None: ...
+def cancel_order(order: str) -> str: ...
+"""
 ASKED = "Use the tool look_up for 1042."
 SAID = "look_up says: order 1042 left our warehouse\n"
 
@@ -35,7 +41,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "shop" / "near.py").write_text(TOOL)
     (tmp_path / "shop" / "parts.py").write_text(TOOL)
     yield tmp_path
-    for name in ("orders", "shop", "shop.parts", "lookups", "near"):
+    for name in ("orders", "many", "shop", "shop.parts", "lookups", "near"):
         sys.modules.pop(name, None)
 
 
@@ -79,6 +85,16 @@ MISTAKES = {
     "nothing": ("", "write it as MODULE:FUNCTION or FILE.py:FUNCTION"),
     "no module": ("nowhere:look_up", "there is no module nowhere in "),
     "no file": ("nowhere.py:look_up", "there is no file "),
+    "a file with others": (
+        "many.py",
+        "FILE.py:FUNCTION, such as many.py:look_up_order or many.py:cancel_order",
+    ),
+    "a module with others": ("many", "such as many:look_up_order or many:cancel_order"),
+    "a file that cannot be parsed": ("broken.py", "such as broken.py:look_up"),
+    "another function": (
+        "many.py:look_up",
+        "the file many.py has no function look_up; it has look_up_order, cancel_order",
+    ),
     "no function in a file": ("orders.py:nothing", "the file orders.py has no function nothing"),
     "no function in a module": ("orders:nothing", "the module orders has no function nothing"),
     "a name that is taken": ("json.py:look_up", "another module is named json: give the file"),
@@ -92,6 +108,8 @@ def test_mistake_is_said_in_the_same_words_by_each_command(
 ) -> None:
     """Before anything is started."""
     (folder / "json.py").write_text(TOOL)
+    (folder / "broken.py").write_text("def (")
+    (folder / "many.py").write_text(MANY)
 
     done = in_process(*command.split(), "--tools", name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -144,3 +145,37 @@ async def test_close_inside_a_reply_ends_that_reply(bot: Bot) -> None:
     with anyio.fail_after(20), pytest.raises(LeaseLostError):
         await close_inside()
     await conversations.aclose()
+
+
+@pytest.mark.parametrize("is_outside", [True, False], ids=["outlives", "is-cancelled-first"])
+async def test_bot_that_is_cancelled_leaves_what_tasks_that_outlive_it_answer(
+    bot: Bot, is_outside: bool
+) -> None:
+    """As Ctrl-C does: a task group inside the block is cancelled before the close."""
+    bot.model.add(SLOW)
+    ends: list[str] = []
+
+    async def handle(reply: Reply) -> None:
+        try:
+            await shown(reply)
+        except LeaseLostError:
+            ends.append("left")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async def talk() -> None:
+        outside, inside = asyncio.TaskGroup(), asyncio.TaskGroup()
+        async with outside, bot.conversations() as conversations, inside:
+            group = outside if is_outside else inside
+            group.create_task(handle(conversations.reply(KEY, "1")))
+            await anyio.sleep_forever()
+
+    async with bot.record() as change:
+        task = asyncio.ensure_future(talk())
+        await until(partial(change, is_running), 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ends == ["left" if is_outside else "cancelled"]
+        assert await change(lambda record: record.is_open) == is_outside

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from openai_runs import AsyncClient, NotFoundError
+from openai_runs import AsyncClient, NotFoundError, StreamInterrupted
 from openai_runs.conversations import Conversations, ThreadGoneError
 from openai_runs.conversations.record import Record
 from openai_runs.server import Hang, LocalServer, ScriptedBackend
-from tests.conversations.talking import KEY, Bot, shown
+from tests.conversations.talking import KEY, Bot, during, shown
 
 
 async def lose_thread(bot: Bot) -> str:
@@ -167,3 +169,41 @@ async def test_missing_thread_that_is_neither_is_an_error(bot: Bot) -> None:
     """At once, and in the words of the others."""
     with pytest.raises(ValueError, match="missing_thread must be 'raise' or 'new', got 'reset'"):
         bot.conversations(missing_thread="reset")
+
+
+@pytest.mark.parametrize("is_iterated", [True, False], ids=["iterated", "result"])
+async def test_thread_that_is_deleted_during_an_answer_is_an_error_that_says_so(
+    bot: Bot, is_iterated: bool
+) -> None:
+    """At once, in the block, and not again when nobody writes."""
+    bot.model.add(Hang("For ever"))
+
+    async with bot.conversations() as conversations:
+        reply = conversations.reply(KEY, "1")
+        async with reply:
+            async for _ in reply:
+                break
+            thread_id = await lose_thread(bot)
+            rest = anext(aiter(reply)) if is_iterated else reply.result()
+            with pytest.raises(ThreadGoneError) as caught:
+                await rest
+        assert caught.value.thread_id == thread_id
+        assert not reply.is_left
+        assert not (await conversations.status(KEY)).is_busy
+
+
+async def test_thread_that_is_deleted_during_an_answer_leaves_the_message_to_a_new_one(
+    bot: Bot,
+) -> None:
+    """Where that is asked: `abandoned` answers it."""
+    bot.model.add(Hang("For ever"), "at last")
+
+    async with bot.conversations(missing_thread="new") as conversations:
+        reply = conversations.reply(KEY, "1")
+        with pytest.raises(StreamInterrupted):
+            await during(reply, partial(lose_thread, bot))
+        assert reply.is_left
+        async for again in conversations.abandoned():
+            assert await shown(again) == ["at last"]
+            break
+    assert await bot.texts() == ["1", "at last"]

@@ -68,7 +68,7 @@ def test_claim_is_held_until_its_lease_expires() -> None:
     assert begin(made, 2, "b", NOW + 19, together=False) is Next.WAIT
     assert begin(made, 3, "c", NOW + 21, together=False) is Next.RECOVER
     assert begin(made, 2, "b", NOW + 21, together=False) is Next.WAIT
-    made.end_recovered("c")
+    made.end_recovered("c", has_answer=False)
     assert begin(made, 2, "b", NOW + 21, together=False) is Next.ANSWER
 
 
@@ -114,7 +114,7 @@ def test_owner_that_was_replaced_has_lost_its_lease() -> None:
     made.end(1, "a")
     assert made.claim is not None
     assert made.claim.run_id is None
-    made.end_recovered("b")
+    made.end_recovered("b", has_answer=False)
     assert begin(made, 1, "a", together=False) is Next.ANSWERED
 
 

@@ -93,3 +93,10 @@ def test_keys_of_the_last_100_messages_are_remembered() -> None:
     assert record.add("text", "a", 9.0, "50") == 0
     assert record.add("text", "a", 9.0, "49") == 151
     assert len(record.keys) == 100
+
+
+def test_status_says_in_its_help_what_each_of_its_fields_is() -> None:
+    """Where `help` itself has only their numbers."""
+    assert Status.__doc__ is not None
+    for name in Status._fields:
+        assert f"{name}: " in Status.__doc__

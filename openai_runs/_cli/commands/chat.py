@@ -169,13 +169,13 @@ class Chat:
             finally:
                 self._answering = None
         if result is None:
-            say("stopped; the server was asked to cancel the run")
+            say("stopped")  # that the server did not cancel the run has been said
         else:
             self._conclude(result.run)
 
     async def _stream(self, client: AsyncClient, assistant_id: str, text: str) -> RunResult:
         stream: RunStream | None = None
-        display = AnswerDisplay(lambda: activity_of(stream))
+        display = AnswerDisplay(lambda: "stopping" if self._is_stopping else activity_of(stream))
         with display:
             try:
                 stream = client.runs.stream(
@@ -194,6 +194,10 @@ class Chat:
                 if display.is_amid_line and sys.stdout.isatty():
                     say("")
         return result
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._answering is not None and self._answering.cancel_called
 
     def _arguments(self, text: str) -> CreateRunArguments:
         talk = self._talk
@@ -225,8 +229,11 @@ class Chat:
                 say(f"thread {self._thread_id or '(begins with the first message)'}", dim=False)
             case "/thread", (thread_id,):
                 await self._go_on_with(client, thread_id)
+            case _ if command in _COMMANDS:
+                said = " ".join(words)
+                say(f"{command} does not take {said!r}; /help lists the commands", dim=False)
             case _:
-                say(f"there is no {command} of this kind; /help lists the commands", dim=False)
+                say(f"unknown command {command}; /help lists the commands", dim=False)
 
     async def _go_on_with(self, client: AsyncClient, thread_id: str) -> None:
         """Go on with a thread that is there."""
