@@ -1,4 +1,4 @@
-"""`openai-runs serve` that is stopped for a while: a laptop that sleeps, a container that is paused."""
+"""`openai-runs serve` that is stopped for a while, as on a laptop that sleeps."""
 
 import asyncio
 import json
