@@ -56,6 +56,7 @@ const NO_WORD = "No word yet.", SILENT = "The server is silent.";
 export class Chat {
   #url; #headers; #on; #readers = new Set(); #lost = new Set(); #texts = new Map();
   #silence; #timer; #heard = 0; #isSilent = false; #said; #isWaiting = false;
+  #isUnseen = false; // whether a message may have been answered that no connection was there for
 
   constructor({
     url = "/chat", headers = {}, silence = SILENCE,
@@ -176,7 +177,9 @@ export class Chat {
         try {
           const response = await request(reader.signal, reader);
           if (response.status === 204) { // nothing is being answered any more
-            if (!untilIdle && !hasBegun) await this.#showAnswered();
+            const isUnseen = this.#isUnseen || (!untilIdle && !hasBegun);
+            this.#isUnseen = false;
+            if (isUnseen) await this.#showAnswered();
             return true;
           }
           if (!isOf(response, "text/event-stream")) {
@@ -217,6 +220,7 @@ export class Chat {
         if (reader.signal.aborted || (reader.isDone && !reader.untilIdle)) return true;
         if (reader.isDone) Object.assign(reader, { runId: "", lastId: "", isDone: false });
         else if (isAccepted && !reader.runId && !reader.untilIdle) { // which answer it is, nobody knows
+          this.#isUnseen = true; // it may come and go between two connections
           if (!problem && await this.#isFollowed(reader)) return true;
           reader.untilIdle = true;
         }

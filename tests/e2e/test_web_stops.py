@@ -134,3 +134,41 @@ async def test_stop_is_done_at_once_although_many_messages_wait(
         shown = ["1", "Well,  (stopped)", *questions, *answers]  # two that are short may cross
         await tab.until(f'{SHOWN}.split("|").sort().join("|")', "|".join(sorted(shown)))
         await tab.until(STATUS, "completed")
+
+
+async def test_answers_that_come_and_go_between_two_connections_are_shown(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch, tab: Tab
+) -> None:
+    """Those of messages whose requests have ended: the page reads them once it comes back."""
+    model = ScriptedBackend([Hang("Well, "), *(f"answer {n}" for n in range(2, 7))])
+    hold_back = """(() => {
+        const now = window.fetch;
+        window.hasFollowed = false;
+        window.fetch = async (url, options) => {
+            const isFollowing = String(url).includes("/events");
+            while (isFollowing && window.hasFollowed && !window.isOver) {
+                await new Promise((go) => setTimeout(go, 20));
+            }
+            const response = await now(url, options);
+            window.hasFollowed ||= isFollowing && response.status === 200;
+            return response;
+        };
+    })()"""
+    count = """(fetch("/chat/history").then((one) => one.json()).then((one) => {
+        window.count = String(one.messages.length);
+    }), window.count)"""
+    async with serve("chat.py", model, monkeypatch) as url:
+        await open_page(tab, url)
+        await tab.value(f"void {hold_back}")
+        await ask(tab, "1")
+        await tab.until(SHOWN, "1|Well, ")
+        questions = [str(n) for n in range(2, 7)]
+        for question in questions:
+            await ask(tab, question)
+        await tab.until(SHOWN, "|".join(["1", "Well, ", *questions]))
+        await tab.until("String(window.hasFollowed)", "true")
+        await tab.value('void document.querySelector("#stop").click()')
+        await tab.until(count, "12")
+        await tab.value("void (window.isOver = true)")
+        shown = ["1", "Well,  (stopped)", *questions, *(f"answer {n}" for n in questions)]
+        await tab.until(f'{SHOWN}.split("|").sort().join("|")', "|".join(sorted(shown)))
