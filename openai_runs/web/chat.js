@@ -55,7 +55,7 @@ const NO_WORD = "No word yet.", SILENT = "The server is silent.";
  */
 export class Chat {
   #url; #headers; #on; #readers = new Set(); #lost = new Set(); #texts = new Map();
-  #silence; #timer; #heard = 0; #isSilent = false; #said; #isWaiting = false;
+  #silence; #timer; #receivedAt = 0; #isSilent = false; #said; #isWaiting = false;
   #isUnseen = false; // whether a message may have been answered that no connection was there for
 
   constructor({
@@ -197,7 +197,7 @@ export class Chat {
             if (!isAccepted) reader.isSent = isAccepted = true;
             this.#regain(reader);
             this.#sayWaiting();
-            for await (const event of readEvents(response, () => { this.#heard = Date.now(); })) {
+            for await (const event of readEvents(response, () => { this.#receivedAt = Date.now(); })) {
               reader.pause = FIRST_PAUSE, hasBegun = true;
               problem = event.event === "done" ? "" : BROKEN;
               if (!this.#showed(event, reader)) return true;
@@ -279,11 +279,11 @@ export class Chat {
     clearTimeout(this.#timer);
     if (this.#isSilent) this.#on.silence({ isSilent: this.#isSilent = false, message: "" });
     if (!this.#readers.size) return;
-    this.#heard = Date.now();
+    this.#receivedAt = Date.now();
     const say = () => {
       if (this.#lost.size) return this.#listen(); // that it is lost has been said
       // Between words the back end sends comments, so that a model that thinks is no silence.
-      const message = Date.now() - this.#heard < 3 * this.#silence ? NO_WORD : SILENT;
+      const message = Date.now() - this.#receivedAt < 3 * this.#silence ? NO_WORD : SILENT;
       this.#on.silence({ isSilent: this.#isSilent = true, message });
       this.#timer = setTimeout(say, this.#silence);
     };

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from tests.batch.batching import Moody, Site, launch, results_of, site
+from tests.batch.batching import Moody, Site, launch, results_of
 from tests.cli.processes import execute, finish
-from tests.cli.test_batch import FILES, write
+from tests.cli.test_batch import FILES, backend, server, write
+
+__all__ = ["backend", "server"]
 
 LEFT = "all starts: 1 completed, 0 failed; 2 left, 1 of them begun: the same command goes on; "
-
-
-@pytest.fixture
-def backend() -> Moody:
-    """Return the backend of the server."""
-    return Moody()
-
-
-@pytest.fixture
-async def server(backend: Moody, tmp_path: Path) -> AsyncIterator[Site]:
-    """Serve."""
-    async with site(tmp_path / "server.db", backend=lambda: backend) as served:
-        yield served
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])

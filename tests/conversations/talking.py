@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from openai_runs import (
     Assistant,
     AsyncClient,
@@ -51,6 +53,23 @@ async def shown(reply: Reply) -> list[str]:
     """Return the snapshots of a reply."""
     async with reply:
         return [text async for text in reply]
+
+
+async def until_abandoned_ends(bot: Bot) -> None:
+    """Have what was left answered until that has ended, however it does."""
+    ended = anyio.Event()
+
+    async def answer(reply: Reply) -> None:
+        try:
+            await shown(reply)
+        finally:
+            ended.set()
+
+    async with bot.conversations() as conversations, anyio.create_task_group() as tasks:
+        tasks.start_soon(conversations.answer_abandoned, answer)
+        with anyio.fail_after(20):
+            await ended.wait()
+        await conversations.aclose()
 
 
 async def during(reply: Reply, act: Callable[[], Awaitable[object]]) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import anyio
 import pytest
 
 from openai_runs import RunFailed
-from openai_runs.conversations import Reply
 from openai_runs.server import Fail
-from tests.conversations.talking import KEY, Bot, shown
+from tests.conversations.talking import KEY, Bot, shown, until_abandoned_ends
 
 LOGGER = "openai_runs.conversations"
 
@@ -43,19 +41,7 @@ async def test_abandoned_message_that_fails_is_logged_with_its_ids(
     bot.model.add(Fail())
     async with bot.record() as change:
         await change(lambda record: record.add("1", "dead", 0.0))
-    failed = anyio.Event()
-
-    async def answer(reply: Reply) -> None:
-        try:
-            await shown(reply)
-        finally:
-            failed.set()
-
-    async with bot.conversations() as conversations, anyio.create_task_group() as tasks:
-        tasks.start_soon(conversations.answer_abandoned, answer)
-        with anyio.fail_after(20):
-            await failed.wait()
-        await conversations.aclose()
+    await until_abandoned_ends(bot)
 
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert "was not answered" in record.message

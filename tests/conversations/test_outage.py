@@ -21,7 +21,7 @@ from openai_runs.conversations.offers import Offer
 from openai_runs.conversations.record import Record
 from openai_runs.server import Fail, Hang
 from openai_runs.testing import RunsServer
-from tests.conversations.talking import KEY, Bot, shown
+from tests.conversations.talking import KEY, Bot, shown, until_abandoned_ends
 from tests.conversations.test_killed import left
 
 LOGGER = "openai_runs.conversations"
@@ -165,7 +165,7 @@ async def test_outage_is_logged_once_and_when_it_is_over(
 async def test_abandoned_message_that_is_left_again_is_one_line_of_the_log(
     bot: Bot, caplog: pytest.LogCaptureFixture, runs_server: RunsServer
 ) -> None:
-    """Not a traceback each round: the key is wrong, and everybody has been told so."""
+    """Not a traceback each round: that the key is wrong was logged before."""
     async with AsyncClient(runs_server.url, max_retries=0) as client:
         bot.client, bot.assistant = client, await client.assistants.create(model="any")
         runs_server.fault(401, method="POST", path="/threads/*/runs", times=3)
@@ -197,19 +197,7 @@ async def test_abandoned_message_that_fails_for_good_is_logged_without_a_traceba
     """An error of ours says all; the key is written as everywhere."""
     bot.model.add(Fail())
     await left(bot, "1")
-    failed = anyio.Event()
-
-    async def answer(reply: Reply) -> None:
-        try:
-            await shown(reply)
-        finally:
-            failed.set()
-
-    async with bot.conversations() as conversations, anyio.create_task_group() as tasks:
-        tasks.start_soon(conversations.answer_abandoned, answer)
-        with anyio.fail_after(20):
-            await failed.wait()
-        await conversations.aclose()
+    await until_abandoned_ends(bot)
 
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
     assert f"conversation {KEY_TEXT} was not answered: RunFailed: " in record.getMessage()

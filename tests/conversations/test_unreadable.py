@@ -1,4 +1,4 @@
-"""Records that cannot be read, as of an older version: who is told, and how to go on."""
+"""Records that cannot be read, as of an older version: who gets the error, and how to go on."""
 
 from __future__ import annotations
 

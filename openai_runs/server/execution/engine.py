@@ -253,7 +253,8 @@ class Engine:
         """Stop whatever still works on a run that is over."""
         self._timer.discard(run_id)
         execution = self._slots.running.get(run_id)
-        if execution is not None and not execution.is_ending:  # that costs more than it would do
+        # One that stores the end of its run is over in a moment, and to cancel it costs more.
+        if execution is not None and not execution.is_ending:
             execution.scope.cancel()
         if self._tracing is not None:
             self._tracing.forget(run_id)

@@ -202,7 +202,7 @@ async def test_create_is_repeated_when_it_is_one_too_many(odd: Odd, client: Asyn
 async def test_stream_of_another_type_is_read(
     odd: Odd, client: AsyncClient, kind: str, before: bytes, ending: str
 ) -> None:
-    """It is told by how it begins, and read as it comes."""
+    """It is recognised by how it begins, and read as it comes."""
     end = HALF if ending == "cut" else None
 
     def create() -> Action:
